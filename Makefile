@@ -1,0 +1,37 @@
+# Each target does all of its own set-up: `make quickstart` and `make test` work on a fresh clone.
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.requirements-installed
+QUICKSTART_DIR ?= runs/quickstart
+
+.PHONY: quickstart test test-slow lint format venv clean
+
+quickstart: $(READY)
+	$(RUN) -m launch.train --config=configs/digits.py --workdir=$(QUICKSTART_DIR)
+
+test: $(READY)
+	$(RUN) -m pytest -n 2
+
+test-slow: $(READY)
+	$(RUN) -m pytest -m slow
+
+lint: $(READY)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+format: $(READY)
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+venv: $(READY)
+
+$(READY): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ThermoEBM needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,1 @@
+"""Benchmarks: what the documentation's figures are measured with."""

@@ -1,0 +1,89 @@
+"""The fields every configuration has, with the paper's values (tables 4 and 5).
+
+Not run by itself: `configs/digits.py` and the other data sets' files fill it in.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Returns the base configuration, unlocked, so that a data set's file can complete it."""
+    config = ConfigDict()
+    config.seed = 0  # repetition r uses seed + r
+    config.num_repetitions = 5
+    config.parallel_repetitions = 1  # how many repetitions train in one program
+    config.num_epochs = 50
+    config.batch_size = 75
+
+    config.data = ConfigDict()
+    config.data.name = "cifar10"  # digits, cifar10, svhn_cropped, celeb_a, folder, npz
+    config.data.data_dir = ""  # TFDS folder, image folder or .npz file; "" is TFDS's own default
+    config.data.image_size = 32
+    config.data.channels = 3
+    config.data.num_train = 12_000
+    config.data.num_val = 4_500
+
+    config.model = ConfigDict()
+    config.model.latent_dim = 100
+    config.model.prior_sigma = 1.0
+    config.model.likelihood_sigma = 0.3
+    config.model.prior = ConfigDict({"features": 100, "leak": 0.1})
+    # Layer i is a transposed convolution to widths[i] * features channels; the last one, to the
+    # image's channels, has the last stride.
+    config.model.generator = ConfigDict(
+        {
+            "features": 64,
+            "leak": 0.2,
+            "widths": (16, 8, 4, 2),
+            "strides": (1, 2, 2, 2, 1),
+            "kernel_size": 4,
+        }
+    )
+
+    config.sampler = ConfigDict()
+    config.sampler.prior = ConfigDict({"step_size": 0.16, "num_steps": 60})
+    config.sampler.posterior = ConfigDict({"step_size": 0.01, "num_steps": 20})
+    config.sampler.temperature_chunk = 0  # temperatures sampled at once; 0 chooses from the memory
+    config.sampler.precision = "float32"  # of the chains alone: float32 or bfloat16
+
+    config.loss = ConfigDict()
+    config.loss.name = "thermodynamic"  # or vanilla
+    config.loss.num_temperatures = 10
+    config.loss.schedule = "power"  # or linear
+    config.loss.power = 6.0
+    config.loss.quadrature = "trapezium"  # left, right
+    config.loss.kl_form = "difference"  # sum, none
+    config.loss.kl_weight = 1.0
+    config.loss.kl_shrinkage = "oas"  # or ledoit_wolf
+    config.loss.prior_gradient = "contrastive"  # langevin, none
+    config.loss.generator_gradient = "detached"  # langevin, posterior
+
+    config.optimizer = ConfigDict()
+    config.optimizer.prior = ConfigDict(
+        {"learning_rate": 2e-5, "final_learning_rate": 1e-5, "b1": 0.5, "b2": 0.999}
+    )
+    config.optimizer.generator = ConfigDict(
+        {"learning_rate": 1e-4, "final_learning_rate": 5e-5, "b1": 0.5, "b2": 0.999}
+    )
+    config.optimizer.decay = ConfigDict({"begin_epoch": 1, "rate": 0.975, "interval_epochs": 1})
+    config.optimizer.clip_norm = 0.0  # 0 clips nothing
+
+    config.divergence = ConfigDict()
+    config.divergence.max_skipped_steps = 10  # non-finite steps in a row before a rollback
+    config.divergence.max_rollbacks = 3  # rollbacks before the repetition ends as diverged
+
+    config.steps_per_dispatch = 20
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every_epochs = 1
+    config.checkpoint.every_steps = 0  # within an epoch too; 0 is at its end alone
+    config.checkpoint.keep = 3  # newest ones kept
+    config.checkpoint.keep_every_epochs = 10  # and these for good, to be evaluated; 0 keeps none
+
+    config.logging = ConfigDict()
+    config.logging.every_seconds = 10.0  # plain log lines, where there is no terminal
+    config.logging.pictures_every_epochs = 5  # 0 draws none
+    config.logging.grad_noise_every_epochs = 0  # 0 measures none
+    config.logging.grad_noise_draws = 8
+    config.logging.tensorboard = True
+    return config

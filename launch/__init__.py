@@ -1,0 +1,1 @@
+"""The programs: absl flags live here and nowhere else."""

@@ -1,0 +1,1 @@
+"""ThermoEBM: latent-space energy-based prior models trained by thermodynamic integration."""

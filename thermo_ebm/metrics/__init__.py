@@ -1,0 +1,1 @@
+"""Image metrics: feature networks, FID, KID and their extrapolation. Knows nothing of models."""

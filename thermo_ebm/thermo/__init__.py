@@ -1,0 +1,1 @@
+"""Thermodynamic integration: temperature schedules and the integral over them."""

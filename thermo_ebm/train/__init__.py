@@ -1,0 +1,1 @@
+"""Training: optimisers, the pmapped step, checkpoints, the loop and its readings."""
