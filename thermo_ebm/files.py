@@ -1,0 +1,67 @@
+"""Files that are either the old or the new version, whatever happens while they are written."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from thermo_ebm.errors import UserError
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Replaces `path` atomically: a crash or a full disk leaves what was there before.
+
+    The bytes go to a hidden file in the same folder, are forced to the disk, and take the name.
+
+    Raises:
+      OSError: as the system says (ENOSPC on a full disk); the unfinished file is removed.
+    """
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Replaces `path` atomically by UTF-8 text; line ends stay as given."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Replaces `path` atomically by indented JSON."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Reads JSON.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      UserError: it cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: JSONDecodeError, UnicodeDecodeError
+        raise UserError(f"{path}: cannot be read as JSON: {error}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Forces a new name to the disk too; some file systems refuse, and lose nothing by it."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,68 @@
+"""TensorBoard events: thin functions over tensorboardX, which needs no TensorFlow.
+
+Written synchronously (tensorboardX's own SummaryWriter queues them for a thread): a kill loses
+nothing that was written, and a full disk raises where it happens. As with `readings`, write an
+epoch's events before its checkpoint.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tensorboardX.event_file_writer import EventsWriter
+
+
+def open_events(folder: str | os.PathLike[str], resumed_step: int | None = None) -> "EventsWriter":
+    """Opens a new TensorBoard event file in `folder`, made if need be.
+
+    Args:
+      folder: the repetition's `tensorboard/`.
+      resumed_step: the step of the checkpoint that training goes on from: TensorBoard then leaves
+        out what earlier files hold of later steps. None at a start: it leaves out everything.
+    """
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto import event_pb2
+
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    # The suffix keeps two openings within a second apart, and their names in order.
+    writer = EventsWriter(str(path / "events"), f".{time.time_ns()}")
+    first_step = 0 if resumed_step is None else resumed_step + 1
+    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    writer.write_event(event_pb2.Event(wall_time=time.time(), step=first_step, session_log=start))
+    writer.flush()
+    return writer
+
+
+def write_scalars(events: "EventsWriter", step: int, values: Mapping[str, Any]) -> None:
+    """Writes the values that are there (not None) as scalars of that step, forced to the disk."""
+    from tensorboardX import summary
+
+    for name, value in values.items():
+        if value is not None:
+            _write_summary(events, step, summary.scalar(name, float(value)))
+    events.flush()
+
+
+def write_image(events: "EventsWriter", step: int, name: str, image: np.ndarray) -> None:
+    """Writes a uint8 image [height, width, 1 or 3] of that step, forced to the disk."""
+    from tensorboardX import summary
+
+    _write_summary(events, step, summary.image(name, np.asarray(image), dataformats="HWC"))
+    events.flush()
+
+
+def close_events(events: "EventsWriter") -> None:
+    """Closes the file."""
+    events.close()
+
+
+def _write_summary(events: "EventsWriter", step: int, value: Any) -> None:
+    from tensorboardX.proto import event_pb2
+
+    events.write_event(event_pb2.Event(wall_time=time.time(), step=step, summary=value))
