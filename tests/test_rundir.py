@@ -1,0 +1,212 @@
+"""The run's folder: configurations held against each other, versions, and the lock."""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from thermo_ebm.errors import UserError
+from thermo_ebm.train import rundir
+
+
+@pytest.fixture
+def config():
+    return importlib.import_module("configs.base").get_config()
+
+
+def snapshot(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+# Configuration.
+
+
+def test_a_new_folder_gets_the_exact_configuration(tmp_path, config):
+    workdir = tmp_path / "a" / "b"
+    assert rundir.check_config(workdir, config) == []
+    stored = json.loads((workdir / "config.json").read_text())
+    assert stored["optimizer"]["prior"]["learning_rate"] == 2e-5
+    assert stored["model"]["generator"]["strides"] == [1, 2, 2, 2, 1]
+    assert stored == rundir.read_config(workdir) == rundir.as_json(config)
+
+
+def test_the_same_configuration_changes_nothing(tmp_path, config):
+    rundir.check_config(tmp_path, config)
+    before = (tmp_path / "config.json").stat().st_mtime_ns
+    assert rundir.check_config(tmp_path, config) == []
+    assert (tmp_path / "config.json").stat().st_mtime_ns == before
+
+
+def test_fields_that_may_change_do_and_are_written(tmp_path, config):
+    rundir.check_config(tmp_path, config)
+    config.num_epochs = 60
+    config.data.data_dir = "elsewhere"
+    config.logging.every_seconds = 1.0
+    changed = rundir.check_config(tmp_path, config)
+    assert changed == [
+        ("data.data_dir", "", "elsewhere"),
+        ("logging.every_seconds", 10.0, 1.0),
+        ("num_epochs", 50, 60),
+    ]
+    assert rundir.read_config(tmp_path) == rundir.as_json(config)
+
+
+def test_every_free_field_exists(config):
+    fields = rundir._flatten(rundir.as_json(config))
+    for name in rundir.FREE_FIELDS:
+        assert any(rundir._covers(name, field) for field in fields), name
+
+
+def test_other_changes_are_refused_with_a_table(tmp_path, config):
+    rundir.check_config(tmp_path, config)
+    before = snapshot(tmp_path)
+    config.num_epochs = 60
+    config.loss.power = 3.0
+    config.model.generator.widths = (8, 4)
+    with pytest.raises(UserError) as error:
+        rundir.check_config(tmp_path, config)
+    lines = str(error.value).split("\n")
+    assert [line.split(maxsplit=1) for line in lines[2:4]] == [
+        ["loss.power", "6.0            3.0"],
+        ["model.generator.widths", "[16, 8, 4, 2]  [8, 4]"],
+    ]
+    assert "--allow_config_change=loss.power,model.generator.widths" in lines[-1]
+    assert "num_epochs" not in str(error.value)
+    assert snapshot(tmp_path) == before
+
+
+def test_named_changes_are_allowed(tmp_path, config):
+    rundir.check_config(tmp_path, config)
+    config.loss.power = 3.0
+    config.loss.quadrature = "right"
+    with pytest.raises(UserError, match=r"loss\.quadrature"):
+        rundir.check_config(tmp_path, config, allow=["loss.power"])
+    changed = rundir.check_config(tmp_path, config, allow=["loss"])
+    assert [difference.field for difference in changed] == ["loss.power", "loss.quadrature"]
+    assert rundir.check_config(tmp_path, config) == []
+
+
+def test_a_change_that_names_no_field(tmp_path, config):
+    with pytest.raises(UserError, match=r"loss\.pwoer: there is no such field"):
+        rundir.check_config(tmp_path, config, allow=["loss.pwoer"])
+    with pytest.raises(UserError, match="allow_config_change=los:"):
+        rundir.check_config(tmp_path, config, allow=["los"])
+
+
+def test_fields_that_came_or_went(tmp_path, config):
+    rundir.check_config(tmp_path, config)
+    old = rundir.read_config(tmp_path)
+    old["loss"]["gone"] = 1
+    del old["batch_size"]
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    with pytest.raises(UserError) as error:
+        rundir.check_config(tmp_path, config)
+    assert [line.split() for line in str(error.value).split("\n")[2:4]] == [
+        ["batch_size", "(absent)", "75"],
+        ["loss.gone", "1", "(absent)"],
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"seed": ', b"[1, 2]", b"\xff\xfe\x00"])
+def test_a_damaged_configuration_is_named_and_kept(tmp_path, config, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"config\.json"):
+        rundir.check_config(tmp_path, config)
+    assert (tmp_path / "config.json").read_bytes() == content
+
+
+def test_folders_that_are_no_runs(tmp_path, config):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for use in (lambda: rundir.check_config(tmp_path, config), rundir.hold(tmp_path).__enter__):
+        with pytest.raises(UserError, match="not empty and no run's"):
+            use()
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+    with pytest.raises(UserError, match="no folder can be made"):
+        rundir.check_config(tmp_path / "thesis.tex", config)
+    with pytest.raises(UserError, match="no run's folder"):
+        rundir.read_config(tmp_path)
+
+
+def test_repetition_folders(tmp_path):
+    names = [rundir.repetition_dir(tmp_path, number).name for number in (0, 11, 100)]
+    assert names == ["rep_00", "rep_11", "rep_100"]
+
+
+# Versions.
+
+
+def test_versions(tmp_path):
+    import jax
+    import numpy as np
+
+    assert rundir.write_versions(tmp_path, "cpu", "cpu") == []
+    stored = json.loads((tmp_path / "versions.json").read_text())
+    assert stored["jax"] == jax.__version__
+    assert stored["numpy"] == np.__version__
+    assert stored["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert stored["thermo_ebm"][0].isdigit()
+    assert rundir.ABSENT not in stored.values()
+    assert rundir.write_versions(tmp_path, "gpu", "H100") == [
+        ("backend", "cpu", "gpu"),
+        ("device_kind", "cpu", "H100"),
+    ]
+    (tmp_path / "versions.json").write_text("damaged")
+    assert rundir.write_versions(tmp_path, "cpu", "cpu") == []
+
+
+# Lock.
+
+HOLDER = """
+import sys, time
+from thermo_ebm.train import rundir
+with rundir.hold(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def start_holder(workdir):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(workdir)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_the_second_holder_learns_who_holds_and_a_kill_releases(tmp_path, config):
+    process = start_holder(tmp_path)
+    try:
+        with (
+            pytest.raises(UserError, match=f"in use by process {process.pid} on ") as error,
+            rundir.hold(tmp_path),
+        ):
+            pass
+        assert os.uname().nodename in str(error.value)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    with rundir.hold(tmp_path):
+        rundir.check_config(tmp_path, config)
+
+
+def test_a_folder_is_free_again_afterwards_and_after_an_error(tmp_path):
+    with pytest.raises(KeyError), rundir.hold(tmp_path):
+        raise KeyError
+    with rundir.hold(tmp_path):
+        with pytest.raises(UserError, match=f"process {os.getpid()}"), rundir.hold(tmp_path):
+            pass
+        with pytest.raises(UserError, match="in use"), rundir.hold(tmp_path):
+            pass
+    assert (tmp_path / ".lock").read_text() == ""
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_cannot_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="cannot be written"), rundir.hold(tmp_path):
+        pass

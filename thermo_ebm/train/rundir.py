@@ -1,0 +1,269 @@
+"""The run's folder: its lock, its configuration and the versions it was made with.
+
+In this order: `with hold(workdir):`, `check_config`, `write_versions`, then anything else.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import socket
+import tomllib
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from thermo_ebm import files
+from thermo_ebm.errors import UserError
+
+CONFIG, VERSIONS, LOCK = "config.json", "versions.json", ".lock"
+
+# What may change when a run goes on: how far, how often and where, never what is computed.
+FREE_FIELDS = (
+    "num_epochs",
+    "num_repetitions",
+    "parallel_repetitions",
+    "steps_per_dispatch",
+    "data.data_dir",
+    "sampler.temperature_chunk",
+    "checkpoint",
+    "divergence",
+    "logging",
+)
+_PACKAGES = (
+    "jax",
+    "jaxlib",
+    "dm-haiku",
+    "optax",
+    "orbax-checkpoint",
+    "chex",
+    "numpy",
+    "ml-collections",
+    "tensorflow-datasets",
+)
+ABSENT = "(absent)"
+
+
+class Difference(NamedTuple):
+    """One field that is not what it was."""
+
+    field: str  # dotted, as in --config.loss.power
+    old: Any
+    new: Any
+
+
+def repetition_dir(workdir: str | os.PathLike[str], repetition: int) -> Path:
+    """Returns the folder of repetition `repetition`, counted from 0; makes nothing."""
+    return Path(workdir) / f"rep_{repetition:02d}"
+
+
+@contextlib.contextmanager
+def hold(workdir: str | os.PathLike[str]) -> Iterator[None]:
+    """Makes the folder if need be and holds its lock; the system releases it if the process dies.
+
+    Raises:
+      UserError: another process holds it (named), or it is no folder for a run.
+    """
+    folder = _run_folder(workdir)
+    try:
+        file = open(folder / LOCK, "a+", encoding="utf-8")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise UserError(f"--workdir={folder}: cannot be written: {error.strerror}") from error
+    with file:
+        _lock(file, folder)
+        _write_holder(file, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        try:
+            yield
+        finally:
+            _write_holder(file, "")
+
+
+def check_config(
+    workdir: str | os.PathLike[str], config: ConfigDict, allow: Sequence[str] = ()
+) -> list[Difference]:
+    """Starts the folder with `config`, or holds `config` against the one the run started with.
+
+    Args:
+      workdir: the run's folder.
+      config: the whole configuration, as it is written to `config.json`.
+      allow: fields (`loss.power`) or groups of them (`loss`) that may differ, besides FREE_FIELDS.
+
+    Returns:
+      The differences accepted; `config.json` then holds the new values.
+
+    Raises:
+      UserError: another field differs (a table says which, nothing is written), `allow` names a
+        field that does not exist, `config.json` is damaged, or the folder is none of a run.
+    """
+    folder = _run_folder(workdir)
+    new = as_json(config)
+    old = read_config(folder) if (folder / CONFIG).exists() else None
+    known = set(_flatten(new)) | set(_flatten(old or {}))
+    for name in allow:
+        if not any(_covers(name, field) for field in known):
+            raise UserError(f"--allow_config_change={name}: there is no such field")
+    changed = differences(old, new) if old is not None else []
+    allowed = (*FREE_FIELDS, *allow)
+    refused = [d for d in changed if not any(_covers(name, d.field) for name in allowed)]
+    if refused:
+        raise UserError(_refusal(folder, refused))
+    if old is None or changed:
+        files.write_json(folder / CONFIG, new)
+    return changed
+
+
+def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads a run's `config.json` as nested dicts.
+
+    Raises:
+      UserError: it is not there, or damaged.
+    """
+    path = Path(workdir) / CONFIG
+    try:
+        config = files.read_json(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: not found; {workdir} is no run's folder") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: not a configuration")
+    return config
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
+    """Returns the fields of two nested dicts that differ, in the order of their names."""
+    before, after = _flatten(old), _flatten(new)
+    return [
+        Difference(field, before.get(field, ABSENT), after.get(field, ABSENT))
+        for field in sorted(before | after)
+        if before.get(field, ABSENT) != after.get(field, ABSENT)
+    ]
+
+
+def as_json(config: ConfigDict) -> dict[str, Any]:
+    """Returns the configuration as JSON gives it back: nested dicts, tuples as lists."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def write_versions(
+    workdir: str | os.PathLike[str], backend: str, device_kind: str
+) -> list[Difference]:
+    """Writes `versions.json`: Python, packages, this one, backend and device.
+
+    Args:
+      workdir: the run's folder.
+      backend: `jax.default_backend()`, asked by the caller.
+      device_kind: `jax.devices()[0].device_kind`, likewise.
+
+    Returns:
+      What differs from the run's last start: with another version or device the figures may not
+      repeat bit for bit. A damaged file counts as none.
+    """
+    path = Path(workdir) / VERSIONS
+    new = versions() | {"backend": backend, "device_kind": device_kind}
+    try:
+        old = files.read_json(path)
+    except (FileNotFoundError, UserError):
+        old = new
+    changed = differences(old, new) if isinstance(old, dict) else []
+    files.write_json(path, new)
+    return changed
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python, of the packages that make the figures, and of this one."""
+    found = {"python": platform.python_version(), "thermo_ebm": _own_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = ABSENT
+    return found
+
+
+def _run_folder(workdir: str | os.PathLike[str]) -> Path:
+    """Makes the folder, or finds it to be empty or a run's. Hidden files do not count."""
+    folder = Path(workdir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        names = [name for name in os.listdir(folder) if not name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"--workdir={folder}: no folder can be made there: {error}") from error
+    if names and CONFIG not in names:
+        raise UserError(
+            f"--workdir={folder}: not empty and no run's (no {CONFIG}); choose another folder"
+        )
+    return folder
+
+
+def _lock(file: TextIO, folder: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"--workdir={folder}: in use by {_holder(file)}; nothing done") from error
+    except OSError as error:  # some network file systems
+        logging.warning("%s: this file system has no locks (%s)", folder, error)
+
+
+def _holder(file: TextIO) -> str:
+    file.seek(0)
+    try:
+        holder = json.loads(file.read())
+        return f"process {holder['pid']} on {holder['host']}"
+    except (ValueError, KeyError, TypeError):  # it has only just taken the lock
+        return "another process"
+
+
+def _write_holder(file: TextIO, text: str) -> None:
+    """Says who holds the lock. On a full disk it stays unsaid, and the lock holds all the same."""
+    with contextlib.suppress(OSError):
+        file.seek(0)
+        file.truncate()
+        file.write(text)
+        file.flush()
+
+
+def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in nested.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _covers(name: str, field: str) -> bool:
+    return field == name or field.startswith(name + ".")
+
+
+def _refusal(folder: Path, refused: list[Difference]) -> str:
+    rows = [("field", "in the run", "asked for")]
+    rows += [(d.field, _cell(d.old), _cell(d.new)) for d in refused]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    table = [f"  {field:<{widths[0]}}  {old:<{widths[1]}}  {new}" for field, old, new in rows]
+    names = ",".join(d.field for d in refused)
+    return "\n".join(
+        [
+            f"--workdir={folder}: the run was started with another configuration:",
+            *table,
+            f"Use another folder, or go on all the same with --allow_config_change={names}",
+        ]
+    )
+
+
+def _cell(value: Any) -> str:
+    return value if value == ABSENT else json.dumps(value)
+
+
+def _own_version() -> str:
+    try:
+        return metadata.version("thermo-ebm")
+    except metadata.PackageNotFoundError:  # run from a checkout
+        project = Path(__file__).resolve().parents[2] / "pyproject.toml"
+        if not project.is_file():
+            return ABSENT
+        return tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
