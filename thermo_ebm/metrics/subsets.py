@@ -1,0 +1,199 @@
+"""Metrics at many sample sizes at once, sharing the work.
+
+An extrapolation needs each metric on ten subsets. Drawn without replacement from both sides with a
+fresh key each: subsampling the generated side alone leaves a bias that no line in 1/N removes, and
+drawing with replacement gives back the metric at the full size.
+
+What is shared: one evaluation of the kernels serves every subset of the KID (as a weighting); the
+FID's second moments of a subset larger than half come from the whole set's less the others'; the
+cosine distances of the MIFID are computed once.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from thermo_ebm.metrics import checks, fid, inception_score, kid, mifid
+
+
+class Draw(NamedTuple):
+    """One subset of each side."""
+
+    real: np.ndarray  # [size], indices without repetition
+    generated: np.ndarray  # [size]
+
+
+def extrapolation_sizes(largest: int = 4500, count: int = 10) -> tuple[int, ...]:
+    """Returns `count` sizes evenly spaced from 2/9 of the largest to the largest.
+
+    For 4,500 images: 1000, 1389, 1778, 2167, 2556, 2944, 3333, 3722, 4111, 4500.
+
+    Raises:
+      ValueError: for fewer than three sizes, or so few images that two sizes are the same.
+    """
+    sizes = tuple(int(size) for size in np.linspace(largest * 2 / 9, largest, count).round())
+    if count < 3 or len(set(sizes)) < count or sizes[0] < 2:
+        raise ValueError(f"no {count} sizes of at least 2 up to {largest} for an extrapolation")
+    return sizes
+
+
+def draw_subsets(
+    key: jax.Array, sizes: Sequence[int], num_real: int, num_generated: int
+) -> list[Draw]:
+    """Draws a subset of each side for each size, without replacement, with fresh keys.
+
+    Args:
+      key: consumed here.
+      sizes: images in each subset, at most the number on either side.
+      num_real: images to draw from.
+      num_generated: images to draw from.
+
+    Raises:
+      ValueError: if a size is larger than that or smaller than 2.
+    """
+    if not sizes or min(sizes) < 2 or max(sizes) > min(num_real, num_generated):
+        raise ValueError(
+            f"cannot draw subsets of {tuple(sizes)} from {num_real} real and {num_generated}"
+            " generated images"
+        )
+    draws = []
+    for size, size_key in zip(sizes, jax.random.split(key, len(sizes)), strict=True):
+        real_key, generated_key = jax.random.split(size_key)
+        # Whole permutations have one shape, so one compilation serves every size.
+        real = np.asarray(jax.random.permutation(real_key, num_real))[:size]
+        generated = np.asarray(jax.random.permutation(generated_key, num_generated))[:size]
+        draws.append(Draw(real, generated))
+    return draws
+
+
+class _Side(NamedTuple):
+    """One side's features and what its subsets share."""
+
+    features: np.ndarray  # [num_images, num_features], centred as a whole
+    second_moment: np.ndarray | None  # features^T features, where a subset will use it
+
+
+def fid_values(
+    real: checks.Array, generated: checks.Array, draws: Sequence[Draw]
+) -> np.ndarray:
+    """Returns the FID of each draw, [num_draws], to about 1e-7 of the traces.
+
+    Args:
+      real: [num_real, num_features].
+      generated: [num_generated, num_features].
+      draws: from `draw_subsets`.
+
+    Raises:
+      ValueError: as `fid.frechet_distance`.
+    """
+    real, generated = checks.feature_pair(real, generated)
+    centre = real.mean(axis=0)  # the FID is the same and cancels fewer digits
+    sides = [
+        _side(real - centre, [draw.real for draw in draws]),
+        _side(generated - centre, [draw.generated for draw in draws]),
+    ]
+    return np.array([_draw_fid(sides[0], sides[1], draw) for draw in draws])
+
+
+def _side(features: np.ndarray, subsets: Sequence[np.ndarray]) -> _Side:
+    num_images, num_features = features.shape
+    shares = any(
+        len(subset) > num_features and 2 * len(subset) > num_images for subset in subsets
+    )
+    return _Side(features, features.T @ features if shares else None)
+
+
+def _draw_fid(real: _Side, generated: _Side, draw: Draw) -> float:
+    if max(len(draw.real), len(draw.generated)) <= real.features.shape[1]:
+        return _few_images_fid(real.features[draw.real], generated.features[draw.generated])
+    real_moments = _subset_moments(real, draw.real)
+    generated_moments = _subset_moments(generated, draw.generated)
+    return fid.moments_distance(*real_moments, *generated_moments)
+
+
+def _few_images_fid(real: np.ndarray, generated: np.ndarray) -> float:
+    """FID through the small matrix M = F G^T [num_real, num_generated]; see `fid`."""
+    real_mean, generated_mean = real.mean(axis=0), generated.mean(axis=0)
+    real_factor = (real - real_mean) / np.sqrt(len(real) - 1)
+    generated_factor = (generated - generated_mean) / np.sqrt(len(generated) - 1)
+    traces = np.sum(real_factor**2) + np.sum(generated_factor**2)
+    cross = real_factor @ generated_factor.T
+    root_trace = fid.root_eigenvalue_sum(cross @ cross.T)
+    return float(np.sum((real_mean - generated_mean) ** 2) + traces - 2 * root_trace)
+
+
+def _subset_moments(side: _Side, subset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean [num_features] and covariance [num_features, num_features] of a subset."""
+    features, size = side.features, len(subset)
+    chosen = features[subset]
+    mean = chosen.mean(axis=0)
+    if side.second_moment is not None and 2 * size > len(features):
+        others = np.delete(features, subset, axis=0)
+        second_moment = side.second_moment - others.T @ others
+    else:
+        second_moment = chosen.T @ chosen
+    return mean, (second_moment - size * np.outer(mean, mean)) / (size - 1)
+
+
+def kid_values(
+    real: checks.Array,
+    generated: checks.Array,
+    draws: Sequence[Draw],
+    kernels: tuple[kid.Kernel, ...] = ("polynomial", "rbf"),
+) -> dict[str, np.ndarray]:
+    """Returns the unbiased KID of each draw, [num_draws], for each kernel.
+
+    Raises:
+      ValueError: as `kid.kernel_distance`.
+    """
+    real_weights = indicators([draw.real for draw in draws], len(real))
+    generated_weights = indicators([draw.generated for draw in draws], len(generated))
+    return kid.weighted_distances(real, generated, real_weights, generated_weights, kernels)
+
+
+def indicators(subsets: Sequence[np.ndarray], num_images: int) -> np.ndarray:
+    """Returns a column of zeros and ones for each subset, [num_images, num_subsets]."""
+    columns = np.zeros((num_images, len(subsets)))
+    for column, subset in enumerate(subsets):
+        columns[subset, column] = 1.0
+    return columns
+
+
+def bootstrap_counts(key: jax.Array, num_images: int, num_draws: int) -> np.ndarray:
+    """Returns how often each image is in each bootstrap sample, [num_images, num_draws]."""
+    indices = np.asarray(jax.random.randint(key, (num_draws, num_images), 0, num_images))
+    return np.stack([np.bincount(row, minlength=num_images) for row in indices], 1).astype(float)
+
+
+def memorization_penalties(
+    real: checks.Array, generated: checks.Array, draws: Sequence[Draw]
+) -> np.ndarray:
+    """Returns what each draw's FID is divided by to give its MIFID, [num_draws].
+
+    Raises:
+      ValueError: as `mifid.memorization_informed_distance`.
+    """
+    real, generated = checks.feature_pair(real, generated)
+    distances = mifid.cosine_distances(real, generated)
+    return np.array(
+        [
+            mifid.memorization_penalty(distances[np.ix_(draw.generated, draw.real)].min(axis=1))
+            for draw in draws
+        ]
+    )
+
+
+def inception_scores(logits: checks.Array, draws: Sequence[Draw]) -> np.ndarray:
+    """Returns the Inception Score of each draw's generated images, [num_draws].
+
+    Args:
+      logits: [num_generated, num_classes] of the generated images.
+      draws: from `draw_subsets`.
+
+    Raises:
+      ValueError: as `inception_score.inception_score`.
+    """
+    logits = np.asarray(logits)
+    return np.array([inception_score.inception_score(logits[draw.generated]) for draw in draws])
