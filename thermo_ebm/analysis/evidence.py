@@ -1,0 +1,249 @@
+"""From the repetitions of some cells to one line of evidence and its verdict.
+
+The rule, stated once: a claim is *supported* when its Holm-adjusted p-value is below 0.05 and the
+95 % interval of its effect lies on the claimed side of the null value. It is *not supported* when
+the same holds on the other side, or when the whole interval stays short of the smallest effect that
+would matter (`margin`). Else it is *undecided*.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from thermo_ebm.analysis import statistics
+
+SUPPORTED = "supported"
+NOT_SUPPORTED = "not supported"
+UNDECIDED = "undecided"
+
+ALPHA = 0.05
+VARIANCE_MARGIN = 5.0  # per cent of the gradient variance
+QUALITY_MARGIN = 0.05  # of the mean metric of the cells compared
+SPREAD_MARGIN = 20.0  # per cent of batching's relative spread
+
+RULE = (
+    "Supported: Holm-adjusted p < 0.05 and the 95 % confidence interval lies on the claimed side "
+    "of the null value. Not supported: the same on the other side, or the whole interval stays "
+    "short of the smallest effect that would matter (5 % of the gradient variance or of the mean "
+    "metric, over the whole range of a trend; 20 % of a relative spread). Undecided: anything "
+    "else. A family of the correction is the claims of one table on one data set and one variant "
+    "of the loss (the vanilla model is one variant). All readings are those of the last epoch. "
+    "A trend's interval is of its average slope per doubling (Welch-Satterthwaite), its p-value is "
+    "Jonckheere and Terpstra's, exact; D, from -1 to 1, is the trend's strength by ranks. "
+    "Intervals are not adjusted for the number of claims."
+)
+
+Array = np.ndarray
+
+
+class Evidence(NamedTuple):
+    """The evidence on one claim; effect, interval, null and margin are in `unit`."""
+
+    comparison: str  # what was compared, with the numbers of repetitions
+    test: str
+    effect: float
+    low: float
+    high: float
+    p_value: float
+    unit: str
+    claimed: int  # +1: the effect is claimed to be above `null`, -1: below
+    null: float
+    margin: float  # >= 0: the smallest distance from `null` that would matter
+
+
+def verdict(evidence: Evidence, adjusted_p: float) -> tuple[str, str]:
+    """Decides a claim by the rule of this file; returns the verdict and its reason."""
+    ends = ((evidence.low - evidence.null), (evidence.high - evidence.null))
+    low, high = sorted(evidence.claimed * end for end in ends)
+    significant = adjusted_p < ALPHA
+    if significant and low > 0.0:
+        return SUPPORTED, "effect as claimed"
+    if significant and high < 0.0:
+        return NOT_SUPPORTED, "the opposite effect"
+    if high < evidence.margin:
+        return NOT_SUPPORTED, "any such effect is too small to matter"
+    return UNDECIDED, "the interval allows for both" if low <= 0.0 else "not significant"
+
+
+def variance_trend(levels: Mapping[float, Array], name: str, claimed: int) -> Evidence | None:
+    """How the gradient variance changes when a setting doubles, in per cent."""
+    levels = _usable(levels)
+    if len(levels) < 2:
+        return None
+    logs = {level: np.log(values) for level, values in levels.items()}
+    estimate, test = _trend(logs)
+    effect, low, high = (100.0 * np.expm1(x) for x in estimate[:3])
+    unit = f"% per doubling of {name}"
+    text, p_value = _compared(levels, name), estimate.p_value
+    margin = VARIANCE_MARGIN / _doublings(levels)
+    return Evidence(text, test, effect, low, high, p_value, unit, claimed, 0.0, margin)
+
+
+def quality_trend(levels: Mapping[float, Array], name: str, claimed: int) -> Evidence | None:
+    """How a metric (lower is better) changes when a setting doubles."""
+    levels = _usable(levels)
+    if len(levels) < 2:
+        return None
+    (effect, low, high, p_value), test = _trend(levels)
+    margin = QUALITY_MARGIN * _mean_of_cells(levels.values()) / _doublings(levels)
+    unit = f"per doubling of {name}"
+    text = _compared(levels, name)
+    return Evidence(text, test, effect, low, high, p_value, unit, claimed, 0.0, margin)
+
+
+def quality_difference(
+    first: Sequence[Array],
+    second: Sequence[Array],
+    names: tuple[str, str],
+    claimed: int,
+    no_better_by: bool = False,
+) -> Evidence | None:
+    """A metric's mean over the `second` cells less its mean over the `first`, cells weighing alike.
+
+    With `no_better_by` the claim is that the second cells are no better: the null value is then the
+    smallest improvement that would matter, and the interval must lie above it.
+    """
+    first, second = ([g for g in map(_finite, cells) if len(g) > 1] for cells in (first, second))
+    if not first or not second:
+        return None
+    weights = [-1.0 / len(first)] * len(first) + [1.0 / len(second)] * len(second)
+    margin = QUALITY_MARGIN * _mean_of_cells([*first, *second])
+    null = -margin if no_better_by else 0.0
+    effect, low, high, p_value = statistics.contrast([*first, *second], weights, null)
+    test = "Welch t" if len(weights) == 2 else "Welch contrast"
+    counts = [sum(len(g) for g in cells) for cells in (first, second)]
+    text = f"{names[1]} (n = {counts[1]}) less {names[0]} (n = {counts[0]})"
+    margin = 0.0 if no_better_by else margin
+    return Evidence(text, test, effect, low, high, p_value, "difference", claimed, null, margin)
+
+
+def variance_difference(
+    first: Array, second: Array, names: tuple[str, str], claimed: int
+) -> Evidence | None:
+    """The change of the geometric mean gradient variance from `first` to `second`, in per cent."""
+    first, second = _finite(first), _finite(second)
+    if min(len(first), len(second)) < 2:
+        return None
+    estimate = statistics.contrast([np.log(first), np.log(second)], [-1.0, 1.0])
+    effect, low, high = (100.0 * np.expm1(x) for x in estimate[:3])
+    text = f"{names[1]} (n = {len(second)}) against {names[0]} (n = {len(first)})"
+    margin, p_value = VARIANCE_MARGIN, estimate.p_value
+    test = "Welch t on logarithms"
+    return Evidence(text, test, effect, low, high, p_value, "%", claimed, 0.0, margin)
+
+
+def smallest_is_worse(levels: Mapping[float, Array], name: str) -> Evidence | None:
+    """Whether a metric is higher at the smallest level than at some larger one (a minimum inside).
+
+    The larger level is chosen by the readings, so its p-value and interval are Bonferroni's over
+    all candidates.
+    """
+    levels = _usable(levels)
+    if len(levels) < 3:
+        return None
+    smallest, *larger = sorted(levels)
+    confidence = 1.0 - (1.0 - statistics.CONFIDENCE) / len(larger)
+    estimates = {
+        level: statistics.contrast([levels[level], levels[smallest]], [-1.0, 1.0], 0.0, confidence)
+        for level in larger
+    }
+    best = max(larger, key=lambda level: estimates[level].value)
+    effect, low, high, p_value = estimates[best]
+    p_value = min(1.0, p_value * len(larger))
+    margin = QUALITY_MARGIN * _mean_of_cells(levels.values())
+    text = f"{name} {smallest:g} less {name} {best:g} (best of {len(larger)})"
+    test = f"Welch t, Bonferroni over {len(larger)}"
+    return Evidence(text, test, effect, low, high, p_value, "difference", 1, 0.0, margin)
+
+
+def narrower_spread(
+    first: Sequence[Array], second: Sequence[Array], names: tuple[str, str]
+) -> Evidence | None:
+    """Whether the relative spread of the gradient variance within cells is less in `second`."""
+    first, second = (
+        [np.log(g) for g in map(_finite, cells) if len(g) > 2] for cells in (first, second)
+    )
+    if not first or not second or not all(any(np.ptp(g) for g in s) for s in (first, second)):
+        return None
+    estimate = statistics.spread_ratio(second, first)
+    effect, low, high = (100.0 * np.expm1(x) for x in estimate[:3])
+    test = "Brown-Forsythe on logarithms; bootstrap interval"
+    text = f"{names[1]} ({len(second)} cells) against {names[0]} ({len(first)} cells)"
+    unit, p_value = "% of the relative standard deviation", estimate.p_value
+    return Evidence(text, test, effect, low, high, p_value, unit, -1, 0.0, SPREAD_MARGIN)
+
+
+def poorer_at_equal_variance(
+    first: tuple[Array, Array], second: tuple[Array, Array], names: tuple[str, str]
+) -> Evidence | None:
+    """Whether `second` has the higher metric at the gradient variances that both reach.
+
+    Args:
+      first, second: (gradient variance, metric) of single runs, each [num_runs].
+    """
+    first, second = _both_finite(*first), _both_finite(*second)
+    if min(len(first[0]), len(second[0])) < 3:
+        return None
+    low_end = max(first[0].min(), second[0].min())
+    high_end = min(first[0].max(), second[0].max())
+    inside = [(pair[0] >= low_end) & (pair[0] <= high_end) for pair in (first, second)]
+    if min(mask.sum() for mask in inside) < 3:
+        return None
+    variance = np.concatenate([p[0][m] for p, m in zip((first, second), inside, strict=True)])
+    metric = np.concatenate([p[1][m] for p, m in zip((first, second), inside, strict=True)])
+    indicator = np.repeat([0.0, 1.0], [mask.sum() for mask in inside])
+    if np.ptp(variance) == 0.0:
+        return None
+    estimate = statistics.adjusted_difference(metric, np.log(variance), indicator)
+    effect, low, high, p_value = estimate
+    text = (
+        f"{names[1]} (n = {inside[1].sum()}) less {names[0]} (n = {inside[0].sum()}) "
+        f"between variances {low_end:.3g} and {high_end:.3g}"
+    )
+    test, margin = "regression on log variance, HC3", QUALITY_MARGIN * float(metric.mean())
+    return Evidence(text, test, effect, low, high, p_value, "difference", 1, 0.0, margin)
+
+
+def _trend(levels: Mapping[float, Array]) -> tuple[statistics.Estimate, str]:
+    """The slope per doubling; its p-value by ranks where there are at least three levels."""
+    ordered = sorted(levels)
+    groups = [levels[level] for level in ordered]
+    estimate = statistics.contrast(groups, statistics.slope_weights(ordered))
+    if len(groups) == 2:
+        return estimate, "Welch t"
+    strength, p_value = statistics.jonckheere(groups)
+    return estimate._replace(p_value=p_value), f"Jonckheere-Terpstra, D = {strength:.2f}"
+
+
+def _doublings(levels: Iterable[float]) -> float:
+    """Returns log2 of the largest level over the smallest."""
+    ordered = sorted(levels)
+    return float(np.log2(ordered[-1] / ordered[0]))
+
+
+def _usable(levels: Mapping[float, Array]) -> dict[float, Array]:
+    """Drops readings that are not finite, then levels with fewer than two repetitions."""
+    finite = {level: _finite(values) for level, values in levels.items()}
+    return {level: values for level, values in finite.items() if len(values) > 1}
+
+
+def _finite(values: Array) -> Array:
+    values = np.asarray(values, float)
+    return values[np.isfinite(values)]
+
+
+def _both_finite(first: Array, second: Array) -> tuple[Array, Array]:
+    first, second = np.asarray(first, float), np.asarray(second, float)
+    mask = np.isfinite(first) & np.isfinite(second)
+    return first[mask], second[mask]
+
+
+def _mean_of_cells(groups: Iterable[Array]) -> float:
+    return float(np.abs(np.mean([np.mean(group) for group in groups])))
+
+
+def _compared(levels: Mapping[float, Array], name: str) -> str:
+    ordered = sorted(levels)
+    sizes = "+".join(str(len(levels[level])) for level in ordered)
+    return f"{name} {', '.join(f'{level:g}' for level in ordered)} (n = {sizes})"

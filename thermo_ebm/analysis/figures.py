@@ -1,0 +1,304 @@
+"""Figures of last epochs: gradient variance by cell, and image metrics against it.
+
+Each function takes the readings of one data set and origin and returns a figure, or None where
+they hold nothing to draw. Error bars are standard deviations over repetitions (n - 1).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from thermo_ebm.analysis import style
+from thermo_ebm.analysis.readings import final, metric_title
+from thermo_ebm.analysis.settings import (
+    THERMODYNAMIC,
+    VANILLA,
+    Settings,
+    cells_of,
+    describe,
+    group_cells,
+    provenance,
+    regime,
+    section_title,
+    short_labels,
+    varied,
+)
+from thermo_ebm.analysis.tables import quadratic_fit, reading_title, regime_groups
+
+CHANGED = ("num_temperatures", "posterior_steps", "kl_weight", "prior_steps")
+
+
+def variance_by_batch(frame: pd.DataFrame, reading: str = "train_grad_var") -> Figure | None:
+    """Boxplots of the last gradient variance of the vanilla model by batch size (8 and 16)."""
+    last = final(frame)
+    cells = {k: s for k, s in cells_of(last).items() if s.loss == VANILLA}
+    groups = group_cells(cells, ("batch_size",))
+    return _boxplots(last, groups, "batch_size", "batch size", reading)
+
+
+def variance_by_power(frame: pd.DataFrame, reading: str = "train_grad_var") -> Figure | None:
+    """Boxplots of the last gradient variance of the thermodynamic model by p (9 and 17)."""
+    last = final(frame)
+    cells = {k: s for k, s in cells_of(last).items() if s.loss == THERMODYNAMIC}
+    groups = group_cells(cells, ("power",))
+    groups = [pair for pair in groups if len(pair[1]) > 1] or groups
+    return _boxplots(last, groups, "power", "power p of the temperature schedule", reading)
+
+
+def metric_by_variance(frame: pd.DataFrame, metric: str) -> Figure | None:
+    """An image metric against gradient variance, all regimes (10, 18, 22, 23).
+
+    One panel a variant of the thermodynamic loss, the vanilla model in each.
+    """
+    last = final(frame)
+    variants = _variants(last)
+    if not _drawable(last, metric) or not variants:
+        return None
+    figure, axes = style.new_grid(len(variants), 3, _panel_size(len(variants)))
+    names = _variant_names(cells_of(last))
+    for axis, (settings, group) in zip(axes, variants, strict=True):
+        _draw_regimes(axis, last, group, metric)
+        if len(variants) > 1:
+            axis.set_title(_wrapped(describe(settings, names)), fontsize=8)
+        axis.set_xlabel("gradient variance", fontsize=9)
+    _label_rows(axes, metric_title(metric))
+    axes[0].legend(fontsize=8, frameon=False)
+    cells = _members(variants)
+    return _finish(figure, cells, f"{metric_title(metric)} against gradient variance", _note(last))
+
+
+def metric_by_variance_regimes(frame: pd.DataFrame, metric: str) -> Figure | None:
+    """An image metric against gradient variance, a panel a regime (11 and 19)."""
+    last = final(frame)
+    variants = _variants(last)
+    if not _drawable(last, metric) or not variants:
+        return None
+    cells = _members(variants)
+    groups = regime_groups(cells)
+    figure, axes = style.new_grid(len(groups), 3, (3.3, 3.0), share=False)
+    names = _variant_names(cells)
+    several = len(groups) > len({name for name, _, _ in groups})
+    labels = short_labels(cells)
+    for axis, (name, settings, group) in zip(axes, groups, strict=True):
+        _draw_group(axis, last, group, metric, name)
+        for key in group:
+            _annotate(axis, last, key, metric, labels[key])
+        extra = describe(settings, names) if several and settings.loss != VANILLA else ""
+        axis.set_title(_wrapped(f"{name}{', ' if extra else ''}{extra}"), fontsize=9)
+        axis.set_xlabel("gradient variance", fontsize=9)
+        axis.margins(x=0.18, y=0.12)
+    _label_rows(axes, metric_title(metric))
+    return _finish(figure, cells, f"{metric_title(metric)} by regime", _note(last))
+
+
+def changes_over_powers(frame: pd.DataFrame, metric: str) -> Figure | None:
+    """The changed N_t, K, K_z and eta over the first experiment's cells (12)."""
+    last = final(frame)
+    cells = cells_of(last)
+    changed = _changed(cells)
+    if not _drawable(last, metric) or not changed:
+        return None
+    base = {key: s for key, s in cells.items() if key not in changed}
+    figure, (axis,) = style.new_figure(width=7.6, height=4.8)
+    _draw_regimes(axis, last, base, metric)
+    names = [name for name in varied(cells.values()) if name not in ("loss", "batch_size")]
+    base_labels = short_labels(cells)
+    for index, key in enumerate(changed):
+        color = style.CHANGE_COLORS[index % len(style.CHANGE_COLORS)]
+        label = base_labels[key] if names else key
+        _points(axis, last, [key], metric, color, "D", label)
+    for key, settings in base.items():
+        label = f"{settings.batch_size:g}" if settings.loss == VANILLA else f"{settings.power:g}"
+        _annotate(axis, last, key, metric, label)
+    axis.set_xlabel("gradient variance", fontsize=9)
+    axis.set_ylabel(metric_title(metric), fontsize=9)
+    axis.legend(fontsize=7.5, frameon=False, bbox_to_anchor=(1.0, 1.0), loc="upper left")
+    note = f"{_note(last)} Numbers beside points: batch size (vanilla) or p (TI)."
+    title = f"{metric_title(metric)}: changes to N_t, K and η over the first experiment"
+    return _finish(figure, cells, title, note)
+
+
+def _boxplots(
+    last: pd.DataFrame,
+    groups: Sequence[tuple[Settings, Mapping[str, Settings]]],
+    setting: str,
+    title: str,
+    reading: str,
+) -> Figure | None:
+    """One panel a group of cells; a box and its repetitions' points for each level."""
+    if not groups or reading not in last or not last[reading].notna().any():
+        return None
+    figure, axes = style.new_grid(len(groups), 3, _panel_size(len(groups)))
+    every = {key: s for _, group in groups for key, s in group.items()}
+    names = [name for name in varied(every.values()) if name not in (setting, "loss")]
+    for axis, (first, group) in zip(axes, groups, strict=True):
+        _draw_boxes(axis, last, group, setting, reading)
+        if len(groups) > 1:
+            axis.set_title(_wrapped(describe(first, names)), fontsize=8)
+        axis.set_xlabel(title, fontsize=9)
+    _label_rows(axes, reading_title(reading))
+    heading = f"Last {reading_title(reading)} by {title.split(' of ')[0]}"
+    return _finish(figure, every, heading, "Dots: repetitions. Box: quartiles; line: median.")
+
+
+def _draw_boxes(
+    axis: Axes, last: pd.DataFrame, group: Mapping[str, Settings], setting: str, reading: str
+) -> None:
+    ordered = sorted(group, key=lambda key: getattr(group[key], setting))
+    values = [last.loc[last["cell"] == key, reading].dropna().to_numpy(float) for key in ordered]
+    colors = [style.REGIME_COLORS[regime(group[key])] for key in ordered]
+    boxes = axis.boxplot(
+        values,
+        widths=0.5,
+        patch_artist=True,
+        showfliers=False,
+        medianprops={"color": "black"},
+        tick_labels=[f"{getattr(group[key], setting):g}" for key in ordered],
+    )
+    for index, (box, color, repetitions) in enumerate(
+        zip(boxes["boxes"], colors, values, strict=True)
+    ):
+        box.set(facecolor=color, alpha=0.35, edgecolor=color)
+        spread = np.linspace(-0.12, 0.12, len(repetitions)) if len(repetitions) > 1 else [0.0]
+        axis.scatter(np.add(index + 1, spread), repetitions, s=14, color=color, zorder=3)
+
+
+def _draw_regimes(
+    axis: Axes, last: pd.DataFrame, cells: Mapping[str, Settings], metric: str
+) -> None:
+    for name, _, group in regime_groups(dict(cells)):
+        _draw_group(axis, last, group, metric, name)
+
+
+def _draw_group(
+    axis: Axes, last: pd.DataFrame, group: Mapping[str, Settings], metric: str, name: str
+) -> None:
+    """Points with error bars of one regime, and the quadratic of their means."""
+    color, marker = style.REGIME_COLORS[name], style.REGIME_MARKERS[name]
+    means = _points(axis, last, group, metric, color, marker, name)
+    fit = quadratic_fit([x for x, _ in means], [y for _, y in means])
+    if fit is not None:
+        x = np.linspace(fit.low, fit.high, 100)
+        y = np.polynomial.polynomial.polyval(x, fit.coefficients)
+        axis.plot(x, y, color=color, linewidth=1.2, linestyle="-" if fit.num_cells > 3 else "--")
+
+
+def _points(
+    axis: Axes,
+    last: pd.DataFrame,
+    keys: Iterable[str],
+    metric: str,
+    color: str,
+    marker: str,
+    label: str,
+) -> list[tuple[float, float]]:
+    parts = [last[last["cell"] == key] for key in keys]
+    x = [part["train_grad_var"].mean() for part in parts]
+    y = [part[metric].mean() for part in parts]
+    x_error = [part["train_grad_var"].std() for part in parts]
+    y_error = [part[metric].std() for part in parts]
+    axis.errorbar(
+        x,
+        y,
+        y_error,
+        x_error,
+        label=label,
+        color=color,
+        marker=marker,
+        linestyle="none",
+        markersize=5,
+        elinewidth=0.9,
+        capsize=2,
+    )
+    return list(zip(x, y, strict=True))
+
+
+def _annotate(axis: Axes, last: pd.DataFrame, key: str, metric: str, label: str) -> None:
+    part = last[last["cell"] == key]
+    at = (part["train_grad_var"].mean(), part[metric].mean())
+    text = label.replace("vanilla, ", "")
+    axis.annotate(text, at, xytext=(4, 4), textcoords="offset points", fontsize=7)
+
+
+def _variants(last: pd.DataFrame) -> list[tuple[Settings, dict[str, Settings]]]:
+    """Each variant of the thermodynamic loss with several powers, and the vanilla cells with it."""
+    cells = cells_of(last)
+    vanilla = {key: s for key, s in cells.items() if s.loss == VANILLA}
+    thermodynamic = {key: s for key, s in cells.items() if s.loss == THERMODYNAMIC}
+    groups = group_cells(thermodynamic, ("power",))
+    several = [(first, group) for first, group in groups if len(group) > 1] or groups
+    if not several:
+        return group_cells(vanilla, ("batch_size",))
+    return [(first, {**vanilla, **group}) for first, group in several]
+
+
+def _members(variants: Sequence[tuple[Settings, dict[str, Settings]]]) -> dict[str, Settings]:
+    return {key: s for _, group in variants for key, s in group.items()}
+
+
+def _changed(cells: Mapping[str, Settings]) -> list[str]:
+    """Returns the cells that differ from the usual N_t, K, K_z or eta at their power alone."""
+    groups = group_cells({k: s for k, s in cells.items() if s.loss == THERMODYNAMIC}, ("power",))
+    largest = max((len(group) for _, group in groups), default=0)
+    if largest < 2:
+        return []
+    base = [settings for settings, group in groups if len(group) > 1]
+    singles = [key for _, group in groups if len(group) == 1 for key in group]
+    return [
+        key
+        for key in singles
+        if any(
+            sum(getattr(b, name) != getattr(cells[key], name) for name in CHANGED) == 1
+            for b in base
+        )
+    ]
+
+
+def _variant_names(cells: Mapping[str, Settings]) -> list[str]:
+    thermodynamic = [s for s in cells.values() if s.loss == THERMODYNAMIC]
+    return [name for name in varied(thermodynamic) if name != "power"]
+
+
+def _drawable(last: pd.DataFrame, metric: str) -> bool:
+    return metric in last and bool((last[metric].notna() & last["train_grad_var"].notna()).any())
+
+
+def _panel_size(count: int) -> tuple[float, float]:
+    return (5.8, 3.6) if count == 1 else (3.4, 2.8)
+
+
+def _label_rows(axes: Sequence[Axes], title: str) -> None:
+    for axis in axes:
+        if axis.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+            axis.set_ylabel(title, fontsize=9)
+
+
+def _wrapped(text: str, width: int = 44) -> str:
+    """Breaks a label at its commas."""
+    lines = [""]
+    for part in text.split(", "):
+        joined = f"{lines[-1]}, {part}" if lines[-1] else part
+        if len(joined) > width and lines[-1]:
+            lines.append(part)
+        else:
+            lines[-1] = joined
+    return "\n".join(lines)
+
+
+def _note(last: pd.DataFrame) -> str:
+    counts = sorted({len(part) for _, part in last.groupby("cell")})
+    span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return (
+        f"Means and standard deviations over {span} repetitions. Curves: quadratics through the "
+        "means (dashed: through three points, so it fits them whatever they are)."
+    )
+
+
+def _finish(figure: Figure, cells: Mapping[str, Settings], title: str, note: str) -> Figure:
+    settings = list(cells.values())
+    return style.finish(
+        figure, f"{section_title(settings[0])}: {title}", f"{note} {provenance(settings)}"
+    )

@@ -1,0 +1,218 @@
+"""Tests for a handful of repetitions: contrasts of means, ordered trends, spreads, corrections.
+
+References: Welch (1947) and Satterthwaite (1946) for contrasts with unequal variances; Jonckheere
+(1954) and Terpstra (1952) for ordered alternatives; Brown and Forsythe (1974) for spreads, with the
+structural zeros removed as Hines and Hines (2000) do; Holm (1979) for several tests; MacKinnon and
+White (1985) for HC3 standard errors.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+Array = np.ndarray
+
+CONFIDENCE = 0.95
+NUM_PERMUTATIONS = 20_000
+NUM_RESAMPLES = 4_999
+
+
+class Estimate(NamedTuple):
+    """An estimate with the two-sided confidence interval and p-value of its difference from 0."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+
+def contrast(
+    groups: Sequence[Array],
+    weights: Sequence[float] | Array,
+    null: float = 0.0,
+    confidence: float = CONFIDENCE,
+) -> Estimate:
+    """Estimates sum_k w_k mean_k of independent groups with unequal variances.
+
+    The interval and the p-value of its difference from `null` are Student's, with Satterthwaite's
+    degrees of freedom; for two groups and weights (-1, 1) this is Welch's t-test.
+
+    Args:
+      groups: the readings of each cell, each of shape [num_repetitions >= 2].
+      weights: w_k, one a group.
+    """
+    groups = [_checked(group) for group in groups]
+    if len(weights) != len(groups):
+        raise ValueError(f"{len(groups)} groups need as many weights, got {len(weights)}")
+    value = float(sum(w * g.mean() for w, g in zip(weights, groups, strict=True)))
+    shares = np.array(
+        [w**2 * g.var(ddof=1) / len(g) for w, g in zip(weights, groups, strict=True)], float
+    )
+    if shares.sum() == 0.0:  # no spread at all: the estimate is exact
+        return Estimate(value, value, value, 0.0 if value != null else 1.0)
+    sizes = np.array([len(g) for g in groups])
+    freedom = shares.sum() ** 2 / np.sum(shares**2 / (sizes - 1))
+    return _student(value, float(np.sqrt(shares.sum())), float(freedom), null, confidence)
+
+
+def slope_weights(levels: Sequence[float]) -> Array:
+    """Returns the weights whose contrast of means is the least-squares slope on log2(level).
+
+    The slope is the average change of the mean when the level doubles.
+    """
+    x = np.log2(np.asarray(levels, float))
+    x = x - x.mean()
+    return x / np.sum(x**2)
+
+
+def jonckheere(groups: Sequence[Array], seed: int = 0) -> tuple[float, float]:
+    """The Jonckheere-Terpstra test for a trend over ordered groups.
+
+    Exact where no two readings are equal: under the null hypothesis the statistic is a sum of
+    independent Mann-Whitney statistics, each group against all before it. With ties, by
+    `NUM_PERMUTATIONS` permutations of the readings.
+
+    Returns:
+      The statistic scaled to [-1, 1] (1: every reading is above all of earlier groups; Somers' D)
+      and the two-sided p-value.
+    """
+    groups = [np.asarray(group, float) for group in groups]
+    sizes = [len(group) for group in groups]
+    values = np.concatenate(groups)
+    labels = np.repeat(np.arange(len(groups)), sizes)
+    pairs = len(values) ** 2 - sum(n**2 for n in sizes)
+    statistic = _concordant(values, labels)
+    scaled = 4.0 * statistic / pairs - 1.0
+    if len(np.unique(values)) < len(values):
+        return scaled, _permuted_p_value(values, labels, statistic, seed)
+    pmf = np.ones(1)
+    for k in range(1, len(groups)):
+        pmf = np.convolve(pmf, mann_whitney_pmf(sum(sizes[:k]), sizes[k]))
+    at = round(statistic)
+    tail = min(pmf[: at + 1].sum(), pmf[at:].sum())
+    return scaled, float(min(1.0, 2.0 * tail))
+
+
+def mann_whitney_pmf(m: int, n: int) -> Array:
+    """Returns the null distribution of Mann and Whitney's U, [m * n + 1].
+
+    Its counts are the coefficients of the Gaussian binomial (m + n choose n)_q, built by factors
+    (1 - q^(m+i)) / (1 - q^i).
+    """
+    counts = np.zeros(m * n + 1)
+    counts[0] = 1.0
+    for i in range(1, n + 1):
+        shift = m + i
+        if shift <= m * n:
+            counts[shift:] = counts[shift:] - counts[:-shift].copy()
+        for start in range(i):
+            counts[start::i] = np.cumsum(counts[start::i])
+    return counts / counts.sum()
+
+
+def spread_ratio(first: Sequence[Array], second: Sequence[Array], seed: int = 0) -> Estimate:
+    """Compares the spread within cells of two families of cells.
+
+    Args:
+      first, second: readings of each cell; pass logarithms for relative spreads.
+      seed: of the bootstrap.
+
+    Returns:
+      log(sd_first / sd_second), each pooled over its cells; its interval by a bootstrap over
+      repetitions within cells; the p-value of Brown and Forsythe's test (Welch's t-test on the
+      distances from the cells' medians).
+    """
+    first, second = [_checked(g) for g in first], [_checked(g) for g in second]
+    value = float(np.log(_pooled_sd(first) / _pooled_sd(second)))
+    generator = np.random.default_rng(seed)
+    draws = _resampled_log_sd(first, generator) - _resampled_log_sd(second, generator)
+    draws = draws[np.isfinite(draws)]
+    tail = (1.0 - CONFIDENCE) / 2.0
+    low, high = np.quantile(draws, [tail, 1.0 - tail])
+    test = stats.ttest_ind(_distances(first), _distances(second), equal_var=False)
+    return Estimate(value, float(low), float(high), float(test.pvalue))
+
+
+def adjusted_difference(values: Array, covariate: Array, indicator: Array) -> Estimate:
+    """Estimates the difference between two kinds of runs at an equal covariate.
+
+    The coefficient of `indicator` in the least-squares fit of `values` on 1, `covariate` and
+    `indicator`, with HC3 standard errors; all of shape [num_runs].
+    """
+    covariate = np.asarray(covariate, float)
+    design = np.column_stack([np.ones(len(covariate)), covariate - covariate.mean(), indicator])
+    inverse = np.linalg.inv(design.T @ design)
+    coefficients = inverse @ design.T @ values
+    leverage = np.einsum("ij,jk,ik->i", design, inverse, design)
+    scaled = (values - design @ coefficients) / np.maximum(1.0 - leverage, 1e-12)
+    covariance = inverse @ (design.T * scaled**2) @ design @ inverse
+    return _student(
+        float(coefficients[2]), float(np.sqrt(covariance[2, 2])), len(values) - 3, 0.0, CONFIDENCE
+    )
+
+
+def holm(p_values: Sequence[float]) -> Array:
+    """Returns p-values adjusted by Holm's step-down method, in the order given."""
+    p = np.asarray(p_values, float)
+    order = np.argsort(p, kind="stable")
+    factors = len(p) - np.arange(len(p))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * p[order]))
+    return adjusted
+
+
+def _student(value: float, error: float, freedom: float, null: float, level: float) -> Estimate:
+    if error == 0.0:
+        return Estimate(value, value, value, 0.0 if value != null else 1.0)
+    reach = float(stats.t.ppf(0.5 + level / 2.0, freedom)) * error
+    p_value = float(2.0 * stats.t.sf(abs(value - null) / error, freedom))
+    return Estimate(value, value - reach, value + reach, p_value)
+
+
+def _checked(group: Array) -> Array:
+    group = np.asarray(group, float)
+    if group.ndim != 1 or len(group) < 2:
+        raise ValueError(f"a cell needs at least two repetitions, got shape {group.shape}")
+    return group
+
+
+def _concordant(values: Array, labels: Array) -> float:
+    """Returns the number of pairs from different groups in rising order, ties counting half."""
+    signs = (np.sign(values[None, :] - values[:, None]) + 1.0) / 2.0
+    return float(np.sum(signs * (labels[:, None] < labels[None, :])))
+
+
+def _permuted_p_value(values: Array, labels: Array, statistic: float, seed: int) -> float:
+    generator = np.random.default_rng(seed)
+    draws = np.array(
+        [_concordant(generator.permutation(values), labels) for _ in range(NUM_PERMUTATIONS)]
+    )
+    below = 1 + np.sum(draws <= statistic + 1e-9)
+    above = 1 + np.sum(draws >= statistic - 1e-9)
+    return float(min(1.0, 2.0 * min(below, above) / (NUM_PERMUTATIONS + 1)))
+
+
+def _pooled_sd(groups: Sequence[Array]) -> float:
+    squares = sum(float(np.sum((g - g.mean()) ** 2)) for g in groups)
+    return float(np.sqrt(squares / sum(len(g) - 1 for g in groups)))
+
+
+def _resampled_log_sd(groups: Sequence[Array], generator: np.random.Generator) -> Array:
+    """Returns log pooled standard deviations of bootstrap samples, [NUM_RESAMPLES]."""
+    squares = np.zeros(NUM_RESAMPLES)
+    for group in groups:
+        drawn = group[generator.integers(len(group), size=(NUM_RESAMPLES, len(group)))]
+        squares += drawn.var(axis=1, ddof=1) * (len(group) - 1)
+    with np.errstate(divide="ignore"):
+        return 0.5 * np.log(squares / sum(len(g) - 1 for g in groups))
+
+
+def _distances(groups: Sequence[Array]) -> Array:
+    """Distances from the cells' medians, without the zero that an odd cell always has."""
+    parts = []
+    for group in groups:
+        distances = np.sort(np.abs(group - np.median(group)))
+        parts.append(distances[1:] if len(group) % 2 else distances)
+    return np.concatenate(parts)

@@ -1,0 +1,72 @@
+"""How every figure looks: colours of the regimes, axes, captions; no global state of matplotlib."""
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from thermo_ebm.analysis.settings import REGIMES
+
+# Okabe and Ito's colours, told apart by most colour-blind readers.
+REGIME_COLORS = dict(zip(REGIMES, ("#0072B2", "#009E73", "#D55E00"), strict=True))
+REGIME_MARKERS = dict(zip(REGIMES, ("o", "s", "^"), strict=True))
+CHANGE_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#A6761D", "#1B1B1B")
+GRAY = "#555555"
+CAPTION_SIZE = 7.5
+
+
+def new_figure(
+    rows: int = 1,
+    columns: int = 1,
+    width: float = 6.4,
+    height: float = 4.2,
+    share_x: bool = False,
+    share_y: bool = False,
+) -> tuple[Figure, list[Axes]]:
+    """Returns a figure (inches) with a list of axes, row by row, on a canvas of its own."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=share_x, sharey=share_y)
+    axes = list(grid.ravel())
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(visible=True, color="#DDDDDD", linewidth=0.6)
+        axis.set_axisbelow(True)
+        axis.tick_params(labelsize=8)
+    return figure, axes
+
+
+def new_grid(
+    count: int, columns: int, panel: tuple[float, float], share: bool = True
+) -> tuple[Figure, list[Axes]]:
+    """Returns a figure of `count` equal panels (inches each); panels left over are removed."""
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    width, height = panel[0] * columns + 0.6, panel[1] * rows + 0.7
+    figure, axes = new_figure(rows, columns, width, height, share, share)
+    for axis in axes[count:]:
+        axis.remove()
+    for axis in axes[max(0, count - columns) : count]:
+        axis.tick_params(labelbottom=True)
+    return figure, axes[:count]
+
+
+def finish(figure: Figure, title: str, caption: str) -> Figure:
+    """Adds the title above and the caption (what gradients and quadrature were used) below."""
+    width = max(40, int(figure.get_figwidth() * 17))
+    figure.suptitle("\n".join(textwrap.wrap(title, int(width * 0.62))), fontsize=11)
+    text = "\n".join(textwrap.wrap(caption, width))
+    figure.supxlabel(text, fontsize=CAPTION_SIZE, color=GRAY, x=0.01, ha="left")
+    return figure
+
+
+def power_colors(powers: Sequence[float]) -> dict[float, tuple[float, ...]]:
+    """Returns a colour for each power, from dark (low) to light (high)."""
+    ordered = sorted(set(powers))
+    shades = np.linspace(0.05, 0.85, len(ordered))
+    viridis = colormaps["viridis"]
+    return {power: tuple(viridis(shade)) for power, shade in zip(ordered, shades, strict=True)}
