@@ -1,0 +1,82 @@
+"""Transposed convolution in two forms that agree to rounding, and the choice between them.
+
+With a kernel of k x k, stride s and "same" padding, an input [num, h, w, c] gives an output
+[num, s h, s w, c_out]: every input pixel stamps its k x k patch on the output with stride s, and
+(k - s) / 2 pixels are cropped all round.
+
+Weights are [k, k, c_in, c_out].
+"""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from thermo_ebm.types import Array
+
+ConvTranspose = Callable[[Array, Array, int], Array]
+
+
+def _crop(kernel_size: int, stride: int) -> tuple[int, int]:
+    """Pixels cropped before and after, so that the output is stride times the input."""
+    excess = kernel_size - stride
+    if excess < 0:
+        raise ValueError(f"kernel_size {kernel_size} must be at least the stride {stride}.")
+    return excess // 2, excess - excess // 2
+
+
+def stamped(x: Array, weights: Array, stride: int) -> Array:
+    """One matrix product, then shifted additions of the patches.
+
+    The form for a CPU, where XLA's convolutions are slow inside a loop and its matrix products
+    are not.
+
+    Args:
+      x: [num, height, width, c_in].
+      weights: [k, k, c_in, c_out].
+      stride: s.
+
+    Returns:
+      [num, s * height, s * width, c_out].
+    """
+    chex.assert_rank([x, weights], 4)
+    num, height, width, c_in = x.shape
+    k, _, _, c_out = weights.shape
+    before, _ = _crop(k, stride)
+    taps = weights.transpose(2, 0, 1, 3).reshape(c_in, k * k * c_out)
+    patches = (x.reshape(-1, c_in) @ taps).reshape(num, height, width, k, k, c_out)
+    # Tap s q + r of a pixel lands q blocks further on, at place r of the s x s block.
+    blocks = -(-k // stride)
+    patches = jnp.pad(patches, [(0, 0)] * 3 + [(0, blocks * stride - k)] * 2 + [(0, 0)])
+    patches = patches.reshape(num, height, width, blocks, stride, blocks, stride, c_out)
+    out = jnp.zeros((num, height + blocks - 1, width + blocks - 1, stride, stride, c_out), x.dtype)
+    for row in range(blocks):
+        for column in range(blocks):
+            shift = ((0, 0), (row, blocks - 1 - row), (column, blocks - 1 - column))
+            out += jnp.pad(patches[:, :, :, row, :, column], (*shift, (0, 0), (0, 0), (0, 0)))
+    out = out.transpose(0, 1, 3, 2, 4, 5)
+    out = out.reshape(num, out.shape[1] * stride, out.shape[3] * stride, c_out)
+    rows, columns = stride * height, stride * width
+    return out[:, before : before + rows, before : before + columns]
+
+
+def dilated(x: Array, weights: Array, stride: int) -> Array:
+    """XLA's convolution with a dilated input: the form for accelerators. Arguments of `stamped`."""
+    chex.assert_rank([x, weights], 4)
+    k = weights.shape[0]
+    before, after = _crop(k, stride)
+    pad = (k - 1 - before, k - 1 - after)
+    return jax.lax.conv_general_dilated(
+        x,
+        weights[::-1, ::-1],
+        window_strides=(1, 1),
+        padding=(pad, pad),
+        lhs_dilation=(stride, stride),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def for_backend(backend: str) -> ConvTranspose:
+    """Returns the form that is faster on a backend (`jax.default_backend()`)."""
+    return stamped if backend == "cpu" else dilated

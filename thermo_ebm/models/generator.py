@@ -1,0 +1,80 @@
+"""The generator g_beta: transposed convolutions from a latent to an image (table 6)."""
+
+from collections.abc import Callable, Sequence
+
+import chex
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from thermo_ebm.models.conv_transpose import ConvTranspose
+from thermo_ebm.types import Array
+
+
+def image_size(strides: Sequence[int], kernel_size: int) -> int:
+    """Side of the image that these strides give: the first layer makes k x k pixels of 1 x 1."""
+    size = kernel_size
+    for stride in strides[1:]:
+        size *= stride
+    return size
+
+
+def make_generator_network(
+    features: int,
+    widths: Sequence[int],
+    strides: Sequence[int],
+    channels: int,
+    kernel_size: int,
+    leak: float,
+    conv_transpose: ConvTranspose,
+) -> Callable[[Array], Array]:
+    """Returns g_beta as a Haiku function, to be passed to `hk.transform`.
+
+    Args:
+      features: the paper's ngf; layer i has widths[i] * features channels.
+      widths: multipliers of every layer but the last.
+      strides: one a layer, the last layer (to the image's channels) included. The first layer
+        turns 1 x 1 into kernel_size x kernel_size pixels and its stride is 1.
+      channels: channels of the image.
+      kernel_size: side of every kernel.
+      leak: slope of the leaky ReLU below zero.
+      conv_transpose: the form of the transposed convolution, from `models/conv_transpose.py`.
+
+    Returns:
+      A function from latents [num, latent_dim] to images [num, size, size, channels] in (-1, 1).
+
+    Raises:
+      ValueError: if strides are not one more than widths, or the first is not 1.
+    """
+    if len(strides) != len(widths) + 1 or strides[0] != 1:
+        raise ValueError(
+            f"generator strides {tuple(strides)} must start with 1 and be one more than the "
+            f"widths {tuple(widths)}."
+        )
+    layer_channels = [width * features for width in widths] + [channels]
+
+    def generator_network(z: Array) -> Array:
+        chex.assert_rank(z, 2)
+        weights, bias = _weights(0, kernel_size, z.shape[1], layer_channels[0], z.shape[1])
+        # A 1 x 1 input: the transposed convolution is one matrix product.
+        x = jnp.einsum("nc,hwcd->nhwd", z, weights) + bias
+        for i in range(1, len(layer_channels)):
+            x = jax.nn.leaky_relu(x, leak)
+            # An output pixel of a transposed convolution meets (k / s)^2 of the input's pixels.
+            fan_in = x.shape[-1] * (kernel_size / strides[i]) ** 2
+            weights, bias = _weights(i, kernel_size, x.shape[-1], layer_channels[i], fan_in)
+            x = conv_transpose(x, weights, strides[i]) + bias
+        return jnp.tanh(x)
+
+    return generator_network
+
+
+def _weights(
+    layer: int, kernel_size: int, c_in: int, c_out: int, fan_in: float
+) -> tuple[Array, Array]:
+    """Weights [k, k, c_in, c_out], normal with variance 1 / fan_in, and a zero bias [c_out]."""
+    init = hk.initializers.TruncatedNormal(stddev=fan_in**-0.5)
+    with hk.experimental.name_scope(f"layer_{layer}"):
+        weights = hk.get_parameter("w", (kernel_size, kernel_size, c_in, c_out), init=init)
+        bias = hk.get_parameter("b", (c_out,), init=jnp.zeros)
+    return weights, bias

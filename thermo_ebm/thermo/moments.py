@@ -1,0 +1,85 @@
+"""Gaussians fitted to a batch's latents at each temperature, for the KL terms (eq. 25).
+
+A batch is usually smaller than the latent dimension, which leaves the sample covariance singular.
+It is shrunk towards the scaled identity, S* = (1 - rho) S + rho (tr S / D) I.
+"""
+
+from collections.abc import Callable
+
+import chex
+import jax.numpy as jnp
+
+from thermo_ebm.collectives import all_sum, masked_mean
+from thermo_ebm.thermo.integral import Moments
+from thermo_ebm.types import Array
+
+# Added to every variance, in units of latent^2: a batch of one example has none of its own.
+VARIANCE_FLOOR = 1e-6
+
+Shrinkage = Callable[[Array, Array, Array], Array]
+
+
+def oas(cov: Array, fourth: Array, count: Array) -> Array:
+    """Oracle-approximating shrinkage (Chen et al. 2010, eq. 23) for Gaussian samples.
+
+    Args:
+      cov: sample covariances [..., dim, dim], normalised by count.
+      fourth: mean of |z - mean|^4 [...]; not used.
+      count: number of examples, a scalar.
+
+    Returns:
+      rho in [0, 1], [...].
+    """
+    del fourth
+    dim = cov.shape[-1]
+    mean_square = jnp.mean(cov**2, axis=(-2, -1))
+    scale = jnp.trace(cov, axis1=-2, axis2=-1) / dim
+    return _bounded_ratio(mean_square + scale**2, (count + 1) * (mean_square - scale**2 / dim))
+
+
+def ledoit_wolf(cov: Array, fourth: Array, count: Array) -> Array:
+    """Ledoit and Wolf's (2004) shrinkage, which assumes no distribution. Arguments of `oas`."""
+    dim = cov.shape[-1]
+    square = jnp.sum(cov**2, axis=(-2, -1))
+    scale = jnp.trace(cov, axis1=-2, axis2=-1) / dim
+    distance = square - dim * scale**2  # |S - scale I|^2
+    error = (fourth - square) / count  # E |S - Sigma|^2
+    return _bounded_ratio(error, distance)
+
+
+def _bounded_ratio(numerator: Array, denominator: Array) -> Array:
+    """numerator / denominator clipped to [0, 1]; 1 where the denominator vanishes."""
+    positive = denominator > 0
+    safe = jnp.where(positive, denominator, 1.0)
+    return jnp.where(positive, jnp.clip(numerator / safe, 0.0, 1.0), 1.0)
+
+
+SHRINKAGES: dict[str, Shrinkage] = {"oas": oas, "ledoit_wolf": ledoit_wolf}
+
+
+def shrunk_moments(
+    z: Array, mask: Array, shrinkage: str = "oas", axis_name: str | None = None
+) -> Moments:
+    """Means and shrunk covariances over the whole batch, on all devices.
+
+    Args:
+      z: latents [num_temperatures + 1, num, latent_dim].
+      mask: [num], 1 for an example and 0 for padding.
+      shrinkage: "oas" or "ledoit_wolf".
+      axis_name: the pmapped axis the batch is spread over, if any.
+
+    Returns:
+      The moments; covariances are positive definite whatever the batch size.
+    """
+    chex.assert_rank([z, mask], [3, 1])
+    chex.assert_equal(z.shape[1], mask.shape[0])
+    mean = masked_mean(jnp.moveaxis(z, 1, -1), mask, axis_name)
+    centred = (z - mean[:, None]) * mask[:, None]
+    fourth = jnp.sum(jnp.sum(centred**2, axis=-1) ** 2, axis=-1)
+    products = jnp.einsum("tni,tnj->tij", centred, centred)
+    products, fourth, count = all_sum((products, fourth, mask.sum()), axis_name)
+    cov = products / count
+    rho = SHRINKAGES[shrinkage](cov, fourth / count, count)[:, None, None]
+    identity = jnp.eye(z.shape[-1], dtype=z.dtype)
+    scale = jnp.trace(cov, axis1=-2, axis2=-1)[:, None, None] / z.shape[-1]
+    return Moments(mean, (1 - rho) * cov + (rho * scale + VARIANCE_FLOOR) * identity)

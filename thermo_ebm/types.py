@@ -1,0 +1,32 @@
+"""Names shared by every module: parameters, batches and the callables of a model."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+PRNGKey = jax.Array
+PyTree = Any
+
+EnergyFn = Callable[[PyTree, Array], Array]  # (alpha, z [num, latent_dim]) -> f_alpha(z) [num]
+GeneratorFn = Callable[[PyTree, Array], Array]  # (beta, z [num, latent_dim]) -> [num, *image_shape]
+
+
+class Params(NamedTuple):
+    """The learnt parameters theta = (alpha, beta)."""
+
+    alpha: PyTree  # of the prior's energy f_alpha
+    beta: PyTree  # of the generator g_beta
+
+
+class Batch(NamedTuple):
+    """One device's share of a batch, padded to the same size on every device.
+
+    `position` is an example's place in the whole batch. Random numbers are folded from it, so
+    that an example's chains do not depend on how many devices share the batch.
+    """
+
+    images: Array  # [num, *image_shape], in [-1, 1]
+    position: Array  # [num] int32
+    mask: Array  # [num] float, 1 for an example and 0 for padding
