@@ -1,0 +1,163 @@
+"""Progress on screen: a bar on a terminal, plain lines elsewhere. Only process 0 reports."""
+
+import collections
+import datetime
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TextIO
+
+from tqdm import tqdm
+
+_RECENT = 20  # updates over which images/s are averaged
+
+
+class Plan(NamedTuple):
+    """What is going to be done; all counts are of steps."""
+
+    label: str  # such as "rep_00"
+    total_steps: int
+    steps_per_epoch: int
+    images_per_step: int
+    initial_step: int  # done before, when a run goes on
+
+
+class Reporter:
+    """Shows where training stands; made by `make_reporter`, closed by the `with` statement."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        every_seconds: float,
+        stream: TextIO,
+        clock: Callable[[], float],
+        enabled: bool,
+    ):
+        self._plan = plan
+        self._every_seconds = every_seconds
+        self._stream = stream
+        self._clock = clock
+        self._enabled = enabled
+        self._first: tuple[float, int] | None = None  # (time, step) after the first dispatch
+        self._recent: collections.deque[tuple[float, int]] = collections.deque(maxlen=_RECENT)
+        self._last_line = clock()
+        self._bar = _make_bar(plan, stream) if enabled and _is_terminal(stream) else None
+
+    def __enter__(self) -> "Reporter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def update(self, step: int, loss: float, grad_var: float) -> None:
+        """Reports that `step` steps are done in all, with figures of the newest one or few."""
+        if not self._enabled:
+            return
+        now = self._clock()
+        self._first = self._first or (now, step)
+        self._recent.append((now, step))
+        if self._bar is not None:
+            figures = self._figures(step, loss, grad_var)
+            self._bar.bar_format = f"{self._plan.label} {self._epoch(step)} |{{bar}}| {figures}"
+            self._bar.update(step - self._bar.n)
+        elif now - self._last_line >= self._every_seconds:
+            self._last_line = now
+            where = f"{self._epoch(step)} step {step}/{self._plan.total_steps}"
+            self.note(f"{where} {self._figures(step, loss, grad_var)}")
+
+    def epoch_done(self, row: Mapping[str, Any]) -> None:
+        """Reports the epoch whose readings (see `readings.READING_COLUMNS`) are `row`.
+
+        A plain line where there is no terminal; the bar shows the same as it goes.
+        """
+        if self._bar is None:
+            names = ("train_loss", "val_loss", "train_grad_var", "images_per_second", "seconds")
+            values = [f"{name} {row[name]:.5g}" for name in names if row.get(name) is not None]
+            total = self._plan.total_steps // self._plan.steps_per_epoch
+            self.note(f"epoch {row['epoch']}/{total} done, {', '.join(values)}")
+
+    def note(self, text: str) -> None:
+        """Writes a line of its own, above the bar where there is one."""
+        if not self._enabled:
+            return
+        line = f"{time.strftime('%H:%M:%S')} {self._plan.label} {text}"
+        if self._bar is not None:
+            self._bar.write(line, file=self._stream)
+        else:
+            print(line, file=self._stream, flush=True)
+
+    def _epoch(self, step: int) -> str:
+        per_epoch = self._plan.steps_per_epoch
+        total = self._plan.total_steps // per_epoch
+        return f"epoch {min((step - 1) // per_epoch + 1, total)}/{total}"
+
+    def _figures(self, step: int, loss: float, grad_var: float) -> str:
+        figures = f"loss {loss:.5g}, grad var {grad_var:.3g}"
+        speed = _rate(self._recent[0], self._recent[-1]) * self._plan.images_per_step
+        overall = _rate(self._first or self._recent[-1], self._recent[-1])
+        if speed > 0:
+            left = round((self._plan.total_steps - step) / overall)
+            rate = f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}"
+            figures += f", {rate} images/s, {datetime.timedelta(seconds=left)} left"
+        return figures
+
+
+def make_reporter(
+    label: str,
+    total_steps: int,
+    steps_per_epoch: int,
+    images_per_step: int,
+    initial_step: int = 0,
+    every_seconds: float = 10.0,
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    enabled: bool = True,
+) -> Reporter:
+    """Makes a reporter.
+
+    Args:
+      label: what is trained, such as "rep_00".
+      total_steps: of the whole run, those done before included.
+      steps_per_epoch: at least 1.
+      images_per_step: of all repetitions that train at once.
+      initial_step: steps done before this start.
+      every_seconds: at least this long between plain lines, ends of epochs aside.
+      stream: standard error by default; a bar is drawn if it is a terminal.
+      clock: seconds; for tests.
+      enabled: False on all processes but the first: nothing is shown.
+
+    Returns:
+      A context manager; time left and images/s do not count what came before the first update
+      (compilation).
+    """
+    plan = Plan(label, total_steps, steps_per_epoch, images_per_step, initial_step)
+    return Reporter(plan, every_seconds, stream or sys.stderr, clock, enabled)
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    """A terminal with a size: pseudo-terminals may have none, and tqdm draws nothing there."""
+    if not stream.isatty():
+        return False
+    try:
+        size = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):
+        return True
+    return size.columns > 0 and size.lines > 1
+
+
+def _make_bar(plan: Plan, stream: TextIO) -> tqdm:
+    return tqdm(
+        total=plan.total_steps,
+        initial=plan.initial_step,
+        file=stream,
+        dynamic_ncols=True,
+        bar_format=f"{plan.label} |{{bar}}| compiling",
+    )
+
+
+def _rate(earlier: tuple[float, int], later: tuple[float, int]) -> float:
+    """Returns steps a second between two (time, step), 0 where that is not known."""
+    seconds = later[0] - earlier[0]
+    return (later[1] - earlier[1]) / seconds if seconds > 0 else 0.0
