@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from thermo_ebm.analysis import style
 from thermo_ebm.analysis.readings import final, metric_title
@@ -67,7 +68,8 @@ def metric_by_variance(frame: pd.DataFrame, metric: str) -> Figure | None:
     _label_rows(axes, metric_title(metric))
     axes[0].legend(fontsize=8, frameon=False)
     cells = _members(variants)
-    return _finish(figure, cells, f"{metric_title(metric)} against gradient variance", _note(last))
+    title = f"{metric_title(metric)} against gradient variance"
+    return _finish(figure, cells, title, _note(last, cells))
 
 
 def metric_by_variance_regimes(frame: pd.DataFrame, metric: str) -> Figure | None:
@@ -90,8 +92,9 @@ def metric_by_variance_regimes(frame: pd.DataFrame, metric: str) -> Figure | Non
         axis.set_title(_wrapped(f"{name}{', ' if extra else ''}{extra}"), fontsize=9)
         axis.set_xlabel("gradient variance", fontsize=9)
         axis.margins(x=0.18, y=0.12)
+        axis.locator_params(nbins=5)
     _label_rows(axes, metric_title(metric))
-    return _finish(figure, cells, f"{metric_title(metric)} by regime", _note(last))
+    return _finish(figure, cells, f"{metric_title(metric)} by regime", _note(last, cells))
 
 
 def changes_over_powers(frame: pd.DataFrame, metric: str) -> Figure | None:
@@ -116,7 +119,7 @@ def changes_over_powers(frame: pd.DataFrame, metric: str) -> Figure | None:
     axis.set_xlabel("gradient variance", fontsize=9)
     axis.set_ylabel(metric_title(metric), fontsize=9)
     axis.legend(fontsize=7.5, frameon=False, bbox_to_anchor=(1.0, 1.0), loc="upper left")
-    note = f"{_note(last)} Numbers beside points: batch size (vanilla) or p (TI)."
+    note = f"{_note(last, cells)} Numbers beside points: batch size (vanilla) or p (TI)."
     title = f"{metric_title(metric)}: changes to N_t, K and η over the first experiment"
     return _finish(figure, cells, title, note)
 
@@ -220,7 +223,15 @@ def _annotate(axis: Axes, last: pd.DataFrame, key: str, metric: str, label: str)
     part = last[last["cell"] == key]
     at = (part["train_grad_var"].mean(), part[metric].mean())
     text = label.replace("vanilla, ", "")
-    axis.annotate(text, at, xytext=(4, 4), textcoords="offset points", fontsize=7)
+    axis.annotate(
+        text,
+        at,
+        xytext=(4, 5),
+        textcoords="offset points",
+        fontsize=7,
+        path_effects=[withStroke(linewidth=2.0, foreground="white")],
+        zorder=5,
+    )
 
 
 def _variants(last: pd.DataFrame) -> list[tuple[Settings, dict[str, Settings]]]:
@@ -288,8 +299,8 @@ def _wrapped(text: str, width: int = 44) -> str:
     return "\n".join(lines)
 
 
-def _note(last: pd.DataFrame) -> str:
-    counts = sorted({len(part) for _, part in last.groupby("cell")})
+def _note(last: pd.DataFrame, cells: Mapping[str, Settings]) -> str:
+    counts = sorted({len(part) for key, part in last.groupby("cell") if key in cells})
     span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return (
         f"Means and standard deviations over {span} repetitions. Curves: quadratics through the "

@@ -57,8 +57,9 @@ def new_grid(
 
 def finish(figure: Figure, title: str, caption: str) -> Figure:
     """Adds the title above and the caption (what gradients and quadrature were used) below."""
-    width = max(40, int(figure.get_figwidth() * 17))
-    figure.suptitle("\n".join(textwrap.wrap(title, int(width * 0.62))), fontsize=11)
+    inches = figure.get_figwidth()
+    width = int(inches * 17)  # characters of the caption's size on a line
+    figure.suptitle("\n".join(textwrap.wrap(title, int(inches * 11.5))), fontsize=11)
     text = "\n".join(textwrap.wrap(caption, width))
     figure.supxlabel(text, fontsize=CAPTION_SIZE, color=GRAY, x=0.01, ha="left")
     return figure

@@ -1,0 +1,262 @@
+"""Puts the report together: one page, the figures as PNG and SVG, the tables as CSV."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from thermo_ebm.analysis import claims, evidence, figures, figures_training, page, tables
+from thermo_ebm.analysis.readings import (
+    Readings,
+    final,
+    metric_title,
+    networks,
+    section,
+    sections,
+)
+from thermo_ebm.analysis.settings import (
+    PUBLISHED,
+    Settings,
+    cells_of,
+    provenance,
+    section_title,
+)
+from thermo_ebm.errors import UserError
+
+DPI = 110
+PUBLISHED_NOTE = (
+    "Published readings: what the files do not say is taken from the paper's tables 4 and 5 (none "
+    "for SVHN, so its K is left open); the published code detaches its chains whatever its switch "
+    "says, so its prior has gradient 'none'; the KL term is the sum that the paper prints; KID is "
+    "the RBF form by the paper's text. The last epoch is epoch 50."
+)
+
+
+class Drawing(NamedTuple):
+    """One figure to draw: its file's name, what it shows, and how to make it."""
+
+    name: str
+    title: str
+    draw: Callable[[], Figure | None]
+
+
+class SectionReport(NamedTuple):
+    """What one data set and origin adds: the page's parts, and rows of the tables by file name."""
+
+    parts: list[str]
+    rows: dict[str, pd.DataFrame]
+
+
+def write_report(readings: Readings, output: Path, features: str | None = None) -> list[Path]:
+    """Writes report.html, figures/ and tables/ into `output`.
+
+    Args:
+      readings: what `readings.load` returns.
+      output: a folder, made if needed.
+      features: the network whose KID and FID decide the claims; by default InceptionV3 if any.
+
+    Returns:
+      The files written, report.html first.
+
+    Raises:
+      UserError: for a network that no readings are of, or a folder that cannot be written.
+    """
+    known = networks(readings.frame)
+    if features is not None and features not in known:
+        raise UserError(f"--features={features}: the readings are of {', '.join(known) or 'none'}")
+    try:
+        (output / "figures").mkdir(parents=True, exist_ok=True)
+        (output / "tables").mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output={output}: cannot be written ({error.strerror})") from error
+    body: list[str] = _opening(readings)
+    links: dict[str, str] = {}
+    rows: dict[str, list[pd.DataFrame]] = {}
+    written: list[Path] = []
+    for dataset, origin in sections(readings.frame):
+        frame = section(readings.frame, dataset, origin)
+        anchor = re.sub(r"[^\w-]", "_", f"{dataset}-{origin}")
+        links[anchor] = section_title(_first(frame))
+        one = _section(readings, frame, anchor, output, features, written)
+        body += one.parts
+        for name, part in one.rows.items():
+            rows.setdefault(name, []).append(part.assign(dataset=dataset, origin=origin))
+    for name, parts in rows.items():
+        path = output / "tables" / f"{name}.csv"
+        _dataset_first(pd.concat(parts, ignore_index=True)).to_csv(path, index=False)
+        written.append(path)
+    report = output / "report.html"
+    body += _configs(readings)
+    report.write_text(page.page("ThermoEBM report", body, links), encoding="utf-8")
+    return [report, *written]
+
+
+def drawings(frame: pd.DataFrame, readings: Readings, network: str | None) -> Iterator[Drawing]:
+    """Yields every figure of one data set and origin; those without data return None."""
+    kid, fid = f"{network}_kid_inf", f"{network}_fid_inf"
+    cells = cells_of(final(frame))
+    pictures = _pictures(readings, cells)
+    one, many = figures, figures_training
+    table = [
+        ("variance_by_batch", "Figures 8, 16", lambda: one.variance_by_batch(frame)),
+        ("variance_by_power", "Figures 9, 17", lambda: one.variance_by_power(frame)),
+        ("kid_by_variance", "Figures 10, 18", lambda: one.metric_by_variance(frame, kid)),
+        ("kid_by_regime", "Figures 11, 19", lambda: one.metric_by_variance_regimes(frame, kid)),
+        ("fid_by_variance", "Figures 22, 23", lambda: one.metric_by_variance(frame, fid)),
+        ("changes_over_powers", "Figure 12", lambda: one.changes_over_powers(frame, kid)),
+        ("training_loss", "Figure 21", lambda: many.training_curves(frame)),
+        ("variance_curves", "", lambda: many.reading_curves(frame, "train_grad_var")),
+        ("kid_curves", "", lambda: many.reading_curves(frame, kid)),
+        ("temperature_schedules", "Figure 5", lambda: many.temperature_schedules(frame)),
+        ("integral", "", lambda: many.integral(frame, readings.temperatures)),
+        ("cost", "Figures 14, 15", lambda: many.cost(frame)),
+        ("samples", "Figures 13, 20", lambda: many.sample_grids(pictures, cells)),
+    ]
+    titles = {
+        "variance_by_batch": "last gradient variance by batch size",
+        "variance_by_power": "last gradient variance by power p",
+        "kid_by_variance": "KID against gradient variance",
+        "kid_by_regime": "KID against gradient variance, each regime",
+        "fid_by_variance": "FID against gradient variance",
+        "changes_over_powers": "experiment 2 over experiment 1",
+        "training_loss": "training loss, centred",
+        "variance_curves": "gradient variance over training",
+        "kid_curves": "KID over training",
+        "temperature_schedules": "temperature schedules",
+        "integral": "the thermodynamic integral",
+        "cost": "training time and counted FLOPs",
+        "samples": "samples",
+    }
+    for name, paper, draw in table:
+        about = f" (the paper's {paper[0].lower()}{paper[1:]})" if paper else ""
+        yield Drawing(name, f"{titles[name]}{about}", draw)
+
+
+def save_figure(figure: Figure, stem: Path) -> list[Path]:
+    """Writes a figure as PNG and SVG; the same readings give the same bytes."""
+    paths = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
+    figure.savefig(paths[0], dpi=DPI)
+    with rc_context({"svg.hashsalt": stem.name, "svg.fonttype": "path"}):
+        figure.savefig(paths[1], metadata={"Date": None})
+    return paths
+
+
+def _section(
+    readings: Readings,
+    frame: pd.DataFrame,
+    anchor: str,
+    output: Path,
+    features: str | None,
+    written: list[Path],
+) -> SectionReport:
+    found = networks(frame)
+    network = features if features in found else next(iter(found), None)
+    settings = list(cells_of(frame).values())
+    parts = [page.heading(2, section_title(settings[0]), anchor), page.paragraph(_used(settings))]
+    if settings[0].origin == PUBLISHED:
+        parts.append(page.paragraph(PUBLISHED_NOTE, note=True))
+    rows = _section_tables(frame, network)
+    parts += _table_parts(rows, network)
+    missing = []
+    for drawing in drawings(frame, readings, network):
+        figure = drawing.draw()
+        if figure is None:
+            missing.append(drawing.title)
+            continue
+        paths = save_figure(figure, output / "figures" / f"{anchor}-{drawing.name}")
+        written += paths
+        parts.append(page.image(paths[0].read_bytes(), drawing.title))
+    if missing:
+        parts.append(page.paragraph(f"Left out for want of readings: {'; '.join(missing)}.", True))
+    return SectionReport(parts, rows)
+
+
+def _section_tables(frame: pd.DataFrame, network: str | None) -> dict[str, pd.DataFrame]:
+    """Returns the tables of one section by file name."""
+    rows = {"repetitions": tables.repetitions(frame), "cells": tables.cells_table(frame)}
+    if network is None:
+        return rows
+    last = final(frame)
+    decided: list[pd.DataFrame] = []
+    fits: list[pd.DataFrame] = []
+    for metric in (f"{network}_kid_inf", f"{network}_fid_inf"):
+        if metric not in last:
+            continue
+        part = claims.decide(last, metric, "KID" if metric.endswith("kid_inf") else "FID")
+        if decided:  # the claims on the variance stand in the first part
+            part = part[part["reading"] != claims.VARIANCE]
+        decided.append(part)
+        fits.append(tables.fits_table(frame, metric))
+    rows["claims"] = pd.concat(decided, ignore_index=True)
+    rows["quadratic_fits"] = pd.concat(fits, ignore_index=True)
+    return {name: part for name, part in rows.items() if len(part)}
+
+
+def _table_parts(rows: dict[str, pd.DataFrame], network: str | None) -> list[str]:
+    parts = [page.heading(3, "Cells: means and standard deviations at the last epoch")]
+    cells = rows["cells"].drop(columns=["dataset", "origin"]).dropna(axis="columns", how="all")
+    parts.append(page.table(cells, tables.setting_titles(cells)))
+    parts.append(page.heading(3, "Claims of tables 2 and 3"))
+    if "claims" in rows:
+        titled = metric_title(f"{network}_kid_inf")
+        parts.append(page.paragraph(f"Metrics: {titled} and FID∞ of the same network.", note=True))
+        parts.append(page.table(rows["claims"]))
+    else:
+        parts.append(page.paragraph("No claim can be tested: no evaluation or too few cells."))
+    if "quadratic_fits" in rows:
+        parts.append(page.heading(3, "Quadratic fits through the cells' means"))
+        parts.append(page.table(rows["quadratic_fits"]))
+    parts.append(page.heading(3, "Every repetition"))
+    repetitions = rows["repetitions"].drop(columns=["dataset", "origin"])
+    parts.append(page.table(repetitions, tables.setting_titles(repetitions)))
+    parts.append(page.heading(3, "Figures"))
+    return parts
+
+
+def _opening(readings: Readings) -> list[str]:
+    last = final(readings.frame)
+    counts = f"{len(last)} repetitions of {last['cell'].nunique()} cells"
+    parts = [page.paragraph(f"{counts}; every table sorts by a click on a column's title.")]
+    parts += [page.heading(3, "The rule of the verdicts"), page.paragraph(evidence.RULE)]
+    if readings.notes:
+        parts += [page.heading(3, "Remarks on the readings"), page.items(readings.notes)]
+    return parts
+
+
+def _configs(readings: Readings) -> list[str]:
+    if not readings.runs:
+        return []
+    parts = [page.heading(2, "Configs", "configs")]
+    for run in readings.runs:
+        words = json.dumps(run.config, indent=1, ensure_ascii=False, default=str)
+        parts.append(page.details(str(run.folder), words))
+    return parts
+
+
+def _pictures(readings: Readings, cells: dict[str, Settings]) -> dict[str, Path]:
+    by_settings = {settings: key for key, settings in cells.items()}
+    pictures: dict[str, Path] = {}
+    for run in readings.runs:
+        key = by_settings.get(run.settings)
+        path = figures_training.newest_samples(run.folder)
+        if key is not None and path is not None:
+            pictures.setdefault(key, path)
+    return pictures
+
+
+def _used(settings: list[Settings]) -> str:
+    return f"{len(settings)} cells. {provenance(settings)}"
+
+
+def _first(frame: pd.DataFrame) -> Settings:
+    return next(iter(cells_of(frame).values()))
+
+
+def _dataset_first(frame: pd.DataFrame) -> pd.DataFrame:
+    first = ["dataset", "origin"]
+    return frame[[*first, *(name for name in frame.columns if name not in first)]]
