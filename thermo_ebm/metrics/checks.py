@@ -26,7 +26,9 @@ def feature_matrix(name: str, values: Array, min_images: int = 2) -> np.ndarray:
     return matrix
 
 
-def feature_pair(real: Array, generated: Array, min_images: int = 2) -> tuple[np.ndarray, np.ndarray]:
+def feature_pair(
+    real: Array, generated: Array, min_images: int = 2
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns both sides as float64; see `feature_matrix`.
 
     Raises:

@@ -74,23 +74,26 @@ def moments_distance(
             f" {real_mean.shape}, {real_covariance.shape},"
             f" {generated_mean.shape}, {generated_covariance.shape}"
         )
-    factor = _covariance_factor(real_covariance)
-    root_trace = root_eigenvalue_sum(factor @ generated_covariance @ factor.T)
+    root_trace = root_eigenvalue_sum(_congruence(real_covariance, generated_covariance))
     traces = np.trace(real_covariance) + np.trace(generated_covariance)
     return float(np.sum((real_mean - generated_mean) ** 2) + traces - 2 * root_trace)
 
 
-def _covariance_factor(covariance: np.ndarray) -> np.ndarray:
-    """Returns F [rank, num_features] with F^T F = covariance; no rows for a zero matrix."""
-    upper, pivots, rank, _ = scipy.linalg.lapack.dpstrf(covariance, lower=0)
-    factor = np.zeros((rank, len(covariance)))
-    factor[:, pivots - 1] = np.triu(upper)[:rank]
-    return factor
+def _congruence(real_covariance: np.ndarray, generated_covariance: np.ndarray) -> np.ndarray:
+    """Returns the upper triangle of F S_g F^T [n, n] with F^T F = S_r, up to a permutation."""
+    # Transposing a symmetric matrix is free and gives LAPACK the order it wants.
+    upper, pivots, rank, _ = scipy.linalg.lapack.dpstrf(real_covariance.T, lower=0)
+    upper[rank:] = 0.0  # what pivoting left over is rounding
+    order = pivots - 1
+    permuted = generated_covariance[np.ix_(order, order)].T
+    product, _ = scipy.linalg.lapack.dsygst(permuted, upper, itype=2, lower=0)
+    return product
 
 
 def root_eigenvalue_sum(matrix: np.ndarray) -> float:
-    """Returns tr(matrix^(1/2)) of a symmetric positive semi-definite matrix [n, n]."""
-    if not matrix.size:
-        return 0.0
-    values = np.linalg.eigvalsh((matrix + matrix.T) / 2)
+    """Returns tr(matrix^(1/2)) of a positive semi-definite matrix [n, n], from its upper triangle.
+
+    Eigenvalues that rounding made negative count as zero.
+    """
+    values = np.linalg.eigvalsh(matrix, UPLO="U")
     return float(np.sqrt(np.clip(values, 0.0, None)).sum())

@@ -19,7 +19,7 @@ Kernel = Literal["polynomial", "rbf"]
 _BLOCK = 512  # rows and columns of the kernel matrices at once: 2 MB a block
 
 
-class BlockError(NamedTuple):
+class Estimate(NamedTuple):
     """A kernel distance and its standard error."""
 
     value: float
@@ -133,9 +133,7 @@ def _sums(
     return totals
 
 
-def _blocks(
-    num_rows: int, num_columns: int, symmetric: bool
-) -> Iterator[tuple[slice, slice]]:
+def _blocks(num_rows: int, num_columns: int, symmetric: bool) -> Iterator[tuple[slice, slice]]:
     """Yields the blocks of a matrix, of a symmetric one those on and above the diagonal."""
     for row in range(0, num_rows, _BLOCK):
         for column in range(row if symmetric else 0, num_columns, _BLOCK):

@@ -75,9 +75,7 @@ class _Side(NamedTuple):
     second_moment: np.ndarray | None  # features^T features, where a subset will use it
 
 
-def fid_values(
-    real: checks.Array, generated: checks.Array, draws: Sequence[Draw]
-) -> np.ndarray:
+def fid_values(real: checks.Array, generated: checks.Array, draws: Sequence[Draw]) -> np.ndarray:
     """Returns the FID of each draw, [num_draws], to about 1e-7 of the traces.
 
     Args:
@@ -99,9 +97,7 @@ def fid_values(
 
 def _side(features: np.ndarray, subsets: Sequence[np.ndarray]) -> _Side:
     num_images, num_features = features.shape
-    shares = any(
-        len(subset) > num_features and 2 * len(subset) > num_images for subset in subsets
-    )
+    shares = any(len(subset) > num_features and 2 * len(subset) > num_images for subset in subsets)
     return _Side(features, features.T @ features if shares else None)
 
 
