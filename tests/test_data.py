@@ -5,6 +5,7 @@ copy lies beside the repository.
 """
 
 import io
+import os
 import socket
 import subprocess
 import sys
@@ -197,6 +198,16 @@ def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     save_images(tmp_path / "photographs", numbered_images(15))
     assert len(data.load(make_config("folder", "~/photographs")).train) == 10
+
+
+def test_a_folder_is_read_alike_whatever_order_the_system_lists_it_in(tmp_path, monkeypatch):
+    save_images(tmp_path, numbered_images(15))
+    first = data.load(make_config("folder", tmp_path))
+    walk = os.walk
+    monkeypatch.setattr(os, "walk", lambda top: [(p, d, f[::-1]) for p, d, f in walk(top)])
+    np.testing.assert_array_equal(data.load(make_config("folder", tmp_path)).train, first.train)
+    monkeypatch.setattr(os, "walk", lambda top: [(p, d, sorted(f)) for p, d, f in walk(top)])
+    np.testing.assert_array_equal(data.load(make_config("folder", tmp_path)).train, first.train)
 
 
 def test_only_the_images_chosen_are_read(tmp_path):

@@ -101,7 +101,7 @@ def test_strip_grows_is_replaced_and_truncated(tmp_path):
     for kept in (returned, strip):
         np.testing.assert_array_equal(kept.epochs, [0, 5, 10])
         np.testing.assert_array_equal(kept.frames, frames[[0, 3, 2]])
-    pictures.truncate_strip(path, 7)
+    pictures.truncate_strip(path, 5)
     strip = pictures.read_strip(path)
     np.testing.assert_array_equal(strip.epochs, [0, 5])
     np.testing.assert_array_equal(strip.frames, frames[[0, 3]])

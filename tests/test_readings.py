@@ -184,13 +184,21 @@ def write_epochs(folder, resumed_step, epochs, loss):
     writer = events.open_events(folder, resumed_step)
     for epoch in epochs:
         events.write_scalars(writer, 20 * epoch, {"train_loss": loss + epoch, "grad_noise": None})
-    return writer  # left open, as a kill would
+    events.close_events(writer)
+
+
+def test_events_are_there_as_soon_as_they_are_written(tmp_path):
+    writer = events.open_events(tmp_path)
+    events.write_scalars(writer, 20, {"train_loss": 1.0})
+    found = scalars(tmp_path, "train_loss")  # what a kill would leave
+    events.close_events(writer)
+    assert found == [(20, 1)]
 
 
 def test_events_of_a_resumed_run_are_not_doubled(tmp_path):
     write_epochs(tmp_path, None, (1, 2, 3), 0.0)
     write_epochs(tmp_path, 40, (3, 4), 10.0)  # from a checkpoint at the end of epoch 2
-    events.close_events(write_epochs(tmp_path, 70, (4, 5), 20.0))  # within epoch 4
+    write_epochs(tmp_path, 70, (4, 5), 20.0)  # within epoch 4
     assert scalars(tmp_path, "train_loss") == [(20, 1), (40, 2), (60, 13), (80, 24), (100, 25)]
 
 
@@ -204,7 +212,7 @@ def test_events_cut_short_by_a_kill_hide_no_later_file(tmp_path):
     write_epochs(tmp_path, None, (1, 2, 3), 0.0)
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-5])
-    events.close_events(write_epochs(tmp_path, 40, (3,), 10.0))
+    write_epochs(tmp_path, 40, (3,), 10.0)
     assert scalars(tmp_path, "train_loss") == [(20, 1), (40, 2), (60, 13)]
 
 

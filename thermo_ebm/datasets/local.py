@@ -53,7 +53,8 @@ def npz(path: str) -> Source:
 
 
 def _only_array(path: str) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as arrays:
+    with open(path, "rb") as file:
+        arrays = np.load(file, allow_pickle=False)
         if isinstance(arrays, np.ndarray):
             raise ValueError("it is a single .npy array; save it with numpy.savez")
         names = list(arrays.files)

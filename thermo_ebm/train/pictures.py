@@ -141,13 +141,13 @@ def read_strip(path: str | os.PathLike[str]) -> Strip | None:
       UserError: the file is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            strip = Strip(arrays["epochs"], arrays["frames"])
+        with open(path, "rb") as file:
+            arrays = np.load(file, allow_pickle=False)
+            return Strip(arrays["epochs"], arrays["frames"])
     except FileNotFoundError:
         return None
     except Exception as error:  # numpy and zipfile raise many kinds
         raise UserError(f"{path}: not a strip of frames ({error}); move it away") from error
-    return strip
 
 
 def draw_strip(strip: Strip, columns: int = 10) -> np.ndarray:
