@@ -6,15 +6,15 @@ read. Files are written whole or not at all; one that cannot be read is computed
 """
 
 import hashlib
+import io
 import json
-import os
-import tempfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 
+from thermo_ebm import files
 from thermo_ebm.metrics.networks import Network, Outputs
 
 _FORMAT = 1  # raise it when preprocessing or networks change what they compute
@@ -91,12 +91,7 @@ def _read(path: Path, key: str) -> Outputs | None:
 
 
 def _write(path: Path, key: str, outputs: Outputs) -> None:
+    content = io.BytesIO()
+    np.savez(content, key=key, features=outputs.features, logits=outputs.logits)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        part = Path(file.name)
-    try:
-        with part.open("wb") as file:
-            np.savez(file, key=key, features=outputs.features, logits=outputs.logits)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    files.write_bytes(path, content.getvalue())

@@ -140,7 +140,7 @@ def weights_path() -> str:
 
 def stages(params: hk.Params, inputs: jax.Array) -> dict[str, jax.Array]:
     """Applies the network to scaled images [num, 224, 224, 3]; see `efficientnet_lite0`."""
-    return hk.without_apply_rng(hk.transform(efficientnet_lite0)).apply(params, inputs)
+    return hk.transform(efficientnet_lite0).apply(params, None, inputs)
 
 
 @partial(jax.jit, static_argnames="resize")

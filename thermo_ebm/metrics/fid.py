@@ -42,7 +42,7 @@ def _small_factor(matrix: np.ndarray) -> np.ndarray:
     """Returns F with F^T F = matrix^T matrix and no more rows than columns."""
     if matrix.shape[0] <= matrix.shape[1]:
         return matrix
-    return np.linalg.qr(matrix, mode="r")
+    return np.asarray(np.linalg.qr(matrix, mode="r"))
 
 
 def moments_distance(

@@ -30,7 +30,7 @@ def parameter_shapes(
       input_size: height and width of its input.
     """
     images = jax.ShapeDtypeStruct((1, input_size, input_size, 3), jnp.float32)
-    init = hk.without_apply_rng(hk.transform(network)).init
+    init = hk.transform(network).init
     return jax.eval_shape(init, jax.random.key(0), images)
 
 

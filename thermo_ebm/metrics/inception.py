@@ -172,7 +172,7 @@ def _source(module: str) -> fold.Source:
 
 def stages(params: hk.Params, inputs: jax.Array) -> dict[str, jax.Array]:
     """Applies the network to images [num, 299, 299, 3] in [-1, 1]; see `inception_v3`."""
-    return hk.without_apply_rng(hk.transform(inception_v3)).apply(params, inputs)
+    return hk.transform(inception_v3).apply(params, None, inputs)
 
 
 @partial(jax.jit, static_argnames="resize")

@@ -1,4 +1,4 @@
-"""Inception Score (Salimans et al. 2016): exp of the mean KL(p(y|x), p(y)) over generated images."""
+"""Inception Score (Salimans et al. 2016): exp of the mean KL(p(y|x), p(y)) over images."""
 
 import numpy as np
 import scipy.special

@@ -121,7 +121,7 @@ def _sums(
 ) -> dict[str, np.ndarray]:
     """Returns the sums over all pairs a_i b_j k(x_i, y_j), [num_weightings] for each kernel."""
     x_norms, y_norms = np.sum(x**2, axis=1), np.sum(y**2, axis=1)
-    totals = {name: np.zeros(x_weights.shape[1]) for name in kernels}
+    totals: dict[str, np.ndarray] = {name: np.zeros(x_weights.shape[1]) for name in kernels}
     symmetric = x is y and x_weights is y_weights
     for rows, columns in _blocks(len(x), len(y), symmetric):
         products = x[rows] @ y[columns].T

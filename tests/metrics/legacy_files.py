@@ -1,0 +1,98 @@
+"""Writes files in torch's legacy serialization by hand, without torch: right and hostile ones."""
+
+import struct
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+VERSION = b"\x80\x02M\xe9\x03."
+STORAGE_TYPES = {
+    "float16": "HalfStorage",
+    "float32": "FloatStorage",
+    "float64": "DoubleStorage",
+    "uint8": "ByteStorage",
+    "int8": "CharStorage",
+    "int16": "ShortStorage",
+    "int32": "IntStorage",
+    "int64": "LongStorage",
+}
+
+
+def text(value: str) -> bytes:
+    encoded = value.encode()
+    return b"X" + struct.pack("<I", len(encoded)) + encoded
+
+
+def integer(value: int) -> bytes:
+    if -(2**31) <= value < 2**31:
+        return b"J" + struct.pack("<i", value)
+    size = value.bit_length() // 8 + 1
+    return b"\x8a" + bytes([size]) + value.to_bytes(size, "little", signed=True)
+
+
+def sequence(items: Sequence[bytes]) -> bytes:
+    return b"(" + b"".join(items) + b"t"
+
+
+def name_of(module: str, name: str) -> bytes:
+    return b"c" + module.encode() + b"\n" + name.encode() + b"\n"
+
+
+def call(function: bytes, *arguments: bytes) -> bytes:
+    return function + sequence(arguments) + b"R"
+
+
+def dictionary(items: Mapping[str, bytes]) -> bytes:
+    return b"}(" + b"".join(text(key) + value for key, value in items.items()) + b"u"
+
+
+def pickled(value: bytes) -> bytes:
+    return b"\x80\x02" + value + b"."
+
+
+def storage(key: str, kind: str, num_elements: int, view: bytes = b"N") -> bytes:
+    parts = [text("storage"), name_of("torch", kind), text(key), text("cpu")]
+    return sequence([*parts, integer(num_elements), view]) + b"Q"
+
+
+def tensor(source: bytes, offset: int, shape: Sequence[int], strides: Sequence[int]) -> bytes:
+    hooks = call(name_of("collections", "OrderedDict"))
+    return call(
+        name_of("torch._utils", "_rebuild_tensor_v2"),
+        source,
+        integer(offset),
+        sequence([integer(n) for n in shape]),
+        sequence([integer(n) for n in strides]),
+        b"\x89",
+        hooks,
+    )
+
+
+def legacy_file(
+    state: bytes,
+    contents: Mapping[str, np.ndarray],
+    keys: Sequence[str] | None = None,
+    little_endian: bytes = b"\x88",
+) -> bytes:
+    """A whole file: `state` is the state dict's opcodes, `contents` the storages by their keys."""
+    system = dictionary({"little_endian": little_endian, "protocol_version": integer(1001)})
+    names = list(contents) if keys is None else keys
+    key_list = b"](" + b"".join(text(key) for key in names) + b"e"
+    data = b"".join(
+        struct.pack("<q", array.size) + np.ascontiguousarray(array).tobytes()
+        for array in contents.values()
+    )
+    return MAGIC + VERSION + pickled(system) + pickled(state) + pickled(key_list) + data
+
+
+def state_dict_file(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """A file of arrays, each with a storage of its own, with the module versions torch adds."""
+    items = {}
+    for name, array in arrays.items():
+        strides = [stride // array.itemsize for stride in array.strides]
+        source = storage("key of " + name, STORAGE_TYPES[array.dtype.name], array.size)
+        items[name] = tensor(source, 0, array.shape, strides)
+    ordered = call(name_of("collections", "OrderedDict")) + dictionary(items)[1:]
+    state = ordered + dictionary({"_metadata": dictionary({"": integer(1)})}) + b"b"
+    return legacy_file(state, {"key of " + name: array for name, array in arrays.items()})
