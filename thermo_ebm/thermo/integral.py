@@ -63,6 +63,12 @@ def gaussian_kl(mean_p: Array, cov_p: Array, mean_q: Array, cov_q: Array) -> Arr
     chex.assert_equal_shape([cov_p, cov_q])
     chex.assert_shape([mean_p, mean_q], (cov_p.shape[0],))
     chol_p, chol_q = jnp.linalg.cholesky(cov_p), jnp.linalg.cholesky(cov_q)
+    return _kl_from_cholesky((mean_p, chol_p), (mean_q, chol_q))
+
+
+def _kl_from_cholesky(p: tuple[Array, Array], q: tuple[Array, Array]) -> Array:
+    """KL(p, q) from (mean [dim], lower Cholesky factor [dim, dim]) of each."""
+    (mean_p, chol_p), (mean_q, chol_q) = p, q
     # One solve for L_q^-1 [L_p, mu_q - mu_p]: its squared norm is the trace plus the distance.
     both = jnp.column_stack([chol_p, mean_q - mean_p])
     whitened = jax.scipy.linalg.solve_triangular(chol_q, both, lower=True)
@@ -72,10 +78,16 @@ def gaussian_kl(mean_p: Array, cov_p: Array, mean_q: Array, cov_q: Array) -> Arr
 
 def neighbour_kl(moments: Moments) -> tuple[Array, Array]:
     """KL(p_i, p_(i+1)) and KL(p_(i+1), p_i) of neighbours, [num_temperatures] each."""
-    lower = jax.tree.map(lambda leaf: leaf[:-1], moments)
-    upper = jax.tree.map(lambda leaf: leaf[1:], moments)
-    kl = jax.vmap(gaussian_kl)
-    return kl(*lower, *upper), kl(*upper, *lower)
+    # One temperature after another: on a CPU with few cores XLA's batched factorisations wait
+    # for the very threads they run on, and now and then for ever.
+    factors = (moments.mean, jax.lax.map(jnp.linalg.cholesky, moments.cov))
+    lower = jax.tree.map(lambda leaf: leaf[:-1], factors)
+    upper = jax.tree.map(lambda leaf: leaf[1:], factors)
+
+    def both_ways(pair: tuple) -> tuple[Array, Array]:
+        return _kl_from_cholesky(pair[0], pair[1]), _kl_from_cholesky(pair[1], pair[0])
+
+    return jax.lax.map(both_ways, (lower, upper))
 
 
 def thermodynamic_integral(
