@@ -14,6 +14,7 @@ def get_config() -> ConfigDict:
     config.parallel_repetitions = 1  # how many repetitions train in one program
     config.num_epochs = 50
     config.batch_size = 75
+    config.val_batches = 10  # of batch_size images, for val_loss and the temperatures; 0 is all
 
     config.data = ConfigDict()
     config.data.name = "cifar10"  # digits, cifar10, svhn_cropped, celeb_a, folder, npz

@@ -1,0 +1,19 @@
+"""CelebA with the paper's values (table 4), thermodynamic at p = 6.
+
+python -m launch.train --config=configs/celeb_a.py --workdir=runs/celeb_a --config.data.data_dir=TFDS
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration."""
+    config = base.get_config()
+    config.data.name = "celeb_a"
+    config.data.image_size = 64
+    config.model.latent_dim = 80
+    config.model.generator.widths = (16, 8, 4, 2, 1)
+    config.model.generator.strides = (1, 2, 2, 2, 2, 1)
+    return config

@@ -1,0 +1,16 @@
+"""CIFAR-10 with the paper's values (table 5), thermodynamic at p = 6.
+
+python -m launch.train --config=configs/cifar10.py --workdir=runs/cifar10 --config.data.data_dir=TFDS
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration."""
+    config = base.get_config()
+    config.data.name = "cifar10"
+    config.sampler.posterior.num_steps = 40
+    return config

@@ -1,0 +1,15 @@
+"""SVHN, cropped digits, with CIFAR-10's values.
+
+python -m launch.train --config=configs/svhn.py --workdir=runs/svhn --config.data.data_dir=TFDS
+"""
+
+from ml_collections import ConfigDict
+
+from configs import cifar10
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration."""
+    config = cifar10.get_config()
+    config.data.name = "svhn_cropped"
+    return config

@@ -1,0 +1,184 @@
+"""A configuration checked field by field, and turned into the settings the mathematics takes."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from thermo_ebm.errors import UserError
+from thermo_ebm.losses import GENERATOR_GRADIENTS, PRIOR_GRADIENTS, LossSettings
+from thermo_ebm.models.generator import image_size
+from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
+from thermo_ebm.thermo.integral import KL_FORMS, QUADRATURES
+from thermo_ebm.thermo.moments import SHRINKAGES
+from thermo_ebm.thermo.schedule import SCHEDULES
+
+LOSSES = ("vanilla", "thermodynamic")
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "loss.name": LOSSES,
+    "loss.schedule": tuple(SCHEDULES),
+    "loss.quadrature": tuple(QUADRATURES),
+    "loss.kl_form": (*KL_FORMS, "none"),
+    "loss.kl_shrinkage": tuple(SHRINKAGES),
+    "loss.prior_gradient": PRIOR_GRADIENTS,
+    "loss.generator_gradient": GENERATOR_GRADIENTS,
+    "sampler.precision": ("float32", "bfloat16"),
+}
+
+_AT_LEAST: dict[str, int] = {
+    "num_repetitions": 1,
+    "parallel_repetitions": 1,
+    "num_epochs": 1,
+    "batch_size": 1,
+    "steps_per_dispatch": 1,
+    "val_batches": 0,
+    "data.num_train": 1,
+    "data.num_val": 1,
+    "model.latent_dim": 1,
+    "model.prior.features": 1,
+    "model.generator.features": 1,
+    "model.generator.kernel_size": 1,
+    "sampler.prior.num_steps": 0,
+    "sampler.posterior.num_steps": 0,
+    "sampler.temperature_chunk": 0,
+    "loss.num_temperatures": 1,
+    "loss.kl_weight": 0,
+    "optimizer.decay.begin_epoch": 0,
+    "optimizer.decay.interval_epochs": 1,
+    "optimizer.clip_norm": 0,
+    "divergence.max_skipped_steps": 1,
+    "divergence.max_rollbacks": 0,
+    "checkpoint.every_epochs": 1,
+    "checkpoint.every_steps": 0,
+    "checkpoint.keep": 1,
+    "checkpoint.keep_every_epochs": 0,
+    "logging.every_seconds": 0,
+    "logging.pictures_every_epochs": 0,
+    "logging.grad_noise_every_epochs": 0,
+    "logging.grad_noise_draws": 2,
+}
+
+_POSITIVE = (
+    "model.prior_sigma",
+    "model.likelihood_sigma",
+    "sampler.prior.step_size",
+    "sampler.posterior.step_size",
+    "loss.power",
+    "optimizer.prior.learning_rate",
+    "optimizer.prior.final_learning_rate",
+    "optimizer.generator.learning_rate",
+    "optimizer.generator.final_learning_rate",
+    "optimizer.decay.rate",
+)
+
+
+def check(config: ConfigDict, reference: ConfigDict) -> None:
+    """Refuses a configuration that cannot train, before anything is compiled.
+
+    Args:
+      config: the configuration.
+      reference: one with every field there is, of the right types (`configs/base.py`).
+
+    Raises:
+      UserError: naming the field and what it must be.
+    """
+    _check_fields(config, reference)
+    for field, choices in _CHOICES.items():
+        _require(config, field, lambda v, c=choices: v in c, f"one of {', '.join(choices)}")
+    for field, least in _AT_LEAST.items():
+        _require(config, field, lambda v, m=least: v >= m, f"at least {least}")
+    for field in _POSITIVE:
+        _require(config, field, lambda v: 0 < v < float("inf"), "positive")
+    _check_combinations(config)
+
+
+def _check_combinations(config: ConfigDict) -> None:
+    """What no field shows by itself."""
+    if config.batch_size > config.data.num_train:
+        raise UserError(
+            f"batch_size={config.batch_size}: larger than the training set "
+            f"(data.num_train={config.data.num_train}); choose a smaller batch or more images"
+        )
+    generator = config.model.generator
+    strides, widths = tuple(generator.strides), tuple(generator.widths)
+    if len(strides) != len(widths) + 1 or strides[0] != 1:
+        raise UserError(
+            f"model.generator.strides={strides}: must start with 1 and be one more than "
+            f"model.generator.widths={widths}"
+        )
+    if any(not 1 <= stride <= generator.kernel_size for stride in strides):
+        raise UserError(
+            f"model.generator.strides={strides}: each must be between 1 and "
+            f"model.generator.kernel_size={generator.kernel_size}"
+        )
+    size = image_size(strides, generator.kernel_size)
+    if size != config.data.image_size:
+        raise UserError(
+            f"data.image_size={config.data.image_size}: the generator makes {size} x {size} pixels; "
+            "change it or model.generator.strides (their product times the kernel_size is the size)"
+        )
+    if config.loss.kl_form == "sum" and config.loss.quadrature != "trapezium":
+        raise UserError("loss.kl_form=sum: goes with loss.quadrature=trapezium alone")
+
+
+def _check_fields(config: ConfigDict, reference: ConfigDict) -> None:
+    """Every field of the reference is there, no other, and of its type (an int may be a float)."""
+    have, want = dict(_flatten(config)), dict(_flatten(reference))
+    for field in have:
+        if field not in want:
+            raise UserError(f"config.{field}: there is no such field{_nearest(field, want)}")
+    for field, example in want.items():
+        if field not in have:
+            raise UserError(f"config.{field}: is missing")
+        value = have[field]
+        if isinstance(example, float) and type(value) is int:
+            continue
+        if type(value) is not type(example) and not _both_sequences(value, example):
+            raise UserError(
+                f"config.{field}={value!r}: must be {type(example).__name__}, "
+                f"not {type(value).__name__}"
+            )
+
+
+def _both_sequences(value: Any, example: Any) -> bool:
+    return isinstance(value, tuple | list) and isinstance(example, tuple | list)
+
+
+def _nearest(field: str, known: dict[str, Any]) -> str:
+    import difflib
+
+    matches = difflib.get_close_matches(field, known, n=1)
+    return f"; did you mean {matches[0]}?" if matches else ""
+
+
+def _flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _require(config: ConfigDict, field: str, holds: Callable[[Any], bool], must: str) -> None:
+    value: Any = config
+    for name in field.split("."):
+        value = value[name]
+    if not holds(value):
+        raise UserError(f"{field}={value!r}: must be {must}")
+
+
+def sampler_settings(config: ConfigDict) -> SamplerSettings:
+    """The chains that a whole configuration asks for."""
+    sampler = config.sampler
+    return SamplerSettings(
+        prior=ChainSettings(sampler.prior.step_size, sampler.prior.num_steps),
+        posterior=ChainSettings(sampler.posterior.step_size, sampler.posterior.num_steps),
+        temperature_chunk=sampler.temperature_chunk,
+        precision=sampler.precision,
+    )
+
+
+def loss_settings(config: ConfigDict) -> LossSettings:
+    """The thermodynamic loss that a whole configuration asks for."""
+    return LossSettings(**{field: config.loss[field] for field in LossSettings._fields})

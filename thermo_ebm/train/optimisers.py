@@ -1,0 +1,66 @@
+"""Two Adam optimisers, one for alpha and one for beta, with the paper's decay (tables 4 and 5)."""
+
+from typing import NamedTuple
+
+import optax
+from ml_collections import ConfigDict
+
+from thermo_ebm.types import Params
+
+
+class Optimisers(NamedTuple):
+    """A gradient transformation each, and the schedules of their learning rates."""
+
+    prior: optax.GradientTransformation
+    generator: optax.GradientTransformation
+    prior_rate: optax.Schedule
+    generator_rate: optax.Schedule
+
+
+class OptimiserState(NamedTuple):
+    """The state of both."""
+
+    prior: optax.OptState
+    generator: optax.OptState
+
+
+def make_optimisers(config: ConfigDict, steps_per_epoch: int) -> Optimisers:
+    """Builds both optimisers from `config.optimizer`.
+
+    The learning rate stays at its first value for `decay.begin_epoch` epochs, is then multiplied
+    by `decay.rate` every `decay.interval_epochs` epochs and stops at its final value.
+    """
+    rates = [_rate(config[name], config.decay, steps_per_epoch) for name in ("prior", "generator")]
+    prior, generator = (
+        optax.adam(rate, b1=config[name].b1, b2=config[name].b2)
+        for rate, name in zip(rates, ("prior", "generator"), strict=True)
+    )
+    return Optimisers(prior, generator, *rates)
+
+
+def _rate(one: ConfigDict, decay: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
+    return optax.exponential_decay(
+        init_value=one.learning_rate,
+        transition_steps=decay.interval_epochs * steps_per_epoch,
+        decay_rate=decay.rate,
+        transition_begin=decay.begin_epoch * steps_per_epoch,
+        staircase=True,
+        end_value=one.final_learning_rate,
+    )
+
+
+def init(optimisers: Optimisers, params: Params) -> OptimiserState:
+    """The state before the first step."""
+    return OptimiserState(
+        optimisers.prior.init(params.alpha), optimisers.generator.init(params.beta)
+    )
+
+
+def update(
+    optimisers: Optimisers, grads: Params, state: OptimiserState, params: Params
+) -> tuple[Params, OptimiserState]:
+    """One step of both: returns the new parameters and the new state."""
+    alpha, prior_state = optimisers.prior.update(grads.alpha, state.prior, params.alpha)
+    beta, generator_state = optimisers.generator.update(grads.beta, state.generator, params.beta)
+    new = Params(optax.apply_updates(params.alpha, alpha), optax.apply_updates(params.beta, beta))
+    return new, OptimiserState(prior_state, generator_state)
