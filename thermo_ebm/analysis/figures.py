@@ -86,8 +86,7 @@ def metric_by_variance_regimes(frame: pd.DataFrame, metric: str) -> Figure | Non
     labels = short_labels(cells)
     for axis, (name, settings, group) in zip(axes, groups, strict=True):
         _draw_group(axis, last, group, metric, name)
-        for key in group:
-            _annotate(axis, last, key, metric, labels[key])
+        _annotate(axis, last, {key: labels[key] for key in group}, metric)
         extra = describe(settings, names) if several and settings.loss != VANILLA else ""
         axis.set_title(_wrapped(f"{name}{', ' if extra else ''}{extra}"), fontsize=9)
         axis.set_xlabel("gradient variance", fontsize=9)
@@ -113,9 +112,9 @@ def changes_over_powers(frame: pd.DataFrame, metric: str) -> Figure | None:
         color = style.CHANGE_COLORS[index % len(style.CHANGE_COLORS)]
         label = base_labels[key] if names else key
         _points(axis, last, [key], metric, color, "D", label)
-    for key, settings in base.items():
-        label = f"{settings.batch_size:g}" if settings.loss == VANILLA else f"{settings.power:g}"
-        _annotate(axis, last, key, metric, label)
+    numbers = {k: s.batch_size if s.loss == VANILLA else s.power for k, s in base.items()}
+    for _, _, group in regime_groups(base):
+        _annotate(axis, last, {key: f"{numbers[key]:g}" for key in group}, metric)
     axis.set_xlabel("gradient variance", fontsize=9)
     axis.set_ylabel(metric_title(metric), fontsize=9)
     axis.legend(fontsize=7.5, frameon=False, bbox_to_anchor=(1.0, 1.0), loc="upper left")
@@ -219,19 +218,20 @@ def _points(
     return list(zip(x, y, strict=True))
 
 
-def _annotate(axis: Axes, last: pd.DataFrame, key: str, metric: str, label: str) -> None:
-    part = last[last["cell"] == key]
-    at = (part["train_grad_var"].mean(), part[metric].mean())
-    text = label.replace("vanilla, ", "")
-    axis.annotate(
-        text,
-        at,
-        xytext=(4, 5),
-        textcoords="offset points",
-        fontsize=7,
-        path_effects=[withStroke(linewidth=2.0, foreground="white")],
-        zorder=5,
-    )
+def _annotate(axis: Axes, last: pd.DataFrame, labels: Mapping[str, str], metric: str) -> None:
+    """Writes a label beside each cell's mean, above and below in turn as the variance rises."""
+    means = last.groupby("cell")[["train_grad_var", metric]].mean().loc[list(labels)]
+    means = means.dropna().sort_values("train_grad_var")
+    for index, (key, (x, y)) in enumerate(zip(means.index, means.to_numpy(), strict=True)):
+        axis.annotate(
+            labels[key].replace("vanilla, ", ""),
+            (x, y),
+            xytext=(4, 5 if index % 2 == 0 else -11),
+            textcoords="offset points",
+            fontsize=7,
+            path_effects=[withStroke(linewidth=2.0, foreground="white")],
+            zorder=5,
+        )
 
 
 def _variants(last: pd.DataFrame) -> list[tuple[Settings, dict[str, Settings]]]:

@@ -49,7 +49,10 @@ def training_curves(frame: pd.DataFrame) -> Figure | None:
     keys = ["cell", "run", "repetition"]
     centered = frame["train_loss"] - frame.groupby(keys)["train_loss"].transform("mean")
     title = "training loss, centred over each repetition"
-    note = "One line a repetition; the loss less its mean over the repetition's epochs."
+    note = (
+        "One line a repetition; the loss less its mean over the repetition's epochs. The axis "
+        "leaves out the highest 1.5 % (the first epochs)."
+    )
     figure = _curves(
         frame.assign(shown=centered), "shown", "loss less its mean (nats)", title, note
     )

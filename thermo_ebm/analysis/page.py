@@ -4,12 +4,21 @@ import base64
 import html
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
+
+class Interval(NamedTuple):
+    """A number shown with its uncertainty; it sorts by the number."""
+
+    value: float
+    shown: str
+
+
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff;
-       max-width: 1180px; margin: 0 auto; padding: 1.5rem; }
+       max-width: 1320px; margin: 0 auto; padding: 1.5rem; }
 h1 { font-size: 1.6rem; } h2 { margin-top: 2.5rem; border-bottom: 2px solid #ddd; }
 h3 { margin-top: 1.8rem; font-size: 1.05rem; }
 nav a { margin-right: 1rem; }
@@ -22,6 +31,8 @@ th button { all: unset; cursor: pointer; font-weight: 600; }
 th button:focus-visible { outline: 2px solid #0072B2; }
 th[aria-sort=ascending] button::after { content: " ▲"; }
 th[aria-sort=descending] button::after { content: " ▼"; }
+td.short { white-space: nowrap; }
+td.words { min-width: 11rem; max-width: 24rem; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.supported { color: #006d4e; font-weight: 600; }
 td.not-supported { color: #a63d00; font-weight: 600; }
@@ -95,9 +106,14 @@ def items(lines: Sequence[str]) -> str:
     return "<ul>" + "".join(f"<li>{text(line)}</li>" for line in lines) + "</ul>"
 
 
-def details(summary: str, words: str) -> str:
-    """Returns preformatted text that opens on a click."""
-    return f"<details><summary>{text(summary)}</summary><pre>{text(words)}</pre></details>"
+def preformatted(words: str) -> str:
+    """Returns plain text with its own line breaks."""
+    return f"<pre>{text(words)}</pre>"
+
+
+def details(summary: str, inside: str) -> str:
+    """Returns HTML that a click on the summary opens."""
+    return f"<details><summary>{text(summary)}</summary>{inside}</details>"
 
 
 def image(png: bytes, alternative: str) -> str:
@@ -126,16 +142,32 @@ def table(frame: pd.DataFrame, titles: Mapping[str, str] | None = None) -> str:
     )
 
 
+def plus_minus(mean: float, sd: float) -> Interval | None:
+    """Returns mean ± standard deviation, rounded for reading; None without a mean."""
+    if math.isnan(mean):
+        return None
+    spread = "" if math.isnan(sd) else f" ± {sd:.3g}"
+    return Interval(mean, f"{number(mean)}{spread}")
+
+
+def between(value: float, low: float, high: float) -> Interval:
+    """Returns an effect with its interval's ends."""
+    return Interval(value, f"{value:.3g} [{low:.3g}, {high:.3g}]")
+
+
+def number(value: float) -> str:
+    """Returns a number as tables show it."""
+    return f"{value:.0f}" if value.is_integer() and abs(value) < 1e6 else f"{value:.4g}"
+
+
 def _cell(value: object) -> str:
+    if isinstance(value, Interval):
+        return f'<td class="number" data-value="{value.value!r}">{text(value.shown)}</td>'
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return '<td data-value=""></td>'
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return f'<td class="number" data-value="{float(value)!r}">{_short(float(value))}</td>'
+        return f'<td class="number" data-value="{float(value)!r}">{number(float(value))}</td>'
     word = text(value)
     verdicts = {"supported", "not supported", "undecided"}
-    kind = f' class="{word.replace(" ", "-")}"' if word in verdicts else ""
-    return f'<td{kind} data-value="{word}">{word}</td>'
-
-
-def _short(value: float) -> str:
-    return f"{value:.0f}" if value.is_integer() and abs(value) < 1e6 else f"{value:.4g}"
+    kind = word.replace(" ", "-") if word in verdicts else "words" if len(word) > 24 else "short"
+    return f'<td class="{kind}" data-value="{word}">{word}</td>'

@@ -20,11 +20,15 @@ from thermo_ebm.analysis.readings import (
     sections,
 )
 from thermo_ebm.analysis.settings import (
+    PROVENANCE,
     PUBLISHED,
+    SYMBOLS,
     Settings,
     cells_of,
+    describe,
     provenance,
     section_title,
+    varied,
 )
 from thermo_ebm.errors import UserError
 
@@ -198,24 +202,58 @@ def _section_tables(frame: pd.DataFrame, network: str | None) -> dict[str, pd.Da
 
 
 def _table_parts(rows: dict[str, pd.DataFrame], network: str | None) -> list[str]:
-    parts = [page.heading(3, "Cells: means and standard deviations at the last epoch")]
-    cells = rows["cells"].drop(columns=["dataset", "origin"]).dropna(axis="columns", how="all")
-    parts.append(page.table(cells, tables.setting_titles(cells)))
+    parts = [page.heading(3, "Cells: means ± standard deviations at the last epoch")]
+    parts.append(page.table(_cells_on_page(rows["cells"])))
     parts.append(page.heading(3, "Claims of tables 2 and 3"))
     if "claims" in rows:
         titled = metric_title(f"{network}_kid_inf")
         parts.append(page.paragraph(f"Metrics: {titled} and FID∞ of the same network.", note=True))
-        parts.append(page.table(rows["claims"]))
+        parts.append(page.table(_claims_on_page(rows["claims"])))
     else:
         parts.append(page.paragraph("No claim can be tested: no evaluation or too few cells."))
     if "quadratic_fits" in rows:
         parts.append(page.heading(3, "Quadratic fits through the cells' means"))
         parts.append(page.table(rows["quadratic_fits"]))
-    parts.append(page.heading(3, "Every repetition"))
     repetitions = rows["repetitions"].drop(columns=["dataset", "origin"])
-    parts.append(page.table(repetitions, tables.setting_titles(repetitions)))
+    table = page.table(repetitions, tables.setting_titles(repetitions))
+    parts.append(page.details(f"Every repetition ({len(repetitions)})", table))
     parts.append(page.heading(3, "Figures"))
     return parts
+
+
+def _cells_on_page(cells: pd.DataFrame) -> pd.DataFrame:
+    """Joins means and deviations, and leaves out settings that all cells share."""
+    shown: dict[str, object] = {"cell": cells["cell"]}
+    readings = [n.removesuffix("_mean") for n in cells.columns if n.endswith("_mean")]
+    for name in cells.columns:
+        is_reading = name.removesuffix("_mean").removesuffix("_sd") in readings
+        if name in ("repetitions", "epochs") or (
+            name in Settings._fields and not is_reading and cells[name].dropna().nunique() > 1
+        ):
+            shown[SYMBOLS.get(name, name)] = cells[name]
+    for name in readings:
+        pairs = zip(cells[f"{name}_mean"], cells[f"{name}_sd"], strict=True)
+        shown[tables.reading_title(name)] = [page.plus_minus(mean, sd) for mean, sd in pairs]
+    return pd.DataFrame(shown)
+
+
+def _claims_on_page(rows: pd.DataFrame) -> pd.DataFrame:
+    """Puts the verdict first and joins each effect with its interval."""
+    ends = zip(rows["effect"], rows["ci_low"], rows["ci_high"], strict=True)
+    shown = {
+        "table": rows["table"],
+        "claim": rows["claim"],
+        "verdict": rows["verdict"],
+        "effect [95 % interval]": [page.between(*values) for values in ends],
+        "claimed": rows["claimed"],
+        "unit": rows["unit"],
+        "p, Holm": rows["p_holm"],
+        "why": rows["reason"],
+        "compared": rows["comparison"],
+        "test": rows["test"],
+        "variant": rows["variant"],
+    }
+    return pd.DataFrame(shown)
 
 
 def _opening(readings: Readings) -> list[str]:
@@ -234,7 +272,7 @@ def _configs(readings: Readings) -> list[str]:
     parts = [page.heading(2, "Configs", "configs")]
     for run in readings.runs:
         words = json.dumps(run.config, indent=1, ensure_ascii=False, default=str)
-        parts.append(page.details(str(run.folder), words))
+        parts.append(page.details(str(run.folder), page.preformatted(words)))
     return parts
 
 
@@ -250,7 +288,11 @@ def _pictures(readings: Readings, cells: dict[str, Settings]) -> dict[str, Path]
 
 
 def _used(settings: list[Settings]) -> str:
-    return f"{len(settings)} cells. {provenance(settings)}"
+    differing = {"loss", *varied(settings), *PROVENANCE}
+    fixed = [name for name in SYMBOLS if name not in differing]
+    common = describe(settings[-1], fixed)  # a thermodynamic cell, if there is one
+    same = f" The same in all: {common}." if common else ""
+    return f"{len(settings)} cells. {provenance(settings)}{same}"
 
 
 def _first(frame: pd.DataFrame) -> Settings:

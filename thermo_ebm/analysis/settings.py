@@ -62,6 +62,9 @@ SYMBOLS = {
     "other": "other",
 }
 
+# What every caption says: the settings that decide what the loss's gradient is.
+PROVENANCE = ("prior_gradient", "generator_gradient", "quadrature", "kl_form")
+
 
 def dataset_title(dataset: str) -> str:
     """Returns the data set's name as papers write it."""
@@ -148,12 +151,11 @@ def _usual(values: Sequence[Any]) -> Any:
 
 def provenance(cells: Sequence[Settings]) -> str:
     """Returns which gradients and quadrature the thermodynamic cells used, for captions."""
-    names = ("prior_gradient", "generator_gradient", "quadrature", "kl_form")
     thermodynamic = [settings for settings in cells if settings.loss == THERMODYNAMIC]
     if not thermodynamic:
         return "Vanilla: maximum-likelihood gradients."
     parts = []
-    for name in names:
+    for name in PROVENANCE:
         values = sorted({str(getattr(s, name)) for s in thermodynamic if getattr(s, name)})
         if values:
             parts.append(f"{SYMBOLS[name]} {' / '.join(values)}")

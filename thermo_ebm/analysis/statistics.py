@@ -127,8 +127,9 @@ def spread_ratio(first: Sequence[Array], second: Sequence[Array], seed: int = 0)
     first, second = [_checked(g) for g in first], [_checked(g) for g in second]
     value = float(np.log(_pooled_sd(first) / _pooled_sd(second)))
     generator = np.random.default_rng(seed)
-    draws = _resampled_log_sd(first, generator) - _resampled_log_sd(second, generator)
-    draws = draws[np.isfinite(draws)]
+    upper, lower = (_resampled_log_sd(groups, generator) for groups in (first, second))
+    usable = np.isfinite(upper) & np.isfinite(lower)  # a resample can be without any spread
+    draws = upper[usable] - lower[usable]
     tail = (1.0 - CONFIDENCE) / 2.0
     low, high = np.quantile(draws, [tail, 1.0 - tail])
     test = stats.ttest_ind(_distances(first), _distances(second), equal_var=False)

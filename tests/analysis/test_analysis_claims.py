@@ -1,0 +1,185 @@
+"""Claims and verdicts on readings whose truth is known, and the quadratic fits."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from analysis_builders import (
+    NETWORK,
+    cell_frame,
+    study_frame,
+    thermodynamic_settings,
+    vanilla_settings,
+)
+
+from thermo_ebm.analysis import evidence as ev
+from thermo_ebm.analysis.claims import COLUMNS, decide
+from thermo_ebm.analysis.readings import final
+from thermo_ebm.analysis.tables import cells_table, fits_table, quadratic_fit
+
+KID = f"{NETWORK}_kid_inf"
+
+
+def evidence(low, high, claimed=1, null=0.0, margin=1.0):
+    middle = (low + high) / 2
+    return ev.Evidence("", "", middle, low, high, 0.0, "", claimed, null, margin)
+
+
+@pytest.mark.parametrize(
+    ("case", "p_value", "expected"),
+    [
+        (evidence(0.5, 3.0), 0.01, ev.SUPPORTED),
+        (evidence(-3.0, -0.5, claimed=-1), 0.01, ev.SUPPORTED),
+        (evidence(0.5, 3.0), 0.06, ev.UNDECIDED),  # the correction takes it back
+        (evidence(-0.5, 3.0), 0.01, ev.UNDECIDED),  # the interval allows for both
+        (evidence(-3.0, -0.5), 0.01, ev.NOT_SUPPORTED),  # the opposite
+        (evidence(-0.5, 0.9), 0.5, ev.NOT_SUPPORTED),  # at most an effect that does not matter
+        (evidence(-0.9, 0.5, claimed=-1), 0.5, ev.NOT_SUPPORTED),
+        (evidence(-0.5, 1.1), 0.5, ev.UNDECIDED),
+        (evidence(-0.5, 3.0, null=-1.0, margin=0.0), 0.01, ev.SUPPORTED),  # no worse than
+        (evidence(-1.5, 3.0, null=-1.0, margin=0.0), 0.5, ev.UNDECIDED),
+        (evidence(-5.0, -2.0, null=-1.0, margin=0.0), 0.5, ev.NOT_SUPPORTED),
+    ],
+)
+def test_the_rule_of_the_verdicts(case, p_value, expected):
+    assert ev.verdict(case, p_value)[0] == expected
+
+
+def verdicts(table):
+    return dict(zip(table["claim"], table["verdict"], strict=True))
+
+
+def test_a_study_in_which_the_claims_hold(study):
+    table = decide(final(study), KID, "KID")
+    assert list(table.columns) == COLUMNS
+    found = verdicts(table)
+    supported = {
+        "the variance falls with the batch size",
+        "p > 1: the variance rises with p",
+        "p > 1: KID improves up to p = 6",
+        "... and worsens beyond p = 6",
+        "p ≤ 1: the variance rises as p falls",
+        "p ≤ 1: raising p improves KID",
+        "p ≤ 1: poorer KID than p > 1",
+        "p > 1: narrower spread over repetitions than batching's",
+        "vanilla has the better KID than the best p at the same batch size",
+        "vanilla has the better KID over all cells",
+        "variance alone does not predict KID: p ≤ 1 is poorer than vanilla at equal one",
+        "raising N_t lowers the variance",
+        "raising N_t improves KID",
+        "raising K lowers the variance",
+        "raising K does not improve KID",
+        "raising η lowers the variance",
+    }
+    assert supported <= {claim for claim, verdict in found.items() if verdict == "supported"}
+    assert set(table["table"]) == {"Table 2", "Table 3"}
+
+
+def test_studies_in_which_nothing_depends_on_anything():
+    """Any claim supported: at most 5 % of null studies for each of two families (3 errors)."""
+    cells = [vanilla_settings(b) for b in (25.0, 50.0, 75.0, 150.0)]
+    cells += [thermodynamic_settings(p) for p in (0.1, 0.3, 1.0, 2.0, 3.0, 6.0, 10.0)]
+    studies, mistaken = 40, 0
+    for study in range(studies):
+        parts = [
+            cell_frame(s, 0.5, 0.05, epochs=1, seed=100 * study + index, spread=0.05)
+            for index, s in enumerate(cells)
+        ]
+        table = decide(final(pd.concat(parts, ignore_index=True)), KID, "KID")
+        mistaken += "supported" in set(table["verdict"])
+    assert mistaken / studies <= 0.10 + 3 * np.sqrt(0.10 * 0.90 / studies)
+
+
+def test_effects_are_those_put_in():
+    """Variance halves and KID falls by 0.01 with every doubling of the batch size."""
+    parts = [
+        cell_frame(vanilla_settings(25.0 * 2**k), 0.8 / 2**k, 0.09 - 0.01 * k, spread=1e-4)
+        for k in range(3)
+    ]
+    table = decide(final(pd.concat(parts)), KID, "KID").set_index("claim")
+    variance = table.loc["the variance falls with the batch size"]
+    assert variance["effect"] == pytest.approx(-50.0, abs=0.1)
+    assert variance["ci_low"] < variance["effect"] < variance["ci_high"]
+    kid = table.loc["smaller batches improve KID"]
+    assert kid["effect"] == pytest.approx(-0.01, rel=1e-2)
+    assert (kid["verdict"], kid["reason"]) == ("not supported", "the opposite effect")
+    until = table.loc["... until a minimum of KID"]
+    assert until["effect"] == pytest.approx(0.02, rel=1e-2)
+    assert "less batch 100" in until["comparison"]
+
+
+def test_holm_runs_over_the_claims_of_one_table(study):
+    table = decide(final(study), KID, "KID")
+    family = table[(table["table"] == "Table 3")]
+    smallest = family["p_value"].idxmin()
+    assert family.loc[smallest, "p_holm"] == pytest.approx(
+        min(1.0, len(family) * family.loc[smallest, "p_value"])
+    )
+
+
+def test_each_variant_of_the_loss_is_tested_by_itself():
+    exact, none = (study_frame(prior_gradient=g) for g in ("contrastive", "none"))
+    vanilla = exact["loss"] == "vanilla"
+    frame = pd.concat([exact, none[~vanilla]], ignore_index=True)
+    table = decide(final(frame), KID, "KID")
+    rising = table[table["claim"] == "p > 1: the variance rises with p"]
+    assert len(rising) == 2
+    gradients = {"contrastive", "none"}
+    assert gradients == {word for name in rising["variant"] for word in gradients if word in name}
+    assert (table["claim"] == "the variance falls with the batch size").sum() == 1
+
+
+def test_claims_without_their_cells_are_left_out():
+    frame = pd.concat([cell_frame(vanilla_settings(b), 0.5, 0.05) for b in (25.0, 75.0)])
+    found = verdicts(decide(final(frame), KID, "KID"))
+    assert "the variance falls with the batch size" in found
+    assert "... until a minimum of KID" not in found  # needs three levels
+    single = cell_frame(vanilla_settings(25.0), 0.5, 0.05)
+    assert decide(final(single), KID, "KID").empty
+
+
+def test_one_repetition_a_cell_decides_nothing():
+    frame = pd.concat(
+        [cell_frame(vanilla_settings(b), 10 / b, 0.05, repetitions=1) for b in (25.0, 50.0, 75.0)]
+    )
+    assert decide(final(frame), KID, "KID").empty
+
+
+def test_readings_that_are_not_finite_are_not_counted(study):
+    last = final(study)
+    first = last["batch_size"] == 25.0
+    last.loc[first & (last["repetition"] == 0), ["train_grad_var", KID]] = np.nan
+    table = decide(last, KID, "KID").set_index("claim")
+    row = table.loc["the variance falls with the batch size"]
+    assert "n = 4+5+5+5" in row["comparison"]
+    assert np.isfinite(row["effect"])
+
+
+def test_a_quadratic_is_found_again():
+    x = np.array([0.1, 0.2, 0.35, 0.5])
+    fit = quadratic_fit(x, 0.04 + 2.0 * (x - 0.3) ** 2)
+    assert fit.vertex == pytest.approx(0.3)
+    np.testing.assert_allclose(fit.coefficients, [0.22, -1.2, 2.0], rtol=1e-6)
+    assert fit.r_squared == pytest.approx(1.0)
+    assert np.isnan(quadratic_fit(x, 1.0 - x**2).vertex)  # a maximum is no minimum
+    assert quadratic_fit([0.1, 0.2], [1.0, 2.0]) is None
+    assert quadratic_fit([0.1, 0.2, np.nan], [1.0, 2.0, 3.0]) is None
+
+
+def test_the_fits_of_the_regimes(study):
+    table = fits_table(study, KID).set_index("regime")
+    assert list(table.index) == ["vanilla", "p > 1", "0 < p ≤ 1"]
+    row = table.loc["p > 1"]
+    assert row["ci_low"] < row["variance_at_minimum"] < row["ci_high"]
+    assert row["lowest_variance"] < row["variance_at_minimum"] < row["highest"]
+    assert np.isnan(table.loc["0 < p ≤ 1", "r_squared"])  # three points: nothing is tested
+
+
+def test_means_and_deviations_of_cells():
+    frame = cell_frame(vanilla_settings(25.0), 0.5, 0.05, repetitions=3)
+    values = final(frame)["train_grad_var"].to_numpy()
+    (row,) = cells_table(frame).to_dict("records")
+    assert row["train_grad_var_mean"] == pytest.approx(values.sum() / 3)
+    deviations = values - values.mean()
+    assert row["train_grad_var_sd"] == pytest.approx(np.sqrt(np.sum(deviations**2) / 2))
+    assert row["hours_mean"] == pytest.approx(3 * 3.6 / 3600)
+    assert row["repetitions"] == 3

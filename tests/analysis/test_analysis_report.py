@@ -1,0 +1,201 @@
+"""The report from one command to the page, opened in a real browser where there is one."""
+
+import base64
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from analysis_builders import NETWORK, config, write_published, write_run
+
+from thermo_ebm.analysis import page
+from thermo_ebm.analysis.readings import load
+from thermo_ebm.analysis.report import write_report
+from thermo_ebm.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+
+class Parser(HTMLParser):
+    """Collects the tags and every address that a page would load."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href")]
+
+
+def write_tree(folder):
+    for batch in (25, 75):
+        write_run(folder / f"v{batch}", config("vanilla", batch_size=batch), variance=20 / batch)
+    for power, kid in ((0.1, 0.07), (1.0, 0.06), (3.0, 0.05), (6.0, 0.04), (10.0, 0.05)):
+        write_run(folder / f"p{power}", config(loss__power=power), variance=0.1 * power, kid=kid)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """The report on a tiny sweep and two published files, made by the program itself."""
+    place = tmp_path_factory.mktemp("report")
+    write_tree(place / "runs")
+    for power in ("0", "3", "6"):
+        for repetition in range(2):
+            name = f"logs/CelebA/p={power}/batch=75/experiment{repetition}.csv"
+            write_published(place / "readings" / name, kid=0.04 + 0.001 * repetition)
+    command = [sys.executable, "-m", "launch.report", f"--runs={place / 'runs'}"]
+    command += [f"--readings={place / 'readings'}", f"--output={place / 'out'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "report.html" in done.stdout
+    return place / "out"
+
+
+def test_the_page_needs_nothing_else(report):
+    text = (report / "report.html").read_text(encoding="utf-8")
+    parser = Parser()
+    parser.feed(text)
+    outside = [a for a in parser.addresses if not a.startswith(("data:", "#"))]
+    assert outside == []
+    assert "url(" not in text
+    assert text.count('src="data:image/png;base64,') == len(list(report.glob("figures/*.png")))
+    first = re.search(r'base64,([^"]+)"', text)
+    assert first is not None
+    assert base64.b64decode(first.group(1)).startswith(b"\x89PNG")
+
+
+def test_the_page_says_what_was_used_and_what_is_missing(report):
+    text = (report / "report.html").read_text(encoding="utf-8")
+    assert "digits, own runs" in text
+    assert "CelebA, published readings" in text
+    assert "prior gradient contrastive, generator gradient detached, quadrature trapezium" in text
+    assert "prior gradient none" in text
+    assert "Left out for want of readings" in text
+    assert "EfficientNet-Lite0" in text
+    assert "InceptionV3 (jax-fid)" in text
+    assert "model.latent_dim" in text  # the configs
+
+
+def test_figures_and_tables_are_written(report):
+    names = {path.name for path in (report / "figures").iterdir()}
+    for figure in ("variance_by_power", "kid_by_variance", "training_loss", "integral", "cost"):
+        assert {f"digits-runs-{figure}.png", f"digits-runs-{figure}.svg"} <= names
+    assert {"digits-runs-samples.png", "digits-runs-temperature_schedules.png"} <= names
+    cells = pd.read_csv(report / "tables/cells.csv")
+    assert len(cells) == 10
+    claims = pd.read_csv(report / "tables/claims.csv")
+    assert set(claims["verdict"]) <= {"supported", "not supported", "undecided"}
+    assert {"digits", "celeb_a"} == set(claims["dataset"])
+    assert not (claims["verdict"].isna() | claims["p_holm"].isna()).any()
+    repetitions = pd.read_csv(report / "tables/repetitions.csv")
+    assert len(repetitions) == 7 * 2 + 3 * 2
+    published = repetitions[repetitions["origin"] == "published"]
+    assert published["epoch"].tolist() == [2.0] * 6
+
+
+def test_the_same_readings_give_the_same_files(tmp_path):
+    write_run(tmp_path / "runs/a")
+    for out in ("one", "two"):
+        write_report(load(tmp_path / "runs", None), tmp_path / out)
+    first = sorted(p for p in (tmp_path / "one").rglob("*") if p.is_file())
+    for path in first:
+        twin = tmp_path / "two" / path.relative_to(tmp_path / "one")
+        assert path.read_bytes() == twin.read_bytes(), path.name
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "launch.report", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "--output"),
+        (("--output=out",), "nothing to report on"),
+        (("--runs=nowhere", "--output=out"), "no such folder"),
+        (("--wrong=1",), "wrong"),
+        (("stray", "--output=out"), "stray"),
+    ],
+)
+def test_mistakes_are_one_line_and_code_2(arguments, words, tmp_path):
+    done = run(*(a.replace("=out", f"={tmp_path / 'out'}") for a in arguments))
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_network_and_a_folder_that_cannot_be_written(tmp_path):
+    write_run(tmp_path / "runs/a")
+    readings = load(tmp_path / "runs", None)
+    with pytest.raises(UserError, match=f"--features=resnet: the readings are of {NETWORK}"):
+        write_report(readings, tmp_path / "out", "resnet")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_report(readings, tmp_path / "file")
+
+
+def test_runs_that_were_never_evaluated(tmp_path):
+    run_folder = write_run(tmp_path / "runs/a")
+    for path in run_folder.glob("rep_*/eval.csv"):
+        path.unlink()
+    write_report(load(tmp_path / "runs", None), tmp_path / "out")
+    text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "No claim can be tested" in text
+    assert not (tmp_path / "out/tables/claims.csv").exists()
+
+
+def test_text_is_escaped():
+    frame = pd.DataFrame({"<b>": ["<script>alert(1)</script>", 'a"b']})
+    text = page.table(frame)
+    assert "<script>" not in text
+    assert "<b>" not in text
+    assert 'data-value="a&quot;b"' in text
+
+
+def browse(path, *arguments):
+    """Opens a page in headless Chromium; returns its document and the console's lines."""
+    assert CHROMIUM is not None
+    profile = path.parent / "profile"
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    flags += [f"--user-data-dir={profile}", "--enable-logging=stderr", "--dump-dom", *arguments]
+    done = subprocess.run(
+        [CHROMIUM, *flags, path.as_uri()], capture_output=True, text=True, timeout=120
+    )
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@needs_chromium
+def test_the_page_opens_without_a_console_error(report, tmp_path):
+    document, console = browse(report / "report.html")
+    assert "CelebA, published readings" in document
+    assert console == []
+    broken = tmp_path / "broken.html"  # and the console is really listened to
+    broken.write_text("<!doctype html><title>x</title><script>nothing.here()</script>")
+    assert any("nothing is not defined" in line for line in browse(broken)[1])
+
+
+@needs_chromium
+def test_tables_sort_by_a_click(tmp_path):
+    frame = pd.DataFrame({"name": ["b", "a", "c"], "value": [10.0, 9.0, float("nan")]})
+    clicks = "var b = document.querySelectorAll('th button'); b[1].click();"
+    script = f"<script>{clicks}</script>"
+    for times, order in ((1, "abc"), (2, "bac")):  # 9 before 10: by value; NaN last either way
+        text = page.page("t", [page.table(frame)], {})
+        path = tmp_path / f"sort{times}.html"
+        path.write_text(text.replace("</body>", script * times + "</body>"), encoding="utf-8")
+        document, console = browse(path)
+        assert console == []
+        assert "".join(re.findall(r'<td class="short" data-value="(\w)">', document)) == order
