@@ -1,6 +1,7 @@
-"""CelebA with the paper's values (table 4), thermodynamic at p = 6.
+r"""CelebA with the paper's values (table 4), thermodynamic at p = 6.
 
-python -m launch.train --config=configs/celeb_a.py --workdir=runs/celeb_a --config.data.data_dir=TFDS
+python -m launch.train --config=configs/celeb_a.py --workdir=runs/celeb_a \
+    --config.data.data_dir=TFDS
 """
 
 from ml_collections import ConfigDict

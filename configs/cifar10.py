@@ -1,6 +1,7 @@
-"""CIFAR-10 with the paper's values (table 5), thermodynamic at p = 6.
+r"""CIFAR-10 with the paper's values (table 5), thermodynamic at p = 6.
 
-python -m launch.train --config=configs/cifar10.py --workdir=runs/cifar10 --config.data.data_dir=TFDS
+python -m launch.train --config=configs/cifar10.py --workdir=runs/cifar10 \
+    --config.data.data_dir=TFDS
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,7 @@
-"""A folder of image files, such as CelebA's img_align_celeba, at 64 x 64 with CelebA's values.
+r"""A folder of image files, such as CelebA's img_align_celeba, at 64 x 64 with CelebA's values.
 
-python -m launch.train --config=configs/folder.py --workdir=runs/own --config.data.data_dir=IMAGES
+python -m launch.train --config=configs/folder.py --workdir=runs/own \
+    --config.data.data_dir=IMAGES
 """
 
 from ml_collections import ConfigDict

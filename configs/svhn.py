@@ -1,6 +1,7 @@
-"""SVHN, cropped digits, with CIFAR-10's values.
+r"""SVHN, cropped digits, with CIFAR-10's values.
 
-python -m launch.train --config=configs/svhn.py --workdir=runs/svhn --config.data.data_dir=TFDS
+python -m launch.train --config=configs/svhn.py --workdir=runs/svhn \
+    --config.data.data_dir=TFDS
 """
 
 from ml_collections import ConfigDict

@@ -115,8 +115,8 @@ def _check_combinations(config: ConfigDict) -> None:
     size = image_size(strides, generator.kernel_size)
     if size != config.data.image_size:
         raise UserError(
-            f"data.image_size={config.data.image_size}: the generator makes {size} x {size} pixels; "
-            "change it or model.generator.strides (their product times the kernel_size is the size)"
+            f"data.image_size={config.data.image_size}: the generator makes {size} x {size} pixels "
+            "(model.generator.kernel_size times its strides); change one or the other"
         )
     if config.loss.kl_form == "sum" and config.loss.quadrature != "trapezium":
         raise UserError("loss.kl_form=sum: goes with loss.quadrature=trapezium alone")

@@ -1,0 +1,81 @@
+"""The data set spread over devices as uint8, and the batches gathered from it on the device.
+
+Each device keeps a contiguous part of the images, and so each host loads only its share. For a
+batch every device contributes the images it has, and a sum over devices hands each its share of the
+batch: the same images in the same positions on any number of devices.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thermo_ebm.data import to_unit
+from thermo_ebm.types import Array, Batch
+
+
+class Layout(NamedTuple):
+    """Which device holds which image."""
+
+    num_images: int
+    num_processes: int
+    local_devices: int  # devices of each process
+
+    @property
+    def per_process(self) -> int:
+        """Images a process holds, the last ones padded."""
+        return -(-self.num_images // self.num_processes)
+
+    @property
+    def per_device(self) -> int:
+        """Images a device holds, the last ones padded."""
+        return -(-self.per_process // self.local_devices)
+
+    @property
+    def num_devices(self) -> int:
+        """Devices of all processes."""
+        return self.num_processes * self.local_devices
+
+
+def make_layout(num_images: int) -> Layout:
+    """The layout over all devices of all processes that JAX knows of."""
+    return Layout(num_images, jax.process_count(), jax.local_device_count())
+
+
+def split_over_devices(images: np.ndarray, layout: Layout) -> np.ndarray:
+    """This process's images [per_process, ...] as [local_devices, per_device, ...], zero-padded."""
+    chex.assert_equal(images.shape[0], layout.per_process)
+    missing = layout.per_device * layout.local_devices - layout.per_process
+    padded = np.pad(images, [(0, missing)] + [(0, 0)] * (images.ndim - 1))
+    return padded.reshape(layout.local_devices, layout.per_device, *images.shape[1:])
+
+
+def gather(part: Array, indices: Array, mask: Array, layout: Layout, axis_name: str) -> Batch:
+    """This device's share of a batch, inside a pmapped function.
+
+    Args:
+      part: this device's images, uint8 [per_device, *image_shape].
+      indices: of the whole batch's images in the data set, int32 [batch_size].
+      mask: [batch_size] float, 0 for an index that only fills the batch up.
+      layout: which device holds which image.
+      axis_name: the pmapped axis.
+
+    Returns:
+      A batch of ceil(batch_size / num_devices) images in [-1, 1], padded with zeros.
+    """
+    chex.assert_equal_shape([indices, mask])
+    share = -(-indices.shape[0] // layout.num_devices)
+    fill = share * layout.num_devices - indices.shape[0]
+    indices, mask = jnp.pad(indices, (0, fill)), jnp.pad(mask, (0, fill))
+    device = jax.lax.axis_index(axis_name)
+    within = indices % layout.per_process
+    owner = indices // layout.per_process * layout.local_devices + within // layout.per_device
+    rows = part[within % layout.per_device]
+    if layout.num_devices > 1:
+        mine = (owner == device).reshape(-1, *[1] * (rows.ndim - 1))
+        # Exactly one device contributes to each pixel, so that uint8 cannot overflow.
+        rows = jax.lax.psum_scatter(jnp.where(mine, rows, 0), axis_name, tiled=True)
+    positions = device * share + jnp.arange(share)
+    return Batch(to_unit(rows), positions, mask[positions])
