@@ -1,0 +1,78 @@
+"""The line in 1/N: exact values, coverage of its standard error, and FID's own bias."""
+
+import jax
+import numpy as np
+import pytest
+import scipy.stats
+
+from thermo_ebm.metrics import subsets
+from thermo_ebm.metrics.extrapolate import extrapolate
+
+SIZES = (1000, 1389, 1778, 2167, 2556, 2944, 3333, 3722, 4111, 4500)
+
+
+def test_recovers_a_known_bias_exactly():
+    fit = extrapolate(SIZES, [3.7 + 520.0 / size for size in SIZES])
+    assert fit.intercept == pytest.approx(3.7, rel=1e-12)
+    assert fit.slope == pytest.approx(520.0, rel=1e-10)
+    assert fit.stderr == pytest.approx(0.0, abs=1e-10)
+    assert fit.r_squared == pytest.approx(1.0)
+
+
+def test_agrees_with_scipys_regression():
+    rng = np.random.default_rng(0)
+    values = 1 + 100 / np.array(SIZES) + rng.normal(0, 0.01, 10)
+    fit = extrapolate(SIZES, values)
+    other = scipy.stats.linregress(1 / np.array(SIZES), values)
+    expected = (other.intercept, other.intercept_stderr, other.slope, other.rvalue**2)
+    assert fit == pytest.approx(expected, rel=1e-9)
+
+
+def test_its_standard_error_covers():
+    """Over 2,000 noisy lines, the share of t-intervals of 95 % that hold it, to 3 errors."""
+    rng = np.random.default_rng(1)
+    width = scipy.stats.t.ppf(0.975, len(SIZES) - 2)
+    line = 2 + 300 / np.array(SIZES)
+    fits = [extrapolate(SIZES, line + rng.normal(0, 0.05, 10)) for _ in range(2000)]
+    inside = np.mean([abs(fit.intercept - 2) < width * fit.stderr for fit in fits])
+    assert abs(inside - 0.95) < 3 * np.sqrt(0.95 * 0.05 / 2000)
+    errors = [fit.intercept - 2 for fit in fits]
+    assert abs(np.mean(errors)) < 3 * np.std(errors) / np.sqrt(2000)
+
+
+def test_removes_most_of_fids_bias():
+    """Two equal Gaussians: FID_N falls like 1/N and the intercept is near its true value, 0."""
+    rng = np.random.default_rng(2)
+    intercepts, largest = [], []
+    for repeat in range(5):
+        x, y = rng.standard_normal((2, 900, 16))
+        sizes = subsets.extrapolation_sizes(900)
+        draws = subsets.draw_subsets(jax.random.key(repeat), sizes, 900, 900)
+        values = subsets.fid_values(x, y, draws)
+        intercepts.append(extrapolate(sizes, values).intercept)
+        largest.append(values[-1])
+    assert np.mean(largest) > 0.1
+    assert abs(np.mean(intercepts)) < 0.15 * np.mean(largest)
+
+
+def test_constant_values_have_no_r_squared():
+    fit = extrapolate(SIZES, np.ones(10))
+    assert (fit.intercept, fit.stderr, fit.slope) == (1.0, 0.0, 0.0)
+    assert np.isnan(fit.r_squared)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "values"),
+    [
+        ((1000, 2000), (1.0, 2.0)),
+        ((1000, 2000, 3000), (1.0, 2.0)),
+        ((1000, 1000, 1000), (1.0, 2.0, 3.0)),
+        ((0, 1000, 2000), (1.0, 2.0, 3.0)),
+        ((1000, 2000, 3000), (1.0, np.nan, 3.0)),
+        (((1000, 2000, 3000),), ((1.0, 2.0, 3.0),)),
+    ],
+    ids=["two", "lengths", "one size", "zero", "nan", "rank"],
+)
+def test_wrong_points_are_refused(sizes, values):
+    with pytest.raises(ValueError, match="sizes"):
+        extrapolate(sizes, values)
