@@ -110,6 +110,7 @@ def test_the_trend_tests_false_alarms():
     assert rate > 0.01
 
 
+@pytest.mark.filterwarnings("ignore:Precision loss")
 def test_the_spread_ratio_by_hand():
     first = [np.array([0.0, 2.0, 4.0]), np.array([1.0, 3.0, 5.0])]  # variances 4 and 4
     second = [np.array([0.0, 1.0, 2.0]), np.array([7.0, 8.0, 9.0])]  # 1 and 1

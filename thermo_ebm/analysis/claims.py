@@ -5,13 +5,13 @@ sweep alike.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from thermo_ebm.analysis import evidence as ev
 from thermo_ebm.analysis import statistics
+from thermo_ebm.analysis.evidence import VARIANCE, Claim, Sample
 from thermo_ebm.analysis.settings import (
     THERMODYNAMIC,
     VANILLA,
@@ -21,9 +21,9 @@ from thermo_ebm.analysis.settings import (
     group_cells,
     varied,
 )
+from thermo_ebm.analysis.variants import variant_claims
 
 BEST_POWER = 6.0  # where the paper sees the minimum of KID
-VARIANCE = "gradient variance"
 VANILLA_VARIANT = "vanilla"
 
 COLUMNS = ["table", "claim", "reading", "variant", "comparison", "test", "effect", "ci_low"]
@@ -34,24 +34,8 @@ CHANGES = {
     "num_temperatures": ("N_t", "Table 3"),
     "posterior_steps": ("K", "Table 3"),
     "kl_weight": ("η", "Table 3"),
-    "prior_steps": ("K_z", "not in the paper"),
+    "prior_steps": ("K_z", ev.NOT_IN_PAPER),
 }
-
-
-class Sample(NamedTuple):
-    """The last epoch of one cell's repetitions."""
-
-    variance: np.ndarray  # gradient variance, [num_repetitions]
-    quality: np.ndarray  # the metric, lower is better, [num_repetitions]
-
-
-class Claim(NamedTuple):
-    """One claim with its evidence; None where the readings do not hold the cells it needs."""
-
-    table: str
-    text: str
-    reading: str
-    evidence: ev.Evidence | None
 
 
 def decide(final: pd.DataFrame, metric: str, title: str) -> pd.DataFrame:
@@ -206,6 +190,7 @@ def _families(
         claims += comparison_claims(by_power, like, settings.batch_size, title)
         yield f"TI {describe(settings, names)}".strip(), claims
     yield from _change_families(thermodynamic, samples, title)
+    yield "TI, compared", variant_claims(thermodynamic, samples, title)
 
 
 def _change_families(

@@ -34,6 +34,9 @@ RULE = (
     "Intervals are not adjusted for the number of claims."
 )
 
+VARIANCE = "gradient variance"
+NOT_IN_PAPER = "not in the paper"
+
 Array = np.ndarray
 
 
@@ -50,6 +53,22 @@ class Evidence(NamedTuple):
     claimed: int  # +1: the effect is claimed to be above `null`, -1: below
     null: float
     margin: float  # >= 0: the smallest distance from `null` that would matter
+
+
+class Sample(NamedTuple):
+    """The last epoch of one cell's repetitions."""
+
+    variance: np.ndarray  # gradient variance, [num_repetitions]
+    quality: np.ndarray  # the metric, lower is better, [num_repetitions]
+
+
+class Claim(NamedTuple):
+    """One claim with its evidence; None where the readings do not hold the cells it needs."""
+
+    table: str
+    text: str
+    reading: str
+    evidence: Evidence | None
 
 
 def verdict(evidence: Evidence, adjusted_p: float) -> tuple[str, str]:

@@ -149,12 +149,17 @@ def cost(frame: pd.DataFrame) -> Figure | None:
     keys = ["cell", "run", "repetition"]
     parts = []
     if "seconds" in frame and frame["seconds"].notna().any():
-        parts.append(("training time (h)", frame.groupby(keys)["seconds"].sum() / 3600.0))
+        seconds = frame.groupby(keys)["seconds"].sum()
+        hours = seconds.max() > 1800.0
+        unit = ("training time (h)", 3600.0) if hours else ("training time (min)", 60.0)
+        parts.append((unit[0], seconds / unit[1]))
     if "flops_per_step" in frame and frame["flops_per_step"].notna().any():
         steps = frame.groupby(keys)["step"].max() if "step" in frame else None
         flops = frame.groupby(keys)["flops_per_step"].last()
         if steps is not None:
-            parts.append(("counted work of training (PFLOP)", flops * steps / 1e15))
+            work = flops * steps
+            prefix, scale = ("P", 1e15) if work.max() > 1e14 else ("G", 1e9)
+            parts.append((f"counted work of training ({prefix}FLOP)", work / scale))
         else:
             parts.append(("counted work of a step (GFLOP)", flops / 1e9))
     if not parts:

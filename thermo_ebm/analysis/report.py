@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +9,8 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from thermo_ebm.analysis import claims, evidence, figures, figures_training, page, tables
+from thermo_ebm.analysis import claims, evidence, page, tables
+from thermo_ebm.analysis.drawings import drawings
 from thermo_ebm.analysis.readings import (
     Readings,
     final,
@@ -39,14 +39,6 @@ PUBLISHED_NOTE = (
     "says, so its prior has gradient 'none'; the KL term is the sum that the paper prints; KID is "
     "the RBF form by the paper's text. The last epoch is epoch 50."
 )
-
-
-class Drawing(NamedTuple):
-    """One figure to draw: its file's name, what it shows, and how to make it."""
-
-    name: str
-    title: str
-    draw: Callable[[], Figure | None]
 
 
 class SectionReport(NamedTuple):
@@ -98,47 +90,6 @@ def write_report(readings: Readings, output: Path, features: str | None = None) 
     body += _configs(readings)
     report.write_text(page.page("ThermoEBM report", body, links), encoding="utf-8")
     return [report, *written]
-
-
-def drawings(frame: pd.DataFrame, readings: Readings, network: str | None) -> Iterator[Drawing]:
-    """Yields every figure of one data set and origin; those without data return None."""
-    kid, fid = f"{network}_kid_inf", f"{network}_fid_inf"
-    cells = cells_of(final(frame))
-    pictures = _pictures(readings, cells)
-    one, many = figures, figures_training
-    table = [
-        ("variance_by_batch", "Figures 8, 16", lambda: one.variance_by_batch(frame)),
-        ("variance_by_power", "Figures 9, 17", lambda: one.variance_by_power(frame)),
-        ("kid_by_variance", "Figures 10, 18", lambda: one.metric_by_variance(frame, kid)),
-        ("kid_by_regime", "Figures 11, 19", lambda: one.metric_by_variance_regimes(frame, kid)),
-        ("fid_by_variance", "Figures 22, 23", lambda: one.metric_by_variance(frame, fid)),
-        ("changes_over_powers", "Figure 12", lambda: one.changes_over_powers(frame, kid)),
-        ("training_loss", "Figure 21", lambda: many.training_curves(frame)),
-        ("variance_curves", "", lambda: many.reading_curves(frame, "train_grad_var")),
-        ("kid_curves", "", lambda: many.reading_curves(frame, kid)),
-        ("temperature_schedules", "Figure 5", lambda: many.temperature_schedules(frame)),
-        ("integral", "", lambda: many.integral(frame, readings.temperatures)),
-        ("cost", "Figures 14, 15", lambda: many.cost(frame)),
-        ("samples", "Figures 13, 20", lambda: many.sample_grids(pictures, cells)),
-    ]
-    titles = {
-        "variance_by_batch": "last gradient variance by batch size",
-        "variance_by_power": "last gradient variance by power p",
-        "kid_by_variance": "KID against gradient variance",
-        "kid_by_regime": "KID against gradient variance, each regime",
-        "fid_by_variance": "FID against gradient variance",
-        "changes_over_powers": "experiment 2 over experiment 1",
-        "training_loss": "training loss, centred",
-        "variance_curves": "gradient variance over training",
-        "kid_curves": "KID over training",
-        "temperature_schedules": "temperature schedules",
-        "integral": "the thermodynamic integral",
-        "cost": "training time and counted FLOPs",
-        "samples": "samples",
-    }
-    for name, paper, draw in table:
-        about = f" (the paper's {paper[0].lower()}{paper[1:]})" if paper else ""
-        yield Drawing(name, f"{titles[name]}{about}", draw)
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
@@ -274,17 +225,6 @@ def _configs(readings: Readings) -> list[str]:
         words = json.dumps(run.config, indent=1, ensure_ascii=False, default=str)
         parts.append(page.details(str(run.folder), page.preformatted(words)))
     return parts
-
-
-def _pictures(readings: Readings, cells: dict[str, Settings]) -> dict[str, Path]:
-    by_settings = {settings: key for key, settings in cells.items()}
-    pictures: dict[str, Path] = {}
-    for run in readings.runs:
-        key = by_settings.get(run.settings)
-        path = figures_training.newest_samples(run.folder)
-        if key is not None and path is not None:
-            pictures.setdefault(key, path)
-    return pictures
 
 
 def _used(settings: list[Settings]) -> str:

@@ -1,7 +1,7 @@
 """How every figure looks: colours of the regimes, axes, captions; no global state of matplotlib."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
@@ -9,12 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from thermo_ebm.analysis.settings import REGIMES
+from thermo_ebm.analysis.settings import REGIMES, Settings, provenance, section_title
 
 # Okabe and Ito's colours, told apart by most colour-blind readers.
 REGIME_COLORS = dict(zip(REGIMES, ("#0072B2", "#009E73", "#D55E00"), strict=True))
 REGIME_MARKERS = dict(zip(REGIMES, ("o", "s", "^"), strict=True))
 CHANGE_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#A6761D", "#1B1B1B")
+VARIANT_COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#1B1B1B")
 GRAY = "#555555"
 CAPTION_SIZE = 7.5
 
@@ -71,3 +72,35 @@ def power_colors(powers: Sequence[float]) -> dict[float, tuple[float, ...]]:
     shades = np.linspace(0.05, 0.85, len(ordered))
     viridis = colormaps["viridis"]
     return {power: tuple(viridis(shade)) for power, shade in zip(ordered, shades, strict=True)}
+
+
+def panel_size(count: int) -> tuple[float, float]:
+    """Returns a panel's size in inches: a large one when it is alone."""
+    return (5.8, 3.6) if count == 1 else (3.4, 2.8)
+
+
+def label_rows(axes: Sequence[Axes], title: str) -> None:
+    """Names the y axis of the panels in the first column."""
+    for axis in axes:
+        if axis.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+            axis.set_ylabel(title, fontsize=9)
+
+
+def wrapped(text: str, width: int = 44) -> str:
+    """Breaks a label at its commas."""
+    lines = [""]
+    for part in text.split(", "):
+        joined = f"{lines[-1]}, {part}" if lines[-1] else part
+        if len(joined) > width and lines[-1]:
+            lines.append(part)
+        else:
+            lines[-1] = joined
+    return "\n".join(lines)
+
+
+def finish_section(figure: Figure, cells: Mapping[str, Settings], title: str, note: str) -> Figure:
+    """Adds the data set to the title, and the gradients and quadrature used to the caption."""
+    settings = list(cells.values())
+    return finish(
+        figure, f"{section_title(settings[0])}: {title}", f"{note} {provenance(settings)}"
+    )

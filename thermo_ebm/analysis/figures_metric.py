@@ -1,4 +1,4 @@
-"""Figures of last epochs: gradient variance by cell, and image metrics against it.
+"""Figures of image metrics: against gradient variance, by power, and experiment 2.
 
 Each function takes the readings of one data set and origin and returns a figure, or None where
 they hold nothing to draw. Error bars are standard deviations over repetitions (n - 1).
@@ -21,32 +21,13 @@ from thermo_ebm.analysis.settings import (
     cells_of,
     describe,
     group_cells,
-    provenance,
-    regime,
-    section_title,
     short_labels,
     varied,
 )
-from thermo_ebm.analysis.tables import quadratic_fit, reading_title, regime_groups
+from thermo_ebm.analysis.style import finish_section
+from thermo_ebm.analysis.tables import quadratic_fit, regime_groups
 
 CHANGED = ("num_temperatures", "posterior_steps", "kl_weight", "prior_steps")
-
-
-def variance_by_batch(frame: pd.DataFrame, reading: str = "train_grad_var") -> Figure | None:
-    """Boxplots of the last gradient variance of the vanilla model by batch size (8 and 16)."""
-    last = final(frame)
-    cells = {k: s for k, s in cells_of(last).items() if s.loss == VANILLA}
-    groups = group_cells(cells, ("batch_size",))
-    return _boxplots(last, groups, "batch_size", "batch size", reading)
-
-
-def variance_by_power(frame: pd.DataFrame, reading: str = "train_grad_var") -> Figure | None:
-    """Boxplots of the last gradient variance of the thermodynamic model by p (9 and 17)."""
-    last = final(frame)
-    cells = {k: s for k, s in cells_of(last).items() if s.loss == THERMODYNAMIC}
-    groups = group_cells(cells, ("power",))
-    groups = [pair for pair in groups if len(pair[1]) > 1] or groups
-    return _boxplots(last, groups, "power", "power p of the temperature schedule", reading)
 
 
 def metric_by_variance(frame: pd.DataFrame, metric: str) -> Figure | None:
@@ -58,18 +39,18 @@ def metric_by_variance(frame: pd.DataFrame, metric: str) -> Figure | None:
     variants = _variants(last)
     if not _drawable(last, metric) or not variants:
         return None
-    figure, axes = style.new_grid(len(variants), 3, _panel_size(len(variants)))
+    figure, axes = style.new_grid(len(variants), 3, style.panel_size(len(variants)))
     names = _variant_names(cells_of(last))
     for axis, (settings, group) in zip(axes, variants, strict=True):
         _draw_regimes(axis, last, group, metric)
         if len(variants) > 1:
-            axis.set_title(_wrapped(describe(settings, names)), fontsize=8)
+            axis.set_title(style.wrapped(describe(settings, names)), fontsize=8)
         axis.set_xlabel("gradient variance", fontsize=9)
-    _label_rows(axes, metric_title(metric))
+    style.label_rows(axes, metric_title(metric))
     axes[0].legend(fontsize=8, frameon=False)
     cells = _members(variants)
     title = f"{metric_title(metric)} against gradient variance"
-    return _finish(figure, cells, title, _note(last, cells))
+    return finish_section(figure, cells, title, _note(last, cells))
 
 
 def metric_by_variance_regimes(frame: pd.DataFrame, metric: str) -> Figure | None:
@@ -83,17 +64,58 @@ def metric_by_variance_regimes(frame: pd.DataFrame, metric: str) -> Figure | Non
     figure, axes = style.new_grid(len(groups), 3, (3.3, 3.0), share=False)
     names = _variant_names(cells)
     several = len(groups) > len({name for name, _, _ in groups})
-    labels = short_labels(cells)
     for axis, (name, settings, group) in zip(axes, groups, strict=True):
         _draw_group(axis, last, group, metric, name)
-        _annotate(axis, last, {key: labels[key] for key in group}, metric)
+        shown = "batch_size" if settings.loss == VANILLA else "power"
+        _annotate(axis, last, {key: describe(s, (shown,)) for key, s in group.items()}, metric)
         extra = describe(settings, names) if several and settings.loss != VANILLA else ""
-        axis.set_title(_wrapped(f"{name}{', ' if extra else ''}{extra}"), fontsize=9)
+        axis.set_title(style.wrapped(f"{name}{', ' if extra else ''}{extra}"), fontsize=9)
         axis.set_xlabel("gradient variance", fontsize=9)
         axis.margins(x=0.18, y=0.12)
         axis.locator_params(nbins=5)
-    _label_rows(axes, metric_title(metric))
-    return _finish(figure, cells, f"{metric_title(metric)} by regime", _note(last, cells))
+    style.label_rows(axes, metric_title(metric))
+    return finish_section(figure, cells, f"{metric_title(metric)} by regime", _note(last, cells))
+
+
+def metric_by_power(frame: pd.DataFrame, metric: str) -> Figure | None:
+    """An image metric by p, a line a variant of the loss; the vanilla model as a level.
+
+    The paper has no such figure: it shows whether another gradient or quadrature mends small p.
+    """
+    last = final(frame)
+    cells = cells_of(last)
+    vanilla, groups = _power_variants(cells)
+    groups = [(first, group) for first, group in groups if len(group) > 1]
+    if not _drawable(last, metric) or not groups:
+        return None
+    figure, (axis,) = style.new_figure(width=7.6, height=4.4)
+    names = _variant_names(_members(groups))
+    for index, (first, group) in enumerate(groups):
+        shift = 1.0 + 0.025 * (index - (len(groups) - 1) / 2)  # so that bars stand side by side
+        ordered = sorted(group, key=lambda key: group[key].power or 0.0)
+        parts = [last.loc[last["cell"] == key, metric] for key in ordered]
+        powers = [shift * (group[key].power or 0.0) for key in ordered]
+        axis.errorbar(powers, [p.mean() for p in parts], [p.std() for p in parts], marker="o",
+                      markersize=4, linewidth=1.1, elinewidth=0.9, capsize=2,
+                      color=style.VARIANT_COLORS[index % len(style.VARIANT_COLORS)],
+                      label=describe(first, names) or "TI")  # fmt: skip
+    levels = {s.batch_size: last.loc[last["cell"] == k, metric] for k, s in vanilla.items()}
+    batch = groups[0][0].batch_size
+    if batch in levels:
+        mean, sd = levels[batch].mean(), levels[batch].std()
+        axis.axhline(mean, color=style.GRAY, linestyle="--", label=f"vanilla, batch = {batch:g}")
+        axis.axhspan(mean - sd, mean + sd, color=style.GRAY, alpha=0.12, linewidth=0)
+    ticks = sorted({s.power for _, group in groups for s in group.values() if s.power})
+    axis.set_xscale("log")
+    axis.set_xticks(ticks, [f"{power:g}" for power in ticks])
+    axis.minorticks_off()
+    axis.set_xlabel("power p", fontsize=9)
+    axis.set_ylabel(metric_title(metric), fontsize=9)
+    axis.legend(fontsize=7.5, frameon=False, bbox_to_anchor=(1.0, 1.0), loc="upper left")
+    note = "Means and standard deviations over repetitions; dashed: the vanilla model's."
+    return finish_section(
+        figure, {**vanilla, **_members(groups)}, f"{metric_title(metric)} by p", note
+    )
 
 
 def changes_over_powers(frame: pd.DataFrame, metric: str) -> Figure | None:
@@ -120,52 +142,7 @@ def changes_over_powers(frame: pd.DataFrame, metric: str) -> Figure | None:
     axis.legend(fontsize=7.5, frameon=False, bbox_to_anchor=(1.0, 1.0), loc="upper left")
     note = f"{_note(last, cells)} Numbers beside points: batch size (vanilla) or p (TI)."
     title = f"{metric_title(metric)}: changes to N_t, K and η over the first experiment"
-    return _finish(figure, cells, title, note)
-
-
-def _boxplots(
-    last: pd.DataFrame,
-    groups: Sequence[tuple[Settings, Mapping[str, Settings]]],
-    setting: str,
-    title: str,
-    reading: str,
-) -> Figure | None:
-    """One panel a group of cells; a box and its repetitions' points for each level."""
-    if not groups or reading not in last or not last[reading].notna().any():
-        return None
-    figure, axes = style.new_grid(len(groups), 3, _panel_size(len(groups)))
-    every = {key: s for _, group in groups for key, s in group.items()}
-    names = [name for name in varied(every.values()) if name not in (setting, "loss")]
-    for axis, (first, group) in zip(axes, groups, strict=True):
-        _draw_boxes(axis, last, group, setting, reading)
-        if len(groups) > 1:
-            axis.set_title(_wrapped(describe(first, names)), fontsize=8)
-        axis.set_xlabel(title, fontsize=9)
-    _label_rows(axes, reading_title(reading))
-    heading = f"Last {reading_title(reading)} by {title.split(' of ')[0]}"
-    return _finish(figure, every, heading, "Dots: repetitions. Box: quartiles; line: median.")
-
-
-def _draw_boxes(
-    axis: Axes, last: pd.DataFrame, group: Mapping[str, Settings], setting: str, reading: str
-) -> None:
-    ordered = sorted(group, key=lambda key: getattr(group[key], setting))
-    values = [last.loc[last["cell"] == key, reading].dropna().to_numpy(float) for key in ordered]
-    colors = [style.REGIME_COLORS[regime(group[key])] for key in ordered]
-    boxes = axis.boxplot(
-        values,
-        widths=0.5,
-        patch_artist=True,
-        showfliers=False,
-        medianprops={"color": "black"},
-        tick_labels=[f"{getattr(group[key], setting):g}" for key in ordered],
-    )
-    for index, (box, color, repetitions) in enumerate(
-        zip(boxes["boxes"], colors, values, strict=True)
-    ):
-        box.set(facecolor=color, alpha=0.35, edgecolor=color)
-        spread = np.linspace(-0.12, 0.12, len(repetitions)) if len(repetitions) > 1 else [0.0]
-        axis.scatter(np.add(index + 1, spread), repetitions, s=14, color=color, zorder=3)
+    return finish_section(figure, cells, title, note)
 
 
 def _draw_regimes(
@@ -223,8 +200,8 @@ def _annotate(axis: Axes, last: pd.DataFrame, labels: Mapping[str, str], metric:
     means = last.groupby("cell")[["train_grad_var", metric]].mean().loc[list(labels)]
     means = means.dropna().sort_values("train_grad_var")
     for index, (key, (x, y)) in enumerate(zip(means.index, means.to_numpy(), strict=True)):
-        axis.annotate(
-            labels[key].replace("vanilla, ", ""),
+        note = axis.annotate(
+            labels[key],
             (x, y),
             xytext=(4, 5 if index % 2 == 0 else -11),
             textcoords="offset points",
@@ -232,18 +209,25 @@ def _annotate(axis: Axes, last: pd.DataFrame, labels: Mapping[str, str], metric:
             path_effects=[withStroke(linewidth=2.0, foreground="white")],
             zorder=5,
         )
+        note.set_in_layout(False)  # a long label must not squeeze the axes
 
 
 def _variants(last: pd.DataFrame) -> list[tuple[Settings, dict[str, Settings]]]:
     """Each variant of the thermodynamic loss with several powers, and the vanilla cells with it."""
-    cells = cells_of(last)
-    vanilla = {key: s for key, s in cells.items() if s.loss == VANILLA}
-    thermodynamic = {key: s for key, s in cells.items() if s.loss == THERMODYNAMIC}
-    groups = group_cells(thermodynamic, ("power",))
+    vanilla, groups = _power_variants(cells_of(last))
     several = [(first, group) for first, group in groups if len(group) > 1] or groups
     if not several:
         return group_cells(vanilla, ("batch_size",))
     return [(first, {**vanilla, **group}) for first, group in several]
+
+
+def _power_variants(
+    cells: Mapping[str, Settings],
+) -> tuple[dict[str, Settings], list[tuple[Settings, dict[str, Settings]]]]:
+    """Returns the vanilla cells, and the thermodynamic ones grouped by all but their power."""
+    vanilla = {key: s for key, s in cells.items() if s.loss == VANILLA}
+    thermodynamic = {key: s for key, s in cells.items() if s.loss == THERMODYNAMIC}
+    return vanilla, group_cells(thermodynamic, ("power",))
 
 
 def _members(variants: Sequence[tuple[Settings, dict[str, Settings]]]) -> dict[str, Settings]:
@@ -277,39 +261,10 @@ def _drawable(last: pd.DataFrame, metric: str) -> bool:
     return metric in last and bool((last[metric].notna() & last["train_grad_var"].notna()).any())
 
 
-def _panel_size(count: int) -> tuple[float, float]:
-    return (5.8, 3.6) if count == 1 else (3.4, 2.8)
-
-
-def _label_rows(axes: Sequence[Axes], title: str) -> None:
-    for axis in axes:
-        if axis.get_subplotspec().is_first_col():  # type: ignore[union-attr]
-            axis.set_ylabel(title, fontsize=9)
-
-
-def _wrapped(text: str, width: int = 44) -> str:
-    """Breaks a label at its commas."""
-    lines = [""]
-    for part in text.split(", "):
-        joined = f"{lines[-1]}, {part}" if lines[-1] else part
-        if len(joined) > width and lines[-1]:
-            lines.append(part)
-        else:
-            lines[-1] = joined
-    return "\n".join(lines)
-
-
 def _note(last: pd.DataFrame, cells: Mapping[str, Settings]) -> str:
     counts = sorted({len(part) for key, part in last.groupby("cell") if key in cells})
     span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return (
         f"Means and standard deviations over {span} repetitions. Curves: quadratics through the "
         "means (dashed: through three points, so it fits them whatever they are)."
-    )
-
-
-def _finish(figure: Figure, cells: Mapping[str, Settings], title: str, note: str) -> Figure:
-    settings = list(cells.values())
-    return style.finish(
-        figure, f"{section_title(settings[0])}: {title}", f"{note} {provenance(settings)}"
     )

@@ -1,0 +1,91 @@
+"""Boxplots of the last epoch's gradient variance, by batch size and by power.
+
+Each function takes the readings of one data set and origin and returns a figure, or None where
+they hold nothing to draw.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from thermo_ebm.analysis import style
+from thermo_ebm.analysis.readings import final
+from thermo_ebm.analysis.settings import (
+    THERMODYNAMIC,
+    VANILLA,
+    Settings,
+    cells_of,
+    describe,
+    group_cells,
+    regime,
+    varied,
+)
+from thermo_ebm.analysis.style import finish_section
+from thermo_ebm.analysis.tables import reading_title
+
+
+def variance_by_batch(frame: pd.DataFrame, reading: str = "train_grad_var") -> Figure | None:
+    """Boxplots of the last gradient variance of the vanilla model by batch size (8 and 16)."""
+    last = final(frame)
+    cells = {k: s for k, s in cells_of(last).items() if s.loss == VANILLA}
+    groups = group_cells(cells, ("batch_size",))
+    return _boxplots(last, groups, "batch_size", "batch size", reading)
+
+
+def variance_by_power(frame: pd.DataFrame, reading: str = "train_grad_var") -> Figure | None:
+    """Boxplots of the last gradient variance of the thermodynamic model by p (9 and 17)."""
+    last = final(frame)
+    cells = {k: s for k, s in cells_of(last).items() if s.loss == THERMODYNAMIC}
+    groups = group_cells(cells, ("power",))
+    groups = [pair for pair in groups if len(pair[1]) > 1] or groups
+    return _boxplots(last, groups, "power", "power p of the temperature schedule", reading)
+
+
+def _boxplots(
+    last: pd.DataFrame,
+    groups: Sequence[tuple[Settings, Mapping[str, Settings]]],
+    setting: str,
+    title: str,
+    reading: str,
+) -> Figure | None:
+    """One panel a group of cells; a box and its repetitions' points for each level."""
+    if not groups or reading not in last or not last[reading].notna().any():
+        return None
+    figure, axes = style.new_grid(len(groups), 3, style.panel_size(len(groups)))
+    every = {key: s for _, group in groups for key, s in group.items()}
+    names = [name for name in varied(every.values()) if name not in (setting, "loss")]
+    for axis, (first, group) in zip(axes, groups, strict=True):
+        _draw_boxes(axis, last, group, setting, reading)
+        if len(groups) > 1:
+            axis.set_title(style.wrapped(describe(first, names)), fontsize=8)
+        axis.set_xlabel(title, fontsize=9)
+    style.label_rows(axes, reading_title(reading))
+    heading = f"Last {reading_title(reading)} by {title.split(' of ')[0]}"
+    return finish_section(
+        figure, every, heading, "Dots: repetitions. Box: quartiles; line: median."
+    )
+
+
+def _draw_boxes(
+    axis: Axes, last: pd.DataFrame, group: Mapping[str, Settings], setting: str, reading: str
+) -> None:
+    ordered = sorted(group, key=lambda key: getattr(group[key], setting))
+    values = [last.loc[last["cell"] == key, reading].dropna().to_numpy(float) for key in ordered]
+    colors = [style.REGIME_COLORS[regime(group[key])] for key in ordered]
+    boxes = axis.boxplot(
+        values,
+        widths=0.5,
+        patch_artist=True,
+        showfliers=False,
+        medianprops={"color": "black"},
+        tick_labels=[f"{getattr(group[key], setting):g}" for key in ordered],
+    )
+    for index, (box, color, repetitions) in enumerate(
+        zip(boxes["boxes"], colors, values, strict=True)
+    ):
+        box.set(facecolor=color, alpha=0.35, edgecolor=color)
+        spread = np.linspace(-0.12, 0.12, len(repetitions)) if len(repetitions) > 1 else [0.0]
+        axis.scatter(np.add(index + 1, spread), repetitions, s=14, color=color, zorder=3)
