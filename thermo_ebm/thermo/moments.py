@@ -9,7 +9,7 @@ from collections.abc import Callable
 import chex
 import jax.numpy as jnp
 
-from thermo_ebm.collectives import all_sum, masked_mean
+from thermo_ebm.collectives import all_sum, for_local_use, masked_mean
 from thermo_ebm.thermo.integral import Moments
 from thermo_ebm.types import Array
 
@@ -74,7 +74,7 @@ def shrunk_moments(
     chex.assert_rank([z, mask], [3, 1])
     chex.assert_equal(z.shape[1], mask.shape[0])
     mean = masked_mean(jnp.moveaxis(z, 1, -1), mask, axis_name)
-    centred = (z - mean[:, None]) * mask[:, None]
+    centred = (z - for_local_use(mean, axis_name)[:, None]) * mask[:, None]
     fourth = jnp.sum(jnp.sum(centred**2, axis=-1) ** 2, axis=-1)
     products = jnp.einsum("tni,tnj->tij", centred, centred)
     products, fourth, count = all_sum((products, fourth, mask.sum()), axis_name)
