@@ -1,6 +1,8 @@
 """A configuration checked field by field, and turned into the settings the mathematics takes."""
 
-from collections.abc import Callable, Iterator
+import difflib
+import math
+from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -85,11 +87,14 @@ def check(config: ConfigDict, reference: ConfigDict) -> None:
     """
     _check_fields(config, reference)
     for field, choices in _CHOICES.items():
-        _require(config, field, lambda v, c=choices: v in c, f"one of {', '.join(choices)}")
+        value = _value(config, field)
+        _require(field, value, value in choices, f"one of {', '.join(choices)}")
     for field, least in _AT_LEAST.items():
-        _require(config, field, lambda v, m=least: v >= m, f"at least {least}")
+        value = _value(config, field)
+        _require(field, value, value >= least, f"at least {least}")
     for field in _POSITIVE:
-        _require(config, field, lambda v: 0 < v < float("inf"), "positive")
+        value = _value(config, field)
+        _require(field, value, 0 < value < math.inf, "positive")
     _check_combinations(config)
 
 
@@ -146,8 +151,6 @@ def _both_sequences(value: Any, example: Any) -> bool:
 
 
 def _nearest(field: str, known: dict[str, Any]) -> str:
-    import difflib
-
     matches = difflib.get_close_matches(field, known, n=1)
     return f"; did you mean {matches[0]}?" if matches else ""
 
@@ -160,11 +163,15 @@ def _flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
-def _require(config: ConfigDict, field: str, holds: Callable[[Any], bool], must: str) -> None:
+def _value(config: ConfigDict, field: str) -> Any:
     value: Any = config
     for name in field.split("."):
         value = value[name]
-    if not holds(value):
+    return value
+
+
+def _require(field: str, value: Any, holds: bool, must: str) -> None:
+    if not holds:
         raise UserError(f"{field}={value!r}: must be {must}")
 
 

@@ -10,7 +10,7 @@ Any pair of callables f_alpha, g_beta with the signatures of `types.py` makes a 
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import chex
 import haiku as hk
@@ -45,19 +45,18 @@ def make_model(config: ConfigDict, channels: int) -> LatentEBM:
     Returns:
       The model. Nothing is computed until its functions are called.
     """
-    prior = hk.without_apply_rng(
-        hk.transform(make_prior_network(config.prior.features, config.prior.leak))
+    prior = _transform(make_prior_network(config.prior.features, config.prior.leak))
+    generator = _transform(
+        make_generator_network(
+            features=config.generator.features,
+            widths=config.generator.widths,
+            strides=config.generator.strides,
+            channels=channels,
+            kernel_size=config.generator.kernel_size,
+            leak=config.generator.leak,
+            conv_transpose=for_backend(jax.default_backend()),
+        )
     )
-    network = make_generator_network(
-        features=config.generator.features,
-        widths=config.generator.widths,
-        strides=config.generator.strides,
-        channels=channels,
-        kernel_size=config.generator.kernel_size,
-        leak=config.generator.leak,
-        conv_transpose=for_backend(jax.default_backend()),
-    )
-    generator = hk.without_apply_rng(hk.transform(network))
 
     def init(key: PRNGKey) -> Params:
         key_prior, key_generator = jax.random.split(key)
@@ -72,6 +71,11 @@ def make_model(config: ConfigDict, channels: int) -> LatentEBM:
         prior_sigma=config.prior_sigma,
         likelihood_sigma=config.likelihood_sigma,
     )
+
+
+def _transform(network: Callable[[Array], Array]) -> hk.Transformed:
+    """A Haiku function as a pair of pure ones; the networks draw no random numbers."""
+    return cast(hk.Transformed, hk.without_apply_rng(hk.transform(network)))
 
 
 def log_prior(model: LatentEBM, alpha: chex.ArrayTree, z: Array) -> Array:
@@ -130,13 +134,13 @@ def with_compute_dtype(model: LatentEBM, dtype: jnp.dtype) -> LatentEBM:
     if dtype == jnp.float32:
         return model
 
-    def cast(tree: chex.ArrayTree) -> chex.ArrayTree:
+    def lower(tree: chex.ArrayTree) -> chex.ArrayTree:
         return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
 
     def energy(alpha: chex.ArrayTree, z: Array) -> Array:
-        return model.energy(cast(alpha), z.astype(dtype)).astype(jnp.float32)
+        return model.energy(lower(alpha), z.astype(dtype)).astype(jnp.float32)
 
     def generator(beta: chex.ArrayTree, z: Array) -> Array:
-        return model.generator(cast(beta), z.astype(dtype)).astype(jnp.float32)
+        return model.generator(lower(beta), z.astype(dtype)).astype(jnp.float32)
 
     return model._replace(energy=energy, generator=generator)

@@ -97,6 +97,12 @@ def replicated() -> jax.sharding.NamedSharding:
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
 
+def spread(parts: np.ndarray) -> jax.Array:
+    """This process's parts [local_devices, ...], one on each of its devices."""
+    sharding = jax.sharding.NamedSharding(replicated().mesh, jax.sharding.PartitionSpec(AXIS))
+    return jax.make_array_from_process_local_data(sharding, parts)
+
+
 def local(tree: Any) -> Any:
     """One device's copy of replicated arrays."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)

@@ -86,7 +86,7 @@ class Reporter:
         if self._bar is not None:
             self._bar.write(line, file=self._stream)
         else:
-            print(line, file=self._stream, flush=True)
+            say(line, self._stream)
 
     def _epoch(self, step: int) -> str:
         per_epoch = self._plan.steps_per_epoch
@@ -134,6 +134,11 @@ def make_reporter(
     """
     plan = Plan(label, total_steps, steps_per_epoch, images_per_step, initial_step)
     return Reporter(plan, every_seconds, stream or sys.stderr, clock, enabled)
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Writes one line to standard error."""
+    print(text, file=stream or sys.stderr, flush=True)
 
 
 def _is_terminal(stream: TextIO) -> bool:

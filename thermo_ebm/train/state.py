@@ -39,7 +39,8 @@ class TrainState(NamedTuple):
 
 def zero_sums() -> EpochSums:
     """The sums at the beginning of an epoch."""
-    return EpochSums(*[jnp.zeros(())] * 5, jnp.zeros((), jnp.int32))
+    zero = jnp.zeros(())
+    return EpochSums(zero, zero, zero, zero, zero, jnp.zeros((), jnp.int32))
 
 
 def begin_epoch(state: TrainState, epoch: Array) -> TrainState:

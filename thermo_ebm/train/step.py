@@ -132,7 +132,9 @@ def train_step(task: Task, state: TrainState, part: Array, layout: Layout) -> Tr
     stepped = state._replace(
         params=params,
         optimiser=optimiser,
-        sums=EpochSums(*jax.tree.map(jnp.add, state.sums, EpochSums(loss, *statistics, 1))),
+        sums=jax.tree.map(
+            jnp.add, state.sums, EpochSums(loss, *statistics, jnp.ones((), jnp.int32))
+        ),
         skipped_in_row=jnp.zeros((), jnp.int32),
     )
     skipped = state._replace(skipped=state.skipped + 1, skipped_in_row=state.skipped_in_row + 1)

@@ -1,0 +1,31 @@
+"""SIGTERM and SIGINT asked for, not suffered: the loop looks between two dispatches."""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextlib.contextmanager
+def catch_interrupts() -> Iterator[Callable[[], bool]]:
+    """While open, the first SIGTERM or SIGINT only makes the yielded function return True.
+
+    A second one acts as it did before (an impatient Ctrl-C ends the program at once).
+    """
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for each, old in before.items():
+            signal.signal(each, old)
+
+    for number in _SIGNALS:
+        signal.signal(number, handler)
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
