@@ -1,0 +1,110 @@
+"""All sizes of FID and KID with shared work, against plain evaluations one by one.
+
+  python -m benchmarks.metrics                                # all ten sizes: minutes
+  python -m benchmarks.metrics --plain_sizes=1000,4500        # scales two plain sizes up to ten
+
+Features are random, [num_images, num_features], not negative, with a falling spectrum as those of
+a network. A plain evaluation is what the field's programs do: numpy's covariances and scipy's
+general square root of their product for the FID, and three full kernel matrices for the KID, in
+float64. The shared form is `thermo_ebm.metrics.subsets`. Both see the same subsets, and their values
+stand side by side. Ends with one line `plain_s=... shared_s=... ratio=...`.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+import scipy.linalg
+from absl import app, flags
+
+from thermo_ebm.metrics import subsets
+
+_NUM_IMAGES = flags.DEFINE_integer("num_images", 4500, "Images on either side.")
+_NUM_FEATURES = flags.DEFINE_integer("num_features", 2048, "Features of an image.")
+_PLAIN_SIZES = flags.DEFINE_list(
+    "plain_sizes", None, "Sizes timed in the plain form, extrapolated to all; all by default."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Of features and subsets.")
+
+
+def random_features(seed: int, num_images: int, num_features: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns both sides, float32 [num_images, num_features]."""
+    rng = np.random.default_rng(seed)
+    spectrum = np.exp(-np.arange(num_features) / (num_features / 7))
+    mixing = rng.standard_normal((num_features, num_features)) * spectrum[:, None] / 8
+    real = np.abs(rng.standard_normal((num_images, num_features)) @ mixing)
+    generated = np.abs(1.1 * rng.standard_normal((num_images, num_features)) @ mixing + 0.1)
+    return real.astype(np.float32), generated.astype(np.float32)
+
+
+def plain_fid(real: np.ndarray, generated: np.ndarray) -> float:
+    """The FID as it is usually computed."""
+    first, second = np.cov(real, rowvar=False), np.cov(generated, rowvar=False)
+    root = scipy.linalg.sqrtm(first @ second)
+    gap = real.mean(axis=0) - generated.mean(axis=0)
+    return float(gap @ gap + np.trace(first) + np.trace(second) - 2 * np.trace(root).real)
+
+
+def plain_kid(real: np.ndarray, generated: np.ndarray) -> float:
+    """The polynomial KID as it is usually computed."""
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return (x @ y.T / x.shape[1] + 1) ** 3
+
+    def within(x: np.ndarray) -> float:
+        matrix = kernel(x, x)
+        return (matrix.sum() - np.trace(matrix)) / (len(x) * (len(x) - 1))
+
+    return float(within(real) + within(generated) - 2 * kernel(real, generated).mean())
+
+
+def timed(function: Callable[..., object], *arguments: object) -> tuple[float, object]:
+    """Returns the seconds that a call takes, and its result."""
+    start = time.perf_counter()
+    result = function(*arguments)
+    return time.perf_counter() - start, result
+
+
+def shared(
+    real: np.ndarray, generated: np.ndarray, draws: Sequence[subsets.Draw]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the FID and the polynomial KID of every draw."""
+    kids = subsets.kid_values(real, generated, draws, ("polynomial",))
+    return subsets.fid_values(real, generated, draws), kids["polynomial"]
+
+
+def main(argv: Sequence[str]) -> None:
+    """Times both forms, prints a row for each size and the ratio."""
+    real, generated = random_features(_SEED.value, _NUM_IMAGES.value, _NUM_FEATURES.value)
+    sizes = subsets.extrapolation_sizes(_NUM_IMAGES.value)
+    plain_sizes = [int(size) for size in _PLAIN_SIZES.value or sizes]
+    if not set(plain_sizes) <= set(sizes):
+        print(f"--plain_sizes must be among {sizes}", file=sys.stderr)
+        sys.exit(2)
+    draws = subsets.draw_subsets(jax.random.key(_SEED.value), sizes, len(real), len(generated))
+    # A shared machine drifts: the shared form is timed before and after the plain one.
+    before, (fids, kids) = timed(shared, real, generated, draws)
+    print("size  fid plain   s      kid plain   s     fid difference  kid difference")
+    plain_seconds = []
+    for size, draw, fid, kid in zip(sizes, draws, fids, kids, strict=True):
+        if size not in plain_sizes:
+            continue
+        x, y = real[draw.real].astype(np.float64), generated[draw.generated].astype(np.float64)
+        fid_seconds, fid_value = timed(plain_fid, x, y)
+        kid_seconds, kid_value = timed(plain_kid, x, y)
+        plain_seconds.append(fid_seconds + kid_seconds)
+        print(
+            f"{size:5d} {fid_value:9.4f} {fid_seconds:6.2f} {kid_value:11.6f} {kid_seconds:6.2f}"
+            f"  {fid / fid_value - 1:13.1e} {kid / kid_value - 1:15.1e}",
+            flush=True,
+        )
+    after, _ = timed(shared, real, generated, draws)
+    plain, together = np.mean(plain_seconds) * len(sizes), (before + after) / 2
+    print(f"shared form: {before:.2f} s before, {after:.2f} s after")
+    print(f"plain_s={plain:.1f} shared_s={together:.2f} ratio={together / plain:.4f}")
+
+
+if __name__ == "__main__":
+    app.run(main)
