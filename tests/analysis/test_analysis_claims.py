@@ -34,6 +34,7 @@ def evidence(low, high, claimed=1, null=0.0, margin=1.0):
         (evidence(-3.0, -0.5), 0.01, ev.NOT_SUPPORTED),  # the opposite
         (evidence(-0.5, 0.9), 0.5, ev.NOT_SUPPORTED),  # at most an effect that does not matter
         (evidence(-0.9, 0.5, claimed=-1), 0.5, ev.NOT_SUPPORTED),
+        (evidence(0.1, 0.9), 0.06, ev.UNDECIDED),  # small, but it may well be there
         (evidence(-0.5, 1.1), 0.5, ev.UNDECIDED),
         (evidence(-0.5, 3.0, null=-1.0, margin=0.0), 0.01, ev.SUPPORTED),  # no worse than
         (evidence(-1.5, 3.0, null=-1.0, margin=0.0), 0.5, ev.UNDECIDED),

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from analysis_builders import NETWORK, config, write_run
+from analysis_builders import NETWORK, cell_frame, config, vanilla_settings, write_run
 
 from thermo_ebm.analysis.readings import final, load
 from thermo_ebm.analysis.runs import load_runs
@@ -134,3 +134,13 @@ def test_folders_without_runs(tmp_path):
     write_run(tmp_path / "run", repetitions=0)
     with pytest.raises(UserError, match="train first"):
         load_runs(tmp_path)
+
+
+def test_means_over_the_last_epochs():
+    frame = cell_frame(vanilla_settings(25.0), 0.5, 0.05, repetitions=2, epochs=4)
+    shuffled = frame.sample(frac=1.0, random_state=0).reset_index(drop=True)
+    last = final(shuffled, epochs=2).sort_values("repetition")
+    for repetition, row in enumerate(last.itertuples()):
+        rows = frame[frame["repetition"] == repetition].iloc[-2:]
+        assert row.train_grad_var == pytest.approx(rows["train_grad_var"].mean())
+        assert (row.epoch, row.batch_size, row.loss) == (4.0, 25.0, "vanilla")

@@ -74,8 +74,8 @@ def vanilla_claims(by_batch: Mapping[float, Sample], title: str) -> list[Claim]:
             VARIANCE,
             ev.variance_trend(variance, "batch", -1),
         ),
-        Claim("Table 2", improves, title, ev.quality_trend(quality, "batch", +1)),
-        Claim("Table 2", until, title, ev.smallest_is_worse(quality, "batch")),
+        Claim("Table 2", improves, title, ev.quality_trend(quality, "batch", +1, title)),
+        Claim("Table 2", until, title, ev.smallest_is_worse(quality, "batch", title)),
     ]
 
 
@@ -91,15 +91,19 @@ def power_claims(by_power: Mapping[float, Sample], title: str) -> list[Claim]:
     best = f"{BEST_POWER:g}"
     entries: list[tuple[str, str, ev.Evidence | None]] = [
         ("p > 1: the variance rises with p", VARIANCE, ev.variance_trend(rising[0], "p", +1)),
-        (f"p > 1: {title} improves up to p = {best}", title, ev.quality_trend(to_best, "p", -1)),
-        (f"... and worsens beyond p = {best}", title, ev.quality_trend(from_best, "p", +1)),
+        (
+            f"p > 1: {title} improves up to p = {best}",
+            title,
+            ev.quality_trend(to_best, "p", -1, title),
+        ),
+        (f"... and worsens beyond p = {best}", title, ev.quality_trend(from_best, "p", +1, title)),
         ("p ≤ 1: the variance rises as p falls", VARIANCE, ev.variance_trend(falling[0], "p", -1)),
-        (f"p ≤ 1: raising p improves {title}", title, ev.quality_trend(falling[1], "p", -1)),
+        (f"p ≤ 1: raising p improves {title}", title, ev.quality_trend(falling[1], "p", -1, title)),
         (
             f"p ≤ 1: poorer {title} than p > 1",
             title,
             ev.quality_difference(
-                list(rising[1].values()), list(falling[1].values()), ("p > 1", "p ≤ 1"), +1
+                list(rising[1].values()), list(falling[1].values()), ("p > 1", "p ≤ 1"), +1, title
             ),
         ),
     ]
@@ -131,19 +135,25 @@ def comparison_claims(
         (
             f"vanilla has the better {title} than the best p at the same batch size",
             title,
-            ev.quality_difference(same_batch, best, names, +1),
+            ev.quality_difference(same_batch, best, names, +1, title),
         ),
         (
             f"vanilla has the better {title} over all cells",
             title,
             ev.quality_difference(
-                list(batches[1].values()), list(_split(by_power)[1].values()), ("vanilla", "TI"), +1
+                list(batches[1].values()),
+                list(_split(by_power)[1].values()),
+                ("vanilla", "TI"),
+                +1,
+                title,
             ),
         ),
         (
             f"variance alone does not predict {title}: p ≤ 1 is poorer than vanilla at equal one",
             title,
-            ev.poorer_at_equal_variance(_pooled(by_batch), _pooled(below), ("vanilla", "p ≤ 1")),
+            ev.poorer_at_equal_variance(
+                _pooled(by_batch), _pooled(below), ("vanilla", "p ≤ 1"), title
+            ),
         ),
     ]
     return [Claim("Table 2", *entry) for entry in entries]
@@ -159,11 +169,11 @@ def change_claims(setting: str, by_level: Mapping[float, Sample], title: str) ->
         low, high = min(quality), max(quality)
         names = (f"{name} {low:g}", f"{name} {high:g}")
         no_better = ev.quality_difference(
-            [quality[low]], [quality[high]], names, +1, no_better_by=True
+            [quality[low]], [quality[high]], names, +1, title, no_better_by=True
         )
         claims.append(Claim(table, f"raising {name} does not improve {title}", title, no_better))
     else:
-        better = ev.quality_trend(quality, name, -1)
+        better = ev.quality_trend(quality, name, -1, title)
         claims.append(Claim(table, f"raising {name} improves {title}", title, better))
     return claims
 

@@ -76,8 +76,8 @@ def drop_doubled(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return frame.drop(index=drop).reset_index(drop=True), notes
 
 
-def final(frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns one row a repetition: its last epoch.
+def final(frame: pd.DataFrame, epochs: int = 1) -> pd.DataFrame:
+    """Returns one row a repetition: its last epoch, or the readings' means over the last ones.
 
     A reading that is not taken every epoch (a metric, the gradient noise) has its last value there
     is; a loss or gradient statistic that is not finite at the end stays so.
@@ -88,6 +88,13 @@ def final(frame: pd.DataFrame) -> pd.DataFrame:
     for name in frame.columns:
         if name not in EVERY_EPOCH and name not in Settings._fields and name not in keys:
             last[name] = groups[name].last().to_numpy()
+    if epochs > 1:
+        fixed = {*Settings._fields, *keys, "seed", "num_epochs", "epoch", "step"}
+        names = [name for name in frame.columns if name not in fixed]
+        ends = groups["epoch"].transform("max")
+        recent = frame[frame["epoch"] > ends.reindex(frame.index) - epochs]
+        means = recent.groupby(keys)[names].mean()
+        last[names] = means.reindex(pd.MultiIndex.from_frame(last[keys])).to_numpy()
     return last
 
 

@@ -36,7 +36,7 @@ def variant_claims(
             continue
         pairs = _common_powers(group, reference[1], samples)
         for gap, words in ((False, "better"), (True, "a narrower gap to p > 1 in")):
-            found = _difference(pairs, gap)
+            found = _difference(pairs, gap, title)
             text = f"p ≤ 1: {words} {title} with {name} than with the published form"
             claims.append(Claim(ev.NOT_IN_PAPER, text, title, found))
     return claims
@@ -70,7 +70,9 @@ def _common_powers(
     return pairs
 
 
-def _difference(pairs: Mapping[float, tuple[np.ndarray, np.ndarray]], gap: bool) -> Evidence | None:
+def _difference(
+    pairs: Mapping[float, tuple[np.ndarray, np.ndarray]], gap: bool, metric: str
+) -> Evidence | None:
     """The variant less the reference at p ≤ 1; with `gap`, less the same at p > 1."""
     below = [power for power in pairs if power <= 1.0]
     above = [power for power in pairs if power > 1.0]
@@ -82,7 +84,7 @@ def _difference(pairs: Mapping[float, tuple[np.ndarray, np.ndarray]], gap: bool)
     groups = [values for power in shares for values in pairs[power]]
     weights = [sign * share for share in shares.values() for sign in (-1.0, 1.0)]
     effect, low, high, p_value = statistics.contrast(groups, weights)
-    margin = ev.QUALITY_MARGIN * float(np.mean([abs(np.mean(group)) for group in groups]))
+    margin = ev.quality_margin(metric) * float(np.mean([abs(np.mean(group)) for group in groups]))
     text = "p " + ", ".join(f"{power:g}" for power in sorted(shares))
     return Evidence(
         text, "Welch contrast", effect, low, high, p_value, "difference", -1, 0.0, margin
