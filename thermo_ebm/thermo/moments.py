@@ -81,5 +81,8 @@ def shrunk_moments(
     cov = products / count
     rho = SHRINKAGES[shrinkage](cov, fourth / count, count)[:, None, None]
     identity = jnp.eye(z.shape[-1], dtype=z.dtype)
-    scale = jnp.trace(cov, axis1=-2, axis2=-1)[:, None, None] / z.shape[-1]
-    return Moments(mean, (1 - rho) * cov + (rho * scale + VARIANCE_FLOOR) * identity)
+    trace = jnp.trace(cov, axis1=-2, axis2=-1)[:, None, None]
+    # Rounding moves eigenvalues by the order of eps * trace: a covariance that is singular and
+    # hardly shrunk (Ledoit and Wolf's of two examples) would be left with negative ones.
+    floor = VARIANCE_FLOOR + 2 * jnp.finfo(z.dtype).eps * trace
+    return Moments(mean, (1 - rho) * cov + (rho * trace / z.shape[-1] + floor) * identity)
