@@ -1,0 +1,67 @@
+"""Temperature schedules: their values, their ends, and what they refuse."""
+
+import numpy as np
+import pytest
+
+from thermo_ebm.thermo.schedule import SCHEDULES, linear_schedule, power_schedule
+
+
+@pytest.mark.parametrize(
+    ("num", "power", "expected"),
+    [
+        (1, 6.0, [0.0, 1.0]),
+        (4, 1.0, [0.0, 0.25, 0.5, 0.75, 1.0]),
+        (4, 2.0, [0.0, 0.0625, 0.25, 0.5625, 1.0]),
+        (4, 0.5, [0.0, 0.5, 0.5**0.5, 0.75**0.5, 1.0]),
+        (2, 10, [0.0, 1 / 1024, 1.0]),
+    ],
+)
+def test_values(num, power, expected):
+    np.testing.assert_allclose(power_schedule(num, power), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("power", [0.1, 0.3, 1, 3, 6, 10])
+@pytest.mark.parametrize("num", [1, 5, 10, 30])
+def test_rises_from_exactly_zero_to_exactly_one(num, power):
+    temperatures = np.asarray(power_schedule(num, power))
+    assert temperatures.shape == (num + 1,)
+    assert temperatures[0] == 0
+    assert temperatures[-1] == 1
+    assert np.all(np.diff(temperatures) > 0)
+
+
+def test_first_interval_of_ten():
+    # Half of it is the trapezium's weight on the prior's chains: 0.40, 0.25, 0.05 and 5e-7.
+    first = [float(power_schedule(10, power)[1]) for power in (0.1, 0.3, 1.0, 6.0)]
+    np.testing.assert_allclose(np.array(first) / 2, [0.397, 0.251, 0.05, 5e-7], rtol=2e-3)
+
+
+def test_crowds_towards_the_prior_above_one_and_the_posterior_below():
+    assert np.median(power_schedule(10, 3.0)) < 0.5 < np.median(power_schedule(10, 0.3))
+
+
+def test_linear_disregards_the_power():
+    np.testing.assert_array_equal(linear_schedule(5, 6.0), power_schedule(5, 1.0))
+
+
+def test_schedules_by_name():
+    assert SCHEDULES == {"power": power_schedule, "linear": linear_schedule}
+
+
+@pytest.mark.usefixtures("x64")
+def test_float64_where_it_is_on():
+    temperatures = power_schedule(3, 0.1)
+    assert temperatures.dtype == np.float64
+    np.testing.assert_allclose(temperatures[1], (1 / 3) ** 0.1, rtol=1e-15)
+
+
+@pytest.mark.parametrize("num", [0, -1])
+def test_refuses_fewer_than_one_interval(num):
+    with pytest.raises(ValueError, match="num_temperatures must be at least 1"):
+        power_schedule(num, 1.0)
+
+
+@pytest.mark.parametrize("power", [0.0, -1.0, float("nan")])
+def test_refuses_a_power_that_is_not_positive(power):
+    with pytest.raises(ValueError, match="power must be positive"):
+        power_schedule(3, power)
