@@ -37,6 +37,8 @@ def prepare_jax() -> None:
     """Sets what JAX reads once, at its start; what the user has set stays."""
     # XLA's CPU threads wait for each other; with as few as two cores they can do so for ever.
     os.environ.setdefault("NPROC", str(max(os.cpu_count() or 1, 8)))
+    # A program from the compilation cache makes XLA warn, at length, of features it prefers.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "thermo_ebm" / "xla"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")

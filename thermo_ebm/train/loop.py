@@ -136,6 +136,8 @@ def _open_and_train(
             epochs = step // group.task.steps_per_epoch
             opened[i] = repetition.rewind(opened[i], step, epochs, tensorboard)
             stack.callback(repetition.close_repetition, opened[i])
+        # No steps: compiles, so that the readings' seconds are of training alone.
+        state = group.programs.run(state, steps, np.int32(0), group.train)
         reporter = stack.enter_context(_make_reporter(group, numbers, int(steps.min())))
         return _train_group(group, opened, state, seconds, reporter, interrupted)
 
@@ -315,8 +317,8 @@ def _draw_pictures(
     every = group.config.logging.pictures_every_epochs
     if not every or (epoch % every and epoch != group.config.num_epochs):
         return
-    one = jax.tree.map(lambda leaf: leaf[i], programs.local((state.params, state.key)))
-    samples, frame = jax.device_get(group.draw(*one))
+    params, key = jax.tree.map(lambda leaf: leaf[i], programs.local((state.params, state.key)))
+    samples, frame = jax.device_get(group.draw(params, key))
     real = group.dataset.validation[:NUM_PICTURES]
     repetition.write_pictures(one, epoch, step, samples, real, frame)
 
