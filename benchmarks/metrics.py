@@ -6,8 +6,8 @@
 Features are random, [num_images, num_features], not negative, with a falling spectrum as those of
 a network. A plain evaluation is what the field's programs do: numpy's covariances and scipy's
 general square root of their product for the FID, and three full kernel matrices for the KID, in
-float64. The shared form is `thermo_ebm.metrics.subsets`. Both see the same subsets, and their values
-stand side by side. Ends with one line `plain_s=... shared_s=... ratio=...`.
+float64. The shared form is `thermo_ebm.metrics.subsets`. Both see the same subsets; the table ends
+in their relative differences, the output in one line `plain_s=... shared_s=... ratio=...`.
 """
 
 import sys

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from thermo_ebm.metrics import checks
+from thermo_ebm.metrics.parallel import map_over_cores
 
 Kernel = Literal["polynomial", "rbf"]
 _BLOCK = 512  # rows and columns of the kernel matrices at once: 2 MB a block
@@ -121,16 +122,21 @@ def _sums(
 ) -> dict[str, np.ndarray]:
     """Returns the sums over all pairs a_i b_j k(x_i, y_j), [num_weightings] for each kernel."""
     x_norms, y_norms = np.sum(x**2, axis=1), np.sum(y**2, axis=1)
-    totals: dict[str, np.ndarray] = {name: np.zeros(x_weights.shape[1]) for name in kernels}
     symmetric = x is y and x_weights is y_weights
-    for rows, columns in _blocks(len(x), len(y), symmetric):
+
+    def block_sums(block: tuple[slice, slice]) -> np.ndarray:
+        rows, columns = block
         products = x[rows] @ y[columns].T
         factor = 2.0 if symmetric and rows != columns else 1.0
-        for name in kernels:
+        sums = np.empty((len(kernels), x_weights.shape[1]))
+        for index, name in enumerate(kernels):
             values = _KERNELS[name](products, x_norms[rows], y_norms[columns], x.shape[1])
             weighted = values @ y_weights[columns]
-            totals[name] += factor * np.einsum("iw,iw->w", x_weights[rows], weighted)
-    return totals
+            sums[index] = factor * np.einsum("iw,iw->w", x_weights[rows], weighted)
+        return sums
+
+    totals = sum(map_over_cores(block_sums, _blocks(len(x), len(y), symmetric)))
+    return dict(zip(kernels, np.asarray(totals), strict=True))
 
 
 def _blocks(num_rows: int, num_columns: int, symmetric: bool) -> Iterator[tuple[slice, slice]]:

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from thermo_ebm.metrics import checks, fid, inception_score, kid, mifid
+from thermo_ebm.metrics.parallel import map_over_cores
 
 
 class Draw(NamedTuple):
@@ -92,7 +93,7 @@ def fid_values(real: checks.Array, generated: checks.Array, draws: Sequence[Draw
         _side(real - centre, [draw.real for draw in draws]),
         _side(generated - centre, [draw.generated for draw in draws]),
     ]
-    return np.array([_draw_fid(sides[0], sides[1], draw) for draw in draws])
+    return np.array(map_over_cores(lambda draw: _draw_fid(sides[0], sides[1], draw), draws))
 
 
 def _side(features: np.ndarray, subsets: Sequence[np.ndarray]) -> _Side:
