@@ -112,7 +112,7 @@ def restore_newest(
     """
     for step in reversed(steps(checkpoints)):
         try:
-            return restore(checkpoints, step, template, sharding)
+            return restore(checkpoints.folder, step, template, sharding)
         except UserError:
             raise
         except Exception as error:  # Orbax and TensorStore raise many kinds
@@ -121,21 +121,24 @@ def restore_newest(
 
 
 def restore(
-    checkpoints: Checkpoints, step: int, template: TrainState, sharding: jax.sharding.Sharding
+    folder: Path, step: int, template: TrainState, sharding: jax.sharding.Sharding
 ) -> Restored:
-    """One checkpoint. Arguments and errors of `restore_newest`; a damaged one raises ValueError."""
-    meta = checkpoints.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))[
-        "meta"
-    ]
+    """One checkpoint of a folder, which nothing is changed in.
+
+    Other arguments and errors as of `restore_newest`; a damaged checkpoint raises whatever reading
+    it does, ValueError where only its checksum is wrong.
+    """
+    path = folder.absolute() / str(step)
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        meta = reader.restore(path / "meta")
     wanted = _flatten(template)
-    _check_structure(checkpoints.folder / str(step), meta["structure"], _structure(wanted))
+    _check_structure(path, meta["structure"], _structure(wanted))
     abstract = {
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
         for name, leaf in wanted.items()
     }
-    arrays = checkpoints.manager.restore(
-        step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-    )["state"]
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+        arrays = reader.restore(path / "state", args=ocp.args.StandardRestore(abstract))
     if _checksum(arrays) != meta["checksum"]:
         raise ValueError("its checksum is wrong")
     return Restored(_unflatten(template, arrays), meta["seconds"])

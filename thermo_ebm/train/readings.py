@@ -82,6 +82,21 @@ def append_rows(
     _write(path, sorted(kept + added, key=lambda row: int(row["epoch"])), columns)
 
 
+def update_row(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
+    """Sets one epoch's values in a table of any columns, keeping its others; atomically.
+
+    Columns that the table does not have yet are added at its end.
+    """
+    rows = _read_text(path, None)
+    columns = list(dict.fromkeys([*(rows[0] if rows else ()), *row]))
+    same = [old for old in rows if int(old["epoch"]) == int(row["epoch"])]
+    merged = dict(same[0]) if same else {}
+    merged |= {name: _as_text(name, value) for name, value in row.items()}
+    others = [old for old in rows if old not in same]
+    filled = [{name: old.get(name, "") for name in columns} for old in (*others, merged)]
+    _write(path, sorted(filled, key=lambda one: int(one["epoch"])), columns)
+
+
 def truncate(
     path: str | os.PathLike[str], last_epoch: int, columns: Sequence[str] = READING_COLUMNS
 ) -> None:

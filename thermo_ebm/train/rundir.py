@@ -83,6 +83,18 @@ def hold(workdir: str | os.PathLike[str]) -> Iterator[None]:
             _write_holder(file, "")
 
 
+def is_held(workdir: str | os.PathLike[str]) -> bool:
+    """Whether a process holds the folder's lock now, that is, trains there."""
+    try:
+        with open(Path(workdir) / LOCK, encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock file, or a file system without locks
+        return False
+    return False
+
+
 def check_config(
     workdir: str | os.PathLike[str], config: ConfigDict, allow: Sequence[str] = ()
 ) -> list[Difference]:

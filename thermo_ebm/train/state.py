@@ -9,7 +9,7 @@ from thermo_ebm.train.optimisers import OptimiserState
 from thermo_ebm.types import Array, Params, PRNGKey
 
 # What the key of a repetition is folded with, once for each use of random numbers.
-INIT, ORDER, CHAINS, VALIDATION, NOISE, PICTURES = range(6)
+INIT, ORDER, CHAINS, VALIDATION, NOISE, PICTURES, EVALUATION = range(7)
 
 
 class EpochSums(NamedTuple):

@@ -1,0 +1,126 @@
+"""Evaluates a run's checkpoints: FID, KID and more, extrapolated to infinitely many images.
+
+python -m launch.eval --workdir=runs/digits
+python -m launch.eval --workdir=runs/cifar10 --features=inception_v3 --watch
+
+Exit codes: 0 done (also when there was nothing to do), 2 bad input.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from absl import flags
+
+from launch import program
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+_FEATURES = flags.DEFINE_string(
+    "features", "efficientnet_lite0", "The network: efficientnet_lite0 or inception_v3."
+)
+_RESIZE = flags.DEFINE_string(
+    "resize", "bilinear", "bilinear is the field's reference; antialias is clean-FID's manner."
+)
+_WEIGHTS = flags.DEFINE_string("inception_weights", None, "File of InceptionV3's FID weights.")
+_CACHE = flags.DEFINE_string("cache_dir", None, "Folder for weights and real images' features.")
+_WATCH = flags.DEFINE_bool("watch", False, "Go on with each new checkpoint until training ends.")
+_NEWEST = flags.DEFINE_bool("newest_only", False, "Only each repetition's newest checkpoint.")
+_NUM_IMAGES = flags.DEFINE_integer(
+    "num_images",
+    0,
+    "Images generated, and real ones used; 0 is all validation images, 4500 at most.",
+)
+_NUM_SIZES = flags.DEFINE_integer("num_sizes", 10, "Sizes of the extrapolation's subsets.")
+_BATCH = flags.DEFINE_integer("batch_size", 100, "Images at once.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are now; the run's by default.")
+_POLL = flags.DEFINE_float("poll_seconds", 10.0, "With --watch: how often to look.")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Evaluates what is not yet evaluated."""
+    del argv
+    from thermo_ebm import evaluation, trained
+
+    workdir = Path(_WORKDIR.value)
+    _check_flags()
+    _wait_for_run(workdir)
+    run = trained.open_run(workdir)
+    wanted: Iterable[evaluation.Checkpoint]
+    if _WATCH.value:
+        wanted = evaluation.watch(run, _FEATURES.value, _POLL.value)
+    else:
+        wanted = evaluation.todo(run, _FEATURES.value, _NEWEST.value)
+    prepared = None
+    for one in wanted:
+        prepared = prepared or _prepare(run)
+        started = time.monotonic()
+        summary = evaluation.evaluate(run, one, prepared)
+        if summary is not None:
+            epoch = one.step // run.steps_per_epoch
+            seconds = time.monotonic() - started
+            print(
+                f"rep {one.repetition:02d} epoch {epoch}: {_line(summary.values)} ({seconds:.0f} s)"
+            )
+    if prepared is None:
+        print(f"{workdir}: nothing to evaluate that has not been with {_FEATURES.value}")
+    else:
+        print(f"evaluated with {_FEATURES.value}: {workdir}/rep_*/eval.csv")
+    return 0
+
+
+def _check_flags() -> None:
+    from thermo_ebm.errors import UserError
+
+    for flag, least in ((_NUM_IMAGES, 0), (_NUM_SIZES, 3), (_BATCH, 1)):
+        if flag.value < least:
+            raise UserError(f"--{flag.name}={flag.value}: must be at least {least}")
+
+
+def _wait_for_run(workdir: Path) -> None:
+    """With --watch, a run that has not begun is waited for."""
+    if _WATCH.value and not (workdir / "config.json").exists():
+        print(f"{workdir}: waiting for training to begin", file=sys.stderr)
+        while not (workdir / "config.json").exists():
+            time.sleep(_POLL.value)
+
+
+def _prepare(run):  # type: ignore[no-untyped-def]
+    """Loads the network and the real images' features, once for all checkpoints."""
+    from thermo_ebm import data, evaluation
+    from thermo_ebm.errors import UserError
+    from thermo_ebm.metrics import cache, networks, subsets, weights
+    from thermo_ebm.metrics.preprocess import to_rgb
+
+    folder = Path(_CACHE.value) if _CACHE.value else weights.default_cache_dir()
+    network = networks.choose(_FEATURES.value, _RESIZE.value, _WEIGHTS.value, folder)
+    config = run.config.data
+    if _DATA_DIR.value is not None:
+        config.data_dir = _DATA_DIR.value
+    real = data.load(config).validation
+    num_images = _NUM_IMAGES.value or min(len(real), 4500)
+    if num_images > len(real):
+        raise UserError(f"--num_images={num_images}: more than the {len(real)} validation images")
+    real = to_rgb(real[:num_images])
+    outputs = cache.real_outputs(network, real, config.name, "validation", folder, _BATCH.value)
+    return evaluation.Evaluation(
+        network=network,
+        real=outputs,
+        num_images=num_images,
+        sizes=subsets.extrapolation_sizes(num_images, _NUM_SIZES.value),
+        batch_size=_BATCH.value,
+        generate=evaluation.generate_images(run, num_images, _BATCH.value),
+    )
+
+
+def _line(values: dict[str, float]) -> str:
+    return (
+        f"fid_inf {values['fid_inf']:.4g} +- {values['fid_inf_stderr']:.2g}, "
+        f"kid_inf {values['kid_inf']:.4g} +- {values['kid_inf_stderr']:.2g}, "
+        f"kid {values['kid']:.4g} +- {values['kid_stderr']:.2g}, "
+        f"precision {values['precision']:.3g}, recall {values['recall']:.3g}"
+    )
+
+
+if __name__ == "__main__":
+    program.run(main)

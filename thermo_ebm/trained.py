@@ -1,0 +1,94 @@
+"""A trained run read back: its configuration, its model, and the parameters of its checkpoints."""
+
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from thermo_ebm.errors import UserError
+from thermo_ebm.models.latent_ebm import LatentEBM
+from thermo_ebm.train import checkpoints, rundir, step
+from thermo_ebm.types import Params, PRNGKey
+
+
+class TrainedRun(NamedTuple):
+    """A run's folder and what its configuration says."""
+
+    workdir: Path
+    config: ConfigDict
+    model: LatentEBM
+    steps_per_epoch: int
+    total_steps: int
+
+
+def open_run(workdir: Path) -> TrainedRun:
+    """Reads a run's configuration and builds its model.
+
+    Raises:
+      UserError: the folder is no run's, or its configuration is damaged.
+    """
+    config = ConfigDict(rundir.read_config(workdir))
+    try:
+        task = step.make_task(config, axis_name=None)
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{workdir / rundir.CONFIG}: not a whole configuration: {error}") from error
+    total = config.num_epochs * task.steps_per_epoch
+    return TrainedRun(workdir, config, task.model, task.steps_per_epoch, total)
+
+
+def repetitions(run: TrainedRun) -> list[int]:
+    """The numbers of the repetitions that have a folder, in order."""
+    folders = run.workdir.glob("rep_[0-9]*")
+    return sorted(int(path.name[4:]) for path in folders if path.name[4:].isdigit())
+
+
+def checkpoint_steps(run: TrainedRun, number: int) -> list[int]:
+    """The steps a repetition has whole checkpoints of, in order."""
+    folder = _folder(run, number)
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def epoch_steps(run: TrainedRun, number: int) -> list[int]:
+    """Those of `checkpoint_steps` at the end of an epoch, the first excepted."""
+    return [s for s in checkpoint_steps(run, number) if s > 0 and s % run.steps_per_epoch == 0]
+
+
+def load_params(run: TrainedRun, number: int, at_step: int) -> Params:
+    """The parameters of one checkpoint, on the default device.
+
+    Raises:
+      FileNotFoundError: the checkpoint is not there (any more).
+      UserError: it was made by a program whose state has another structure.
+      ValueError: it is damaged.
+    """
+    folder = _folder(run, number)
+    if not (folder / str(at_step)).is_dir():
+        raise FileNotFoundError(folder / str(at_step))
+    task = step.make_task(run.config, axis_name=None)
+    template = jax.eval_shape(partial(step.init_state, task), 0)
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return checkpoints.restore(folder, at_step, template, sharding).state.params
+
+
+def newest_params(run: TrainedRun, number: int) -> tuple[int, Params]:
+    """The step and the parameters of a repetition's newest checkpoint.
+
+    Raises:
+      UserError: it has none.
+    """
+    steps = checkpoint_steps(run, number)
+    if not steps:
+        raise UserError(f"{_folder(run, number)}: no checkpoint there; train first")
+    return steps[-1], load_params(run, number, steps[-1])
+
+
+def repetition_key(run: TrainedRun, number: int) -> PRNGKey:
+    """The key a repetition was trained with."""
+    return jax.random.key(run.config.seed + number)
+
+
+def _folder(run: TrainedRun, number: int) -> Path:
+    return rundir.repetition_dir(run.workdir, number) / "checkpoints"
