@@ -11,8 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
+from launch import program
 from thermo_ebm.analysis.readings import load
 from thermo_ebm.analysis.report import write_report
 from thermo_ebm.errors import UserError
@@ -26,38 +27,23 @@ def define_flags() -> None:
     flags.DEFINE_string("features", None, "Network whose KID and FID decide the claims.")
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the program; returns its exit code."""
-    try:
-        if len(argv) > 1:
-            raise UserError(f"unknown argument {argv[1]!r}; see --help")
-        values = flags.FLAGS
-        if not values.output:
-            raise UserError("give --output=FOLDER for the report")
-        readings = load(_path(values.runs), _path(values.readings))
-        written = write_report(readings, Path(values.output), values.features)
-    except UserError as error:
-        print(f"launch.report: {error}", file=sys.stderr)
-        return 2
+def main(argv: Sequence[str]) -> None:
+    """Reads, writes the report and says where it is."""
+    del argv
+    values = flags.FLAGS
+    if not values.output:
+        raise UserError("give --output=FOLDER for the report")
+    readings = load(_path(values.runs), _path(values.readings))
+    written = write_report(readings, Path(values.output), values.features)
     for note in readings.notes:
         print(f"note: {note}", file=sys.stderr)
     print(f"{written[0]} ({len(written) - 1} figures and tables beside it)")
-    return 0
 
 
 def _path(value: str | None) -> Path | None:
     return Path(value) if value else None
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
-    """Parses the flags; a wrong one is the user's mistake like any other."""
-    try:
-        return list(flags.FLAGS(argv))
-    except flags.Error as error:
-        print(f"launch.report: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
     define_flags()
-    app.run(main, flags_parser=_parse)
+    program.run(main)

@@ -133,7 +133,7 @@ def write_run(folder: Path, tree=None, repetitions=2, variance=0.3, kid=0.04) ->
             "2,0,0.0,-30.0,4.0,2.0\n2,1,0.25,-14.0,3.0,2.0\n2,2,1.0,-10.0,,\n"
         )
         image = np.full((8, 8, 3), 40 * repetition, np.uint8)
-        Image.fromarray(image).save(rep / "samples" / "samples_0002.png")
+        Image.fromarray(image).save(rep / "samples" / "epoch_0002.png")
     return folder
 
 

@@ -170,11 +170,11 @@ def test_cost_adds_up(study):
 def test_samples_show_the_newest_grid(tmp_path):
     folder = tmp_path / "rep_00" / "samples"
     folder.mkdir(parents=True)
-    for name in ("samples_0002", "samples_0010", "real", "strip_0050"):
+    for name in ("epoch_0002", "epoch_0010", "strip", "real_0050"):
         Image.new("RGB", (16, 16), "red").save(folder / f"{name}.png")
     path = figures_training.newest_samples(tmp_path)
     assert path is not None
-    assert path.stem == "samples_0010"
+    assert path.stem == "epoch_0010"
     settings = thermodynamic_settings(6.0)
     figure = figures_training.sample_grids(
         {cell_key(settings): path}, {cell_key(settings): settings}
