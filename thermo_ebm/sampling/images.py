@@ -1,9 +1,10 @@
 """Images from the model: latents from the prior's chains, then the generator's mean (eq. 2)."""
 
+import chex
 import jax.numpy as jnp
 
 from thermo_ebm.models.latent_ebm import LatentEBM
-from thermo_ebm.sampling.chains import ChainSettings, chain_keys, prior_chains
+from thermo_ebm.sampling.chains import ChainSettings, chain_keys, posterior_chains, prior_chains
 from thermo_ebm.types import Array, Params, PRNGKey
 
 
@@ -20,3 +21,49 @@ def sample_images(
 ) -> Array:
     """Generated images without the observation noise, [num, *image_shape] in [-1, 1]."""
     return model.generator(params.beta, sample_latents(model, params, key, num, settings))
+
+
+def reconstruct(
+    model: LatentEBM, params: Params, x: Array, key: PRNGKey, settings: ChainSettings
+) -> Array:
+    """Images of the posterior's latents: chains from p0 towards p(z | x), then the generator.
+
+    Args:
+      model: the model.
+      params: alpha and beta.
+      x: images [num, *image_shape] in [-1, 1].
+      key: consumed.
+      settings: the posterior's chains.
+
+    Returns:
+      [num, *image_shape] in [-1, 1].
+    """
+    keys = chain_keys(key, jnp.ones((), jnp.int32), jnp.arange(x.shape[0]))
+    z = posterior_chains(model, params, x, jnp.ones(x.shape[0]), keys, settings)
+    return model.generator(params.beta, z)
+
+
+def interpolate(model: LatentEBM, params: Params, ends: Array, num_steps: int) -> Array:
+    """Images along great circles between pairs of latents (slerp, Shoemake 1985).
+
+    Straight lines between Gaussian latents pass through norms that the prior hardly ever has.
+
+    Args:
+      model: the model.
+      params: alpha and beta.
+      ends: [num_pairs, 2, latent_dim].
+      num_steps: images a pair, both ends included, at least 2.
+
+    Returns:
+      [num_pairs, num_steps, *image_shape] in [-1, 1].
+    """
+    chex.assert_shape(ends, (None, 2, model.latent_dim))
+    first, last = ends[:, None, 0], ends[:, None, 1]
+    norms = jnp.linalg.norm(ends, axis=-1).prod(axis=-1)[:, None, None]
+    cosine = jnp.sum(first * last, axis=-1, keepdims=True) / jnp.maximum(norms, 1e-12)
+    # Kept off 0 and pi, where the circle is not defined and its weights are those of a line.
+    angle = jnp.arccos(jnp.clip(cosine, -1 + 1e-6, 1 - 1e-6))
+    along = jnp.linspace(0.0, 1.0, num_steps)[None, :, None]
+    z = (jnp.sin((1 - along) * angle) * first + jnp.sin(along * angle) * last) / jnp.sin(angle)
+    images = model.generator(params.beta, z.reshape(-1, model.latent_dim))
+    return images.reshape(ends.shape[0], num_steps, *images.shape[1:])
