@@ -153,7 +153,7 @@ def cost(frame: pd.DataFrame) -> Figure | None:
         hours = seconds.max() > 1800.0
         unit = ("training time (h)", 3600.0) if hours else ("training time (min)", 60.0)
         parts.append((unit[0], seconds / unit[1]))
-    if "flops_per_step" in frame and frame["flops_per_step"].notna().any():
+    if "flops_per_step" in frame and (frame["flops_per_step"] > 0.0).any():
         steps = frame.groupby(keys)["step"].max() if "step" in frame else None
         flops = frame.groupby(keys)["flops_per_step"].last()
         if steps is not None:
@@ -189,10 +189,12 @@ def sample_grids(pictures: Mapping[str, Path], cells: Mapping[str, Settings]) ->
     if not shown:
         return None
     labels = short_labels(cells)
-    figure, axes = style.new_grid(len(shown), 4, (2.7, 2.9), share=False)
+    figure, axes = style.new_grid(len(shown), 3, (4.2, 2.6), share=False)
     for axis, key in zip(axes, shown, strict=True):
         picture = imread(pictures[key])
-        axis.imshow(picture, cmap="gray" if picture.ndim == 2 else None, interpolation="nearest")
+        axis.imshow(
+            picture, cmap="gray" if picture.ndim == 2 else None, interpolation="antialiased"
+        )
         axis.set_axis_off()
         axis.set_title(_broken(labels[key]), fontsize=8)
     settings = [cells[key] for key in shown]

@@ -45,6 +45,8 @@ def new_grid(
     count: int, columns: int, panel: tuple[float, float], share: bool = True
 ) -> tuple[Figure, list[Axes]]:
     """Returns a figure of `count` equal panels (inches each); panels left over are removed."""
+    if count == 1:  # room for the title and the caption
+        panel = (max(panel[0], 5.0), max(panel[1], 3.0))
     columns = min(count, columns)
     rows = -(-count // columns)
     width, height = panel[0] * columns + 0.6, panel[1] * rows + 0.7
