@@ -10,10 +10,14 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from launch import program
+
+if TYPE_CHECKING:
+    from thermo_ebm import evaluation
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
 _FEATURES = flags.DEFINE_string(
@@ -53,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
         wanted = evaluation.todo(run, _FEATURES.value, _NEWEST.value)
     prepared = None
     for one in wanted:
-        prepared = prepared or _prepare(run)
+        prepared = prepared or evaluation.prepare(run, _settings())
         started = time.monotonic()
         summary = evaluation.evaluate(run, one, prepared)
         if summary is not None:
@@ -85,31 +89,18 @@ def _wait_for_run(workdir: Path) -> None:
             time.sleep(_POLL.value)
 
 
-def _prepare(run):  # type: ignore[no-untyped-def]
-    """Loads the network and the real images' features, once for all checkpoints."""
-    from thermo_ebm import data, evaluation
-    from thermo_ebm.errors import UserError
-    from thermo_ebm.metrics import cache, networks, subsets, weights
-    from thermo_ebm.metrics.preprocess import to_rgb
+def _settings() -> "evaluation.Settings":
+    from thermo_ebm import evaluation
 
-    folder = Path(_CACHE.value) if _CACHE.value else weights.default_cache_dir()
-    network = networks.choose(_FEATURES.value, _RESIZE.value, _WEIGHTS.value, folder)
-    config = run.config.data
-    if _DATA_DIR.value is not None:
-        config.data_dir = _DATA_DIR.value
-    real = data.load(config).validation
-    num_images = _NUM_IMAGES.value or min(len(real), 4500)
-    if num_images > len(real):
-        raise UserError(f"--num_images={num_images}: more than the {len(real)} validation images")
-    real = to_rgb(real[:num_images])
-    outputs = cache.real_outputs(network, real, config.name, "validation", folder, _BATCH.value)
-    return evaluation.Evaluation(
-        network=network,
-        real=outputs,
-        num_images=num_images,
-        sizes=subsets.extrapolation_sizes(num_images, _NUM_SIZES.value),
+    return evaluation.Settings(
+        features=_FEATURES.value,
+        resize=_RESIZE.value,
+        inception_weights=_WEIGHTS.value,
+        cache_dir=_CACHE.value,
+        num_images=_NUM_IMAGES.value,
+        num_sizes=_NUM_SIZES.value,
         batch_size=_BATCH.value,
-        generate=evaluation.generate_images(run, num_images, _BATCH.value),
+        data_dir=_DATA_DIR.value,
     )
 
 

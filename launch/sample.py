@@ -10,10 +10,17 @@ interpolations.png (a pair a row). Exit codes: 0 done, 2 bad input.
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from launch import program
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from thermo_ebm.trained import TrainedRun
+    from thermo_ebm.types import Params
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
 _REPETITION = flags.DEFINE_integer("repetition", 0, "Which repetition.")
@@ -51,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
             pictures.save_png(folder / f"{name}.png", picture)
             written.append(folder / f"{name}.png")
         if _NPZ.value:
-            np.savez(folder / "drawn.npz", step=step, **arrays)
+            np.savez(folder / "drawn.npz", step=step, **arrays)  # type: ignore[arg-type]
             written.append(folder / "drawn.npz")
     except OSError as error:
         raise UserError(f"--output={folder}: cannot be written: {error.strerror}") from error
@@ -60,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _params(run):  # type: ignore[no-untyped-def]
+def _params(run: "TrainedRun") -> "tuple[int, Params]":
     """The step asked for, and its parameters."""
     from thermo_ebm import trained
     from thermo_ebm.errors import UserError
@@ -77,7 +84,7 @@ def _params(run):  # type: ignore[no-untyped-def]
     return step, trained.load_params(run, number, step)
 
 
-def _draw(run, params):  # type: ignore[no-untyped-def]
+def _draw(run: "TrainedRun", params: "Params") -> "dict[str, np.ndarray]":
     """Samples, images, their reconstructions and interpolations, uint8 [num, h, w, channels]."""
     import jax
     import numpy as np
@@ -85,6 +92,7 @@ def _draw(run, params):  # type: ignore[no-untyped-def]
     from thermo_ebm import data
     from thermo_ebm.config import sampler_settings
     from thermo_ebm.sampling import images
+    from thermo_ebm.types import Params
 
     sampler, num = sampler_settings(run.config), _NUM.value
     if _DATA_DIR.value is not None:
@@ -94,7 +102,7 @@ def _draw(run, params):  # type: ignore[no-untyped-def]
     pairs = max(num // _COLUMNS, 1)
 
     @jax.jit
-    def draw(params):  # type: ignore[no-untyped-def]
+    def draw(params: Params) -> dict[str, jax.Array]:
         sample = partial(images.sample_latents, run.model, params, settings=sampler.prior)
         ends = sample(key=key_pairs, num=2 * pairs).reshape(pairs, 2, -1)
         between = images.interpolate(run.model, params, ends, _COLUMNS)
@@ -111,7 +119,7 @@ def _draw(run, params):  # type: ignore[no-untyped-def]
     return drawn | {"images": real}
 
 
-def _rows(arrays, name):  # type: ignore[no-untyped-def]
+def _rows(arrays: "dict[str, np.ndarray]", name: str) -> "np.ndarray":
     """The images of one picture, row by row: reconstructions stand below their images."""
     import numpy as np
 

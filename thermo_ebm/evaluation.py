@@ -15,9 +15,12 @@ from absl import logging
 from thermo_ebm import data, files, trained
 from thermo_ebm.config import sampler_settings
 from thermo_ebm.errors import UserError
+from thermo_ebm.metrics import cache, networks
 from thermo_ebm.metrics.networks import Network, Outputs
 from thermo_ebm.metrics.preprocess import to_rgb
+from thermo_ebm.metrics.subsets import extrapolation_sizes
 from thermo_ebm.metrics.summary import Point, Summary, summarize
+from thermo_ebm.metrics.weights import default_cache_dir
 from thermo_ebm.sampling.images import sample_images
 from thermo_ebm.train import events, readings, rundir
 from thermo_ebm.train.state import EVALUATION
@@ -39,11 +42,53 @@ class Evaluation(NamedTuple):
     generate: Callable[[Params, PRNGKey], np.ndarray]  # uint8 [num_images, height, width, 3]
 
 
+class Settings(NamedTuple):
+    """What a user can choose of an evaluation."""
+
+    features: str = "efficientnet_lite0"
+    resize: str = "bilinear"
+    inception_weights: str | None = None
+    cache_dir: str | None = None  # of weights and real images' features
+    num_images: int = 0  # generated, and real ones used; 0 is all validation images, 4500 at most
+    num_sizes: int = 10
+    batch_size: int = 100
+    data_dir: str | None = None  # where the data are now; the run's own by default
+
+
 class Checkpoint(NamedTuple):
     """One that is to be evaluated."""
 
     repetition: int
     step: int
+
+
+def prepare(run: TrainedRun, settings: Settings) -> Evaluation:
+    """Loads the network and the real images' features, once for all checkpoints of a run.
+
+    Raises:
+      UserError: weights or data are not there, or more images are asked for than there are.
+    """
+    folder = Path(settings.cache_dir) if settings.cache_dir else default_cache_dir()
+    network = networks.choose(
+        settings.features, settings.resize, settings.inception_weights, folder
+    )
+    config = run.config.data.copy_and_resolve_references()
+    if settings.data_dir is not None:
+        config.data_dir = settings.data_dir
+    real = data.load(config).validation
+    num_images = settings.num_images or min(len(real), 4500)
+    if num_images > len(real):
+        raise UserError(f"--num_images={num_images}: more than the {len(real)} validation images")
+    real = to_rgb(real[:num_images])
+    batch = settings.batch_size
+    return Evaluation(
+        network=network,
+        real=cache.real_outputs(network, real, config.name, "validation", folder, batch),
+        num_images=num_images,
+        sizes=extrapolation_sizes(num_images, settings.num_sizes),
+        batch_size=batch,
+        generate=generate_images(run, num_images, batch),
+    )
 
 
 def generate_images(

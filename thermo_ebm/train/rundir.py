@@ -115,7 +115,7 @@ def check_config(
     folder = _run_folder(workdir)
     new = as_json(config)
     old = read_config(folder) if (folder / CONFIG).exists() else None
-    known = set(_flatten(new)) | set(_flatten(old or {}))
+    known = set(flatten(new)) | set(flatten(old or {}))
     for name in allow:
         if not any(_covers(name, field) for field in known):
             raise UserError(f"--allow_config_change={name}: there is no such field")
@@ -147,7 +147,7 @@ def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
     """Returns the fields of two nested dicts that differ, in the order of their names."""
-    before, after = _flatten(old), _flatten(new)
+    before, after = flatten(old), flatten(new)
     return [
         Difference(field, before.get(field, ABSENT), after.get(field, ABSENT))
         for field in sorted(before | after)
@@ -238,11 +238,17 @@ def _write_holder(file: TextIO, text: str) -> None:
         file.flush()
 
 
-def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def is_free(field: str) -> bool:
+    """Whether a field may change when a run goes on."""
+    return any(_covers(name, field) for name in FREE_FIELDS)
+
+
+def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, with dotted names."""
     flat: dict[str, Any] = {}
     for name, value in nested.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
+            flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value
     return flat
