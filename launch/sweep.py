@@ -139,6 +139,8 @@ def _follow(root: Path, cells: "list[Cell]", jobs: dict[str, Any]) -> dict[str, 
     failed: dict[str, str] = {}
     seconds: list[float] = []
     waiting = list(jobs)
+    if not waiting:
+        _show(root, cells, failed, seconds)
     running: dict[str, tuple[Any, float]] = {}
     while waiting or running:
         if _EXECUTOR.value == "slurm":
@@ -157,7 +159,6 @@ def _follow(root: Path, cells: "list[Cell]", jobs: dict[str, Any]) -> dict[str, 
                 _show(root, cells, failed, seconds)
         if running:
             time.sleep(_POLL.value)
-    _show(root, cells, failed, seconds)
     return failed
 
 
@@ -169,8 +170,10 @@ def _failure(job: Any) -> str:
         error = lost
     if error is None:
         return ""
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return f"{lines[-1].strip() if lines else type(error).__name__} ({job.paths.stderr})"
+    # submitit puts the job's traceback between two rules; its last line says what happened.
+    trace = str(error).split("-" * 22)
+    lines = trace[1 if len(trace) > 1 else 0].strip().splitlines()
+    return f"{lines[-1].strip() if lines else type(error).__name__} (see {job.paths.stderr})"
 
 
 def _show(root: Path, cells: "list[Cell]", failed: dict[str, str], seconds: list[float]) -> None:
