@@ -5,13 +5,16 @@ python -m launch.train --config=configs/digits.py --workdir=runs/digits --config
 Exit codes: 0 done, 2 bad input, 3 interrupted with checkpoints written, 4 diverged for good.
 """
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from absl import flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from launch import program
+from thermo_ebm.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", "configs/digits.py", "The configuration; --config.any.field=value changes a field."
@@ -20,29 +23,72 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder, made if need 
 _ALLOW = flags.DEFINE_list(
     "allow_config_change", [], "Fields that may differ from the run that the folder holds."
 )
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "Train with other processes, each started with this same command; SLURM, TPU pods and Open MPI "
+    "tell who they are, otherwise set the next three flags.",
+)
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
 
 
 def main(argv: Sequence[str]) -> int:
     """Checks everything that can be checked, then trains; returns the exit code."""
     del argv
-    import jax
-
     from configs import base
     from thermo_ebm import config as configuration
-    from thermo_ebm.train import loop, rundir
+    from thermo_ebm.train import hosts, loop
+    from thermo_ebm.train.interrupts import catch_interrupts
 
     config, workdir = _CONFIG.value, Path(_WORKDIR.value)
     config.lock()
     configuration.check(config, base.get_config())
-    with rundir.hold(workdir):
-        for change in rundir.check_config(workdir, config, _ALLOW.value):
-            logging.info("config.%s: %s was %s", change.field, change.new, change.old)
-        device = jax.devices()[0]
-        for change in rundir.write_versions(workdir, device.platform, device.device_kind):
-            logging.warning("%s was %s, is %s", change.field, change.old, change.new)
-        outcome = loop.train(config, workdir)
-    print(_summary(workdir, outcome.name.lower()))
+    _join(hosts)
+    with contextlib.ExitStack() as stack:
+        with hosts.together():
+            if hosts.is_first():
+                _start(config, workdir, stack)
+        with hosts.together():
+            _check_shared(config, workdir)
+        interrupted = stack.enter_context(catch_interrupts())
+        outcome = loop.train(config, workdir, interrupted)
+    if hosts.is_first():
+        print(_summary(workdir, outcome.name.lower()))
     return outcome.value
+
+
+def _join(hosts: ModuleType) -> None:
+    explicit = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if _DISTRIBUTED.value:
+        hosts.start(*explicit)
+    elif explicit != (None, None, None):
+        raise UserError("--coordinator, --num_processes and --process_id go with --distributed")
+
+
+def _start(config: ConfigDict, workdir: Path, stack: contextlib.ExitStack) -> None:
+    """Holds the run's folder, and its configuration and versions against what is there."""
+    import jax
+
+    from thermo_ebm.train import rundir
+
+    stack.enter_context(rundir.hold(workdir))
+    for change in rundir.check_config(workdir, config, _ALLOW.value):
+        logging.info("config.%s: %s was %s", change.field, change.new, change.old)
+    device = jax.devices()[0]
+    for change in rundir.write_versions(workdir, device.platform, device.device_kind):
+        logging.warning("%s was %s, is %s", change.field, change.old, change.new)
+
+
+def _check_shared(config: ConfigDict, workdir: Path) -> None:
+    """Every process sees the folder that the first one has just prepared, and agrees with it."""
+    from thermo_ebm.train import rundir
+
+    differing = rundir.differences(rundir.read_config(workdir), rundir.as_json(config))
+    if differing:
+        names = ", ".join(one.field for one in differing)
+        raise UserError(f"--workdir={workdir}: process 0 was started with other values of {names}")
 
 
 def _summary(workdir: Path, outcome: str) -> str:

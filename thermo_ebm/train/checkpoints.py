@@ -1,10 +1,13 @@
 """Checkpoints of one repetition, by Orbax: saved asynchronously, verified when they are read.
 
 A checkpoint is a flat dictionary of arrays, named by their path in `TrainState`, and a JSON record
-with the step, the seconds of the epoch so far, the arrays' shapes and a checksum over them.
+with the step, the seconds of the epoch so far, the arrays' shapes and checksums: one over the
+arrays, one over the record.
 """
 
 import contextlib
+import itertools
+import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +19,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from thermo_ebm.errors import UserError
+from thermo_ebm.train import hosts
 from thermo_ebm.train.state import TrainState
 
 DAMAGED = "damaged_checkpoints"  # beside the checkpoints' folder
@@ -65,12 +69,13 @@ def save(checkpoints: Checkpoints, state: TrainState, seconds: float) -> None:
     """
     arrays = _flatten(state)
     step = int(arrays["step"].addressable_data(0))
-    meta = {
+    record = {
         "step": step,
         "seconds": seconds,
         "checksum": _checksum(arrays),
         "structure": _structure(arrays),
     }
+    meta = record | {"record_checksum": _record_checksum(record)}
     args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta))
     with _clear_errors(checkpoints):
         if step in checkpoints.manager.all_steps():
@@ -98,9 +103,9 @@ def steps(checkpoints: Checkpoints) -> list[int]:
 def restore_newest(
     checkpoints: Checkpoints, template: TrainState, sharding: jax.sharding.Sharding
 ) -> Restored | None:
-    """The newest checkpoint that can be read; None where there is none.
+    """The newest checkpoint that can be read; None where there is none at all.
 
-    One that is truncated or damaged is moved to `damaged_checkpoints` with a warning.
+    Newer ones, truncated or damaged, are moved to `damaged_checkpoints` with a warning.
 
     Args:
       checkpoints: the folder.
@@ -108,16 +113,38 @@ def restore_newest(
       sharding: of the restored arrays, on whatever devices there are now.
 
     Raises:
-      UserError: the checkpoint was made by a program whose state has another structure.
+      UserError: the checkpoint was made by a program whose state has another structure, or there
+        are checkpoints and none can be read (nothing is moved then).
     """
+    damaged: dict[int, str] = {}
     for step in reversed(steps(checkpoints)):
+        restored, reason = _try_restore(checkpoints.folder, step, template, sharding)
+        if restored is not None:
+            _set_aside(checkpoints, damaged)
+            return restored
+        damaged[step] = reason
+    if damaged:
+        raise UserError(
+            f"{checkpoints.folder}: none of its {len(damaged)} checkpoints can be read "
+            f"(the newest: {next(iter(damaged.values()))}); to start this repetition anew, "
+            f"remove {checkpoints.folder.parent}"
+        )
+    return None
+
+
+def _try_restore(
+    folder: Path, step: int, template: TrainState, sharding: jax.sharding.Sharding
+) -> tuple[Restored | None, str]:
+    """A checkpoint that every process could read, or None and why this one could not."""
+    restored, reason = None, "another process could not read it"
+    with hosts.together():
         try:
-            return restore(checkpoints.folder, step, template, sharding)
+            restored = restore(folder, step, template, sharding)
         except UserError:
             raise
         except Exception as error:  # Orbax and TensorStore raise many kinds
-            _set_aside(checkpoints, step, error)
-    return None
+            reason = str(error).strip().split("\n")[0][:200] or repr(error)
+    return (None if hosts.any_of(restored is None) else restored), reason
 
 
 def restore(
@@ -131,6 +158,8 @@ def restore(
     path = folder.absolute() / str(step)
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         meta = reader.restore(path / "meta")
+    if meta.pop("record_checksum", None) != _record_checksum(meta) or meta["step"] != step:
+        raise ValueError("its record's checksum is wrong")
     wanted = _flatten(template)
     _check_structure(path, meta["structure"], _structure(wanted))
     abstract = {
@@ -173,6 +202,10 @@ def _checksum(arrays: dict[str, jax.Array]) -> int:
     return value
 
 
+def _record_checksum(record: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
+
+
 def _check_structure(path: Path, found: dict[str, str], wanted: dict[str, str]) -> None:
     differing = [
         f"{name}: {found.get(name, 'absent')} there, {wanted.get(name, 'absent')} here"
@@ -187,19 +220,26 @@ def _check_structure(path: Path, found: dict[str, str], wanted: dict[str, str]) 
         )
 
 
-def _set_aside(checkpoints: Checkpoints, step: int, error: Exception) -> None:
-    source = checkpoints.folder / str(step)
-    target = checkpoints.folder.parent / DAMAGED / str(step)
-    reason = str(error).split("\n")[0][:200]
-    logging.warning("%s cannot be read (%s): moved to %s", source, reason, target)
-    if jax.process_index() == 0:
-        target.parent.mkdir(exist_ok=True)
-        number = 0
-        while target.exists():
-            number += 1
-            target = target.with_name(f"{step}.{number}")
-        source.rename(target)
+def _set_aside(checkpoints: Checkpoints, damaged: dict[int, str]) -> None:
+    """Moves checkpoints away, the reason by step; every process enters."""
+    if not damaged:
+        return
+    with hosts.together():
+        for step, reason in damaged.items() if hosts.is_first() else ():
+            source = checkpoints.folder / str(step)
+            target = _unused(checkpoints.folder.parent / DAMAGED / str(step))
+            logging.warning("%s cannot be read (%s): moved to %s", source, reason, target)
+            try:
+                target.parent.mkdir(exist_ok=True)
+                source.rename(target)
+            except OSError as error:
+                raise UserError(f"{source}: cannot be moved away: {error.strerror}") from error
     checkpoints.manager.reload()
+
+
+def _unused(path: Path) -> Path:
+    numbered = (path.with_name(f"{path.name}.{number}") for number in itertools.count(1))
+    return path if not path.exists() else next(one for one in numbered if not one.exists())
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from thermo_ebm.types import Array
 class Programs(NamedTuple):
     """Compiled functions of stacked states [num_repetitions, ...]."""
 
-    init: Callable[[Array], TrainState]  # seeds [num_repetitions]
+    init: Callable[[np.ndarray], TrainState]  # seeds [num_repetitions]
     run: Callable[..., TrainState]  # (state, stop [num_repetitions], limit, train images)
     validate: Callable[..., tuple[Array, Any]]  # (state, validation images)
     noise: Callable[..., GradientNoise]  # (state, train images)
@@ -79,7 +79,18 @@ def _over_one(fn: Callable[..., Any], in_axes: tuple[int | None, ...]) -> Callab
 
 def _pmap(fn: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """The one place where the program is spread over devices; results are replicated."""
-    return jax.pmap(fn, axis_name=AXIS, out_axes=None, **options)
+    mapped = jax.pmap(fn, axis_name=AXIS, out_axes=None, devices=_devices(), **options)
+    if jax.process_count() == 1:
+        return mapped
+    return lambda *args: jax.tree.map(_as_global, mapped(*args))
+
+
+def _as_global(leaf: jax.Array) -> jax.Array:
+    """Copies on this process's devices, as pmap returns them, as one array of all processes."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_as_global(jax.random.key_data(leaf)))
+    copies = [shard.data for shard in leaf.addressable_shards]
+    return jax.make_array_from_single_device_arrays(leaf.shape, replicated(), copies)
 
 
 def _jit(fn: Callable[..., Any], **options: Any) -> Callable[..., Any]:
@@ -91,9 +102,18 @@ def _blocking(fn: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args: jax.block_until_ready(fn(*args))
 
 
+def _devices() -> list[jax.Device]:
+    """All devices, those of a process together, as `batches.Layout` has them."""
+    return [
+        device
+        for process in range(jax.process_count())
+        for device in jax.local_devices(process_index=process)
+    ]
+
+
 def replicated() -> jax.sharding.NamedSharding:
     """The sharding of an array of which every device of every process has a copy."""
-    mesh = jax.sharding.Mesh(np.array(jax.devices()), (AXIS,))
+    mesh = jax.sharding.Mesh(np.array(_devices()), (AXIS,))
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
 

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from absl import logging
 
 from thermo_ebm import files
+from thermo_ebm.errors import UserError
 from thermo_ebm.gradients import GradientNoise
 from thermo_ebm.losses import ThermodynamicAux
-from thermo_ebm.train import checkpoints, events, pictures, readings
+from thermo_ebm.train import checkpoints, events, hosts, pictures, readings
 from thermo_ebm.train.checkpoints import Checkpoints
 from thermo_ebm.train.rundir import repetition_dir
 from thermo_ebm.train.state import EpochSums
@@ -19,17 +19,26 @@ READINGS, TEMPERATURES, ROLLBACKS = "readings.csv", "temperatures.csv", "rollbac
 STRIP = "samples/strip.npz"
 
 
+class Rollback(NamedTuple):
+    """One return to the newest checkpoint after too many steps that were not finite."""
+
+    from_step: int
+    to_step: int
+    branch: int  # of the key, from then on: 1, 2, ...
+
+
 class Repetition(NamedTuple):
     """An open repetition."""
 
     number: int
     folder: Path
     checkpoints: Checkpoints
+    rollbacks: tuple[Rollback, ...]  # so far, oldest first
     events: Any  # a TensorBoard writer; None on all processes but the first, and when not wanted
 
 
-def is_done(workdir: Path, number: int, total_steps: int) -> bool:
-    """Whether a repetition has a checkpoint of its last step."""
+def may_be_done(workdir: Path, number: int, total_steps: int) -> bool:
+    """Whether a repetition has a checkpoint named by its last step or a later one."""
     folder = repetition_dir(workdir, number) / "checkpoints"
     return any(
         path.name.isdigit() and int(path.name) >= total_steps
@@ -37,33 +46,48 @@ def is_done(workdir: Path, number: int, total_steps: int) -> bool:
     )
 
 
-def open_repetition(workdir: Path, number: int, keep: int, keep_period: int) -> Repetition:
-    """Opens or makes a repetition's folder; its events are opened by `resume`."""
+def open_repetition(
+    workdir: Path, number: int, keep: int | None = None, keep_period: int = 0
+) -> Repetition:
+    """Opens or makes a repetition's folder; its events are opened by `rewind`.
+
+    Raises:
+      UserError: the record of its rollbacks is damaged.
+    """
     folder = repetition_dir(workdir, number)
     folder.mkdir(parents=True, exist_ok=True)
+    rollbacks = _read_rollbacks(folder / ROLLBACKS)
     opened = checkpoints.open_checkpoints(folder / "checkpoints", keep, keep_period)
-    return Repetition(number, folder, opened, None)
+    return Repetition(number, folder, opened, rollbacks, None)
 
 
 def rewind(repetition: Repetition, step: int, epochs_done: int, tensorboard: bool) -> Repetition:
-    """Drops what was written after a checkpoint, whose step it is; opens a new event file."""
-    if jax.process_index() > 0:
-        return repetition
+    """Drops what was written after a checkpoint, whose step it is; opens a new event file.
+
+    Rollbacks to later steps are dropped too: from here they will happen again.
+    """
     folder = repetition.folder
+    kept = tuple(one for one in repetition.rollbacks if one.to_step <= step)
+    if not hosts.is_first():
+        return repetition._replace(rollbacks=kept)
+    if kept != repetition.rollbacks:
+        _write_rollbacks(folder / ROLLBACKS, kept)
     readings.truncate(folder / READINGS, epochs_done)
     readings.truncate(folder / TEMPERATURES, epochs_done, readings.TEMPERATURE_COLUMNS)
     pictures.truncate_strip(folder / STRIP, epochs_done)
     if repetition.events is not None:
         events.close_events(repetition.events)
     opened = events.open_events(folder / "tensorboard", step) if tensorboard else None
-    return repetition._replace(events=opened)
+    return repetition._replace(rollbacks=kept, events=opened)
 
 
 def close_repetition(repetition: Repetition) -> None:
     """Waits for its checkpoints and closes its files."""
-    checkpoints.close(repetition.checkpoints)
-    if repetition.events is not None:
-        events.close_events(repetition.events)
+    try:
+        checkpoints.close(repetition.checkpoints)
+    finally:
+        if repetition.events is not None:
+            events.close_events(repetition.events)
 
 
 def make_row(
@@ -78,16 +102,16 @@ def make_row(
     noise: GradientNoise | None,
     seconds: float,
     images: int,
-    flops: int,
+    flops: int | None,
 ) -> readings.Row:
     """One epoch's readings, by `readings.READING_COLUMNS`; sums and noise as numpy scalars."""
-    count = max(int(sums.steps), 1)
-    train = {name: float(getattr(sums, name)) / count for name in EpochSums._fields[:-1]}
+    train = {name: _mean(getattr(sums, name), sums.steps) for name in EpochSums._fields[:-1]}
+    loss = train["loss"]
     row: readings.Row = {
         "epoch": epoch,
         "step": step,
-        "train_loss": train["loss"],
-        "train_loss_per_dim": train["loss"] / dim,
+        "train_loss": loss,
+        "train_loss_per_dim": None if loss is None else loss / dim,
         "train_grad_mean": train["grad_mean"],
         "train_grad_var": train["grad_var"],
         "train_grad_var_prior": train["grad_var_prior"],
@@ -109,6 +133,11 @@ def make_row(
             "grad_noise_relative": float(noise.relative),
         }
     return row
+
+
+def _mean(total: Any, steps: Any) -> float | None:
+    """None where every step of the epoch was skipped."""
+    return float(total) / int(steps) if int(steps) else None
 
 
 def write_epoch(repetition: Repetition, row: readings.Row, aux: Any) -> None:
@@ -157,23 +186,27 @@ def write_pictures(
         events.write_image(repetition.events, step, "samples", picture)
 
 
-def read_rollbacks(repetition: Repetition) -> list[dict[str, int]]:
-    """The rollbacks of a repetition so far, oldest first: from_step, to_step, branch."""
-    try:
-        return files.read_json(repetition.folder / ROLLBACKS)
-    except FileNotFoundError:
-        return []
-
-
-def record_rollback(repetition: Repetition, from_step: int, to_step: int) -> int:
-    """Records one more rollback, before it happens; returns its branch of the key, 1, 2, ..."""
-    records = read_rollbacks(repetition)
-    branch = len(records) + 1
-    records.append({"from_step": from_step, "to_step": to_step, "branch": branch})
-    if jax.process_index() == 0:
-        files.write_json(repetition.folder / ROLLBACKS, records)
+def record_rollback(repetition: Repetition, from_step: int, to_step: int) -> Repetition:
+    """Records one more rollback, with the next branch of the key, before it happens."""
+    one = Rollback(from_step, to_step, len(repetition.rollbacks) + 1)
+    rollbacks = (*repetition.rollbacks, one)
+    if hosts.is_first():
+        _write_rollbacks(repetition.folder / ROLLBACKS, rollbacks)
     logging.warning(
         "repetition %d diverged at step %d: back to step %d with branch %d of its key",
-        *(repetition.number, from_step, to_step, branch),
+        *(repetition.number, *one),
     )
-    return branch
+    return repetition._replace(rollbacks=rollbacks)
+
+
+def _read_rollbacks(path: Path) -> tuple[Rollback, ...]:
+    try:
+        return tuple(Rollback(**one) for one in files.read_json(path))
+    except FileNotFoundError:
+        return ()
+    except TypeError as error:
+        raise UserError(f"{path}: not a list of rollbacks; move it away") from error
+
+
+def _write_rollbacks(path: Path, rollbacks: tuple[Rollback, ...]) -> None:
+    files.write_json(path, [one._asdict() for one in rollbacks])

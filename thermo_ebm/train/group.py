@@ -1,0 +1,59 @@
+"""What one group of repetitions trains with: compiled programs, and images on the devices."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from thermo_ebm import data
+from thermo_ebm.config import sampler_settings
+from thermo_ebm.data import Dataset
+from thermo_ebm.sampling.chains import ChainSettings
+from thermo_ebm.sampling.images import sample_images
+from thermo_ebm.sampling.langevin import normal
+from thermo_ebm.train import programs
+from thermo_ebm.train.batches import make_layout, split_over_devices
+from thermo_ebm.train.programs import Programs
+from thermo_ebm.train.state import PICTURES
+from thermo_ebm.train.step import Task
+
+NUM_PICTURES = 64
+
+
+class Group(NamedTuple):
+    """What one group of repetitions trains with."""
+
+    config: ConfigDict
+    task: Task
+    programs: Programs
+    dataset: Dataset  # this process's share, for pictures
+    train: jax.Array  # [num_devices, per_device, *image_shape] uint8, on the devices
+    validation: jax.Array
+    draw: Callable[..., Any]  # (params, key) -> samples and the fixed latent's image
+    total_steps: int
+
+
+def make_group(config: ConfigDict, task: Task, dataset: Dataset, size: int) -> Group:
+    """Spreads the images over the devices and makes the programs for `size` repetitions."""
+    train, validation = (
+        programs.spread(split_over_devices(images, make_layout(count)))
+        for images, count in (
+            (dataset.train, task.num_train),
+            (dataset.validation, task.num_val),
+        )
+    )
+    draw = jax.jit(partial(_draw, task, sampler_settings(config).prior))
+    compiled = programs.make_programs(task, size)
+    total_steps = config.num_epochs * task.steps_per_epoch
+    return Group(config, task, compiled, dataset, train, validation, draw, total_steps)
+
+
+def _draw(task: Task, settings: ChainSettings, params: Any, key: Any) -> tuple[Any, Any]:
+    """Samples [NUM_PICTURES, ...] and the image [...] of a latent the key alone fixes, uint8."""
+    key = jax.random.fold_in(key, PICTURES)
+    key_samples, key_latent = jax.random.split(key)
+    samples = sample_images(task.model, params, key_samples, NUM_PICTURES, settings)
+    latent = task.model.prior_sigma * normal(key_latent[None], 0, task.model.latent_dim)
+    return data.to_uint8(samples), data.to_uint8(task.model.generator(params.beta, latent)[0])

@@ -1,0 +1,63 @@
+"""Several processes that train one run together: who writes, and what they agree on.
+
+Every process makes the same calls in the same order. What only one of them can know (a signal, a
+file that cannot be read) is agreed on here before any of them acts on it: one process that went
+its own way would leave the others waiting for it.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from thermo_ebm.errors import UserError
+
+
+def start(address: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Joins the other processes of the run; before anything else that JAX does.
+
+    Args:
+      address: of process 0, HOST:PORT; None where SLURM, a TPU pod or Open MPI tells.
+      num_processes: of the run; None likewise.
+      process_id: of this process, from 0; None likewise.
+
+    Raises:
+      UserError: nothing tells one of them, or the processes did not meet.
+    """
+    try:
+        jax.distributed.initialize(address, num_processes, process_id)
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[0][:300]
+        raise UserError(
+            f"--distributed: {reason} (outside SLURM, TPU pods and Open MPI set --coordinator, "
+            "--num_processes and --process_id)"
+        ) from error
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes readings, pictures and messages."""
+    return jax.process_index() == 0
+
+
+def any_of(flag: bool) -> bool:
+    """Whether any process says so. All of them must ask."""
+    if jax.process_count() == 1:
+        return flag
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Where one process meets a `UserError`, all of them end with one. All of them must enter."""
+    failed: UserError | None = None
+    try:
+        yield
+    except UserError as error:
+        failed = error
+    if any_of(failed is not None):
+        raise failed or UserError(
+            f"process {jax.process_index()}: another process cannot go on and says why"
+        )

@@ -1,0 +1,116 @@
+"""States from checkpoints: where a repetition goes on, and where it goes back to."""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import logging
+
+from thermo_ebm.train import checkpoints, programs, repetition
+from thermo_ebm.train.group import Group
+from thermo_ebm.train.repetition import Repetition
+from thermo_ebm.train.state import TrainState
+from thermo_ebm.train.step import Task, init_state
+
+
+def is_done(task: Task, workdir: Path, number: int, total_steps: int) -> bool:
+    """Whether a repetition has a readable checkpoint of its last step.
+
+    Raises:
+      UserError: its checkpoints were made by a program of another state, or none can be read.
+    """
+    if not repetition.may_be_done(workdir, number, total_steps):
+        return False
+    one = repetition.open_repetition(workdir, number)
+    try:
+        restored = checkpoints.restore_newest(one.checkpoints, _shapes(task), programs.replicated())
+    finally:
+        repetition.close_repetition(one)
+    return restored is not None and _step(restored.state) >= total_steps
+
+
+def resume(
+    group: Group, opened: list[Repetition]
+) -> tuple[TrainState, np.ndarray, list[Repetition]]:
+    """Each repetition's newest checkpoint, or its first state, which is saved.
+
+    Returns:
+      The stacked state, the seconds of each repetition's epoch so far [num_repetitions], and the
+      repetitions with their files rewound to there.
+    """
+    states, seconds, rewound = [], np.zeros(len(opened)), []
+    first = None
+    for i, one in enumerate(opened):
+        restored = checkpoints.restore_newest(
+            one.checkpoints, _shapes(group.task), programs.replicated()
+        )
+        if restored is None:
+            first = first or group.programs.init(_seeds(group, opened))
+            state = programs.select_repetition(first, i)
+            checkpoints.save(one.checkpoints, state, 0.0)
+        else:
+            state, seconds[i] = restored
+        rewound.append(_rewind(group, one, state))
+        states.append(_with_branch(rewound[-1], state))
+    return programs.stack_repetitions(states), seconds, rewound
+
+
+def roll_back(
+    group: Group, opened: list[Repetition], state: TrainState, i: int
+) -> tuple[TrainState, float] | None:
+    """Repetition i back at its newest checkpoint with a fresh branch of its key.
+
+    Its files are rewound and `opened[i]` is replaced. The rollback is recorded before anything
+    else happens: a run that is killed in between goes on with the same branch.
+
+    Returns:
+      The group's state and repetition i's seconds of its epoch so far; None, with a message, where
+      it has been rolled back as often as it may be.
+    """
+    one = opened[i]
+    from_step = int(programs.local(state.step)[i])
+    if len(one.rollbacks) >= group.config.divergence.max_rollbacks:
+        logging.error(
+            "repetition %d diverged for good at step %d, after %d rollbacks (see %s): lower the "
+            "step sizes or the learning rates, or set optimizer.clip_norm",
+            *(one.number, from_step, len(one.rollbacks), one.folder / repetition.ROLLBACKS),
+        )
+        return None
+    checkpoints.wait(one.checkpoints)
+    restored = checkpoints.restore_newest(
+        one.checkpoints, _shapes(group.task), programs.replicated()
+    )
+    assert restored is not None, "the first state is always saved"
+    one = _rewind(group, one, restored.state)
+    opened[i] = repetition.record_rollback(one, from_step, _step(restored.state))
+    states = [programs.select_repetition(state, j) for j in range(len(opened))]
+    states[i] = _with_branch(opened[i], restored.state)
+    return programs.stack_repetitions(states), restored.seconds
+
+
+def _shapes(task: Task) -> TrainState:
+    return jax.eval_shape(partial(init_state, task), 0)
+
+
+def _seeds(group: Group, opened: list[Repetition]) -> np.ndarray:
+    return np.array([group.config.seed + one.number for one in opened], np.int32)
+
+
+def _step(state: TrainState) -> int:
+    return int(programs.local(state.step))
+
+
+def _rewind(group: Group, one: Repetition, state: TrainState) -> Repetition:
+    step = _step(state)
+    epochs = step // group.task.steps_per_epoch
+    return repetition.rewind(one, step, epochs, group.config.logging.tensorboard)
+
+
+def _with_branch(one: Repetition, state: TrainState) -> TrainState:
+    """The state with the branch of the newest rollback, where no checkpoint followed it yet."""
+    branch = len(one.rollbacks)
+    if int(programs.local(state.branch)) >= branch:
+        return state
+    fresh = {"branch": np.int32(branch), "skipped_in_row": np.int32(0)}
+    return state._replace(**jax.device_put(fresh, programs.replicated()))
