@@ -10,7 +10,7 @@ not stop the others. Exit codes: 0 all done, 1 some cells failed, 2 bad input, 3
 import importlib.util
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,28 +138,24 @@ def _follow(root: Path, cells: "list[Cell]", jobs: dict[str, Any]) -> dict[str, 
     """Waits for the jobs, starting local ones one after another; returns what failed, and why."""
     failed: dict[str, str] = {}
     seconds: list[float] = []
-    waiting = list(jobs)
-    if not waiting:
-        _show(root, cells, failed, seconds)
-    running: dict[str, tuple[Any, float]] = {}
-    while waiting or running:
-        if _EXECUTOR.value == "slurm":
-            running |= {name: (jobs[name], time.monotonic()) for name in waiting}
-            waiting = []
-        elif not running:
-            name = waiting.pop(0)
-            running[name] = (jobs[name](), time.monotonic())
-            _show(root, cells, failed, seconds)
-        for name, (job, started) in list(running.items()):
-            if job.done():
-                del running[name]
-                seconds.append(time.monotonic() - started)
-                if reason := _failure(job):
-                    failed[name] = reason
-                _show(root, cells, failed, seconds)
-        if running:
+    waiting, running = dict(jobs), dict[str, tuple[Any, float]]()
+    while True:
+        while waiting and (_EXECUTOR.value == "slurm" or not running):
+            name = next(iter(waiting))
+            job = waiting.pop(name)
+            running[name] = (job if _EXECUTOR.value == "slurm" else job(), time.monotonic())
+        _show(root, cells, running, failed, seconds)
+        if not running:
+            return failed
+        ended: list[str] = []
+        while not ended:
             time.sleep(_POLL.value)
-    return failed
+            ended = [name for name, (job, _) in running.items() if job.done()]
+        for name in ended:
+            job, started = running.pop(name)
+            seconds.append(time.monotonic() - started)
+            if reason := _failure(job):
+                failed[name] = reason
 
 
 def _failure(job: Any) -> str:
@@ -176,14 +172,22 @@ def _failure(job: Any) -> str:
     return f"{lines[-1].strip() if lines else type(error).__name__} (see {job.paths.stderr})"
 
 
-def _show(root: Path, cells: "list[Cell]", failed: dict[str, str], seconds: list[float]) -> None:
+def _show(
+    root: Path,
+    cells: "list[Cell]",
+    running: Container[str],
+    failed: Container[str],
+    seconds: list[float],
+) -> None:
     """Prints the table: each cell's status, counts, and the time left."""
     from thermo_ebm import sweep
 
-    states = {}
-    for cell in cells:
-        state = sweep.status(root, cell, _FEATURES.value)
-        states[cell.name] = sweep.Status.FAILED if cell.name in failed else state
+    states = {cell.name: sweep.status(root, cell, _FEATURES.value) for cell in cells}
+    for name, state in states.items():
+        if name in failed:
+            states[name] = sweep.Status.FAILED
+        elif name in running and state is sweep.Status.WAITING and _EXECUTOR.value == "local":
+            states[name] = sweep.Status.RUNNING
     for name, state in states.items():
         print(f"  {state.value:8} {name}")
     counts = {state: list(states.values()).count(state) for state in sweep.Status}
