@@ -1,4 +1,4 @@
-"""A model with closed forms: linear generator and quadratic energy, so that every density is Gaussian.
+"""A model with closed forms: linear generator, quadratic energy, and so all densities Gaussian.
 
     f_alpha(z)    = a . z - z' A z / 2       g_beta(z) = W z + b
     p_alpha       = N(L0^-1 a, L0^-1)        with L0  = I / sigma_0^2 + A
@@ -8,6 +8,7 @@
 The closed forms are plain numpy in float64 and share no code with the library.
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -119,7 +120,7 @@ def path(params, x, temperatures):
 
 def path_of(params, x, laws):
     """The same for any Gaussians in their place: (E [N + 1], forward [N], backward [N])."""
-    pairs = list(zip(laws[:-1], laws[1:], strict=True))
+    pairs = list(itertools.pairwise(laws))
     return (
         np.array([expected_log_likelihood(params, x, law) for law in laws]),
         np.array([kl(p, q) for p, q in pairs]),

@@ -1,0 +1,69 @@
+"""Both forms of the transposed convolution against a numpy loop, gradients included."""
+
+import jax
+import numpy as np
+import numpy_networks as independent
+import pytest
+import quick
+
+from thermo_ebm.models.conv_transpose import dilated, for_backend, stamped
+
+SHAPES = [(1, 1), (2, 1), (3, 1), (4, 1), (2, 2), (3, 2), (4, 2), (4, 3), (5, 3)]
+
+
+def arrays(kernel_size, stride, num=2, height=3, width=4, c_in=2, c_out=3):
+    rng = np.random.default_rng(kernel_size + 10 * stride)
+    x = rng.normal(size=(num, height, width, c_in))
+    weights = rng.normal(size=(kernel_size, kernel_size, c_in, c_out))
+    cotangent = rng.normal(size=(num, stride * height, stride * width, c_out))
+    return x, weights, cotangent
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("form", [stamped, dilated])
+@pytest.mark.parametrize(("kernel_size", "stride"), SHAPES)
+def test_values_and_gradients_are_the_loops(form, kernel_size, stride):
+    x, weights, cotangent = arrays(kernel_size, stride)
+
+    @quick.jit
+    def with_gradients(x, weights):
+        out, pullback = jax.vjp(lambda x, weights: form(x, weights, stride), x, weights)
+        return out, *pullback(cotangent)
+
+    out, grad_x, grad_weights = with_gradients(x, weights)
+    expected = independent.conv_transpose(x, weights, stride)
+    expected_gradients = independent.conv_transpose_gradients(x, weights, stride, cotangent)
+    np.testing.assert_allclose(out, expected, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(grad_x, expected_gradients[0], rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(grad_weights, expected_gradients[1], rtol=1e-10, atol=1e-10)
+
+
+def test_one_pixel_by_hand():
+    # 1 x 1 pixel of value 2, kernel 4, stride 2: the middle 2 x 2 of the kernel, doubled.
+    weights = np.arange(16.0).reshape(4, 4, 1, 1).astype(np.float32)
+    x = np.full((1, 1, 1, 1), 2.0, np.float32)
+    for form in (stamped, dilated):
+        np.testing.assert_allclose(form(x, weights, 2)[0, :, :, 0], [[10, 12], [18, 20]])
+
+
+def test_the_two_forms_agree_in_float32():
+    x, weights, _ = arrays(4, 2, num=3, height=8, width=8, c_in=32, c_out=16)
+    x, weights = x.astype(np.float32), weights.astype(np.float32)
+    forms = [quick.jit(form, static_argnums=2)(x, weights, 2) for form in (stamped, dilated)]
+    assert forms[0].dtype == forms[1].dtype == np.float32
+    # Sums of 128 products of order 1, each rounded to 6e-8.
+    np.testing.assert_allclose(forms[0], forms[1], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", [stamped, dilated])
+def test_refuses_a_kernel_smaller_than_the_stride(form):
+    x, weights, _ = arrays(2, 2)
+    with pytest.raises(ValueError, match="kernel_size 2 must be at least the stride 3"):
+        form(x, weights, 3)
+    with pytest.raises(AssertionError):
+        form(x[0], weights, 2)
+
+
+def test_form_for_each_backend():
+    assert for_backend("cpu") is stamped
+    assert for_backend("gpu") is for_backend("tpu") is dilated
