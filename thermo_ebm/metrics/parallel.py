@@ -18,7 +18,10 @@ def map_over_cores(function: Callable[[_Item], _Result], items: Iterable[_Item])
     BLAS itself is held to one thread meanwhile: eigenvalues wait for memory and not for
     arithmetic, so they gain little from its threads, which on a busy machine wait for each other.
     """
-    workers = min(_MAX_WORKERS, _available_cores())
+    items = list(items)
+    workers = min(_MAX_WORKERS, _available_cores(), len(items))
+    if workers <= 1:
+        return [function(item) for item in items]
     with (
         threadpoolctl.threadpool_limits(1, user_api="blas"),
         ThreadPoolExecutor(workers) as pool,
