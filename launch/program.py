@@ -1,7 +1,9 @@
 """What every program does before and after its work: set-up of JAX, and errors as one line."""
 
 import os
+import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -44,20 +46,58 @@ def prepare_jax() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
+def check_devices() -> None:
+    """Finds out whether JAX has devices that it computes right on.
+
+    Raises:
+      UserError: none of the kind asked for, or a jaxlib that is wrong on CPUs.
+    """
+    import jax
+    import jaxlib
+
+    try:
+        backend = jax.default_backend()
+    except RuntimeError as error:
+        raise UserError(f"JAX finds no device: {_one_line(error)}") from error
+    if backend == "cpu" and jaxlib.__version__ == "0.10.2":
+        raise UserError("jaxlib 0.10.2 computes wrong results on CPUs: install 0.10.1 or 0.11")
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
+    """Parses flags; whatever goes wrong in them or in a configuration's file ends the program."""
     try:
         return flags.FLAGS(list(argv))
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except flags.Error as error:
         sys.exit(_complain(_one_line(error)))
-    except SyntaxError as error:
-        sys.exit(_complain(f"{error.filename}:{error.lineno}: {error.msg}"))
-    except ImportError as error:
-        sys.exit(_complain(f"--config: {error}"))
+    except (KeyError, AttributeError) as error:
+        sys.exit(_complain(_unknown_field(argv, error) or _in_config(error)))
+    except Exception as error:  # a configuration's file is a program: it can raise anything
+        sys.exit(_complain(_in_config(error)))
+
+
+def _unknown_field(argv: Sequence[str], error: Exception) -> str | None:
+    """The message for --config.FIELD=value where that is what `error` complains of."""
+    quoted = re.match(r"['\"]*(\w+)", str(error.args[0]) if error.args else "")
+    for name in (argument.split("=")[0] for argument in argv if argument.startswith("--config.")):
+        if quoted and quoted[1] in name.split("."):
+            hint = re.search(r'Did you mean "(\w+)"', str(error.args[0]))
+            return f"{name}: there is no such field" + (
+                f"; did you mean {hint[1]}?" if hint else ""
+            )
+    return None
+
+
+def _in_config(error: Exception) -> str:
+    """Where a configuration's file failed, and how."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: {error.msg}"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = "" if "site-packages" in frame.filename else f" {frame.filename}:{frame.lineno}:"
+    return f"--config:{where} {type(error).__name__}: {_one_line(error)}"
 
 
 def _one_line(error: BaseException) -> str:
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return " ".join(text.split())
+    return " ".join(str(error).split())
 
 
 def _complain(message: str) -> int:

@@ -17,7 +17,7 @@ from launch import program
 from thermo_ebm.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", "configs/digits.py", "The configuration; --config.any.field=value changes a field."
+    "config", None, "The configuration's file; --config.any.field=value changes a field."
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder, made if need be.", required=True)
 _ALLOW = flags.DEFINE_list(
@@ -40,23 +40,32 @@ def main(argv: Sequence[str]) -> int:
     from configs import base
     from thermo_ebm import config as configuration
     from thermo_ebm.train import hosts, loop
-    from thermo_ebm.train.interrupts import catch_interrupts
 
-    config, workdir = _CONFIG.value, Path(_WORKDIR.value)
-    config.lock()
+    config, workdir = _config(), Path(_WORKDIR.value)
     configuration.check(config, base.get_config())
     _join(hosts)
+    program.check_devices()
     with contextlib.ExitStack() as stack:
         with hosts.together():
             if hosts.is_first():
                 _start(config, workdir, stack)
         with hosts.together():
             _check_shared(config, workdir)
-        interrupted = stack.enter_context(catch_interrupts())
-        outcome = loop.train(config, workdir, interrupted)
+        outcome = loop.train(config, workdir)
     if hosts.is_first():
         print(_summary(workdir, outcome.name.lower()))
     return outcome.value
+
+
+def _config() -> ConfigDict:
+    """The configuration asked for; a file that cannot be read is only told of when it is used."""
+    try:
+        config = _CONFIG.value
+        if isinstance(config, ConfigDict):
+            return config.lock()
+    except OSError as error:
+        raise UserError(f"--config: {' '.join(str(error.__cause__ or error).split())}") from error
+    raise UserError("--config: name a file whose get_config() returns a ConfigDict")
 
 
 def _join(hosts: ModuleType) -> None:

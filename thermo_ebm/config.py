@@ -29,12 +29,14 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 _AT_LEAST: dict[str, int] = {
+    "seed": 0,
     "num_repetitions": 1,
     "parallel_repetitions": 1,
     "num_epochs": 1,
     "batch_size": 1,
     "steps_per_dispatch": 1,
     "val_batches": 0,
+    "data.image_size": 1,
     "data.num_train": 1,
     "data.num_val": 1,
     "model.latent_dim": 1,
@@ -46,6 +48,10 @@ _AT_LEAST: dict[str, int] = {
     "sampler.temperature_chunk": 0,
     "loss.num_temperatures": 1,
     "loss.kl_weight": 0,
+    "optimizer.prior.b1": 0,
+    "optimizer.prior.b2": 0,
+    "optimizer.generator.b1": 0,
+    "optimizer.generator.b2": 0,
     "optimizer.decay.begin_epoch": 0,
     "optimizer.decay.interval_epochs": 1,
     "optimizer.clip_norm": 0,
@@ -60,6 +66,15 @@ _AT_LEAST: dict[str, int] = {
     "logging.grad_noise_every_epochs": 0,
     "logging.grad_noise_draws": 2,
 }
+
+_BELOW_ONE = (
+    "optimizer.prior.b1",
+    "optimizer.prior.b2",
+    "optimizer.generator.b1",
+    "optimizer.generator.b2",
+)
+
+_MAX_SEED = 2**31
 
 _POSITIVE = (
     "model.prior_sigma",
@@ -91,15 +106,30 @@ def check(config: ConfigDict, reference: ConfigDict) -> None:
         _require(field, value, value in choices, f"one of {', '.join(choices)}")
     for field, least in _AT_LEAST.items():
         value = _value(config, field)
-        _require(field, value, value >= least, f"at least {least}")
+        _require(field, value, least <= value < math.inf, f"at least {least}")
     for field in _POSITIVE:
         value = _value(config, field)
         _require(field, value, 0 < value < math.inf, "positive")
+    for field in _BELOW_ONE:
+        value = _value(config, field)
+        _require(field, value, value < 1, "below 1")
+    _check_channels(config)
     _check_combinations(config)
+
+
+def _check_channels(config: ConfigDict) -> None:
+    channels = config.data.channels
+    _require("data.channels", channels, channels in (1, 3), "1 or 3")
+    for field in ("model.generator.widths", "model.generator.strides"):
+        value = tuple(_value(config, field))
+        whole = all(type(one) is int and one >= 1 for one in value)
+        _require(field, value, whole, "whole numbers, each at least 1")
 
 
 def _check_combinations(config: ConfigDict) -> None:
     """What no field shows by itself."""
+    if config.seed + config.num_repetitions > _MAX_SEED:
+        raise UserError(f"seed={config.seed}: repetitions' seeds must stay below {_MAX_SEED}")
     if config.batch_size > config.data.num_train:
         raise UserError(
             f"batch_size={config.batch_size}: larger than the training set "

@@ -25,6 +25,8 @@ def start(address: str | None, num_processes: int | None, process_id: int | None
     Raises:
       UserError: nothing tells one of them, or the processes did not meet.
     """
+    if address is not None and not address.rpartition(":")[2].isdigit():
+        raise UserError(f"--coordinator={address}: must be HOST:PORT")
     try:
         jax.distributed.initialize(address, num_processes, process_id)
     except (ValueError, TypeError, RuntimeError) as error:

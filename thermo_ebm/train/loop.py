@@ -6,6 +6,7 @@ dispatches, ends epochs, saves, looks for signals and rolls back.
 
 import contextlib
 import enum
+import functools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from thermo_ebm.errors import UserError
 from thermo_ebm.train import checkpoints, hosts, programs, recovery, repetition
 from thermo_ebm.train.epochs import end_epochs
 from thermo_ebm.train.group import Group, make_group
+from thermo_ebm.train.interrupts import catch_interrupts
 from thermo_ebm.train.progress import Reporter, make_reporter, say
 from thermo_ebm.train.repetition import Repetition
 from thermo_ebm.train.state import TrainState
@@ -35,7 +37,7 @@ class Outcome(enum.Enum):
 
 
 def train(
-    config: ConfigDict, workdir: Path, interrupted: Callable[[], bool] = lambda: False
+    config: ConfigDict, workdir: Path, interrupted: Callable[[], bool] | None = None
 ) -> Outcome:
     """Trains every repetition of a checked configuration that is not yet done.
 
@@ -43,7 +45,7 @@ def train(
       config: checked by `config.check`.
       workdir: a folder that the caller holds (`rundir.hold`) and whose configuration it checked.
       interrupted: asked between dispatches; once it returns True, checkpoints are written and
-        training ends.
+        training ends. By default SIGTERM and SIGINT are caught and do this.
 
     Returns:
       How it ended. A diverged repetition does not stop the others.
@@ -63,14 +65,16 @@ def train(
         return Outcome.DONE
     with hosts.together():
         dataset = data.load(config.data, (jax.process_index(), jax.process_count()))
-    outcomes = [Outcome.DONE]
+    make = functools.lru_cache(maxsize=1)(functools.partial(make_group, config, task, dataset))
     size = config.parallel_repetitions
-    for numbers in (todo[i : i + size] for i in range(0, len(todo), size)):
-        group = make_group(config, task, dataset, len(numbers))
-        with _clear_disk_errors(workdir):
-            outcomes.append(_open_and_train(group, workdir, numbers, interrupted))
-        if outcomes[-1] is Outcome.INTERRUPTED:
-            return Outcome.INTERRUPTED
+    outcomes = [Outcome.DONE]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_clear_disk_errors(workdir))
+        interrupted = interrupted or stack.enter_context(catch_interrupts())
+        for numbers in (todo[i : i + size] for i in range(0, len(todo), size)):
+            outcomes.append(_open_and_train(make(len(numbers)), workdir, numbers, interrupted))
+            if outcomes[-1] is Outcome.INTERRUPTED:
+                return Outcome.INTERRUPTED
     return Outcome.DIVERGED if Outcome.DIVERGED in outcomes else Outcome.DONE
 
 

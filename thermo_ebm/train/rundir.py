@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import socket
+import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from importlib import metadata
@@ -22,6 +23,7 @@ from thermo_ebm import files
 from thermo_ebm.errors import UserError
 
 CONFIG, VERSIONS, LOCK = "config.json", "versions.json", ".lock"
+_LOCK_TRIES = 5  # a tenth of a second apart
 
 # What may change when a run goes on: how far, how often and where, never what is computed.
 FREE_FIELDS = (
@@ -100,6 +102,8 @@ def check_config(
 ) -> list[Difference]:
     """Starts the folder with `config`, or holds `config` against the one the run started with.
 
+    A folder in which no repetition has begun (the data could not be loaded, say) starts anew.
+
     Args:
       workdir: the run's folder.
       config: the whole configuration, as it is written to `config.json`.
@@ -114,7 +118,8 @@ def check_config(
     """
     folder = _run_folder(workdir)
     new = as_json(config)
-    old = read_config(folder) if (folder / CONFIG).exists() else None
+    begun = (folder / CONFIG).exists() and any(folder.glob("rep_*"))
+    old = read_config(folder) if begun else None
     known = set(flatten(new)) | set(flatten(old or {}))
     for name in allow:
         if not any(_covers(name, field) for field in known):
@@ -212,12 +217,18 @@ def _run_folder(workdir: str | os.PathLike[str]) -> Path:
 
 
 def _lock(file: TextIO, folder: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(f"--workdir={folder}: in use by {_holder(file)}; nothing done") from error
-    except OSError as error:  # some network file systems
-        logging.warning("%s: this file system has no locks (%s)", folder, error)
+    for tries_left in reversed(range(_LOCK_TRIES)):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if not tries_left:
+                message = f"--workdir={folder}: in use by {_holder(file)}; nothing done"
+                raise UserError(message) from error
+            time.sleep(0.1)  # `is_held` takes it for a moment
+        except OSError as error:  # some network file systems
+            logging.warning("%s: this file system has no locks (%s)", folder, error)
+            return
 
 
 def _holder(file: TextIO) -> str:

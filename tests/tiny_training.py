@@ -1,0 +1,115 @@
+"""A run small enough to be trained many times in a test, and what two such runs are compared by."""
+
+import functools
+import importlib
+import json
+
+import jax
+import numpy as np
+
+from thermo_ebm import config as configuration
+from thermo_ebm.train import checkpoints, loop, programs, readings, rundir, step
+
+CHANGES = {
+    "num_epochs": 3,
+    "data.num_train": 150,
+    "data.num_val": 40,
+    "batch_size": 15,
+    "model.generator.features": 4,
+    "model.latent_dim": 4,
+    "model.prior.features": 8,
+    "sampler.prior.num_steps": 3,
+    "sampler.posterior.num_steps": 2,
+    "loss.num_temperatures": 3,
+    "logging.pictures_every_epochs": 0,
+    "logging.tensorboard": False,
+    "checkpoint.every_epochs": 1,
+    "checkpoint.every_steps": 4,
+}
+STEPS_PER_EPOCH = 10
+TIMES = ("seconds", "images_per_second")  # the readings that two equal runs differ in
+
+
+def config(**changes):
+    """The tiny configuration; `loss__power=2.0` changes loss.power."""
+    made = importlib.import_module("configs.digits").get_config()
+    named = {name.replace("__", "."): value for name, value in changes.items()}
+    made.update_from_flattened_dict(CHANGES | named)
+    return made.lock()
+
+
+def flags(**changes):
+    """The same as arguments of `python -m launch.train`."""
+    named = {name.replace("__", "."): value for name, value in changes.items()}
+    values = (CHANGES | named).items()
+    return ["--config=configs/digits.py", *(f"--config.{name}={value}" for name, value in values)]
+
+
+_make_task, _make_programs = step.make_task, programs.make_programs
+_compiled_by = ("batch_size", "val_batches", "data", "model", "sampler", "loss", "optimizer")
+
+
+@functools.cache
+def _task(fields):
+    del fields
+    return _make_task(_task.config)
+
+
+def compile_once(monkeypatch):
+    """Lets all runs of one test process share their programs, which compile for seconds."""
+
+    def make_task(made):
+        _task.config = made
+        chosen = [made[name] for name in _compiled_by]
+        chosen += [made.divergence.max_skipped_steps, made.logging.grad_noise_draws]
+        return _task(json.dumps(chosen, default=lambda value: value.to_dict()))
+
+    monkeypatch.setattr(loop, "make_task", make_task)
+    monkeypatch.setattr(programs, "make_programs", _programs)
+
+
+_programs = functools.cache(_make_programs)
+
+
+def train(made, workdir, dispatches=None, allow=()):
+    """Trains as the program does; `dispatches` of steps, then as if a signal had come."""
+    configuration.check(made, importlib.import_module("configs.base").get_config())
+    asked = iter(range(dispatches or 0))
+
+    def interrupted():
+        return dispatches is not None and next(asked, None) is None
+
+    with rundir.hold(workdir):
+        rundir.check_config(workdir, made, allow)
+        return loop.train(made, workdir, interrupted)
+
+
+def shapes(made):
+    task = step.make_task(made)
+    return jax.eval_shape(functools.partial(step.init_state, task), 0)
+
+
+def end_state(made, workdir, number=0):
+    """The newest checkpoint's arrays by name: parameters, optimisers, sums, order, key."""
+    folder = rundir.repetition_dir(workdir, number) / "checkpoints"
+    newest = max(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    state = checkpoints.restore(folder, newest, shapes(made), programs.replicated()).state
+    return {name: np.asarray(leaf) for name, leaf in checkpoints._flatten(state).items()}
+
+
+def rows(workdir, number=0):
+    """The readings without the times."""
+    table = readings.read(rundir.repetition_dir(workdir, number) / "readings.csv")
+    return [{name: row[name] for name in row if name not in TIMES} for row in table]
+
+
+def temperatures(workdir, number=0):
+    path = rundir.repetition_dir(workdir, number) / "temperatures.csv"
+    return path.read_bytes() if path.exists() else None
+
+
+def assert_same(one, other):
+    """Two end states, bit for bit."""
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
