@@ -5,16 +5,16 @@ walked instead, and a body counts as often as it runs.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import reduce
 from operator import add
 from typing import Any, NamedTuple
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import Jaxpr, JaxprEqn
 
+from thermo_ebm.jaxprs import LossFn, gradient_jaxpr, inner_jaxprs, shape, size
 from thermo_ebm.models.latent_ebm import LatentEBM
-from thermo_ebm.types import Array, Batch, Params, PRNGKey
 
 
 class FlopCount(NamedTuple):
@@ -78,32 +78,14 @@ def count_flops(
 
 
 def gradient_flops(
-    loss: Callable[[Params, Batch, PRNGKey], tuple[Array, Any]],
-    model: LatentEBM,
-    batch_size: int,
-    image_shape: tuple[int, ...],
+    loss: LossFn, model: LatentEBM, batch_size: int, image_shape: tuple[int, ...]
 ) -> FlopCount:
-    """Counts the loss and its gradient on one batch, chains included.
-
-    Args:
-      loss: (params, batch, key) -> loss and its parts, without a device axis.
-      model: the model.
-      batch_size: of the whole batch.
-      image_shape: [height, width, channels].
+    """Counts the loss and its gradient on one batch, chains included. See `gradient_jaxpr`.
 
     Returns:
       The count of one training step but for the optimisers, which do no matrix product.
     """
-
-    def value_and_grad(seed: Array, images: Array, position: Array, mask: Array) -> Any:
-        key = jax.random.key(seed)
-        batch = Batch(images, position, mask)
-        # Initialisation draws numbers, and does no matrix product.
-        return jax.value_and_grad(loss, has_aux=True)(model.init(key), batch, key)
-
-    shapes = [((), "uint32"), ((batch_size, *image_shape), "float32")]
-    shapes += [((batch_size,), "int32"), ((batch_size,), "float32")]
-    return count_flops(value_and_grad, *(jax.ShapeDtypeStruct(*shape) for shape in shapes))
+    return _count(gradient_jaxpr(loss, model, batch_size, image_shape), None, False)
 
 
 def _count(jaxpr: Jaxpr, while_trip_count: int | None, recomputing: bool) -> FlopCount:
@@ -123,10 +105,10 @@ def _count_equation(eqn: JaxprEqn, while_trip_count: int | None, recomputing: bo
         flops = _dot_flops(eqn) if name == "dot_general" else _convolution_flops(eqn)
         return FlopCount(flops, flops if recomputing else 0, 0)
     if name in _ELEMENTWISE:
-        return _ZERO._replace(elementwise=sum(_size(v) for v in eqn.outvars))
+        return _ZERO._replace(elementwise=sum(size(v) for v in eqn.outvars))
     if name in _REDUCTIONS:
-        return _ZERO._replace(elementwise=sum(_size(v) for v in eqn.invars))
-    inner = [_count(j, while_trip_count, recomputing) for j in _inner_jaxprs(eqn)]
+        return _ZERO._replace(elementwise=sum(size(v) for v in eqn.invars))
+    inner = [_count(j, while_trip_count, recomputing) for j in inner_jaxprs(eqn)]
     if name == "cond":
         return max(inner)
     total = reduce(_plus, inner, _ZERO)
@@ -149,36 +131,18 @@ def _times(eqn: JaxprEqn, inner: FlopCount, while_trip_count: int | None) -> int
             return 1
 
 
-def _inner_jaxprs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
-    """Every jaxpr among an equation's parameters: of loops, branches, jit, checkpoint, ..."""
-    for value in eqn.params.values():
-        for one in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(one, ClosedJaxpr):
-                yield one.jaxpr
-            elif isinstance(one, Jaxpr):
-                yield one
-
-
 def _dot_flops(eqn: JaxprEqn) -> int:
     (contracting, _), _ = eqn.params["dimension_numbers"]
-    shape = _shape(eqn.invars[0])
-    return 2 * _size(eqn.outvars[0]) * math.prod(shape[axis] for axis in contracting)
+    contracted = shape(eqn.invars[0])
+    return 2 * size(eqn.outvars[0]) * math.prod(contracted[axis] for axis in contracting)
 
 
 def _convolution_flops(eqn: JaxprEqn) -> int:
-    kernel = _shape(eqn.invars[1])
+    kernel = shape(eqn.invars[1])
     outputs = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
     taps = math.prod(kernel) // outputs  # kernel pixels times the input channels of a group
     holes = math.prod(eqn.params["lhs_dilation"])
-    return 2 * _size(eqn.outvars[0]) * taps // holes
-
-
-def _size(variable: Any) -> int:
-    return math.prod(_shape(variable))
-
-
-def _shape(variable: Any) -> tuple[int, ...]:
-    return variable.aval.shape
+    return 2 * size(eqn.outvars[0]) * taps // holes
 
 
 def _plus(a: FlopCount, b: FlopCount) -> FlopCount:
