@@ -9,6 +9,7 @@ QUICKSTART_DIR ?= runs/quickstart
 
 quickstart: $(READY)
 	$(RUN) -m launch.train --config=configs/digits.py --workdir=$(QUICKSTART_DIR)
+	$(RUN) -m launch.eval --workdir=$(QUICKSTART_DIR) --newest_only --num_sizes=6
 
 test: $(READY)
 	$(RUN) -m pytest -n 2

@@ -12,7 +12,7 @@ def get_config() -> ConfigDict:
     """Returns the configuration."""
     config = base.get_config()
     config.num_repetitions = 1
-    config.num_epochs = 40
+    config.num_epochs = 25
 
     config.data.name = "digits"
     config.data.image_size = 8
@@ -27,14 +27,14 @@ def get_config() -> ConfigDict:
 
     config.sampler.prior.num_steps = 40
     config.sampler.posterior.num_steps = 10
-    config.sampler.posterior.step_size = 0.05
+    config.sampler.posterior.step_size = 0.04
 
     config.loss.num_temperatures = 4
     config.loss.prior_gradient = "contrastive"
     config.loss.generator_gradient = "posterior"
 
-    config.optimizer.prior.learning_rate = 2e-3
-    config.optimizer.prior.final_learning_rate = 2e-4
+    config.optimizer.prior.learning_rate = 3e-4
+    config.optimizer.prior.final_learning_rate = 1e-4
     config.optimizer.generator.learning_rate = 2e-3
     config.optimizer.generator.final_learning_rate = 2e-4
 
