@@ -3,12 +3,13 @@
 python -m launch.eval --workdir=runs/digits
 python -m launch.eval --workdir=runs/cifar10 --features=inception_v3 --watch
 
-Exit codes: 0 done (also when there was nothing to do), 2 bad input.
+Exit codes: 0 done (also when there was nothing to do), 2 bad input, 3 interrupted (the same command
+goes on).
 """
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,49 +45,51 @@ _POLL = flags.DEFINE_float("poll_seconds", 10.0, "With --watch: how often to loo
 def main(argv: Sequence[str]) -> int:
     """Evaluates what is not yet evaluated."""
     del argv
+    try:
+        return _evaluate(Path(_WORKDIR.value))
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on", file=sys.stderr)
+        return 3
+
+
+def _evaluate(workdir: Path) -> int:
     from thermo_ebm import evaluation, trained
 
-    workdir = Path(_WORKDIR.value)
-    _check_flags()
+    settings = _settings()
+    evaluation.check(settings)
+    # Before any waiting: what cannot work is said at once.
+    network = evaluation.choose_network(settings)
     _wait_for_run(workdir)
     run = trained.open_run(workdir)
-    wanted: Iterable[evaluation.Checkpoint]
-    if _WATCH.value:
-        wanted = evaluation.watch(run, _FEATURES.value, _POLL.value)
-    else:
-        wanted = evaluation.todo(run, _FEATURES.value, _NEWEST.value)
-    prepared = None
-    for one in wanted:
-        prepared = prepared or evaluation.prepare(run, _settings())
+    watch = _sleep if _WATCH.value else None
+    prepared, written = None, 0
+    for one in evaluation.pending(run, settings, _NEWEST.value, watch):
+        prepared = prepared or evaluation.prepare(run, settings, network)
         started = time.monotonic()
         summary = evaluation.evaluate(run, one, prepared)
         if summary is not None:
-            epoch = one.step // run.steps_per_epoch
-            seconds = time.monotonic() - started
-            print(
-                f"rep {one.repetition:02d} epoch {epoch}: {_line(summary.values)} ({seconds:.0f} s)"
-            )
+            written += 1
+            epoch, seconds = one.step // run.steps_per_epoch, time.monotonic() - started
+            line = _line(summary.values)
+            print(f"rep {one.repetition:02d} epoch {epoch}: {line} ({seconds:.0f} s)", flush=True)
+    name = evaluation.label(settings)
     if prepared is None:
-        print(f"{workdir}: nothing to evaluate that has not been with {_FEATURES.value}")
+        print(f"{workdir}: nothing to evaluate that has not been with {name}")
     else:
-        print(f"evaluated with {_FEATURES.value}: {workdir}/rep_*/eval.csv")
+        print(f"{written} checkpoints evaluated with {name}: {workdir}/rep_*/eval.csv")
     return 0
-
-
-def _check_flags() -> None:
-    from thermo_ebm.errors import UserError
-
-    for flag, least in ((_NUM_IMAGES, 0), (_NUM_SIZES, 3), (_BATCH, 1)):
-        if flag.value < least:
-            raise UserError(f"--{flag.name}={flag.value}: must be at least {least}")
 
 
 def _wait_for_run(workdir: Path) -> None:
     """With --watch, a run that has not begun is waited for."""
     if _WATCH.value and not (workdir / "config.json").exists():
-        print(f"{workdir}: waiting for training to begin", file=sys.stderr)
+        print(f"{workdir}: waiting for training to begin", file=sys.stderr, flush=True)
         while not (workdir / "config.json").exists():
-            time.sleep(_POLL.value)
+            _sleep()
+
+
+def _sleep() -> None:
+    time.sleep(_POLL.value)
 
 
 def _settings() -> "evaluation.Settings":

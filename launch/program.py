@@ -68,7 +68,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(list(argv))
     except flags.Error as error:
-        sys.exit(_complain(_one_line(error)))
+        # What a configuration's file raises can come with its whole traceback: the last line tells.
+        last = str(error).strip().splitlines()[-1]
+        sys.exit(_complain(f"--config: {last}" if "Traceback" in str(error) else _one_line(error)))
     except (KeyError, AttributeError) as error:
         sys.exit(_complain(_unknown_field(argv, error) or _in_config(error)))
     except Exception as error:  # a configuration's file is a program: it can raise anything
@@ -77,13 +79,12 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 def _unknown_field(argv: Sequence[str], error: Exception) -> str | None:
     """The message for --config.FIELD=value where that is what `error` complains of."""
-    quoted = re.match(r"['\"]*(\w+)", str(error.args[0]) if error.args else "")
+    quoted = re.match(r"\W*(\w+)", str(error.args[0]) if error.args else "")
     for name in (argument.split("=")[0] for argument in argv if argument.startswith("--config.")):
         if quoted and quoted[1] in name.split("."):
-            hint = re.search(r'Did you mean "(\w+)"', str(error.args[0]))
-            return f"{name}: there is no such field" + (
-                f"; did you mean {hint[1]}?" if hint else ""
-            )
+            hint = re.search(r"Did you mean \W*(\w+)", str(error.args[0]))
+            meant = f"; did you mean {hint[1]}?" if hint else ""
+            return f"{name}: there is no such field{meant}"
     return None
 
 

@@ -4,11 +4,12 @@ python -m launch.sample --workdir=runs/digits
 python -m launch.sample --workdir=runs/digits --repetition=0 --step=400 --output=DIR --npz
 
 Writes samples.png, reconstructions.png (each image above its reconstruction) and
-interpolations.png (a pair a row). Exit codes: 0 done, 2 bad input.
+interpolations.png (a pair a row); with --npz also drawn.npz, whose `samples` are as many as --num
+says while a picture shows 256 at most. Exit codes: 0 done, 2 bad input.
 """
 
+import io
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,91 +33,86 @@ _NPZ = flags.DEFINE_bool("npz", False, "Write the arrays too, as drawn.npz.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are now; the run's by default.")
 
 _COLUMNS = 8  # images a row
+_MOST = 256  # samples in a picture
+_BATCH = 100  # samples at once
+_NAMES = ("samples", "reconstructions", "interpolations")
 
 
 def main(argv: Sequence[str]) -> int:
     """Draws, writes the pictures and names them."""
     del argv
-    import numpy as np
-
     from thermo_ebm import trained
     from thermo_ebm.errors import UserError
-    from thermo_ebm.train import pictures, rundir
+    from thermo_ebm.train import rundir
 
     workdir = Path(_WORKDIR.value)
     if _NUM.value < 1:
         raise UserError(f"--num={_NUM.value}: must be at least 1")
     run = trained.open_run(workdir)
-    step, params = _params(run)
+    step, params = trained.chosen_params(run, _REPETITION.value, _STEP.value)
     folder = rundir.repetition_dir(workdir, _REPETITION.value) / "drawn"
     folder = Path(_OUTPUT.value) if _OUTPUT.value else folder
-    arrays = _draw(run, params)
-    written = []
     try:
-        for name in ("samples", "reconstructions", "interpolations"):
-            picture = pictures.grid(pictures.magnify(_rows(arrays, name)), _COLUMNS, gap=2)
-            pictures.save_png(folder / f"{name}.png", picture)
-            written.append(folder / f"{name}.png")
-        if _NPZ.value:
-            np.savez(folder / "drawn.npz", step=step, **arrays)  # type: ignore[arg-type]
-            written.append(folder / "drawn.npz")
+        folder.mkdir(parents=True, exist_ok=True)
+        written = _write(folder, step, _draw(run, params))
     except OSError as error:
         raise UserError(f"--output={folder}: cannot be written: {error.strerror}") from error
+    except ValueError as error:  # a model that has diverged
+        raise UserError(f"repetition {_REPETITION.value}, step {step}: {error}") from error
     print(f"drawn from repetition {_REPETITION.value} at step {step}:")
     print("\n".join(f"  {path}" for path in written))
     return 0
 
 
-def _params(run: "TrainedRun") -> "tuple[int, Params]":
-    """The step asked for, and its parameters."""
-    from thermo_ebm import trained
-    from thermo_ebm.errors import UserError
+def _write(folder: Path, step: int, arrays: "dict[str, np.ndarray]") -> list[Path]:
+    """Writes the pictures and, if asked for, the arrays."""
+    import numpy as np
 
-    number, step = _REPETITION.value, _STEP.value
-    if number not in trained.repetitions(run):
-        raise UserError(f"--repetition={number}: {run.workdir} has no such repetition")
-    if step is None:
-        return trained.newest_params(run, number)
-    steps = trained.checkpoint_steps(run, number)
-    if step not in steps:
-        known = ", ".join(map(str, steps)) or "none"
-        raise UserError(f"--step={step}: no such checkpoint; there are {known}")
-    return step, trained.load_params(run, number, step)
+    from thermo_ebm import files
+    from thermo_ebm.train import pictures
+
+    for name in _NAMES:
+        picture = pictures.grid(pictures.magnify(_rows(arrays, name)), _COLUMNS, gap=2)
+        pictures.save_png(folder / f"{name}.png", picture)
+    written = [folder / f"{name}.png" for name in _NAMES]
+    if _NPZ.value:
+        content = io.BytesIO()
+        np.savez(content, step=step, **arrays)  # type: ignore[arg-type]
+        files.write_bytes(folder / "drawn.npz", content.getvalue())
+        written.append(folder / "drawn.npz")
+    return written
 
 
 def _draw(run: "TrainedRun", params: "Params") -> "dict[str, np.ndarray]":
     """Samples, images, their reconstructions and interpolations, uint8 [num, h, w, channels]."""
     import jax
+    import jax.numpy as jnp
     import numpy as np
 
-    from thermo_ebm import data
+    from thermo_ebm import data, evaluation, trained
     from thermo_ebm.config import sampler_settings
     from thermo_ebm.sampling import images
-    from thermo_ebm.types import Params
 
     sampler, num = sampler_settings(run.config), _NUM.value
-    if _DATA_DIR.value is not None:
-        run.config.data.data_dir = _DATA_DIR.value
-    real = data.load(run.config.data).validation[: max(num // 2, 1)]
+    real = trained.validation_images(run, _DATA_DIR.value)[: min(max(num // 2, 1), _BATCH)]
     key_samples, key_posterior, key_pairs = jax.random.split(jax.random.key(_SEED.value), 3)
-    pairs = max(num // _COLUMNS, 1)
+    pairs = min(max(num // _COLUMNS, 1), _COLUMNS)
 
     @jax.jit
-    def draw(params: Params) -> dict[str, jax.Array]:
-        sample = partial(images.sample_latents, run.model, params, settings=sampler.prior)
-        ends = sample(key=key_pairs, num=2 * pairs).reshape(pairs, 2, -1)
-        between = images.interpolate(run.model, params, ends, _COLUMNS)
-        unit = data.to_unit(jax.numpy.asarray(real))
-        return {
-            "samples": images.sample_images(run.model, params, key_samples, num, sampler.prior),
-            "reconstructions": images.reconstruct(
-                run.model, params, unit, key_posterior, sampler.posterior
-            ),
-            "interpolations": between.reshape(-1, *between.shape[2:]),
-        }
+    def draw(params: "Params") -> "tuple[jax.Array, jax.Array]":
+        unit = data.to_unit(jnp.asarray(real))
+        seen = images.reconstruct(run.model, params, unit, key_posterior, sampler.posterior)
+        z = images.sample_latents(run.model, params, key_pairs, 2 * pairs, sampler.prior)
+        between = images.interpolate(run.model, params, z.reshape(pairs, 2, -1), _COLUMNS)
+        return data.to_uint8(seen), data.to_uint8(between.reshape(-1, *between.shape[2:]))
 
-    drawn = {name: np.asarray(data.to_uint8(value)) for name, value in draw(params).items()}
-    return drawn | {"images": real}
+    reconstructions, interpolations = draw(params)
+    return {
+        "samples": evaluation.generate_images(run, num, _BATCH)(params, key_samples),
+        "reconstructions": np.asarray(reconstructions),
+        "interpolations": np.asarray(interpolations),
+        "images": real,
+    }
 
 
 def _rows(arrays: "dict[str, np.ndarray]", name: str) -> "np.ndarray":
@@ -124,7 +120,7 @@ def _rows(arrays: "dict[str, np.ndarray]", name: str) -> "np.ndarray":
     import numpy as np
 
     if name != "reconstructions":
-        return arrays[name]
+        return arrays[name][:_MOST]
     rows = []
     for first in range(0, len(arrays["images"]), _COLUMNS):
         for one in (arrays["images"], arrays["reconstructions"]):

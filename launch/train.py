@@ -19,6 +19,7 @@ from thermo_ebm.errors import UserError
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The configuration's file; --config.any.field=value changes a field."
 )
+flags.mark_flag_as_required("config")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder, made if need be.", required=True)
 _ALLOW = flags.DEFINE_list(
     "allow_config_change", [], "Fields that may differ from the run that the folder holds."
@@ -58,14 +59,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _config() -> ConfigDict:
-    """The configuration asked for; a file that cannot be read is only told of when it is used."""
+    """The configuration; a file that cannot be read fails only here, where it is used."""
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
     try:
-        config = _CONFIG.value
-        if isinstance(config, ConfigDict):
-            return config.lock()
+        return _CONFIG.value.lock()
+    except AttributeError as error:
+        raise UserError(f"--config={path}: its get_config() must return a ConfigDict") from error
     except OSError as error:
-        raise UserError(f"--config: {' '.join(str(error.__cause__ or error).split())}") from error
-    raise UserError("--config: name a file whose get_config() returns a ConfigDict")
+        raise UserError(f"--config={path}: there is no such file") from error
 
 
 def _join(hosts: ModuleType) -> None:

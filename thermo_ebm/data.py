@@ -87,12 +87,11 @@ def select(source: Source, num_train: int, num_val: int) -> Selection:
         _check_enough("data.num_train", num_train, source.train.num, f"train images of {what}")
         _check_enough("data.num_val", num_val, source.validation.num, f"test images of {what}")
         return Selection(np.arange(num_train), np.arange(num_val), source.validation)
-    _check_enough(
-        f"data.num_train={num_train} plus data.num_val",
-        num_train + num_val,
-        source.train.num,
-        f"images of {what}",
-    )
+    if num_train + num_val > source.train.num:
+        raise UserError(
+            f"data.num_train={num_train} plus data.num_val={num_val}: more than the "
+            f"{source.train.num} images of {what}"
+        )
     order = np.random.default_rng(_SHUFFLE_SEED).permutation(source.train.num)
     return Selection(order[:num_train], order[::-1][:num_val], source.train)
 

@@ -54,7 +54,7 @@ def end_epochs(
             noise=_one(noise, i) if measured[i] else None,
             seconds=float(seconds[i]),
             images=group.task.steps_per_epoch * group.task.batch_size,
-            flops=None,
+            flops=group.flops_per_step,
         )
         repetition.write_epoch(opened[i], row, _one(aux, i))
         _draw_pictures(group, opened[i], state, i, int(epochs[i]), step)

@@ -13,7 +13,7 @@ from thermo_ebm.data import Dataset
 from thermo_ebm.sampling.chains import ChainSettings
 from thermo_ebm.sampling.images import sample_images
 from thermo_ebm.sampling.langevin import normal
-from thermo_ebm.train import programs
+from thermo_ebm.train import plan, programs
 from thermo_ebm.train.batches import make_layout, split_over_devices
 from thermo_ebm.train.programs import Programs
 from thermo_ebm.train.state import PICTURES
@@ -33,6 +33,7 @@ class Group(NamedTuple):
     validation: jax.Array
     draw: Callable[..., Any]  # (params, key) -> samples and the fixed latent's image
     total_steps: int
+    flops_per_step: int  # of one repetition
 
 
 def make_group(config: ConfigDict, task: Task, dataset: Dataset, size: int) -> Group:
@@ -47,7 +48,8 @@ def make_group(config: ConfigDict, task: Task, dataset: Dataset, size: int) -> G
     draw = jax.jit(partial(_draw, task, sampler_settings(config).prior))
     compiled = programs.make_programs(task, size)
     total_steps = config.num_epochs * task.steps_per_epoch
-    return Group(config, task, compiled, dataset, train, validation, draw, total_steps)
+    flops = plan.step_flops(config)
+    return Group(config, task, compiled, dataset, train, validation, draw, total_steps, flops)
 
 
 def _draw(task: Task, settings: ChainSettings, params: Any, key: Any) -> tuple[Any, Any]:

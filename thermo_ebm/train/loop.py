@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from thermo_ebm import data
 from thermo_ebm.errors import UserError
-from thermo_ebm.train import checkpoints, hosts, programs, recovery, repetition
+from thermo_ebm.train import checkpoints, hosts, plan, programs, recovery, repetition
 from thermo_ebm.train.epochs import end_epochs
 from thermo_ebm.train.group import Group, make_group
 from thermo_ebm.train.interrupts import catch_interrupts
@@ -53,6 +53,7 @@ def train(
     Raises:
       UserError: the data cannot be loaded, or a file or checkpoint cannot be read or written.
     """
+    config = plan.with_chunk(config)
     task = make_task(config)
     total_steps = config.num_epochs * task.steps_per_epoch
     todo = []

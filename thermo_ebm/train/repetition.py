@@ -102,7 +102,7 @@ def make_row(
     noise: GradientNoise | None,
     seconds: float,
     images: int,
-    flops: int | None,
+    flops: int,
 ) -> readings.Row:
     """One epoch's readings, by `readings.READING_COLUMNS`; sums and noise as numpy scalars."""
     train = {name: _mean(getattr(sums, name), sums.steps) for name in EpochSums._fields[:-1]}

@@ -1,0 +1,160 @@
+"""The training program: whatever is wrong with a command is one line and exit code 2."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_training as tiny
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Name of the case: (what a configuration's file holds, the message, of which {folder} is its own).
+FILES = {
+    "syntax": ("def get_config():\n    return (\n", "{folder}/syntax.py:2: '(' was never closed"),
+    "nothing": ("x = 1\n", "--config: AttributeError: module 'config_config' has no attribute"),
+    "name": (
+        "def get_config():\n    return undefined\n",
+        "--config: {folder}/name.py:2: NameError: name 'undefined' is not defined",
+    ),
+    "value": ("def get_config():\n    return int('x')\n", "--config: ValueError: invalid literal"),
+    "dict": (
+        "def get_config():\n    return {'a': 1}\n",
+        "--config={folder}/dict.py: its get_config() must return a ConfigDict",
+    ),
+    "lacking": (
+        "from configs import digits\n\n\ndef get_config():\n    config = digits.get_config()\n"
+        "    del config.loss.power\n    return config\n",
+        "config.loss.power: is missing",
+    ),
+}
+
+# Flags after a good configuration and a new folder, and the message.
+FLAGS = {
+    "--config.foo=1": "--config.foo: there is no such field",
+    "--config.batchsize=3": "--config.batchsize: there is no such field; did you mean batch_size?",
+    "--config.optimizer.prior.lr=1": "--config.optimizer.prior.lr: there is no such field",
+    "--config.batch_size=abc": "flag --config.batch_size=abc: invalid literal for int()",
+    "--config.batch_size=1.5": "flag --config.batch_size=1.5: invalid literal for int()",
+    "--config.loss.power=high": "flag --config.loss.power=high: could not convert string to float",
+    "--config.model=3": "flag --config.model=3: Failed to parse '3' as a ConfigDict",
+    "--config.loss.name=ti": "loss.name='ti': must be one of vanilla, thermodynamic",
+    "--config.batch_size=2000": "batch_size=2000: larger than the training set",
+    "--config.data.image_size=9": "data.image_size=9: the generator makes 8 x 8 pixels",
+    "--config.data.num_train=1700": "data.num_train=1700 plus data.num_val=297: more than the 1797",
+    "--config.data.name=mnist": "data.name='mnist': choose one of digits, ",
+    "--bogus=1": "Unknown command line flag 'bogus'",
+    "stray": "unknown argument 'stray'; flags start with --",
+    "--allow_config_change=foo": "--allow_config_change=foo: there is no such field",
+    "--coordinator=here:1": "--coordinator, --num_processes and --process_id go with --distributed",
+    "--distributed": "--distributed: coordinator_address should be defined. (outside SLURM, ",
+}
+
+
+def cases(folder):
+    """(argv, message) by name; {folder} holds what they need."""
+    images = folder / "images"
+    for name, (_, message) in FILES.items():
+        file = folder / f"{name}.py"
+        yield name, [f"--config={file}", f"--workdir={folder}/new"], message.format(folder=folder)
+    for flag, message in FLAGS.items():
+        yield flag, ["--config=configs/digits.py", f"--workdir={folder}/new", flag], message
+    own = "--config=configs/digits.py"
+    data = [f"--config.data.{x}" for x in (f"data_dir={images}", "num_train=3", "num_val=2")]
+    new = f"--workdir={folder}/new"
+    yield from (
+        ("no config", [new], "flag --config=None: "),
+        ("no workdir", [own], "flag --workdir=None: "),
+        ("no file", ["--config=nosuch.py", new], "--config=nosuch.py: there is no such file"),
+        (
+            "not prepared",
+            ["--config=configs/celeb_a.py", new, f"--config.data.data_dir={folder}"],
+            f"data.data_dir: celeb_a is not prepared in {folder}; prepare it with `tfds build",
+        ),
+        (
+            "unreadable image",
+            [own, new, "--config.data.name=folder", "--config.batch_size=2", *data],
+            f"data.data_dir: cannot read the image {images}/",
+        ),
+        (
+            "a file as workdir",
+            [own, f"--workdir={folder}/dict.py"],
+            f"--workdir={folder}/dict.py: no folder can be made there",
+        ),
+        (
+            "somebody else's folder",
+            [own, f"--workdir={images}"],
+            f"--workdir={images}: not empty and no run's (no config.json)",
+        ),
+        (
+            "coordinator without port",
+            [own, new, "--distributed", "--coordinator=here"],
+            "--coordinator=here: must be HOST:PORT",
+        ),
+        (
+            "process beyond the number",
+            [
+                *(own, new, "--distributed", "--coordinator=here:1"),
+                *("--num_processes=2", "--process_id=2"),
+            ],
+            "--distributed: process_id and num_processes must be nonnegative",
+        ),
+    )
+
+
+def environment():
+    return os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+
+
+def launch_many(commands):
+    """[exit code, standard output, standard error] of each."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "many_launches.py"],
+        input=json.dumps([[argv, {}] for argv in commands]),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("bad_input")
+    for name, (content, _) in FILES.items():
+        (made / f"{name}.py").write_text(content)
+    (made / "images").mkdir()
+    for number in range(5):
+        (made / "images" / f"{number}.png").write_bytes(b"no image")
+    return made
+
+
+@pytest.fixture(scope="module")
+def answers(folder):
+    return launch_many([argv for _, argv, _ in cases(folder)])
+
+
+NAMES = [name for name, *_ in cases(Path("folder"))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bad_input_is_one_line_and_exit_code_2(folder, answers, name):
+    number = NAMES.index(name)
+    _, _, message = list(cases(folder))[number]
+    code, stdout, stderr = answers[number]
+    assert code == 2
+    assert stdout == ""
+    assert stderr.startswith(f"error: {message}")
+    assert stderr.count("\n") == 1
+
+
+def test_bad_input_leaves_no_run_behind(folder, answers):
+    assert not list(folder.glob("new/rep_*"))
+    assert sorted(path.name for path in (folder / "images").iterdir()) == [
+        f"{number}.png" for number in range(5)
+    ]
