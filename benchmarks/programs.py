@@ -1,0 +1,152 @@
+"""What `benchmarks/step.py` times: the trainer's step, its chains alone, and the plain form."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks import plain
+from thermo_ebm import flops, memory
+from thermo_ebm.config import sampler_settings
+from thermo_ebm.jaxprs import LossFn
+from thermo_ebm.models import conv_transpose, latent_ebm
+from thermo_ebm.models.latent_ebm import LatentEBM
+from thermo_ebm.sampling.chains import tempered_chains
+from thermo_ebm.thermo.schedule import SCHEDULES
+from thermo_ebm.train import batches, optimisers, programs
+from thermo_ebm.train import step as training
+from thermo_ebm.types import Batch, Params
+
+
+class Program(NamedTuple):
+    """Something compiled, to be called again and again."""
+
+    call: Callable[[], None]
+    count: flops.FlopCount
+    bytes_planned: int  # a device's arguments, results and buffers
+    compile_s: float
+
+
+def make_model(config: ConfigDict, form: str) -> LatentEBM:
+    """The model with a named form of the transposed convolution, whatever the backend's."""
+    chosen = getattr(conv_transpose, form)
+    with mock.patch.object(latent_ebm, "for_backend", return_value=chosen):
+        return latent_ebm.make_model(config.model, config.data.channels)
+
+
+def image_shape(config: ConfigDict) -> tuple[int, int, int]:
+    """[height, width, channels]."""
+    return config.data.image_size, config.data.image_size, config.data.channels
+
+
+def automatic_chunk(config: ConfigDict, model: LatentEBM) -> int:
+    """The chunk of temperatures, chosen as the trainer does where the config leaves it open."""
+    chunk = config.sampler.temperature_chunk
+    if chunk or config.loss.name == "vanilla":
+        return chunk
+
+    def loss(chunk: int) -> LossFn:
+        copy = ConfigDict(config.to_dict())
+        copy.sampler.temperature_chunk = chunk
+        return training.make_loss(copy, model, None)
+
+    return memory.automatic_chunk(
+        loss,
+        model,
+        config.loss.num_temperatures,
+        -(-config.batch_size // jax.local_device_count()),
+        image_shape(config),
+        memory.usable_bytes(jax.local_devices()[0]),
+    )
+
+
+def fast_step(config: ConfigDict, model: LatentEBM) -> Program:
+    """One step of the trainer, over all local devices."""
+    task = training.make_task(config)._replace(
+        model=model, loss=training.make_loss(config, model, training.AXIS)
+    )
+    layout = batches.make_layout(config.data.num_train)
+    step = jax.pmap(
+        lambda state, part: training.train_step(task, state, part, layout),
+        axis_name=training.AXIS,
+        in_axes=(None, 0),
+        out_axes=None,
+        donate_argnums=0,
+    )
+    init = jax.jit(partial(training.init_state, task), out_shardings=programs.replicated())
+    images = programs.spread(batches.split_over_devices(_images(config), layout))
+    return _compile(step, _step_flops(config, model), init(jnp.uint32(0)), images)
+
+
+def chains(config: ConfigDict, model: LatentEBM) -> Program:
+    """The chains of one step alone, at all temperatures, on one device."""
+    settings, batch = sampler_settings(config), _batch(config)
+    schedule = SCHEDULES[config.loss.schedule]
+    temperatures = schedule(config.loss.num_temperatures, config.loss.power)
+    params = jax.jit(model.init)(jax.random.key(0))
+
+    def sample(step: jax.Array, params: Params, batch: Batch) -> jax.Array:
+        key = jax.random.fold_in(jax.random.key(1), step)
+        z = tempered_chains(
+            model, params, batch.images, batch.position, temperatures, key, settings
+        )
+        return step + 1 + 0 * z.sum().astype(step.dtype)
+
+    count = flops.count_flops(sample, jnp.int32(0), params, batch)
+    return _compile(jax.jit(sample, donate_argnums=0), count, jnp.int32(0), params, batch)
+
+
+def plain_step(config: ConfigDict, model: LatentEBM) -> Program:
+    """The same step in its plain form, on one device."""
+    adams = optimisers.make_optimisers(config.optimizer, steps_per_epoch=1)
+    loss = plain.make_loss(config)
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state: tuple, batch: Batch) -> tuple:
+        params, optimiser, key = state
+        key, chain_key = jax.random.split(key)
+        grads = jax.grad(loss)(params, batch, chain_key)
+        return *optimisers.update(adams, grads, optimiser, params), key
+
+    def init(key: jax.Array) -> tuple:
+        params = model.init(key)
+        return params, optimisers.init(adams, params), key
+
+    state = jax.jit(init)(jax.random.key(0))
+    return _compile(step, _step_flops(config, model), state, _batch(config))
+
+
+def _step_flops(config: ConfigDict, model: LatentEBM) -> flops.FlopCount:
+    loss = training.make_loss(config, model, None)
+    return flops.gradient_flops(loss, model, config.batch_size, image_shape(config))
+
+
+def _images(config: ConfigDict) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (config.data.num_train, *image_shape(config)), np.uint8)
+
+
+def _batch(config: ConfigDict) -> Batch:
+    images = _images(config)[: config.batch_size].astype(np.float32) / 127.5 - 1
+    return Batch(jnp.asarray(images), jnp.arange(len(images)), jnp.ones(len(images)))
+
+
+def _compile(fn: Any, count: flops.FlopCount, state: Any, *args: Any) -> Program:
+    """A program from a function of (state, ...) to the next state, whose state it consumes."""
+    start = time.perf_counter()
+    compiled = fn.lower(state, *args).compile()
+    compile_s = time.perf_counter() - start
+    held = [state]
+
+    def call() -> None:
+        held[0] = jax.block_until_ready(compiled(held[0], *args))
+
+    plan = compiled.memory_analysis()
+    planned = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
+    return Program(call, count, planned - plan.alias_size_in_bytes, compile_s)

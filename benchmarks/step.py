@@ -1,0 +1,212 @@
+"""Times training steps and sets them against the machine's matrix-multiplication peak.
+
+  python -m benchmarks.step --config=configs/cifar10.py --batch_sizes=8 --num_temperatures=4 \
+      --num_steps=5
+  python -m benchmarks.step --config=configs/cifar10.py --num_temperatures=10,30 --noplain \
+      --gradients=contrastive+detached,langevin+langevin --csv=steps.csv
+  python -m benchmarks.step --config=configs/celeb_a.py --config.sampler.precision=bfloat16 \
+      --parts=step,chains --forms=stamped,dilated --noplain          # on an accelerator
+
+Several values of a field give a row each; where none are given, the config's own counts. A row is
+timed on random images after a warm-up, and each step stands between two measurements of the peak:
+the fraction is the median over steps of the step's FLOP/s over the mean of those two.
+
+FLOPs are those of the jaxpr's matrix products and convolutions (`thermo_ebm/flops.py`), without
+what `jax.checkpoint` computes a second time; `executed` is the fraction with it. Memory is what XLA
+plans for one device: arguments, results and buffers.
+
+The last row's step is also timed in the plain form (`benchmarks/plain.py`). The output ends in the
+line `fraction_of_peak=... ratio_to_plain=...` of that row.
+"""
+
+import csv
+import itertools
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from benchmarks import gemm, programs
+from benchmarks.programs import Program
+from launch import program as launch_program
+from thermo_ebm.models import conv_transpose
+
+_CONFIG = config_flags.DEFINE_config_file("config", "configs/cifar10.py", "The configuration.")
+_PARTS = flags.DEFINE_list("parts", ["step"], "step (all of it), chains (the sampling alone).")
+_FORMS = flags.DEFINE_list("forms", None, "Of the transposed convolution: stamped, dilated.")
+_LOSSES = flags.DEFINE_list("losses", None, "thermodynamic, vanilla.")
+_GRADIENTS = flags.DEFINE_list("gradients", None, "prior_gradient+generator_gradient, each.")
+_BATCH_SIZES = flags.DEFINE_list("batch_sizes", None, "Of the whole batch.")
+_TEMPERATURES = flags.DEFINE_list("num_temperatures", None, "N_t.")
+_NUM_STEPS = flags.DEFINE_list("num_steps", None, "K of the posterior's chains.")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Steps timed for each row.")
+_WARM_UP = flags.DEFINE_integer("warm_up", 1, "Steps before them.")
+_PEAK_SECONDS = flags.DEFINE_float("peak_seconds", 0.5, "Length of each measurement of the peak.")
+_PLAIN = flags.DEFINE_bool("plain", True, "Whether to time the plain form of the last row.")
+_PLAIN_REPEATS = flags.DEFINE_integer("plain_repeats", 2, "Steps timed in the plain form.")
+_CSV = flags.DEFINE_string("csv", None, "A file to write the table to.")
+
+
+class Row(NamedTuple):
+    """One line of the table: what was timed, and what came out."""
+
+    part: str
+    form: str
+    loss: str
+    gradients: str
+    batch: int
+    n_t: int
+    k: int
+    chunk: int  # temperatures at once; 0 is all
+    step_s: float
+    images_s: float
+    gflop: float  # of one step, nothing counted twice
+    gflop_s: float
+    peak_gflop_s: float
+    fraction: float
+    executed: float
+    memory_mib: float
+    compile_s: float
+
+
+class Cell(NamedTuple):
+    """What to time."""
+
+    part: str
+    form: str
+    config: ConfigDict
+
+
+def cells() -> Iterator[Cell]:
+    """Every combination of the flags' values."""
+    choices = {
+        "loss.name": _LOSSES.value,
+        "gradients": _GRADIENTS.value,
+        "batch_size": _BATCH_SIZES.value and map(int, _BATCH_SIZES.value),
+        "loss.num_temperatures": _TEMPERATURES.value and map(int, _TEMPERATURES.value),
+        "sampler.posterior.num_steps": _NUM_STEPS.value and map(int, _NUM_STEPS.value),
+    }
+    asked = {field: list(values) for field, values in choices.items() if values}
+    forms = _FORMS.value or [conv_transpose.for_backend(jax.default_backend()).__name__]
+    for part, form, *values in itertools.product(_PARTS.value, forms, *asked.values()):
+        config = ConfigDict(_CONFIG.value.to_dict())
+        fields = dict(zip(asked, values, strict=True))
+        if "gradients" in fields:
+            prior, generator = fields.pop("gradients").split("+")
+            fields |= {"loss.prior_gradient": prior, "loss.generator_gradient": generator}
+        config.update_from_flattened_dict(fields)
+        # No data set is loaded: an epoch is a few batches of random images.
+        config.data.num_train = 4 * config.batch_size
+        yield Cell(part, form, config)
+
+
+def time_program(program: Program, peak: gemm.Gemm) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds of each step, and the peak's FLOP/s around it, [repeats] each."""
+    for _ in range(_WARM_UP.value):
+        program.call()
+    seconds, rates = [], [peak.rate(_PEAK_SECONDS.value)]
+    for _ in range(_REPEATS.value):
+        seconds.append(_seconds(program))
+        rates.append(peak.rate(_PEAK_SECONDS.value))
+    return np.array(seconds), (np.array(rates[1:]) + np.array(rates[:-1])) / 2
+
+
+def _seconds(program: Program) -> float:
+    start = time.perf_counter()
+    program.call()
+    return time.perf_counter() - start
+
+
+def measure(cell: Cell, peak: gemm.Gemm) -> tuple[Row, Program]:
+    """Compiles and times one cell."""
+    config = cell.config
+    model = programs.make_model(config, cell.form)
+    config.sampler.temperature_chunk = programs.automatic_chunk(config, model)
+    make = {"step": programs.fast_step, "chains": programs.chains}[cell.part]
+    program = make(config, model)
+    seconds, rates = time_program(program, peak)
+    step_s, count, thermodynamic = np.median(seconds), program.count, config.loss.name != "vanilla"
+    row = Row(
+        part=cell.part,
+        form=cell.form,
+        loss=config.loss.name,
+        gradients=f"{config.loss.prior_gradient}+{config.loss.generator_gradient}"
+        if thermodynamic
+        else "contrastive+posterior",
+        batch=config.batch_size,
+        n_t=config.loss.num_temperatures if thermodynamic else 1,
+        k=config.sampler.posterior.num_steps,
+        chunk=config.sampler.temperature_chunk,
+        step_s=step_s,
+        images_s=config.batch_size / step_s,
+        gflop=count.model / 1e9,
+        gflop_s=count.model / step_s / 1e9,
+        peak_gflop_s=np.median(rates) / 1e9,
+        fraction=np.median(count.model / seconds / rates),
+        executed=np.median(count.matmul / seconds / rates),
+        memory_mib=program.bytes_planned / 2**20,
+        compile_s=program.compile_s,
+    )
+    return row, program
+
+
+def ratio_to_plain(cell: Cell, fast: Program) -> float:
+    """The plain form's time over the fast one's, each plain step beside a fast one."""
+    plain = programs.plain_step(cell.config, programs.make_model(cell.config, cell.form))
+    print(f"plain form compiled in {plain.compile_s:.1f} s", flush=True)
+    ratios = []
+    for _ in range(_PLAIN_REPEATS.value):
+        before, slow, after = _seconds(fast), _seconds(plain), _seconds(fast)
+        ratios.append(2 * slow / (before + after))
+        print(f"plain step {slow:.2f} s, fast step {(before + after) / 2:.2f} s", flush=True)
+    return float(np.median(ratios))
+
+
+def _text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _print_row(values: Sequence[object]) -> None:
+    widths = [max(len(name), 21 if name == "gradients" else 9) for name in Row._fields]
+    print(*(_text(v).rjust(w) for v, w in zip(values, widths, strict=True)), flush=True)
+
+
+def _write_csv(path: Path, rows: Sequence[Row]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(Row._fields)
+        writer.writerows(rows)
+
+
+def main(argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}")
+    logging.set_verbosity(logging.WARNING)
+    device = jax.local_devices()[0]
+    load = f", load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    print(f"jax {jax.__version__} on {jax.local_device_count()} x {device.device_kind}{load}")
+    _print_row(Row._fields)
+    rows, peaks = [], {}
+    for cell in cells():
+        dtype = cell.config.sampler.precision
+        if dtype not in peaks:
+            peaks[dtype] = gemm.fastest(dtype)
+        row, program = measure(cell, peaks[dtype])
+        rows.append(row)
+        _print_row(row)
+    if _CSV.value:
+        _write_csv(Path(_CSV.value), rows)
+    timed = _PLAIN.value and cell.part == "step"
+    ratio = f"{ratio_to_plain(cell, program):.2f}" if timed else "not_timed"
+    print(f"fraction_of_peak={rows[-1].fraction:.3f} ratio_to_plain={ratio}")
+
+
+if __name__ == "__main__":
+    launch_program.prepare_jax()
+    app.run(main)
