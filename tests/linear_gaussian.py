@@ -67,7 +67,10 @@ def observation(seed=1):
 def natural(params, x, temperature):
     """Precision L and L m of the power posterior at t (of the prior at t = 0)."""
     alpha, beta = params
-    precision = np.eye(LATENT_DIM) / PRIOR_SIGMA**2 + alpha["quadratic"]
+    # The energy sees the symmetric part of A alone.
+    precision = (
+        np.eye(LATENT_DIM) / PRIOR_SIGMA**2 + (alpha["quadratic"] + alpha["quadratic"].T) / 2
+    )
     weights, variance = beta["weights"], LIKELIHOOD_SIGMA**2
     precision = precision + temperature * weights.T @ weights / variance
     return precision, alpha["linear"] + temperature * weights.T @ (x - beta["bias"]) / variance

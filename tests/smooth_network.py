@@ -11,11 +11,11 @@ from thermo_ebm.types import Batch, Params
 LATENT_DIM = 3
 IMAGE_SHAPE = (2, 2, 1)
 
-SAMPLER = SamplerSettings(prior=ChainSettings(0.1, 4), posterior=ChainSettings(0.02, 3))
+SAMPLER = SamplerSettings(prior=ChainSettings(0.1, 4), posterior=ChainSettings(0.05, 3))
 
 
 def energy(alpha, z):
-    return jnp.tanh(z @ alpha["hidden"]) @ alpha["out"] - 0.1 * (z**2).sum(-1) * alpha["scale"]
+    return jnp.tanh(z @ alpha["hidden"]) @ alpha["out"] - z**2 @ alpha["scale"]
 
 
 def generator(beta, z):
@@ -24,7 +24,11 @@ def generator(beta, z):
 
 def parameters(seed=0):
     rng = np.random.default_rng(seed)
-    alpha = {"hidden": rng.normal(size=(3, 4)), "out": rng.normal(size=4), "scale": np.array(0.7)}
+    alpha = {
+        "hidden": rng.normal(size=(3, 4)),
+        "out": rng.normal(size=4),
+        "scale": np.array([0.1, 0.6, 2.5]),
+    }
     beta = {"weights": rng.normal(size=(3, 4)) / 2, "bias": rng.normal(size=4) / 3}
     return jax.tree.map(jnp.asarray, Params(alpha, beta))
 

@@ -1,0 +1,188 @@
+"""Every choice of gradient against central differences of what it must be the derivative of.
+
+All random keys are fixed, so that a loss is a smooth function of the parameters. Under "langevin"
+that function is the loss itself. Under the others it is written out here over chains frozen at the
+base parameters.
+"""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import quick
+import smooth_network as tiny
+from jax.flatten_util import ravel_pytree
+
+from thermo_ebm.losses import (
+    GENERATOR_GRADIENTS,
+    PRIOR_GRADIENTS,
+    LossSettings,
+    thermodynamic_loss,
+    vanilla_loss,
+)
+from thermo_ebm.sampling.chains import (
+    chain_keys,
+    posterior_chains,
+    prior_chains,
+    tempered_chains,
+)
+from thermo_ebm.thermo.moments import shrunk_moments
+from thermo_ebm.types import Params
+
+KEY = jax.random.key(5)
+NUM = 16
+STEP = 1e-5  # errors of the order of STEP^2 and of 1e-15 / STEP: 1e-10
+TRAPEZIUM = LossSettings(3, power=2.0)
+LEFT = LossSettings(3, power=0.5, quadrature="left", kl_shrinkage="ledoit_wolf", kl_weight=1.5)
+RIGHT = LossSettings(3, power=1.0, quadrature="right", kl_form="none")
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def loss_of(params, settings):
+    batch = tiny.make_batch(NUM, padding=1)
+    return thermodynamic_loss(tiny.make_model(), params, batch, KEY, tiny.SAMPLER, settings)
+
+
+def central_differences(function, at):
+    """The gradient of a scalar function of a tree, entry by entry."""
+    flat, unravel = ravel_pytree(at)
+    shifts = STEP * jnp.eye(flat.size)
+    points = jnp.concatenate([flat + shifts, flat - shifts])
+    values = quick.jit(lambda p: jax.lax.map(lambda row: function(unravel(row)), p))(points)
+    upper, lower = values.reshape(2, -1)
+    return np.asarray((upper - lower) / (2 * STEP))
+
+
+def assert_close(gradient, expected):
+    gradient = ravel_pytree(gradient)[0]
+    assert np.abs(expected).max() > 1e-2
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-7 * np.abs(expected).max())
+
+
+def frozen_chains(settings):
+    """Latents [N + 1, NUM, 3] of the examples alone, at the base parameters."""
+    batch = tiny.make_batch(NUM)
+    temperatures = (np.arange(4) / 3) ** settings.power
+    chains = partial(tempered_chains, tiny.make_model(), settings=tiny.SAMPLER)
+    z = quick.jit(chains)(tiny.parameters(), batch.images, batch.position, temperatures, KEY)
+    return temperatures, z
+
+
+def mean_log_likelihood(beta, z):
+    """Mean over the batch of log p_beta(x | z), up to a constant."""
+    error = tiny.make_batch(NUM).images - tiny.generator(beta, z)
+    return -(error**2).sum() / (2 * 0.4**2) / NUM
+
+
+def contrast(alpha, z_posterior, z_prior):
+    """What "contrastive" differentiates: minus (E_1[f] - E_0[f])."""
+    return -(tiny.energy(alpha, z_posterior).mean() - tiny.energy(alpha, z_prior).mean())
+
+
+def quadrature_sum(beta, z, temperatures, settings):
+    """What "detached" differentiates: minus the quadrature of E_i over frozen chains."""
+    intervals = np.diff(temperatures)
+    left, right = np.append(intervals, 0), np.insert(intervals, 0, 0)
+    weights = {"left": left, "right": right, "trapezium": (left + right) / 2}
+    terms = zip(weights[settings.quadrature], z, strict=True)
+    return -sum(weight * mean_log_likelihood(beta, rows) for weight, rows in terms)
+
+
+def expected_gradients(settings):
+    """Central differences for every choice: ({prior choice: grad}, {generator choice: grad})."""
+    base, (temperatures, z) = tiny.parameters(), frozen_chains(settings)
+    whole = central_differences(lambda params: loss_of(params, settings)[0], base)
+    size = ravel_pytree(base.alpha)[0].size
+    contrastive = central_differences(lambda a: contrast(a, z[-1], z[0]), base.alpha)
+    detached = central_differences(
+        lambda b: quadrature_sum(b, z, temperatures, settings), base.beta
+    )
+    posterior = central_differences(lambda b: -mean_log_likelihood(b, z[-1]), base.beta)
+    return (
+        {"langevin": whole[:size], "contrastive": contrastive, "none": None},
+        {"langevin": whole[size:], "detached": detached, "posterior": posterior},
+    )
+
+
+def all_choices(settings, choices):
+    """{choice: ((loss, aux), gradient)}, compiled together."""
+
+    @quick.jit
+    def run(params):
+        return [
+            jax.value_and_grad(loss_of, has_aux=True)(
+                params, settings._replace(prior_gradient=prior, generator_gradient=generator)
+            )
+            for prior, generator in choices
+        ]
+
+    return dict(zip(choices, run(tiny.parameters()), strict=True))
+
+
+def check(settings, choices):
+    of_prior, of_generator = expected_gradients(settings)
+    results = all_choices(settings, choices)
+    (reference, reference_aux), _ = results[choices[0]]
+    for (prior, generator), ((loss, aux), grads) in results.items():
+        # The value does not depend on the choice,
+        np.testing.assert_allclose(loss, reference, rtol=1e-13)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-13), aux, reference_aux)
+        # and each network's gradient on its own choice alone.
+        if prior == "none":
+            assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(grads.alpha))
+        else:
+            assert_close(grads.alpha, of_prior[prior])
+        assert_close(grads.beta, of_generator[generator])
+    return of_prior, of_generator
+
+
+def test_shrinkage_is_not_at_its_bounds():
+    # Where it is, its derivative, which the differences are to see, is zero.
+    for settings in (TRAPEZIUM, LEFT):
+        z = frozen_chains(settings)[1]
+        weighted = shrunk_moments(z, jnp.ones(NUM), settings.kl_shrinkage).cov
+        plain = np.stack([np.cov(rows.T, ddof=0) for rows in z])
+        intensity = 1 - weighted[:, 0, 1] / plain[:, 0, 1]
+        assert np.sum((intensity > 0.01) & (intensity < 0.99)) >= 2
+
+
+def test_all_choices_under_the_trapezium():
+    choices = list(itertools.product(PRIOR_GRADIENTS, GENERATOR_GRADIENTS))
+    assert len(choices) == 9
+    of_prior, of_generator = check(TRAPEZIUM, choices)
+    # The choices are not alike: no case passes in another's place.
+    for table in (of_prior, of_generator):
+        gradients = [gradient for gradient in table.values() if gradient is not None]
+        for one, other in itertools.combinations(gradients, 2):
+            assert np.abs(one - other).max() > 1e-2
+
+
+@pytest.mark.parametrize("settings", [LEFT, RIGHT], ids=["left", "right"])
+def test_other_quadratures(settings):
+    check(settings, [("langevin", "langevin"), ("none", "detached")])
+
+
+def test_vanilla():
+    # Eq. 6 and 7 over chains frozen at the base parameters.
+    base, batch, model = tiny.parameters(), tiny.make_batch(NUM), tiny.make_model()
+    keys = [chain_keys(KEY, i, batch.position) for i in range(2)]
+    z_prior = prior_chains(model, base.alpha, keys[0], tiny.SAMPLER.prior)
+    z_posterior = posterior_chains(
+        model, base, batch.images, jnp.ones(NUM), keys[1], tiny.SAMPLER.posterior
+    )
+
+    def loss(params):
+        padded = tiny.make_batch(NUM, padding=1)
+        return vanilla_loss(model, params, padded, KEY, tiny.SAMPLER)[0]
+
+    def frozen(params):
+        likelihood = -mean_log_likelihood(params.beta, z_posterior)
+        return likelihood + contrast(params.alpha, z_posterior, z_prior)
+
+    gradient = quick.jit(jax.grad(loss))(base)
+    assert_close(gradient, central_differences(frozen, base))
+    assert isinstance(gradient, Params)

@@ -1,0 +1,221 @@
+"""The values of both losses, recomputed from their chains in numpy; masks and chunks."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import linear_gaussian as lg
+import numpy as np
+import pytest
+import quick
+import smooth_network as tiny
+from scipy import stats
+from sklearn import covariance
+
+from thermo_ebm.losses import LossSettings, check_settings, thermodynamic_loss, vanilla_loss
+from thermo_ebm.sampling.chains import (
+    ChainSettings,
+    SamplerSettings,
+    chain_keys,
+    posterior_chains,
+    prior_chains,
+    tempered_chains,
+)
+from thermo_ebm.thermo.moments import VARIANCE_FLOOR
+from thermo_ebm.types import Batch
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+NUM = 6
+SAMPLER = SamplerSettings(prior=ChainSettings(0.2, 5), posterior=ChainSettings(0.05, 4))
+
+
+def linear_batch(num=NUM, padding=0, seed=0):
+    images = np.random.default_rng(seed).normal(size=(num + padding, lg.DATA_DIM))
+    mask = (np.arange(num + padding) < num).astype(float)
+    return Batch(jnp.asarray(images), jnp.arange(num + padding), jnp.asarray(mask))
+
+
+@partial(quick.jit, static_argnums=(2, 3))
+def thermodynamic(batch, key, settings, sampler=SAMPLER):
+    return thermodynamic_loss(lg.make_model(), lg.parameters(), batch, key, sampler, settings)
+
+
+@partial(quick.jit, static_argnums=(2,))
+def vanilla(batch, key, sampler=SAMPLER):
+    return vanilla_loss(lg.make_model(), lg.parameters(), batch, key, sampler)
+
+
+def normal_logpdf(images, z):
+    beta = lg.parameters().beta
+    mean = z @ beta["weights"].T + beta["bias"]
+    return stats.norm.logpdf(images, mean, lg.LIKELIHOOD_SIGMA).sum(-1)
+
+
+# Values.
+
+
+@pytest.mark.parametrize(
+    ("settings", "shrink", "estimate"),
+    [
+        (
+            LossSettings(4, power=3.0),
+            covariance.oas,
+            lambda t, e, f, b: np.trapezoid(e, t) + (f.sum() - b.sum()) / 2,
+        ),
+        (
+            LossSettings(4, power=0.3, kl_weight=2.0, kl_shrinkage="ledoit_wolf"),
+            covariance.ledoit_wolf,
+            lambda t, e, f, b: np.trapezoid(e, t) + f.sum() - b.sum(),
+        ),
+        (
+            LossSettings(4, power=3.0, kl_form="sum"),
+            covariance.oas,
+            lambda t, e, f, b: np.trapezoid(e, t) + (f.sum() + b.sum()) / 2,
+        ),
+        (
+            LossSettings(4, schedule="linear", power=3.0, kl_form="none"),
+            covariance.oas,
+            lambda t, e, f, b: np.trapezoid(e, t),
+        ),
+        (
+            LossSettings(4, power=3.0, quadrature="left"),
+            covariance.oas,
+            lambda t, e, f, b: np.dot(np.diff(t), e[:-1]) + f.sum(),
+        ),
+        (
+            LossSettings(4, power=3.0, quadrature="right"),
+            covariance.oas,
+            lambda t, e, f, b: np.dot(np.diff(t), e[1:]) - b.sum(),
+        ),
+    ],
+    ids=["default", "ledoit_wolf_weighted", "sum", "linear_none", "left", "right"],
+)
+def test_thermodynamic_loss_from_its_chains(settings, shrink, estimate):
+    batch, key = linear_batch(), jax.random.key(0)
+    power = 1.0 if settings.schedule == "linear" else settings.power
+    temperatures = (np.arange(5) / 4) ** power
+    z = np.asarray(
+        quick.jit(partial(tempered_chains, lg.make_model(), settings=SAMPLER))(
+            lg.parameters(), batch.images, batch.position, temperatures, key
+        )
+    )
+    expected = np.array([normal_logpdf(batch.images, rows).mean() for rows in z])
+    floor = VARIANCE_FLOOR * np.eye(3)
+    laws = [lg.Gaussian(rows.mean(0), shrink(rows)[0] + floor) for rows in z]
+    forward = np.array([lg.kl(laws[i], laws[i + 1]) for i in range(4)])
+    backward = np.array([lg.kl(laws[i + 1], laws[i]) for i in range(4)])
+
+    loss, aux = thermodynamic(batch, key, settings)
+    np.testing.assert_allclose(aux.temperatures, temperatures, rtol=1e-12)
+    np.testing.assert_allclose(aux.expected_log_likelihood, expected, rtol=1e-9)
+    np.testing.assert_allclose(aux.kl_forward, forward, rtol=1e-8)
+    np.testing.assert_allclose(aux.kl_backward, backward, rtol=1e-8)
+    np.testing.assert_allclose(
+        loss, -estimate(temperatures, expected, forward, backward), rtol=1e-8
+    )
+
+
+def test_vanilla_loss_from_its_chains():
+    batch, key, model, params = linear_batch(), jax.random.key(0), lg.make_model(), lg.parameters()
+    # The prior's chains are set 0 and the posterior's set 1, each at every example's position.
+    keys = [chain_keys(key, i, batch.position) for i in range(2)]
+    z_prior = np.asarray(
+        quick.jit(partial(prior_chains, model, settings=SAMPLER.prior))(params.alpha, keys[0])
+    )
+    hot = partial(posterior_chains, temperatures=jnp.ones(NUM), settings=SAMPLER.posterior)
+    z_posterior = np.asarray(quick.jit(partial(hot, model))(params, batch.images, keys=keys[1]))
+
+    def energy(z):
+        alpha = params.alpha
+        return (z @ alpha["linear"] - np.einsum("ni,ij,nj->n", z, alpha["quadratic"], z) / 2).mean()
+
+    expected = normal_logpdf(batch.images, z_posterior).mean()
+    loss, aux = vanilla(batch, key)
+    np.testing.assert_allclose(aux.log_likelihood, expected, rtol=1e-10)
+    np.testing.assert_allclose(aux.energy_posterior, energy(z_posterior), rtol=1e-10)
+    np.testing.assert_allclose(aux.energy_prior, energy(z_prior), rtol=1e-10)
+    np.testing.assert_allclose(
+        loss, -(expected + energy(z_posterior) - energy(z_prior)), rtol=1e-10
+    )
+
+
+# Masks, chunks, keys.
+
+
+@pytest.mark.parametrize("loss", ["vanilla", "thermodynamic"])
+def test_padding_changes_nothing(loss):
+    whole, padded = linear_batch(), linear_batch(padding=2)
+    wild = padded.images.at[NUM:].set(50.0).at[:NUM].set(whole.images)
+    padded = padded._replace(images=wild, position=padded.position.at[NUM:].set(0))
+    key = jax.random.key(0)
+    if loss == "vanilla":
+        results = [vanilla(batch, key) for batch in (whole, padded)]
+    else:
+        settings = LossSettings(4, power=0.3, kl_weight=2.0, kl_shrinkage="ledoit_wolf")
+        results = [thermodynamic(batch, key, settings) for batch in (whole, padded)]
+    for expected, value in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-9)
+
+
+def test_chunks_of_temperatures_change_neither_value_nor_gradient():
+    batch, params, key = tiny.make_batch(), tiny.parameters(), jax.random.key(0)
+    settings = LossSettings(5, prior_gradient="langevin", generator_gradient="langevin")
+
+    def step(chunk):
+        sampler = tiny.SAMPLER._replace(temperature_chunk=chunk)
+
+        def loss(params):
+            return thermodynamic_loss(tiny.make_model(), params, batch, key, sampler, settings)
+
+        return quick.jit(jax.value_and_grad(loss, has_aux=True))(params)
+
+    for expected, value in zip(*map(jax.tree.leaves, (step(0), step(2))), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_losses_are_means_over_the_batch_and_follow_the_key():
+    one = vanilla(linear_batch(), jax.random.key(0))[0]
+    assert vanilla(linear_batch(), jax.random.key(0))[0] == one
+    assert vanilla(linear_batch(), jax.random.key(1))[0] != one
+    # The same images and positions twice over: the mean, and not the sum.
+    batch = linear_batch()
+    twice = Batch(*(jnp.concatenate([leaf, leaf]) for leaf in batch))
+    np.testing.assert_allclose(vanilla(twice, jax.random.key(0))[0], one, rtol=1e-12)
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (LossSettings(prior_gradient="exact"), "prior_gradient must be one of langevin, contr"),
+        (LossSettings(generator_gradient="none"), "generator_gradient must be one of langevin, d"),
+    ],
+)
+def test_refuses_gradients_that_do_not_exist(settings, message):
+    with pytest.raises(ValueError, match=message):
+        check_settings(settings)
+    with pytest.raises(ValueError, match=message):
+        thermodynamic(linear_batch(), jax.random.key(0), settings)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mask": jnp.ones(NUM - 1)},
+        {"position": jnp.arange(NUM + 1)},
+        {"images": jnp.ones((NUM, lg.DATA_DIM), jnp.uint8)},
+        {"mask": jnp.ones(NUM, bool)},
+        {"images": jnp.ones((NUM, lg.DATA_DIM + 1))},
+    ],
+)
+def test_refuses_batches_that_do_not_fit(change):
+    batch = linear_batch()._replace(**change)
+    for loss in (
+        lambda: vanilla(batch, jax.random.key(0)),
+        lambda: thermodynamic(batch, jax.random.key(0), LossSettings(2)),
+    ):
+        with pytest.raises((AssertionError, TypeError, ValueError)):
+            loss()
