@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import quick
 
 from thermo_ebm.gradients import gradient_noise, gradient_statistics
 from thermo_ebm.types import Params
@@ -70,7 +71,7 @@ def noise_and_standard_errors(num_draws):
 
 @pytest.mark.parametrize("num_draws", [2, 16])
 def test_noise_of_a_synthetic_gradient(num_draws):
-    noise = jax.jit(partial(gradient_noise, synthetic), static_argnums=1)(
+    noise = quick.jit(partial(gradient_noise, synthetic), static_argnums=1)(
         jax.random.key(num_draws), num_draws
     )
     expected, stderr = noise_and_standard_errors(num_draws)
@@ -88,10 +89,11 @@ def test_noise_where_only_one_source_exists():
     def only_chains(batch_key, chain_key):
         return synthetic(jax.random.key(0), chain_key)
 
-    noise = [
-        jax.jit(lambda key, gradient=gradient: gradient_noise(gradient, key, 4))(jax.random.key(1))
-        for gradient in (only_batch, only_chains)
-    ]
+    @quick.jit
+    def both(key):
+        return [gradient_noise(gradient, key, 4) for gradient in (only_batch, only_chains)]
+
+    noise = both(jax.random.key(1))
     assert noise[0].mcmc < 1e-10 < 0.1 < noise[0].batch
     assert noise[1].batch < 1e-10 < 0.1 < noise[1].mcmc
 
@@ -105,7 +107,8 @@ def test_noise_is_the_variance_of_the_draws():
         jax.debug.callback(lambda v: seen.append(np.asarray(v)), value, ordered=True)
         return Params(value[:1], value[1:])
 
-    noise = jax.block_until_ready(gradient_noise(gradient, jax.random.key(0), 5))
+    noise = quick.jit(lambda key: gradient_noise(gradient, key, 5))(jax.random.key(0))
+    jax.block_until_ready(noise)
     jax.effects_barrier()
     draws = np.stack(seen).reshape(3, 5, 3)
     variances = draws.var(1, ddof=1)

@@ -1,6 +1,6 @@
 """The values of both losses, recomputed from their chains in numpy; masks and chunks."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -54,59 +54,66 @@ def normal_logpdf(images, z):
 
 # Values.
 
+CASES = {
+    "default": (
+        LossSettings(4, power=3.0),
+        lambda t, e, f, b: np.trapezoid(e, t) + (f.sum() - b.sum()) / 2,
+    ),
+    "weighted": (
+        LossSettings(4, power=0.3, kl_weight=2.0, kl_shrinkage="ledoit_wolf"),
+        lambda t, e, f, b: np.trapezoid(e, t) + f.sum() - b.sum(),
+    ),
+    "sum": (
+        LossSettings(4, power=3.0, kl_form="sum"),
+        lambda t, e, f, b: np.trapezoid(e, t) + (f.sum() + b.sum()) / 2,
+    ),
+    "none": (
+        LossSettings(4, schedule="linear", power=3.0, kl_form="none"),
+        lambda t, e, f, b: np.trapezoid(e, t),
+    ),
+    "left": (
+        LossSettings(4, power=3.0, quadrature="left"),
+        lambda t, e, f, b: np.dot(np.diff(t), e[:-1]) + f.sum(),
+    ),
+    "right": (
+        LossSettings(4, power=3.0, quadrature="right"),
+        lambda t, e, f, b: np.dot(np.diff(t), e[1:]) - b.sum(),
+    ),
+}
 
-@pytest.mark.parametrize(
-    ("settings", "shrink", "estimate"),
-    [
-        (
-            LossSettings(4, power=3.0),
-            covariance.oas,
-            lambda t, e, f, b: np.trapezoid(e, t) + (f.sum() - b.sum()) / 2,
-        ),
-        (
-            LossSettings(4, power=0.3, kl_weight=2.0, kl_shrinkage="ledoit_wolf"),
-            covariance.ledoit_wolf,
-            lambda t, e, f, b: np.trapezoid(e, t) + f.sum() - b.sum(),
-        ),
-        (
-            LossSettings(4, power=3.0, kl_form="sum"),
-            covariance.oas,
-            lambda t, e, f, b: np.trapezoid(e, t) + (f.sum() + b.sum()) / 2,
-        ),
-        (
-            LossSettings(4, schedule="linear", power=3.0, kl_form="none"),
-            covariance.oas,
-            lambda t, e, f, b: np.trapezoid(e, t),
-        ),
-        (
-            LossSettings(4, power=3.0, quadrature="left"),
-            covariance.oas,
-            lambda t, e, f, b: np.dot(np.diff(t), e[:-1]) + f.sum(),
-        ),
-        (
-            LossSettings(4, power=3.0, quadrature="right"),
-            covariance.oas,
-            lambda t, e, f, b: np.dot(np.diff(t), e[1:]) - b.sum(),
-        ),
-    ],
-    ids=["default", "ledoit_wolf_weighted", "sum", "linear_none", "left", "right"],
-)
-def test_thermodynamic_loss_from_its_chains(settings, shrink, estimate):
-    batch, key = linear_batch(), jax.random.key(0)
-    power = 1.0 if settings.schedule == "linear" else settings.power
-    temperatures = (np.arange(5) / 4) ** power
-    z = np.asarray(
-        quick.jit(partial(tempered_chains, lg.make_model(), settings=SAMPLER))(
-            lg.parameters(), batch.images, batch.position, temperatures, key
-        )
-    )
-    expected = np.array([normal_logpdf(batch.images, rows).mean() for rows in z])
+
+@cache
+def losses_of_all_cases():
+    """Compiled together: most of them share their chains."""
+
+    @quick.jit
+    def run(batch, key):
+        args = lg.make_model(), lg.parameters(), batch, key, SAMPLER
+        return {name: thermodynamic_loss(*args, settings) for name, (settings, _) in CASES.items()}
+
+    return run(linear_batch(), jax.random.key(0))
+
+
+@quick.jit
+def chains_at(temperatures, key):
+    batch = linear_batch()
+    args = lg.parameters(), batch.images, batch.position, temperatures, key, SAMPLER
+    return tempered_chains(lg.make_model(), *args)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_thermodynamic_loss_from_its_chains(case):
+    settings, estimate = CASES[case]
+    temperatures = (np.arange(5) / 4) ** (1.0 if case == "none" else settings.power)
+    z = np.asarray(chains_at(temperatures, jax.random.key(0)))
+    expected = np.array([normal_logpdf(linear_batch().images, rows).mean() for rows in z])
+    shrink = getattr(covariance, settings.kl_shrinkage)
     floor = VARIANCE_FLOOR * np.eye(3)
     laws = [lg.Gaussian(rows.mean(0), shrink(rows)[0] + floor) for rows in z]
     forward = np.array([lg.kl(laws[i], laws[i + 1]) for i in range(4)])
     backward = np.array([lg.kl(laws[i + 1], laws[i]) for i in range(4)])
 
-    loss, aux = thermodynamic(batch, key, settings)
+    loss, aux = losses_of_all_cases()[case]
     np.testing.assert_allclose(aux.temperatures, temperatures, rtol=1e-12)
     np.testing.assert_allclose(aux.expected_log_likelihood, expected, rtol=1e-9)
     np.testing.assert_allclose(aux.kl_forward, forward, rtol=1e-8)
@@ -162,15 +169,16 @@ def test_chunks_of_temperatures_change_neither_value_nor_gradient():
     batch, params, key = tiny.make_batch(), tiny.parameters(), jax.random.key(0)
     settings = LossSettings(5, prior_gradient="langevin", generator_gradient="langevin")
 
-    def step(chunk):
-        sampler = tiny.SAMPLER._replace(temperature_chunk=chunk)
-
-        def loss(params):
+    @quick.jit
+    def run(params):
+        def loss(params, chunk):
+            sampler = tiny.SAMPLER._replace(temperature_chunk=chunk)
             return thermodynamic_loss(tiny.make_model(), params, batch, key, sampler, settings)
 
-        return quick.jit(jax.value_and_grad(loss, has_aux=True))(params)
+        step = jax.value_and_grad(loss, has_aux=True)
+        return step(params, 0), step(params, 2)
 
-    for expected, value in zip(*map(jax.tree.leaves, (step(0), step(2))), strict=True):
+    for expected, value in zip(*map(jax.tree.leaves, run(params)), strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-9, atol=1e-12)
 
 

@@ -1,0 +1,183 @@
+"""Imports run one way, and importing does nothing: the graph of the whole project from source."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("thermo_ebm", "launch", "configs")
+
+# The order of DESIGN's layout. A part imports from lower ranks alone, and from itself; of equal
+# ranks neither knows the other. A part that is not named here is the trainer's company.
+RANKS = {
+    "types": 0,
+    "errors": 0,
+    "files": 1,
+    "collectives": 1,
+    "models": 2,
+    "sampling": 3,
+    "thermo": 3,
+    "losses": 4,
+    "gradients": 4,
+    "config": 5,
+}
+REST = 6
+# Parts that know nothing of the rest of the library.
+ISOLATED = {
+    "metrics": {"types", "errors", "files"},
+    "analysis": {"types", "errors", "files"},
+    "data": {"types", "errors", "files", "datasets"},
+    "datasets": {"types", "errors", "files"},
+}
+HEAVY = ("tensorflow", "tensorflow_datasets", "torch", "matplotlib", "sklearn", "submitit")
+PLAIN = ("configs", "ml_collections")
+MATHEMATICS = ("losses", "gradients", "config", "data")
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {
+    module_name(p): p for package in PACKAGES for p in sorted((ROOT / package).rglob("*.py"))
+}
+
+
+def imported(tree, known=SOURCES):
+    """Every absolute name a tree imports, wherever in the file: modules, not what is in them."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                names.add(whole if whole in known else node.module)
+                if (node.module, alias.name) == ("absl", "flags"):
+                    names.add("absl.flags")
+                if (node.module, alias.name) == ("absl", "app"):
+                    names.add("absl.app")
+    return names
+
+
+GRAPH = {name: imported(ast.parse(path.read_text())) for name, path in SOURCES.items()}
+
+
+def part(name):
+    """thermo_ebm.models.prior -> models; launch.train -> launch."""
+    package, _, rest = name.partition(".")
+    return rest.partition(".")[0] if package == "thermo_ebm" else package
+
+
+def complaint(importer, target):
+    """What is wrong with one import inside the library, or None."""
+    above, below = part(importer), part(target)
+    if not target.startswith("thermo_ebm."):
+        return "the library imports a program" if target in SOURCES else None
+    if above == below:
+        return None
+    if above in ISOLATED:
+        return None if below in ISOLATED[above] else f"{above} knows of {below}"
+    free = RANKS.get(above, REST) == REST
+    if not free and (below in ISOLATED or RANKS.get(below, REST) >= RANKS[above]):
+        return f"{above} knows of {below}"
+    return None
+
+
+LIBRARY = [name for name in GRAPH if name.startswith("thermo_ebm")]
+
+
+def test_the_graph_is_read():
+    assert len(LIBRARY) > 30
+    assert "thermo_ebm.models.latent_ebm" in GRAPH["thermo_ebm.losses"]
+    assert "thermo_ebm.sampling.langevin" in GRAPH["thermo_ebm.sampling.chains"]
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_imports_run_one_way(name):
+    complaints = [complaint(name, target) for target in sorted(GRAPH[name])]
+    assert [c for c in complaints if c] == []
+
+
+@pytest.mark.parametrize(
+    ("importer", "target"),
+    [
+        ("thermo_ebm.types", "thermo_ebm.errors"),
+        ("thermo_ebm.models.prior", "thermo_ebm.sampling.langevin"),
+        ("thermo_ebm.sampling.chains", "thermo_ebm.thermo.integral"),
+        ("thermo_ebm.thermo.moments", "thermo_ebm.train.step"),
+        ("thermo_ebm.losses", "thermo_ebm.data"),
+        ("thermo_ebm.losses", "thermo_ebm.config"),
+        ("thermo_ebm.metrics.fid", "thermo_ebm.models.latent_ebm"),
+        ("thermo_ebm.analysis.report", "thermo_ebm.metrics.fid"),
+        ("thermo_ebm.data", "thermo_ebm.models.generator"),
+        ("thermo_ebm.train.loop", "launch.report"),
+        ("thermo_ebm.config", "configs.base"),
+    ],
+)
+def test_a_wrong_import_would_be_seen(importer, target):
+    assert complaint(importer, target)
+
+
+def test_no_circle():
+    # Groups that come out of taking away, again and again, what imports nothing that is left.
+    left = {name: {t for t in targets if t in GRAPH} - {name} for name, targets in GRAPH.items()}
+    while left:
+        done = {name for name, targets in left.items() if not targets & left.keys()}
+        assert done, f"a circle among {sorted(left)}"
+        left = {name: targets for name, targets in left.items() if name not in done}
+
+
+def test_flags_are_the_programs_alone():
+    for name, targets in GRAPH.items():
+        flagged = {t for t in targets if t.startswith(("absl.flags", "absl.app", "argparse"))}
+        assert not flagged or name.startswith("launch"), name
+
+
+def test_neither_tensorflow_nor_torch_is_imported():
+    for name, targets in GRAPH.items():
+        assert not {t.partition(".")[0] for t in targets} & {"tensorflow", "torch", "tf"}, name
+
+
+def test_configurations_know_nothing_of_the_library():
+    for name in GRAPH:
+        if name.startswith("configs"):
+            assert {t.partition(".")[0] for t in GRAPH[name]} <= {*sys.stdlib_module_names, *PLAIN}
+
+
+def python(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_importing_computes_nothing_and_loads_nothing_heavy():
+    # With a backend that does not exist, the first computation of any kind raises.
+    mathematics = [f"thermo_ebm.{name}" for name in MATHEMATICS]
+    code = f"""
+import importlib, sys
+for name in {mathematics}:
+    importlib.import_module(name)
+heavy = [name for name in {HEAVY} if name in sys.modules]
+assert not heavy, heavy
+for name in {LIBRARY}:
+    importlib.import_module(name)
+heavy = [name for name in ("tensorflow", "torch") if name in sys.modules]
+assert not heavy, heavy
+print("imported")
+import jax
+jax.numpy.zeros(1)
+"""
+    result = python(code, JAX_PLATFORMS="no_such_backend")
+    assert result.stdout == "imported\n", result.stderr
+    assert "no_such_backend" in result.stderr
