@@ -1,29 +1,32 @@
-"""One cell of a sweep as a job: what submitit pickles, runs in its own process and requeues."""
+"""One cell of a sweep, in a process of its own; started by `launch.sweep`.
 
+python -m launch.cell --cell=FILE
+
+Exit codes as of `launch.train`: 0 done, 2 bad input, 3 interrupted, 4 diverged for good.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from launch import program
+from absl import flags
+
+from launch import jobs, program
+from thermo_ebm.errors import UserError
+
+_CELL = flags.DEFINE_string("cell", None, "The cell, as launch.sweep wrote it.", required=True)
 
 
-class CellJob:
-    """A callable that trains and evaluates one cell; requeued, it goes on from its checkpoints.
+def main(argv: Sequence[str]) -> int:
+    """Trains and evaluates the cell; returns the exit code."""
+    del argv
+    from thermo_ebm.train.interrupts import catch_interrupts
 
-    A class because submitit asks for `checkpoint` beside the call.
-    """
+    try:
+        written = Path(_CELL.value).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--cell={_CELL.value}: {error.strerror}") from error
+    return jobs.run(written, catch_interrupts)
 
-    def __call__(self, root: str, cell: Any, reference: Any, settings: Any) -> None:
-        """Sets up JAX in the new process, then runs `thermo_ebm.sweep.run_cell`."""
-        program.prepare_jax()
-        from absl import logging
 
-        from thermo_ebm import sweep
-
-        logging.set_verbosity(logging.WARNING)
-        sweep.run_cell(Path(root), cell, reference, settings)
-
-    def checkpoint(self, *args: Any) -> Any:
-        """What submitit queues when the job's time is up: the same again."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(CellJob(), *args)
+if __name__ == "__main__":
+    program.run(main)

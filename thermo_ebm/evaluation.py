@@ -1,45 +1,30 @@
 """From checkpoints to metrics: generated images against held-out real ones."""
 
-import csv
-import io
-import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from thermo_ebm import data, files, trained
+from thermo_ebm import data, evaluation_files, trained
 from thermo_ebm.config import sampler_settings
 from thermo_ebm.errors import UserError
 from thermo_ebm.metrics import cache, networks
 from thermo_ebm.metrics.networks import Network, Outputs
 from thermo_ebm.metrics.preprocess import to_rgb
 from thermo_ebm.metrics.subsets import extrapolation_sizes
-from thermo_ebm.metrics.summary import Point, Summary, summarize
+from thermo_ebm.metrics.summary import Summary, summarize
 from thermo_ebm.metrics.weights import default_cache_dir
 from thermo_ebm.sampling.images import sample_images
-from thermo_ebm.train import events, readings, rundir
+from thermo_ebm.train import readings, rundir
 from thermo_ebm.train.state import EVALUATION
 from thermo_ebm.trained import TrainedRun
 from thermo_ebm.types import Params, PRNGKey
 
-EVAL = "eval.csv"
-POINT_COLUMNS = ("epoch", "metric", "size", "value")
-
-
-class Evaluation(NamedTuple):
-    """What checkpoints are evaluated with."""
-
-    network: Network
-    real: Outputs  # of the held-out images
-    num_images: int  # generated
-    sizes: tuple[int, ...]  # of the extrapolation's subsets
-    batch_size: int  # images at once, generated and through the network
-    generate: Callable[[Params, PRNGKey], np.ndarray]  # uint8 [num_images, height, width, 3]
+MAX_IMAGES = 4500  # what the paper's metrics are of
 
 
 class Settings(NamedTuple):
@@ -55,6 +40,17 @@ class Settings(NamedTuple):
     data_dir: str | None = None  # where the data are now; the run's own by default
 
 
+class Evaluation(NamedTuple):
+    """What checkpoints are evaluated with."""
+
+    network: Network
+    label: str  # the prefix of columns and files
+    real: Outputs  # of the held-out images
+    sizes: tuple[int, ...]  # of the extrapolation's subsets; the last is all images
+    batch_size: int  # images at once, generated and through the network
+    generate: Callable[[Params, PRNGKey], np.ndarray]  # uint8 [num_images, h, w, channels]
+
+
 class Checkpoint(NamedTuple):
     """One that is to be evaluated."""
 
@@ -62,137 +58,178 @@ class Checkpoint(NamedTuple):
     step: int
 
 
-def prepare(run: TrainedRun, settings: Settings) -> Evaluation:
-    """Loads the network and the real images' features, once for all checkpoints of a run.
+def check(settings: Settings) -> None:
+    """Refuses what no run can be evaluated with.
 
     Raises:
-      UserError: weights or data are not there, or more images are asked for than there are.
+      UserError: naming the flag and what it must be.
     """
-    folder = Path(settings.cache_dir) if settings.cache_dir else default_cache_dir()
-    network = networks.choose(
-        settings.features, settings.resize, settings.inception_weights, folder
+    for name, least in (("num_images", 0), ("num_sizes", 3), ("batch_size", 1)):
+        value = getattr(settings, name)
+        if value < least:
+            raise UserError(f"--{name}={value}: must be at least {least}")
+
+
+def label(settings: Settings) -> str:
+    """The prefix of columns and files: the network, and how it resized if not as by default."""
+    if settings.resize == Settings().resize:
+        return settings.features
+    return f"{settings.features}_{settings.resize}"
+
+
+def num_images(num_val: int, settings: Settings) -> int:
+    """How many images are generated for a run with `num_val` validation images.
+
+    Raises:
+      UserError: there are fewer than asked for, or too few for the extrapolation.
+    """
+    number = settings.num_images or min(num_val, MAX_IMAGES)
+    if number > num_val:
+        raise UserError(f"--num_images={number}: more than the {num_val} validation images")
+    try:
+        extrapolation_sizes(number, settings.num_sizes)
+    except ValueError as error:
+        raise UserError(
+            f"--num_sizes={settings.num_sizes}: {number} images are too few ({error})"
+        ) from error
+    return number
+
+
+def choose_network(settings: Settings) -> Network:
+    """The feature network, with its weights.
+
+    Raises:
+      UserError: there is no such network, or its weights are not there.
+    """
+    return networks.choose(
+        settings.features, settings.resize, settings.inception_weights, _cache_dir(settings)
     )
-    config = run.config.data.copy_and_resolve_references()
-    if settings.data_dir is not None:
-        config.data_dir = settings.data_dir
-    real = data.load(config).validation
-    num_images = settings.num_images or min(len(real), 4500)
-    if num_images > len(real):
-        raise UserError(f"--num_images={num_images}: more than the {len(real)} validation images")
-    real = to_rgb(real[:num_images])
-    batch = settings.batch_size
+
+
+def _cache_dir(settings: Settings) -> Path:
+    return Path(settings.cache_dir).expanduser() if settings.cache_dir else default_cache_dir()
+
+
+def prepare(run: TrainedRun, settings: Settings, network: Network) -> Evaluation:
+    """Computes the real images' features, or finds them, once for all checkpoints of a run.
+
+    Raises:
+      UserError: the data are not there, or more images are asked for than there are.
+    """
+    number, batch = num_images(run.config.data.num_val, settings), settings.batch_size
+    real = to_rgb(trained.validation_images(run, settings.data_dir)[:number])
+    name = run.config.data.name
     return Evaluation(
         network=network,
-        real=cache.real_outputs(network, real, config.name, "validation", folder, batch),
-        num_images=num_images,
-        sizes=extrapolation_sizes(num_images, settings.num_sizes),
+        label=label(settings),
+        real=cache.real_outputs(network, real, name, "validation", _cache_dir(settings), batch),
+        sizes=extrapolation_sizes(number, settings.num_sizes),
         batch_size=batch,
-        generate=generate_images(run, num_images, batch),
+        generate=generate_images(run, number, batch),
     )
 
 
 def generate_images(
-    run: TrainedRun, num_images: int, batch_size: int
+    run: TrainedRun, number: int, batch_size: int
 ) -> Callable[[Params, PRNGKey], np.ndarray]:
-    """Returns a function from parameters and a key to uint8 images [num_images, h, w, channels]."""
-    settings = sampler_settings(run.config).prior
+    """Returns a function from parameters and a key to uint8 images [number, h, w, channels].
 
-    @partial(jax.jit, static_argnums=2)
-    def batch(params: Params, key: PRNGKey, num: int) -> jax.Array:
-        return data.to_uint8(sample_images(run.model, params, key, num, settings))
+    The images do not depend on the batch size, which bounds the memory. The function raises
+    ValueError where a chain left the finite numbers.
+    """
+    settings, num = sampler_settings(run.config).prior, min(batch_size, number)
+
+    @jax.jit
+    def batch(params: Params, key: PRNGKey, first: jax.Array) -> tuple[jax.Array, jax.Array]:
+        images = sample_images(run.model, params, key, num, settings, first)
+        return data.to_uint8(images), jnp.isfinite(images).all()
 
     def generate(params: Params, key: PRNGKey) -> np.ndarray:
-        num = min(batch_size, num_images)
-        count = -(-num_images // num)
-        batches = [batch(params, jax.random.fold_in(key, i), num) for i in range(count)]
-        return np.concatenate([np.asarray(images) for images in batches])[:num_images]
+        drawn = [batch(params, key, jnp.int32(first)) for first in range(0, number, num)]
+        if not all(bool(finite) for _, finite in drawn):
+            raise ValueError("some of its samples are not finite numbers")
+        return np.concatenate([np.asarray(images) for images, _ in drawn])[:number]
 
     return generate
 
 
-def todo(run: TrainedRun, network: str, newest_only: bool = False) -> list[Checkpoint]:
-    """The checkpoints at epochs' ends that have no row of this network yet, oldest first."""
+def todo(run: TrainedRun, settings: Settings, newest_only: bool = False) -> list[Checkpoint]:
+    """The checkpoints at epochs' ends not yet evaluated with this network and so many images.
+
+    Oldest first.
+
+    Raises:
+      UserError: there are too few images, or a table of evaluations is damaged.
+    """
+    number = num_images(run.config.data.num_val, settings)
     wanted = []
-    for number in trained.repetitions(run):
-        steps = trained.epoch_steps(run, number)
-        done = _evaluated_steps(run, number, network)
+    for repetition in trained.repetitions(run):
+        steps = trained.epoch_steps(run, repetition)
+        folder = rundir.repetition_dir(run.workdir, repetition)
+        done = evaluation_files.evaluated_steps(folder, label(settings), number)
         chosen = steps[-1:] if newest_only else steps
-        wanted += [Checkpoint(number, step) for step in chosen if step not in done]
+        wanted += [Checkpoint(repetition, step) for step in chosen if step not in done]
     return sorted(wanted, key=lambda one: (one.step, one.repetition))
 
 
-def _evaluated_steps(run: TrainedRun, number: int, network: str) -> set[int]:
-    rows = readings.read(rundir.repetition_dir(run.workdir, number) / EVAL, columns=None)
-    column = f"{network}_fid_inf"
-    return {int(row["step"] or 0) for row in rows if row.get(column) is not None}
-
-
 def evaluate(run: TrainedRun, one: Checkpoint, evaluation: Evaluation) -> Summary | None:
-    """Evaluates one checkpoint and writes its row; None where it has vanished meanwhile.
+    """Evaluates one checkpoint and writes its row; None, with a warning, where it cannot be.
+
+    That is where it has vanished meanwhile or is damaged, or where its samples are not finite.
 
     Raises:
       UserError: the checkpoint is another program's, or the row cannot be written.
     """
+    folder = rundir.repetition_dir(run.workdir, one.repetition)
+    evaluation_files.check_writable(folder)
     try:
         params = trained.load_params(run, one.repetition, one.step)
+        summary = _summarize(run, one, evaluation, params)
     except FileNotFoundError as error:
         logging.warning("%s: vanished before it was evaluated", error)
         return None
     except ValueError as error:
-        logging.warning("repetition %d, step %d: damaged (%s)", one.repetition, one.step, error)
+        logging.warning("repetition %d, step %d: %s", one.repetition, one.step, error)
         return None
+    prefix = evaluation.label
+    row: readings.Row = {"epoch": one.step // run.steps_per_epoch, "step": one.step}
+    row |= {f"{prefix}_{name}": value for name, value in summary.values.items()}
+    row |= {evaluation_files.images_column(prefix): evaluation.sizes[-1]}
+    tensorboard = run.config.logging.tensorboard
+    evaluation_files.write(folder, prefix, row, summary.points, tensorboard)
+    return summary
+
+
+def _summarize(run: TrainedRun, one: Checkpoint, evaluation: Evaluation, params: Params) -> Summary:
     key = jax.random.fold_in(trained.repetition_key(run, one.repetition), EVALUATION)
     key_images, key_metrics = jax.random.split(jax.random.fold_in(key, one.step))
     images = evaluation.generate(params, key_images)
     generated = evaluation.network.apply(to_rgb(images), evaluation.batch_size)
-    try:
-        summary = summarize(key_metrics, evaluation.real, generated, evaluation.sizes)
-    except ValueError as error:  # images that are not finite, say
-        logging.warning("repetition %d, step %d: %s", one.repetition, one.step, error)
-        return None
-    _write(run, one, evaluation.network.name, summary)
-    return summary
+    return summarize(key_metrics, evaluation.real, generated, evaluation.sizes)
 
 
-def _write(run: TrainedRun, one: Checkpoint, network: str, summary: Summary) -> None:
-    """The points first, then the row: a row is there only when all of it is."""
-    folder = rundir.repetition_dir(run.workdir, one.repetition)
-    epoch = one.step // run.steps_per_epoch
-    values = {f"{network}_{name}": value for name, value in summary.values.items()}
-    try:
-        _write_points(folder / f"eval_points_{network}.csv", epoch, summary.points)
-        if run.config.logging.tensorboard:
-            # A session of its own that hides no other's steps.
-            opened = events.open_events(folder / "tensorboard" / f"eval_{network}", run.total_steps)
-            events.write_scalars(opened, one.step, values)
-            events.close_events(opened)
-        readings.update_row(folder / EVAL, {"epoch": epoch, "step": one.step, **values})
-    except OSError as error:
-        raise UserError(f"{folder}: the evaluation cannot be written: {error.strerror}") from error
-
-
-def _write_points(path: Path, epoch: int, points: Sequence[Point]) -> None:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(POINT_COLUMNS)
-    if path.exists():
-        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))[1:]
-        writer.writerows(row for row in rows if row[0] != str(epoch))
-    writer.writerows((epoch, point.metric, point.size, repr(point.value)) for point in points)
-    files.write_text(path, table.getvalue())
-
-
-def watch(
-    run: TrainedRun, network: str, seconds: float, sleep: Callable[[float], None] = time.sleep
+def pending(
+    run: TrainedRun,
+    settings: Settings,
+    newest_only: bool = False,
+    watch: Callable[[], None] | None = None,
 ) -> Iterator[Checkpoint]:
-    """Yields each checkpoint once as it appears; ends when no program trains there any more."""
+    """Yields each checkpoint of `todo` once, looked for anew after each: they come and go.
+
+    Args:
+      run: the run.
+      settings: what is evaluated.
+      newest_only: only each repetition's newest checkpoint.
+      watch: called to wait for more while a program trains there; None does not wait.
+    """
     seen: set[Checkpoint] = set()
     while True:
         training = rundir.is_held(run.workdir)  # asked before looking, so that none is missed
-        new = [one for one in todo(run, network) if one not in seen]
-        yield from new
-        seen.update(new)
-        if not training:
+        new = [one for one in todo(run, settings, newest_only) if one not in seen]
+        if new:
+            seen.add(new[0])
+            yield new[0]
+        elif training and watch is not None:
+            watch()
+        else:
             return
-        if not new:
-            sleep(seconds)

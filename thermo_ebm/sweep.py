@@ -1,9 +1,12 @@
 """Sweeps: the cells of an experiment, what has become of each, and training one of them."""
 
+import contextlib
 import enum
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +17,8 @@ from thermo_ebm import evaluation, trained
 from thermo_ebm.errors import UserError
 from thermo_ebm.train import loop, rundir
 from thermo_ebm.train.loop import Outcome
+
+_LONGEST = 150  # characters of a name that can be read; file systems take 255
 
 
 class Cell(NamedTuple):
@@ -32,6 +37,10 @@ class Status(enum.Enum):
     WAITING = "waiting"
 
 
+# Entered while a cell trains; yields what training asks to know whether it is to save and end.
+CatchInterrupts = Callable[[], AbstractContextManager[Callable[[], bool]]]
+
+
 def make_cells(base: ConfigDict, changes: Iterable[Mapping[str, Any]]) -> list[Cell]:
     """Returns an experiment's cells over one data set's configuration.
 
@@ -40,58 +49,104 @@ def make_cells(base: ConfigDict, changes: Iterable[Mapping[str, Any]]) -> list[C
       changes: the fields that each cell changes, such as {"loss.power": 6.0}.
 
     Raises:
-      UserError: a change names a field that does not exist, or two cells are the same.
+      UserError: there is no cell, a change is of a field that does not exist or of another type,
+        or two cells are the same run.
     """
     cells = [_make_cell(base, change) for change in changes]
-    for i, cell in enumerate(cells):
-        if cell.name in [other.name for other in cells[:i]]:
-            raise UserError(f"--experiment: the cell {cell.name} is there twice")
+    if not cells:
+        raise UserError("--experiment: it has no cells")
+    names = [cell.name for cell in cells]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise UserError(
+                f"--experiment: cells {names.index(name) + 1} and {i + 1} are the same run, {name}"
+            )
     return cells
 
 
 def _make_cell(base: ConfigDict, change: Mapping[str, Any]) -> Cell:
-    config = ConfigDict(base.to_dict())
-    try:
-        with config.unlocked():
-            config.update_from_flattened_dict(dict(change))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"--experiment: {' '.join(str(error).split())}") from error
-    unknown = [field for field in change if field not in _flat(base)]
+    if not isinstance(change, Mapping):
+        raise UserError(f"--experiment: a cell is a dict of fields and values, not {change!r}")
+    known = _flat(base)
+    unknown = [field for field in change if field not in known]
     if unknown:
         raise UserError(f"--experiment: there is no field {unknown[0]}")
+    config = ConfigDict(base.to_dict())
+    try:
+        config.update_from_flattened_dict(dict(change))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"--experiment: {' '.join(str(error).split())}") from error
     return Cell(_name(config, change), config)
 
 
 def _name(config: ConfigDict, change: Mapping[str, Any]) -> str:
     """A name that can be read, and a digest of the whole cell, so that no two collide."""
-    shown = {field: value for field, value in change.items() if field != "num_repetitions"}
-    words = [f"{field.split('.')[-1]}={value}" for field, value in sorted(shown.items())]
     # What may change when a run goes on is no part of what it is.
     whole = {field: value for field, value in _flat(config).items() if not rundir.is_free(field)}
+    words = [f"{_short(field, whole)}={whole[field]}" for field in sorted(change) if field in whole]
     digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:8]
-    return "_".join([config.data.name, *words, digest])
+    readable = re.sub(r"[^A-Za-z0-9._=+-]+", "-", "_".join([config.data.name, *words]))
+    return f"{readable[:_LONGEST]}_{digest}"
+
+
+def _short(field: str, fields: Iterable[str]) -> str:
+    """The end of a field's name by which no other field ends: prior.num_steps, power."""
+    parts = field.split(".")
+    for length in range(1, len(parts)):
+        end = ".".join(parts[-length:])
+        if not any(other.endswith(f".{end}") for other in fields if other != field):
+            return end
+    return field
 
 
 def _flat(config: ConfigDict) -> dict[str, Any]:
     return rundir.flatten(rundir.as_json(config))
 
 
-def status(root: Path, cell: Cell, features: str) -> Status:
-    """What has become of a cell whose folder is `root / cell.name`."""
+def status(root: Path, cell: Cell, settings: evaluation.Settings) -> Status:
+    """What has become of a cell whose folder is `root / cell.name`; never FAILED.
+
+    A cell is done when every repetition is trained as far as the cell says (more epochs may be
+    asked for than at first) and its newest checkpoint is evaluated.
+    """
     folder = root / cell.name
-    if not (folder / rundir.CONFIG).exists():
-        return Status.WAITING
     if rundir.is_held(folder):
         return Status.RUNNING
-    run = trained.open_run(folder)
-    numbers = range(cell.config.num_repetitions)
-    ended = all(run.total_steps in trained.checkpoint_steps(run, number) for number in numbers)
-    if ended and not evaluation.todo(run, features, newest_only=True):
-        return Status.DONE
-    return Status.WAITING
+    try:
+        done = (folder / rundir.CONFIG).exists() and _is_done(trained.open_run(folder), cell)
+        done = done and not _to_evaluate(trained.open_run(folder), cell, settings)
+    except UserError:  # damaged: running it will say how
+        return Status.WAITING
+    return Status.DONE if done else Status.WAITING
 
 
-def run_cell(root: Path, cell: Cell, reference: ConfigDict, settings: evaluation.Settings) -> None:
+def _is_done(run: trained.TrainedRun, cell: Cell) -> bool:
+    total = cell.config.num_epochs * run.steps_per_epoch
+    return all(
+        any(step >= total for step in trained.checkpoint_steps(run, number))
+        for number in range(cell.config.num_repetitions)
+    )
+
+
+def _to_evaluate(
+    run: trained.TrainedRun, cell: Cell, settings: evaluation.Settings
+) -> list[evaluation.Checkpoint]:
+    newest = evaluation.todo(run, settings, newest_only=True)
+    return [one for one in newest if one.repetition < cell.config.num_repetitions]
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Any:
+    yield lambda: False
+
+
+def run_cell(
+    root: Path,
+    cell: Cell,
+    reference: ConfigDict,
+    settings: evaluation.Settings,
+    catch: CatchInterrupts = _uninterrupted,
+) -> Outcome:
     """Trains and evaluates one cell, from wherever an earlier attempt left it.
 
     Args:
@@ -99,10 +154,14 @@ def run_cell(root: Path, cell: Cell, reference: ConfigDict, settings: evaluation
       cell: the cell.
       reference: a configuration with every field there is (`configs/base.py`).
       settings: of the evaluation of each repetition's newest checkpoint.
+      catch: open while the cell trains. Evaluating can be broken off at any moment as it is.
+
+    Returns:
+      How training ended. What a diverged repetition came to is evaluated like the others; an
+      interrupted cell is not.
 
     Raises:
       UserError: it cannot be trained or evaluated.
-      RuntimeError: it diverged or was interrupted.
     """
     import jax
 
@@ -112,13 +171,20 @@ def run_cell(root: Path, cell: Cell, reference: ConfigDict, settings: evaluation
         rundir.check_config(folder, cell.config)
         device = jax.devices()[0]
         rundir.write_versions(folder, device.platform, device.device_kind)
-        outcome = loop.train(cell.config, folder)
-        if outcome is Outcome.INTERRUPTED:
-            raise RuntimeError(f"{cell.name}: interrupted; checkpoints are written")
-        run = trained.open_run(folder)
-        prepared = None
-        for one in evaluation.todo(run, settings.features, newest_only=True):
-            prepared = prepared or evaluation.prepare(run, settings)
-            evaluation.evaluate(run, one, prepared)
-    if outcome is Outcome.DIVERGED:
-        raise RuntimeError(f"{cell.name}: a repetition diverged for good; see its rollbacks.json")
+        with catch() as interrupted:
+            outcome = loop.train(cell.config, folder, interrupted)
+        if outcome is not Outcome.INTERRUPTED:
+            _evaluate(trained.open_run(folder), cell, settings)
+    return outcome
+
+
+def _evaluate(run: trained.TrainedRun, cell: Cell, settings: evaluation.Settings) -> None:
+    failed = []
+    wanted = _to_evaluate(run, cell, settings)
+    if wanted:
+        network = evaluation.choose_network(settings)
+        prepared = evaluation.prepare(run, settings, network)
+        failed = [one for one in wanted if evaluation.evaluate(run, one, prepared) is None]
+    if failed:
+        which = ", ".join(f"repetition {one.repetition} at step {one.step}" for one in failed)
+        raise UserError(f"{run.workdir}: not evaluated: {which}; the log says why")

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
+from thermo_ebm import data
 from thermo_ebm.errors import UserError
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.train import checkpoints, rundir, step
@@ -65,24 +67,63 @@ def load_params(run: TrainedRun, number: int, at_step: int) -> Params:
       ValueError: it is damaged.
     """
     folder = _folder(run, number)
-    if not (folder / str(at_step)).is_dir():
-        raise FileNotFoundError(folder / str(at_step))
+    path = folder / str(at_step)
     task = step.make_task(run.config, axis_name=None)
     template = jax.eval_shape(partial(step.init_state, task), 0)
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return checkpoints.restore(folder, at_step, template, sharding).state.params
+    try:
+        return checkpoints.restore(folder, at_step, template, sharding).state.params
+    except UserError:
+        raise
+    except Exception as error:  # Orbax and TensorStore raise many kinds
+        if not path.is_dir():  # training removes old ones, also while they are read
+            raise FileNotFoundError(path) from error
+        reason = str(error).strip().split("\n")[0][:200] or repr(error)
+        raise ValueError(f"{path} cannot be read ({reason})") from error
 
 
-def newest_params(run: TrainedRun, number: int) -> tuple[int, Params]:
-    """The step and the parameters of a repetition's newest checkpoint.
+def chosen_params(run: TrainedRun, number: int, at_step: int | None) -> tuple[int, Params]:
+    """The step and the parameters of a repetition's checkpoint, the newest where no step is given.
 
     Raises:
-      UserError: it has none.
+      UserError: there is no such repetition or checkpoint, or it cannot be read.
     """
+    known = repetitions(run)
+    if number not in known:
+        there = ", ".join(map(str, known)) or "none"
+        raise UserError(f"--repetition={number}: {run.workdir} has {there}")
     steps = checkpoint_steps(run, number)
     if not steps:
         raise UserError(f"{_folder(run, number)}: no checkpoint there; train first")
-    return steps[-1], load_params(run, number, steps[-1])
+    chosen = steps[-1] if at_step is None else at_step
+    if chosen not in steps:
+        raise UserError(f"--step={chosen}: no such checkpoint; there are {_listed(steps)}")
+    try:
+        return chosen, load_params(run, number, chosen)
+    except (FileNotFoundError, ValueError) as error:
+        others = _listed([other for other in steps if other != chosen])
+        raise UserError(f"{error}; choose another with --step: {others}") from error
+
+
+def _listed(steps: list[int]) -> str:
+    return ", ".join(map(str, steps)) or "none"
+
+
+def validation_images(run: TrainedRun, data_dir: str | None = None) -> np.ndarray:
+    """The run's held-out images, uint8 [num_val, height, width, channels].
+
+    Args:
+      run: the run.
+      data_dir: where the data are now; None is where they were.
+
+    Raises:
+      UserError: they are not there, or cannot be read.
+    """
+    config = run.config.data.copy_and_resolve_references()
+    if data_dir is not None:
+        config.data_dir = data_dir
+    config.num_train = 1  # which ones are held out does not depend on it, and none is decoded
+    return data.load(config).validation
 
 
 def repetition_key(run: TrainedRun, number: int) -> PRNGKey:

@@ -9,18 +9,35 @@ from thermo_ebm.types import Array, Params, PRNGKey
 
 
 def sample_latents(
-    model: LatentEBM, params: Params, key: PRNGKey, num: int, settings: ChainSettings
+    model: LatentEBM,
+    params: Params,
+    key: PRNGKey,
+    num: int,
+    settings: ChainSettings,
+    first: int | Array = 0,
 ) -> Array:
-    """Latents of short-run chains from the prior, [num, latent_dim]. The key is consumed."""
-    keys = chain_keys(key, jnp.zeros((), jnp.int32), jnp.arange(num))
+    """Latents of short-run chains from the prior, [num, latent_dim].
+
+    The i-th depends on the key and on first + i alone: many can be drawn in batches of any size.
+    """
+    keys = chain_keys(key, jnp.zeros((), jnp.int32), first + jnp.arange(num))
     return prior_chains(model, params.alpha, keys, settings)
 
 
 def sample_images(
-    model: LatentEBM, params: Params, key: PRNGKey, num: int, settings: ChainSettings
+    model: LatentEBM,
+    params: Params,
+    key: PRNGKey,
+    num: int,
+    settings: ChainSettings,
+    first: int | Array = 0,
 ) -> Array:
-    """Generated images without the observation noise, [num, *image_shape] in [-1, 1]."""
-    return model.generator(params.beta, sample_latents(model, params, key, num, settings))
+    """Generated images without the observation noise, [num, *image_shape] in [-1, 1].
+
+    Arguments as of `sample_latents`.
+    """
+    z = sample_latents(model, params, key, num, settings, first)
+    return model.generator(params.beta, z)
 
 
 def reconstruct(
@@ -55,9 +72,14 @@ def interpolate(model: LatentEBM, params: Params, ends: Array, num_steps: int) -
       num_steps: images a pair, both ends included, at least 2.
 
     Returns:
-      [num_pairs, num_steps, *image_shape] in [-1, 1].
+      [num_pairs, num_steps, *image_shape] in [-1, 1]; the first and last are the ends'.
+
+    Raises:
+      ValueError: fewer than two steps.
     """
     chex.assert_shape(ends, (None, 2, model.latent_dim))
+    if num_steps < 2:
+        raise ValueError(f"num_steps is {num_steps}, must be at least 2")
     first, last = ends[:, None, 0], ends[:, None, 1]
     norms = jnp.linalg.norm(ends, axis=-1).prod(axis=-1)[:, None, None]
     cosine = jnp.sum(first * last, axis=-1, keepdims=True) / jnp.maximum(norms, 1e-12)
@@ -65,5 +87,6 @@ def interpolate(model: LatentEBM, params: Params, ends: Array, num_steps: int) -
     angle = jnp.arccos(jnp.clip(cosine, -1 + 1e-6, 1 - 1e-6))
     along = jnp.linspace(0.0, 1.0, num_steps)[None, :, None]
     z = (jnp.sin((1 - along) * angle) * first + jnp.sin(along * angle) * last) / jnp.sin(angle)
+    z = jnp.where(along == 0, first, jnp.where(along == 1, last, z))  # to the bit
     images = model.generator(params.beta, z.reshape(-1, model.latent_dim))
     return images.reshape(ends.shape[0], num_steps, *images.shape[1:])
