@@ -3,12 +3,15 @@
 import functools
 import importlib
 import json
+import os
+import tempfile
+from pathlib import Path
 
 import jax
 import numpy as np
 
 from thermo_ebm import config as configuration
-from thermo_ebm.train import checkpoints, loop, programs, readings, rundir, step
+from thermo_ebm.train import checkpoints, loop, plan, programs, readings, rundir, step
 
 CHANGES = {
     "num_epochs": 3,
@@ -26,7 +29,10 @@ CHANGES = {
     "checkpoint.every_epochs": 1,
     "checkpoint.every_steps": 4,
 }
-STEPS_PER_EPOCH = 10
+# Compiled programs, kept between tests and processes of one user.
+CACHE = Path(tempfile.gettempdir()) / f"thermo_ebm-tests-{os.getuid()}"
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 TIMES = ("seconds", "images_per_second")  # the readings that two equal runs differ in
 
 
@@ -66,6 +72,8 @@ def compile_once(monkeypatch):
 
     monkeypatch.setattr(loop, "make_task", make_task)
     monkeypatch.setattr(programs, "make_programs", _programs)
+    monkeypatch.setattr(plan, "with_chunk", lambda made: made)
+    monkeypatch.setattr(plan, "step_flops", lambda made: 1)
 
 
 _programs = functools.cache(_make_programs)
@@ -106,6 +114,14 @@ def rows(workdir, number=0):
 def temperatures(workdir, number=0):
     path = rundir.repetition_dir(workdir, number) / "temperatures.csv"
     return path.read_bytes() if path.exists() else None
+
+
+def assert_equal_runs(one, other, number=0, other_number=None, **changes):
+    """Readings, temperatures and end states, bit for bit."""
+    made, second = config(**changes), number if other_number is None else other_number
+    assert rows(one, number) == rows(other, second)
+    assert temperatures(one, number) == temperatures(other, second)
+    assert_same(end_state(made, one, number), end_state(made, other, second))
 
 
 def assert_same(one, other):

@@ -1,6 +1,6 @@
 """States from checkpoints: where a repetition goes on, and where it goes back to."""
 
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import jax
@@ -89,6 +89,7 @@ def roll_back(
     return programs.stack_repetitions(states), restored.seconds
 
 
+@lru_cache(maxsize=1)
 def _shapes(task: Task) -> TrainState:
     return jax.eval_shape(partial(init_state, task), 0)
 
