@@ -182,6 +182,31 @@ def test_chunks_of_temperatures_change_neither_value_nor_gradient():
         np.testing.assert_allclose(value, expected, rtol=1e-9, atol=1e-12)
 
 
+def test_chunks_bound_the_memory_of_the_gradient():
+    width = 4096
+
+    def wide(beta, z):
+        return jnp.tanh(jnp.tanh(z @ beta["in"]) @ beta["out"]).reshape(-1, *tiny.IMAGE_SHAPE)
+
+    model = tiny.make_model()._replace(generator=wide)
+    beta = {"in": jnp.ones((3, width)), "out": jnp.ones((width, 4))}
+    sampler = tiny.SAMPLER._replace(temperature_chunk=2)
+
+    def memory(num):
+        settings = LossSettings(num, prior_gradient="langevin", generator_gradient="langevin")
+
+        def loss(params):
+            args = model, params, tiny.make_batch(), jax.random.key(0), sampler, settings
+            return thermodynamic_loss(*args)[0]
+
+        compiled = jax.jit(jax.grad(loss)).lower(tiny.parameters()._replace(beta=beta)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    # Eight temperatures more: eight sets of latents, and not of the hidden layer's activations.
+    activations = 5 * width * 8
+    assert (memory(12) - memory(4)) / 8 < activations / 20
+
+
 def test_losses_are_means_over_the_batch_and_follow_the_key():
     one = vanilla(linear_batch(), jax.random.key(0))[0]
     assert vanilla(linear_batch(), jax.random.key(0))[0] == one
