@@ -199,7 +199,7 @@ def test_chunks_bound_the_memory_of_the_gradient():
             args = model, params, tiny.make_batch(), jax.random.key(0), sampler, settings
             return thermodynamic_loss(*args)[0]
 
-        compiled = jax.jit(jax.grad(loss)).lower(tiny.parameters()._replace(beta=beta)).compile()
+        compiled = quick.jit(jax.grad(loss)).lower(tiny.parameters()._replace(beta=beta)).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     # Eight temperatures more: eight sets of latents, and not of the hidden layer's activations.
