@@ -90,9 +90,16 @@ def test_the_configuration_is_beside_them(run):
     assert stored == tiny.rundir.as_json(tiny.config(**CHANGES))
 
 
-def test_a_vanilla_run_has_no_temperatures(tmp_path):
-    made = tiny.config(loss__name="vanilla", num_epochs=1, checkpoint__every_steps=0)
+def test_a_vanilla_run_with_clipped_gradients(tmp_path):
+    changes = {"loss__name": "vanilla", "optimizer__clip_norm": 0.5, "num_epochs": 1}
+    made = tiny.config(steps_per_dispatch=1, **changes)
+    assert tiny.train(made, tmp_path, dispatches=1) is Outcome.INTERRUPTED
+    # After one step Adam's first moment is (1 - b1) times the gradient it was given.
+    state = tiny.end_state(made, tmp_path)
+    moments = np.concatenate([leaf.ravel() for name, leaf in state.items() if ".mu." in name])
+    assert np.linalg.norm(moments) == pytest.approx((1 - 0.5) * 0.5, rel=1e-5)
     assert tiny.train(made, tmp_path) is Outcome.DONE
     (row,) = readings.read(tmp_path / "rep_00" / "readings.csv")
     assert np.isfinite(row["train_loss"])
+    assert row["train_grad_var"] > 1, "the statistics are those of the gradient before"
     assert not (tmp_path / "rep_00" / "temperatures.csv").exists()

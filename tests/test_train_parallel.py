@@ -1,0 +1,83 @@
+"""Repetitions that train in one program: the figures of one by one, resumable either way."""
+
+import numpy as np
+import pytest
+import tiny_training as tiny
+
+from thermo_ebm.train.loop import Outcome
+
+NUM = 3
+CHANGES = {"num_repetitions": NUM, "num_epochs": 2, "checkpoint__every_steps": 4}
+# Rounding of float32, a few units in the last place, grown over 20 steps.
+TOLERANCE = 2e-5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compile_once():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        tiny.compile_once(monkeypatch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def one_by_one(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("one_by_one")
+    assert tiny.train(tiny.config(**CHANGES), workdir) is Outcome.DONE
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def in_pairs(tmp_path_factory):
+    """The first two together, the third alone."""
+    workdir = tmp_path_factory.mktemp("in_pairs")
+    made = tiny.config(parallel_repetitions=2, **CHANGES)
+    assert tiny.train(made, workdir) is Outcome.DONE
+    return workdir
+
+
+def assert_close(one, other):
+    for number in range(NUM):
+        for row, same in zip(tiny.rows(one, number), tiny.rows(other, number), strict=True):
+            for name in row:
+                if (
+                    name != "train_grad_mean" and row[name] is not None
+                ):  # a mean of cancelling parts
+                    assert row[name] == pytest.approx(same[name], rel=TOLERANCE), (number, name)
+        made = tiny.config(**CHANGES)
+        state, wanted = tiny.end_state(made, one, number), tiny.end_state(made, other, number)
+        for name, leaf in state.items():
+            if leaf.dtype.kind != "f":
+                np.testing.assert_array_equal(leaf, wanted[name], err_msg=name)
+            elif name.startswith("params"):
+                scale = np.abs(wanted[name]).max()
+                np.testing.assert_allclose(leaf, wanted[name], atol=TOLERANCE * scale, rtol=0)
+
+
+def test_together_as_one_by_one(one_by_one, in_pairs):
+    assert_close(in_pairs, one_by_one)
+    tiny.assert_equal_runs(in_pairs, one_by_one, number=2)
+
+
+def test_begun_together_and_continued_one_by_one(one_by_one, tmp_path):
+    made = tiny.config(parallel_repetitions=2, **CHANGES)
+    assert tiny.train(made, tmp_path, dispatches=4) is Outcome.INTERRUPTED
+    assert len(tiny.rows(tmp_path, 0)) == len(tiny.rows(tmp_path, 1)) == 1
+    assert tiny.train(tiny.config(**CHANGES), tmp_path) is Outcome.DONE
+    assert_close(tmp_path, one_by_one)
+
+
+def test_begun_one_by_one_and_continued_together(one_by_one, tmp_path):
+    """The first is in its second epoch, and the second at its beginning, when they meet."""
+    assert tiny.train(tiny.config(**CHANGES), tmp_path, dispatches=4) is Outcome.INTERRUPTED
+    made = tiny.config(parallel_repetitions=2, **CHANGES)
+    assert tiny.train(made, tmp_path) is Outcome.DONE
+    assert_close(tmp_path, one_by_one)
+
+
+def test_stopped_and_resumed_together_bit_for_bit(in_pairs, tmp_path):
+    made = tiny.config(parallel_repetitions=2, steps_per_dispatch=3, **CHANGES)
+    for dispatches in (1, 2, 1):
+        assert tiny.train(made, tmp_path, dispatches=dispatches) is Outcome.INTERRUPTED
+    assert tiny.train(made, tmp_path) is Outcome.DONE
+    for number in range(NUM):
+        tiny.assert_equal_runs(in_pairs, tmp_path, number)
