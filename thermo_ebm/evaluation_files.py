@@ -103,13 +103,14 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _write_points(path: Path, epoch: int, points: Sequence[Point]) -> None:
+    """Replaces one epoch's points, in the order of epochs."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    old = [row for row in list(csv.reader(io.StringIO(text)))[1:] if row and row[0] != str(epoch)]
+    new = [[str(epoch), one.metric, str(one.size), repr(one.value)] for one in points]
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(POINT_COLUMNS)
-    if path.exists():
-        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))[1:]
-        writer.writerows(row for row in rows if row and row[0] != str(epoch))
-    writer.writerows((epoch, point.metric, point.size, repr(point.value)) for point in points)
+    writer.writerows(sorted([*old, *new], key=lambda row: int(row[0])))
     files.write_text(path, table.getvalue())
 
 
