@@ -207,6 +207,36 @@ def test_chunks_bound_the_memory_of_the_gradient():
     assert (memory(12) - memory(4)) / 8 < activations / 20
 
 
+@pytest.mark.parametrize("loss", ["vanilla", "thermodynamic"])
+def test_precision_is_of_the_chains_alone(loss):
+    seen = {"energy": [], "generator": []}
+
+    def recorded(name, fn):
+        def wrapped(params, z):
+            seen[name].append(str(z.dtype))
+            return fn(params, z)
+
+        return wrapped
+
+    model = tiny.make_model()._replace(
+        energy=recorded("energy", tiny.energy), generator=recorded("generator", tiny.generator)
+    )
+    sampler = tiny.SAMPLER._replace(precision="bfloat16")
+    args = tiny.make_batch(), jax.random.key(0), sampler
+    if loss == "vanilla":
+        loss_fn = partial(vanilla_loss, model)
+        in_energy = {"bfloat16", "float64"}
+    else:
+        args = *args, LossSettings(3, prior_gradient="none")
+        loss_fn = partial(thermodynamic_loss, model)
+        in_energy = {"bfloat16"}
+    value, _ = jax.eval_shape(lambda params: loss_fn(params, *args), tiny.parameters())
+    # Chains in bfloat16, the loss over them in the parameters' own type.
+    assert set(seen["energy"]) == in_energy
+    assert set(seen["generator"]) == {"bfloat16", "float64"}
+    assert value.dtype == jnp.float64
+
+
 def test_losses_are_means_over_the_batch_and_follow_the_key():
     one = vanilla(linear_batch(), jax.random.key(0))[0]
     assert vanilla(linear_batch(), jax.random.key(0))[0] == one
