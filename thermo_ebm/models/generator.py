@@ -72,7 +72,11 @@ def make_generator_network(
 def _weights(
     layer: int, kernel_size: int, c_in: int, c_out: int, fan_in: float
 ) -> tuple[Array, Array]:
-    """Weights [k, k, c_in, c_out], normal with variance 1 / fan_in, and a zero bias [c_out]."""
+    """Weights [k, k, c_in, c_out] and a zero bias [c_out].
+
+    The weights are normal with variance 1 / fan_in before they are cut off at two standard
+    deviations, as Haiku's own layers are.
+    """
     init = hk.initializers.TruncatedNormal(stddev=fan_in**-0.5)
     with hk.experimental.name_scope(f"layer_{layer}"):
         weights = hk.get_parameter("w", (kernel_size, kernel_size, c_in, c_out), init=init)

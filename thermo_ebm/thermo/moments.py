@@ -22,6 +22,8 @@ Shrinkage = Callable[[Array, Array, Array], Array]
 def oas(cov: Array, fourth: Array, count: Array) -> Array:
     """Oracle-approximating shrinkage (Chen et al. 2010, eq. 23) for Gaussian samples.
 
+    Their terms of order 2 / dim are left out, as in their own program and in scikit-learn.
+
     Args:
       cov: sample covariances [..., dim, dim], normalised by count.
       fourth: mean of |z - mean|^4 [...]; not used.
