@@ -1,0 +1,80 @@
+"""Tiny runs in processes of their own: on virtual devices, or several processes as one run.
+
+python train_processes.py '{"changes": {...}, "runs": [[WORKDIR, DISPATCHES], ...]}'
+
+trains each of `runs`, for so many dispatches or, where that is null, to its end.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent
+
+
+def environment(num_devices=1):
+    """Of a process with virtual devices, which wait for each other on too few threads."""
+    return os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
+        "NPROC": "32",
+        "PYTHONPATH": str(TESTS.parent),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+
+
+def start(runs, changes, num_devices=1, distributed=None):
+    """Starts a process; `distributed` is (address, num_processes, process_id)."""
+    what = {"changes": changes, "runs": [[str(workdir), n] for workdir, n in runs]}
+    what["distributed"] = distributed
+    return subprocess.Popen(
+        [sys.executable, TESTS / "train_processes.py", json.dumps(what)],
+        env=environment(num_devices),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process, timeout=300):
+    """The outcomes of its runs; AssertionError where it failed."""
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output[-3000:]
+    return [line for line in output.splitlines() if line.isupper()]
+
+
+def free_address():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return f"localhost:{probe.getsockname()[1]}"
+
+
+def main(what):
+    import pytest
+    import tiny_training as tiny
+
+    from thermo_ebm.train import hosts, loop, rundir
+
+    if what["distributed"]:
+        hosts.start(*what["distributed"])
+    tiny.compile_once(pytest.MonkeyPatch())
+    made = tiny.config(**what["changes"])
+    for workdir, dispatches in what["runs"]:
+        if hosts.is_first():
+            rundir.check_config(workdir, made)
+        asked = iter(range(dispatches or 0))
+
+        def interrupted(asked=asked, dispatches=dispatches):
+            return dispatches is not None and next(asked, None) is None
+
+        print(loop.train(made, Path(workdir), interrupted).name)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
