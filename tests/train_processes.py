@@ -55,7 +55,19 @@ def free_address():
         return f"localhost:{probe.getsockname()[1]}"
 
 
+def train_as_processes(runs, changes, num_processes=2, timeout=300):
+    """The same runs by several processes as one: the outcomes that each of them saw."""
+    address = free_address()
+    started = [start(runs, changes, 1, (address, num_processes, i)) for i in range(num_processes)]
+    try:
+        return [finish(process, timeout) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+
+
 def main(what):
+    import jax
     import pytest
     import tiny_training as tiny
 
@@ -68,10 +80,12 @@ def main(what):
     for workdir, dispatches in what["runs"]:
         if hosts.is_first():
             rundir.check_config(workdir, made)
+        # Where there are several processes, the signal reaches the last one alone.
+        reached = dispatches is not None and jax.process_index() == jax.process_count() - 1
         asked = iter(range(dispatches or 0))
 
-        def interrupted(asked=asked, dispatches=dispatches):
-            return dispatches is not None and next(asked, None) is None
+        def interrupted(asked=asked, reached=reached):
+            return reached and next(asked, None) is None
 
         print(loop.train(made, Path(workdir), interrupted).name)
 

@@ -38,7 +38,7 @@ def step_flops(config: ConfigDict) -> int:
     """The model's arithmetic in one step of one repetition, in operations, chains included."""
     model = make_model(config.model, config.data.channels)
     loss = make_loss(config, model, axis_name=None)
-    return gradient_flops(loss, model, config.batch_size, image_shape(config)).model
+    return gradient_flops(loss, model, config.batch_size, image_shape(config)).useful
 
 
 def image_shape(config: ConfigDict) -> tuple[int, int, int]:

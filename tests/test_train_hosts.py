@@ -1,0 +1,67 @@
+"""One run by two processes with gloo collectives: the figures of one process, and one writer."""
+
+import pytest
+import tiny_training as tiny
+from train_processes import finish, start, train_as_processes
+
+from thermo_ebm import data
+from thermo_ebm.errors import UserError
+from thermo_ebm.train import hosts
+
+CHANGES = {
+    "batch_size": 75,
+    "data__num_train": 151,
+    "data__num_val": 79,
+    "num_epochs": 2,
+    "steps_per_dispatch": 1,
+    "checkpoint__every_steps": 0,
+    "logging__tensorboard": True,
+    "logging__pictures_every_epochs": 2,
+}
+
+
+@pytest.mark.timeout(900)
+def test_two_processes_train_what_one_does(tmp_path):
+    """Whole; begun by one and ended by two; begun by two, of which one is told to stop."""
+    runs = {name: tmp_path / name for name in ("one", "one_two", "two", "two_one")}
+    assert finish(start([(runs["one"], None), (runs["one_two"], 3)], CHANGES)) == [
+        "DONE",
+        "INTERRUPTED",
+    ]
+    outcomes = train_as_processes(
+        [(runs["two"], None), (runs["one_two"], None), (runs["two_one"], 3)], CHANGES
+    )
+    assert outcomes == [["DONE", "DONE", "INTERRUPTED"]] * 2
+    assert finish(start([(runs["two_one"], None)], CHANGES)) == ["DONE"]
+    for name in ("two", "one_two", "two_one"):
+        tiny.assert_close_runs(runs[name], runs["one"], CHANGES, name)
+    # One writer: one file of events a start, and one more each time a run went on.
+    files = {name: list((path / "rep_00" / "tensorboard").iterdir()) for name, path in runs.items()}
+    assert {name: len(found) for name, found in files.items()} == {
+        "one": 1,
+        "two": 1,
+        "one_two": 2,
+        "two_one": 2,
+    }
+    shown = {name: path / "rep_00" / "samples" / "epoch_0002.png" for name, path in runs.items()}
+    assert all(path.is_file() for path in shown.values())
+
+
+def test_each_process_loads_its_share(monkeypatch):
+    """Of 151 images two processes decode 76 and 75."""
+    config = tiny.config(**CHANGES).data
+    whole = data.load(config)
+    shares = [data.load(config, (index, 2)) for index in range(2)]
+    assert [len(share.train) for share in shares] == [76, 76]
+    assert (shares[0].train == whole.train[:76]).all()
+    assert (shares[1].train[:75] == whole.train[76:]).all()
+    assert not shares[1].train[75].any()
+
+
+def test_an_error_of_one_process_ends_all(monkeypatch):
+    """Seen by the process that has no error itself, and by the one that has."""
+    monkeypatch.setattr(hosts, "any_of", lambda flag: True)
+    with pytest.raises(UserError, match="another process cannot go on"), hosts.together():
+        pass
+    with pytest.raises(UserError, match="my own"), hosts.together():
+        raise UserError("my own")
