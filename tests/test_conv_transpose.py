@@ -1,6 +1,9 @@
 """Both forms of the transposed convolution against a numpy loop, gradients included."""
 
+from functools import partial
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy_networks as independent
 import pytest
@@ -36,6 +39,30 @@ def test_values_and_gradients_are_the_loops(form, kernel_size, stride):
     np.testing.assert_allclose(out, expected, rtol=1e-10, atol=1e-10)
     np.testing.assert_allclose(grad_x, expected_gradients[0], rtol=1e-10, atol=1e-10)
     np.testing.assert_allclose(grad_weights, expected_gradients[1], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("kernel_size", "stride"), [(3, 1), (4, 2), (5, 3)])
+def test_second_derivatives_of_the_two_forms_agree(kernel_size, stride):
+    # What a gradient through Langevin chains takes: the derivative of a score.
+    x, weights, cotangent = arrays(kernel_size, stride)
+
+    def of_score(form, x, weights):
+        def log_density(x):
+            return jnp.sum(cotangent * jnp.tanh(form(x, weights, stride)))
+
+        return jnp.sum(jnp.sin(jax.grad(log_density)(x)))
+
+    @quick.jit
+    def both(x, weights):
+        return [
+            jax.grad(partial(of_score, form), argnums=(0, 1))(x, weights)
+            for form in (stamped, dilated)
+        ]
+
+    for one, other in zip(*both(x, weights), strict=True):
+        assert np.abs(other).max() > 1e-3
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11)
 
 
 def test_one_pixel_by_hand():

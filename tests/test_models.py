@@ -173,6 +173,15 @@ def test_initial_images_are_neither_flat_nor_saturated():
     z = jax.random.normal(jax.random.key(1), (64, model.latent_dim))
     spread = float(jnp.std(quick.jit(model.generator)(params.beta, z)))
     assert 0.1 < spread < 0.8
+    # An output pixel meets (k / s)^2 of the input's: 32, 64 x 2^2 and 32 x 4^2 products a sum.
+    # Haiku's normals are cut off at two standard deviations, which leaves 0.88 of them.
+    for i, fan_in in enumerate((32, 64 * 4, 32 * 16)):
+        (weights,) = (
+            leaf
+            for path, leaf in jax.tree.leaves_with_path(params.beta)
+            if f"layer_{i}" in str(path) and leaf.ndim == 4
+        )
+        np.testing.assert_allclose(np.std(weights), 0.88 * fan_in**-0.5, rtol=0.05)
     other = quick.jit(model.init)(jax.random.key(1))
     assert count(other) == count(params)
     assert np.abs(other.alpha["energy"]["w"] - params.alpha["energy"]["w"]).max() > 0
@@ -252,7 +261,7 @@ def test_compute_dtype_changes_the_networks_arithmetic_alone():
     out, grads = quick.jit(jax.value_and_grad(lambda a: half.energy(a, z).sum()))(params.alpha)
     assert seen == [(jnp.bfloat16, jnp.bfloat16)]
     assert {leaf.dtype for leaf in jax.tree.leaves((out, grads))} == {jnp.dtype("float32")}
-    image, exact = half.generator(params.beta, z), model.generator(params.beta, z)
+    image, exact = (quick.jit(m.generator)(params.beta, z) for m in (half, model))
     assert image.dtype == jnp.float32
     # bfloat16 keeps 8 bits (0.4 %), three layers deep: 2 % of the image, root mean square.
     assert 1e-4 < np.sqrt(np.mean((image - exact) ** 2) / np.mean(exact**2)) < 0.02
