@@ -166,7 +166,7 @@ def test_a_step_set_aside_can_be_saved_again(states, folder):
 def test_nothing_is_moved_when_none_can_be_read(folder):
     for step in STEPS:
         (folder / str(step) / "meta" / "metadata").write_text("{}")
-    with pytest.raises(UserError, match="none of its 3 checkpoints can be read .*anew, remove"):
+    with pytest.raises(UserError, match=r"none of its 3 checkpoints can be read .*anew, remove"):
         restore_newest(folder)
     assert set_aside(folder) == []
     assert len(list(folder.iterdir())) == 3

@@ -1,13 +1,20 @@
-"""The training program: whatever is wrong with a command is one line and exit code 2."""
+"""The training program: what it answers, and its exit codes.
+
+Whatever is wrong with a command is one line on standard error and exit code 2.
+"""
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import tiny_training as tiny
+
+from thermo_ebm.train import rundir
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -105,7 +112,11 @@ def cases(folder):
 
 
 def environment():
-    return os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    return os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(tiny.CACHE),
+    }
 
 
 def launch_many(commands):
@@ -158,3 +169,126 @@ def test_bad_input_leaves_no_run_behind(folder, answers):
     assert sorted(path.name for path in (folder / "images").iterdir()) == [
         f"{number}.png" for number in range(5)
     ]
+
+
+# A run that works, and what is then asked of its folder.
+
+
+def start(workdir, *changes, **fields):
+    command = [sys.executable, "-m", "launch.train", *tiny.flags(**fields), *changes]
+    return subprocess.Popen(
+        [*command, f"--workdir={workdir}"],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of one epoch: its folder, and what the program said."""
+    workdir = tmp_path_factory.mktemp("run") / "digits"
+    process = start(workdir, num_epochs=1, logging__pictures_every_epochs=1)
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    return workdir, stdout, stderr
+
+
+def test_it_shows_its_progress_and_names_what_it_wrote(run):
+    workdir, stdout, stderr = run
+    assert "rep 00 epoch 1/1 done, train_loss" in stderr
+    assert "Traceback" not in stderr
+    assert stdout.splitlines() == [
+        f"done: {workdir}",
+        f"  checkpoints  {workdir}/rep_00/checkpoints",
+        f"  readings     {workdir}/rep_00/readings.csv",
+        f"  samples      {workdir}/rep_00/samples/epoch_0001.png",
+    ]
+    names = {"readings.csv", "temperatures.csv", "checkpoints", "samples"}
+    assert names == {path.name for path in (workdir / "rep_00").iterdir()}
+    assert {"config.json", "versions.json"} <= {path.name for path in workdir.iterdir()}
+
+
+def ask(workdir, *changes, **fields):
+    own = tiny.flags(num_epochs=1, logging__pictures_every_epochs=1, **fields)
+    return [*own, *changes, f"--workdir={workdir}"]
+
+
+def contents(workdir):
+    return {
+        path: path.read_bytes()
+        for path in workdir.rglob("*")
+        if path.is_file() and path.name not in (".lock", "versions.json")
+    }
+
+
+def test_a_finished_run_is_left_alone_whatever_is_asked(run):
+    workdir, *_ = run
+    before = contents(workdir)
+    again, other, unheld = launch_many(
+        [
+            ask(workdir),
+            ask(workdir, loss__power=2.0, batch_size=30),
+            ask(workdir, "--allow_config_change=batch_size", loss__power=2.0, batch_size=30),
+        ]
+    )
+    assert again[0] == 0
+    assert again[2] == "repetition 0 is done: skipped\n"
+    assert other[0] == unheld[0] == 2
+    assert other[2].splitlines() == [
+        f"error: --workdir={workdir}: the run was started with another configuration:",
+        "  field       in the run  asked for",
+        "  batch_size  15          30",
+        "  loss.power  6.0         2.0",
+        "Use another folder, or go on all the same with "
+        "--allow_config_change=batch_size,loss.power",
+    ]
+    assert "batch_size" not in unheld[2]
+    assert "--allow_config_change=loss.power" in unheld[2]
+    with rundir.hold(workdir):
+        ((code, _, stderr),) = launch_many([ask(workdir)])
+    assert code == 2
+    assert f"--workdir={workdir}: in use by process {os.getpid()} on " in stderr
+    assert contents(workdir) == before
+
+
+def test_a_state_of_another_structure_is_refused(run):
+    workdir, *_ = run
+    before = contents(workdir / "rep_00")
+    changed = ask(workdir, "--allow_config_change=model.latent_dim", model__latent_dim=6)
+    back = ask(workdir, "--allow_config_change=model.latent_dim")
+    (code, _, stderr), (ended, *_) = launch_many([changed, back])
+    assert (code, ended) == (2, 0)
+    assert "its state has another structure than this program's" in stderr
+    assert "float32[4, 8] there, float32[6, 8] here" in stderr
+    assert stderr.count("\n") == 1
+    assert contents(workdir / "rep_00") == before
+
+
+def test_a_damaged_record_of_the_configuration_is_named(run, tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    (tmp_path / "rep_00").mkdir()
+    ((code, _, stderr),) = launch_many([ask(tmp_path)])
+    assert code == 2
+    assert stderr.startswith(f"error: {tmp_path}/config.json: cannot be read as JSON")
+
+
+def test_signals_write_a_checkpoint_and_end_with_3(tmp_path):
+    for sent in (signal.SIGTERM, signal.SIGINT):
+        rows = len(tiny.rows(tmp_path))
+        process = start(tmp_path, num_epochs=100_000, checkpoint__every_steps=0)
+        until = time.monotonic() + 200
+        while len(tiny.rows(tmp_path)) < rows + 2 and process.poll() is None:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        process.send_signal(sent)
+        stdout, stderr = process.communicate(timeout=60)
+        assert process.returncode == 3, stderr
+        assert "checkpoint written: run the same command again" in stderr
+        assert stdout.startswith(f"interrupted: {tmp_path}\n")
+        epochs = [row["epoch"] for row in tiny.rows(tmp_path)]
+        assert epochs == list(range(1, len(epochs) + 1))
+        newest = max(int(p.name) for p in (tmp_path / "rep_00" / "checkpoints").iterdir())
+        assert newest >= 10 * len(epochs)

@@ -1,0 +1,229 @@
+"""Kills a real training run again and again, and compares its end with an uninterrupted run's.
+
+python -m benchmarks.crash_test --kills=24 --seed=0
+
+Each attempt runs `python -m launch.train` and gets a SIGKILL at a random moment: while it starts
+(imports, restoring, compiling), while it trains, or a few milliseconds into a save. Nothing may
+differ in the end: parameters, optimisers, readings, temperatures, the strip. Exit code 1 if
+anything does.
+"""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from absl import app, flags
+
+_KILLS = flags.DEFINE_integer("kills", 24, "How many SIGKILLs.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of their moments.")
+_FOLDER = flags.DEFINE_string("folder", None, "Kept; without it a temporary one is removed.")
+
+FLAGS = {
+    "data.num_train": 150,
+    "data.num_val": 40,
+    "batch_size": 15,
+    "model.generator.features": 4,
+    "model.latent_dim": 4,
+    "model.prior.features": 8,
+    "sampler.prior.num_steps": 3,
+    "sampler.posterior.num_steps": 2,
+    "loss.num_temperatures": 3,
+    "checkpoint.every_steps": 4,
+    "checkpoint.keep_every_epochs": 0,
+    "logging.pictures_every_epochs": 2,
+    "logging.every_seconds": 1000.0,
+}
+KINDS = ("start", "training", "save", "save")  # in turn
+EPOCHS_A_KILL = 3
+TIMES = ("seconds", "images_per_second")
+PATIENCE = 600  # seconds that any one attempt may take
+
+
+class Kill(NamedTuple):
+    """One SIGKILL, and what it left."""
+
+    kind: str
+    after: float  # seconds from the process's start
+    newest: int  # step of the newest whole checkpoint
+    in_save: bool  # an unfinished checkpoint was left
+    rows: int  # of the readings
+
+
+class Report(NamedTuple):
+    """What came of it."""
+
+    kills: list[Kill]
+    differences: list[str]  # between the killed and the uninterrupted run; none is the aim
+    epochs: int
+
+
+def crash(folder: Path, kills: int, seed: int, say=print) -> Report:
+    """Trains once in peace and once under fire in `folder`, and compares the two.
+
+    Raises:
+      RuntimeError: an attempt failed, or did not come to its kill or its end.
+    """
+    chance = random.Random(seed)
+    epochs = EPOCHS_A_KILL * kills
+    peaceful, killed = folder / "uninterrupted", folder / "killed"
+    started = time.monotonic()
+    _finish(_start(peaceful, epochs))
+    say(f"uninterrupted: {epochs} epochs in {time.monotonic() - started:.1f} s")
+    record, start_seconds = [], 5.0
+    for number in range(kills):
+        kill, start_seconds = _attempt(
+            killed, epochs, KINDS[number % len(KINDS)], chance, start_seconds
+        )
+        record.append(kill)
+        what = ", in a save" if kill.in_save else ""
+        say(
+            f"kill {number + 1:2d} ({kill.kind}): after {kill.after:.2f} s, checkpoint of step "
+            f"{kill.newest}, {kill.rows} rows{what}"
+        )
+    _finish(_start(killed, epochs))
+    return Report(record, differences(peaceful, killed), epochs)
+
+
+def _start(workdir: Path, epochs: int) -> subprocess.Popen:
+    command = [sys.executable, "-m", "launch.train", "--config=configs/digits.py"]
+    command += [f"--config.{name}={value}" for name, value in FLAGS.items()]
+    command += [f"--config.num_epochs={epochs}", f"--workdir={workdir}"]
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    with open(workdir.with_suffix(".log"), "a") as log:
+        root = Path(__file__).resolve().parents[1]
+        return subprocess.Popen(command, cwd=root, stdout=log, stderr=log)
+
+
+def _finish(process: subprocess.Popen) -> None:
+    try:
+        code = process.wait(PATIENCE)
+    finally:
+        process.kill()
+    if code:
+        raise RuntimeError(f"training ended with exit code {code}; see the log in the folder")
+
+
+def _attempt(
+    workdir: Path, epochs: int, kind: str, chance: random.Random, start_seconds: float
+) -> tuple[Kill, float]:
+    """One process and its end; the seconds until it trained, for the next one's kill."""
+    folder = workdir / "rep_00" / "checkpoints"
+    before, started = _later(folder), time.monotonic()
+    process = _start(workdir, epochs)
+    try:
+        if kind == "start":
+            time.sleep(chance.uniform(0, start_seconds))
+        else:
+            _wait_for(process, lambda: _later(folder) - before)
+            start_seconds = time.monotonic() - started
+            if kind == "training":
+                time.sleep(chance.uniform(0, 0.8))
+            else:
+                for _ in range(chance.randint(1, 3)):
+                    _wait_for(process, lambda: not _unfinished(folder))
+                    _wait_for(process, lambda: _unfinished(folder))
+                time.sleep(chance.uniform(0, 0.05))
+        after = time.monotonic() - started
+        if process.poll() is not None:
+            raise RuntimeError(f"training ended before its kill, with {process.returncode}")
+    finally:
+        process.kill()
+        process.wait()
+    whole = [int(name) for name in _names(folder) if name.isdigit()]
+    table = workdir / "rep_00" / "readings.csv"
+    rows = len(table.read_text().splitlines()) - 1 if table.exists() else 0
+    return Kill(kind, after, max(whole, default=-1), bool(_unfinished(folder)), rows), start_seconds
+
+
+def _names(folder: Path) -> list[str]:
+    return os.listdir(folder) if folder.is_dir() else []
+
+
+def _later(folder: Path) -> set[str]:
+    """Checkpoints, whole or not, after the one of step 0."""
+    return {name for name in _names(folder) if name.partition(".")[0] != "0"}
+
+
+def _unfinished(folder: Path) -> list[str]:
+    return [name for name in _names(folder) if "tmp" in name]
+
+
+def _wait_for(process: subprocess.Popen, happened) -> None:
+    until = time.monotonic() + PATIENCE
+    while not happened():
+        if process.poll() is not None or time.monotonic() > until:
+            raise RuntimeError(f"waited in vain; exit code {process.poll()}")
+        time.sleep(0.0005)
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """What two finished runs' first repetitions differ in, bit for bit but for the times."""
+    from thermo_ebm.train import pictures, readings
+
+    found = []
+    folders = [run / "rep_00" for run in (one, other)]
+    tables = [
+        [{k: v for k, v in row.items() if k not in TIMES} for row in readings.read(path)]
+        for path in (folder / "readings.csv" for folder in folders)
+    ]
+    for table, folder in zip(tables, folders, strict=True):
+        if [row["epoch"] for row in table] != list(range(1, len(table) + 1)):
+            found.append(f"{folder}: readings lost or doubled")
+    if tables[0] != tables[1]:
+        found.append("readings")
+    if len({(folder / "temperatures.csv").read_bytes() for folder in folders}) > 1:
+        found.append("temperatures")
+    strips = [pictures.read_strip(folder / "samples" / "strip.npz") for folder in folders]
+    if not all(np.array_equal(a, b) for a, b in zip(*strips, strict=True)):
+        found.append("strip")
+    arrays = [_newest_arrays(run) for run in (one, other)]
+    found += [
+        name
+        for name in sorted(arrays[0].keys() | arrays[1].keys())
+        if not np.array_equal(arrays[0].get(name), arrays[1].get(name))
+    ]
+    return found
+
+
+def _newest_arrays(workdir: Path) -> dict[str, np.ndarray]:
+    """Parameters, both optimisers' states, sums, order and key of the newest checkpoint."""
+    import jax
+
+    from thermo_ebm import trained
+    from thermo_ebm.train import checkpoints, step
+
+    run = trained.open_run(workdir)
+    task = step.make_task(run.config, axis_name=None)
+    shapes = jax.eval_shape(lambda: step.init_state(task, 0))
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    folder = workdir / "rep_00" / "checkpoints"
+    state = checkpoints.restore(folder, run.total_steps, shapes, sharding).state
+    leaves = jax.tree_util.tree_leaves_with_path(state._replace(key=jax.random.key_data(state.key)))
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def main(argv: list[str]) -> int:
+    del argv
+    folder = Path(_FOLDER.value or tempfile.mkdtemp(prefix="crash_test"))
+    report = crash(folder, _KILLS.value, _SEED.value)
+    if not _FOLDER.value:
+        shutil.rmtree(folder)
+    in_saves = sum(kill.in_save for kill in report.kills)
+    print(
+        f"seed={_SEED.value} kills={len(report.kills)} in_saves={in_saves} "
+        f"epochs={report.epochs} differences={len(report.differences)}"
+    )
+    for name in report.differences:
+        print(f"differs: {name}")
+    return int(bool(report.differences))
+
+
+if __name__ == "__main__":
+    app.run(main)
