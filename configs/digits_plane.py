@@ -1,0 +1,33 @@
+"""The digits with a two-dimensional latent, whose densities can be looked at.
+
+python -m launch.train --config=configs/digits_plane.py --workdir=runs/plane
+python -m launch.tempered --workdir=runs/plane
+"""
+
+from ml_collections import ConfigDict
+
+from configs import digits
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration."""
+    config = digits.get_config()
+    config.num_epochs = 15
+
+    config.model.latent_dim = 2
+    # Two numbers cannot say much of an image: a narrower likelihood would leave peaks too far
+    # apart for chains to go from one to another.
+    config.model.likelihood_sigma = 0.6
+
+    config.sampler.prior.step_size = 0.1
+    config.sampler.prior.num_steps = 30
+    config.sampler.posterior.step_size = 0.02
+    config.sampler.posterior.num_steps = 30
+
+    config.loss.name = "vanilla"
+
+    config.optimizer.prior.learning_rate = 3e-4
+    config.optimizer.prior.final_learning_rate = 1e-4
+    config.optimizer.generator.learning_rate = 2e-3
+    config.optimizer.generator.final_learning_rate = 2e-4
+    return config

@@ -1,0 +1,76 @@
+"""Draws the tempered posteriors of one image, for a run whose latent is two-dimensional.
+
+python -m launch.train --config=configs/digits_plane.py --workdir=runs/plane
+python -m launch.tempered --workdir=runs/plane --image=4 --output=tempered_posteriors.png
+
+The densities p(z | x, t) at t_i = (i / N_t)^p, the ends of the run's own chains over them, and the
+images of those. Exit codes: 0 done, 2 bad input.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from launch import program
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+_REPETITION = flags.DEFINE_integer("repetition", 0, "Which repetition.")
+_STEP = flags.DEFINE_integer("step", None, "Which checkpoint; the newest by default.")
+_IMAGE = flags.DEFINE_integer("image", 0, "Which validation image.")
+_NUM_TEMPERATURES = flags.DEFINE_integer("num_temperatures", 5, "N_t.", lower_bound=1)
+_POWER = flags.DEFINE_float("power", 2.0, "p.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the chains.")
+_OUTPUT = flags.DEFINE_string("output", None, "PNG or SVG; rep_XX/drawn/tempered.png by default.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are now; the run's by default.")
+
+_DPI = 120
+
+
+def main(argv: Sequence[str]) -> int:
+    """Draws the picture and names it."""
+    del argv
+    import jax
+
+    from thermo_ebm import data, tempered, trained
+    from thermo_ebm.config import sampler_settings
+    from thermo_ebm.errors import UserError
+    from thermo_ebm.thermo.schedule import power_schedule
+    from thermo_ebm.train import rundir
+
+    workdir = Path(_WORKDIR.value)
+    run = trained.open_run(workdir)
+    if run.model.latent_dim != 2:
+        raise UserError(
+            f"{workdir}: model.latent_dim is {run.model.latent_dim}, a plane's is 2; "
+            "train configs/digits_plane.py"
+        )
+    if not _POWER.value > 0:
+        raise UserError(f"--power={_POWER.value}: must be positive")
+    images = trained.validation_images(run, _DATA_DIR.value)
+    if not 0 <= _IMAGE.value < len(images):
+        raise UserError(f"--image={_IMAGE.value}: there are {len(images)}, counted from 0")
+    _, params = trained.chosen_params(run, _REPETITION.value, _STEP.value)
+    posteriors = tempered.tempered_posteriors(
+        run.model,
+        params,
+        data.to_unit(images[_IMAGE.value]),
+        power_schedule(_NUM_TEMPERATURES.value, _POWER.value),
+        jax.random.key(_SEED.value),
+        sampler_settings(run.config),
+    )
+    folder = rundir.repetition_dir(workdir, _REPETITION.value) / "drawn"
+    output = Path(_OUTPUT.value) if _OUTPUT.value else folder / "tempered.png"
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        tempered.draw(posteriors).savefig(output, dpi=_DPI)
+    except OSError as error:
+        raise UserError(f"--output={output}: cannot be written: {error.strerror}") from error
+    except ValueError as error:  # no format of this name
+        raise UserError(f"--output={output}: {error}") from error
+    print(f"drawn: {output}")
+    return 0
+
+
+if __name__ == "__main__":
+    program.run(main)
