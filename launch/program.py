@@ -1,5 +1,6 @@
 """What every program does before and after its work: set-up of JAX, and errors as one line."""
 
+import logging as python_logging
 import os
 import re
 import sys
@@ -22,7 +23,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """
     prepare_jax()
 
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
+    _quieten()
 
     def guarded(argv: Sequence[str]) -> int:
         try:
@@ -44,6 +45,13 @@ def prepare_jax() -> None:
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "thermo_ebm" / "xla"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+def _quieten() -> None:
+    """Leaves out what Orbax and asyncio log and raise as well, with whole tracebacks."""
+    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
+    logging.get_absl_handler().addFilter(lambda record: "/orbax/" not in record.pathname)
+    python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
 
 
 def check_devices() -> None:

@@ -249,6 +249,8 @@ def _clear_errors(checkpoints: Checkpoints) -> Iterator[None]:
         yield
     except Exception as error:
         reason = str(error).strip().split("\n")[0][:300]
+        if "No space left" in str(error):  # TensorStore wraps it in hundreds of characters
+            reason = "no space left on device"
         raise UserError(
             f"{checkpoints.folder}: the newest checkpoint could not be written ({reason}); older "
             "ones are intact: make room and run the same command again"
