@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 
 from absl import app, flags, logging
 
@@ -52,6 +53,15 @@ def _quieten() -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
     logging.get_absl_handler().addFilter(lambda record: "/orbax/" not in record.pathname)
     python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
+    sys.excepthook = _excepthook
+
+
+def _excepthook(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Leaves out what writes of a failed save say that end after it, in threads of their own."""
+    if str(error) != "Event loop is closed":
+        sys.__excepthook__(kind, error, trace)
 
 
 def check_devices() -> None:
