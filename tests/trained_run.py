@@ -5,6 +5,7 @@ import functools
 import importlib
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import jax
@@ -106,11 +107,12 @@ def quick_network(calls=None):
 def use_quick_network():
     """In place of the one with weights, for a whole process."""
 
-    def choose(name, resize="bilinear", inception_weights=None, cache_dir=None):
-        real_choice(name, resize, inception_weights, cache_dir) if name not in named else None
-        return quick_network()
+    def choose(name, resize="bilinear", *rest):
+        if name == PREFIX and resize in ("bilinear", "antialias"):
+            return quick_network()
+        return real_choice(name, resize, *rest)
 
-    real_choice, named = networks.choose, (PREFIX,)
+    real_choice = networks.choose
     networks.choose = choose
 
 
@@ -123,3 +125,20 @@ def damage(folder):
 
 def leaves(tree):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def use_slow_network():
+    """The same, slow enough to be killed at it."""
+    use_quick_network()
+    quick_choice = networks.choose
+
+    def choose(*arguments):
+        network = quick_choice(*arguments)
+
+        def apply(images, batch_size):
+            time.sleep(0.1)
+            return network.apply(images, batch_size)
+
+        return network._replace(apply=apply)
+
+    networks.choose = choose

@@ -123,7 +123,10 @@ def validation_images(run: TrainedRun, data_dir: str | None = None) -> np.ndarra
     if data_dir is not None:
         config.data_dir = data_dir
     config.num_train = 1  # which ones are held out does not depend on it, and none is decoded
-    return data.load(config).validation
+    try:
+        return data.load(config).validation
+    except UserError as error:
+        raise UserError(f"{error} (--data_dir says where the data are now)") from error
 
 
 def repetition_key(run: TrainedRun, number: int) -> PRNGKey:
