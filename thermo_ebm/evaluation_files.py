@@ -111,7 +111,8 @@ def _write_points(path: Path, epoch: int, points: Sequence[Point]) -> None:
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(POINT_COLUMNS)
-    writer.writerows(sorted([*old, *new], key=lambda row: int(row[0])))
+    everything: list[list[str]] = [*old, *new]
+    writer.writerows(sorted(everything, key=lambda row: int(row[0])))
     files.write_text(path, table.getvalue())
 
 
