@@ -105,14 +105,13 @@ def _locked(folder: Path) -> Iterator[None]:
 def _write_points(path: Path, epoch: int, points: Sequence[Point]) -> None:
     """Replaces one epoch's points, in the order of epochs."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    rows: list[list[str]] = list(csv.reader(io.StringIO(text)))[1:]
-    old = [row for row in rows if row and row[0] != str(epoch)]
+    old = [row for row in list(csv.reader(io.StringIO(text)))[1:] if row and row[0] != str(epoch)]
     new = [[str(epoch), one.metric, str(one.size), repr(one.value)] for one in points]
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(POINT_COLUMNS)
-    everything: list[list[str]] = [*old, *new]
-    writer.writerows(sorted(everything, key=lambda row: int(row[0])))
+    ordered = sorted([*old, *new], key=lambda row: int(row[0]))
+    writer.writerows(ordered)
     files.write_text(path, table.getvalue())
 
 
