@@ -409,7 +409,10 @@ def test_a_shard_decodes_only_its_own_images(tmp_path):
         ({"image_size": 0}, "data.image_size=0"),
         ({"num_train": 0}, "data.num_train=0"),
         ({"num_val": -1}, "data.num_val=-1"),
-        ({"num_train": 1790, "num_val": 100}, "data.num_train=1790.*1890.*the 1797 images"),
+        (
+            {"num_train": 1790, "num_val": 100},
+            "data.num_train=1790 plus data.num_val=100: more than the 1797 images",
+        ),
     ],
 )
 def test_bad_fields_are_named(changes, message):

@@ -22,6 +22,12 @@ def snapshot(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
+def begin(folder, config):
+    """A run that has begun: until a repetition has, its configuration binds nobody."""
+    rundir.check_config(folder, config)
+    (folder / "rep_00").mkdir()
+
+
 # Configuration.
 
 
@@ -35,14 +41,14 @@ def test_a_new_folder_gets_the_exact_configuration(tmp_path, config):
 
 
 def test_the_same_configuration_changes_nothing(tmp_path, config):
-    rundir.check_config(tmp_path, config)
+    begin(tmp_path, config)
     before = (tmp_path / "config.json").stat().st_mtime_ns
     assert rundir.check_config(tmp_path, config) == []
     assert (tmp_path / "config.json").stat().st_mtime_ns == before
 
 
 def test_fields_that_may_change_do_and_are_written(tmp_path, config):
-    rundir.check_config(tmp_path, config)
+    begin(tmp_path, config)
     config.num_epochs = 60
     config.data.data_dir = "elsewhere"
     config.logging.every_seconds = 1.0
@@ -56,13 +62,13 @@ def test_fields_that_may_change_do_and_are_written(tmp_path, config):
 
 
 def test_every_free_field_exists(config):
-    fields = rundir._flatten(rundir.as_json(config))
+    fields = rundir.flatten(rundir.as_json(config))
     for name in rundir.FREE_FIELDS:
         assert any(rundir._covers(name, field) for field in fields), name
 
 
 def test_other_changes_are_refused_with_a_table(tmp_path, config):
-    rundir.check_config(tmp_path, config)
+    begin(tmp_path, config)
     before = snapshot(tmp_path)
     config.num_epochs = 60
     config.loss.power = 3.0
@@ -80,7 +86,7 @@ def test_other_changes_are_refused_with_a_table(tmp_path, config):
 
 
 def test_named_changes_are_allowed(tmp_path, config):
-    rundir.check_config(tmp_path, config)
+    begin(tmp_path, config)
     config.loss.power = 3.0
     config.loss.quadrature = "right"
     with pytest.raises(UserError, match=r"loss\.quadrature"):
@@ -88,6 +94,13 @@ def test_named_changes_are_allowed(tmp_path, config):
     changed = rundir.check_config(tmp_path, config, allow=["loss"])
     assert [difference.field for difference in changed] == ["loss.power", "loss.quadrature"]
     assert rundir.check_config(tmp_path, config) == []
+
+
+def test_a_run_that_has_not_begun_takes_another_configuration(tmp_path, config):
+    rundir.check_config(tmp_path, config)
+    config.loss.power = 3.0
+    assert rundir.check_config(tmp_path, config) == []
+    assert rundir.read_config(tmp_path)["loss"]["power"] == 3.0
 
 
 def test_a_change_that_names_no_field(tmp_path, config):
@@ -98,7 +111,7 @@ def test_a_change_that_names_no_field(tmp_path, config):
 
 
 def test_fields_that_came_or_went(tmp_path, config):
-    rundir.check_config(tmp_path, config)
+    begin(tmp_path, config)
     old = rundir.read_config(tmp_path)
     old["loss"]["gone"] = 1
     del old["batch_size"]
@@ -114,6 +127,7 @@ def test_fields_that_came_or_went(tmp_path, config):
 @pytest.mark.parametrize("content", [b"", b'{"seed": ', b"[1, 2]", b"\xff\xfe\x00"])
 def test_a_damaged_configuration_is_named_and_kept(tmp_path, config, content):
     (tmp_path / "config.json").write_bytes(content)
+    (tmp_path / "rep_00").mkdir()
     with pytest.raises(UserError, match=r"config\.json"):
         rundir.check_config(tmp_path, config)
     assert (tmp_path / "config.json").read_bytes() == content
