@@ -11,9 +11,9 @@ Several values of a field give a row each; where none are given, the config's ow
 timed on random images after a warm-up, and each step stands between two measurements of the peak:
 the fraction is the median over steps of the step's FLOP/s over the mean of those two.
 
-FLOPs are those of the jaxpr's matrix products and convolutions (`thermo_ebm/flops.py`), without
-what `jax.checkpoint` computes a second time; `executed` is the fraction with it. Memory is what XLA
-plans for one device: arguments, results and buffers.
+FLOPs are those of the jaxpr's matrix products and convolutions (`thermo_ebm/flops.py`), what
+`jax.checkpoint` computes a second time included; `useful` is the fraction without that. Memory is
+what XLA plans for one device: arguments, results and buffers.
 
 The last row's step is also timed in the plain form (`benchmarks/plain.py`). The output ends in the
 line `fraction_of_peak=... ratio_to_plain=...` of that row.
@@ -66,11 +66,11 @@ class Row(NamedTuple):
     chunk: int  # temperatures at once; 0 is all
     step_s: float
     images_s: float
-    gflop: float  # of one step, nothing counted twice
+    gflop: float  # of one step
     gflop_s: float
     peak_gflop_s: float
-    fraction: float
-    executed: float
+    fraction: float  # of the peak
+    useful: float  # the same, recomputation not counted
     memory_mib: float
     compile_s: float
 
@@ -145,11 +145,11 @@ def measure(cell: Cell, peak: gemm.Gemm) -> tuple[Row, Program]:
         chunk=config.sampler.temperature_chunk,
         step_s=step_s,
         images_s=config.batch_size / step_s,
-        gflop=count.model / 1e9,
-        gflop_s=count.model / step_s / 1e9,
+        gflop=count.matmul / 1e9,
+        gflop_s=count.matmul / step_s / 1e9,
         peak_gflop_s=np.median(rates) / 1e9,
-        fraction=np.median(count.model / seconds / rates),
-        executed=np.median(count.matmul / seconds / rates),
+        fraction=np.median(count.matmul / seconds / rates),
+        useful=np.median(count.useful / seconds / rates),
         memory_mib=program.bytes_planned / 2**20,
         compile_s=program.compile_s,
     )

@@ -25,8 +25,8 @@ class FlopCount(NamedTuple):
     elementwise: int  # one for each element an arithmetic primitive gives, or a reduction takes
 
     @property
-    def model(self) -> int:
-        """The model's arithmetic: matrix products and convolutions, each done once."""
+    def useful(self) -> int:
+        """Of matrix products and convolutions, each counted once however often it is done."""
         return self.matmul - self.recomputed
 
 
