@@ -80,8 +80,10 @@ def test_a_summary_holds_every_metric_and_its_points():
     summary = summarize(jax.random.key(6), real, generated, sizes)
     lines = ("fid", "kid", "kid_rbf", "mifid", "is")
     extrapolated = {f"{m}_inf{suffix}" for m in lines for suffix in ("", "_stderr", "_r_squared")}
-    plain = {"fid", "kid", "kid_stderr", "precision", "recall", "density", "coverage"}
-    assert set(summary.values) == extrapolated | plain
+    plain = ("fid", "kid", "precision", "recall", "density", "coverage")
+    full = {f"{metric}{suffix}" for metric in plain for suffix in ("", "_stderr")}
+    assert set(summary.values) == extrapolated | full
+    assert all(summary.values[f"{metric}_stderr"] > 0 for metric in plain)
     assert all(np.isfinite(value) for value in summary.values.values())
     assert [(p.metric, p.size) for p in summary.points] == [(m, n) for m in lines for n in sizes]
     full_fid = fid.frechet_distance(real.features, generated.features)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from thermo_ebm.metrics import kid, manifold, subsets
+from thermo_ebm.metrics import jackknife, kid, manifold, subsets
 from thermo_ebm.metrics.extrapolate import extrapolate
 from thermo_ebm.metrics.networks import Outputs
 
@@ -33,39 +33,43 @@ def summarize(key: jax.Array, real: Outputs, generated: Outputs, sizes: Sequence
     """Returns every metric of generated images against real ones.
 
     Args:
-      key: consumed here: for the subsets and for the bootstrap.
+      key: consumed here: for the subsets, the bootstrap and the jackknife.
       real: a network's outputs for held-out real images.
       generated: its outputs for generated images.
       sizes: the sample sizes of the extrapolation, at least three.
 
     Returns:
       `fid_inf`, `kid_inf`, `kid_rbf_inf`, `mifid_inf`, `is_inf`, each with `_stderr` and
-      `_r_squared` of its line; `fid` and `kid` at the full numbers of images, `kid_stderr` by
-      bootstrap; `precision`, `recall`, `density`, `coverage`. The points give each line.
+      `_r_squared` of its line; at the full numbers of images `fid`, `kid`, `precision`, `recall`,
+      `density` and `coverage`, each with `_stderr`: by bootstrap for `kid`, by jackknife for the
+      others. The points give each line.
 
     Raises:
       ValueError: if shapes do not belong together, images are too few, values are not finite.
     """
-    subset_key, bootstrap_key = jax.random.split(key)
-    draws = subsets.draw_subsets(subset_key, sizes, len(real.features), len(generated.features))
-    everything = subsets.Draw(np.arange(len(real.features)), np.arange(len(generated.features)))
-    fids = subsets.fid_values(real.features, generated.features, [*draws, everything])
+    subset_key, bootstrap_key, jackknife_key = jax.random.split(key, 3)
+    numbers = len(real.features), len(generated.features)
+    draws = subsets.draw_subsets(subset_key, sizes, *numbers)
+    left_out = jackknife.leave_groups_out(jackknife_key, *numbers)
+    everything = subsets.Draw(np.arange(numbers[0]), np.arange(numbers[1]))
+    fids = subsets.fid_values(real.features, generated.features, [*draws, everything, *left_out])
     kids = _kids(bootstrap_key, real.features, generated.features, draws)
     penalties = subsets.memorization_penalties(real.features, generated.features, draws)
+    line, full = fids[: len(draws)], len(draws)
     lines = {
-        "fid": fids[:-1],
+        "fid": line,
         "kid": kids.polynomial,
         "kid_rbf": kids.rbf,
-        "mifid": fids[:-1] / penalties,
+        "mifid": line / penalties,
         "is": subsets.inception_scores(generated.logits, draws),
     }
-    shape = manifold.manifold_metrics(real.features, generated.features, _NUM_NEIGHBOURS)
     values = {
         **_extrapolated(sizes, lines),
-        "fid": float(fids[-1]),
+        "fid": float(fids[full]),
+        "fid_stderr": jackknife.stderr(fids[full + 1 :]),
         "kid": kids.full.value,
         "kid_stderr": kids.full.stderr,
-        **shape._asdict(),
+        **_manifold(real.features, generated.features, left_out),
     }
     points = [
         Point(metric, size, float(value))
@@ -73,6 +77,19 @@ def summarize(key: jax.Array, real: Outputs, generated: Outputs, sizes: Sequence
         for size, value in zip(sizes, line, strict=True)
     ]
     return Summary(values, points)
+
+
+def _manifold(
+    real: np.ndarray, generated: np.ndarray, left_out: Sequence[subsets.Draw]
+) -> dict[str, float]:
+    whole, *replicates = manifold.manifold_values(
+        real, generated, [None, *left_out], _NUM_NEIGHBOURS
+    )
+    values = {}
+    for name, value in whole._asdict().items():
+        values[name] = value
+        values[f"{name}_stderr"] = jackknife.stderr([getattr(one, name) for one in replicates])
+    return values
 
 
 class _Kids(NamedTuple):
