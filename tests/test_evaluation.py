@@ -128,6 +128,7 @@ def test_evaluating_twice_does_nothing_twice(workdir, tmp_path):  # noqa: F811
     evaluation.evaluate(run, Checkpoint(0, 20), prepared)
     assert tree(workdir) == before
     assert all(len(values) == 3 for values in events(workdir).values())
+    assert len(list((workdir / f"rep_00/tensorboard/eval_{PREFIX}").iterdir())) == 1
 
 
 STAGES = {
