@@ -78,16 +78,45 @@ def _kl_from_cholesky(p: tuple[Array, Array], q: tuple[Array, Array]) -> Array:
 
 def neighbour_kl(moments: Moments) -> tuple[Array, Array]:
     """KL(p_i, p_(i+1)) and KL(p_(i+1), p_i) of neighbours, [num_temperatures] each."""
-    # One temperature after another: on a CPU with few cores XLA's batched factorisations wait
-    # for the very threads they run on, and now and then for ever.
-    factors = (moments.mean, jax.lax.map(jnp.linalg.cholesky, moments.cov))
-    lower = jax.tree.map(lambda leaf: leaf[:-1], factors)
-    upper = jax.tree.map(lambda leaf: leaf[1:], factors)
+    chol, inverse = jax.vmap(_factorise)(moments.cov)
+    half_log_det = jnp.sum(jnp.log(jnp.diagonal(chol, axis1=1, axis2=2)), axis=-1)
 
-    def both_ways(pair: tuple) -> tuple[Array, Array]:
-        return _kl_from_cholesky(pair[0], pair[1]), _kl_from_cholesky(pair[1], pair[0])
+    def divergence(p: slice, q: slice) -> Array:
+        spread = jnp.sum((inverse[q] @ chol[p]) ** 2, axis=(-2, -1))
+        shift = jnp.einsum("tij,tj->ti", inverse[q], moments.mean[q] - moments.mean[p])
+        log_det = 2 * (half_log_det[q] - half_log_det[p])
+        return (spread + jnp.sum(shift**2, axis=-1) + log_det - chol.shape[-1]) / 2
 
-    return jax.lax.map(both_ways, (lower, upper))
+    lower, upper = slice(None, -1), slice(1, None)
+    return divergence(lower, upper), divergence(upper, lower)
+
+
+@jax.custom_jvp
+def _factorise(cov: Array) -> tuple[Array, Array]:
+    """Cholesky factor L of a positive definite [dim, dim], and L^-1.
+
+    By elimination in plain operations instead of LAPACK's: XLA spreads a batch of LAPACK calls
+    over the very threads that wait for it, and with few cores all of them can wait for ever.
+    """
+    dim = cov.shape[-1]
+
+    def eliminate(rest: Array, i: Array) -> tuple[Array, Array]:
+        row = rest[i] * jax.lax.rsqrt(rest[i, i])
+        below = jnp.where(jnp.arange(dim) > i, row[:dim], 0.0)
+        return rest - jnp.outer(below, row), row
+
+    beside = jnp.concatenate([cov, jnp.eye(dim, dtype=cov.dtype)], axis=1)
+    _, rows = jax.lax.scan(eliminate, beside, jnp.arange(dim))
+    return jnp.triu(rows[:, :dim]).T, rows[:, dim:]
+
+
+@_factorise.defjvp
+def _factorise_jvp(primals: tuple, tangents: tuple) -> tuple:
+    """dL = L Phi and dL^-1 = -Phi L^-1, Phi the lower half of L^-1 dS L^-T (Murray 2016)."""
+    chol, inverse = _factorise(*primals)
+    whole = inverse @ tangents[0] @ inverse.T
+    half = jnp.tril(whole) - jnp.diag(jnp.diag(whole)) / 2
+    return (chol, inverse), (chol @ half, -half @ inverse)
 
 
 def thermodynamic_integral(
