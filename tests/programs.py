@@ -122,6 +122,7 @@ def _fork(name, argv, before, folder):
             os.dup2(os.open(f"{folder}/{file}", os.O_WRONLY | os.O_CREAT), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # though pytest ignores it
         code = _run(name, argv, before)
         sys.stdout.flush()
         sys.stderr.flush()

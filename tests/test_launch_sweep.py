@@ -1,6 +1,7 @@
 """The sweep program: a grid to its end, a failing cell, whatever stops it, and bad input."""
 
 import csv
+import os
 import re
 import shutil
 import signal
@@ -109,7 +110,7 @@ def test_a_grid_whose_failed_cell_stops_no_other_and_is_mended(programs, tmp_pat
 
 
 def test_stopped_and_killed_in_the_middle_it_continues(programs, tmp_path):
-    """SIGTERM saves the cell; after SIGKILL the cell goes on, and the next sweep waits for it."""
+    """Ctrl-C saves the cell; after SIGKILL the cell goes on, and the next sweep waits for it."""
     arguments = command(tmp_path, ONE, num_epochs=150, checkpoint__every_epochs=1000)
     (name,) = names(programs, arguments)
     folder = tmp_path / "runs" / name
@@ -120,7 +121,8 @@ def test_stopped_and_killed_in_the_middle_it_continues(programs, tmp_path):
 
     process = programs.start("sweep", *arguments)
     wait_until(lambda: epochs() > 3)
-    code, _, err = process.kill(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    code, _, err = process.wait()
     assert code == 3
     assert err == "interrupted: the same command continues\n"
     assert not rundir.is_held(folder)
