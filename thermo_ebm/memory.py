@@ -1,6 +1,6 @@
 """How many temperatures to sample at once, from the memory of the device.
 
-The loss and its gradient need memory in proportion to the chains that run at once. Both figures of
+The loss and its gradient need memory in proportion to the chains that run at once. Both ends of
 that line are read off the jaxpr of the loss, before anything is compiled.
 """
 
@@ -73,16 +73,21 @@ def automatic_chunk(
     Returns:
       As `choose_chunk`.
     """
-    if num_temperatures == 1:
-        return 0
-    one, two = (
-        peak_bytes(gradient_jaxpr(loss(chunk), model, batch_size, image_shape)) for chunk in (1, 2)
-    )
     # Adam's two moments, and what replaces them and the parameters.
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    optimisers = 5 * sum(map(_leaf_bytes, jax.tree.leaves(jax.eval_shape(model.init, key))))
-    per_temperature = max(two - one, 0)
-    step = StepBytes(max(one - per_temperature, 0) + optimisers, per_temperature)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    optimisers = 5 * sum(map(_leaf_bytes, jax.tree.leaves(shapes)))
+
+    def peak(chunk: int) -> int:
+        jaxpr = gradient_jaxpr(loss(chunk), model, batch_size, image_shape)
+        return peak_bytes(jaxpr) + optimisers
+
+    together = peak(0)
+    if together <= available or num_temperatures == 1:
+        return 0
+    # A peak is the largest of several sums, so that the line through the ends is not below it.
+    alone = peak(1)
+    per_temperature = -(-(together - alone) // num_temperatures)
+    step = StepBytes(alone - per_temperature, per_temperature)
     return choose_chunk(num_temperatures, step, available)
 
 
