@@ -28,7 +28,8 @@ class Program(NamedTuple):
     """Something compiled, to be called again and again."""
 
     call: Callable[[], None]
-    count: flops.FlopCount
+    count: flops.FlopCount  # of the arithmetic as it is done
+    model_flops: int  # of the model's own: transposed convolutions in their direct form
     bytes_planned: int  # a device's arguments, results and buffers
     compile_s: float
 
@@ -81,7 +82,8 @@ def fast_step(config: ConfigDict, model: LatentEBM) -> Program:
     )
     init = jax.jit(partial(training.init_state, task), out_shardings=programs.replicated())
     images = programs.spread(batches.split_over_devices(_images(config), layout))
-    return _compile(step, _step_flops(config, model), init(jnp.uint32(0)), images)
+    counts = _counts(partial(_step_flops, config), config, model)
+    return _compile(step, counts, init(jnp.uint32(0)), images)
 
 
 def chains(config: ConfigDict, model: LatentEBM) -> Program:
@@ -91,15 +93,22 @@ def chains(config: ConfigDict, model: LatentEBM) -> Program:
     temperatures = schedule(config.loss.num_temperatures, config.loss.power)
     params = jax.jit(model.init)(jax.random.key(0))
 
-    def sample(step: jax.Array, params: Params, batch: Batch) -> jax.Array:
+    def sample(
+        model: LatentEBM, step: jax.Array, params: Params, batch: Batch
+    ) -> tuple[jax.Array, jax.Array]:
         key = jax.random.fold_in(jax.random.key(1), step)
         z = tempered_chains(
             model, params, batch.images, batch.position, temperatures, key, settings
         )
-        return step + 1 + 0 * z.sum().astype(step.dtype)
+        return step + 1, z
 
-    count = flops.count_flops(sample, jnp.int32(0), params, batch)
-    return _compile(jax.jit(sample, donate_argnums=0), count, jnp.int32(0), params, batch)
+    def count(model: LatentEBM) -> flops.FlopCount:
+        return flops.count_flops(partial(sample, model), jnp.int32(0), params, batch)
+
+    fn = jax.jit(lambda carry, *args: sample(model, carry[0], *args))
+    latents = (len(temperatures), config.batch_size, config.model.latent_dim)
+    carry = (jnp.int32(0), jnp.zeros(latents))
+    return _compile(fn, _counts(count, config, model), carry, params, batch)
 
 
 def plain_step(config: ConfigDict, model: LatentEBM) -> Program:
@@ -119,7 +128,15 @@ def plain_step(config: ConfigDict, model: LatentEBM) -> Program:
         return params, optimisers.init(adams, params), key
 
     state = jax.jit(init)(jax.random.key(0))
-    return _compile(step, _step_flops(config, model), state, _batch(config))
+    counts = _counts(partial(_step_flops, config), config, model)
+    return _compile(step, counts, state, _batch(config))
+
+
+def _counts(
+    count: Callable[[LatentEBM], flops.FlopCount], config: ConfigDict, model: LatentEBM
+) -> tuple[flops.FlopCount, int]:
+    """What is done, and what the model says."""
+    return count(model), count(make_model(config, "dilated")).useful
 
 
 def _step_flops(config: ConfigDict, model: LatentEBM) -> flops.FlopCount:
@@ -137,7 +154,7 @@ def _batch(config: ConfigDict) -> Batch:
     return Batch(jnp.asarray(images), jnp.arange(len(images)), jnp.ones(len(images)))
 
 
-def _compile(fn: Any, count: flops.FlopCount, state: Any, *args: Any) -> Program:
+def _compile(fn: Any, counts: tuple[flops.FlopCount, int], state: Any, *args: Any) -> Program:
     """A program from a function of (state, ...) to the next state, whose state it consumes."""
     start = time.perf_counter()
     compiled = fn.lower(state, *args).compile()
@@ -149,4 +166,4 @@ def _compile(fn: Any, count: flops.FlopCount, state: Any, *args: Any) -> Program
 
     plan = compiled.memory_analysis()
     planned = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
-    return Program(call, count, planned - plan.alias_size_in_bytes, compile_s)
+    return Program(call, *counts, planned - plan.alias_size_in_bytes, compile_s)

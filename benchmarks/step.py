@@ -11,9 +11,11 @@ Several values of a field give a row each; where none are given, the config's ow
 timed on random images after a warm-up, and each step stands between two measurements of the peak:
 the fraction is the median over steps of the step's FLOP/s over the mean of those two.
 
-FLOPs are those of the jaxpr's matrix products and convolutions (`thermo_ebm/flops.py`), what
-`jax.checkpoint` computes a second time included; `useful` is the fraction without that. Memory is
-what XLA plans for one device: arguments, results and buffers.
+FLOPs are the model's arithmetic, counted from the jaxpr (`thermo_ebm/flops.py`): every matrix
+product once, and transposed convolutions in their direct form, whichever form is timed. So
+`fraction` is a speed that forms can be compared by, and passes 1 where a form saves products.
+`executed` is the share of the peak that the machine sustains: products as they are done,
+recomputed ones included. Memory is what XLA plans for one device: arguments, results, buffers.
 
 The last row's step is also timed in the plain form (`benchmarks/plain.py`). The output ends in the
 line `fraction_of_peak=... ratio_to_plain=...` of that row.
@@ -39,7 +41,7 @@ from thermo_ebm.models import conv_transpose
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/cifar10.py", "The configuration.")
 _PARTS = flags.DEFINE_list("parts", ["step"], "step (all of it), chains (the sampling alone).")
-_FORMS = flags.DEFINE_list("forms", None, "Of the transposed convolution: stamped, dilated.")
+_FORMS = flags.DEFINE_list("forms", None, "Of the transposed convolution, by name.")
 _LOSSES = flags.DEFINE_list("losses", None, "thermodynamic, vanilla.")
 _GRADIENTS = flags.DEFINE_list("gradients", None, "prior_gradient+generator_gradient, each.")
 _BATCH_SIZES = flags.DEFINE_list("batch_sizes", None, "Of the whole batch.")
@@ -66,11 +68,11 @@ class Row(NamedTuple):
     chunk: int  # temperatures at once; 0 is all
     step_s: float
     images_s: float
-    gflop: float  # of one step
+    gflop: float  # the model's, of one step
     gflop_s: float
     peak_gflop_s: float
-    fraction: float  # of the peak
-    useful: float  # the same, recomputation not counted
+    fraction: float  # of the peak, by the model's arithmetic
+    executed: float  # the same by what is executed
     memory_mib: float
     compile_s: float
 
@@ -106,6 +108,19 @@ def cells() -> Iterator[Cell]:
         yield Cell(part, form, config)
 
 
+def without_repetitions(every: Iterator[Cell]) -> Iterator[Cell]:
+    """Drops vanilla cells that differ only in what the loss has nothing of, and their chains."""
+    seen = set()
+    for cell in every:
+        if cell.config.loss.name == "vanilla":
+            config = cell.config
+            key = (cell.form, config.batch_size, config.sampler.posterior.num_steps)
+            if cell.part == "chains" or key in seen:
+                continue
+            seen.add(key)
+        yield cell
+
+
 def time_program(program: Program, peak: gemm.Gemm) -> tuple[np.ndarray, np.ndarray]:
     """Seconds of each step, and the peak's FLOP/s around it, [repeats] each."""
     for _ in range(_WARM_UP.value):
@@ -131,7 +146,7 @@ def measure(cell: Cell, peak: gemm.Gemm) -> tuple[Row, Program]:
     make = {"step": programs.fast_step, "chains": programs.chains}[cell.part]
     program = make(config, model)
     seconds, rates = time_program(program, peak)
-    step_s, count, thermodynamic = np.median(seconds), program.count, config.loss.name != "vanilla"
+    step_s, thermodynamic = np.median(seconds), config.loss.name != "vanilla"
     row = Row(
         part=cell.part,
         form=cell.form,
@@ -145,11 +160,11 @@ def measure(cell: Cell, peak: gemm.Gemm) -> tuple[Row, Program]:
         chunk=config.sampler.temperature_chunk,
         step_s=step_s,
         images_s=config.batch_size / step_s,
-        gflop=count.matmul / 1e9,
-        gflop_s=count.matmul / step_s / 1e9,
+        gflop=program.model_flops / 1e9,
+        gflop_s=program.model_flops / step_s / 1e9,
         peak_gflop_s=np.median(rates) / 1e9,
-        fraction=np.median(count.matmul / seconds / rates),
-        useful=np.median(count.useful / seconds / rates),
+        fraction=np.median(program.model_flops / seconds / rates),
+        executed=np.median(program.count.matmul / seconds / rates),
         memory_mib=program.bytes_planned / 2**20,
         compile_s=program.compile_s,
     )
@@ -173,7 +188,8 @@ def _text(value: object) -> str:
 
 
 def _print_row(values: Sequence[object]) -> None:
-    widths = [max(len(name), 21 if name == "gradients" else 9) for name in Row._fields]
+    wide = {"loss": 13, "gradients": 21}
+    widths = [wide.get(name, max(len(name), 9)) for name in Row._fields]
     print(*(_text(v).rjust(w) for v, w in zip(values, widths, strict=True)), flush=True)
 
 
@@ -193,7 +209,7 @@ def main(argv: Sequence[str]) -> None:
     print(f"jax {jax.__version__} on {jax.local_device_count()} x {device.device_kind}{load}")
     _print_row(Row._fields)
     rows, peaks = [], {}
-    for cell in cells():
+    for cell in without_repetitions(cells()):
         dtype = cell.config.sampler.precision
         if dtype not in peaks:
             peaks[dtype] = gemm.fastest(dtype)
