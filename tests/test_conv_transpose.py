@@ -9,7 +9,7 @@ import numpy_networks as independent
 import pytest
 import quick
 
-from thermo_ebm.models.conv_transpose import dilated, for_backend, stamped
+from thermo_ebm.models.conv_transpose import dilated, stamped
 
 SHAPES = [(1, 1), (2, 1), (3, 1), (4, 1), (2, 2), (3, 2), (4, 2), (4, 3), (5, 3)]
 
@@ -89,8 +89,3 @@ def test_refuses_a_kernel_smaller_than_the_stride(form):
         form(x, weights, 3)
     with pytest.raises(AssertionError):
         form(x[0], weights, 2)
-
-
-def test_form_for_each_backend():
-    assert for_backend("cpu") is stamped
-    assert for_backend("gpu") is for_backend("tpu") is dilated
