@@ -192,14 +192,14 @@ def _integrand(
 ) -> ThermodynamicAux:
     """E_i and the divergences between neighbours, over the whole batch."""
 
-    # Recomputed on the way back, so that chunks bound the memory of the gradient as well.
-    @jax.checkpoint
     def chunk(z: Array) -> Array:
         x = tile(batch.images, z.shape[0])
         values = log_likelihood(model, beta, x, z.reshape(-1, z.shape[-1]))
         return values.reshape(z.shape[:2])
 
-    values = map_in_chunks(chunk, z, sampler.temperature_chunk)
+    # Recomputed on the way back, so that chunks bound the memory of the gradient as well.
+    fn = jax.checkpoint(chunk) if sampler.temperature_chunk else chunk
+    values = map_in_chunks(fn, z, sampler.temperature_chunk)
     moments = shrunk_moments(z, batch.mask, settings.kl_shrinkage, axis_name)
     return ThermodynamicAux(
         temperatures,
