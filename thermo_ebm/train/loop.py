@@ -105,9 +105,11 @@ def _open_and_train(
             opened.append(repetition.open_repetition(workdir, number, settings.keep, period))
         state, seconds, opened[:] = recovery.resume(group, opened)
         steps = np.asarray(programs.local(state.step))
+        first = int(steps.min())
+        reporter = stack.enter_context(_make_reporter(group, numbers, first))
         # No steps: compiles, so that the readings' seconds are of training alone.
         state = group.programs.run(state, steps, np.int32(0), group.train)
-        reporter = stack.enter_context(_make_reporter(group, numbers, int(steps.min())))
+        reporter.note(f"compiled: training from step {first}/{group.total_steps}")
         return _train_group(group, opened, state, seconds, reporter, interrupted)
 
 

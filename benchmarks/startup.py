@@ -1,0 +1,77 @@
+r"""Seconds from the command to the first training step, with an empty compilation cache and a full.
+
+  python -m benchmarks.startup --config=configs/digits.py
+  python -m benchmarks.startup --config=configs/cifar10.py
+
+Starts `python -m launch.train` as a user does, twice in folders of their own with one compilation
+cache of their own, and ends it when it says that it is compiled. Configurations of data that may
+not be there train on random images of the same size. The output ends in the line
+`first_s=... second_s=...`.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import app
+from ml_collections import ConfigDict, config_flags
+
+_CONFIG = config_flags.DEFINE_config_file("config", "configs/digits.py", "The configuration.")
+_READY = " compiled: training from step "
+
+
+def data_flags(config: ConfigDict, folder: Path) -> list[str]:
+    """Flags for the data: none for the digits, which are always there, else random images."""
+    if config.data.name == "digits":
+        return []
+    path = folder / "images.npz"
+    num, size = config.data.num_train + config.data.num_val, config.data.image_size
+    shape = (num, size, size, config.data.channels)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    np.savez(path, images=images)
+    return ["--config.data.name=npz", f"--config.data.data_dir={path}"]
+
+
+def seconds_to_first_step(arguments: list[str], environment: dict[str, str]) -> float:
+    """Runs the training program until it is about to take its first step."""
+    started = time.perf_counter()
+    with subprocess.Popen(
+        [sys.executable, "-m", "launch.train", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if _READY in line:
+                process.kill()
+                return time.perf_counter() - started
+    raise RuntimeError("training ended before its first step:\n" + "".join(said))
+
+
+def main(argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown argument {argv[1]!r}")
+    config_flag = f"--config={config_flags.get_config_filename(app.flags.FLAGS['config'])}"
+    overrides = [argument for argument in sys.argv[1:] if argument.startswith("--config.")]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
+        environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+        arguments = [config_flag, *overrides, *data_flags(_CONFIG.value, folder)]
+        seconds = [
+            seconds_to_first_step([*arguments, f"--workdir={folder / run}"], environment)
+            for run in ("first", "second")
+        ]
+    print("first_s={:.1f} second_s={:.1f}".format(*seconds))
+
+
+if __name__ == "__main__":
+    app.run(main)
