@@ -12,7 +12,7 @@ def get_config() -> ConfigDict:
     """Returns the configuration."""
     config = base.get_config()
     config.num_repetitions = 1
-    config.num_epochs = 20
+    config.num_epochs = 30
 
     config.data.name = "digits"
     config.data.image_size = 8

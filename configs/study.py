@@ -1,7 +1,13 @@
 r"""Our own study: does an exact gradient, or another quadrature, undo the collapse below p = 1?
 
-python -m launch.sweep --experiment=configs/study.py --config=configs/digits.py \
-    --workdir=runs/study --config.parallel_repetitions=5 --config.num_epochs=20
+python -m launch.sweep --experiment=configs/study.py --config=configs/digits_small.py \
+    --workdir=runs/study
+
+On an accelerator, with the real CIFAR-10:
+
+python -m launch.sweep --experiment=configs/study.py --config=configs/cifar10.py \
+    --workdir=runs/study_cifar10 --config.data.data_dir=TFDS --config.sampler.precision=bfloat16 \
+    --config.num_epochs=20
 """
 
 from typing import Any

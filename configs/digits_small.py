@@ -1,0 +1,22 @@
+r"""The digits with a quarter of the channels and shorter chains: for many runs on two cores.
+
+python -m launch.sweep --experiment=configs/study.py --config=configs/digits_small.py \
+    --workdir=runs/study
+"""
+
+from ml_collections import ConfigDict
+
+from configs import digits
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration."""
+    config = digits.get_config()
+    config.parallel_repetitions = 5
+    config.num_epochs = 20
+    config.model.generator.features = 8
+    config.sampler.prior.num_steps = 20
+    config.sampler.posterior.num_steps = 8
+    config.checkpoint.keep_every_epochs = 0
+    config.logging.pictures_every_epochs = 20
+    return config
