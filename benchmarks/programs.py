@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -37,8 +36,7 @@ class Program(NamedTuple):
 def make_model(config: ConfigDict, form: str) -> LatentEBM:
     """The model with a named form of the transposed convolution, whatever the backend's."""
     chosen = getattr(conv_transpose, form)
-    with mock.patch.object(latent_ebm, "for_backend", return_value=chosen):
-        return latent_ebm.make_model(config.model, config.data.channels)
+    return latent_ebm.make_model(config.model, config.data.channels, chosen)
 
 
 def image_shape(config: ConfigDict) -> tuple[int, int, int]:

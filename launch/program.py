@@ -33,6 +33,9 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
             return main(argv) or 0
         except UserError as error:
             return _complain(str(error))
+        except BrokenPipeError:  # nobody reads on, as behind `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
 
     app.run(guarded, flags_parser=_parse)
 

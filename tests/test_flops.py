@@ -8,8 +8,10 @@ from ml_collections import ConfigDict
 
 from configs import digits
 from thermo_ebm.flops import count_flops, gradient_flops
+from thermo_ebm.models import conv_transpose
 from thermo_ebm.models.conv_transpose import dilated, stamped, winograd
 from thermo_ebm.models.latent_ebm import make_model
+from thermo_ebm.train.plan import step_flops
 from thermo_ebm.train.step import make_loss
 
 BATCH, LATENT, FEATURES, CHANNELS, K_PRIOR, K_POSTERIOR, N_T = 3, 7, 5, 2, 6, 4, 3
@@ -111,6 +113,16 @@ def test_winograd_does_nine_products_for_sixteen():
     x, weights = jnp.ones((2, 4, 6, 3)), jnp.ones((4, 4, 3, 5))
     fewer = count_flops(lambda x, w: winograd(x, w, 2), x, weights).matmul
     assert 16 * fewer == 9 * count_flops(lambda x, w: stamped(x, w, 2), x, weights).matmul
+
+
+def test_readings_count_the_model_whatever_form_is_run(monkeypatch):
+    config = small_config()
+    counted = step_flops(config)
+    monkeypatch.setattr(conv_transpose, "_MANY_CHANNELS", 1)
+    assert step_flops(config) == counted
+    model = make_model(config.model, CHANNELS, conv_transpose.on_cpu)
+    fewer = gradient_flops(make_loss(config, model, None), model, 75, (8, 8, CHANNELS))
+    assert fewer.useful < counted
 
 
 def small_config() -> ConfigDict:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from thermo_ebm.models.conv_transpose import for_backend
+from thermo_ebm.models.conv_transpose import ConvTranspose, for_backend
 from thermo_ebm.models.generator import make_generator_network
 from thermo_ebm.models.prior import make_prior_network
 from thermo_ebm.types import Array, EnergyFn, GeneratorFn, Params, PRNGKey
@@ -35,12 +35,15 @@ class LatentEBM(NamedTuple):
     likelihood_sigma: float  # sigma_l
 
 
-def make_model(config: ConfigDict, channels: int) -> LatentEBM:
+def make_model(
+    config: ConfigDict, channels: int, conv_transpose: ConvTranspose | None = None
+) -> LatentEBM:
     """Builds the networks of table 6 from `config.model`.
 
     Args:
       config: `config.model`.
       channels: channels of the image.
+      conv_transpose: the form of the transposed convolution; by default the fastest here.
 
     Returns:
       The model. Nothing is computed until its functions are called.
@@ -54,7 +57,7 @@ def make_model(config: ConfigDict, channels: int) -> LatentEBM:
             channels=channels,
             kernel_size=config.generator.kernel_size,
             leak=config.generator.leak,
-            conv_transpose=for_backend(jax.default_backend()),
+            conv_transpose=conv_transpose or for_backend(jax.default_backend()),
         )
     )
 

@@ -5,7 +5,9 @@ from ml_collections import ConfigDict
 
 from thermo_ebm.flops import gradient_flops
 from thermo_ebm.memory import automatic_chunk, usable_bytes
-from thermo_ebm.train.step import LossFn, make_loss, make_model
+from thermo_ebm.models.conv_transpose import dilated
+from thermo_ebm.models.latent_ebm import make_model
+from thermo_ebm.train.step import LossFn, make_loss
 
 
 def with_chunk(config: ConfigDict) -> ConfigDict:
@@ -35,8 +37,11 @@ def with_chunk(config: ConfigDict) -> ConfigDict:
 
 
 def step_flops(config: ConfigDict) -> int:
-    """The model's arithmetic in one step of one repetition, in operations, chains included."""
-    model = make_model(config.model, config.data.channels)
+    """The model's arithmetic in one step of one repetition, in operations, chains included.
+
+    Transposed convolutions count in their direct form, whichever form this machine runs.
+    """
+    model = make_model(config.model, config.data.channels, dilated)
     loss = make_loss(config, model, axis_name=None)
     return gradient_flops(loss, model, config.batch_size, image_shape(config)).useful
 
