@@ -136,6 +136,7 @@ def fits_table(frame: pd.DataFrame, metric: str, seed: int = 0) -> pd.DataFrame:
         parts = [last[last["cell"] == key] for key in group]
         pairs = [(part["train_grad_var"].to_numpy(float), part[metric].to_numpy(float))
                  for part in parts]  # fmt: skip
+        pairs = [pair for pair in pairs if np.isfinite(pair[1]).any()]  # others: not evaluated
         fit = quadratic_fit([v.mean() for v, _ in pairs], [np.nanmean(m) for _, m in pairs])
         if fit is None:
             continue
