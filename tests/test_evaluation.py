@@ -207,6 +207,30 @@ def test_other_networks_manners_and_numbers_are_told_apart(workdir, tmp_path):  
     (row,) = table(workdir)
     assert row[f"{PREFIX}_num_images"] == 30
     assert row[f"{PREFIX}_kid"] != kid == row[f"{PREFIX}_antialias_kid"]
+    # Another number of sizes is another line.
+    assert first in evaluation.todo(run, fewer._replace(num_sizes=fewer.num_sizes + 1))
+    assert first not in evaluation.todo(run, fewer)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            f"eval_points_{PREFIX}.csv",
+            b"epoch,metric,size,value\ngarbage,x\n",
+            "line 2: not one of",
+        ),
+        (f"eval_points_{PREFIX}.csv", b"\xff\xfe", "cannot be read"),
+        ("eval.csv", b"epoch\n1\n", "has no step"),
+    ],
+)
+def test_a_damaged_table_is_refused_before_the_work(workdir, tmp_path, name, content, message):  # noqa: F811
+    run = trained.open_run(workdir)
+    prepared = prepare(run, tmp_path)
+    (workdir / "rep_00" / name).write_bytes(content)
+    unused = prepared._replace(generate=lambda *arguments: pytest.fail("work was done"))
+    with pytest.raises(UserError, match=message):
+        evaluation.evaluate(run, Checkpoint(0, 10), unused)
 
 
 def test_programs_side_by_side_lose_nothing_of_each_other(workdir):  # noqa: F811
@@ -354,10 +378,10 @@ def test_a_folder_that_cannot_be_written(workdir, tmp_path):  # noqa: F811
     run = trained.open_run(workdir)
     prepared = prepare(run, tmp_path)
     (workdir / "rep_00" / evaluation_files.LOCK).mkdir()
-    with pytest.raises(UserError, match="rep_00: evaluations cannot be written: Is a directory"):
+    with pytest.raises(UserError, match=r"\.eval\.lock: evaluations cannot be written: Is a dir"):
         evaluation.evaluate(run, Checkpoint(0, 10), prepared)
     (workdir / f"rep_01/eval_points_{PREFIX}.csv").mkdir()
-    with pytest.raises(UserError, match=r"eval_points.*the evaluation cannot be written"):
+    with pytest.raises(UserError, match=r"eval_points.*evaluations cannot be written"):
         evaluation.evaluate(run, Checkpoint(1, 10), prepared)
     assert not (workdir / "rep_01/eval.csv").exists()
 

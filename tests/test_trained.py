@@ -58,6 +58,17 @@ def test_open_run_says_what_is_wrong_with_the_configuration(tmp_path, content, m
         trained.open_run(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("batch_size", 0), ("seed", "abc"), ("seed", None), ("num_epochs", "abc"), ("loss", "foo")],
+)
+def test_a_configuration_with_a_wrong_value_is_refused(workdir, field, value):  # noqa: F811
+    path = workdir / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(UserError, match=r"config.json: not a whole configuration"):
+        trained.open_run(workdir)
+
+
 def test_a_configuration_without_a_field_is_named(workdir):  # noqa: F811
     path = workdir / "config.json"
     fields = json.loads(path.read_text())

@@ -101,6 +101,16 @@ def check(config: ConfigDict, reference: ConfigDict) -> None:
       UserError: naming the field and what it must be.
     """
     _check_fields(config, reference)
+    check_values(config)
+
+
+def check_values(config: ConfigDict) -> None:
+    """The part of `check` that needs no reference: every value by itself, and some together.
+
+    Raises:
+      UserError: naming the field and what it must be.
+      TypeError: a value is of a type that `check` would have refused.
+    """
     for field, choices in _CHOICES.items():
         value = _value(config, field)
         _require(field, value, value in choices, f"one of {', '.join(choices)}")

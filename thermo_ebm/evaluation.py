@@ -154,7 +154,7 @@ def generate_images(
 
 
 def todo(run: TrainedRun, settings: Settings, newest_only: bool = False) -> list[Checkpoint]:
-    """The checkpoints at epochs' ends not yet evaluated with this network and so many images.
+    """The checkpoints at epochs' ends not yet evaluated with this network, images and sizes.
 
     Oldest first.
 
@@ -166,7 +166,7 @@ def todo(run: TrainedRun, settings: Settings, newest_only: bool = False) -> list
     for repetition in trained.repetitions(run):
         steps = trained.epoch_steps(run, repetition)
         folder = rundir.repetition_dir(run.workdir, repetition)
-        done = evaluation_files.evaluated_steps(folder, label(settings), number)
+        done = evaluation_files.evaluated_steps(folder, label(settings), number, settings.num_sizes)
         chosen = steps[-1:] if newest_only else steps
         wanted += [Checkpoint(repetition, step) for step in chosen if step not in done]
     return sorted(wanted, key=lambda one: (one.step, one.repetition))
@@ -181,7 +181,7 @@ def evaluate(run: TrainedRun, one: Checkpoint, evaluation: Evaluation) -> Summar
       UserError: the checkpoint is another program's, or the row cannot be written.
     """
     folder = rundir.repetition_dir(run.workdir, one.repetition)
-    evaluation_files.check_writable(folder)
+    evaluation_files.check_writable(folder, evaluation.label)
     try:
         params = trained.load_params(run, one.repetition, one.step)
         summary = _summarize(run, one, evaluation, params)
@@ -194,7 +194,7 @@ def evaluate(run: TrainedRun, one: Checkpoint, evaluation: Evaluation) -> Summar
     prefix = evaluation.label
     row: readings.Row = {"epoch": one.step // run.steps_per_epoch, "step": one.step}
     row |= {f"{prefix}_{name}": value for name, value in summary.values.items()}
-    row |= {evaluation_files.images_column(prefix): evaluation.sizes[-1]}
+    row |= evaluation_files.extent(prefix, evaluation.sizes[-1], len(evaluation.sizes))
     tensorboard = run.config.logging.tensorboard
     evaluation_files.write(folder, prefix, row, summary.points, tensorboard)
     return summary

@@ -30,20 +30,20 @@ def points_path(folder: Path, network: str) -> Path:
     return folder / f"eval_points_{network}.csv"
 
 
-def images_column(network: str) -> str:
-    """The column that says how many images were generated for a row's metrics of a network."""
-    return f"{network}_num_images"
+def extent(network: str, num_images: int, num_sizes: int) -> dict[str, readings.Value]:
+    """What a row says of how its metrics of a network were made: of how many images and sizes."""
+    return {f"{network}_num_images": num_images, f"{network}_num_sizes": num_sizes}
 
 
-def evaluated_steps(folder: Path, network: str, num_images: int) -> set[int]:
-    """The steps that have this network's metrics of this many images.
+def evaluated_steps(folder: Path, network: str, num_images: int, num_sizes: int) -> set[int]:
+    """The steps that have this network's metrics of this many images and sizes.
 
     Raises:
       UserError: the table is damaged; it names the file and the line.
     """
     rows = readings.read(folder / EVAL, columns=None)
-    column = images_column(network)
-    done = [row for row in rows if row.get(column) == num_images]
+    wanted = extent(network, num_images, num_sizes).items()
+    done = [row for row in rows if all(row.get(column) == value for column, value in wanted)]
     return {int(row.get("step") or 0) for row in done}
 
 
@@ -78,17 +78,20 @@ def write(
         ) from error
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, network: str) -> None:
     """Fails before hours of work are done in vain.
 
     Raises:
-      UserError: nothing can be written into the folder.
+      UserError: nothing can be written into the folder, or a table there is damaged.
     """
     try:
         with _locked(folder):
-            pass
+            _read_points(points_path(folder, network))
+            _read_rows(folder)
     except OSError as error:
-        raise UserError(f"{folder}: evaluations cannot be written: {error.strerror}") from error
+        raise UserError(
+            f"{error.filename or folder}: evaluations cannot be written: {error.strerror}"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -102,10 +105,30 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def _read_rows(folder: Path) -> list[readings.Row]:
+    """The table of evaluations, each row of which has its step."""
+    rows = readings.read(folder / EVAL, columns=None)
+    if any(row.get("step") is None for row in rows):
+        raise UserError(f"{folder / EVAL}: a row has no step; move it away")
+    return rows
+
+
+def _read_points(path: Path) -> list[list[str]]:
+    """The points' cells, without the header; no file is no points."""
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    rows = list(csv.reader(io.StringIO(text)))[1:]
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(POINT_COLUMNS) or not row[0].isdecimal():
+            raise UserError(f"{path}, line {number}: not one of {', '.join(POINT_COLUMNS)}")
+    return rows
+
+
 def _write_points(path: Path, epoch: int, points: Sequence[Point]) -> None:
     """Replaces one epoch's points, in the order of epochs."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    old = [row for row in list(csv.reader(io.StringIO(text)))[1:] if row and row[0] != str(epoch)]
+    old = [row for row in _read_points(path) if row[0] != str(epoch)]
     new = [[str(epoch), one.metric, str(one.size), repr(one.value)] for one in points]
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
@@ -117,7 +140,7 @@ def _write_points(path: Path, epoch: int, points: Sequence[Point]) -> None:
 
 def _write_events(folder: Path, network: str, row: readings.Row) -> None:
     """Puts one new file with every row in the place of what is there."""
-    others = [old for old in readings.read(folder / EVAL, None) if old["epoch"] != row["epoch"]]
+    others = [old for old in _read_rows(folder) if old["epoch"] != row["epoch"]]
     unfinished = folder / f".eval_{network}.tmp"
     shutil.rmtree(unfinished, ignore_errors=True)
     opened = events.open_events(unfinished)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from thermo_ebm import config as configuration
 from thermo_ebm import data
 from thermo_ebm.errors import UserError
 from thermo_ebm.models.latent_ebm import LatentEBM
@@ -33,8 +34,9 @@ def open_run(workdir: Path) -> TrainedRun:
     """
     config = ConfigDict(rundir.read_config(workdir))
     try:
+        configuration.check_values(config)
         task = step.make_task(config, axis_name=None)
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
+    except (UserError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{workdir / rundir.CONFIG}: not a whole configuration: {error}") from error
     total = config.num_epochs * task.steps_per_epoch
     return TrainedRun(workdir, config, task.model, task.steps_per_epoch, total)
