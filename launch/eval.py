@@ -3,8 +3,8 @@
 python -m launch.eval --workdir=runs/digits
 python -m launch.eval --workdir=runs/cifar10 --features=inception_v3 --watch
 
-Exit codes: 0 done (also when there was nothing to do), 2 bad input, 3 interrupted (the same command
-goes on).
+Exit codes: 0 done (also when there was nothing to do), 1 there are checkpoints to evaluate but none
+can be, 2 bad input, 3 interrupted (the same command goes on).
 """
 
 import sys
@@ -39,7 +39,7 @@ _NUM_IMAGES = flags.DEFINE_integer(
 _NUM_SIZES = flags.DEFINE_integer("num_sizes", 10, "Sizes of the extrapolation's subsets.")
 _BATCH = flags.DEFINE_integer("batch_size", 100, "Images at once.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are now; the run's by default.")
-_POLL = flags.DEFINE_float("poll_seconds", 10.0, "With --watch: how often to look.")
+_POLL = flags.DEFINE_float("poll_seconds", 10.0, "With --watch: how often to look.", lower_bound=0)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -62,12 +62,15 @@ def _evaluate(workdir: Path) -> int:
     _wait_for_run(workdir)
     run = trained.open_run(workdir)
     watch = _sleep if _WATCH.value else None
-    prepared, written = None, 0
+    prepared, written, failed = None, 0, 0
     for one in evaluation.pending(run, settings, _NEWEST.value, watch):
         prepared = prepared or evaluation.prepare(run, settings, network)
         started = time.monotonic()
         summary = evaluation.evaluate(run, one, prepared)
-        if summary is not None:
+        if summary is None:
+            # One that training removed meanwhile is no failure.
+            failed += one.step in trained.checkpoint_steps(run, one.repetition)
+        else:
             written += 1
             epoch, seconds = one.step // run.steps_per_epoch, time.monotonic() - started
             line = _line(summary.values)
@@ -77,7 +80,7 @@ def _evaluate(workdir: Path) -> int:
         print(f"{workdir}: nothing to evaluate that has not been with {name}")
     else:
         print(f"{written} checkpoints evaluated with {name}: {workdir}/rep_*/eval.csv")
-    return 0
+    return 1 if failed and not written else 0
 
 
 def _wait_for_run(workdir: Path) -> None:

@@ -28,7 +28,9 @@ _REPETITION = flags.DEFINE_integer("repetition", 0, "Which repetition.")
 _STEP = flags.DEFINE_integer("step", None, "Which checkpoint; the newest by default.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder; rep_XX/drawn in the run's by default.")
 _NUM = flags.DEFINE_integer("num", 64, "Samples; reconstructions and pairs are fewer.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the draws; another one draws others.")
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "Of the draws; another one draws others.", lower_bound=0, upper_bound=2**31 - 1
+)
 _NPZ = flags.DEFINE_bool("npz", False, "Write the arrays too, as drawn.npz.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are now; the run's by default.")
 

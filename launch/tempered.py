@@ -7,6 +7,7 @@ The densities p(z | x, t) at t_i = (i / N_t)^p, the ends of the run's own chains
 images of those. Exit codes: 0 done, 2 bad input.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,11 +21,12 @@ _STEP = flags.DEFINE_integer("step", None, "Which checkpoint; the newest by defa
 _IMAGE = flags.DEFINE_integer("image", 0, "Which validation image.")
 _NUM_TEMPERATURES = flags.DEFINE_integer("num_temperatures", 5, "N_t.", lower_bound=1)
 _POWER = flags.DEFINE_float("power", 2.0, "p.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the chains.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the chains.", lower_bound=0, upper_bound=2**31 - 1)
 _OUTPUT = flags.DEFINE_string("output", None, "PNG or SVG; rep_XX/drawn/tempered.png by default.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are now; the run's by default.")
 
 _DPI = 120
+_SUFFIXES = (".png", ".svg")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,6 +41,9 @@ def main(argv: Sequence[str]) -> int:
     from thermo_ebm.train import rundir
 
     workdir = Path(_WORKDIR.value)
+    folder = rundir.repetition_dir(workdir, _REPETITION.value) / "drawn"
+    output = Path(_OUTPUT.value) if _OUTPUT.value else folder / "tempered.png"
+    _check_output(output)  # before any work
     run = trained.open_run(workdir)
     if run.model.latent_dim != 2:
         raise UserError(
@@ -59,17 +64,25 @@ def main(argv: Sequence[str]) -> int:
         jax.random.key(_SEED.value),
         sampler_settings(run.config),
     )
-    folder = rundir.repetition_dir(workdir, _REPETITION.value) / "drawn"
-    output = Path(_OUTPUT.value) if _OUTPUT.value else folder / "tempered.png"
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         tempered.draw(posteriors).savefig(output, dpi=_DPI)
     except OSError as error:
         raise UserError(f"--output={output}: cannot be written: {error.strerror}") from error
-    except ValueError as error:  # no format of this name
-        raise UserError(f"--output={output}: {error}") from error
     print(f"drawn: {output}")
     return 0
+
+
+def _check_output(output: Path) -> None:
+    from thermo_ebm.errors import UserError
+
+    if os.path.isdir(output):  # unlike Path's, false for a name that is too long
+        raise UserError(f"--output={output}: is a folder; name a file")
+    if output.suffix.lower() not in _SUFFIXES:
+        known = " or ".join(_SUFFIXES)
+        raise UserError(
+            f"--output={output}: Format '{output.suffix[1:]}' is not supported; name a {known} file"
+        )
 
 
 if __name__ == "__main__":

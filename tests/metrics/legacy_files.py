@@ -31,6 +31,16 @@ def integer(value: int) -> bytes:
     return b"\x8a" + bytes([size]) + value.to_bytes(size, "little", signed=True)
 
 
+def nested(value: bytes, depth: int) -> bytes:
+    """A tuple in a tuple and so on."""
+    return value + b"\x85" * depth
+
+
+def doubled(value: bytes, times: int) -> bytes:
+    """A tuple of twice a tuple and so on: 2**times values when written out."""
+    return value + b"q\x00h\x00\x86" * times
+
+
 def sequence(items: Sequence[bytes]) -> bytes:
     return b"(" + b"".join(items) + b"t"
 
@@ -51,18 +61,23 @@ def pickled(value: bytes) -> bytes:
     return b"\x80\x02" + value + b"."
 
 
-def storage(key: str, kind: str, num_elements: int, view: bytes = b"N") -> bytes:
+def storage(key: str, kind: str, num_elements: int | bytes, view: bytes = b"N") -> bytes:
+    """A storage's opcodes; a number of elements in bytes is opcodes itself."""
+    number = num_elements if isinstance(num_elements, bytes) else integer(num_elements)
     parts = [text("storage"), name_of("torch", kind), text(key), text("cpu")]
-    return sequence([*parts, integer(num_elements), view]) + b"Q"
+    return sequence([*parts, number, view]) + b"Q"
 
 
-def tensor(source: bytes, offset: int, shape: Sequence[int], strides: Sequence[int]) -> bytes:
+def tensor(
+    source: bytes, offset: int, shape: Sequence[int] | bytes, strides: Sequence[int]
+) -> bytes:
+    """A view's opcodes; a shape in bytes is opcodes itself."""
     hooks = call(name_of("collections", "OrderedDict"))
     return call(
         name_of("torch._utils", "_rebuild_tensor_v2"),
         source,
         integer(offset),
-        sequence([integer(n) for n in shape]),
+        shape if isinstance(shape, bytes) else sequence([integer(n) for n in shape]),
         sequence([integer(n) for n in strides]),
         b"\x89",
         hooks,

@@ -1,8 +1,11 @@
 """The user's download of weights, and the cache of real features."""
 
+import contextlib
 import hashlib
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +57,50 @@ def test_a_folder_that_cannot_be_made_is_the_users_error(tmp_path):
         download.fetch(source.as_uri(), source / "cache")
 
 
+@contextlib.contextmanager
+def answering(answer):
+    """The address of a server that sends these bytes to whoever connects, and hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"nonsense " * 100 + b"\r\n",
+        b"",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno number\r\n",
+    ],
+    ids=["status", "nothing", "incomplete", "chunk"],
+)
+def test_a_bad_answer_is_the_users_error_in_one_line(tmp_path, answer):
+    with answering(answer) as server, pytest.raises(UserError, match="cannot fetch") as raised:
+        download.fetch(f"{server}/weights-12345678.pth", tmp_path)
+    assert "\n" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["weights-.pth", "weights-1234567.pth", "weights.pth", "x-weights0"]
+)
+def test_a_name_without_digits_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"weights")
+    with pytest.raises(UserError, match="at least 8 hexadecimal digits"):
+        download.fetch((tmp_path / name).as_uri(), tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
 def test_the_published_address_and_digits():
     assert download.sha256_prefix(download.INCEPTION_URL) == "6726825d"
     assert download.INCEPTION_URL.endswith("/" + download.INCEPTION_FILE)
@@ -89,10 +136,30 @@ def test_the_program_offline_says_both_ways_in_one_line(tmp_path):
     url = f"--url=http://127.0.0.1:9/{download.INCEPTION_FILE}"
     failed = fetch_weights(url, f"--cache_dir={tmp_path}")
     assert failed.returncode == 2
+    assert failed.stderr.startswith("error: cannot fetch")
     assert failed.stderr.count("\n") == 1
     assert "launch.fetch_weights" in failed.stderr
     assert "--inception_weights=PATH" in failed.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--url=garbage", "at least 8 hexadecimal digits"),
+        ("--url=garbage-12345678.pth", "unknown url type"),
+        ("--url=http://a b/x-12345678.pth", "control characters"),
+        (f"--url=file:///{'x' * 300}-12345678.pth", "File name too long"),
+        ("--bogus=1", "Unknown command line flag 'bogus'"),
+        ("stray", "unknown argument 'stray'; flags start with --"),
+    ],
+)
+def test_the_program_says_what_is_wrong_in_one_line(tmp_path, flag, message):
+    failed = fetch_weights(flag, f"--cache_dir={tmp_path}")
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert failed.stderr.startswith("error: ")
+    assert failed.stderr.count("\n") == 1
+    assert message in failed.stderr
 
 
 def counting_network(calls, **changes):
@@ -146,6 +213,22 @@ def test_a_damaged_or_foreign_cache_file_is_computed_anew(tmp_path):
     again = cache.real_outputs(network, images, "digits", "validation", tmp_path)
     np.testing.assert_array_equal(again.features, expected.features)
     assert len(calls) == 6
+
+
+@pytest.mark.parametrize(("at", "value"), [(6, 1), (8, 8), (8, 14), (8, 99)])
+def test_a_cache_file_whose_zip_is_odd_is_computed_anew(tmp_path, at, value):
+    """Encrypted, or compressed in another way, as its directory claims."""
+    calls = []
+    network, images = counting_network(calls), np.zeros((4, 2, 2, 3), np.uint8)
+    expected = cache.real_outputs(network, images, "digits", "validation", tmp_path)
+    (path,) = (tmp_path / "features").iterdir()
+    damaged = bytearray(path.read_bytes())
+    # The first entry's own header, and the same fields two bytes on in the directory.
+    damaged[at] = damaged[damaged.index(b"PK\x01\x02") + 2 + at] = value
+    path.write_bytes(damaged)
+    again = cache.real_outputs(network, images, "digits", "validation", tmp_path)
+    np.testing.assert_array_equal(again.features, expected.features)
+    assert len(calls) == 2
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_else(tmp_path):

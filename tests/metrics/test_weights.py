@@ -3,6 +3,7 @@
 import os
 import pickle
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -208,6 +209,60 @@ def test_what_no_weight_file_needs_is_refused(tmp_path, state):
 def test_false_claims_are_refused_before_memory_is_taken(tmp_path, content):
     with pytest.raises(ValueError, match=r"weights\.pth"):
         load_torch_legacy(write(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides"),
+    [((1,), (10**30,)), ((1, 12), (2**62, 1)), ((0, 12), (10**30, 2**62))],
+    ids=str,
+)
+def test_strides_that_lead_nowhere_are_free(tmp_path, shape, strides):
+    loaded = load_torch_legacy(write(tmp_path, float_file(shape=shape, strides=strides)))
+    np.testing.assert_array_equal(loaded["w"], FLOATS[: np.prod(shape)].reshape(shape))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        float_file(shape=(0, 10**30), strides=(1, 1)),
+        float_file(shape=(0, 2**62), strides=(1, 1)),
+        float_file(shape=(0,), strides=(1,), offset=10**30),
+        float_file(shape=lf.sequence([b"\x88"])),
+        float_file(shape=lf.nested(lf.integer(1), 200_000)),
+        float_file(shape=lf.doubled(lf.integer(1), 24)),
+        float_file(num_elements=lf.nested(lf.integer(1), 200_000)),
+        lf.legacy_file(lf.nested(lf.integer(1), 200_000), {}),
+        lf.legacy_file(lf.name_of("torch", "a" * 10**6), {}),
+        lf.legacy_file(b"S" + b"a" * 10**6 + b"\n", {}),
+        lf.legacy_file(b"]" * 4_000_000, {}),
+        # One long list or tuple, read or copied again and again.
+        lf.legacy_file(
+            lf.name_of("collections", "OrderedDict")
+            + b"q\x00]("
+            + b"".join(lf.text(str(n)) + b"N\x86" for n in range(10**5))
+            + b"e\x85q\x01"
+            + b"h\x00h\x01R" * 10**5
+            + lf.integer(3),
+            {},
+        ),
+        lf.legacy_file(
+            lf.name_of("torch._utils", "_rebuild_parameter")
+            + b"q\x00("
+            + b"N" * 10**5
+            + b"tq\x01"
+            + b"h\x00h\x01R" * 10**5,
+            {},
+        ),
+        float_file(shape=lf.sequence([lf.integer(1)] * 10**6)),
+    ],
+    ids=range(14),
+)
+def test_what_is_deep_or_long_is_refused_in_few_words_and_seconds(tmp_path, content):
+    path, started = write(tmp_path, content), time.process_time()
+    with pytest.raises(ValueError, match="legacy format") as raised:
+        load_torch_legacy(path)
+    assert len(str(raised.value)) < len(str(path)) + 300
+    assert time.process_time() - started < 30
 
 
 def test_a_memo_of_any_number_costs_nothing(tmp_path):

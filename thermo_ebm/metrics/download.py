@@ -1,9 +1,10 @@
 """The FID weights: where they are looked for, and the download that a user asks for."""
 
 import hashlib
+import http.client
 import os
+import re
 import tempfile
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def fetch(url: str, cache_dir: Path, timeout: float = 30.0) -> Path:
     """Downloads a weight file into the cache folder, checked and all at once.
 
     Args:
-      url: its address; the name ends in a hyphen and the first digits of its SHA-256.
+      url: its address; the name ends in a hyphen and the first digits of its SHA-256, 8 at least.
       cache_dir: the folder; a file that is there and right is left alone.
       timeout: seconds without any data.
 
@@ -73,9 +74,14 @@ def fetch(url: str, cache_dir: Path, timeout: float = 30.0) -> Path:
     """
     target = cache_dir / url.rsplit("/", 1)[-1]
     expected = sha256_prefix(target.name)
-    if target.is_file() and sha256_of(target).startswith(expected):
-        return target
+    if not re.fullmatch("[0-9a-f]{8,64}", expected):
+        raise UserError(
+            f"cannot fetch {url}: its name must end in a hyphen and at least 8 hexadecimal digits"
+            f" of its SHA-256, as {INCEPTION_FILE} does"
+        )
     try:
+        if target.is_file() and sha256_of(target).startswith(expected):
+            return target
         cache_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=cache_dir, suffix=".part", delete=False) as partial:
             part = Path(partial.name)
@@ -85,9 +91,10 @@ def fetch(url: str, cache_dir: Path, timeout: float = 30.0) -> Path:
             os.replace(part, target)
         finally:
             part.unlink(missing_ok=True)
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: of the address
+        reason = " ".join(str(error).split())[:200]  # a bad status line comes as it was sent
         raise UserError(
-            f"cannot fetch {url} into {cache_dir} ({error}): run `python -m launch.fetch_weights`"
+            f"cannot fetch {url} into {cache_dir} ({reason}): run `python -m launch.fetch_weights`"
             f" where there is a network, or give --inception_weights=PATH to {target.name}"
         ) from error
     return target

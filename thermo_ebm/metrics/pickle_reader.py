@@ -21,6 +21,8 @@ class Machine(NamedTuple):
     persistent: Callable[[Any], Any]  # persistent id -> value
 
 
+_MAX_OPCODES = 10**6  # of one pickle; a network's has some dozens for each of its tensors
+_MAX_ARGUMENTS = 16  # of one call; a tensor's has seven
 _PUSH_ARGUMENT = frozenset({"BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE"})
 _PUSH_CONSTANT: Mapping[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLE_LENGTH: Mapping[str, int] = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -40,16 +42,20 @@ def load(
       The object: None, bool, int, str, tuple, list, dict, or what `allowed` and `persistent` made.
 
     Raises:
-      ValueError: for a global not in `allowed`, an opcode this reader lacks, or a broken pickle.
+      ValueError: for a global not in `allowed`, an opcode this reader lacks, more opcodes than any
+        weight file has, or a broken pickle.
     """
     machine = Machine([[]], {}, allowed, persistent)
     try:
-        for opcode, argument, _ in pickletools.genops(stream):
+        for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+            if number == _MAX_OPCODES:  # each can take a hundred bytes, whatever the file's size
+                raise ValueError(f"a pickle of more than {_MAX_OPCODES} opcodes")
             if opcode.name == "STOP":
                 return machine.stacks[-1].pop()
             _execute(machine, opcode.name, argument)
     except (IndexError, KeyError, TypeError, OverflowError) as error:
-        raise ValueError(f"a broken pickle: {error!r}") from error
+        # Not what the error says: that can be of any size or depth, as the file's values are.
+        raise ValueError(f"a broken pickle: {type(error).__name__}") from error
     raise ValueError("a pickle without an end")
 
 
@@ -130,7 +136,8 @@ def _get(machine: Machine, argument: Any) -> None:
 
 def _global(machine: Machine, argument: Any) -> None:
     if argument not in machine.allowed:
-        raise ValueError(f"refuses the global {argument!r}, which a weight file does not need")
+        name = ascii(argument[:80])  # always a string, but of any length
+        raise ValueError(f"refuses the global {name}, which a weight file does not need")
     machine.stacks[-1].append(machine.allowed[argument])
 
 
@@ -138,6 +145,8 @@ def _reduce(machine: Machine, argument: Any) -> None:
     arguments, function = machine.stacks[-1].pop(), machine.stacks[-1].pop()
     if not callable(function) or not isinstance(arguments, tuple):
         raise ValueError("a broken pickle: calls what is no function")
+    if len(arguments) > _MAX_ARGUMENTS:  # copied by each call, of which there can be many
+        raise ValueError("a broken pickle: a call with too many arguments")
     machine.stacks[-1].append(function(*arguments))
 
 

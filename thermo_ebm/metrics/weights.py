@@ -22,6 +22,7 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
 _MAX_BYTES = 2**30  # the largest file anybody needs here has 95 MB
 _MAX_RANK = 16
+_MAX_REASON = 200  # characters of a message; Python's own can repeat a whole file
 
 
 class Storage(NamedTuple):
@@ -59,8 +60,9 @@ def load_torch_legacy(path: str | Path) -> dict[str, np.ndarray]:
     """
     try:
         return _read_state_dict(_read_bytes(Path(path)))
-    except ValueError as error:
-        raise ValueError(f"{path} is no state dict in torch's legacy format: {error}") from error
+    except (ValueError, OverflowError, RecursionError, MemoryError) as error:
+        reason = str(error)[:_MAX_REASON] or type(error).__name__
+        raise ValueError(f"{path} is no state dict in torch's legacy format: {reason}") from error
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -89,7 +91,7 @@ def _read_state_dict(data: bytes) -> dict[str, np.ndarray]:
     if not isinstance(views, dict):
         raise ValueError("it holds no dictionary")
     contents = _read_storages(stream, data, storages)
-    return {name: _array(name, view, contents) for name, view in views.items()}
+    return {name: _array(view, contents) for name, view in views.items()}
 
 
 def _read_plain(stream: io.BytesIO) -> object:
@@ -108,10 +110,10 @@ def _storage(pid: object, storages: dict[str, Storage]) -> Storage:
     if not isinstance(dtype, np.dtype) or not isinstance(key, str) or view is not None:
         raise ValueError("a storage with an unknown type, key or view")
     if not _is_count(num_elements):
-        raise ValueError(f"storage {key!r} with {num_elements!r} elements")
+        raise ValueError("a storage whose number of elements is none")
     storage = Storage(key, dtype, num_elements)
     if storages.setdefault(key, storage) != storage:
-        raise ValueError(f"storage {key!r} described in two ways")
+        raise ValueError("a storage described in two ways")
     return storage
 
 
@@ -125,34 +127,55 @@ def _rebuild_tensor(
     """Stands for `torch._utils._rebuild_tensor_v2`: checks a view of a storage, builds nothing."""
     if not isinstance(storage, Storage) or not _is_count(offset):
         raise ValueError("a tensor without a storage or an offset")
-    for counts in (shape, strides):
-        if not isinstance(counts, tuple) or not all(map(_is_count, counts)):
-            raise ValueError(f"a tensor with the shape {shape!r} and the strides {strides!r}")
-    view = View(storage, offset, shape, strides)  # type: ignore[arg-type]
-    if len(view.shape) != len(view.strides) or len(view.shape) > _MAX_RANK:
+    if not _are_counts(shape) or not _are_counts(strides):
+        raise ValueError(f"a tensor whose shape or strides are not {_MAX_RANK} numbers at most")
+    view = _without_idle_strides(View(storage, offset, shape, strides))  # type: ignore[arg-type]
+    if not _is_within_storage(view):
+        raise ValueError("a tensor beyond the end of its storage")
+    return view
+
+
+def _are_counts(value: object) -> bool:
+    # The length first: one tuple of a million can be a shape a hundred thousand times.
+    return isinstance(value, tuple) and len(value) <= _MAX_RANK and all(map(_is_count, value))
+
+
+def _without_idle_strides(view: View) -> View:
+    """Sets the strides that lead nowhere to 0: torch takes any there, NumPy's have 64 bits."""
+    if len(view.shape) != len(view.strides):
         raise ValueError(f"a tensor of rank {len(view.shape)} with {len(view.strides)} strides")
+    size = math.prod(view.shape)
+    pairs = zip(view.shape, view.strides, strict=True)
+    return view._replace(strides=tuple(s if n > 1 and size else 0 for n, s in pairs))
+
+
+def _is_within_storage(view: View) -> bool:
+    if 0 in view.shape:  # the other sizes are free, but NumPy multiplies them
+        return (
+            view.offset <= view.storage.num_elements
+            and math.prod(n for n in view.shape if n) <= _MAX_BYTES
+        )
     # A stride of 0 could claim any size, so a view never has more elements than its storage.
     last = view.offset + sum((n - 1) * s for n, s in zip(view.shape, view.strides, strict=True))
-    if math.prod(view.shape) > storage.num_elements or (
-        math.prod(view.shape) > 0 and last >= storage.num_elements
-    ):
-        raise ValueError(f"a tensor of shape {view.shape} beyond the end of its storage")
-    return view
+    return math.prod(view.shape) <= view.storage.num_elements and last < view.storage.num_elements
 
 
 def _rebuild_parameter(view: object, *gradient_and_hooks: object) -> object:
     return view
 
 
-def _new_dict(pairs: object = ()) -> dict[str, Any]:
+def _new_dict(pairs: object = None) -> dict[str, Any]:
     """Stands for `collections.OrderedDict`; Python 2 wrote its items as an argument."""
-    if not isinstance(pairs, list | tuple):
-        raise ValueError("a dictionary made from no list")
     result: dict[str, Any] = {}
+    if pairs is None:
+        return result
+    if not isinstance(pairs, list):
+        raise ValueError("a dictionary made from no list")
     for pair in pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str):
             raise ValueError("a dictionary made from no pairs")
         result[pair[0]] = pair[1]
+    pairs.clear()  # nobody else's, and a hostile file could have it copied without end
     return result
 
 
@@ -193,17 +216,17 @@ def _read_storage(data: bytes, position: int, storage: Storage) -> tuple[np.ndar
     start = position + 8
     end = start + storage.num_elements * storage.dtype.itemsize
     if end > len(data):
-        raise ValueError(f"cut short in storage {storage.key!r}: {end - len(data)} bytes missing")
+        raise ValueError(f"cut short: {end - len(data)} bytes of a storage missing")
     if int.from_bytes(data[position:start], "little") != storage.num_elements:
-        raise ValueError(f"storage {storage.key!r} has two numbers of elements")
+        raise ValueError("a storage with two numbers of elements")
     # A copy of its own, since the elements need not be aligned in the file.
     array = np.frombuffer(data, storage.dtype, storage.num_elements, start).copy()
     return array, end
 
 
-def _array(name: str, view: object, contents: Mapping[str, np.ndarray]) -> np.ndarray:
+def _array(view: object, contents: Mapping[str, np.ndarray]) -> np.ndarray:
     if not isinstance(view, View):
-        raise ValueError(f"entry {name!r} is no tensor")
+        raise ValueError("an entry that is no tensor")
     elements = contents[view.storage.key][view.offset :]
     strides = tuple(stride * elements.itemsize for stride in view.strides)
     return np.lib.stride_tricks.as_strided(elements, view.shape, strides)

@@ -1,0 +1,45 @@
+"""Values that flags do not take, and the evaluation's exit code where nothing can be evaluated."""
+
+import pytest
+from programs import Programs
+from test_launch_sweep import command
+from trained_run import damage, original, workdir  # noqa: F401
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    started = Programs(tmp_path_factory.mktemp("programs"))
+    yield started
+    started.close()
+
+
+def test_values_out_of_range_are_named(programs, tmp_path):
+    run = f"--workdir={original()}"
+    sweep = command(tmp_path, "import sys\nsys.exit('no')\n")
+    cases = [
+        ("eval", [run, "--poll_seconds=-1"], "--poll_seconds=-1"),
+        ("sweep", [*sweep, "--poll_seconds=-1"], "--poll_seconds=-1"),
+        ("sweep", sweep, "SystemExit: no"),
+        ("sample", [run, "--seed=-1"], "--seed=-1"),
+        ("sample", [run, f"--seed={2**31}"], "--seed="),
+        ("tempered", [run, "--seed=-1"], "--seed=-1"),
+        ("tempered", [run, f"--output={tmp_path}"], f"--output={tmp_path}: is a folder"),
+        ("tempered", [run, f"--output={tmp_path}/x"], f"--output={tmp_path}/x: "),
+    ]
+    for name, arguments, message in cases:
+        code, out, err = programs.run(name, *arguments)
+        assert (code, out) == (2, ""), (name, arguments, err)
+        assert message in err
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+
+
+def test_evaluating_only_damaged_checkpoints_fails(programs, workdir):  # noqa: F811
+    for path in workdir.glob("rep_*/checkpoints/*"):
+        if path.name != "0":
+            damage(path)
+    arguments = ("eval", f"--workdir={workdir}", "--num_sizes=3")
+    code, out, err = programs.run(*arguments, before="use_quick_network")
+    assert code == 1
+    assert "0 checkpoints evaluated" in out
+    assert "cannot be read" in err
