@@ -184,3 +184,20 @@ def test_means_and_deviations_of_cells():
     assert row["train_grad_var_sd"] == pytest.approx(np.sqrt(np.sum(deviations**2) / 2))
     assert row["hours_mean"] == pytest.approx(3 * 3.6 / 3600)
     assert row["repetitions"] == 3
+
+
+def test_a_grid_of_two_settings_names_the_one_that_stays():
+    frames = [
+        cell_frame(
+            thermodynamic_settings(0.1, num_temperatures=n_t, posterior_steps=k),
+            variance=0.5,
+            kid=0.05,
+            seed=n_t + k,
+        )
+        for n_t in (4, 8)
+        for k in (5, 10)
+    ]
+    claims = decide(final(pd.concat(frames)), KID, "KID")
+    names = claims[["table", "claim", "variant"]]
+    assert len(names) >= 8
+    assert not names.duplicated().any()

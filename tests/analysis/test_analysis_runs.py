@@ -144,3 +144,39 @@ def test_means_over_the_last_epochs():
         rows = frame[frame["repetition"] == repetition].iloc[-2:]
         assert row.train_grad_var == pytest.approx(rows["train_grad_var"].mean())
         assert (row.epoch, row.batch_size, row.loss) == (4.0, 25.0, "vanilla")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0, must be positive"),
+        ({"loss__power": float("nan")}, "loss.power is nan"),
+        ({"loss__num_temperatures": float("inf")}, "loss.num_temperatures is inf"),
+        ({"seed": "abc"}, "seed is 'abc'"),
+        ({"num_epochs": None}, "num_epochs is None"),
+    ],
+)
+def test_values_that_no_run_has_are_refused(tmp_path, fields, message):
+    write_run(tmp_path / "run", config(**fields))
+    with pytest.raises(UserError, match=rf"config.json: {message}"):
+        load(tmp_path, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "column"), [("readings.csv", "power"), ("eval.csv", "train_loss")]
+)
+def test_columns_with_another_meaning_are_refused(tmp_path, name, column):
+    path = write_run(tmp_path / "run") / "rep_00" / name
+    lines = path.read_text().splitlines()
+    lines = [f"{lines[0]},{column}", *(f"{line},1.0" for line in lines[1:])]
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=rf"{name}, line 1: column {column}"):
+        load(tmp_path, None)
+
+
+def test_repetitions_that_train_together_share_the_time(tmp_path):
+    write_run(tmp_path / "alone", config(num_repetitions=2))
+    write_run(tmp_path / "together", config(num_repetitions=2, parallel_repetitions=5, seed=9))
+    frame = load(tmp_path, None).frame
+    seconds = frame.groupby("run")["seconds"].sum()
+    assert seconds.max() == pytest.approx(2 * seconds.min())

@@ -210,12 +210,17 @@ def _change_families(
     families: dict[str, list[Claim]] = {}
     names = [name for name in varied(cells.values()) if name not in CHANGES]
     for setting in CHANGES:
-        for settings, group in group_cells(cells, (setting,)):
+        changed = [pair for pair in group_cells(cells, (setting,)) if len(pair[1]) > 1]
+        short = [describe(settings, names) for settings, _ in changed]
+        for i, (settings, group) in enumerate(changed):
+            # In a grid of such settings each is raised at several values of the others.
+            others = [name for name in varied(cells.values()) if name != setting]
+            name = short[i] if short.count(short[i]) == 1 else describe(settings, others)
             levels = {getattr(s, setting): samples[key] for key, s in group.items()}
             levels = {level: sample for level, sample in levels.items() if level is not None}
             if len(levels) > 1:
-                name = f"TI {describe(settings, names)}".strip()
-                families.setdefault(name, []).extend(change_claims(setting, levels, title))
+                claims = change_claims(setting, levels, title)
+                families.setdefault(f"TI {name}".strip(), []).extend(claims)
     yield from families.items()
 
 

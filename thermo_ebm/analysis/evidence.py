@@ -2,8 +2,8 @@
 
 The rule, stated once: a claim is *supported* when its Holm-adjusted p-value is below 0.05 and the
 95 % interval of its effect lies on the claimed side of the null value. It is *not supported* when
-the same holds on the other side, or when the interval holds the null value and stays short of the
-smallest effect that would matter (`margin`). Else it is *undecided*.
+the same holds on the other side, or when the interval begins at or before the null value and ends
+before the smallest effect that would matter (`margin`). Else it is *undecided*.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,10 +25,10 @@ SPREAD_MARGIN = 20.0  # per cent of batching's relative spread
 
 RULE = (
     "Supported: Holm-adjusted p < 0.05 and the 95 % confidence interval lies on the claimed side "
-    "of the null value. Not supported: the same on the other side, or the interval holds the null "
-    "value and stays short of the smallest effect that would matter (5 % of the gradient variance "
-    "or of the mean KID and 2 % of the mean FID, over the whole range of a trend; 20 % of a "
-    "relative spread). Undecided: anything "
+    "of the null value. Not supported: the same on the other side, or the interval begins at or "
+    "before the null value and ends before the smallest effect that would matter (5 % of the "
+    "gradient variance or of the mean KID and 2 % of the mean FID, over the whole range of a "
+    "trend; 20 % of a relative spread). Undecided: anything "
     "else. A family of the correction is the claims of one table on one data set and one variant "
     "of the loss (the vanilla model is one variant). All readings are those of the last epoch; "
     "the verdict by their means over the last five epochs stands beside it. "

@@ -57,8 +57,9 @@ def _boxplots(
     figure, axes = style.new_grid(len(groups), 3, style.panel_size(len(groups)))
     every = {key: s for _, group in groups for key, s in group.items()}
     names = [name for name in varied(every.values()) if name not in (setting, "loss")]
+    levels = sorted({getattr(one, setting) for one in every.values()})
     for axis, (first, group) in zip(axes, groups, strict=True):
-        _draw_boxes(axis, last, group, setting, reading)
+        _draw_boxes(axis, last, group, setting, levels, reading)
         if len(groups) > 1:
             axis.set_title(style.wrapped(describe(first, names)), fontsize=8)
         axis.set_xlabel(title, fontsize=9)
@@ -70,22 +71,28 @@ def _boxplots(
 
 
 def _draw_boxes(
-    axis: Axes, last: pd.DataFrame, group: Mapping[str, Settings], setting: str, reading: str
+    axis: Axes,
+    last: pd.DataFrame,
+    group: Mapping[str, Settings],
+    setting: str,
+    levels: Sequence[float],
+    reading: str,
 ) -> None:
+    """A box for each cell, at the place that its level has among those of all panels."""
     ordered = sorted(group, key=lambda key: getattr(group[key], setting))
     values = [last.loc[last["cell"] == key, reading].dropna().to_numpy(float) for key in ordered]
     colors = [style.REGIME_COLORS[regime(group[key])] for key in ordered]
     boxes = axis.boxplot(
         values,
+        positions=(places := [levels.index(getattr(group[key], setting)) for key in ordered]),
+        manage_ticks=False,  # panels share their axis: each would add its own
         widths=0.5,
         patch_artist=True,
         showfliers=False,
         medianprops={"color": "black"},
-        tick_labels=[f"{getattr(group[key], setting):g}" for key in ordered],
     )
-    for index, (box, color, repetitions) in enumerate(
-        zip(boxes["boxes"], colors, values, strict=True)
-    ):
+    axis.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
+    for place, box, color, repetitions in zip(places, boxes["boxes"], colors, values, strict=True):
         box.set(facecolor=color, alpha=0.35, edgecolor=color)
         spread = np.linspace(-0.12, 0.12, len(repetitions)) if len(repetitions) > 1 else [0.0]
-        axis.scatter(np.add(index + 1, spread), repetitions, s=14, color=color, zorder=3)
+        axis.scatter(np.add(place, spread), repetitions, s=14, color=color, zorder=3)

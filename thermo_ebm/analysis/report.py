@@ -71,6 +71,15 @@ def write_report(readings: Readings, output: Path, features: str | None = None) 
         (output / "tables").mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"--output={output}: cannot be written ({error.strerror})") from error
+    try:
+        return _write(readings, output, features)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or output}: cannot be written ({error.strerror})"
+        ) from error
+
+
+def _write(readings: Readings, output: Path, features: str | None) -> list[Path]:
     body: list[str] = _opening(readings)
     links: dict[str, str] = {}
     rows: dict[str, list[pd.DataFrame]] = {}

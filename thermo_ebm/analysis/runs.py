@@ -1,6 +1,7 @@
 """Reads run folders: the config, and each repetition's readings, temperatures and evaluations."""
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -135,6 +136,9 @@ def _settings(path: Path, config: Mapping[str, Any]) -> Settings:
             values["power"] = 1.0  # the linear schedule is the power schedule at p = 1
         if values["kl_form"] == "none":
             values["kl_weight"] = None
+    for name in ("batch_size", "power", "num_temperatures"):
+        if values.get(name, 1) <= 0:
+            raise UserError(f"{path}: {name} is {values[name]:g}, must be positive")
     dataset = _field(path, config, "data.name", str)
     return Settings(dataset=dataset, origin=RUNS, loss=loss, **values)
 
@@ -143,9 +147,12 @@ def _field(path: Path, config: Mapping[str, Any], name: str, kind: type) -> Any:
     if name not in config:
         raise UserError(f"{path}: the field {name} is missing")
     try:
-        return kind(config[name])
-    except (TypeError, ValueError):
+        value = kind(config[name])
+        if kind is not str and not math.isfinite(value):
+            raise ValueError("not finite")
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"{path}: {name} is {config[name]!r}, not a {kind.__name__}") from None
+    return value
 
 
 def _with_other_fields(runs: list[Run]) -> list[Run]:
@@ -169,6 +176,11 @@ def _ignored(name: str) -> bool:
     return any(name == ignored or name.startswith(f"{ignored}.") for ignored in IGNORED)
 
 
+def _refuse_columns(path: Path, columns: set[str]) -> None:
+    if columns:
+        raise UserError(f"{path}, line 1: column {min(columns)} has another meaning; remove it")
+
+
 def _load_repetition(run: Run, path: Path) -> pd.DataFrame:
     readings = read_csv(path, ("epoch", "train_loss", "train_grad_var"), allow_empty=True)
     check_epochs(path, readings, "epoch")
@@ -178,12 +190,24 @@ def _load_repetition(run: Run, path: Path) -> pd.DataFrame:
         table = read_csv(evaluations, ("epoch",), allow_empty=True)
         check_epochs(evaluations, table, "epoch", repeats=True)  # checkpoints within an epoch
         metrics = pd.DataFrame(table.columns).drop(columns="step", errors="ignore")
+        _refuse_columns(evaluations, set(metrics) & set(frame) - {"epoch"})
         frame = frame.merge(metrics.drop_duplicates("epoch", keep="last"), on="epoch", how="left")
     repetition = repetition_of(path)
     constant: dict[str, Any] = run.settings._asdict()
     constant |= {"cell": cell_key(run.settings), "run": str(run.folder), "repetition": repetition}
-    constant["seed"] = float(run.config.get("seed", 0)) + repetition
-    constant["num_epochs"] = float(run.config.get("num_epochs", float("nan")))
+    _refuse_columns(path, set(constant) & set(frame))
+    source = run.folder / "config.json"
+    constant["seed"] = _field(source, {"seed": 0} | run.config, "seed", float) + repetition
+    if "num_epochs" in run.config:
+        constant["num_epochs"] = _field(source, run.config, "num_epochs", float)
+    else:
+        constant["num_epochs"] = float("nan")
+    if "seconds" in frame:
+        # Repetitions that train in one program each record the time of all of them.
+        together = min(
+            *(run.config.get(name, 1) for name in ("parallel_repetitions", "num_repetitions"))
+        )
+        frame["seconds"] /= max(together, 1)
     return pd.concat([frame, pd.DataFrame([constant] * len(frame))], axis=1)
 
 
