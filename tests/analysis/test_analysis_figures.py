@@ -89,6 +89,22 @@ def test_boxes_stand_in_the_order_of_the_setting(study):
     assert dots == 4 * 5
 
 
+def test_boxes_of_panels_with_other_powers_stand_at_their_own():
+    powers = {"trapezium": (0.1, 1.0, 6.0), "right": (1.0, 3.0)}
+    frames = [
+        cell_frame(thermodynamic_settings(p, quadrature=quadrature), 0.3 + 0.01 * p, 0.05)
+        for quadrature, several in powers.items()
+        for p in several
+    ]
+    axes = figures_variance.variance_by_power(pd.concat(frames, ignore_index=True)).axes
+    places = []
+    for axis in axes:
+        labels = [tick.get_text() for tick in axis.get_xticklabels()]
+        assert labels == ["0.1", "1", "3", "6"]
+        places.append(sorted(round(c.get_offsets()[:, 0].mean()) for c in axis.collections))
+    assert sorted(places) == [[0, 1, 3], [1, 2]]
+
+
 def test_regimes_have_their_points_bars_and_curves(study):
     (axis,) = figures_metric.metric_by_variance(study, KID).axes
     assert [t.get_text() for t in axis.get_legend().get_texts()] == [
@@ -116,6 +132,13 @@ def test_changes_are_named_in_the_legend(study):
     (axis,) = figures_metric.changes_over_powers(study, KID).axes
     labels = [t.get_text() for t in axis.get_legend().get_texts()]
     assert labels[3:] == ["p = 0.1, η = 2", "p = 0.1, K = 40", "p = 0.1, N_t = 30"]
+
+
+def test_the_title_names_the_settings_that_were_changed(study):
+    assert "changes to N_t, K and η over" in words(figures_metric.changes_over_powers(study, KID))
+    only = study[study["kl_weight"].isna() | (study["kl_weight"] == 1.0)]
+    only = only[only["num_temperatures"].isna() | (only["num_temperatures"] == 10.0)]
+    assert "changes to K over" in words(figures_metric.changes_over_powers(only, KID))
 
 
 def test_losses_are_centred(study):
@@ -183,6 +206,23 @@ def test_samples_show_the_newest_grid(tmp_path):
     assert red.mean() > 0.2
     assert figures_training.sample_grids({}, {}) is None
     assert figures_training.newest_samples(tmp_path / "rep_00") is None
+
+
+def test_a_damaged_picture_is_left_out(tmp_path):
+    paths = [tmp_path / name for name in ("text.png", "cut.png", "good.png")]
+    Image.new("RGB", (64, 64), "red").save(paths[2])
+    paths[0].write_text("no picture")
+    paths[1].write_bytes(paths[2].read_bytes()[:60])
+    cells = {cell_key(s): s for s in (thermodynamic_settings(p) for p in (1.0, 3.0, 6.0))}
+    figure = figures_training.sample_grids(dict(zip(cells, paths, strict=True)), cells)
+    assert [axis.get_title() for axis in figure.axes] == ["p = 6"]
+    assert figures_training.sample_grids({next(iter(cells)): paths[0]}, cells) is None
+
+
+def test_a_metric_of_one_epoch_has_no_curve(study):
+    evaluated = study.assign(**{KID: study[KID].where(study["epoch"] == 3.0)})
+    assert DRAWN["kid"](evaluated) is None
+    assert DRAWN["kid"](study) is not None
 
 
 def test_figures_without_data_are_none():

@@ -102,6 +102,21 @@ def test_other_layouts_are_told_with_the_file(tmp_path, place):
         load_published(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("logs/CelebA/p=nan/batch=75/experiment0.csv", "p is nan"),
+        ("logs/CelebA/p=-1/batch=75/experiment0.csv", "p is -1"),
+        ("logs/CelebA/p=6/batch=0/experiment0.csv", "batch is 0"),
+        (f"extra_logs/CelebA/temps=inf/{TAIL}", "temps is inf"),
+    ],
+)
+def test_values_that_no_study_has_are_told_with_file_and_field(tmp_path, place, words):
+    path = write_published(tmp_path / place)
+    with pytest.raises(UserError, match=rf"{path.name}: {words}"):
+        load_published(tmp_path)
+
+
 def test_missing_and_empty_folders(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         load_published(tmp_path / "nowhere")

@@ -145,6 +145,14 @@ def test_an_unknown_network_and_a_folder_that_cannot_be_written(tmp_path):
         write_report(readings, tmp_path / "file")
 
 
+@pytest.mark.parametrize("name", ["report.html", "tables/cells.csv"])
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path, name):
+    write_run(tmp_path / "runs/a")
+    (tmp_path / "out" / name).mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"out/{name}: cannot be written \(Is a directory\)"):
+        write_report(load(tmp_path / "runs", None), tmp_path / "out")
+
+
 def test_runs_that_were_never_evaluated(tmp_path):
     run_folder = write_run(tmp_path / "runs/a")
     for path in run_folder.glob("rep_*/eval.csv"):

@@ -154,6 +154,7 @@ def test_means_over_the_last_epochs():
         ({"loss__num_temperatures": float("inf")}, "loss.num_temperatures is inf"),
         ({"seed": "abc"}, "seed is 'abc'"),
         ({"num_epochs": None}, "num_epochs is None"),
+        ({"parallel_repetitions": "two"}, "parallel_repetitions is 'two'"),
     ],
 )
 def test_values_that_no_run_has_are_refused(tmp_path, fields, message):
@@ -172,6 +173,14 @@ def test_columns_with_another_meaning_are_refused(tmp_path, name, column):
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(UserError, match=rf"{name}, line 1: column {column}"):
         load(tmp_path, None)
+
+
+def test_metrics_of_an_earlier_epoch_are_remarked(tmp_path):
+    run = write_run(tmp_path / "run")
+    header, row = (run / "rep_01/eval.csv").read_text().splitlines()
+    (run / "rep_01/eval.csv").write_text(f"{header}\n{row.replace('2,20', '1,10', 1)}\n")
+    notes = load(tmp_path, None).notes
+    assert notes == [f"{run / 'rep_01'}: metrics of epoch 1 beside the readings of epoch 2."]
 
 
 def test_repetitions_that_train_together_share_the_time(tmp_path):

@@ -15,6 +15,7 @@ from matplotlib.patheffects import withStroke
 from thermo_ebm.analysis import style
 from thermo_ebm.analysis.readings import final, metric_title
 from thermo_ebm.analysis.settings import (
+    SYMBOLS,
     THERMODYNAMIC,
     VANILLA,
     Settings,
@@ -141,7 +142,9 @@ def changes_over_powers(frame: pd.DataFrame, metric: str) -> Figure | None:
     axis.set_ylabel(metric_title(metric), fontsize=9)
     axis.legend(fontsize=7.5, frameon=False, bbox_to_anchor=(1.0, 1.0), loc="upper left")
     note = f"{_note(last, cells)} Numbers beside points: batch size (vanilla) or p (TI)."
-    title = f"{metric_title(metric)}: changes to N_t, K and η over the first experiment"
+    several = [SYMBOLS[name] for name in CHANGED if name in changed.values()]
+    listed = " and ".join(filter(None, [", ".join(several[:-1]), several[-1]]))
+    title = f"{metric_title(metric)}: changes to {listed} over the first experiment"
     return finish_section(figure, cells, title, note)
 
 
@@ -234,22 +237,21 @@ def _members(variants: Sequence[tuple[Settings, dict[str, Settings]]]) -> dict[s
     return {key: s for _, group in variants for key, s in group.items()}
 
 
-def _changed(cells: Mapping[str, Settings]) -> list[str]:
-    """Returns the cells that differ from the usual N_t, K, K_z or eta at their power alone."""
+def _changed(cells: Mapping[str, Settings]) -> dict[str, str]:
+    """Returns the cells that differ from the usual N_t, K, K_z or eta alone, and in which."""
     groups = group_cells({k: s for k, s in cells.items() if s.loss == THERMODYNAMIC}, ("power",))
     largest = max((len(group) for _, group in groups), default=0)
     if largest < 2:
-        return []
+        return {}
     base = [settings for settings, group in groups if len(group) > 1]
     singles = [key for _, group in groups if len(group) == 1 for key in group]
-    return [
-        key
-        for key in singles
-        if any(
-            sum(getattr(b, name) != getattr(cells[key], name) for name in CHANGED) == 1
-            for b in base
-        )
-    ]
+    changed: dict[str, str] = {}
+    for key in singles:
+        for usual in base:
+            names = [n for n in CHANGED if getattr(usual, n) != getattr(cells[key], n)]
+            if len(names) == 1:
+                changed.setdefault(key, names[0])
+    return changed
 
 
 def _variant_names(cells: Mapping[str, Settings]) -> list[str]:

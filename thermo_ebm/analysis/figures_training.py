@@ -16,7 +16,7 @@ from matplotlib.image import imread
 from matplotlib.ticker import MaxNLocator
 
 from thermo_ebm.analysis import style
-from thermo_ebm.analysis.readings import metric_title
+from thermo_ebm.analysis.readings import EVERY_EPOCH, metric_title
 from thermo_ebm.analysis.settings import (
     THERMODYNAMIC,
     Settings,
@@ -62,8 +62,14 @@ def training_curves(frame: pd.DataFrame) -> Figure | None:
 
 
 def reading_curves(frame: pd.DataFrame, reading: str) -> Figure | None:
-    """Any reading over training, a panel a cell, a line a repetition."""
+    """Any reading over training, a panel a cell, a line a repetition.
+
+    A metric that no repetition has of two epochs makes no line: there is nothing to draw.
+    """
     if reading not in frame or not frame[reading].notna().any():
+        return None
+    counts = frame.groupby(["cell", "run", "repetition"])[reading].count()
+    if reading not in EVERY_EPOCH and counts.max() < 2:
         return None
     logarithmic = reading.startswith(("train_grad_var", "grad_noise"))
     name = metric_title(reading) if reading_title(reading) == reading else reading_title(reading)
@@ -185,19 +191,19 @@ def cost(frame: pd.DataFrame) -> Figure | None:
 
 def sample_grids(pictures: Mapping[str, Path], cells: Mapping[str, Settings]) -> Figure | None:
     """The newest grid of samples of each cell's first repetition, side by side (13 and 20)."""
-    shown = [key for key in cells if key in pictures][:MAX_PANELS]
+    read = [(key, _picture(pictures[key])) for key in cells if key in pictures]
+    shown = [(key, picture) for key, picture in read if picture is not None][:MAX_PANELS]
     if not shown:
         return None
     labels = short_labels(cells)
     figure, axes = style.new_grid(len(shown), 3, (4.2, 2.6), share=False)
-    for axis, key in zip(axes, shown, strict=True):
-        picture = imread(pictures[key])
+    for axis, (key, picture) in zip(axes, shown, strict=True):
         axis.imshow(
             picture, cmap="gray" if picture.ndim == 2 else None, interpolation="antialiased"
         )
         axis.set_axis_off()
         axis.set_title(_broken(labels[key]), fontsize=8)
-    settings = [cells[key] for key in shown]
+    settings = [cells[key] for key, _ in shown]
     title = f"{section_title(settings[0])}: samples"
     note = "Newest grid of samples of each cell's first repetition."
     return style.finish(figure, title, f"{note} {provenance(settings)}")
@@ -215,6 +221,14 @@ def newest_samples(folder: Path) -> Path | None:
         (path for path in paths if path.parent.parent.name == first),
         key=lambda path: ([int(n) for n in re.findall(r"\d+", path.stem)], path.stem),
     )
+
+
+def _picture(path: Path) -> np.ndarray | None:
+    """Returns a picture's pixels; None for a damaged file, which must not cost the report."""
+    try:
+        return imread(path)
+    except (OSError, SyntaxError, ValueError):  # a SyntaxError is Pillow's for what is no PNG
+        return None
 
 
 def _curves(

@@ -5,6 +5,7 @@ Layouts: ``logs/<dataset>/p=<power>/batch=<size>/experiment<r>.csv`` and
 model. Settings that the paths do not give are those of the paper's tables 4 and 5.
 """
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -117,21 +118,26 @@ def _settings(dataset: str, batch_size: float, power: float) -> Settings:
 def _change(path: Path, name: str, value: str) -> dict[str, Any]:
     if name not in CHANGES:
         raise UserError(f"{path}: the change {name!r} is none of {', '.join(CHANGES)}")
-    return {CHANGES[name]: _float(path, value)}
+    return {CHANGES[name]: _float(path, name, value)}
 
 
 def _tagged(path: Path, part: str, name: str) -> float:
     prefix, _, value = part.partition("=")
     if prefix != name or not value:
         raise _layout_error(path)
-    return _float(path, value)
+    return _float(path, name, value)
 
 
-def _float(path: Path, text: str) -> float:
+def _float(path: Path, name: str, text: str) -> float:
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
         raise _layout_error(path) from None
+    zero = name == "p"  # p = 0 stands for the vanilla model
+    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        least = "at least 0" if zero else "positive"
+        raise UserError(f"{path}: {name} is {text}, must be finite and {least}")
+    return value
 
 
 def _layout_error(path: Path) -> UserError:

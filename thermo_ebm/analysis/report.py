@@ -74,9 +74,8 @@ def write_report(readings: Readings, output: Path, features: str | None = None) 
     try:
         return _write(readings, output, features)
     except OSError as error:
-        raise UserError(
-            f"{error.filename or output}: cannot be written ({error.strerror})"
-        ) from error
+        path, reason = error.filename or output, error.strerror or error
+        raise UserError(f"{path}: cannot be written ({reason})") from error
 
 
 def _write(readings: Readings, output: Path, features: str | None) -> list[Path]:

@@ -70,7 +70,9 @@ def load_runs(folder: Path) -> RunReadings:
         if not repetitions:
             notes.append(f"{run.folder}: no readings yet; left out.")
         for path in repetitions:
-            frames.append(_load_repetition(run, path))
+            readings, remarks = _load_repetition(run, path)
+            frames.append(readings)
+            notes += remarks
             temperatures.extend(_load_temperatures(run, path.with_name("temperatures.csv")))
     if not frames:
         raise UserError(f"--runs={folder}: no run has a readings.csv yet; train first")
@@ -181,16 +183,19 @@ def _refuse_columns(path: Path, columns: set[str]) -> None:
         raise UserError(f"{path}, line 1: column {min(columns)} has another meaning; remove it")
 
 
-def _load_repetition(run: Run, path: Path) -> pd.DataFrame:
+def _load_repetition(run: Run, path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Returns the epochs of one repetition with its run's settings, and remarks on them."""
     readings = read_csv(path, ("epoch", "train_loss", "train_grad_var"), allow_empty=True)
     check_epochs(path, readings, "epoch")
     frame = pd.DataFrame(readings.columns)
+    notes: list[str] = []
     evaluations = path.with_name("eval.csv")
     if evaluations.is_file():
         table = read_csv(evaluations, ("epoch",), allow_empty=True)
         check_epochs(evaluations, table, "epoch", repeats=True)  # checkpoints within an epoch
         metrics = pd.DataFrame(table.columns).drop(columns="step", errors="ignore")
         _refuse_columns(evaluations, set(metrics) & set(frame) - {"epoch"})
+        notes = _old_evaluations(path.parent, metrics, frame["epoch"].max())
         frame = frame.merge(metrics.drop_duplicates("epoch", keep="last"), on="epoch", how="left")
     repetition = repetition_of(path)
     constant: dict[str, Any] = run.settings._asdict()
@@ -204,11 +209,21 @@ def _load_repetition(run: Run, path: Path) -> pd.DataFrame:
         constant["num_epochs"] = float("nan")
     if "seconds" in frame:
         # Repetitions that train in one program each record the time of all of them.
-        together = min(
-            *(run.config.get(name, 1) for name in ("parallel_repetitions", "num_repetitions"))
-        )
+        counts = {"parallel_repetitions": 1, "num_repetitions": 1} | run.config
+        fields = ("parallel_repetitions", "num_repetitions")
+        together = min(_field(source, counts, name, float) for name in fields)
         frame["seconds"] /= max(together, 1)
-    return pd.concat([frame, pd.DataFrame([constant] * len(frame))], axis=1)
+    return pd.concat([frame, pd.DataFrame([constant] * len(frame))], axis=1), notes
+
+
+def _old_evaluations(folder: Path, metrics: pd.DataFrame, last: float) -> list[str]:
+    """Remarks on metrics that stand beside the variance of a later epoch than their own."""
+    names = [name for name in metrics.columns if name != "epoch"]
+    newest = {metrics.loc[metrics[name].notna(), "epoch"].max() for name in names}
+    return [
+        f"{folder}: metrics of epoch {epoch:g} beside the readings of epoch {last:g}."
+        for epoch in sorted(epoch for epoch in newest if epoch < last)
+    ]
 
 
 def _load_temperatures(run: Run, path: Path) -> list[pd.DataFrame]:
