@@ -57,6 +57,7 @@ def _quieten() -> None:
     logging.get_absl_handler().addFilter(lambda record: "/orbax/" not in record.pathname)
     python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
     sys.excepthook = _excepthook
+    sys.unraisablehook = _unraisablehook
 
 
 def _excepthook(
@@ -65,6 +66,14 @@ def _excepthook(
     """Leaves out what writes of a failed save say that end after it, in threads of their own."""
     if str(error) != "Event loop is closed":
         sys.__excepthook__(kind, error, trace)
+
+
+def _unraisablehook(unraisable: "sys.UnraisableHookArgs") -> None:
+    """The same for reads of a damaged checkpoint that end after it was given up."""
+    code = getattr(unraisable.object, "cr_code", None)  # of a coroutine
+    of_orbax = code is not None and "/orbax/" in code.co_filename
+    if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def check_devices() -> None:

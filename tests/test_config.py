@@ -67,6 +67,11 @@ def test_the_papers_values():
         ({"model__generator__strides": (1, 5, 1)}, "model.generator.strides=(1, 5, 1): each must"),
         ({"model__generator__widths": ("a", 1)}, "model.generator.widths=('a', 1): must be whole"),
         ({"model__generator__widths": 3}, "config.model.generator.widths=3: must be tuple"),
+        (
+            {"optimizer__prior__learning_rate": 1e-6},
+            "optimizer.prior.final_learning_rate=0.0001: with optimizer.decay.rate=0.975 must be",
+        ),
+        ({"optimizer__decay__rate": 1.1}, "optimizer.prior.final_learning_rate=0.0001: with"),
         ({"checkpoint__keep": 0}, "checkpoint.keep=0: must be at least 1"),
         ({"logging__grad_noise_draws": 1}, "logging.grad_noise_draws=1: must be at least 2"),
     ],

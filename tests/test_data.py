@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import jax
@@ -19,6 +20,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from thermo_ebm import data
+from thermo_ebm.datasets import local
 from thermo_ebm.datasets.source import prepare_image
 from thermo_ebm.errors import UserError
 
@@ -441,3 +443,41 @@ def test_unit_range_and_back():
     np.testing.assert_array_equal(jax.jit(data.to_uint8)(on_device), levels)
     np.testing.assert_array_equal(data.to_uint8(np.array([-3.0, 3.0])), [0, 255])
     np.testing.assert_array_equal(data.to_uint8(jnp.array([1.0], jnp.bfloat16)), [255])
+
+
+def test_a_damaged_npz_is_one_line(tmp_path):
+    path = tmp_path / "images.npz"
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8)
+    np.savez_compressed(path, images=images)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 37):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            local.npz(str(path))  # not every byte matters
+        except UserError as error:
+            assert str(error).startswith(f"data.data_dir: {path}")  # noqa: PT017
+
+
+def test_an_npz_whose_member_is_no_array(tmp_path):
+    path = tmp_path / "images.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images", b"no array")
+    with pytest.raises(UserError, match="its member is no array"):
+        local.npz(str(path))
+
+
+def test_an_image_with_damaged_exif_is_named(tmp_path):
+    path = tmp_path / "photo.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (16, 8)).save(path, exif=exif)
+    content = bytearray(path.read_bytes())
+    start = content.index(b"Exif\0\0") + 6
+    for place in range(start, start + 30):
+        damaged = bytearray(content)
+        damaged[place] ^= 0xFF
+        path.write_bytes(damaged)
+        try:
+            local.folder(str(tmp_path)).train.read([0])
+        except UserError as error:
+            assert str(path) in str(error)  # noqa: PT017

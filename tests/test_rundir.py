@@ -63,6 +63,7 @@ def test_fields_that_may_change_do_and_are_written(tmp_path, config):
 
 def test_every_free_field_exists(config):
     fields = rundir.flatten(rundir.as_json(config))
+    assert set(rundir.FIXED_FIELDS) <= set(fields)
     for name in rundir.FREE_FIELDS:
         assert any(rundir._covers(name, field) for field in fields), name
 
@@ -80,8 +81,27 @@ def test_other_changes_are_refused_with_a_table(tmp_path, config):
         ["loss.power", "6.0            3.0"],
         ["model.generator.widths", "[16, 8, 4, 2]  [8, 4]"],
     ]
-    assert "--allow_config_change=loss.power,model.generator.widths" in lines[-1]
+    assert lines[-1] == "Use another folder: model.generator.widths cannot change in a run"
     assert "num_epochs" not in str(error.value)
+    assert snapshot(tmp_path) == before
+
+
+def test_what_checkpoints_and_epochs_are_made_by_never_changes(tmp_path, config):
+    begin(tmp_path, config)
+    before = snapshot(tmp_path)
+    config.batch_size = 25
+    with pytest.raises(UserError, match="batch_size cannot change in a run"):
+        rundir.check_config(tmp_path, config, allow=["batch_size"])
+    assert snapshot(tmp_path) == before
+
+
+def test_a_file_of_that_name_from_another_program_is_left_alone(tmp_path, config):
+    (tmp_path / "config.json").write_text('{"architectures": ["Other"], "model": {}}')
+    before = snapshot(tmp_path)
+    with pytest.raises(
+        UserError, match=r"its config\.json is no run's \(its fields: architectures"
+    ):
+        rundir.check_config(tmp_path, config)
     assert snapshot(tmp_path) == before
 
 

@@ -37,6 +37,17 @@ def test_a_full_disk_ends_the_run_and_keeps_the_older_checkpoints(small_disk, tm
     folder = small_disk / "run" / "rep_00" / "checkpoints"
     assert any(path.name.isdigit() for path in folder.iterdir())
 
+    # Still full, to the last byte: the same line again, wherever the start fails.
+    with pytest.raises(OSError, match="No space left"):
+        (small_disk / "rest").write_bytes(bytes(1_000_000))
+    code, stderr = train(small_disk / "run")
+    assert (code, "Traceback" in stderr) == (2, False)
+    assert stderr.startswith("error: ")
+    assert "make room and run the same command again" in stderr
+    code, stderr = train(small_disk / "another")
+    assert (code, "Traceback" in stderr) == (2, False)
+    (small_disk / "rest").unlink()
+
     subprocess.run(["mount", "-o", "remount,size=50m", str(small_disk)], check=True)
     assert train(small_disk / "run")[0] == 0
     assert train(tmp_path / "elsewhere")[0] == 0

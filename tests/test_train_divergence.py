@@ -134,3 +134,22 @@ def test_other_repetitions_go_on_after_one_diverged(tmp_path, monkeypatch):
     )
     assert tiny.train(made, tmp_path) is Outcome.DIVERGED
     assert len(tiny.rows(tmp_path, 0)) == len(tiny.rows(tmp_path, 1)) == 1
+
+
+def test_a_finite_gradient_that_would_ruin_the_parameters_is_skipped(tmp_path):
+    """Adam's step at such a rate overflows: what is kept is the state before it."""
+    rate = {"optimizer__generator__learning_rate": 1e300}
+    made = tiny.config(num_epochs=1, **CHANGES | rate)
+    assert tiny.train(made, tmp_path) is Outcome.DIVERGED
+    kept = tiny.end_state(made, tmp_path)
+    assert all(np.isfinite(leaf).all() for leaf in kept.values())
+
+
+def test_no_checkpoint_is_written_while_steps_are_skipped(tmp_path, monkeypatch):
+    """Bad from step 7 on: 8 is a checkpoint's step, but 4 is the last good one."""
+    monkeypatch.setattr(
+        "test_train_divergence.is_bad", lambda state: (state.step >= 7) & (state.branch == 0)
+    )
+    step_before = tiny.config(num_epochs=1, loss__kl_weight=1.5, **CHANGES)
+    assert tiny.train(step_before, tmp_path) is Outcome.DONE
+    assert record(tmp_path) == [{"from_step": 10, "to_step": 4, "branch": 1}]

@@ -103,3 +103,13 @@ def test_a_vanilla_run_with_clipped_gradients(tmp_path):
     assert np.isfinite(row["train_loss"])
     assert row["train_grad_var"] > 1, "the statistics are those of the gradient before"
     assert not (tmp_path / "rep_00" / "temperatures.csv").exists()
+
+
+def test_checkpoints_kept_for_good_are_written_whatever_the_others_do(tmp_path, monkeypatch):
+    tiny.compile_once(monkeypatch)
+    changes = {"every_epochs": 3, "every_steps": 0, "keep_every_epochs": 2, "keep": 1}
+    made = tiny.config(num_epochs=4, **{f"checkpoint__{name}": v for name, v in changes.items()})
+    tiny.train(made, tmp_path)
+    found = {path.name for path in (tmp_path / "rep_00/checkpoints").iterdir()}
+    assert {"20", "40"} <= found
+    assert "30" not in found

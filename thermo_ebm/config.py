@@ -145,6 +145,17 @@ def _check_combinations(config: ConfigDict) -> None:
             f"batch_size={config.batch_size}: larger than the training set "
             f"(data.num_train={config.data.num_train}); choose a smaller batch or more images"
         )
+    for name in ("prior", "generator"):
+        first = config.optimizer[name].learning_rate
+        last = config.optimizer[name].final_learning_rate
+        # Optax stops at the final value from either side, so that another order jumps to it.
+        rising = config.optimizer.decay.rate > 1
+        if (first > last) if rising else (first < last):
+            raise UserError(
+                f"optimizer.{name}.final_learning_rate={last:g}: with optimizer.decay.rate="
+                f"{config.optimizer.decay.rate:g} must be at {'least' if rising else 'most'} "
+                f"the learning_rate, {first:g}"
+            )
     generator = config.model.generator
     strides, widths = tuple(generator.strides), tuple(generator.widths)
     if len(strides) != len(widths) + 1 or strides[0] != 1:

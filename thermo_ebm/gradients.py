@@ -24,7 +24,7 @@ class GradientNoise(NamedTuple):
     total: Array  # new batch and new chains each draw, averaged over parameters
     batch: Array  # new batch, the chains' random numbers kept
     mcmc: Array  # new chains, the batch kept
-    relative: Array  # total, summed over parameters, over the squared norm of the mean gradient
+    relative: Array  # total, summed over parameters, over the mean's squared norm; inf: unresolved
 
 
 def gradient_statistics(grads: Params) -> GradientStatistics:
@@ -76,7 +76,10 @@ def gradient_noise(
     _, mcmc = _moments_over_draws(lambda k: gradient(fixed_batch, k), key_chain, num_draws)
     size = sum(leaf.size for leaf in jax.tree.leaves(mean))
     norm = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(mean))
-    return GradientNoise(total / size, batch / size, mcmc / size, total / norm)
+    # The squared norm of a mean over draws holds the draws' own variance, by total / num_draws.
+    unbiased = norm - total / num_draws
+    relative = jnp.where(unbiased > 0, total / jnp.where(unbiased > 0, unbiased, 1.0), jnp.inf)
+    return GradientNoise(total / size, batch / size, mcmc / size, relative)
 
 
 def _moments_over_draws(

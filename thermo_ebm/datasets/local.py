@@ -1,12 +1,11 @@
 """Sources that are plain local files: the embedded digits, an `.npz` array, a folder of images."""
 
 import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from thermo_ebm.datasets.source import Source, Split
 from thermo_ebm.errors import UserError
@@ -41,7 +40,7 @@ def npz(path: str) -> Source:
         )
     try:
         images = _only_array(path)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
         raise UserError(f"data.data_dir: {path} cannot be read as .npz: {error}") from error
     layout_ok = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 3))
     if images.dtype != np.uint8 or not layout_ok or 0 in images.shape:
@@ -60,7 +59,10 @@ def _only_array(path: str) -> np.ndarray:
         names = list(arrays.files)
         if "images" not in names and len(names) != 1:
             raise ValueError(f"arrays {names}, none of them named 'images'")
-        return arrays["images" if "images" in names else names[0]]
+        images = arrays["images" if "images" in names else names[0]]
+        if not isinstance(images, np.ndarray):
+            raise ValueError("its member is no array")
+        return images
 
 
 def folder(path: str) -> Source:
@@ -100,6 +102,6 @@ def _open(path: str) -> Image.Image:
     try:
         with Image.open(path) as image:
             image.load()
-            return image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            return ImageOps.exif_transpose(image)
+    except Exception as error:  # Pillow raises many kinds for a damaged file
         raise UserError(f"data.data_dir: cannot read the image {path}: {error}") from error

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 _CHUNK = 64  # images that one thread reads at a time
 
@@ -33,7 +33,6 @@ def prepare_image(image: Image.Image, size: int, channels: int) -> np.ndarray:
     leaves an image of the right size as it is. Grey images are repeated to three channels; colour
     ones become grey by luminance (ITU-R 601).
     """
-    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16-bit grey; PIL would clip it at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     image = image.convert("L" if channels == 1 else "RGB")

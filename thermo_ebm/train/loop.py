@@ -161,7 +161,9 @@ def _train_group(
         if ended.any():
             state = end_epochs(group, opened, state, host, ended, seconds, reporter)
             seconds = np.where(ended, 0.0, seconds)
-        due = (steps > before) & ~failing & [_is_due(group, step) for step in steps.tolist()]
+        # A state whose last steps were skipped is nothing to go back to, unless it is the end.
+        sound = (host.skipped_in_row == 0) | (steps >= group.total_steps)
+        due = (steps > before) & ~failing & sound & [_is_due(group, s) for s in steps.tolist()]
         _save(opened, state, seconds, due)
         for i in np.flatnonzero(failing & ~diverged):
             rolled_back = recovery.roll_back(group, opened, state, int(i))
@@ -214,7 +216,8 @@ def _is_due(group: Group, step: int) -> bool:
     """Whether a checkpoint is due at this step."""
     settings = group.config.checkpoint
     epoch, rest = divmod(step, group.task.steps_per_epoch)
-    at_epoch = rest == 0 and epoch % settings.every_epochs == 0
+    kept = settings.keep_every_epochs > 0 and epoch % settings.keep_every_epochs == 0
+    at_epoch = rest == 0 and (epoch % settings.every_epochs == 0 or kept)
     at_step = settings.every_steps > 0 and step % settings.every_steps == 0
     return at_epoch or at_step or step == group.total_steps
 

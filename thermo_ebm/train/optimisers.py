@@ -45,7 +45,8 @@ def _rate(one: ConfigDict, decay: ConfigDict, steps_per_epoch: int) -> optax.Sch
         decay_rate=decay.rate,
         transition_begin=decay.begin_epoch * steps_per_epoch,
         staircase=True,
-        end_value=one.final_learning_rate,
+        # A rate of 1 never reaches the final value, and optax would start from it.
+        end_value=None if decay.rate == 1 else one.final_learning_rate,
     )
 
 

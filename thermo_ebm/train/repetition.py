@@ -130,7 +130,7 @@ def make_row(
             "grad_noise": float(noise.total),
             "grad_noise_batch": float(noise.batch),
             "grad_noise_mcmc": float(noise.mcmc),
-            "grad_noise_relative": float(noise.relative),
+            "grad_noise_relative": float(noise.relative) if np.isfinite(noise.relative) else None,
         }
     return row
 

@@ -37,6 +37,19 @@ FREE_FIELDS = (
     "divergence",
     "logging",
 )
+# What never may: checkpoints have its shape, or count their epochs by it.
+FIXED_FIELDS = (
+    "batch_size",
+    "data.channels",
+    "data.image_size",
+    "data.num_train",
+    "model.generator.features",
+    "model.generator.kernel_size",
+    "model.generator.strides",
+    "model.generator.widths",
+    "model.latent_dim",
+    "model.prior.features",
+)
 _PACKAGES = (
     "jax",
     "jaxlib",
@@ -113,13 +126,20 @@ def check_config(
       The differences accepted; `config.json` then holds the new values.
 
     Raises:
-      UserError: another field differs (a table says which, nothing is written), `allow` names a
-        field that does not exist, `config.json` is damaged, or the folder is none of a run.
+      UserError: another field differs (a table says which, nothing is written), or one of
+        FIXED_FIELDS; `allow` names a field that does not exist; `config.json` is damaged or cannot
+        be written; or the folder is none of a run.
     """
     folder = _run_folder(workdir)
     new = as_json(config)
-    begun = (folder / CONFIG).exists() and any(folder.glob("rep_*"))
-    old = read_config(folder) if begun else None
+    found = read_config(folder) if (folder / CONFIG).exists() else None
+    begun = found is not None and any(folder.glob("rep_*"))
+    if found is not None and not begun and not {"loss", "sampler"} <= found.keys():
+        raise UserError(
+            f"--workdir={folder}: its {CONFIG} is no run's (its fields: "
+            f"{', '.join(list(found)[:3]) or 'none'}); choose another folder"
+        )
+    old = found if begun else None
     known = set(flatten(new)) | set(flatten(old or {}))
     for name in allow:
         if not any(_covers(name, field) for field in known):
@@ -129,8 +149,13 @@ def check_config(
     refused = [d for d in changed if not any(_covers(name, d.field) for name in allowed)]
     if refused:
         raise UserError(_refusal(folder, refused))
+    if fixed := _fixed(changed):
+        raise UserError(
+            f"--workdir={folder}: {', '.join(fixed)} cannot change in a run, whose checkpoints and "
+            "epochs are made by it; use another folder"
+        )
     if old is None or changed:
-        files.write_json(folder / CONFIG, new)
+        _write_json(folder / CONFIG, new)
     return changed
 
 
@@ -186,8 +211,18 @@ def write_versions(
     except (FileNotFoundError, UserError):
         old = new
     changed = differences(old, new) if isinstance(old, dict) else []
-    files.write_json(path, new)
+    _write_json(path, new)
     return changed
+
+
+def _write_json(path: Path, value: Any) -> None:
+    try:
+        files.write_json(path, value)
+    except OSError as error:
+        raise UserError(
+            f"{path}: could not be written ({error.strerror}); nothing is lost: make room and run "
+            "the same command again"
+        ) from error
 
 
 def versions() -> dict[str, str]:
@@ -243,10 +278,9 @@ def _holder(file: TextIO) -> str:
 def _write_holder(file: TextIO, text: str) -> None:
     """Says who holds the lock. On a full disk it stays unsaid, and the lock holds all the same."""
     with contextlib.suppress(OSError):
-        file.seek(0)
-        file.truncate()
-        file.write(text)
-        file.flush()
+        # Not through the file's buffer, which closing it would try to write again.
+        os.ftruncate(file.fileno(), 0)
+        os.pwrite(file.fileno(), text.encode(), 0)
 
 
 def is_free(field: str) -> bool:
@@ -269,17 +303,26 @@ def _covers(name: str, field: str) -> bool:
     return field == name or field.startswith(name + ".")
 
 
+def _fixed(changed: Sequence[Difference]) -> list[str]:
+    """Fields that may not change, but for those that another version did not have."""
+    return [d.field for d in changed if d.field in FIXED_FIELDS and ABSENT not in (d.old, d.new)]
+
+
 def _refusal(folder: Path, refused: list[Difference]) -> str:
     rows = [("field", "in the run", "asked for")]
     rows += [(d.field, _cell(d.old), _cell(d.new)) for d in refused]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     table = [f"  {field:<{widths[0]}}  {old:<{widths[1]}}  {new}" for field, old, new in rows]
+    fixed = _fixed(refused)
     names = ",".join(d.field for d in refused)
+    way_on = f"Use another folder, or go on all the same with --allow_config_change={names}"
+    if fixed:
+        way_on = f"Use another folder: {', '.join(fixed)} cannot change in a run"
     return "\n".join(
         [
             f"--workdir={folder}: the run was started with another configuration:",
             *table,
-            f"Use another folder, or go on all the same with --allow_config_change={names}",
+            way_on,
         ]
     )
 

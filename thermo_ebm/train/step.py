@@ -127,8 +127,9 @@ def train_step(task: Task, state: TrainState, part: Array, layout: Layout) -> Tr
     if task.clip_norm:
         grads, _ = optax.clip_by_global_norm(task.clip_norm).update(grads, optax.EmptyState())
     params, optimiser = optimisers.update(task.optimisers, grads, state.optimiser, state.params)
-    # The variance is finite only if every entry of the gradient is.
-    good = jnp.isfinite(loss) & jnp.isfinite(statistics.var)
+    # The variance is finite only if every entry of the gradient is; a finite gradient can still
+    # take the parameters, or the optimisers' moments, out of the finite numbers.
+    good = jnp.isfinite(loss) & jnp.isfinite(statistics.var) & _all_finite((params, optimiser))
     stepped = state._replace(
         params=params,
         optimiser=optimiser,
@@ -140,6 +141,10 @@ def train_step(task: Task, state: TrainState, part: Array, layout: Layout) -> Tr
     skipped = state._replace(skipped=state.skipped + 1, skipped_in_row=state.skipped_in_row + 1)
     chosen = jax.tree.map(lambda a, b: jnp.where(good, a, b), stepped, skipped)
     return chosen._replace(step=state.step + 1)
+
+
+def _all_finite(tree: Any) -> Array:
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
 
 
 def _step_key(state: TrainState) -> PRNGKey:
