@@ -70,10 +70,11 @@ def get_config() -> ConfigDict:
     config.optimizer.clip_norm = 0.0  # 0 clips nothing
 
     config.divergence = ConfigDict()
-    config.divergence.max_skipped_steps = 10  # non-finite steps in a row before a rollback
+    # Non-finite steps in a row before a rollback; a whole epoch of them is always too many.
+    config.divergence.max_skipped_steps = 10
     config.divergence.max_rollbacks = 3  # rollbacks before the repetition ends as diverged
 
-    config.steps_per_dispatch = 20
+    config.steps_per_dispatch = 20  # at most; fewer where they would take more than two seconds
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every_epochs = 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_training as tiny
 
-from thermo_ebm.train import recovery, step
+from thermo_ebm.train import checkpoints, recovery, step
 from thermo_ebm.train.loop import Outcome
 
 # Three skipped steps in a row are too many; checkpoints at 4, 8, 10, 12, ...
@@ -70,14 +70,16 @@ def test_too_many_in_a_row_go_back_to_the_newest_checkpoint(recovered):
 
 
 def test_a_rollback_is_the_same_when_interrupted_at_every_step(recovered, tmp_path):
-    one_by_one = tiny.config(num_epochs=2, steps_per_dispatch=1, **CHANGES)
-    for steps in (6, 8, 1, 1, 3):
-        assert tiny.train(one_by_one, tmp_path, dispatches=steps) is Outcome.INTERRUPTED
-    assert tiny.train(one_by_one, tmp_path) is Outcome.DONE
-    first = tiny.rows(tmp_path)[0]
-    assert first == tiny.rows(recovered)[0]
-    # A signal writes a checkpoint, which is where the rollback then goes.
-    assert len(record(tmp_path)) == 1
+    """Each signal writes a checkpoint, where no rollback goes, and which displaces no other."""
+    made = tiny.config(num_epochs=2, checkpoint__keep=1, **CHANGES)
+    outcomes = [tiny.train(made, tmp_path, dispatches=1)]
+    while outcomes[-1] is Outcome.INTERRUPTED and len(outcomes) < 100:
+        outcomes.append(tiny.train(made, tmp_path, dispatches=1))
+    assert outcomes[-1] is Outcome.DONE
+    assert len(outcomes) > 20
+    assert record(tmp_path) == RECORD
+    tiny.assert_equal_runs(recovered, tmp_path)
+    assert not (tmp_path / "rep_00" / checkpoints.INTERRUPTED).exists()
 
 
 def test_a_rollback_is_the_same_when_killed_once_it_is_recorded(recovered, tmp_path, monkeypatch):
@@ -103,7 +105,7 @@ def test_rollbacks_after_a_damaged_checkpoint_happen_again(recovered, tmp_path):
     made = tiny.config(num_epochs=2, steps_per_dispatch=1, **CHANGES)
     assert tiny.train(made, tmp_path, dispatches=17) is Outcome.INTERRUPTED
     assert record(tmp_path) == RECORD
-    for path in (tmp_path / "rep_00" / "checkpoints").iterdir():
+    for path in (tmp_path / "rep_00").glob("*/1*"):  # 12, and where it was interrupted
         if int(path.name) > 10:
             (path / "meta" / "metadata").unlink()
     assert tiny.train(made, tmp_path) is Outcome.DONE
@@ -153,3 +155,11 @@ def test_no_checkpoint_is_written_while_steps_are_skipped(tmp_path, monkeypatch)
     step_before = tiny.config(num_epochs=1, loss__kl_weight=1.5, **CHANGES)
     assert tiny.train(step_before, tmp_path) is Outcome.DONE
     assert record(tmp_path) == [{"from_step": 10, "to_step": 4, "branch": 1}]
+
+
+def test_a_whole_epoch_of_skipped_steps_is_too_many(tmp_path, monkeypatch):
+    """Though fewer than may be skipped in a row: nothing was trained, and the exit code says so."""
+    monkeypatch.setattr("test_train_divergence.is_bad", lambda state: state.step >= 0)
+    made = tiny.config(num_epochs=1, loss__kl_weight=1.25, divergence__max_skipped_steps=11)
+    assert tiny.train(made, tmp_path) is Outcome.DIVERGED
+    assert {(one["from_step"], one["to_step"]) for one in record(tmp_path)} == {(10, 0)}

@@ -92,7 +92,7 @@ def test_the_configuration_is_beside_them(run):
 
 def test_a_vanilla_run_with_clipped_gradients(tmp_path):
     changes = {"loss__name": "vanilla", "optimizer__clip_norm": 0.5, "num_epochs": 1}
-    made = tiny.config(steps_per_dispatch=1, **changes)
+    made = tiny.config(checkpoint__every_steps=1, **changes)
     assert tiny.train(made, tmp_path, dispatches=1) is Outcome.INTERRUPTED
     # After one step Adam's first moment is (1 - b1) times the gradient it was given.
     state = tiny.end_state(made, tmp_path)

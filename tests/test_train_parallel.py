@@ -60,7 +60,7 @@ def test_together_as_one_by_one(one_by_one, in_pairs):
 
 def test_begun_together_and_continued_one_by_one(one_by_one, tmp_path):
     made = tiny.config(parallel_repetitions=2, **CHANGES)
-    assert tiny.train(made, tmp_path, dispatches=4) is Outcome.INTERRUPTED
+    assert tiny.train(made, tmp_path, dispatches=5) is Outcome.INTERRUPTED
     assert len(tiny.rows(tmp_path, 0)) == len(tiny.rows(tmp_path, 1)) == 1
     assert tiny.train(tiny.config(**CHANGES), tmp_path) is Outcome.DONE
     assert_close(tmp_path, one_by_one)

@@ -5,10 +5,11 @@ import os
 
 import pytest
 import tiny_training as tiny
+import trained_run
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
-from thermo_ebm.train import checkpoints, events
+from thermo_ebm.train import checkpoints, events, loop
 from thermo_ebm.train.loop import Outcome
 from thermo_ebm.train.rundir import repetition_dir
 
@@ -43,11 +44,70 @@ def test_an_uninterrupted_run_has_a_row_an_epoch(whole):
 
 def test_stops_after_any_step_change_nothing(whole, tmp_path):
     one_by_one = tiny.config(steps_per_dispatch=1)
-    # Before the first step; on and off checkpoints; just before, at and after an epoch's end.
-    for steps in (0, 1, 2, 1, 5, 1, 1, 8, 1):
+    # Before the first step; on and off checkpoints; just before, at and after an epoch's end, whose
+    # readings are left to the next start; at the very end.
+    for steps in (0, 1, 2, 1, 5, 1, 0, 1, 8, 1, 0, 10, 0):
         assert tiny.train(one_by_one, tmp_path, dispatches=steps) is Outcome.INTERRUPTED
     assert len(tiny.rows(tmp_path)) == 2
     assert tiny.train(tiny.config(), tmp_path) is Outcome.DONE
+    tiny.assert_equal_runs(whole, tmp_path)
+
+
+def test_a_damaged_checkpoint_of_a_signal_costs_the_steps_since_the_one_before(whole, tmp_path):
+    one_by_one = tiny.config(steps_per_dispatch=1)
+    assert tiny.train(one_by_one, tmp_path, dispatches=7) is Outcome.INTERRUPTED
+    folder = repetition_dir(tmp_path, 0)
+    assert [path.name for path in (folder / checkpoints.INTERRUPTED).iterdir()] == ["7"]
+    trained_run.damage(folder / checkpoints.INTERRUPTED)
+    assert tiny.train(one_by_one, tmp_path, dispatches=1) is Outcome.INTERRUPTED
+    assert [path.name for path in (folder / checkpoints.DAMAGED).iterdir()] == ["7"]
+    assert [path.name for path in (folder / checkpoints.INTERRUPTED).iterdir()] == ["5"]
+    assert tiny.train(tiny.config(), tmp_path) is Outcome.DONE
+    tiny.assert_equal_runs(whole, tmp_path)
+
+
+def test_killed_after_the_readings_of_an_epoch_that_was_left_to_them(whole, tmp_path, monkeypatch):
+    """The row is written again, not twice."""
+    one_by_one = tiny.config(steps_per_dispatch=1)
+    assert tiny.train(one_by_one, tmp_path, dispatches=10) is Outcome.INTERRUPTED
+    assert tiny.rows(tmp_path) == []
+
+    def killed(opened, state, seconds):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tiny.train(one_by_one, tmp_path)
+    assert len(tiny.rows(tmp_path)) == 1
+    assert tiny.train(tiny.config(), tmp_path) is Outcome.DONE
+    tiny.assert_equal_runs(whole, tmp_path)
+
+
+def test_slow_steps_are_dispatched_a_few_at_a_time(whole, tmp_path, monkeypatch):
+    """So that a signal need not wait for as many as may be dispatched."""
+    limits = []
+
+    def slow(clock=iter(range(10**9))):
+        return 0.9 * next(clock)  # a dispatch seems to take 0.9 s
+
+    run = tiny.programs.make_programs
+
+    def recording(task, size):
+        made = run(task, size)
+
+        def wrapped(state, stop, limit, images):
+            limits.append(int(limit))
+            return made.run(state, stop, limit, images)
+
+        return made._replace(run=wrapped)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny.programs, "make_programs", recording)
+        patch.setattr(loop.time, "perf_counter", slow)
+        assert tiny.train(tiny.config(checkpoint__every_steps=0), tmp_path) is Outcome.DONE
+    # None to compile; one, of 0.9 s; two; two took 0.9 s, so four; five, cut by the epoch's end.
+    assert limits[:5] == [0, 1, 2, 4, 8]
     tiny.assert_equal_runs(whole, tmp_path)
 
 
@@ -67,8 +127,8 @@ def test_a_longer_run_goes_on_from_a_shorter_one(whole, tmp_path):
 
 def test_done_repetitions_are_skipped_and_started_ones_go_on(whole, tmp_path, capsys):
     three = tiny.config(num_repetitions=3, steps_per_dispatch=20)
-    # Epochs of 4 + 4 + 2 steps: the first repetition, and half of the second.
-    assert tiny.train(three, tmp_path, dispatches=14) is Outcome.INTERRUPTED
+    # The first step, and epochs of 4 + 4 + 2: the first repetition, and some of the second.
+    assert tiny.train(three, tmp_path, dispatches=16) is Outcome.INTERRUPTED
     done = snapshot(repetition_dir(tmp_path, 0))
     assert 0 < len(tiny.rows(tmp_path, 1)) < 3
     assert not repetition_dir(tmp_path, 2).exists()

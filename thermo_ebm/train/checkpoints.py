@@ -3,11 +3,15 @@
 A checkpoint is a flat dictionary of arrays, named by their path in `TrainState`, and a JSON record
 with the step, the seconds of the epoch so far, the arrays' shapes and checksums: one over the
 arrays, one over the record.
+
+What a signal interrupted lies in a folder of its own, beside the checkpoints that are due: those,
+which a rollback goes to, are then the same whether a run was interrupted or not.
 """
 
 import contextlib
 import itertools
 import json
+import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +26,9 @@ from thermo_ebm.errors import UserError
 from thermo_ebm.train import hosts
 from thermo_ebm.train.state import TrainState
 
-DAMAGED = "damaged_checkpoints"  # beside the checkpoints' folder
+# Both beside the checkpoints' folder.
+INTERRUPTED = "interrupted"
+DAMAGED = "damaged_checkpoints"
 
 
 class Checkpoints(NamedTuple):
@@ -67,8 +73,11 @@ def save(checkpoints: Checkpoints, state: TrainState, seconds: float) -> None:
     Raises:
       UserError: this save or the one before could not be written (a full disk, say).
     """
+    step = int(state.step.addressable_data(0))
+    with _clear_errors(checkpoints):
+        if step in checkpoints.manager.all_steps():
+            return  # the same step of the same run: the same state
     arrays = _flatten(state)
-    step = int(arrays["step"].addressable_data(0))
     record = {
         "step": step,
         "seconds": seconds,
@@ -78,9 +87,34 @@ def save(checkpoints: Checkpoints, state: TrainState, seconds: float) -> None:
     meta = record | {"record_checksum": _record_checksum(record)}
     args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta))
     with _clear_errors(checkpoints):
-        if step in checkpoints.manager.all_steps():
-            return  # the same step of the same run: the same state
         checkpoints.manager.save(step, args=args)
+
+
+def save_interrupted(checkpoints: Checkpoints, state: TrainState, seconds: float) -> None:
+    """Saves, in the folder for that, a state that was not due to be saved.
+
+    Returns once it is on disk; the one before goes only then. Raises as `save`.
+    """
+    aside = open_checkpoints(_interrupted(checkpoints), keep=1)
+    try:
+        save(aside, state, seconds)
+    finally:
+        close(aside)
+
+
+def discard_interrupted(checkpoints: Checkpoints) -> None:
+    """Removes what a signal interrupted, once all that was saved since is on disk.
+
+    Every process enters. Raises as `save`.
+    """
+    wait(checkpoints)
+    with hosts.together():
+        if hosts.is_first():
+            shutil.rmtree(_interrupted(checkpoints), ignore_errors=True)
+
+
+def _interrupted(checkpoints: Checkpoints) -> Path:
+    return checkpoints.folder.parent / INTERRUPTED
 
 
 def wait(checkpoints: Checkpoints) -> None:
@@ -103,12 +137,12 @@ def steps(checkpoints: Checkpoints) -> list[int]:
 def restore_newest(
     checkpoints: Checkpoints, template: TrainState, sharding: jax.sharding.Sharding
 ) -> Restored | None:
-    """The newest checkpoint that can be read; None where there is none at all.
+    """The newest checkpoint that can be read, of those that were due and of those that were not.
 
     Newer ones, truncated or damaged, are moved to `damaged_checkpoints` with a warning.
 
     Args:
-      checkpoints: the folder.
+      checkpoints: the folder; None is returned where there is no checkpoint at all.
       template: a state of shapes and types, from `jax.eval_shape`.
       sharding: of the restored arrays, on whatever devices there are now.
 
@@ -116,13 +150,17 @@ def restore_newest(
       UserError: the checkpoint was made by a program whose state has another structure, or there
         are checkpoints and none can be read (nothing is moved then).
     """
-    damaged: dict[int, str] = {}
-    for step in reversed(steps(checkpoints)):
-        restored, reason = _try_restore(checkpoints.folder, step, template, sharding)
+    damaged: dict[Path, str] = {}
+    candidates = [(step, checkpoints.folder) for step in steps(checkpoints)]
+    aside = _interrupted(checkpoints)
+    candidates += [(step, aside) for step in _steps_in(aside)]
+    # Of two at the same step the one that was due, which is the later.
+    for step, folder in sorted(candidates, key=lambda one: (one[0], one[1] != aside), reverse=True):
+        restored, reason = _try_restore(folder, step, template, sharding)
         if restored is not None:
             _set_aside(checkpoints, damaged)
             return restored
-        damaged[step] = reason
+        damaged[folder / str(step)] = reason
     if damaged:
         raise UserError(
             f"{checkpoints.folder}: none of its {len(damaged)} checkpoints can be read "
@@ -130,6 +168,12 @@ def restore_newest(
             f"remove {checkpoints.folder.parent}"
         )
     return None
+
+
+def _steps_in(folder: Path) -> list[int]:
+    """The steps of the whole checkpoints in a folder that need not be there."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return [int(name) for name in names if name.isdigit()]
 
 
 def _try_restore(
@@ -220,14 +264,13 @@ def _check_structure(path: Path, found: dict[str, str], wanted: dict[str, str]) 
         )
 
 
-def _set_aside(checkpoints: Checkpoints, damaged: dict[int, str]) -> None:
-    """Moves checkpoints away, the reason by step; every process enters."""
+def _set_aside(checkpoints: Checkpoints, damaged: dict[Path, str]) -> None:
+    """Moves checkpoints away, the reason by path; every process enters."""
     if not damaged:
         return
     with hosts.together():
-        for step, reason in damaged.items() if hosts.is_first() else ():
-            source = checkpoints.folder / str(step)
-            target = _unused(checkpoints.folder.parent / DAMAGED / str(step))
+        for source, reason in damaged.items() if hosts.is_first() else ():
+            target = _unused(checkpoints.folder.parent / DAMAGED / source.name)
             logging.warning("%s cannot be read (%s): moved to %s", source, reason, target)
             try:
                 target.parent.mkdir(exist_ok=True)

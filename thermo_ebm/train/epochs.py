@@ -13,6 +13,17 @@ from thermo_ebm.train.repetition import Repetition
 from thermo_ebm.train.state import TrainState
 
 
+def is_pending(group: Group, steps: Any, summed: Any) -> Any:
+    """Whether an epoch's steps are done and its readings not yet written; scalars or arrays.
+
+    Args:
+      group: what is trained.
+      steps: done in all.
+      summed: `sums.steps`, which `end_epochs` sets back to 0.
+    """
+    return (steps % group.task.steps_per_epoch == 0) & (summed > 0)
+
+
 def end_epochs(
     group: Group,
     opened: list[Repetition],

@@ -44,11 +44,21 @@ def is_first() -> bool:
 
 def any_of(flag: bool) -> bool:
     """Whether any process says so. All of them must ask."""
+    return bool(_of_all(flag).any())
+
+
+def least_of(value: int) -> int:
+    """The smallest value that any process has. All of them must ask."""
+    return int(_of_all(value).min())
+
+
+def _of_all(value: int) -> np.ndarray:
+    """What each process says, [num_processes]."""
     if jax.process_count() == 1:
-        return flag
+        return np.array([value])
     from jax.experimental import multihost_utils
 
-    return bool(multihost_utils.process_allgather(np.array(flag)).any())
+    return np.asarray(multihost_utils.process_allgather(np.array(value)))
 
 
 @contextlib.contextmanager

@@ -19,13 +19,16 @@ from ml_collections import ConfigDict
 from thermo_ebm import data
 from thermo_ebm.errors import UserError
 from thermo_ebm.train import checkpoints, hosts, plan, programs, recovery, repetition
-from thermo_ebm.train.epochs import end_epochs
+from thermo_ebm.train.checkpoints import Checkpoints
+from thermo_ebm.train.epochs import end_epochs, is_pending
 from thermo_ebm.train.group import Group, make_group
 from thermo_ebm.train.interrupts import catch_interrupts
 from thermo_ebm.train.progress import Reporter, make_reporter, say
 from thermo_ebm.train.repetition import Repetition
 from thermo_ebm.train.state import TrainState
 from thermo_ebm.train.step import make_task
+
+_PATIENCE = 2.0  # seconds: steps of one dispatch take no longer, for signals wait for its end
 
 
 class Outcome(enum.Enum):
@@ -143,28 +146,19 @@ def _train_group(
     """Dispatches steps until every repetition is done, has diverged for good, or is interrupted."""
     task, config = group.task, group.config
     diverged = np.zeros(len(opened), bool)
-    steps = np.asarray(programs.local(state.step))
+    host, limit = _counters(state), 1  # the first step tells how long one takes
     while True:
-        stop = np.where(diverged, steps, [_next_stop(group, step) for step in steps.tolist()])
-        if (stop <= steps).all():
-            return Outcome.DIVERGED if diverged.any() else Outcome.DONE
-        if hosts.any_of(interrupted()):
-            return _stop(group, opened, state, seconds, diverged, reporter)
-        started, before = time.perf_counter(), steps
-        state = group.programs.run(state, stop, np.int32(config.steps_per_dispatch), group.train)
-        host = _counters(state)
-        steps = host.step
-        seconds = seconds + np.where(steps > before, time.perf_counter() - started, 0.0)
-        _report(reporter, host)
+        steps, stopping = host.step, hosts.any_of(interrupted())
         failing = host.skipped_in_row >= task.max_skipped_steps
-        ended = (steps > before) & (steps % task.steps_per_epoch == 0) & ~failing
-        if ended.any():
-            state = end_epochs(group, opened, state, host, ended, seconds, reporter)
-            seconds = np.where(ended, 0.0, seconds)
+        pending = is_pending(group, steps, host.sums.steps) & ~failing
+        if pending.any() and not stopping:
+            state = end_epochs(group, opened, state, host, pending, seconds, reporter)
+            seconds = np.where(pending, 0.0, seconds)
+            pending = np.zeros_like(pending)
         # A state whose last steps were skipped is nothing to go back to, unless it is the end.
         sound = (host.skipped_in_row == 0) | (steps >= group.total_steps)
-        due = (steps > before) & ~failing & sound & [_is_due(group, s) for s in steps.tolist()]
-        _save(opened, state, seconds, due)
+        due = sound & ~pending & ~failing & [_is_due(group, step) for step in steps.tolist()]
+        _save(opened, state, seconds, due, checkpoints.save)
         for i in np.flatnonzero(failing & ~diverged):
             rolled_back = recovery.roll_back(group, opened, state, int(i))
             if rolled_back is None:
@@ -172,14 +166,36 @@ def _train_group(
             else:
                 state, seconds[i] = rolled_back
                 steps = np.asarray(programs.local(state.step))
+        stop = np.where(diverged, steps, [_next_stop(group, step) for step in steps.tolist()])
+        if (stop <= steps).all() and not pending.any():
+            for one in opened:
+                checkpoints.discard_interrupted(one.checkpoints)
+            return Outcome.DIVERGED if diverged.any() else Outcome.DONE
+        if stopping:
+            return _stop(group, opened, state, seconds, diverged, reporter)
+        started = time.perf_counter()
+        state = group.programs.run(state, stop, np.int32(limit), group.train)
+        host = _counters(state)
+        elapsed = time.perf_counter() - started
+        seconds = seconds + np.where(host.step > steps, elapsed, 0.0)
+        a_step = elapsed / max((host.step - steps).max(), 1)
+        limit = hosts.least_of(int(np.clip(_PATIENCE / a_step, 1, config.steps_per_dispatch)))
+        _report(reporter, host)
 
 
 def _save(
-    opened: list[Repetition], state: TrainState, seconds: np.ndarray, chosen: np.ndarray
+    opened: list[Repetition],
+    state: TrainState,
+    seconds: np.ndarray,
+    chosen: np.ndarray,
+    save: Callable[[Checkpoints, TrainState, float], None],
 ) -> None:
+    """Saves the chosen repetitions, but for those of which this step is saved."""
+    steps = np.asarray(programs.local(state.step)).tolist()
     for i in np.flatnonzero(chosen).tolist():
-        one = programs.select_repetition(state, i)
-        checkpoints.save(opened[i].checkpoints, one, float(seconds[i]))
+        if steps[i] not in checkpoints.steps(opened[i].checkpoints):
+            one = programs.select_repetition(state, i)
+            save(opened[i].checkpoints, one, float(seconds[i]))
 
 
 def _stop(
@@ -191,7 +207,7 @@ def _stop(
     reporter: Reporter,
 ) -> Outcome:
     """Saves what a signal interrupted, so that the same command goes on from here."""
-    _save(opened, state, seconds, ~diverged)
+    _save(opened, state, seconds, ~diverged, checkpoints.save_interrupted)
     steps = np.asarray(programs.local(state.step)).tolist()
     where = ", ".join(f"{step}/{group.total_steps}" for step in steps)
     reporter.note(f"interrupted after step {where}, checkpoint written: run the same command again")

@@ -8,6 +8,7 @@ import numpy as np
 from absl import logging
 
 from thermo_ebm.train import checkpoints, programs, repetition
+from thermo_ebm.train.epochs import is_pending
 from thermo_ebm.train.group import Group
 from thermo_ebm.train.repetition import Repetition
 from thermo_ebm.train.state import TrainState
@@ -59,10 +60,10 @@ def resume(
 def roll_back(
     group: Group, opened: list[Repetition], state: TrainState, i: int
 ) -> tuple[TrainState, float] | None:
-    """Repetition i back at its newest checkpoint with a fresh branch of its key.
+    """Repetition i back at the newest checkpoint that was due, with a fresh branch of its key.
 
-    Its files are rewound and `opened[i]` is replaced. The rollback is recorded before anything
-    else happens: a run that is killed in between goes on with the same branch.
+    Its files are rewound and `opened[i]` is replaced. The rollback is recorded before it happens: a
+    run that is killed in between goes on with the same branch.
 
     Returns:
       The group's state and repetition i's seconds of its epoch so far; None, with a message, where
@@ -77,7 +78,7 @@ def roll_back(
             *(one.number, from_step, len(one.rollbacks), one.folder / repetition.ROLLBACKS),
         )
         return None
-    checkpoints.wait(one.checkpoints)
+    checkpoints.discard_interrupted(one.checkpoints)
     restored = checkpoints.restore_newest(
         one.checkpoints, _shapes(group.task), programs.replicated()
     )
@@ -105,6 +106,8 @@ def _step(state: TrainState) -> int:
 def _rewind(group: Group, one: Repetition, state: TrainState) -> Repetition:
     step = _step(state)
     epochs = step // group.task.steps_per_epoch
+    if is_pending(group, step, int(programs.local(state.sums.steps))):
+        epochs -= 1
     return repetition.rewind(one, step, epochs, group.config.logging.tensorboard)
 
 

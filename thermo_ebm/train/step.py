@@ -69,7 +69,7 @@ def make_task(config: ConfigDict, axis_name: str | None = AXIS) -> Task:
         num_val=config.data.num_val,
         val_batches=min(config.val_batches or val_batches, val_batches),
         clip_norm=config.optimizer.clip_norm,
-        max_skipped_steps=config.divergence.max_skipped_steps,
+        max_skipped_steps=min(config.divergence.max_skipped_steps, steps_per_epoch),
         grad_noise_draws=config.logging.grad_noise_draws,
     )
 
