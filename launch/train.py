@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from absl import flags, logging
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from launch import program
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     del argv
     from configs import base
     from thermo_ebm import config as configuration
-    from thermo_ebm.train import hosts, loop
+    from thermo_ebm.train import hosts, loop, rundir
 
     config, workdir = _config(), Path(_WORKDIR.value)
     configuration.check(config, base.get_config())
@@ -49,9 +49,8 @@ def main(argv: Sequence[str]) -> int:
     with contextlib.ExitStack() as stack:
         with hosts.together():
             if hosts.is_first():
-                _start(config, workdir, stack)
-        with hosts.together():
-            _check_shared(config, workdir)
+                stack.enter_context(rundir.hold(workdir))
+                rundir.check_config(workdir, config, _ALLOW.value)
         outcome = loop.train(config, workdir)
     if hosts.is_first():
         print(_summary(workdir, outcome.name.lower()))
@@ -75,30 +74,6 @@ def _join(hosts: ModuleType) -> None:
         hosts.start(*explicit)
     elif explicit != (None, None, None):
         raise UserError("--coordinator, --num_processes and --process_id go with --distributed")
-
-
-def _start(config: ConfigDict, workdir: Path, stack: contextlib.ExitStack) -> None:
-    """Holds the run's folder, and its configuration and versions against what is there."""
-    import jax
-
-    from thermo_ebm.train import rundir
-
-    stack.enter_context(rundir.hold(workdir))
-    for change in rundir.check_config(workdir, config, _ALLOW.value):
-        logging.info("config.%s: %s was %s", change.field, change.new, change.old)
-    device = jax.devices()[0]
-    for change in rundir.write_versions(workdir, device.platform, device.device_kind):
-        logging.warning("%s was %s, is %s", change.field, change.old, change.new)
-
-
-def _check_shared(config: ConfigDict, workdir: Path) -> None:
-    """Every process sees the folder that the first one has just prepared, and agrees with it."""
-    from thermo_ebm.train import rundir
-
-    differing = rundir.differences(rundir.read_config(workdir), rundir.as_json(config))
-    if differing:
-        names = ", ".join(one.field for one in differing)
-        raise UserError(f"--workdir={workdir}: process 0 was started with other values of {names}")
 
 
 def _summary(workdir: Path, outcome: str) -> str:

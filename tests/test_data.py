@@ -481,3 +481,19 @@ def test_an_image_with_damaged_exif_is_named(tmp_path):
             local.folder(str(tmp_path)).train.read([0])
         except UserError as error:
             assert str(path) in str(error)  # noqa: PT017
+
+
+def test_some_means_add_up_over_shards():
+    images = np.random.default_rng(0).integers(0, 256, (131, 4, 4, 3), np.uint8)
+    whole = data.some_means(images, 131)
+    assert len(whole) == 64
+    assert whole[0] == pytest.approx(images[0].mean())
+    assert whole[-1] == pytest.approx(images[130].mean())
+    assert len(np.unique(whole)) > 60
+    # Three shards of 44, the last one padded by one.
+    padded = np.pad(images, [(0, 1), (0, 0), (0, 0), (0, 0)])
+    parts = [data.some_means(padded[44 * i : 44 * i + 44], 131, (i, 3)) for i in range(3)]
+    np.testing.assert_array_equal(sum(parts), whole)
+    np.testing.assert_allclose(
+        data.some_means(images[:5], 5), images[:5].mean((1, 2, 3)), rtol=1e-6
+    )

@@ -22,9 +22,17 @@ def snapshot(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
+MEANS = [0.0, 17.25, 200.0]
+
+
+def record(folder, config, means=MEANS):
+    rundir.record(folder, config, means, "cpu", "cpu")
+
+
 def begin(folder, config):
     """A run that has begun: until a repetition has, its configuration binds nobody."""
     rundir.check_config(folder, config)
+    record(folder, config)
     (folder / "rep_00").mkdir()
 
 
@@ -34,6 +42,8 @@ def begin(folder, config):
 def test_a_new_folder_gets_the_exact_configuration(tmp_path, config):
     workdir = tmp_path / "a" / "b"
     assert rundir.check_config(workdir, config) == []
+    assert not list(workdir.iterdir())
+    record(workdir, config)
     stored = json.loads((workdir / "config.json").read_text())
     assert stored["optimizer"]["prior"]["learning_rate"] == 2e-5
     assert stored["model"]["generator"]["strides"] == [1, 2, 2, 2, 1]
@@ -44,11 +54,13 @@ def test_the_same_configuration_changes_nothing(tmp_path, config):
     begin(tmp_path, config)
     before = (tmp_path / "config.json").stat().st_mtime_ns
     assert rundir.check_config(tmp_path, config) == []
+    record(tmp_path, config)
     assert (tmp_path / "config.json").stat().st_mtime_ns == before
 
 
 def test_fields_that_may_change_do_and_are_written(tmp_path, config):
     begin(tmp_path, config)
+    before = snapshot(tmp_path)
     config.num_epochs = 60
     config.data.data_dir = "elsewhere"
     config.logging.every_seconds = 1.0
@@ -58,6 +70,11 @@ def test_fields_that_may_change_do_and_are_written(tmp_path, config):
         ("logging.every_seconds", 10.0, 1.0),
         ("num_epochs", 50, 60),
     ]
+    assert snapshot(tmp_path) == before
+    with pytest.raises(UserError, match="other values of data.data_dir, logging"):
+        rundir.check_recorded(tmp_path, config)
+    record(tmp_path, config)
+    rundir.check_recorded(tmp_path, config)
     assert rundir.read_config(tmp_path) == rundir.as_json(config)
 
 
@@ -113,13 +130,15 @@ def test_named_changes_are_allowed(tmp_path, config):
         rundir.check_config(tmp_path, config, allow=["loss.power"])
     changed = rundir.check_config(tmp_path, config, allow=["loss"])
     assert [difference.field for difference in changed] == ["loss.power", "loss.quadrature"]
+    record(tmp_path, config)
     assert rundir.check_config(tmp_path, config) == []
 
 
 def test_a_run_that_has_not_begun_takes_another_configuration(tmp_path, config):
-    rundir.check_config(tmp_path, config)
+    record(tmp_path, config)
     config.loss.power = 3.0
     assert rundir.check_config(tmp_path, config) == []
+    record(tmp_path, config, [1.0, 2.0])
     assert rundir.read_config(tmp_path)["loss"]["power"] == 3.0
 
 
@@ -151,6 +170,25 @@ def test_a_damaged_configuration_is_named_and_kept(tmp_path, config, content):
     with pytest.raises(UserError, match=r"config\.json"):
         rundir.check_config(tmp_path, config)
     assert (tmp_path / "config.json").read_bytes() == content
+
+
+def test_other_images_are_refused_and_nothing_is_written(tmp_path, config):
+    begin(tmp_path, config)
+    record(tmp_path, config, [0.1, 17.5, 199.0])  # another version of the decoder
+    before = snapshot(tmp_path)
+    config.data.data_dir = "elsewhere"
+    with pytest.raises(UserError, match=r"not those the run was started with \(1 of 3 compared"):
+        record(tmp_path, config, [0.0, 21.0, 200.0])
+    with pytest.raises(UserError, match=r"not those the run was started with \(0 of 2 compared"):
+        record(tmp_path, config, MEANS[:2])
+    assert snapshot(tmp_path) == before
+    (tmp_path / "images.json").unlink()
+    record(tmp_path, config, [0.0, 21.0, 200.0])
+    with pytest.raises(UserError, match="not those"):
+        record(tmp_path, config)
+    (tmp_path / "images.json").write_text('{"odd": 1}')
+    with pytest.raises(UserError, match=r"images\.json: not a list"):
+        record(tmp_path, config)
 
 
 def test_folders_that_are_no_runs(tmp_path, config):
@@ -225,7 +263,7 @@ def test_the_second_holder_learns_who_holds_and_a_kill_releases(tmp_path, config
         process.wait()
         process.stdout.close()
     with rundir.hold(tmp_path):
-        rundir.check_config(tmp_path, config)
+        record(tmp_path, config)
 
 
 def test_a_folder_is_free_again_afterwards_and_after_an_error(tmp_path):

@@ -158,7 +158,7 @@ def make_run(workdir, **changes):
     named = {name.replace("__", "."): value for name, value in changes.items()}
     config.update_from_flattened_dict(TINY | named)
     with rundir.hold(workdir):
-        rundir.check_config(workdir, config)
+        rundir.record(workdir, config, [], "cpu", "cpu")
     task = step.make_task(config, axis_name=None)
     state = quick_state(task)
     folder = rundir.repetition_dir(workdir, 0) / "checkpoints"

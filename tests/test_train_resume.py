@@ -1,15 +1,17 @@
 """Runs stopped after any step and resumed end like uninterrupted ones, bit for bit."""
 
 import errno
+import itertools
 import os
 
+import numpy as np
 import pytest
 import tiny_training as tiny
 import trained_run
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
-from thermo_ebm.train import checkpoints, events, loop
+from thermo_ebm.train import checkpoints, events, loop, rundir
 from thermo_ebm.train.loop import Outcome
 from thermo_ebm.train.rundir import repetition_dir
 
@@ -27,6 +29,28 @@ def whole(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
     assert tiny.train(tiny.config(num_repetitions=3), workdir) is Outcome.DONE
     return workdir
+
+
+def test_images_that_are_not_there_or_others_change_nothing(tmp_path):
+    """Nothing is trained with them, and nothing recorded."""
+    rng = np.random.default_rng(0)
+    ours, others = rng.integers(0, 256, (2, 190, 8, 8), np.uint8)
+    for name, images in (("ours", ours), ("moved", ours), ("others", others)):
+        np.savez(tmp_path / f"{name}.npz", images=images)
+
+    def made(name, **changes):
+        path = str(tmp_path / f"{name}.npz")
+        return tiny.config(data__name="npz", data__data_dir=path, **changes)
+
+    run = tmp_path / "run"
+    assert tiny.train(made("ours"), run, dispatches=1) is Outcome.INTERRUPTED
+    before = snapshot(run)
+    for name, message in (("nosuch", "no file"), ("others", "not those the run was started with")):
+        with pytest.raises(UserError, match=message):
+            tiny.train(made(name, logging__every_seconds=5.0), run)
+    assert snapshot(run) == before | {run / ".lock": (run / ".lock").stat().st_mtime_ns}
+    assert tiny.train(made("moved", num_epochs=1), run) is Outcome.DONE
+    assert rundir.read_config(run)["data"]["data_dir"] == str(tmp_path / "moved.npz")
 
 
 def snapshot(folder):
@@ -88,9 +112,7 @@ def test_slow_steps_are_dispatched_a_few_at_a_time(whole, tmp_path, monkeypatch)
     """So that a signal need not wait for as many as may be dispatched."""
     limits = []
 
-    def slow(clock=iter(range(10**9))):
-        return 0.9 * next(clock)  # a dispatch seems to take 0.9 s
-
+    clock = itertools.count()
     run = tiny.programs.make_programs
 
     def recording(task, size):
@@ -104,9 +126,9 @@ def test_slow_steps_are_dispatched_a_few_at_a_time(whole, tmp_path, monkeypatch)
 
     with monkeypatch.context() as patch:
         patch.setattr(tiny.programs, "make_programs", recording)
-        patch.setattr(loop.time, "perf_counter", slow)
+        patch.setattr(loop.time, "perf_counter", lambda: 0.9 * next(clock))
         assert tiny.train(tiny.config(checkpoint__every_steps=0), tmp_path) is Outcome.DONE
-    # None to compile; one, of 0.9 s; two; two took 0.9 s, so four; five, cut by the epoch's end.
+    # None to compile; one step, which seems to take 0.9 s; two, that long together; and so on.
     assert limits[:5] == [0, 1, 2, 4, 8]
     tiny.assert_equal_runs(whole, tmp_path)
 

@@ -79,7 +79,7 @@ def main(what):
     made = tiny.config(**what["changes"])
     for workdir, dispatches in what["runs"]:
         if hosts.is_first():
-            rundir.check_config(workdir, made)
+            rundir.check_config(workdir, made)  # makes the folder
         # Where there are several processes, the signal reaches the last one alone.
         reached = dispatches is not None and jax.process_index() == jax.process_count() - 1
         asked = iter(range(dispatches or 0))

@@ -66,7 +66,7 @@ def original():
     folder = Path(tempfile.mkdtemp(prefix="trained_run"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with rundir.hold(folder / "run"):
-        rundir.check_config(folder / "run", config())
+        rundir.record(folder / "run", config(), [], "cpu", "cpu")
     for number in range(2):
         path = rundir.repetition_dir(folder / "run", number) / "checkpoints"
         path.parent.mkdir()

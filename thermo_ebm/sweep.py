@@ -163,14 +163,10 @@ def run_cell(
     Raises:
       UserError: it cannot be trained or evaluated.
     """
-    import jax
-
     folder = root / cell.name
     configuration.check(cell.config, reference)
     with rundir.hold(folder):
         rundir.check_config(folder, cell.config)
-        device = jax.devices()[0]
-        rundir.write_versions(folder, device.platform, device.device_kind)
         with catch() as interrupted:
             outcome = loop.train(cell.config, folder, interrupted)
         if outcome is not Outcome.INTERRUPTED:

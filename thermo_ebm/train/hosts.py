@@ -7,6 +7,7 @@ its own way would leave the others waiting for it.
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -44,16 +45,11 @@ def is_first() -> bool:
 
 def any_of(flag: bool) -> bool:
     """Whether any process says so. All of them must ask."""
-    return bool(_of_all(flag).any())
+    return bool(of_all(flag).any())
 
 
-def least_of(value: int) -> int:
-    """The smallest value that any process has. All of them must ask."""
-    return int(_of_all(value).min())
-
-
-def _of_all(value: int) -> np.ndarray:
-    """What each process says, [num_processes]."""
+def of_all(value: Any) -> np.ndarray:
+    """What each process has, a number or an array, stacked [num_processes, ...]; all must ask."""
     if jax.process_count() == 1:
         return np.array([value])
     from jax.experimental import multihost_utils

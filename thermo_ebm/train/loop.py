@@ -17,8 +17,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from thermo_ebm import data
+from thermo_ebm.data import Dataset
 from thermo_ebm.errors import UserError
-from thermo_ebm.train import checkpoints, hosts, plan, programs, recovery, repetition
+from thermo_ebm.train import checkpoints, hosts, plan, programs, recovery, repetition, rundir
 from thermo_ebm.train.checkpoints import Checkpoints
 from thermo_ebm.train.epochs import end_epochs, is_pending
 from thermo_ebm.train.group import Group, make_group
@@ -46,7 +47,8 @@ def train(
 
     Args:
       config: checked by `config.check`.
-      workdir: a folder that the caller holds (`rundir.hold`) and whose configuration it checked.
+      workdir: a folder that the caller holds (`rundir.hold`), and whose configuration it held this
+        one against (`rundir.check_config`).
       interrupted: asked between dispatches; once it returns True, checkpoints are written and
         training ends. By default SIGTERM and SIGINT are caught and do this.
 
@@ -54,10 +56,11 @@ def train(
       How it ended. A diverged repetition does not stop the others.
 
     Raises:
-      UserError: the data cannot be loaded, or a file or checkpoint cannot be read or written.
+      UserError: the data cannot be loaded or is not the run's, or a file or checkpoint cannot be
+        read or written.
     """
-    config = plan.with_chunk(config)
-    task = make_task(config)
+    chunked = plan.with_chunk(config)
+    task = make_task(chunked)
     total_steps = config.num_epochs * task.steps_per_epoch
     todo = []
     for number in range(config.num_repetitions):
@@ -67,9 +70,8 @@ def train(
             say(f"repetition {number} is done: skipped")
     if not todo:
         return Outcome.DONE
-    with hosts.together():
-        dataset = data.load(config.data, (jax.process_index(), jax.process_count()))
-    make = functools.lru_cache(maxsize=1)(functools.partial(make_group, config, task, dataset))
+    dataset = _load(config, workdir)
+    make = functools.lru_cache(maxsize=1)(functools.partial(make_group, chunked, task, dataset))
     size = config.parallel_repetitions
     outcomes = [Outcome.DONE]
     with contextlib.ExitStack() as stack:
@@ -80,6 +82,21 @@ def train(
             if outcomes[-1] is Outcome.INTERRUPTED:
                 return Outcome.INTERRUPTED
     return Outcome.DIVERGED if Outcome.DIVERGED in outcomes else Outcome.DONE
+
+
+def _load(config: ConfigDict, workdir: Path) -> Dataset:
+    """This process's share of the images; then the run's folder records what it trains with."""
+    shard = (jax.process_index(), jax.process_count())
+    with hosts.together():
+        dataset = data.load(config.data, shard)
+    means = hosts.of_all(data.some_means(dataset.train, config.data.num_train, shard)).sum(axis=0)
+    with hosts.together():
+        if hosts.is_first():
+            device = jax.devices()[0]
+            rundir.record(workdir, config, means.tolist(), device.platform, device.device_kind)
+    with hosts.together():
+        rundir.check_recorded(workdir, config)
+    return dataset
 
 
 @contextlib.contextmanager
@@ -179,7 +196,7 @@ def _train_group(
         elapsed = time.perf_counter() - started
         seconds = seconds + np.where(host.step > steps, elapsed, 0.0)
         a_step = elapsed / max((host.step - steps).max(), 1)
-        limit = hosts.least_of(int(np.clip(_PATIENCE / a_step, 1, config.steps_per_dispatch)))
+        limit = int(np.clip(hosts.of_all(_PATIENCE / a_step).min(), 1, config.steps_per_dispatch))
         _report(reporter, host)
 
 

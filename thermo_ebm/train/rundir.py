@@ -1,6 +1,7 @@
-"""The run's folder: its lock, its configuration and the versions it was made with.
+"""The run's folder: its lock, its configuration, and the images and versions it was made with.
 
-In this order: `with hold(workdir):`, `check_config`, `write_versions`, then anything else.
+In this order: `with hold(workdir):`, `check_config`, `record` once the data is read, then anything
+else. Nothing but the lock is written before `record`.
 """
 
 import contextlib
@@ -22,8 +23,11 @@ from ml_collections import ConfigDict
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
 
-CONFIG, VERSIONS, LOCK = "config.json", "versions.json", ".lock"
+CONFIG, IMAGES, VERSIONS, LOCK = "config.json", "images.json", "versions.json", ".lock"
 _LOCK_TRIES = 5  # a tenth of a second apart
+# Of 256 levels of grey. Another decoder moves an image's mean by a tenth; two photographs' means
+# are tens apart.
+_SAME_IMAGE = 2.0
 
 # What may change when a run goes on: how far, how often and where, never what is computed.
 FREE_FIELDS = (
@@ -113,22 +117,21 @@ def is_held(workdir: str | os.PathLike[str]) -> bool:
 def check_config(
     workdir: str | os.PathLike[str], config: ConfigDict, allow: Sequence[str] = ()
 ) -> list[Difference]:
-    """Starts the folder with `config`, or holds `config` against the one the run started with.
+    """Holds `config` against the one the run started with; writes nothing.
 
-    A folder in which no repetition has begun (the data could not be loaded, say) starts anew.
+    A folder in which no repetition has begun takes any configuration.
 
     Args:
       workdir: the run's folder.
-      config: the whole configuration, as it is written to `config.json`.
+      config: the whole configuration.
       allow: fields (`loss.power`) or groups of them (`loss`) that may differ, besides FREE_FIELDS.
 
     Returns:
-      The differences accepted; `config.json` then holds the new values.
+      The differences accepted.
 
     Raises:
-      UserError: another field differs (a table says which, nothing is written), or one of
-        FIXED_FIELDS; `allow` names a field that does not exist; `config.json` is damaged or cannot
-        be written; or the folder is none of a run.
+      UserError: another field differs (a table says which), or one of FIXED_FIELDS; `allow` names a
+        field that does not exist; `config.json` is damaged; or the folder is none of a run.
     """
     folder = _run_folder(workdir)
     new = as_json(config)
@@ -154,9 +157,64 @@ def check_config(
             f"--workdir={folder}: {', '.join(fixed)} cannot change in a run, whose checkpoints and "
             "epochs are made by it; use another folder"
         )
-    if old is None or changed:
-        _write_json(folder / CONFIG, new)
     return changed
+
+
+def record(
+    workdir: str | os.PathLike[str],
+    config: ConfigDict,
+    image_means: Sequence[float],
+    backend: str,
+    device_kind: str,
+) -> None:
+    """Writes what the run trains with from now on, before it does: all that `check_config` let by.
+
+    Args:
+      workdir: the run's folder.
+      config: the whole configuration, as it is written to `config.json`.
+      image_means: some training images' mean levels, 0 to 255 (`data.some_means`).
+      backend: `jax.default_backend()`, asked by the caller.
+      device_kind: `jax.devices()[0].device_kind`, likewise.
+
+    Raises:
+      UserError: the images are not those the run was started with (nothing is written), or a file
+        cannot be written.
+    """
+    folder = Path(workdir)
+    begun = any(folder.glob("rep_*"))
+    if not begun or not (folder / IMAGES).exists():
+        _write_json(folder / IMAGES, [round(float(mean), 2) for mean in image_means])
+    _check_images(folder / IMAGES, image_means)
+    new = as_json(config)
+    if not (folder / CONFIG).exists() or read_config(folder) != new:
+        _write_json(folder / CONFIG, new)
+    for change in write_versions(folder, backend, device_kind):
+        logging.warning("%s was %s, is %s", change.field, change.old, change.new)
+
+
+def check_recorded(workdir: str | os.PathLike[str], config: ConfigDict) -> None:
+    """For a process that did not `record`: that it trains by what another one did.
+
+    Raises:
+      UserError: it was started with another configuration, or sees another folder.
+    """
+    differing = differences(read_config(workdir), as_json(config))
+    if differing:
+        names = ", ".join(one.field for one in differing)
+        raise UserError(f"--workdir={workdir}: process 0 was started with other values of {names}")
+
+
+def _check_images(path: Path, image_means: Sequence[float]) -> None:
+    old = files.read_json(path)
+    if not isinstance(old, list) or not all(isinstance(mean, int | float) for mean in old):
+        raise UserError(f"{path}: not a list of images' mean levels; move it away")
+    same = [abs(a - b) <= _SAME_IMAGE for a, b in zip(old, image_means, strict=False)]
+    if len(old) != len(image_means) or not all(same):
+        raise UserError(
+            f"data.data_dir: its images are not those the run was started with ({same.count(False)}"
+            f" of {len(same)} compared differ); point it at the same images or use another folder; "
+            f"to go on with these all the same, remove {path}"
+        )
 
 
 def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:
