@@ -39,7 +39,7 @@ _NUM_IMAGES = flags.DEFINE_integer(
 _NUM_SIZES = flags.DEFINE_integer("num_sizes", 10, "Sizes of the extrapolation's subsets.")
 _BATCH = flags.DEFINE_integer("batch_size", 100, "Images at once.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are now; the run's by default.")
-_POLL = flags.DEFINE_float("poll_seconds", 10.0, "With --watch: how often to look.", lower_bound=0)
+_POLL = program.define_poll_seconds(10.0, "With --watch: how often to look.")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -19,8 +19,8 @@ BAD_INPUT = 2
 def run(main: Callable[[Sequence[str]], int | None]) -> None:
     """Runs `main(argv)` with parsed flags and exits with the code it returns.
 
-    A `UserError`, or a flag or config field that cannot be parsed, is printed as it is and the exit
-    code is 2.
+    A `UserError`, a flag or config field that cannot be parsed, or a want of memory is printed as
+    one line and the exit code is 2.
     """
     prepare_jax()
 
@@ -36,8 +36,24 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
         except BrokenPipeError:  # nobody reads on, as behind `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                raise
+            return _complain(
+                f"out of memory ({_one_line(error)}): choose a smaller batch_size, model or number "
+                "of temperatures, or a smaller sampler.temperature_chunk"
+            )
 
     app.run(guarded, flags_parser=_parse)
+
+
+def define_poll_seconds(default: float, what: str) -> flags.FlagHolder[float]:
+    """The flag of the programs that wait for others."""
+    holder = flags.DEFINE_float("poll_seconds", default, what)
+    flags.register_validator(
+        holder, lambda seconds: 0 <= seconds <= 86400, message="must be from 0 to 86400"
+    )
+    return holder
 
 
 def prepare_jax() -> None:
@@ -93,6 +109,11 @@ def check_devices() -> None:
         raise UserError("jaxlib 0.10.2 computes wrong results on CPUs: install 0.10.1 or 0.11")
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    """Of the device, which XLA tells by its message alone, or of the host."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
     """Parses flags; whatever goes wrong in them or in a configuration's file ends the program."""
     try:
@@ -103,7 +124,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
         sys.exit(_complain(f"--config: {last}" if "Traceback" in str(error) else _one_line(error)))
     except (KeyError, AttributeError) as error:
         sys.exit(_complain(_unknown_field(argv, error) or _in_config(error)))
-    except Exception as error:  # a configuration's file is a program: it can raise anything
+    except (Exception, SystemExit) as error:  # a configuration's file is a program
         sys.exit(_complain(_in_config(error)))
 
 
@@ -118,7 +139,7 @@ def _unknown_field(argv: Sequence[str], error: Exception) -> str | None:
     return None
 
 
-def _in_config(error: Exception) -> str:
+def _in_config(error: BaseException) -> str:
     """Where a configuration's file failed, and how."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {error.msg}"

@@ -47,7 +47,7 @@ _SIGNAL = flags.DEFINE_integer(
 _SLURM = flags.DEFINE_multi_string(
     "slurm", [], "A further parameter of sbatch, such as --slurm=account=me; may be repeated."
 )
-_POLL = flags.DEFINE_float("poll_seconds", 5.0, "How often to look at the jobs.", lower_bound=0)
+_POLL = program.define_poll_seconds(5.0, "How often to look at the jobs.")
 _FEATURES = flags.DEFINE_string("features", "efficientnet_lite0", "See launch.eval.")
 _RESIZE = flags.DEFINE_string("resize", "bilinear", "See launch.eval.")
 _WEIGHTS = flags.DEFINE_string("inception_weights", None, "See launch.eval.")
@@ -146,7 +146,8 @@ def _changes(path: Path, config: ConfigDict) -> list[dict[str, Any]]:
         takes_config = bool(inspect.signature(module.get_cells).parameters)
         return list(module.get_cells(config) if takes_config else module.get_cells())
     except (Exception, SystemExit) as error:  # whatever the user's file raises
-        raise UserError(f"--experiment={path}: {type(error).__name__}: {error}") from error
+        what = " ".join(str(error).split())
+        raise UserError(f"--experiment={path}: {type(error).__name__}: {what}") from error
 
 
 def _follow(made: _Sweep, running: dict[str, Job]) -> dict[str, str]:

@@ -191,9 +191,7 @@ def test_modes_that_photographs_come_in():
     grey16 = Image.fromarray(np.full((8, 8), 40_000, np.uint16))
     assert levels_of(prepare_image(grey16, 8, 1)[None]) == {40_000 // 256}
     palette = Image.fromarray(np.full((8, 8, 3), 77, np.uint8)).convert("P")
-    transparent = Image.fromarray(np.full((8, 8, 4), 99, np.uint8))
     assert prepare_image(palette, 8, 3).shape == (8, 8, 3)
-    assert levels_of(prepare_image(transparent, 8, 3)[None]) == {99}
 
 
 def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
@@ -206,9 +204,9 @@ def test_a_folder_is_read_alike_whatever_order_the_system_lists_it_in(tmp_path, 
     save_images(tmp_path, numbered_images(15))
     first = data.load(make_config("folder", tmp_path))
     walk = os.walk
-    monkeypatch.setattr(os, "walk", lambda top: [(p, d, f[::-1]) for p, d, f in walk(top)])
+    monkeypatch.setattr(os, "walk", lambda top, **_: [(p, d, f[::-1]) for p, d, f in walk(top)])
     np.testing.assert_array_equal(data.load(make_config("folder", tmp_path)).train, first.train)
-    monkeypatch.setattr(os, "walk", lambda top: [(p, d, sorted(f)) for p, d, f in walk(top)])
+    monkeypatch.setattr(os, "walk", lambda top, **_: [(p, d, sorted(f)) for p, d, f in walk(top)])
     np.testing.assert_array_equal(data.load(make_config("folder", tmp_path)).train, first.train)
 
 
@@ -497,3 +495,24 @@ def test_some_means_add_up_over_shards():
     np.testing.assert_allclose(
         data.some_means(images[:5], 5), images[:5].mean((1, 2, 3)), rtol=1e-6
     )
+
+
+def test_what_is_transparent_shows_white():
+    pixels = np.zeros((4, 4, 4), np.uint8)  # hidden black
+    pixels[:2] = (200, 100, 50, 255)
+    got = prepare_image(Image.fromarray(pixels, "RGBA"), 4, 3)
+    assert (got[:2] == (200, 100, 50)).all()
+    assert (got[2:] == 255).all()
+    palette = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4), "P")
+    palette.putpalette([0] * 768)
+    palette.info["transparency"] = 3
+    assert [tuple(at) for at in np.argwhere(prepare_image(palette, 4, 1)[..., 0])] == [(0, 3)]
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    for name in ("a", "elsewhere"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (4, 4)).save(tmp_path / name / f"{name}.png")
+    (tmp_path / "a" / "far").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a" / "round").symlink_to(tmp_path / "a")
+    assert local.folder(str(tmp_path / "a")).train.num == 2

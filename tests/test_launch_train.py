@@ -27,6 +27,7 @@ FILES = {
         "--config: {folder}/name.py:2: NameError: name 'undefined' is not defined",
     ),
     "value": ("def get_config():\n    return int('x')\n", "--config: ValueError: invalid literal"),
+    "ends": ("import sys\nsys.exit(0)\n", "--config: {folder}/ends.py:2: SystemExit: 0"),
     "dict": (
         "def get_config():\n    return {'a': 1}\n",
         "--config={folder}/dict.py: its get_config() must return a ConfigDict",
@@ -52,6 +53,10 @@ FLAGS = {
     "--config.data.image_size=9": "data.image_size=9: the generator makes 8 x 8 pixels",
     "--config.data.num_train=1700": "data.num_train=1700 plus data.num_val=297: more than the 1797",
     "--config.data.name=mnist": "data.name='mnist': choose one of digits, ",
+    "--config.model.prior.leak=nan": "model.prior.leak=nan: must be finite",
+    "--config.model.prior_sigma=1e-300": "model.prior_sigma=1e-300: must be a number that float32",
+    "--config.val_batches=3000000000": "val_batches=3000000000: must be within 2147483647",
+    "--config.model.latent_dim=9999999": "model.latent_dim=9999999: must be at most 1048576",
     "--bogus=1": "Unknown command line flag 'bogus'",
     "stray": "unknown argument 'stray'; flags start with --",
     "--allow_config_change=foo": "--allow_config_change=foo: there is no such field",

@@ -71,7 +71,7 @@ def test_fields_that_may_change_do_and_are_written(tmp_path, config):
         ("num_epochs", 50, 60),
     ]
     assert snapshot(tmp_path) == before
-    with pytest.raises(UserError, match="other values of data.data_dir, logging"):
+    with pytest.raises(UserError, match=r"other values of data\.data_dir, logging"):
         rundir.check_recorded(tmp_path, config)
     record(tmp_path, config)
     rundir.check_recorded(tmp_path, config)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from thermo_ebm.errors import UserError
@@ -74,7 +75,12 @@ _BELOW_ONE = (
     "optimizer.generator.b2",
 )
 
-_MAX_SEED = 2**31
+_WIDTHS = ("model.latent_dim", "model.prior.features", "model.generator.features")
+_MAX_WIDTH = 2**20  # no memory holds more; XLA would abort at sizes that overflow
+
+_EPOCHS = ("num_epochs", "optimizer.decay.begin_epoch", "optimizer.decay.interval_epochs")
+_MAX_INT = 2**31 - 1  # of the device's int32, which counts steps too
+_FLOAT32 = np.finfo(np.float32)
 
 _POSITIVE = (
     "model.prior_sigma",
@@ -111,20 +117,35 @@ def check_values(config: ConfigDict) -> None:
       UserError: naming the field and what it must be.
       TypeError: a value is of a type that `check` would have refused.
     """
+    for field, value in _flatten(config):
+        _check_range(field, value)
     for field, choices in _CHOICES.items():
         value = _value(config, field)
         _require(field, value, value in choices, f"one of {', '.join(choices)}")
     for field, least in _AT_LEAST.items():
         value = _value(config, field)
-        _require(field, value, least <= value < math.inf, f"at least {least}")
+        _require(field, value, value >= least, f"at least {least}")
     for field in _POSITIVE:
         value = _value(config, field)
-        _require(field, value, 0 < value < math.inf, "positive")
+        _require(field, value, value > 0, "positive")
     for field in _BELOW_ONE:
         value = _value(config, field)
         _require(field, value, value < 1, "below 1")
+    for field in _WIDTHS:
+        value = _value(config, field)
+        _require(field, value, value <= _MAX_WIDTH, f"at most {_MAX_WIDTH}")
     _check_channels(config)
     _check_combinations(config)
+
+
+def _check_range(field: str, value: Any) -> None:
+    """Numbers that the device's 32 bits do not hold would become other ones, silently."""
+    if type(value) is int:
+        _require(field, value, abs(value) <= _MAX_INT, f"within {_MAX_INT}")
+    if type(value) is float:
+        _require(field, value, math.isfinite(value), "finite")
+        held = value == 0 or _FLOAT32.tiny <= abs(value) <= _FLOAT32.max
+        _require(field, value, bool(held), "a number that float32 holds, 1.2e-38 to 3.4e38 in size")
 
 
 def _check_channels(config: ConfigDict) -> None:
@@ -138,13 +159,17 @@ def _check_channels(config: ConfigDict) -> None:
 
 def _check_combinations(config: ConfigDict) -> None:
     """What no field shows by itself."""
-    if config.seed + config.num_repetitions > _MAX_SEED:
-        raise UserError(f"seed={config.seed}: repetitions' seeds must stay below {_MAX_SEED}")
+    if config.seed + config.num_repetitions > _MAX_INT:
+        raise UserError(f"seed={config.seed}: repetitions' seeds must stay below {_MAX_INT}")
     if config.batch_size > config.data.num_train:
         raise UserError(
             f"batch_size={config.batch_size}: larger than the training set "
             f"(data.num_train={config.data.num_train}); choose a smaller batch or more images"
         )
+    steps = config.data.num_train // config.batch_size
+    for field in _EPOCHS:
+        epochs = _value(config, field)
+        _require(field, epochs, epochs * steps <= _MAX_INT, f"at most {_MAX_INT // steps}")
     for name in ("prior", "generator"):
         first = config.optimizer[name].learning_rate
         last = config.optimizer[name].final_learning_rate

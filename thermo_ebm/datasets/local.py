@@ -66,7 +66,7 @@ def _only_array(path: str) -> np.ndarray:
 
 
 def folder(path: str) -> Source:
-    """Opens every image under `path`, subfolders included, in the order of their names.
+    """Opens every image under `path`, subfolders and links included, in the order of their names.
 
     Raises:
       UserError: there is no such folder or no image in it; later, when an image cannot be read.
@@ -87,9 +87,14 @@ def folder(path: str) -> Source:
 
 
 def _image_names(path: str) -> list[str]:
-    names = []
-    for parent, folders, files in os.walk(path):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    names, seen = [], set()
+    for parent, folders, files in os.walk(path, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:  # links that lead in a circle, or to one folder twice
+            folders[:] = []
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         names += [
             os.path.relpath(os.path.join(parent, name), path)
             for name in files

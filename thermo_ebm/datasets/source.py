@@ -31,10 +31,13 @@ def prepare_image(image: Image.Image, size: int, channels: int) -> np.ndarray:
 
     The largest square around the centre is cropped and resized (bilinear, antialiased), which
     leaves an image of the right size as it is. Grey images are repeated to three channels; colour
-    ones become grey by luminance (ITU-R 601).
+    ones become grey by luminance (ITU-R 601). What is transparent shows white.
     """
     if image.mode.startswith("I"):  # 16-bit grey; PIL would clip it at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
     image = image.convert("L" if channels == 1 else "RGB")
     if image.size != (size, size):
         side = min(image.size)

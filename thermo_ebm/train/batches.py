@@ -63,12 +63,14 @@ def gather(part: Array, indices: Array, mask: Array, layout: Layout, axis_name: 
       axis_name: the pmapped axis.
 
     Returns:
-      A batch of ceil(batch_size / num_devices) images in [-1, 1], padded with zeros.
+      A batch of ceil(batch_size / num_devices) images in [-1, 1]. What fills it up repeats the last
+      example, mask aside, so that its chains diverge only where that one's do.
     """
     chex.assert_equal_shape([indices, mask])
-    share = -(-indices.shape[0] // layout.num_devices)
-    fill = share * layout.num_devices - indices.shape[0]
-    indices, mask = jnp.pad(indices, (0, fill)), jnp.pad(mask, (0, fill))
+    batch_size = indices.shape[0]
+    share = -(-batch_size // layout.num_devices)
+    fill = share * layout.num_devices - batch_size
+    indices, mask = jnp.pad(indices, (0, fill), mode="edge"), jnp.pad(mask, (0, fill))
     device = jax.lax.axis_index(axis_name)
     within = indices % layout.per_process
     owner = indices // layout.per_process * layout.local_devices + within // layout.per_device
@@ -77,5 +79,5 @@ def gather(part: Array, indices: Array, mask: Array, layout: Layout, axis_name: 
         mine = (owner == device).reshape(-1, *[1] * (rows.ndim - 1))
         # Exactly one device contributes to each pixel, so that uint8 cannot overflow.
         rows = jax.lax.psum_scatter(jnp.where(mine, rows, 0), axis_name, tiled=True)
-    positions = device * share + jnp.arange(share)
-    return Batch(to_unit(rows), positions, mask[positions])
+    slots = device * share + jnp.arange(share)
+    return Batch(to_unit(rows), jnp.minimum(slots, batch_size - 1), mask[slots])
