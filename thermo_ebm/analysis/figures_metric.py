@@ -28,6 +28,9 @@ from thermo_ebm.analysis.settings import (
 from thermo_ebm.analysis.style import finish_section
 from thermo_ebm.analysis.tables import quadratic_fit, regime_groups
 
+_LABEL_SIZE = 7.0  # points
+_Box = tuple[float, float, float, float]  # left, bottom, right, top in points
+
 CHANGED = ("num_temperatures", "posterior_steps", "kl_weight", "prior_steps")
 
 
@@ -67,12 +70,12 @@ def metric_by_variance_regimes(frame: pd.DataFrame, metric: str) -> Figure | Non
     several = len(groups) > len({name for name, _, _ in groups})
     for axis, (name, settings, group) in zip(axes, groups, strict=True):
         _draw_group(axis, last, group, metric, name)
+        axis.margins(x=0.18, y=0.12)
         shown = "batch_size" if settings.loss == VANILLA else "power"
         _annotate(axis, last, {key: describe(s, (shown,)) for key, s in group.items()}, metric)
         extra = describe(settings, names) if several and settings.loss != VANILLA else ""
         axis.set_title(style.wrapped(f"{name}{', ' if extra else ''}{extra}"), fontsize=9)
         axis.set_xlabel("gradient variance", fontsize=9)
-        axis.margins(x=0.18, y=0.12)
         axis.locator_params(nbins=5)
     style.label_rows(axes, metric_title(metric))
     return finish_section(figure, cells, f"{metric_title(metric)} by regime", _note(last, cells))
@@ -199,20 +202,40 @@ def _points(
 
 
 def _annotate(axis: Axes, last: pd.DataFrame, labels: Mapping[str, str], metric: str) -> None:
-    """Writes a label beside each cell's mean, above and below in turn as the variance rises."""
-    means = last.groupby("cell")[["train_grad_var", metric]].mean().loc[list(labels)]
-    means = means.dropna().sort_values("train_grad_var")
-    for index, (key, (x, y)) in enumerate(zip(means.index, means.to_numpy(), strict=True)):
+    """Writes a label beside each cell's mean, where it covers least of points and other labels."""
+    means = last.groupby("cell")[["train_grad_var", metric]].mean().loc[list(labels)].dropna()
+    axis.autoscale_view()
+    points = axis.transData.transform(means.to_numpy()) * 72 / axis.figure.dpi
+    taken = [_box(point, (-4.0, -4.0), 8.0, 8.0) for point in points]
+    for key, point, place in zip(means.index, points, means.to_numpy(), strict=True):
+        width = 0.6 * _LABEL_SIZE * len(labels[key])
+        offsets = [(x, y) for y in (4.0, -11.0, 13.0, -20.0) for x in (5.0, -5.0 - width)]
+        boxes = [_box(point, offset, width, _LABEL_SIZE) for offset in offsets]
+        covered = [sum(_overlap(box, other) for other in taken) for box in boxes]
+        best = int(np.argmin(covered))
+        taken.append(boxes[best])
         note = axis.annotate(
             labels[key],
-            (x, y),
-            xytext=(4, 5 if index % 2 == 0 else -11),
+            place,
+            xytext=offsets[best],
             textcoords="offset points",
-            fontsize=7,
+            fontsize=_LABEL_SIZE,
             path_effects=[withStroke(linewidth=2.0, foreground="white")],
             zorder=5,
         )
         note.set_in_layout(False)  # a long label must not squeeze the axes
+
+
+def _box(point: np.ndarray, offset: tuple[float, float], width: float, height: float) -> _Box:
+    x, y = point + offset
+    return x, y, x + width, y + height
+
+
+def _overlap(one: _Box, other: _Box) -> float:
+    """The area that two boxes share."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(width, 0.0) * max(height, 0.0)
 
 
 def _variants(last: pd.DataFrame) -> list[tuple[Settings, dict[str, Settings]]]:
