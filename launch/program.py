@@ -3,6 +3,7 @@
 import logging as python_logging
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -33,6 +34,9 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
             return main(argv) or 0
         except UserError as error:
             return _complain(str(error))
+        except KeyboardInterrupt:  # where nothing is under way that could be lost
+            print("interrupted", file=sys.stderr)
+            return 128 + signal.SIGINT
         except BrokenPipeError:  # nobody reads on, as behind `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1

@@ -64,8 +64,10 @@ def _config() -> ConfigDict:
         return _CONFIG.value.lock()
     except AttributeError as error:
         raise UserError(f"--config={path}: its get_config() must return a ConfigDict") from error
-    except OSError as error:
+    except FileNotFoundError as error:
         raise UserError(f"--config={path}: there is no such file") from error
+    except OSError as error:
+        raise UserError(f"--config={path}: cannot be read: {error.strerror}") from error
 
 
 def _join(hosts: ModuleType) -> None:

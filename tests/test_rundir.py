@@ -1,5 +1,6 @@
 """The run's folder: configurations held against each other, versions, and the lock."""
 
+import errno
 import importlib
 import json
 import os
@@ -9,6 +10,7 @@ import sys
 
 import pytest
 
+from thermo_ebm import files
 from thermo_ebm.errors import UserError
 from thermo_ebm.train import rundir
 
@@ -71,10 +73,7 @@ def test_fields_that_may_change_do_and_are_written(tmp_path, config):
         ("num_epochs", 50, 60),
     ]
     assert snapshot(tmp_path) == before
-    with pytest.raises(UserError, match=r"other values of data\.data_dir, logging"):
-        rundir.check_recorded(tmp_path, config)
     record(tmp_path, config)
-    rundir.check_recorded(tmp_path, config)
     assert rundir.read_config(tmp_path) == rundir.as_json(config)
 
 
@@ -173,22 +172,51 @@ def test_a_damaged_configuration_is_named_and_kept(tmp_path, config, content):
 
 
 def test_other_images_are_refused_and_nothing_is_written(tmp_path, config):
+    record(tmp_path, config, [1.0])
+    rundir.check_images(tmp_path, MEANS)  # no repetition has begun
     begin(tmp_path, config)
-    record(tmp_path, config, [0.1, 17.5, 199.0])  # another version of the decoder
+    rundir.check_images(tmp_path, [0.1, 17.5, 199.0])  # another version of the decoder
     before = snapshot(tmp_path)
-    config.data.data_dir = "elsewhere"
-    with pytest.raises(UserError, match=r"not those the run was started with \(1 of 3 compared"):
-        record(tmp_path, config, [0.0, 21.0, 200.0])
-    with pytest.raises(UserError, match=r"not those the run was started with \(0 of 2 compared"):
-        record(tmp_path, config, MEANS[:2])
+    with pytest.raises(UserError, match=r"not those the run was started with \(1 of 3 mean levels"):
+        rundir.check_images(tmp_path, [0.0, 21.0, 200.0])
+    with pytest.raises(UserError, match=r"not those the run was started with \(0 of 2 mean levels"):
+        rundir.check_images(tmp_path, MEANS[:2])
     assert snapshot(tmp_path) == before
     (tmp_path / "images.json").unlink()
+    rundir.check_images(tmp_path, MEANS[:2])
     record(tmp_path, config, [0.0, 21.0, 200.0])
     with pytest.raises(UserError, match="not those"):
-        record(tmp_path, config)
+        rundir.check_images(tmp_path, MEANS)
     (tmp_path / "images.json").write_text('{"odd": 1}')
     with pytest.raises(UserError, match=r"images\.json: not a list"):
+        rundir.check_images(tmp_path, MEANS)
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+def test_a_full_disk_at_the_record_leaves_a_folder_that_goes_on(
+    tmp_path, config, monkeypatch, room
+):
+    """Room for so many files of it; so does a kill between two of them."""
+    written, write_json = [], files.write_json
+
+    def full(path, value):
+        if len(written) == room:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        written.append(path)
+        write_json(path, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_json", full)
+        with pytest.raises(UserError, match=r"No space left on device\); .* make room"):
+            record(tmp_path, config)
+    with rundir.hold(tmp_path):
+        assert rundir.check_config(tmp_path, config) == []
         record(tmp_path, config)
+    assert {path.name for path in tmp_path.glob("*.json")} == {
+        "config.json",
+        "images.json",
+        "versions.json",
+    }
 
 
 def test_folders_that_are_no_runs(tmp_path, config):

@@ -1,6 +1,7 @@
 """Steps that are not finite: skipped, counted, rolled back, and given up in the end."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import tiny_training as tiny
 
+from thermo_ebm.errors import UserError
 from thermo_ebm.train import checkpoints, recovery, step
 from thermo_ebm.train.loop import Outcome
 
@@ -156,6 +158,36 @@ def test_no_checkpoint_is_written_while_steps_are_skipped(tmp_path, monkeypatch)
     step_before = tiny.config(num_epochs=1, loss__kl_weight=1.5, **CHANGES)
     assert tiny.train(step_before, tmp_path) is Outcome.DONE
     assert record(tmp_path) == [{"from_step": 10, "to_step": 4, "branch": 1}]
+
+
+ONE_CHECKPOINT = {
+    "checkpoint__keep": 1,
+    "checkpoint__keep_every_epochs": 0,
+    "checkpoint__every_steps": 0,
+}
+
+
+def test_no_way_back_is_said_and_loses_nothing(tmp_path):
+    """The only checkpoint that was due is damaged; what a signal interrupted diverges."""
+    made = tiny.config(num_epochs=2, steps_per_dispatch=1, **CHANGES | ONE_CHECKPOINT)
+    assert tiny.train(made, tmp_path, dispatches=12) is Outcome.INTERRUPTED
+    folder = tmp_path / "rep_00"
+    (folder / "checkpoints" / "10" / "meta" / "metadata").unlink()
+    with pytest.raises(UserError, match="none of its 1 checkpoints can be read"):
+        tiny.train(made, tmp_path)
+    left = {path.relative_to(folder).as_posix() for path in folder.glob("*/1*")}
+    assert left == {"checkpoints/10", f"{checkpoints.INTERRUPTED}/12"}
+
+
+def test_no_checkpoint_that_was_due_is_left(tmp_path):
+    """The same, found damaged and set aside before."""
+    made = tiny.config(num_epochs=2, steps_per_dispatch=1, **CHANGES | ONE_CHECKPOINT)
+    assert tiny.train(made, tmp_path, dispatches=12) is Outcome.INTERRUPTED
+    folder = tmp_path / "rep_00"
+    shutil.rmtree(folder / "checkpoints" / "10")
+    with pytest.raises(UserError, match="no checkpoint is left that repetition 0, which diverged"):
+        tiny.train(made, tmp_path)
+    assert (folder / checkpoints.INTERRUPTED / "12").is_dir()
 
 
 def test_a_whole_epoch_of_skipped_steps_is_too_many(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """One run by two processes with gloo collectives: the figures of one process, and one writer."""
 
+import shutil
+
 import pytest
 import tiny_training as tiny
 from train_processes import finish, start, train_as_processes
@@ -28,10 +30,15 @@ def test_two_processes_train_what_one_does(tmp_path):
         "DONE",
         "INTERRUPTED",
     ]
+    # What the first process alone cannot read, and what only it sees, ends both.
+    for name in ("malformed", "apart0"):
+        shutil.copytree(runs["one_two"], tmp_path / name)
+    (tmp_path / "malformed" / "rep_00" / "readings.csv").write_text("odd\n")
+    refused = [(tmp_path / "malformed", None), (tmp_path / "apart{}", None)]
     outcomes = train_as_processes(
-        [(runs["two"], None), (runs["one_two"], None), (runs["two_one"], 3)], CHANGES
+        [*refused, (runs["two"], None), (runs["one_two"], None), (runs["two_one"], 3)], CHANGES
     )
-    assert outcomes == [["DONE", "DONE", "INTERRUPTED"]] * 2
+    assert outcomes == [["REFUSED", "REFUSED", "DONE", "DONE", "INTERRUPTED"]] * 2
     assert finish(start([(runs["two_one"], None)], CHANGES)) == ["DONE"]
     for name in ("two", "one_two", "two_one"):
         tiny.assert_close_runs(runs[name], runs["one"], CHANGES, name)

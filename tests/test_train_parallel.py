@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny_training as tiny
 
+from thermo_ebm.train import checkpoints
 from thermo_ebm.train.loop import Outcome
 
 NUM = 3
@@ -64,6 +65,25 @@ def test_begun_together_and_continued_one_by_one(one_by_one, tmp_path):
     assert len(tiny.rows(tmp_path, 0)) == len(tiny.rows(tmp_path, 1)) == 1
     assert tiny.train(tiny.config(**CHANGES), tmp_path) is Outcome.DONE
     assert_close(tmp_path, one_by_one)
+
+
+def test_killed_between_the_last_checkpoints_of_two(in_pairs, tmp_path, monkeypatch):
+    """The one that is done stands still beside the other, whose figures are the same bits."""
+    save = checkpoints.save
+
+    def killed(opened, state, seconds):
+        if "rep_01" in str(opened.folder) and int(state.step) == 20:
+            raise KeyboardInterrupt
+        save(opened, state, seconds)
+
+    made = tiny.config(parallel_repetitions=2, **CHANGES)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tiny.train(made, tmp_path)
+    assert tiny.train(made, tmp_path) is Outcome.DONE
+    for number in range(3):
+        tiny.assert_equal_runs(in_pairs, tmp_path, number)
 
 
 def test_begun_one_by_one_and_continued_together(one_by_one, tmp_path):

@@ -35,7 +35,8 @@ def test_images_that_are_not_there_or_others_change_nothing(tmp_path):
     """Nothing is trained with them, and nothing recorded."""
     rng = np.random.default_rng(0)
     ours, others = rng.integers(0, 256, (2, 190, 8, 8), np.uint8)
-    for name, images in (("ours", ours), ("moved", ours), ("others", others)):
+    named = {"ours": ours, "moved": ours, "others": others, "mirrored": ours[:, :, ::-1]}
+    for name, images in named.items():
         np.savez(tmp_path / f"{name}.npz", images=images)
 
     def made(name, **changes):
@@ -45,7 +46,8 @@ def test_images_that_are_not_there_or_others_change_nothing(tmp_path):
     run = tmp_path / "run"
     assert tiny.train(made("ours"), run, dispatches=1) is Outcome.INTERRUPTED
     before = snapshot(run)
-    for name, message in (("nosuch", "no file"), ("others", "not those the run was started with")):
+    another = "not those the run was started with"
+    for name, message in (("nosuch", "no file"), ("others", another), ("mirrored", another)):
         with pytest.raises(UserError, match=message):
             tiny.train(made(name, logging__every_seconds=5.0), run)
     assert snapshot(run) == before | {run / ".lock": (run / ".lock").stat().st_mtime_ns}
@@ -106,6 +108,41 @@ def test_killed_after_the_readings_of_an_epoch_that_was_left_to_them(whole, tmp_
     assert len(tiny.rows(tmp_path)) == 1
     assert tiny.train(tiny.config(), tmp_path) is Outcome.DONE
     tiny.assert_equal_runs(whole, tmp_path)
+
+
+def test_a_start_that_fails_later_leaves_the_configuration_as_it_was(tmp_path):
+    assert tiny.train(tiny.config(), tmp_path, dispatches=4) is Outcome.INTERRUPTED
+    config = (tmp_path / rundir.CONFIG).read_bytes()
+    table = repetition_dir(tmp_path, 0) / "readings.csv"
+    table.write_text("odd\n")
+    with pytest.raises(UserError, match=r"readings\.csv"):
+        tiny.train(tiny.config(loss__power=5.0), tmp_path, allow=["loss.power"])
+    assert (tmp_path / rundir.CONFIG).read_bytes() == config
+
+
+def test_fewer_epochs_than_are_done_lose_nothing(whole, tmp_path):
+    sparse = {"checkpoint__every_steps": 0, "checkpoint__every_epochs": 3}
+    made = tiny.config(steps_per_dispatch=1, **sparse)
+    assert tiny.train(made, tmp_path, dispatches=25) is Outcome.INTERRUPTED
+    assert tiny.train(tiny.config(num_epochs=2, **sparse), tmp_path) is Outcome.DONE
+    assert tiny.end_state(tiny.config(), tmp_path)["step"] == 25
+    assert len(tiny.rows(tmp_path)) == 2
+    assert tiny.train(tiny.config(), tmp_path) is Outcome.DONE
+    tiny.assert_equal_runs(whole, tmp_path)
+
+
+def test_events_of_an_epoch_that_is_written_again_replace_the_first(tmp_path, monkeypatch):
+    opened, open_events = [], events.open_events
+
+    def record(folder, resumed_step):
+        opened.append(resumed_step)
+        return open_events(folder, resumed_step)
+
+    monkeypatch.setattr(events, "open_events", record)
+    made = tiny.config(num_epochs=1, logging__tensorboard=True, steps_per_dispatch=1)
+    assert tiny.train(made, tmp_path, dispatches=10) is Outcome.INTERRUPTED
+    assert tiny.train(made, tmp_path) is Outcome.DONE
+    assert opened == [0, 9]  # an epoch's events are at its last step, 10
 
 
 def test_slow_steps_are_dispatched_a_few_at_a_time(whole, tmp_path, monkeypatch):

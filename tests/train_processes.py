@@ -2,7 +2,8 @@
 
 python train_processes.py '{"changes": {...}, "runs": [[WORKDIR, DISPATCHES], ...]}'
 
-trains each of `runs`, for so many dispatches or, where that is null, to its end.
+trains each of `runs`, for so many dispatches or, where that is null, to its end. {} in a WORKDIR is
+the process's number.
 """
 
 import json
@@ -71,13 +72,15 @@ def main(what):
     import pytest
     import tiny_training as tiny
 
+    from thermo_ebm.errors import UserError
     from thermo_ebm.train import hosts, loop, rundir
 
     if what["distributed"]:
         hosts.start(*what["distributed"])
     tiny.compile_once(pytest.MonkeyPatch())
     made = tiny.config(**what["changes"])
-    for workdir, dispatches in what["runs"]:
+    for folder, dispatches in what["runs"]:
+        workdir = folder.format(jax.process_index())
         if hosts.is_first():
             rundir.check_config(workdir, made)  # makes the folder
         # Where there are several processes, the signal reaches the last one alone.
@@ -87,7 +90,11 @@ def main(what):
         def interrupted(asked=asked, reached=reached):
             return reached and next(asked, None) is None
 
-        print(loop.train(made, Path(workdir), interrupted).name)
+        try:
+            print(loop.train(made, Path(workdir), interrupted).name)
+        except UserError as error:
+            print(error)
+            print("REFUSED")
 
 
 if __name__ == "__main__":

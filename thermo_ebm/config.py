@@ -75,7 +75,13 @@ _BELOW_ONE = (
     "optimizer.generator.b2",
 )
 
-_WIDTHS = ("model.latent_dim", "model.prior.features", "model.generator.features")
+_WIDTHS = (
+    "data.image_size",
+    "model.latent_dim",
+    "model.prior.features",
+    "model.generator.features",
+    "model.generator.kernel_size",
+)
 _MAX_WIDTH = 2**20  # no memory holds more; XLA would abort at sizes that overflow
 
 _EPOCHS = ("num_epochs", "optimizer.decay.begin_epoch", "optimizer.decay.interval_epochs")

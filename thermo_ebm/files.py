@@ -1,12 +1,32 @@
 """Files that are either the old or the new version, whatever happens while they are written."""
 
 import contextlib
+import errno
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from thermo_ebm.errors import UserError
+
+
+@contextlib.contextmanager
+def clear_errors(where: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns an error of the system in writing under `where` into one clear line.
+
+    Raises:
+      UserError: for the OSError that the body raised.
+    """
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "make room and" if full else "when that is mended"
+        raise UserError(
+            f"{error.filename or where}: could not be written ({error.strerror or error}); what "
+            f"was written before is intact: {what} run the same command again"
+        ) from error
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:

@@ -50,9 +50,7 @@ def repetitions(run: TrainedRun) -> list[int]:
 
 def checkpoint_steps(run: TrainedRun, number: int) -> list[int]:
     """The steps a repetition has whole checkpoints of, in order."""
-    folder = _folder(run, number)
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(int(name) for name in names if name.isdigit())
+    return checkpoints.steps_in(_folder(run, number))
 
 
 def epoch_steps(run: TrainedRun, number: int) -> list[int]:
@@ -137,4 +135,4 @@ def repetition_key(run: TrainedRun, number: int) -> PRNGKey:
 
 
 def _folder(run: TrainedRun, number: int) -> Path:
-    return rundir.repetition_dir(run.workdir, number) / "checkpoints"
+    return rundir.checkpoints_dir(run.workdir, number)

@@ -73,11 +73,8 @@ def save(checkpoints: Checkpoints, state: TrainState, seconds: float) -> None:
     Raises:
       UserError: this save or the one before could not be written (a full disk, say).
     """
-    step = int(state.step.addressable_data(0))
-    with _clear_errors(checkpoints):
-        if step in checkpoints.manager.all_steps():
-            return  # the same step of the same run: the same state
     arrays = _flatten(state)
+    step = int(arrays["step"].addressable_data(0))
     record = {
         "step": step,
         "seconds": seconds,
@@ -97,7 +94,8 @@ def save_interrupted(checkpoints: Checkpoints, state: TrainState, seconds: float
     """
     aside = open_checkpoints(_interrupted(checkpoints), keep=1)
     try:
-        save(aside, state, seconds)
+        if int(state.step.addressable_data(0)) not in steps(aside):  # otherwise the same state
+            save(aside, state, seconds)
     finally:
         close(aside)
 
@@ -135,9 +133,12 @@ def steps(checkpoints: Checkpoints) -> list[int]:
 
 
 def restore_newest(
-    checkpoints: Checkpoints, template: TrainState, sharding: jax.sharding.Sharding
+    checkpoints: Checkpoints,
+    template: TrainState,
+    sharding: jax.sharding.Sharding,
+    due_only: bool = False,
 ) -> Restored | None:
-    """The newest checkpoint that can be read, of those that were due and of those that were not.
+    """The newest checkpoint that can be read, also of those that were not due.
 
     Newer ones, truncated or damaged, are moved to `damaged_checkpoints` with a warning.
 
@@ -145,6 +146,7 @@ def restore_newest(
       checkpoints: the folder; None is returned where there is no checkpoint at all.
       template: a state of shapes and types, from `jax.eval_shape`.
       sharding: of the restored arrays, on whatever devices there are now.
+      due_only: leave out what a signal interrupted.
 
     Raises:
       UserError: the checkpoint was made by a program whose state has another structure, or there
@@ -153,7 +155,7 @@ def restore_newest(
     damaged: dict[Path, str] = {}
     candidates = [(step, checkpoints.folder) for step in steps(checkpoints)]
     aside = _interrupted(checkpoints)
-    candidates += [(step, aside) for step in _steps_in(aside)]
+    candidates += [(step, aside) for step in steps_in(aside) if not due_only]
     # Of two at the same step the one that was due, which is the later.
     for step, folder in sorted(candidates, key=lambda one: (one[0], one[1] != aside), reverse=True):
         restored, reason = _try_restore(folder, step, template, sharding)
@@ -170,10 +172,10 @@ def restore_newest(
     return None
 
 
-def _steps_in(folder: Path) -> list[int]:
-    """The steps of the whole checkpoints in a folder that need not be there."""
+def steps_in(folder: Path) -> list[int]:
+    """The steps of the whole checkpoints in a folder that need not be there, in order."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return [int(name) for name in names if name.isdigit()]
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 def _try_restore(
@@ -291,10 +293,10 @@ def _clear_errors(checkpoints: Checkpoints) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = str(error).strip().split("\n")[0][:300]
+        reason, what = str(error).strip().split("\n")[0][:300], "when that is mended"
         if "No space left" in str(error):  # TensorStore wraps it in hundreds of characters
-            reason = "no space left on device"
+            reason, what = "no space left on device", "make room and"
         raise UserError(
             f"{checkpoints.folder}: the newest checkpoint could not be written ({reason}); older "
-            "ones are intact: make room and run the same command again"
+            f"ones are intact: {what} run the same command again"
         ) from error

@@ -52,24 +52,25 @@ def end_epochs(
     noise = None
     if measured.any():
         noise = jax.device_get(programs.local(group.programs.noise(state, group.train)))
-    for i in np.flatnonzero(ended).tolist() if hosts.is_first() else ():
-        step = int(host.step[i])
-        row = repetition.make_row(
-            epoch=int(epochs[i]),
-            step=step,
-            sums=_one(host.sums, i),
-            skipped=int(host.skipped[i]),
-            val_loss=float(val_loss[i]),
-            dim=math.prod(group.train.shape[2:]),
-            rates=_rates(group, step),
-            noise=_one(noise, i) if measured[i] else None,
-            seconds=float(seconds[i]),
-            images=group.task.steps_per_epoch * group.task.batch_size,
-            flops=group.flops_per_step,
-        )
-        repetition.write_epoch(opened[i], row, _one(aux, i))
-        _draw_pictures(group, opened[i], state, i, int(epochs[i]), step)
-        reporter.epoch_done(row)
+    with hosts.writing(opened[0].folder.parent):
+        for i in np.flatnonzero(ended).tolist() if hosts.is_first() else ():
+            step = int(host.step[i])
+            row = repetition.make_row(
+                epoch=int(epochs[i]),
+                step=step,
+                sums=_one(host.sums, i),
+                skipped=int(host.skipped[i]),
+                val_loss=float(val_loss[i]),
+                dim=math.prod(group.train.shape[2:]),
+                rates=_rates(group, step),
+                noise=_one(noise, i) if measured[i] else None,
+                seconds=float(seconds[i]),
+                images=group.task.steps_per_epoch * group.task.batch_size,
+                flops=group.flops_per_step,
+            )
+            repetition.write_epoch(opened[i], row, _one(aux, i))
+            _draw_pictures(group, opened[i], state, i, int(epochs[i]), step)
+            reporter.epoch_done(row)
     return group.programs.begin_epoch(state, epochs, ended)
 
 

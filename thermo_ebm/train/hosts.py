@@ -7,11 +7,13 @@ its own way would leave the others waiting for it.
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from thermo_ebm import files
 from thermo_ebm.errors import UserError
 
 
@@ -55,6 +57,13 @@ def of_all(value: Any) -> np.ndarray:
     from jax.experimental import multihost_utils
 
     return np.asarray(multihost_utils.process_allgather(np.array(value)))
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Like `together`, for what is written in a folder: what the system refuses is one line."""
+    with together(), files.clear_errors(folder):
+        yield
 
 
 @contextlib.contextmanager

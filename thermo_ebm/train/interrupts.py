@@ -12,15 +12,15 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def catch_interrupts() -> Iterator[Callable[[], bool]]:
     """While open, the first SIGTERM or SIGINT only makes the yielded function return True.
 
-    A second one acts as it did before (an impatient Ctrl-C ends the program at once).
+    A second one kills the program, as it would one that catches none.
     """
     received: list[int] = []
     before = {number: signal.getsignal(number) for number in _SIGNALS}
 
     def handler(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        for each, old in before.items():
-            signal.signal(each, old)
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
 
     for number in _SIGNALS:
         signal.signal(number, handler)

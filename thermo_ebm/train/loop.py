@@ -7,8 +7,10 @@ dispatches, ends epochs, saves, looks for signals and rolls back.
 import contextlib
 import enum
 import functools
+import json
 import time
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from thermo_ebm.train.repetition import Repetition
 from thermo_ebm.train.state import TrainState
 from thermo_ebm.train.step import make_task
 
+_INT32 = 2**31 - 1
 _PATIENCE = 2.0  # seconds: steps of one dispatch take no longer, for signals wait for its end
 
 
@@ -59,60 +62,95 @@ def train(
       UserError: the data cannot be loaded or is not the run's, or a file or checkpoint cannot be
         read or written.
     """
+    with contextlib.ExitStack() as stack:
+        interrupted = interrupted or stack.enter_context(catch_interrupts())
+        return _train_groups(config, workdir, interrupted)
+
+
+def _train_groups(config: ConfigDict, workdir: Path, interrupted: Callable[[], bool]) -> Outcome:
+    """Trains the groups in which a repetition is not yet done, one group after another.
+
+    A group is always of the same repetitions: those that are done stand still in it, for in
+    another group's program the others would be rounded differently.
+    """
     chunked = plan.with_chunk(config)
     task = make_task(chunked)
+    _check_agreement(config, workdir)
     total_steps = config.num_epochs * task.steps_per_epoch
-    todo = []
-    for number in range(config.num_repetitions):
-        if not recovery.is_done(task, workdir, number, total_steps):
-            todo.append(number)
+    size, groups = config.parallel_repetitions, []
+    for first in range(0, config.num_repetitions, size):
+        numbers = range(first, min(first + size, config.num_repetitions))
+        if not all([recovery.is_done(task, workdir, one, total_steps) for one in numbers]):
+            groups.append(numbers)
         elif hosts.is_first():
-            say(f"repetition {number} is done: skipped")
-    if not todo:
+            for number in numbers:
+                say(f"repetition {number} is done: skipped")
+    if not groups:
         return Outcome.DONE
-    dataset = _load(config, workdir)
+    dataset, record = _load(config, workdir)
     make = functools.lru_cache(maxsize=1)(functools.partial(make_group, chunked, task, dataset))
-    size = config.parallel_repetitions
     outcomes = [Outcome.DONE]
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_clear_disk_errors(workdir))
-        interrupted = interrupted or stack.enter_context(catch_interrupts())
-        for numbers in (todo[i : i + size] for i in range(0, len(todo), size)):
-            outcomes.append(_open_and_train(make(len(numbers)), workdir, numbers, interrupted))
-            if outcomes[-1] is Outcome.INTERRUPTED:
-                return Outcome.INTERRUPTED
+    for numbers in groups:
+        group = make(len(numbers))
+        outcomes.append(_open_and_train(group, workdir, numbers, record, interrupted))
+        if outcomes[-1] is Outcome.INTERRUPTED:
+            return Outcome.INTERRUPTED
     return Outcome.DIVERGED if Outcome.DIVERGED in outcomes else Outcome.DONE
 
 
-def _load(config: ConfigDict, workdir: Path) -> Dataset:
-    """This process's share of the images; then the run's folder records what it trains with."""
+def _check_agreement(config: ConfigDict, workdir: Path) -> None:
+    """Every process was started with the same configuration, and sees the same folder.
+
+    Raises:
+      UserError: they were not; processes that went on would wait for each other for ever.
+    """
+    fields = json.dumps(rundir.as_json(config), sort_keys=True)
+    folders = [rundir.checkpoints_dir(workdir, one) for one in range(config.num_repetitions)]
+    seen = [rundir.has_begun(workdir), *map(checkpoints.steps_in, folders)]
+    for value, message in (
+        (fields, "--config: the processes were started with different configurations"),
+        (str(seen), f"--workdir={workdir}: the processes see different folders; it must be shared"),
+    ):
+        checksums = hosts.of_all(zlib.crc32(value.encode()) & _INT32)
+        if (checksums != checksums[0]).any():
+            raise UserError(message)
+
+
+def _load(config: ConfigDict, workdir: Path) -> tuple[Dataset, Callable[[], None]]:
+    """This process's share of the images, and what records in the folder that they are trained on.
+
+    A run that has not begun is recorded at once.
+
+    Raises:
+      UserError: the images cannot be read, or are not those that the run was started with.
+    """
     shard = (jax.process_index(), jax.process_count())
     with hosts.together():
         dataset = data.load(config.data, shard)
-    means = hosts.of_all(data.some_means(dataset.train, config.data.num_train, shard)).sum(axis=0)
+    own = data.some_means(dataset.train, config.data.num_train, shard)
+    means = hosts.of_all(own).sum(axis=0).ravel().tolist()
     with hosts.together():
-        if hosts.is_first():
-            device = jax.devices()[0]
-            rundir.record(workdir, config, means.tolist(), device.platform, device.device_kind)
-    with hosts.together():
-        rundir.check_recorded(workdir, config)
-    return dataset
+        rundir.check_images(workdir, means)
 
+    def record() -> None:
+        with hosts.together():
+            if hosts.is_first():
+                device = jax.devices()[0]
+                rundir.record(workdir, config, means, device.platform, device.device_kind)
+        with hosts.together():
+            rundir.read_config(workdir)
 
-@contextlib.contextmanager
-def _clear_disk_errors(workdir: Path) -> Iterator[None]:
-    """Turns an error in writing readings, pictures or events into one clear line."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or workdir}: could not be written ({error.strerror or error}); the "
-            "checkpoints are intact: make room and run the same command again"
-        ) from error
+    if not rundir.has_begun(workdir):
+        record()
+    return dataset, record
 
 
 def _open_and_train(
-    group: Group, workdir: Path, numbers: list[int], interrupted: Callable[[], bool]
+    group: Group,
+    workdir: Path,
+    numbers: Sequence[int],
+    record: Callable[[], None],
+    interrupted: Callable[[], bool],
 ) -> Outcome:
     """Opens the repetitions' folders, resumes each where it was, and trains them together."""
     settings = group.config.checkpoint
@@ -129,6 +167,7 @@ def _open_and_train(
         reporter = stack.enter_context(_make_reporter(group, numbers, first))
         # No steps: compiles, so that the readings' seconds are of training alone.
         state = group.programs.run(state, steps, np.int32(0), group.train)
+        record()
         reporter.note(f"compiled: training from step {first}/{group.total_steps}")
         return _train_group(group, opened, state, seconds, reporter, interrupted)
 
@@ -139,7 +178,7 @@ def _close_all(opened: list[Repetition]) -> None:
             stack.callback(repetition.close_repetition, one)
 
 
-def _make_reporter(group: Group, numbers: list[int], initial_step: int) -> Reporter:
+def _make_reporter(group: Group, numbers: Sequence[int], initial_step: int) -> Reporter:
     label = "rep " + ",".join(f"{number:02d}" for number in numbers)
     return make_reporter(
         label=label,
@@ -171,18 +210,16 @@ def _train_group(
         if pending.any() and not stopping:
             state = end_epochs(group, opened, state, host, pending, seconds, reporter)
             seconds = np.where(pending, 0.0, seconds)
-            pending = np.zeros_like(pending)
+        pending &= stopping
         # A state whose last steps were skipped is nothing to go back to, unless it is the end.
         sound = (host.skipped_in_row == 0) | (steps >= group.total_steps)
         due = sound & ~pending & ~failing & [_is_due(group, step) for step in steps.tolist()]
         _save(opened, state, seconds, due, checkpoints.save)
-        for i in np.flatnonzero(failing & ~diverged):
-            rolled_back = recovery.roll_back(group, opened, state, int(i))
-            if rolled_back is None:
-                diverged[i] = True
-            else:
-                state, seconds[i] = rolled_back
-                steps = np.asarray(programs.local(state.step))
+        for i in np.flatnonzero(failing & ~diverged).tolist():
+            rolled_back = recovery.roll_back(group, opened, state, i)
+            diverged[i] = rolled_back is None
+            state, seconds[i] = rolled_back or (state, seconds[i])
+        steps = np.asarray(programs.local(state.step))
         stop = np.where(diverged, steps, [_next_stop(group, step) for step in steps.tolist()])
         if (stop <= steps).all() and not pending.any():
             for one in opened:
@@ -252,7 +289,7 @@ def _is_due(group: Group, step: int) -> bool:
     kept = settings.keep_every_epochs > 0 and epoch % settings.keep_every_epochs == 0
     at_epoch = rest == 0 and (epoch % settings.every_epochs == 0 or kept)
     at_step = settings.every_steps > 0 and step % settings.every_steps == 0
-    return at_epoch or at_step or step == group.total_steps
+    return at_epoch or at_step or step >= group.total_steps
 
 
 def _report(reporter: Reporter, host: TrainState) -> None:

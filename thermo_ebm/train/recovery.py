@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from absl import logging
 
+from thermo_ebm.errors import UserError
 from thermo_ebm.train import checkpoints, programs, repetition
 from thermo_ebm.train.epochs import is_pending
 from thermo_ebm.train.group import Group
@@ -78,11 +79,16 @@ def roll_back(
             *(one.number, from_step, len(one.rollbacks), one.folder / repetition.ROLLBACKS),
         )
         return None
-    checkpoints.discard_interrupted(one.checkpoints)
+    checkpoints.wait(one.checkpoints)
     restored = checkpoints.restore_newest(
-        one.checkpoints, _shapes(group.task), programs.replicated()
+        one.checkpoints, _shapes(group.task), programs.replicated(), due_only=True
     )
-    assert restored is not None, "the first state is always saved"
+    if restored is None:  # each was damaged, and set aside
+        raise UserError(
+            f"{one.checkpoints.folder}: no checkpoint is left that repetition {one.number}, which "
+            f"diverged at step {from_step}, could go back to; to start it anew, remove {one.folder}"
+        )
+    checkpoints.discard_interrupted(one.checkpoints)
     one = _rewind(group, one, restored.state)
     opened[i] = repetition.record_rollback(one, from_step, _step(restored.state))
     states = [programs.select_repetition(state, j) for j in range(len(opened))]
@@ -105,14 +111,17 @@ def _step(state: TrainState) -> int:
 
 def _rewind(group: Group, one: Repetition, state: TrainState) -> Repetition:
     step = _step(state)
-    epochs = step // group.task.steps_per_epoch
-    if is_pending(group, step, int(programs.local(state.sums.steps))):
-        epochs -= 1
-    return repetition.rewind(one, step, epochs, group.config.logging.tensorboard)
+    pending = is_pending(group, step, int(programs.local(state.sums.steps)))
+    epochs = step // group.task.steps_per_epoch - pending
+    wanted = group.config.logging.tensorboard and (pending or step < group.total_steps)
+    return repetition.rewind(one, step, epochs, pending, wanted)
 
 
 def _with_branch(one: Repetition, state: TrainState) -> TrainState:
-    """The state with the branch of the newest rollback, where no checkpoint followed it yet."""
+    """The state on the branch of the newest rollback, where no checkpoint followed it yet.
+
+    Steps are skipped, and counted, anew on it.
+    """
     branch = len(one.rollbacks)
     if int(programs.local(state.branch)) >= branch:
         return state

@@ -12,7 +12,7 @@ from thermo_ebm.gradients import GradientNoise
 from thermo_ebm.losses import ThermodynamicAux
 from thermo_ebm.train import checkpoints, events, hosts, pictures, readings
 from thermo_ebm.train.checkpoints import Checkpoints
-from thermo_ebm.train.rundir import repetition_dir
+from thermo_ebm.train.rundir import checkpoints_dir, repetition_dir
 from thermo_ebm.train.state import EpochSums
 
 READINGS, TEMPERATURES, ROLLBACKS = "readings.csv", "temperatures.csv", "rollbacks.json"
@@ -39,11 +39,8 @@ class Repetition(NamedTuple):
 
 def may_be_done(workdir: Path, number: int, total_steps: int) -> bool:
     """Whether a repetition has a checkpoint named by its last step or a later one."""
-    folder = repetition_dir(workdir, number) / "checkpoints"
-    return any(
-        path.name.isdigit() and int(path.name) >= total_steps
-        for path in (folder.iterdir() if folder.is_dir() else ())
-    )
+    steps = checkpoints.steps_in(checkpoints_dir(workdir, number))
+    return any(step >= total_steps for step in steps)
 
 
 def open_repetition(
@@ -55,26 +52,43 @@ def open_repetition(
       UserError: the record of its rollbacks is damaged.
     """
     folder = repetition_dir(workdir, number)
-    folder.mkdir(parents=True, exist_ok=True)
-    rollbacks = _read_rollbacks(folder / ROLLBACKS)
-    opened = checkpoints.open_checkpoints(folder / "checkpoints", keep, keep_period)
+    with hosts.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        rollbacks = _read_rollbacks(folder / ROLLBACKS)
+    opened = checkpoints.open_checkpoints(checkpoints_dir(workdir, number), keep, keep_period)
     return Repetition(number, folder, opened, rollbacks, None)
 
 
-def rewind(repetition: Repetition, step: int, epochs_done: int, tensorboard: bool) -> Repetition:
-    """Drops what was written after a checkpoint, whose step it is; opens a new event file.
+def rewind(
+    repetition: Repetition, step: int, epochs_done: int, pending: bool, tensorboard: bool
+) -> Repetition:
+    """Drops what was written after a checkpoint, and opens a new event file; on every process.
 
     Rollbacks to later steps are dropped too: from here they will happen again.
+
+    Args:
+      repetition: the repetition.
+      step: the checkpoint's.
+      epochs_done: whose readings stay.
+      pending: whether the epoch that ended at that step is still to be written.
+      tensorboard: whether events are wanted.
     """
-    folder = repetition.folder
     kept = tuple(one for one in repetition.rollbacks if one.to_step <= step)
-    if not hosts.is_first():
-        return repetition._replace(rollbacks=kept)
+    with hosts.writing(repetition.folder):
+        if hosts.is_first():
+            return _rewind_files(repetition, kept, step - pending, epochs_done, tensorboard)
+    return repetition._replace(rollbacks=kept)
+
+
+def _rewind_files(
+    repetition: Repetition, kept: tuple[Rollback, ...], step: int, epochs: int, tensorboard: bool
+) -> Repetition:
+    folder = repetition.folder
     if kept != repetition.rollbacks:
         _write_rollbacks(folder / ROLLBACKS, kept)
-    readings.truncate(folder / READINGS, epochs_done)
-    readings.truncate(folder / TEMPERATURES, epochs_done, readings.TEMPERATURE_COLUMNS)
-    pictures.truncate_strip(folder / STRIP, epochs_done)
+    readings.truncate(folder / READINGS, epochs)
+    readings.truncate(folder / TEMPERATURES, epochs, readings.TEMPERATURE_COLUMNS)
+    pictures.truncate_strip(folder / STRIP, epochs)
     if repetition.events is not None:
         events.close_events(repetition.events)
     opened = events.open_events(folder / "tensorboard", step) if tensorboard else None
@@ -87,7 +101,8 @@ def close_repetition(repetition: Repetition) -> None:
         checkpoints.close(repetition.checkpoints)
     finally:
         if repetition.events is not None:
-            events.close_events(repetition.events)
+            with files.clear_errors(repetition.folder):
+                events.close_events(repetition.events)
 
 
 def make_row(
@@ -190,8 +205,9 @@ def record_rollback(repetition: Repetition, from_step: int, to_step: int) -> Rep
     """Records one more rollback, with the next branch of the key, before it happens."""
     one = Rollback(from_step, to_step, len(repetition.rollbacks) + 1)
     rollbacks = (*repetition.rollbacks, one)
-    if hosts.is_first():
-        _write_rollbacks(repetition.folder / ROLLBACKS, rollbacks)
+    with hosts.writing(repetition.folder):
+        if hosts.is_first():
+            _write_rollbacks(repetition.folder / ROLLBACKS, rollbacks)
     logging.warning(
         "repetition %d diverged at step %d: back to step %d with branch %d of its key",
         *(repetition.number, *one),
@@ -201,11 +217,14 @@ def record_rollback(repetition: Repetition, from_step: int, to_step: int) -> Rep
 
 def _read_rollbacks(path: Path) -> tuple[Rollback, ...]:
     try:
-        return tuple(Rollback(**one) for one in files.read_json(path))
+        rollbacks = tuple(Rollback(**one) for one in files.read_json(path))
     except FileNotFoundError:
         return ()
     except TypeError as error:
         raise UserError(f"{path}: not a list of rollbacks; move it away") from error
+    if not all(isinstance(value, int) for one in rollbacks for value in one):
+        raise UserError(f"{path}: steps and branches must be whole numbers; move it away")
+    return rollbacks
 
 
 def _write_rollbacks(path: Path, rollbacks: tuple[Rollback, ...]) -> None:

@@ -1,7 +1,7 @@
 """The run's folder: its lock, its configuration, and the images and versions it was made with.
 
-In this order: `with hold(workdir):`, `check_config`, `record` once the data is read, then anything
-else. Nothing but the lock is written before `record`.
+In this order: `with hold(workdir):`, `check_config`, and `record` once it is known that the run can
+go on: what is refused before leaves the record as it was.
 """
 
 import contextlib
@@ -25,8 +25,8 @@ from thermo_ebm.errors import UserError
 
 CONFIG, IMAGES, VERSIONS, LOCK = "config.json", "images.json", "versions.json", ".lock"
 _LOCK_TRIES = 5  # a tenth of a second apart
-# Of 256 levels of grey. Another decoder moves an image's mean by a tenth; two photographs' means
-# are tens apart.
+# Of 256 levels. Another decoder moves the mean of a quarter of an image by a tenth; those of two
+# photographs are tens apart.
 _SAME_IMAGE = 2.0
 
 # What may change when a run goes on: how far, how often and where, never what is computed.
@@ -79,6 +79,11 @@ class Difference(NamedTuple):
 def repetition_dir(workdir: str | os.PathLike[str], repetition: int) -> Path:
     """Returns the folder of repetition `repetition`, counted from 0; makes nothing."""
     return Path(workdir) / f"rep_{repetition:02d}"
+
+
+def checkpoints_dir(workdir: str | os.PathLike[str], repetition: int) -> Path:
+    """Returns the folder of a repetition's checkpoints; makes nothing."""
+    return repetition_dir(workdir, repetition) / "checkpoints"
 
 
 @contextlib.contextmanager
@@ -136,7 +141,7 @@ def check_config(
     folder = _run_folder(workdir)
     new = as_json(config)
     found = read_config(folder) if (folder / CONFIG).exists() else None
-    begun = found is not None and any(folder.glob("rep_*"))
+    begun = found is not None and has_begun(folder)
     if found is not None and not begun and not {"loss", "sampler"} <= found.keys():
         raise UserError(
             f"--workdir={folder}: its {CONFIG} is no run's (its fields: "
@@ -167,44 +172,41 @@ def record(
     backend: str,
     device_kind: str,
 ) -> None:
-    """Writes what the run trains with from now on, before it does: all that `check_config` let by.
+    """Writes what the run trains with from now on, which `check_config` and `check_images` let by.
 
     Args:
       workdir: the run's folder.
       config: the whole configuration, as it is written to `config.json`.
-      image_means: some training images' mean levels, 0 to 255 (`data.some_means`).
+      image_means: mean levels of parts of some training images, 0 to 255 (`data.some_means`).
       backend: `jax.default_backend()`, asked by the caller.
       device_kind: `jax.devices()[0].device_kind`, likewise.
 
     Raises:
-      UserError: the images are not those the run was started with (nothing is written), or a file
-        cannot be written.
+      UserError: a file cannot be written.
     """
-    folder = Path(workdir)
-    begun = any(folder.glob("rep_*"))
-    if not begun or not (folder / IMAGES).exists():
-        _write_json(folder / IMAGES, [round(float(mean), 2) for mean in image_means])
-    _check_images(folder / IMAGES, image_means)
-    new = as_json(config)
+    folder, new = Path(workdir), as_json(config)
     if not (folder / CONFIG).exists() or read_config(folder) != new:
-        _write_json(folder / CONFIG, new)
+        _write_json(folder / CONFIG, new)  # first: it is what a folder is known by
+    if not has_begun(folder) or not (folder / IMAGES).exists():
+        _write_json(folder / IMAGES, [round(float(mean), 2) for mean in image_means])
     for change in write_versions(folder, backend, device_kind):
         logging.warning("%s was %s, is %s", change.field, change.old, change.new)
 
 
-def check_recorded(workdir: str | os.PathLike[str], config: ConfigDict) -> None:
-    """For a process that did not `record`: that it trains by what another one did.
+def has_begun(workdir: str | os.PathLike[str]) -> bool:
+    """Whether a repetition has: from then on the configuration binds."""
+    return any(Path(workdir).glob("rep_*"))
+
+
+def check_images(workdir: str | os.PathLike[str], image_means: Sequence[float]) -> None:
+    """Holds some images' mean levels against those the run was started with, if it has begun.
 
     Raises:
-      UserError: it was started with another configuration, or sees another folder.
+      UserError: they differ, or the record is damaged.
     """
-    differing = differences(read_config(workdir), as_json(config))
-    if differing:
-        names = ", ".join(one.field for one in differing)
-        raise UserError(f"--workdir={workdir}: process 0 was started with other values of {names}")
-
-
-def _check_images(path: Path, image_means: Sequence[float]) -> None:
+    path = Path(workdir) / IMAGES
+    if not has_begun(workdir) or not path.exists():
+        return
     old = files.read_json(path)
     if not isinstance(old, list) or not all(isinstance(mean, int | float) for mean in old):
         raise UserError(f"{path}: not a list of images' mean levels; move it away")
@@ -212,8 +214,8 @@ def _check_images(path: Path, image_means: Sequence[float]) -> None:
     if len(old) != len(image_means) or not all(same):
         raise UserError(
             f"data.data_dir: its images are not those the run was started with ({same.count(False)}"
-            f" of {len(same)} compared differ); point it at the same images or use another folder; "
-            f"to go on with these all the same, remove {path}"
+            f" of {len(same)} mean levels differ); point it at the same images or use another "
+            f"folder; to go on with these all the same, remove {path}"
         )
 
 
@@ -274,13 +276,8 @@ def write_versions(
 
 
 def _write_json(path: Path, value: Any) -> None:
-    try:
+    with files.clear_errors(path):
         files.write_json(path, value)
-    except OSError as error:
-        raise UserError(
-            f"{path}: could not be written ({error.strerror}); nothing is lost: make room and run "
-            "the same command again"
-        ) from error
 
 
 def versions() -> dict[str, str]:
