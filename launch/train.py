@@ -64,10 +64,9 @@ def _config() -> ConfigDict:
         return _CONFIG.value.lock()
     except AttributeError as error:
         raise UserError(f"--config={path}: its get_config() must return a ConfigDict") from error
-    except FileNotFoundError as error:
-        raise UserError(f"--config={path}: there is no such file") from error
     except OSError as error:
-        raise UserError(f"--config={path}: cannot be read: {error.strerror}") from error
+        what = "it cannot be read as a file" if Path(path).exists() else "there is no such file"
+        raise UserError(f"--config={path}: {what}") from error
 
 
 def _join(hosts: ModuleType) -> None:

@@ -80,7 +80,7 @@ def cases(folder):
         ("no config", [new], "flag --config=None: "),
         ("no workdir", [own], "flag --workdir=None: "),
         ("no file", ["--config=nosuch.py", new], "--config=nosuch.py: there is no such file"),
-        ("a folder", ["--config=configs", new], "--config=configs: cannot be read: Is a directory"),
+        ("a folder", ["--config=configs", new], "--config=configs: it cannot be read as a file"),
         (
             "not prepared",
             ["--config=configs/celeb_a.py", new, f"--config.data.data_dir={folder}"],
