@@ -42,8 +42,9 @@ def test_a_full_disk_ends_the_run_and_keeps_the_older_checkpoints(small_disk, tm
         (small_disk / "rest").write_bytes(bytes(1_000_000))
     code, stderr = train(small_disk / "run")
     assert (code, "Traceback" in stderr) == (2, False)
-    assert stderr.startswith("error: ")
-    assert "make room and run the same command again" in stderr
+    last = stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "make room and run the same command again" in last
     code, stderr = train(small_disk / "another")
     assert (code, "Traceback" in stderr) == (2, False)
     (small_disk / "rest").unlink()
