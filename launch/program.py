@@ -12,7 +12,7 @@ from types import TracebackType
 
 from absl import app, flags, logging
 
-from thermo_ebm.errors import UserError
+from thermo_ebm.errors import UserError, one_line
 
 BAD_INPUT = 2
 
@@ -44,7 +44,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
             if not _is_out_of_memory(error):
                 raise
             return _complain(
-                f"out of memory ({_one_line(error)}): choose a smaller batch_size, model or number "
+                f"out of memory ({one_line(error)}): choose a smaller batch_size, model or number "
                 "of temperatures, or a smaller sampler.temperature_chunk"
             )
 
@@ -108,7 +108,7 @@ def check_devices() -> None:
     try:
         backend = jax.default_backend()
     except RuntimeError as error:
-        raise UserError(f"JAX finds no device: {_one_line(error)}") from error
+        raise UserError(f"JAX finds no device: {one_line(error)}") from error
     if backend == "cpu" and jaxlib.__version__ == "0.10.2":
         raise UserError("jaxlib 0.10.2 computes wrong results on CPUs: install 0.10.1 or 0.11")
 
@@ -125,7 +125,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     except flags.Error as error:
         # What a configuration's file raises can come with its whole traceback: the last line tells.
         last = str(error).strip().splitlines()[-1]
-        sys.exit(_complain(f"--config: {last}" if "Traceback" in str(error) else _one_line(error)))
+        sys.exit(_complain(f"--config: {last}" if "Traceback" in str(error) else one_line(error)))
     except (KeyError, AttributeError) as error:
         sys.exit(_complain(_unknown_field(argv, error) or _in_config(error)))
     except (Exception, SystemExit) as error:  # a configuration's file is a program
@@ -149,11 +149,7 @@ def _in_config(error: BaseException) -> str:
         return f"{error.filename}:{error.lineno}: {error.msg}"
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = "" if "site-packages" in frame.filename else f" {frame.filename}:{frame.lineno}:"
-    return f"--config:{where} {type(error).__name__}: {_one_line(error)}"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    return f"--config:{where} {type(error).__name__}: {one_line(error)}"
 
 
 def _complain(message: str) -> int:

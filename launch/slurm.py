@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from launch import jobs, program
 from launch.jobs import FOLDER, Job
 from thermo_ebm import files
-from thermo_ebm.errors import UserError
+from thermo_ebm.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from thermo_ebm.evaluation import Settings
@@ -100,8 +100,7 @@ def submit(
             new = [executor.submit(CellJob(), one) for one in encoded]
         numbers = {cell.name: job.job_id for cell, job in zip(cells, new, strict=True)}
     except Exception as error:  # submitit raises many kinds
-        reason = " ".join(str(error).split())[-300:]
-        raise UserError(f"--executor=slurm: not submitted: {reason}") from error
+        raise UserError(f"--executor=slurm: not submitted: {one_line(error)[-300:]}") from error
     files.write_json(root / FOLDER / _SUBMITTED, _numbers(root) | numbers)
     return {name: _slurm_job(root, number) for name, number in numbers.items()}
 

@@ -133,7 +133,7 @@ def _check(cells: "list[Cell]", settings: "Settings") -> None:
 
 def _changes(path: Path, config: ConfigDict) -> list[dict[str, Any]]:
     """Runs an experiment's file and returns its cells' changes of the configuration."""
-    from thermo_ebm.errors import UserError
+    from thermo_ebm.errors import UserError, one_line
 
     if not path.is_file():
         raise UserError(f"--experiment={path}: there is no such file")
@@ -146,8 +146,8 @@ def _changes(path: Path, config: ConfigDict) -> list[dict[str, Any]]:
         takes_config = bool(inspect.signature(module.get_cells).parameters)
         return list(module.get_cells(config) if takes_config else module.get_cells())
     except (Exception, SystemExit) as error:  # whatever the user's file raises
-        what = " ".join(str(error).split())
-        raise UserError(f"--experiment={path}: {type(error).__name__}: {what}") from error
+        what = f"{type(error).__name__}: {one_line(error)}"
+        raise UserError(f"--experiment={path}: {what}") from error
 
 
 def _follow(made: _Sweep, running: dict[str, Job]) -> dict[str, str]:

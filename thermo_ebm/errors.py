@@ -1,4 +1,4 @@
-"""The one exception for what a user can get wrong."""
+"""The one exception for what a user can get wrong, and others told on one line."""
 
 
 class UserError(Exception):
@@ -6,3 +6,8 @@ class UserError(Exception):
 
     The programs in `launch/` print the line and exit with code 2.
     """
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, its line breaks made spaces."""
+    return " ".join(str(error).split())

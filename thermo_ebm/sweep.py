@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from thermo_ebm import config as configuration
 from thermo_ebm import evaluation, trained
-from thermo_ebm.errors import UserError
+from thermo_ebm.errors import UserError, one_line
 from thermo_ebm.train import loop, rundir
 from thermo_ebm.train.loop import Outcome
 
@@ -75,7 +75,7 @@ def _make_cell(base: ConfigDict, change: Mapping[str, Any]) -> Cell:
     try:
         config.update_from_flattened_dict(dict(change))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"--experiment: {' '.join(str(error).split())}") from error
+        raise UserError(f"--experiment: {one_line(error)}") from error
     return Cell(_name(config, change), config)
 
 

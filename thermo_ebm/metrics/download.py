@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import logging
 
-from thermo_ebm.errors import UserError
+from thermo_ebm.errors import UserError, one_line
 
 INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = (
@@ -92,7 +92,7 @@ def fetch(url: str, cache_dir: Path, timeout: float = 30.0) -> Path:
         finally:
             part.unlink(missing_ok=True)
     except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: of the address
-        reason = " ".join(str(error).split())[:200]  # a bad status line comes as it was sent
+        reason = one_line(error)[:200]  # a bad status line comes as it was sent
         raise UserError(
             f"cannot fetch {url} into {cache_dir} ({reason}): run `python -m launch.fetch_weights`"
             f" where there is a network, or give --inception_weights=PATH to {target.name}"
