@@ -62,9 +62,8 @@ def train(
       UserError: the data cannot be loaded or is not the run's, or a file or checkpoint cannot be
         read or written.
     """
-    with contextlib.ExitStack() as stack:
-        interrupted = interrupted or stack.enter_context(catch_interrupts())
-        return _train_groups(config, workdir, interrupted)
+    with contextlib.nullcontext(interrupted) if interrupted else catch_interrupts() as asked:
+        return _train_groups(config, workdir, asked)
 
 
 def _train_groups(config: ConfigDict, workdir: Path, interrupted: Callable[[], bool]) -> Outcome:
@@ -80,7 +79,7 @@ def _train_groups(config: ConfigDict, workdir: Path, interrupted: Callable[[], b
     size, groups = config.parallel_repetitions, []
     for first in range(0, config.num_repetitions, size):
         numbers = range(first, min(first + size, config.num_repetitions))
-        if not all([recovery.is_done(task, workdir, one, total_steps) for one in numbers]):
+        if not all(recovery.is_done(task, workdir, one, total_steps) for one in numbers):
             groups.append(numbers)
         elif hosts.is_first():
             for number in numbers:
@@ -117,9 +116,9 @@ def _check_agreement(config: ConfigDict, workdir: Path) -> None:
 
 
 def _load(config: ConfigDict, workdir: Path) -> tuple[Dataset, Callable[[], None]]:
-    """This process's share of the images, and what records in the folder that they are trained on.
+    """This process's share of the images, and what records once that they are trained on.
 
-    A run that has not begun is recorded at once.
+    A run that has not begun is recorded here; one that has, when the caller knows that it goes on.
 
     Raises:
       UserError: the images cannot be read, or are not those that the run was started with.
@@ -132,6 +131,7 @@ def _load(config: ConfigDict, workdir: Path) -> tuple[Dataset, Callable[[], None
     with hosts.together():
         rundir.check_images(workdir, means)
 
+    @functools.cache
     def record() -> None:
         with hosts.together():
             if hosts.is_first():
@@ -214,7 +214,7 @@ def _train_group(
         # A state whose last steps were skipped is nothing to go back to, unless it is the end.
         sound = (host.skipped_in_row == 0) | (steps >= group.total_steps)
         due = sound & ~pending & ~failing & [_is_due(group, step) for step in steps.tolist()]
-        _save(opened, state, seconds, due, checkpoints.save)
+        _save(opened, state, steps, seconds, due, checkpoints.save)
         for i in np.flatnonzero(failing & ~diverged).tolist():
             rolled_back = recovery.roll_back(group, opened, state, i)
             diverged[i] = rolled_back is None
@@ -226,7 +226,7 @@ def _train_group(
                 checkpoints.discard_interrupted(one.checkpoints)
             return Outcome.DIVERGED if diverged.any() else Outcome.DONE
         if stopping:
-            return _stop(group, opened, state, seconds, diverged, reporter)
+            return _stop(group, opened, state, steps, seconds, diverged, reporter)
         started = time.perf_counter()
         state = group.programs.run(state, stop, np.int32(limit), group.train)
         host = _counters(state)
@@ -240,14 +240,14 @@ def _train_group(
 def _save(
     opened: list[Repetition],
     state: TrainState,
+    steps: np.ndarray,
     seconds: np.ndarray,
     chosen: np.ndarray,
     save: Callable[[Checkpoints, TrainState, float], None],
 ) -> None:
     """Saves the chosen repetitions, but for those of which this step is saved."""
-    steps = np.asarray(programs.local(state.step)).tolist()
     for i in np.flatnonzero(chosen).tolist():
-        if steps[i] not in checkpoints.steps(opened[i].checkpoints):
+        if int(steps[i]) not in checkpoints.steps(opened[i].checkpoints):
             one = programs.select_repetition(state, i)
             save(opened[i].checkpoints, one, float(seconds[i]))
 
@@ -256,13 +256,13 @@ def _stop(
     group: Group,
     opened: list[Repetition],
     state: TrainState,
+    steps: np.ndarray,
     seconds: np.ndarray,
     diverged: np.ndarray,
     reporter: Reporter,
 ) -> Outcome:
     """Saves what a signal interrupted, so that the same command goes on from here."""
-    _save(opened, state, seconds, ~diverged, checkpoints.save_interrupted)
-    steps = np.asarray(programs.local(state.step)).tolist()
+    _save(opened, state, steps, seconds, ~diverged, checkpoints.save_interrupted)
     where = ", ".join(f"{step}/{group.total_steps}" for step in steps)
     reporter.note(f"interrupted after step {where}, checkpoint written: run the same command again")
     return Outcome.INTERRUPTED

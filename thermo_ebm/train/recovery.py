@@ -114,7 +114,8 @@ def _rewind(group: Group, one: Repetition, state: TrainState) -> Repetition:
     pending = is_pending(group, step, int(programs.local(state.sums.steps)))
     epochs = step // group.task.steps_per_epoch - pending
     wanted = group.config.logging.tensorboard and (pending or step < group.total_steps)
-    return repetition.rewind(one, step, epochs, pending, wanted)
+    # A pending epoch's events, at its last step, are still to come.
+    return repetition.rewind(one, step, epochs, step - pending if wanted else None)
 
 
 def _with_branch(one: Repetition, state: TrainState) -> TrainState:

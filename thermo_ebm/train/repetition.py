@@ -60,7 +60,7 @@ def open_repetition(
 
 
 def rewind(
-    repetition: Repetition, step: int, epochs_done: int, pending: bool, tensorboard: bool
+    repetition: Repetition, step: int, epochs_done: int, events_step: int | None
 ) -> Repetition:
     """Drops what was written after a checkpoint, and opens a new event file; on every process.
 
@@ -70,18 +70,17 @@ def rewind(
       repetition: the repetition.
       step: the checkpoint's.
       epochs_done: whose readings stay.
-      pending: whether the epoch that ended at that step is still to be written.
-      tensorboard: whether events are wanted.
+      events_step: up to which events stay; None opens no file of them.
     """
     kept = tuple(one for one in repetition.rollbacks if one.to_step <= step)
     with hosts.writing(repetition.folder):
         if hosts.is_first():
-            return _rewind_files(repetition, kept, step - pending, epochs_done, tensorboard)
+            return _rewind_files(repetition, kept, epochs_done, events_step)
     return repetition._replace(rollbacks=kept)
 
 
 def _rewind_files(
-    repetition: Repetition, kept: tuple[Rollback, ...], step: int, epochs: int, tensorboard: bool
+    repetition: Repetition, kept: tuple[Rollback, ...], epochs: int, events_step: int | None
 ) -> Repetition:
     folder = repetition.folder
     if kept != repetition.rollbacks:
@@ -91,7 +90,9 @@ def _rewind_files(
     pictures.truncate_strip(folder / STRIP, epochs)
     if repetition.events is not None:
         events.close_events(repetition.events)
-    opened = events.open_events(folder / "tensorboard", step) if tensorboard else None
+    opened = None
+    if events_step is not None:
+        opened = events.open_events(folder / "tensorboard", events_step)
     return repetition._replace(rollbacks=kept, events=opened)
 
 
