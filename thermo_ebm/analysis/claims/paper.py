@@ -121,7 +121,8 @@ def comparison_claims(
             ),
         ),
         (
-            f"variance alone does not predict {title}: p ≤ 1 is poorer than vanilla at equal variance",
+            f"variance alone does not predict {title}: "
+            "p ≤ 1 is poorer than vanilla at equal variance",
             title,
             ev.poorer_at_equal_variance(
                 list(by_batch.values()), list(below.values()), ("vanilla", "p ≤ 1"), title

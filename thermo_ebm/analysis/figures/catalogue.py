@@ -1,5 +1,6 @@
 """All figures of a report, in its order, each with the paper's number for it."""
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -89,11 +90,8 @@ def _of_training(frame: pd.DataFrame, readings: Readings, kid: str) -> Iterator[
         lambda: curves.training_curves(frame),
     )
     for name, reading in CURVES.items():
-        yield Entry(
-            name,
-            f"{reading_title(reading)} over training",
-            lambda reading=reading: curves.reading_curves(frame, reading),
-        )
+        title = f"{reading_title(reading)} over training"
+        yield Entry(name, title, functools.partial(curves.reading_curves, frame, reading))
     yield Entry("kid_curves", "KID over training", lambda: curves.reading_curves(frame, kid))
     yield Entry(
         "temperature_schedules",

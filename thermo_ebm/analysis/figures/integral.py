@@ -3,7 +3,7 @@
 Each function returns a figure, or None where there is nothing to draw.
 """
 
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,10 @@ from thermo_ebm.analysis.settings import (
 )
 
 _LETTERS = {"left": "L", "trapezium": "T", "right": "R"}
-_STEPS = {"left": "post", "right": "pre"}  # where the sum's rectangles stand
+_STEPS: dict[str, Literal["pre", "post"]] = {
+    "left": "post",
+    "right": "pre",
+}  # where the sum's rectangles stand
 _KL_SIGNS = {"difference": -1.0, "sum": 1.0}  # of KL(p_(i+1), p_i) beside KL(p_i, p_(i+1))
 
 
@@ -181,7 +184,12 @@ def _draw_integral(axis: Axes, table: pd.DataFrame, settings: Settings) -> Estim
     estimate = configured_estimate(table, settings)
     text = f"L {by_rule.left:.4g}\nT {by_rule.trapezium:.4g}\nR {by_rule.right:.4g}"
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.5}
-    place = {"transform": axis.transAxes, "fontsize": 7, "ha": "right", "va": "bottom"}
+    place: dict[str, Any] = {
+        "transform": axis.transAxes,
+        "fontsize": 7,
+        "ha": "right",
+        "va": "bottom",
+    }
     if estimate is not None:
         shown = f"{estimate.label} {estimate.value:.4g}"
         axis.text(0.97, 0.04, shown, fontweight="bold", bbox=box, **place)

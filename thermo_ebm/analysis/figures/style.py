@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -79,7 +80,7 @@ def power_colors(powers: Sequence[float]) -> dict[float, tuple[float, ...]]:
 
 def outside_legend(figure: Figure, axes: Sequence[Axes], size: float = 8.0) -> None:
     """Puts one legend of all axes right of them, where it covers no data."""
-    entries: dict[str, object] = {}
+    entries: dict[str, Artist] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)

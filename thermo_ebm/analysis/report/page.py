@@ -18,7 +18,6 @@ class Heading(NamedTuple):
     level: int
     text: str
     anchor: str = ""
-    kind = "heading"
 
 
 class Paragraph(NamedTuple):
@@ -26,28 +25,24 @@ class Paragraph(NamedTuple):
 
     text: str
     note: bool = False
-    kind = "paragraph"
 
 
 class Items(NamedTuple):
     """A list of plain lines."""
 
     lines: Sequence[str]
-    kind = "items"
 
 
 class Terms(NamedTuple):
     """Terms and what each means."""
 
     meanings: Mapping[str, str]
-    kind = "terms"
 
 
 class Text(NamedTuple):
     """Plain text with its own line breaks."""
 
     text: str
-    kind = "text"
 
 
 class Details(NamedTuple):
@@ -55,7 +50,6 @@ class Details(NamedTuple):
 
     summary: str
     parts: Sequence["Part"]
-    kind = "details"
 
 
 class Picture(NamedTuple):
@@ -63,7 +57,6 @@ class Picture(NamedTuple):
 
     data: str  # base64
     title: str
-    kind = "picture"
 
 
 class Cell(NamedTuple):
@@ -79,7 +72,6 @@ class Table(NamedTuple):
 
     titles: Sequence[str]
     rows: Sequence[Sequence[Cell]]
-    kind = "table"
 
 
 class Interval(NamedTuple):
@@ -119,7 +111,6 @@ class Claims(NamedTuple):
 
     families: Sequence[Family]
     has_recent: bool
-    kind = "claims"
 
 
 Part = Heading | Paragraph | Items | Terms | Text | Details | Picture | Table | Claims
@@ -146,6 +137,7 @@ def render(title: str, parts: Sequence[Part], links: Mapping[str, str]) -> str:
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
+    environment.filters["kind"] = lambda part: type(part).__name__.lower()
     template = environment.get_template("page.html.jinja")
     return template.render(title=title, parts=parts, links=links)
 
