@@ -8,7 +8,7 @@ import numpy as np
 from absl import logging
 
 from thermo_ebm.errors import UserError
-from thermo_ebm.train import checkpoints, programs, repetition
+from thermo_ebm.train import checkpoints, repetition, spmd
 from thermo_ebm.train.epochs import is_pending
 from thermo_ebm.train.group import Group
 from thermo_ebm.train.repetition import Repetition
@@ -26,7 +26,7 @@ def is_done(task: Task, workdir: Path, number: int, total_steps: int) -> bool:
         return False
     one = repetition.open_repetition(workdir, number)
     try:
-        restored = checkpoints.restore_newest(one.checkpoints, _shapes(task), programs.replicated())
+        restored = checkpoints.restore_newest(one.checkpoints, _shapes(task), spmd.replicated())
     finally:
         repetition.close_repetition(one)
     return restored is not None and _step(restored.state) >= total_steps
@@ -45,17 +45,17 @@ def resume(
     first = None
     for i, one in enumerate(opened):
         restored = checkpoints.restore_newest(
-            one.checkpoints, _shapes(group.task), programs.replicated()
+            one.checkpoints, _shapes(group.task), spmd.replicated()
         )
         if restored is None:
             first = first or group.programs.init(_seeds(group, opened))
-            state = programs.select_repetition(first, i)
+            state = spmd.select_repetition(first, i)
             checkpoints.save(one.checkpoints, state, 0.0)
         else:
             state, seconds[i] = restored
         rewound.append(_rewind(group, one, state))
         states.append(_with_branch(rewound[-1], state))
-    return programs.stack_repetitions(states), seconds, rewound
+    return spmd.stack_repetitions(states), seconds, rewound
 
 
 def roll_back(
@@ -71,7 +71,7 @@ def roll_back(
       it has been rolled back as often as it may be.
     """
     one = opened[i]
-    from_step = int(programs.local(state.step)[i])
+    from_step = int(spmd.local(state.step)[i])
     if len(one.rollbacks) >= group.config.divergence.max_rollbacks:
         logging.error(
             "repetition %d diverged for good at step %d, after %d rollbacks (see %s): lower the "
@@ -81,7 +81,7 @@ def roll_back(
         return None
     checkpoints.wait(one.checkpoints)
     restored = checkpoints.restore_newest(
-        one.checkpoints, _shapes(group.task), programs.replicated(), due_only=True
+        one.checkpoints, _shapes(group.task), spmd.replicated(), due_only=True
     )
     if restored is None:  # each was damaged, and set aside
         raise UserError(
@@ -91,9 +91,9 @@ def roll_back(
     checkpoints.discard_interrupted(one.checkpoints)
     one = _rewind(group, one, restored.state)
     opened[i] = repetition.record_rollback(one, from_step, _step(restored.state))
-    states = [programs.select_repetition(state, j) for j in range(len(opened))]
+    states = [spmd.select_repetition(state, j) for j in range(len(opened))]
     states[i] = _with_branch(opened[i], restored.state)
-    return programs.stack_repetitions(states), restored.seconds
+    return spmd.stack_repetitions(states), restored.seconds
 
 
 @lru_cache(maxsize=1)
@@ -106,12 +106,12 @@ def _seeds(group: Group, opened: list[Repetition]) -> np.ndarray:
 
 
 def _step(state: TrainState) -> int:
-    return int(programs.local(state.step))
+    return int(spmd.local(state.step))
 
 
 def _rewind(group: Group, one: Repetition, state: TrainState) -> Repetition:
     step = _step(state)
-    pending = is_pending(group, step, int(programs.local(state.sums.steps)))
+    pending = is_pending(group, step, int(spmd.local(state.sums.steps)))
     epochs = step // group.task.steps_per_epoch - pending
     wanted = group.config.logging.tensorboard and (pending or step < group.total_steps)
     # A pending epoch's events, at its last step, are still to come.
@@ -124,7 +124,7 @@ def _with_branch(one: Repetition, state: TrainState) -> TrainState:
     Steps are skipped, and counted, anew on it.
     """
     branch = len(one.rollbacks)
-    if int(programs.local(state.branch)) >= branch:
+    if int(spmd.local(state.branch)) >= branch:
         return state
     fresh = {"branch": np.int32(branch), "skipped_in_row": np.int32(0)}
-    return state._replace(**jax.device_put(fresh, programs.replicated()))
+    return state._replace(**jax.device_put(fresh, spmd.replicated()))

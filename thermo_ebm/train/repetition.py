@@ -8,11 +8,12 @@ from absl import logging
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
-from thermo_ebm.gradients import GradientNoise
+from thermo_ebm.gradients.noise import GradientNoise
 from thermo_ebm.losses import ThermodynamicAux
-from thermo_ebm.train import checkpoints, events, hosts, pictures, readings
+from thermo_ebm.run import events, pictures, tables
+from thermo_ebm.run.layout import checkpoints_dir, repetition_dir
+from thermo_ebm.train import checkpoints, hosts
 from thermo_ebm.train.checkpoints import Checkpoints
-from thermo_ebm.train.rundir import checkpoints_dir, repetition_dir
 from thermo_ebm.train.state import EpochSums
 
 READINGS, TEMPERATURES, ROLLBACKS = "readings.csv", "temperatures.csv", "rollbacks.json"
@@ -85,8 +86,8 @@ def _rewind_files(
     folder = repetition.folder
     if kept != repetition.rollbacks:
         _write_rollbacks(folder / ROLLBACKS, kept)
-    readings.truncate(folder / READINGS, epochs)
-    readings.truncate(folder / TEMPERATURES, epochs, readings.TEMPERATURE_COLUMNS)
+    tables.truncate(folder / READINGS, epochs)
+    tables.truncate(folder / TEMPERATURES, epochs, tables.TEMPERATURE_COLUMNS)
     pictures.truncate_strip(folder / STRIP, epochs)
     if repetition.events is not None:
         events.close_events(repetition.events)
@@ -119,11 +120,11 @@ def make_row(
     seconds: float,
     images: int,
     flops: int,
-) -> readings.Row:
-    """One epoch's readings, by `readings.READING_COLUMNS`; sums and noise as numpy scalars."""
+) -> tables.Row:
+    """One epoch's readings, by `tables.READING_COLUMNS`; sums and noise as numpy scalars."""
     train = {name: _mean(getattr(sums, name), sums.steps) for name in EpochSums._fields[:-1]}
     loss = train["loss"]
-    row: readings.Row = {
+    row: tables.Row = {
         "epoch": epoch,
         "step": step,
         "train_loss": loss,
@@ -156,20 +157,20 @@ def _mean(total: Any, steps: Any) -> float | None:
     return float(total) / int(steps) if int(steps) else None
 
 
-def write_epoch(repetition: Repetition, row: readings.Row, aux: Any) -> None:
+def write_epoch(repetition: Repetition, row: tables.Row, aux: Any) -> None:
     """Writes one epoch's readings; `aux` is the validation loss's parts, as numpy arrays."""
-    readings.append_row(repetition.folder / READINGS, row)
+    tables.append_row(repetition.folder / READINGS, row)
     if isinstance(aux, ThermodynamicAux):
         rows = temperature_rows(int(row["epoch"] or 0), aux)
         path = repetition.folder / TEMPERATURES
-        readings.append_rows(path, rows, readings.TEMPERATURE_COLUMNS)
+        tables.append_rows(path, rows, tables.TEMPERATURE_COLUMNS)
     if repetition.events is not None:
         values = {name: value for name, value in row.items() if name not in ("epoch", "step")}
         events.write_scalars(repetition.events, int(row["step"] or 0), values)
 
 
-def temperature_rows(epoch: int, aux: ThermodynamicAux) -> list[readings.Row]:
-    """One row a temperature, by `readings.TEMPERATURE_COLUMNS`."""
+def temperature_rows(epoch: int, aux: ThermodynamicAux) -> list[tables.Row]:
+    """One row a temperature, by `tables.TEMPERATURE_COLUMNS`."""
     return [
         {
             "epoch": epoch,
