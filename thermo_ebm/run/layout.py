@@ -37,6 +37,7 @@ def run_folder(workdir: str | os.PathLike[str]) -> Path:
         raise UserError(f"workdir={folder}: no folder can be made there: {error}") from error
     if names and CONFIG not in names:
         raise UserError(
-            f"workdir={folder}: neither empty nor a run directory (no {CONFIG}); choose another folder"
+            f"workdir={folder}: neither empty nor a run directory (no {CONFIG}); choose another "
+            "folder"
         )
     return folder
