@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from thermo_ebm.errors import UserError
 from thermo_ebm.losses import GENERATOR_GRADIENTS, PRIOR_GRADIENTS
 from thermo_ebm.models.generator import image_size
+from thermo_ebm.run.configuration import flatten
 from thermo_ebm.thermo.integral import KL_FORMS, QUADRATURES
 from thermo_ebm.thermo.moments import SHRINKAGES
 from thermo_ebm.thermo.schedule import SCHEDULES
@@ -122,7 +123,7 @@ def check_values(config: ConfigDict) -> None:
       UserError: naming the field and what it must be.
       TypeError: a value is of a type that `check` would have refused.
     """
-    for field, value in _flatten(config):
+    for field, value in flatten(config).items():
         _check_range(field, value)
     for field, choices in _CHOICES.items():
         value = _value(config, field)
@@ -210,10 +211,10 @@ def _check_combinations(config: ConfigDict) -> None:
 
 def _check_fields(config: ConfigDict, reference: ConfigDict) -> None:
     """Every field of the reference is there, no other, and of its type (an int may be a float)."""
-    have, want = dict(_flatten(config)), dict(_flatten(reference))
+    have, want = flatten(config), flatten(reference)
     for field in have:
         if field not in want:
-            raise UserError(f"config.{field}: there is no such field{_nearest(field, want)}")
+            raise UserError(f"config.{field}: there is no such field{nearest(field, want)}")
     for field, example in want.items():
         if field not in have:
             raise UserError(f"config.{field}: is missing")
@@ -231,17 +232,10 @@ def _both_sequences(value: Any, example: Any) -> bool:
     return isinstance(value, tuple | list) and isinstance(example, tuple | list)
 
 
-def _nearest(field: str, known: dict[str, Any]) -> str:
-    matches = difflib.get_close_matches(field, known, n=1)
+def nearest(field: str, known: Iterable[str]) -> str:
+    """The end of a message on a field that does not exist: the one that may be meant, if any."""
+    matches = difflib.get_close_matches(field, list(known), n=1)
     return f"; did you mean {matches[0]}?" if matches else ""
-
-
-def _flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in config.items():
-        if isinstance(value, ConfigDict):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _value(config: ConfigDict, field: str) -> Any:
