@@ -8,8 +8,9 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from thermo_ebm import fields
 from thermo_ebm.errors import UserError, one_line
-from thermo_ebm.run import configuration, upgrade
+from thermo_ebm.run import upgrade
 
 flags.disclaim_key_flags()
 
@@ -71,8 +72,8 @@ def meant_field(flag: str) -> str | None:
         return None
     from configs import base
 
-    fields = configuration.flatten(configuration.as_json(base.get_config()))
-    meant = [field for field in fields if field == flag or field.endswith(f".{flag}")]
+    known = fields.flatten(base.get_config())
+    meant = [field for field in known if field == flag or field.endswith(f".{flag}")]
     if not meant:
         return None
     options = " or ".join(f"--config.{field}" for field in meant)

@@ -15,6 +15,8 @@ from thermo_ebm import files
 from thermo_ebm.errors import UserError
 from thermo_ebm.run import events, tables
 
+NUMBER = len(tables.READING_COLUMNS)
+
 
 def make_row(epoch, loss=1.5):
     return {"epoch": epoch, "step": 20 * epoch, "train_loss": loss}
@@ -28,7 +30,13 @@ def test_values_come_back_bit_for_bit(tmp_path):
     rng = np.random.default_rng(0)
     path = tmp_path / "rep_00" / "readings.csv"
     row = {name: rng.normal() * 10.0 ** rng.integers(-30, 30) for name in tables.READING_COLUMNS}
-    row |= {"epoch": 1, "step": 2**40, "skipped_steps": 0, "val_loss": float("inf")}
+    row |= {
+        "epoch": 1,
+        "step": 2**40,
+        "skipped_steps": 0,
+        "group_size": 5,
+        "val_loss": float("inf"),
+    }
     row |= {"train_loss": np.float32(0.1), "seconds": jnp.float32(1 / 3), "grad_noise": None}
     tables.append_row(path, row)
     (found,) = tables.read(path)
@@ -75,6 +83,34 @@ def test_truncate_drops_later_epochs(tmp_path):
     assert tables.read(path) == []
 
 
+OLD = b"epoch,step,train_loss,of_another_version\n1,20,0.5,7.0\n2,40,0.25,8.0\n"
+
+
+def test_a_table_of_another_version_opens(tmp_path):
+    """Columns that came later are empty; those that only the other version has are there too."""
+    path = tmp_path / "readings.csv"
+    path.write_bytes(OLD)
+    first = tables.read(path)[0]
+    assert tuple(first) == (*tables.READING_COLUMNS, "of_another_version")
+    assert (first["train_loss"], first["group_size"], first["of_another_version"]) == (0.5, None, 7)
+    tables.truncate(path, 2)
+    assert path.read_bytes() == OLD
+    tables.truncate(path, 1)
+    assert path.read_bytes() == OLD[: OLD.index(b"2,40")]
+
+
+def test_a_table_of_another_version_is_rewritten_with_the_columns_of_today(tmp_path):
+    path = tmp_path / "readings.csv"
+    path.write_bytes(OLD)
+    tables.append_row(path, make_row(3) | {"group_size": 2})
+    header = path.read_text().splitlines()[0].split(",")
+    assert header == [*tables.READING_COLUMNS, "of_another_version"]
+    rows = tables.read(path)
+    assert [row["group_size"] for row in rows] == [None, None, 2]
+    assert [row["of_another_version"] for row in rows] == [7.0, 8.0, None]
+    assert [row["train_loss"] for row in rows] == [0.5, 0.25, 1.5]
+
+
 def test_temperatures_have_many_rows_an_epoch(tmp_path):
     path, columns = tmp_path / "temperatures.csv", tables.TEMPERATURE_COLUMNS
 
@@ -112,11 +148,15 @@ def test_what_a_row_may_hold(tmp_path):
     ("content", "message"),
     [
         (b"", "line 1"),
-        (b"epoch,loss\n1,2\n", "line 1"),
-        (",".join(tables.READING_COLUMNS).encode() + b"\n1,2\n", "line 2: 2 values for 20"),
-        (",".join(tables.READING_COLUMNS).encode() + b"\n" + b"1,2,x" + b"," * 17, "line 2.*'x'"),
+        (b"epoch,loss\n1,2\n", "line 1: .*no column step"),
+        (b"epoch,step,step\n1,2,3\n", "line 1: .*a column is there twice"),
+        (",".join(tables.READING_COLUMNS).encode() + b"\n1,2\n", f"line 2: 2 values for {NUMBER}"),
         (
-            ",".join(tables.READING_COLUMNS).encode() + b"\n" + b",2,3" + b"," * 17,
+            ",".join(tables.READING_COLUMNS).encode() + b"\n" + b"1,2,x" + b"," * (NUMBER - 3),
+            "line 2.*'x'",
+        ),
+        (
+            ",".join(tables.READING_COLUMNS).encode() + b"\n" + b",2,3" + b"," * (NUMBER - 3),
             "line 2.*epoch",
         ),
         (b"\xff\xfe", "cannot be read"),

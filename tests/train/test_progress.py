@@ -72,7 +72,7 @@ def test_a_resumed_run_counts_from_where_it_was():
 
 @pytest.mark.parametrize("back_to", [0, 20, 40])
 def test_after_a_rollback_times_left_are_of_the_steps_since(back_to):
-    """To before the first step seen, to it, and to a later one: never negative, nor divided by 0."""
+    """Below the first step seen, to it, and above it: never negative, no division by 0."""
     stream, clock = io.StringIO(), Clock()
     with make_reporter("rep_00", 100, 20, 10, 0, 0.0, stream, clock) as reporter:
         run(reporter, clock, [20, 40, 60])

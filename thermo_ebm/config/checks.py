@@ -1,17 +1,15 @@
 """A configuration checked field by field, and turned into the settings the mathematics takes."""
 
-import difflib
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from thermo_ebm.errors import UserError
+from thermo_ebm.fields import flatten, get, nearest
 from thermo_ebm.losses import GENERATOR_GRADIENTS, PRIOR_GRADIENTS
 from thermo_ebm.models.generator import image_size
-from thermo_ebm.run.configuration import flatten
 from thermo_ebm.thermo.integral import KL_FORMS, QUADRATURES
 from thermo_ebm.thermo.moments import SHRINKAGES
 from thermo_ebm.thermo.schedule import SCHEDULES
@@ -126,19 +124,19 @@ def check_values(config: ConfigDict) -> None:
     for field, value in flatten(config).items():
         _check_range(field, value)
     for field, choices in _CHOICES.items():
-        value = _value(config, field)
+        value = get(config, field)
         _require(field, value, value in choices, f"one of {', '.join(choices)}")
     for field, least in _AT_LEAST.items():
-        value = _value(config, field)
+        value = get(config, field)
         _require(field, value, value >= least, f"at least {least}")
     for field in _POSITIVE:
-        value = _value(config, field)
+        value = get(config, field)
         _require(field, value, value > 0, "positive")
     for field in _BELOW_ONE:
-        value = _value(config, field)
+        value = get(config, field)
         _require(field, value, value < 1, "below 1")
     for field in _WIDTHS:
-        value = _value(config, field)
+        value = get(config, field)
         _require(field, value, value <= _MAX_WIDTH, f"at most {_MAX_WIDTH}")
     _check_channels(config)
     _check_combinations(config)
@@ -158,7 +156,7 @@ def _check_channels(config: ConfigDict) -> None:
     channels = config.data.channels
     _require("data.channels", channels, channels in (1, 3), "1 or 3")
     for field in ("model.generator.widths", "model.generator.strides"):
-        value = tuple(_value(config, field))
+        value = tuple(get(config, field))
         whole = all(type(one) is int and one >= 1 for one in value)
         _require(field, value, whole, "whole numbers, each at least 1")
 
@@ -174,7 +172,7 @@ def _check_combinations(config: ConfigDict) -> None:
         )
     steps = config.data.num_train // config.batch_size
     for field in _EPOCHS:
-        epochs = _value(config, field)
+        epochs = get(config, field)
         _require(field, epochs, epochs * steps <= _MAX_INT, f"at most {_MAX_INT // steps}")
     for name in ("prior", "generator"):
         first = config.optimizer[name].learning_rate
@@ -230,19 +228,6 @@ def _check_fields(config: ConfigDict, reference: ConfigDict) -> None:
 
 def _both_sequences(value: Any, example: Any) -> bool:
     return isinstance(value, tuple | list) and isinstance(example, tuple | list)
-
-
-def nearest(field: str, known: Iterable[str]) -> str:
-    """The end of a message on a field that does not exist: the one that may be meant, if any."""
-    matches = difflib.get_close_matches(field, list(known), n=1)
-    return f"; did you mean {matches[0]}?" if matches else ""
-
-
-def _value(config: ConfigDict, field: str) -> Any:
-    value: Any = config
-    for name in field.split("."):
-        value = value[name]
-    return value
 
 
 def _require(field: str, value: Any, holds: bool, must: str) -> None:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
+from thermo_ebm.fields import flatten
 from thermo_ebm.run import upgrade
 from thermo_ebm.run.layout import CONFIG, has_begun, run_folder
 
@@ -139,17 +140,6 @@ def as_json(config: ConfigDict) -> dict[str, Any]:
 def is_free(field: str) -> bool:
     """Whether a field may change when a run goes on."""
     return any(_covers(name, field) for name in FREE_FIELDS)
-
-
-def flatten(nested: dict[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts, or a ConfigDict, as one dict with dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in nested.items():
-        if isinstance(value, dict | ConfigDict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _covers(name: str, field: str) -> bool:

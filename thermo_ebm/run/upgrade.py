@@ -2,7 +2,7 @@
 
 `config.json` says which version of the fields it is written in. A run that was made before a field
 existed behaves as that field's value in `ADDED`: with the value it is read, trained on, evaluated
-and reported. What such a run is called must not change either: see `is_as_before`.
+and reported. Nor does the name of a sweep's cell change by it: see `is_as_before`.
 """
 
 import copy
@@ -11,6 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from thermo_ebm import fields
 from thermo_ebm.errors import UserError
 
 VERSION = 2  # of the fields; files without a version are of version 1
@@ -34,10 +35,11 @@ def upgrade(stored: dict[str, Any], where: str) -> dict[str, Any]:
       where: the file, for the message.
 
     Raises:
-      UserError: it is of a later version than this program's, or its version is no number.
+      UserError: it is of a later version than this program's, its version is not a number, or a
+        group of fields is none.
     """
-    fields = copy.deepcopy(stored)
-    version = fields.pop(VERSION_FIELD, 1)
+    nested = copy.deepcopy(stored)
+    version = nested.pop(VERSION_FIELD, 1)
     if not isinstance(version, int):
         raise UserError(f"{where}: its version is {version!r}, not a whole number")
     if version > VERSION:
@@ -45,27 +47,28 @@ def upgrade(stored: dict[str, Any], where: str) -> dict[str, Any]:
             f"{where}: written by a later version of this program (version {version} of the "
             f"fields, this program knows {VERSION}): update this program"
         )
-    if not is_of_a_run(fields):
-        return fields
+    if not is_of_a_run(nested):
+        return nested
+    flat = fields.flatten(nested)
+    added = {field: value for field, value in ADDED.items() if field not in flat}
     for field in REMOVED:
-        _pop(fields, field)
-    for field, value in ADDED.items():
-        if _get(fields, field) is None:
-            _set(fields, field, value)
-    for field, value in _todays_values(fields).items():
-        _set(fields, field, value)
-    return fields
+        fields.remove(nested, field)
+    for field, value in (added | _todays_values(nested)).items():
+        group = field.rpartition(".")[0]
+        if not isinstance(fields.get(nested, group, {}), dict):
+            raise UserError(f"{where}: {group} is not a group of fields")
+        fields.put(nested, field, copy.copy(value))
+    return nested
 
 
-def is_of_a_run(fields: Mapping[str, Any]) -> bool:
-    """Whether nested fields are those of a run, as far as their groups tell."""
-    return {"loss", "sampler"} <= fields.keys()
+def is_of_a_run(stored: Mapping[str, Any]) -> bool:
+    """Whether nested dicts are the fields of a run, as far as their groups tell."""
+    return all(isinstance(stored.get(group), dict) for group in ("loss", "sampler"))
 
 
 def with_todays_values(config: ConfigDict) -> ConfigDict:
     """An unlocked configuration whose values of earlier versions are those of today, in place."""
-    for field, value in _todays_values(config).items():
-        config.update_from_flattened_dict({field: value})
+    config.update_from_flattened_dict(_todays_values(config))
     return config
 
 
@@ -77,37 +80,10 @@ def is_as_before(field: str, value: Any) -> bool:
     return field in ADDED and ADDED[field] == value
 
 
-def _todays_values(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _todays_values(nested: Any) -> dict[str, Any]:
+    """What is to be set in nested dicts or a ConfigDict, by field."""
     todays: dict[str, Any] = {}
     for (field, old), values in REPLACED.items():
-        if _get(fields, field) == old:
+        if fields.get(nested, field) == old:
             todays |= values
     return todays
-
-
-def _get(fields: Any, field: str) -> Any:
-    """A dotted field's value, None where it is not there."""
-    for name in field.split("."):
-        if not isinstance(fields, Mapping | ConfigDict) or name not in fields:
-            return None
-        fields = fields[name]
-    return fields
-
-
-def _set(fields: dict[str, Any], field: str, value: Any) -> None:
-    """Sets a dotted field; where its group is missing or none, the file is damaged: left alone."""
-    *groups, name = field.split(".")
-    for group in groups:
-        fields = fields.setdefault(group, {})
-        if not isinstance(fields, dict):
-            return
-    fields[name] = copy.copy(value)
-
-
-def _pop(fields: Any, field: str) -> None:
-    *groups, name = field.split(".")
-    for group in groups:
-        fields = fields.get(group)
-        if not isinstance(fields, dict):
-            return
-    fields.pop(name, None)

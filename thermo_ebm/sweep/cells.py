@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from thermo_ebm import fields
 from thermo_ebm.config import checks
 from thermo_ebm.errors import UserError, one_line
 from thermo_ebm.evaluation import evaluate, trained
@@ -87,7 +88,7 @@ def _check_field(field: str, value: Any, known: Iterable[str]) -> None:
         names = [f"{field}.{name}" for name in value] if isinstance(value, Mapping) else inside[:1]
         meant = ", ".join(f'"{name}": ...' for name in names)
         raise UserError(f"experiment: {field} is a group of fields; name each: {{{meant}}}")
-    raise UserError(f"experiment: there is no field {field}{checks.nearest(field, known)}")
+    raise UserError(f"experiment: there is no field {field}{fields.nearest(field, known)}")
 
 
 def _name(config: ConfigDict, change: Mapping[str, Any]) -> str:
@@ -105,18 +106,18 @@ def _name(config: ConfigDict, change: Mapping[str, Any]) -> str:
     return f"{readable[:_LONGEST]}_{digest}"
 
 
-def _short(field: str, fields: Iterable[str]) -> str:
+def _short(field: str, known: Iterable[str]) -> str:
     """The end of a field's name by which no other field ends: prior.num_steps, power."""
     parts = field.split(".")
     for length in range(1, len(parts)):
         end = ".".join(parts[-length:])
-        if not any(other.endswith(f".{end}") for other in fields if other != field):
+        if not any(other.endswith(f".{end}") for other in known if other != field):
             return end
     return field
 
 
 def _flat(config: ConfigDict) -> dict[str, Any]:
-    return configuration.flatten(configuration.as_json(config))
+    return fields.flatten(configuration.as_json(config))
 
 
 def status(root: Path, cell: Cell, settings: evaluate.Settings) -> Status:

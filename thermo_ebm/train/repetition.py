@@ -78,6 +78,7 @@ def make_row(
     seconds: float,
     images: int,
     flops: int,
+    group_size: int,
 ) -> tables.Row:
     """One epoch's readings, by `tables.READING_COLUMNS`; sums and noise as numpy scalars."""
     train = {name: _mean(getattr(sums, name), sums.steps) for name in EpochSums._fields[:-1]}
@@ -99,6 +100,7 @@ def make_row(
         "flops_per_step": flops,
         "images_per_second": images / seconds if seconds else None,
         "seconds": seconds,
+        "group_size": group_size,
     }
     if noise is not None:
         row |= {
