@@ -125,7 +125,11 @@ def write_epoch(repetition: Repetition, row: tables.Row, aux: Any) -> None:
         path = repetition.folder / TEMPERATURES
         tables.append_rows(path, rows, tables.TEMPERATURE_COLUMNS)
     if repetition.events is not None:
-        values = {name: value for name, value in row.items() if name not in ("epoch", "step")}
+        values = {
+            events.grouped(name): value
+            for name, value in row.items()
+            if name not in ("epoch", "step")
+        }
         events.write_scalars(repetition.events, int(row["step"] or 0), values)
 
 

@@ -25,6 +25,7 @@ def lines(group: Group, workdir: Path, repetitions: Sequence[int]) -> list[str]:
     usable = _binary(memory.usable_bytes(jax.local_devices()[0]))
     of = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
     numbers = ", ".join(map(str, repetitions))
+    which = f"repetition{'s' if len(repetitions) > 1 else ''} {numbers}"
     together = f", {size} at once" if size > 1 else ""
     return [
         f"run         {workdir}",
@@ -34,7 +35,7 @@ def lines(group: Group, workdir: Path, repetitions: Sequence[int]) -> list[str]:
         f"parameters  {prior:,} of the prior, {generator:,} of the generator",
         f"step        {_decimal(group.flops_per_step)}FLOP per repetition",
         f"memory      about {held} on each device, of {usable} that may be used",
-        f"training    repetitions {numbers}{together}: {group.total_steps} steps each "
+        f"training    {which}{together}: {group.total_steps} steps each "
         f"({config.num_epochs} epochs of {task.steps_per_epoch})",
     ]
 
