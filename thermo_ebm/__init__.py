@@ -4,17 +4,20 @@ Everything a script needs is here under one name:
 
 >>> import jax
 >>> import thermo_ebm as te
->>> model = te.make_model(
-...     channels=1, latent_dim=8, generator_features=4, generator_widths=(2, 1),
-...     generator_strides=(1, 2, 1),
+>>> model = te.LatentEBM(  # any two callables; te.make_model() builds the paper's networks
+...     energy=lambda alpha, z: -alpha * (z**2).sum(axis=-1),
+...     generator=lambda beta, z: z @ beta,
+...     init=lambda key: te.Params(0.1, jax.random.normal(key, (2, 5))),
+...     latent_dim=2, prior_sigma=1.0, likelihood_sigma=0.5,
 ... )
 >>> params = model.init(jax.random.key(0))
->>> batch = te.make_batch(jax.numpy.zeros((3, 8, 8, 1)))
->>> sampler = te.SamplerSettings(te.ChainSettings(0.1, 5), te.ChainSettings(0.01, 5))
+>>> batch = te.make_batch(jax.numpy.zeros((3, 5)))
+>>> sampler = te.SamplerSettings(te.ChainSettings(0.1, 50), te.ChainSettings(0.02, 50))
 >>> settings = te.LossSettings(num_temperatures=4, power=3.0)
->>> loss, parts = te.thermodynamic_loss(
-...     model, params, batch, jax.random.key(1), sampler, settings
-... )
+>>> loss_and_parts = jax.jit(lambda params, key: te.thermodynamic_loss(
+...     model, params, batch, key, sampler, settings
+... ))
+>>> loss, parts = loss_and_parts(params, jax.random.key(1))
 >>> parts.expected_log_likelihood.shape  # E_i at t_0 = 0 .. t_4 = 1
 (5,)
 

@@ -66,7 +66,8 @@ def make_model(
     ...     channels=1, latent_dim=2, generator_features=4, generator_widths=(2, 1),
     ...     generator_strides=(1, 2, 1),
     ... )
-    >>> model.generator(model.init(jax.random.key(0)).beta, jax.numpy.zeros((5, 2))).shape
+    >>> params = jax.eval_shape(model.init, jax.random.key(0))
+    >>> jax.eval_shape(model.generator, params.beta, jax.numpy.zeros((5, 2))).shape
     (5, 8, 8, 1)
 
     Args:
@@ -86,24 +87,24 @@ def make_model(
     if config is not None and "model" in config:
         channels = config.data.channels if channels is None else channels
         config = config.model
-    if unknown := set(settings) - set(ModelSettings._fields):
+    fields = _fields(config) | settings
+    if unknown := fields.keys() - set(ModelSettings._fields):
         raise ValueError(
             f"{', '.join(sorted(unknown))}: not a field of the model; there are "
             f"{', '.join(ModelSettings._fields)}"
         )
-    chosen = _settings(config)._replace(**settings)
-    return _build(chosen, 3 if channels is None else channels, conv_transpose)
+    return _build(ModelSettings(**fields), 3 if channels is None else channels, conv_transpose)
 
 
-def _settings(config: ConfigDict | None) -> ModelSettings:
-    """The fields of `config.model`; of None, the defaults."""
+def _fields(config: ConfigDict | None) -> dict[str, Any]:
+    """The fields of `config.model` under their names in `ModelSettings`; none of None."""
     fields: dict[str, Any] = {}
     for name, value in ({} if config is None else config).items():
         if isinstance(value, ConfigDict):
             fields |= {f"{name}_{inner}": entry for inner, entry in value.items()}
         else:
             fields[name] = value
-    return ModelSettings(**fields)
+    return fields
 
 
 def _build(
