@@ -19,9 +19,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from thermo_ebm import data
+from thermo_ebm.cost import plan
 from thermo_ebm.data import Dataset
 from thermo_ebm.errors import UserError
-from thermo_ebm.train import checkpoints, hosts, plan, programs, recovery, repetition, rundir
+from thermo_ebm.run import configuration, layout, record
+from thermo_ebm.train import checkpoints, hosts, recovery, repetition, spmd, summary
 from thermo_ebm.train.checkpoints import Checkpoints
 from thermo_ebm.train.epochs import end_epochs, is_pending
 from thermo_ebm.train.group import Group, make_group
@@ -50,8 +52,8 @@ def train(
 
     Args:
       config: checked by `config.check`.
-      workdir: a folder that the caller holds (`rundir.hold`), and whose configuration it held this
-        one against (`rundir.check_config`).
+      workdir: a folder that the caller holds (`lock.hold`), and whose configuration it held this
+        one against (`configuration.check_config`).
       interrupted: asked between dispatches; once it returns True, checkpoints are written and
         training ends. By default SIGTERM and SIGINT are caught and do this.
 
@@ -72,8 +74,7 @@ def _train_groups(config: ConfigDict, workdir: Path, interrupted: Callable[[], b
     A group is always of the same repetitions: those that are done stand still in it, for in
     another group's program the others would be rounded differently.
     """
-    chunked = plan.with_chunk(config)
-    task = make_task(chunked)
+    task = make_task(config)
     _check_agreement(config, workdir)
     total_steps = config.num_epochs * task.steps_per_epoch
     size, groups = config.parallel_repetitions, []
@@ -84,17 +85,25 @@ def _train_groups(config: ConfigDict, workdir: Path, interrupted: Callable[[], b
         elif hosts.is_first():
             for number in numbers:
                 say(f"repetition {number} is done: skipped")
-    if not groups:
-        return Outcome.DONE
-    dataset, record = _load(config, workdir)
-    make = functools.lru_cache(maxsize=1)(functools.partial(make_group, chunked, task, dataset))
+    # Also where all is done: data that are not the run's are refused then too.
+    dataset, record = _load(config, workdir, task.steps_per_epoch)
+    make = functools.lru_cache(maxsize=1)(functools.partial(_make_group, config, dataset))
     outcomes = [Outcome.DONE]
     for numbers in groups:
         group = make(len(numbers))
+        if numbers is groups[0] and hosts.is_first():
+            for line in summary.lines(group, workdir, [one for each in groups for one in each]):
+                say(line)
         outcomes.append(_open_and_train(group, workdir, numbers, record, interrupted))
         if outcomes[-1] is Outcome.INTERRUPTED:
             return Outcome.INTERRUPTED
     return Outcome.DIVERGED if Outcome.DIVERGED in outcomes else Outcome.DONE
+
+
+def _make_group(config: ConfigDict, dataset: Dataset, size: int) -> Group:
+    """A group of `size` repetitions, whose chunk of temperatures is chosen for so many."""
+    chunked = plan.with_chunk(config, size)
+    return make_group(chunked, make_task(chunked), dataset, size)
 
 
 def _check_agreement(config: ConfigDict, workdir: Path) -> None:
@@ -103,19 +112,21 @@ def _check_agreement(config: ConfigDict, workdir: Path) -> None:
     Raises:
       UserError: they were not; processes that went on would wait for each other for ever.
     """
-    fields = json.dumps(rundir.as_json(config), sort_keys=True)
-    folders = [rundir.checkpoints_dir(workdir, one) for one in range(config.num_repetitions)]
-    seen = [rundir.has_begun(workdir), *map(checkpoints.steps_in, folders)]
+    fields = json.dumps(configuration.as_json(config), sort_keys=True)
+    folders = [layout.checkpoints_dir(workdir, one) for one in range(config.num_repetitions)]
+    seen = [layout.has_begun(workdir), *map(checkpoints.steps_in, folders)]
     for value, message in (
-        (fields, "--config: the processes were started with different configurations"),
-        (str(seen), f"--workdir={workdir}: the processes see different folders; it must be shared"),
+        (fields, "config: the processes were started with different configurations"),
+        (str(seen), f"workdir={workdir}: the processes see different folders; it must be shared"),
     ):
         checksums = hosts.of_all(zlib.crc32(value.encode()) & _INT32)
         if (checksums != checksums[0]).any():
             raise UserError(message)
 
 
-def _load(config: ConfigDict, workdir: Path) -> tuple[Dataset, Callable[[], None]]:
+def _load(
+    config: ConfigDict, workdir: Path, steps_per_epoch: int
+) -> tuple[Dataset, Callable[[], None]]:
     """This process's share of the images, and what records once that they are trained on.
 
     A run that has not begun is recorded here; one that has, when the caller knows that it goes on.
@@ -126,23 +137,33 @@ def _load(config: ConfigDict, workdir: Path) -> tuple[Dataset, Callable[[], None
     shard = (jax.process_index(), jax.process_count())
     with hosts.together():
         dataset = data.load(config.data, shard)
-    own = data.some_means(dataset.train, config.data.num_train, shard)
-    means = hosts.of_all(own).sum(axis=0).ravel().tolist()
+    means = record.Means(
+        _means(dataset.train, config.data.num_train, shard),
+        _means(dataset.validation, config.data.num_val, shard),
+    )
     with hosts.together():
-        rundir.check_images(workdir, means)
+        record.check_images(workdir, means)
+    folders = [layout.checkpoints_dir(workdir, one) for one in range(config.num_repetitions)]
+    step = max(step for folder in folders for step in (0, *checkpoints.all_steps_in(folder)))
 
     @functools.cache
-    def record() -> None:
+    def record_once() -> None:
         with hosts.together():
             if hosts.is_first():
                 device = jax.devices()[0]
-                rundir.record(workdir, config, means, device.platform, device.device_kind)
+                kind = (device.platform, device.device_kind)
+                record.record(workdir, config, means, *kind, step // steps_per_epoch, step)
         with hosts.together():
-            rundir.read_config(workdir)
+            configuration.read_config(workdir)
 
-    if not rundir.has_begun(workdir):
-        record()
-    return dataset, record
+    if not layout.has_begun(workdir):
+        record_once()
+    return dataset, record_once
+
+
+def _means(images: np.ndarray, num: int, shard: tuple[int, int]) -> list[float]:
+    """What `record` knows a set of images by, from all processes' shares."""
+    return hosts.of_all(data.some_means(images, num, shard)).sum(axis=0).ravel().tolist()
 
 
 def _open_and_train(
@@ -162,9 +183,10 @@ def _open_and_train(
         for number in numbers:
             opened.append(repetition.open_repetition(workdir, number, settings.keep, period))
         state, seconds, opened[:] = recovery.resume(group, opened)
-        steps = np.asarray(programs.local(state.step))
+        steps = np.asarray(spmd.local(state.step))
         first = int(steps.min())
         reporter = stack.enter_context(_make_reporter(group, numbers, first))
+        reporter.doing("compiling")
         # No steps: compiles, so that the readings' seconds are of training alone.
         state = group.programs.run(state, steps, np.int32(0), group.train)
         record()
@@ -219,7 +241,7 @@ def _train_group(
             rolled_back = recovery.roll_back(group, opened, state, i)
             diverged[i] = rolled_back is None
             state, seconds[i] = rolled_back or (state, seconds[i])
-        steps = np.asarray(programs.local(state.step))
+        steps = np.asarray(spmd.local(state.step))
         stop = np.where(diverged, steps, [_next_stop(group, step) for step in steps.tolist()])
         if (stop <= steps).all() and not pending.any():
             for one in opened:
@@ -248,7 +270,7 @@ def _save(
     """Saves the chosen repetitions, but for those of which this step is saved."""
     for i in np.flatnonzero(chosen).tolist():
         if int(steps[i]) not in checkpoints.steps(opened[i].checkpoints):
-            one = programs.select_repetition(state, i)
+            one = spmd.select_repetition(state, i)
             save(opened[i].checkpoints, one, float(seconds[i]))
 
 
@@ -271,7 +293,7 @@ def _stop(
 def _counters(state: TrainState) -> Any:
     """The state's scalars on the host, [num_repetitions] each; what is large stays behind."""
     large: dict[str, Any] = {name: None for name in ("params", "optimiser", "order", "key")}
-    return jax.device_get(programs.local(state._replace(**large)))
+    return jax.device_get(spmd.local(state._replace(**large)))
 
 
 def _next_stop(group: Group, step: int) -> int:

@@ -1,0 +1,189 @@
+"""Readings: the tables of one run, with a row for each epoch, rewritten atomically.
+
+To lose or double nothing, write an epoch's row first and its checkpoint after it, and on resuming
+from a checkpoint call `truncate` with the epochs it has done.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from thermo_ebm import files
+from thermo_ebm.errors import UserError
+
+READING_COLUMNS = (
+    "epoch",  # epochs done, from 1
+    "step",  # steps done
+    "train_loss",  # nats an image, mean over the epoch's steps
+    "train_loss_per_dim",
+    "train_grad_mean",
+    "train_grad_var",  # over the entries of one gradient, mean over the epoch's steps
+    "train_grad_var_prior",
+    "train_grad_var_generator",
+    "val_loss",
+    "val_loss_per_dim",
+    "learning_rate_prior",
+    "learning_rate_generator",
+    "grad_noise",  # over repeated draws; empty when not measured, as the next three
+    "grad_noise_batch",
+    "grad_noise_mcmc",
+    "grad_noise_relative",
+    "skipped_steps",
+    "flops_per_step",
+    "images_per_second",
+    "seconds",  # of the epoch's training
+    "group_size",  # repetitions that trained together, and share those seconds
+)
+TEMPERATURE_COLUMNS = (
+    "epoch",
+    "index",
+    "temperature",
+    "expected_log_likelihood",
+    "kl_forward",  # KL(p_index, p_{index+1}); empty on the last, as the next one
+    "kl_backward",  # KL(p_{index+1}, p_index)
+)
+_WHOLE = ("epoch", "step", "index", "skipped_steps", "group_size")
+
+Value = int | float | None
+Row = dict[str, Value]
+
+
+def append_row(
+    path: str | os.PathLike[str], row: Mapping[str, Any], columns: Sequence[str] = READING_COLUMNS
+) -> None:
+    """Adds one epoch's row to the table, or replaces that epoch's rows; see `append_rows`."""
+    append_rows(path, [row], columns)
+
+
+def append_rows(
+    path: str | os.PathLike[str],
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str] = READING_COLUMNS,
+) -> None:
+    """Adds rows to a table, replacing all rows of the epochs they are of. Rewritten atomically.
+
+    Args:
+      path: the CSV file, made if need be.
+      rows: values by column: Python, numpy or jax scalars; a column left out or None stays empty.
+      columns: the table's columns, the first two of which every such table has; "epoch" is one of
+        them. A table of another version, with fewer columns or with others, is rewritten with these
+        and, at its end, its others. Floats come back bit for bit.
+
+    Raises:
+      ValueError: a row has an unknown column, or no epoch.
+      UserError: the file there is no such table.
+    """
+    for row in rows:
+        if unknown := set(row) - set(columns):
+            raise ValueError(f"columns {sorted(unknown)} are not in {tuple(columns)}")
+    added = [{name: _as_text(name, row.get(name)) for name in columns} for row in rows]
+    epochs = {int(row["epoch"]) for row in added}
+    kept = [row for row in _read_text(path, columns[:2]) if int(row["epoch"]) not in epochs]
+    rewritten = list(dict.fromkeys([*columns, *(name for row in kept for name in row)]))
+    _write(path, sorted(kept + added, key=lambda row: int(row["epoch"])), rewritten)
+
+
+def update_row(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
+    """Sets one epoch's values in a table of any columns, keeping its others; atomically.
+
+    Columns that the table does not have yet are added at its end.
+    """
+    rows = _read_text(path)
+    columns = list(dict.fromkeys([*(rows[0] if rows else ()), *row]))
+    same = [old for old in rows if int(old["epoch"]) == int(row["epoch"])]
+    merged = dict(same[0]) if same else {}
+    merged |= {name: _as_text(name, value) for name, value in row.items()}
+    others = [old for old in rows if old not in same]
+    filled = [{name: old.get(name, "") for name in columns} for old in (*others, merged)]
+    _write(path, sorted(filled, key=lambda one: int(one["epoch"])), columns)
+
+
+def truncate(
+    path: str | os.PathLike[str], last_epoch: int, columns: Sequence[str] = READING_COLUMNS
+) -> None:
+    """Drops the rows of epochs after `last_epoch`; a file that is not there stays so."""
+    rows = _read_text(path, columns[:2])
+    kept = [row for row in rows if int(row["epoch"]) <= last_epoch]
+    if len(kept) < len(rows):
+        _write(path, kept, list(rows[0]))
+
+
+def read(
+    path: str | os.PathLike[str], columns: Sequence[str] | None = READING_COLUMNS
+) -> list[Row]:
+    """Reads a table; no file is no rows.
+
+    Args:
+      path: the CSV file.
+      columns: those that each row is given, None where the table has no such column, which a
+        table of another version may not; None takes the table's own.
+
+    Returns:
+      A dict for each row, with `columns` first and then any others that the table has: int for
+      whole-number columns, float otherwise, None where empty.
+
+    Raises:
+      UserError: another header, or a malformed line; it names the file and the line.
+    """
+    absent = dict.fromkeys(columns or (), "")
+    return [
+        {name: _as_value(name, text) for name, text in (absent | row).items()}
+        for row in _read_text(path, (columns or ())[:2])
+    ]
+
+
+def _as_text(column: str, value: Any) -> str:
+    if value is None:
+        if column == "epoch":
+            raise ValueError("a row needs its epoch")
+        return ""
+    return str(int(value)) if column in _WHOLE else repr(float(value))
+
+
+def _as_value(column: str, text: str) -> Value:
+    if text == "":
+        return None
+    return int(text) if column in _WHOLE else float(text)
+
+
+def _read_text(path: str | os.PathLike[str], required: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Reads a table's cells as they are written, each one checked."""
+    try:
+        content = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    lines = list(csv.reader(io.StringIO(content)))
+    header = lines[0] if lines else []
+    missing = [name for name in ("epoch", *required) if name not in header]
+    if missing or len(set(header)) < len(header):
+        what = f"there is no column {missing[0]}" if missing else "a column is there twice"
+        raise UserError(f"{path}, line 1: not a table of a run ({what}); move it away")
+    return [_parse_line(path, number, header, line) for number, line in enumerate(lines[1:], 2)]
+
+
+def _parse_line(path: Any, number: int, header: list[str], line: list[str]) -> dict[str, str]:
+    row = dict(zip(header, line, strict=False))
+    try:
+        if len(line) != len(header) or row["epoch"] == "":
+            raise ValueError(f"{len(line)} values for {len(header)} columns, or no epoch")
+        for name, text in row.items():
+            _as_value(name, text)
+    except ValueError as error:
+        raise UserError(f"{path}, line {number}: {error}") from error
+    return row
+
+
+def _write(
+    path: str | os.PathLike[str], rows: Iterable[Mapping[str, str]], columns: Sequence[str]
+) -> None:
+    table = io.StringIO()
+    writer = csv.DictWriter(table, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    files.write_text(path, table.getvalue())
