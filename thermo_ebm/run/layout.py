@@ -7,6 +7,7 @@ from thermo_ebm.errors import UserError
 
 CONFIG, CHANGES = "config.json", "changes.json"
 IMAGES, VERSIONS = "images.json", "versions.json"
+SKIPPED = "skipped_images.json"
 READINGS, TEMPERATURES, EVALUATIONS = "readings.csv", "temperatures.csv", "eval.csv"
 ROLLBACKS = "rollbacks.json"
 STRIP = "samples/strip.npz"

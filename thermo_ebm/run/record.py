@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
 from thermo_ebm.run.configuration import ABSENT, Difference, as_json, differences, read_config
-from thermo_ebm.run.layout import CONFIG, IMAGES, VERSIONS, has_begun
+from thermo_ebm.run.layout import CONFIG, IMAGES, SKIPPED, VERSIONS, has_begun
 
 # Of 256 levels. Another decoder moves the mean of a quarter of an image by a tenth; those of two
 # photographs are tens apart.
@@ -42,6 +42,7 @@ def record(
     image_means: Sequence[float],
     backend: str,
     device_kind: str,
+    skipped: Sequence[str] = (),
 ) -> None:
     """Writes what the run trains with from now on, which `check_config` and `check_images` let by.
 
@@ -51,6 +52,7 @@ def record(
       image_means: mean levels of parts of some training images, 0 to 255 (`data.some_means`).
       backend: `jax.default_backend()`, asked by the caller.
       device_kind: `jax.devices()[0].device_kind`, likewise.
+      skipped: names of the images that the run does without.
 
     Raises:
       UserError: a file cannot be written.
@@ -60,6 +62,8 @@ def record(
         _write_json(folder / CONFIG, new)  # first: it is what a folder is known by
     if not has_begun(folder) or not (folder / IMAGES).exists():
         _write_json(folder / IMAGES, [round(float(mean), 2) for mean in image_means])
+    if not has_begun(folder) and (skipped or (folder / SKIPPED).exists()):
+        _write_json(folder / SKIPPED, list(skipped))
     for change in write_versions(folder, backend, device_kind):
         logging.warning("%s was %s, is %s", change.field, change.old, change.new)
 
@@ -83,6 +87,24 @@ def check_images(workdir: str | os.PathLike[str], image_means: Sequence[float]) 
             f" of {len(same)} mean levels differ); point it at the same images or use another "
             f"folder; to go on with these all the same, remove {path}"
         )
+
+
+def read_skipped(workdir: str | os.PathLike[str]) -> list[str] | None:
+    """Names of the images that a run does without; None where it has not begun.
+
+    Raises:
+      UserError: the record is damaged.
+    """
+    path = Path(workdir) / SKIPPED
+    if not has_begun(workdir):
+        return None
+    try:
+        names = files.read_json(path)
+    except FileNotFoundError:
+        return []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: not a list of images' names; restore it from a copy")
+    return names
 
 
 def write_versions(

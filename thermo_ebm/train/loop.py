@@ -126,8 +126,9 @@ def _load(config: ConfigDict, workdir: Path) -> tuple[Dataset, Callable[[], None
       UserError: the images cannot be read, or are not those that the run was started with.
     """
     shard = (jax.process_index(), jax.process_count())
+    skipped = _skipped(config, workdir)
     with hosts.together():
-        dataset = data.load(config.data, shard)
+        dataset = data.load(config.data, shard, skipped)
     own = data.some_means(dataset.train, config.data.num_train, shard)
     means = hosts.of_all(own).sum(axis=0).ravel().tolist()
     with hosts.together():
@@ -138,13 +139,33 @@ def _load(config: ConfigDict, workdir: Path) -> tuple[Dataset, Callable[[], None
         with hosts.together():
             if hosts.is_first():
                 device = jax.devices()[0]
-                record.record(workdir, config, means, device.platform, device.device_kind)
+                kind = device.device_kind
+                record.record(workdir, config, means, device.platform, kind, skipped)
         with hosts.together():
             configuration.read_config(workdir)
 
     if not layout.has_begun(workdir):
         record_once()
     return dataset, record_once
+
+
+def _skipped(config: ConfigDict, workdir: Path) -> list[str]:
+    """Names of the images to do without: those recorded when the run began, or found now.
+
+    Raises:
+      UserError: the record or the data cannot be read, or the processes find different images.
+    """
+    with hosts.together():
+        recorded = record.read_skipped(workdir)
+        if recorded is not None or not config.data.skip_unreadable:
+            return recorded or []
+        found = list(data.find_unreadable(config.data))
+    checksums = hosts.of_all(zlib.crc32(json.dumps(found).encode()) & _INT32)
+    if (checksums != checksums[0]).any():
+        raise UserError("data.data_dir: the processes cannot read different images; try again")
+    if found and hosts.is_first():
+        say(f"{len(found)} images cannot be read and are left out: {workdir / layout.SKIPPED}")
+    return found
 
 
 def _open_and_train(
