@@ -154,7 +154,10 @@ def _split(name: str, version: Path, builder: Any, split: str) -> Split:
         # The image alone, still encoded: CelebA's fifty other features are never parsed.
         features = tfds.features.FeaturesDict({"image": builder.info.features["image"]})
         encoded = {"image": tfds.decode.SkipDecoding()}
-        records[0]  # opens the file: a missing or cut one fails here
+        try:
+            records[0]  # opens the file: a missing or cut one fails here
+        except Exception:
+            records[len(records) - 1]  # as it does if more than one record is damaged
     except Exception as error:
         raise UserError(
             f"data.data_dir: cannot read the {split} split in {version} "
