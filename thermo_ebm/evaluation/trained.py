@@ -1,6 +1,5 @@
 """A trained run read back: its configuration, its model, and the parameters of its checkpoints."""
 
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,9 +10,9 @@ from ml_collections import ConfigDict
 from thermo_ebm import data
 from thermo_ebm.config import checks
 from thermo_ebm.errors import UserError
-from thermo_ebm.models.latent_ebm import LatentEBM
+from thermo_ebm.models.latent_ebm import LatentEBM, make_model
 from thermo_ebm.run import configuration, layout, record
-from thermo_ebm.train import checkpoints, step
+from thermo_ebm.train import checkpoints
 from thermo_ebm.types import Params, PRNGKey
 
 
@@ -36,11 +35,11 @@ def open_run(workdir: Path) -> TrainedRun:
     config = ConfigDict(configuration.read_config(workdir))
     try:
         checks.check_values(config)
-        task = step.make_task(config, axis_name=None)
+        model = make_model(config.model, config.data.channels)
     except (UserError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{workdir / layout.CONFIG}: not a whole configuration: {error}") from error
-    total = config.num_epochs * task.steps_per_epoch
-    return TrainedRun(workdir, config, task.model, task.steps_per_epoch, total)
+    steps_per_epoch = config.data.num_train // config.batch_size
+    return TrainedRun(workdir, config, model, steps_per_epoch, config.num_epochs * steps_per_epoch)
 
 
 def repetitions(run: TrainedRun) -> list[int]:
@@ -69,11 +68,10 @@ def load_params(run: TrainedRun, number: int, at_step: int) -> Params:
     """
     folder = _folder(run, number)
     path = folder / str(at_step)
-    task = step.make_task(run.config, axis_name=None)
-    template = jax.eval_shape(partial(step.init_state, task), 0)
+    template = jax.eval_shape(lambda: run.model.init(jax.random.key(0)))
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     try:
-        return checkpoints.restore(folder, at_step, template, sharding).state.params
+        return checkpoints.restore_params(folder, at_step, template, sharding)
     except UserError:
         raise
     except Exception as error:  # Orbax and TensorStore raise many kinds

@@ -1,4 +1,4 @@
-"""States from checkpoints: where a repetition goes on, and where it goes back to."""
+"""Recovery: `resume` from the newest checkpoint, `roll_back` to one, `rewind` files to a step."""
 
 from functools import lru_cache, partial
 from pathlib import Path
@@ -8,7 +8,10 @@ import numpy as np
 from absl import logging
 
 from thermo_ebm.errors import UserError
-from thermo_ebm.train import checkpoints, repetition, spmd
+from thermo_ebm.run import events, pictures, tables
+from thermo_ebm.run.layout import READINGS, ROLLBACKS, STRIP, TEMPERATURES
+from thermo_ebm.run.rollbacks import Rollback, write_rollbacks
+from thermo_ebm.train import checkpoints, hosts, repetition, spmd
 from thermo_ebm.train.epochs import is_pending
 from thermo_ebm.train.group import Group
 from thermo_ebm.train.repetition import Repetition
@@ -53,7 +56,7 @@ def resume(
             checkpoints.save(one.checkpoints, state, 0.0)
         else:
             state, seconds[i] = restored
-        rewound.append(_rewind(group, one, state))
+        rewound.append(_rewind_to(group, one, state))
         states.append(_with_branch(rewound[-1], state))
     return spmd.stack_repetitions(states), seconds, rewound
 
@@ -76,7 +79,7 @@ def roll_back(
         logging.error(
             "repetition %d diverged for good at step %d, after %d rollbacks (see %s): lower the "
             "step sizes or the learning rates, or set optimizer.clip_norm",
-            *(one.number, from_step, len(one.rollbacks), one.folder / repetition.ROLLBACKS),
+            *(one.number, from_step, len(one.rollbacks), one.folder / ROLLBACKS),
         )
         return None
     checkpoints.wait(one.checkpoints)
@@ -89,11 +92,60 @@ def roll_back(
             f"diverged at step {from_step}, could go back to; to start it anew, remove {one.folder}"
         )
     checkpoints.discard_interrupted(one.checkpoints)
-    one = _rewind(group, one, restored.state)
-    opened[i] = repetition.record_rollback(one, from_step, _step(restored.state))
+    one = _rewind_to(group, one, restored.state)
+    opened[i] = _record_rollback(one, from_step, _step(restored.state))
     states = [spmd.select_repetition(state, j) for j in range(len(opened))]
     states[i] = _with_branch(opened[i], restored.state)
     return spmd.stack_repetitions(states), restored.seconds
+
+
+def rewind(one: Repetition, step: int, epochs_done: int, events_step: int | None) -> Repetition:
+    """Drops what was written after a checkpoint, and opens a new event file; on every process.
+
+    Rollbacks to later steps are dropped too: from here they will happen again.
+
+    Args:
+      one: the repetition, open.
+      step: the checkpoint's.
+      epochs_done: whose readings stay.
+      events_step: up to which events stay; None opens no file of them.
+    """
+    kept = tuple(each for each in one.rollbacks if each.to_step <= step)
+    with hosts.writing(one.folder):
+        if hosts.is_first():
+            return _rewind_files(one, kept, epochs_done, events_step)
+    return one._replace(rollbacks=kept)
+
+
+def _rewind_files(
+    one: Repetition, kept: tuple[Rollback, ...], epochs: int, events_step: int | None
+) -> Repetition:
+    folder = one.folder
+    if kept != one.rollbacks:
+        write_rollbacks(folder / ROLLBACKS, kept)
+    tables.truncate(folder / READINGS, epochs)
+    tables.truncate(folder / TEMPERATURES, epochs, tables.TEMPERATURE_COLUMNS)
+    pictures.truncate_strip(folder / STRIP, epochs)
+    if one.events is not None:
+        events.close_events(one.events)
+    opened = None
+    if events_step is not None:
+        opened = events.open_events(folder / "tensorboard", events_step)
+    return one._replace(rollbacks=kept, events=opened)
+
+
+def _record_rollback(one: Repetition, from_step: int, to_step: int) -> Repetition:
+    """Records one more rollback, with the next branch of the key, before it happens."""
+    new = Rollback(from_step, to_step, len(one.rollbacks) + 1)
+    rollbacks = (*one.rollbacks, new)
+    with hosts.writing(one.folder):
+        if hosts.is_first():
+            write_rollbacks(one.folder / ROLLBACKS, rollbacks)
+    logging.warning(
+        "repetition %d diverged at step %d: back to step %d with branch %d of its key",
+        *(one.number, *new),
+    )
+    return one._replace(rollbacks=rollbacks)
 
 
 @lru_cache(maxsize=1)
@@ -109,13 +161,13 @@ def _step(state: TrainState) -> int:
     return int(spmd.local(state.step))
 
 
-def _rewind(group: Group, one: Repetition, state: TrainState) -> Repetition:
+def _rewind_to(group: Group, one: Repetition, state: TrainState) -> Repetition:
     step = _step(state)
     pending = is_pending(group, step, int(spmd.local(state.sums.steps)))
     epochs = step // group.task.steps_per_epoch - pending
     wanted = group.config.logging.tensorboard and (pending or step < group.total_steps)
     # A pending epoch's events, at its last step, are still to come.
-    return repetition.rewind(one, step, epochs, step - pending if wanted else None)
+    return rewind(one, step, epochs, step - pending if wanted else None)
 
 
 def _with_branch(one: Repetition, state: TrainState) -> TrainState:
