@@ -204,6 +204,11 @@ def _check_combinations(config: ConfigDict) -> None:
             f"data.image_size={config.data.image_size}: the generator makes {size} x {size} pixels "
             "(model.generator.kernel_size times its strides); change one or the other"
         )
+    if config.data.streaming and config.logging.grad_noise_every_epochs:
+        raise UserError(
+            "data.streaming=True: goes with logging.grad_noise_every_epochs=0 alone, for the noise "
+            "is measured on images from the whole training set"
+        )
     if config.loss.kl_form == "sum" and config.loss.quadrature != "trapezium":
         raise UserError("loss.kl_form=sum: goes with loss.quadrature=trapezium alone")
 

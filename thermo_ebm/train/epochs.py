@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from thermo_ebm.train import hosts, repetition, spmd
-from thermo_ebm.train.group import NUM_PICTURES, Group
+from thermo_ebm.train.group import Group
 from thermo_ebm.train.progress import Reporter
 from thermo_ebm.train.repetition import Repetition
 from thermo_ebm.train.state import TrainState
@@ -51,7 +51,8 @@ def end_epochs(
     measured = ended & (epochs % every == 0) if every else np.zeros_like(ended)
     noise = None
     if measured.any():
-        noise = jax.device_get(spmd.local(group.programs.noise(state, group.train)))
+        images = group.feed.images(state, np.asarray(host.step), 0)
+        noise = jax.device_get(spmd.local(group.programs.noise(state, images)))
     with hosts.writing(opened[0].folder.parent):
         for i in np.flatnonzero(ended).tolist() if hosts.is_first() else ():
             step = int(host.step[i])
@@ -61,7 +62,7 @@ def end_epochs(
                 sums=_one(host.sums, i),
                 skipped=int(host.skipped[i]),
                 val_loss=float(val_loss[i]),
-                dim=math.prod(group.train.shape[2:]),
+                dim=math.prod(group.validation.shape[2:]),
                 rates=_rates(group, step),
                 noise=_one(noise, i) if measured[i] else None,
                 seconds=float(seconds[i]),
@@ -91,5 +92,4 @@ def _draw_pictures(
         return
     params, key = _one(spmd.local((state.params, state.key)), i)
     samples, frame = jax.device_get(group.draw(params, key))
-    real = group.dataset.validation[:NUM_PICTURES]
-    repetition.write_pictures(one, epoch, step, samples, real, frame)
+    repetition.write_pictures(one, epoch, step, samples, group.real, frame)

@@ -20,18 +20,19 @@ from ml_collections import ConfigDict
 
 from thermo_ebm import data
 from thermo_ebm.cost import plan
-from thermo_ebm.data import Dataset
+from thermo_ebm.data.source import read
 from thermo_ebm.errors import UserError
 from thermo_ebm.run import configuration, layout, record
 from thermo_ebm.train import checkpoints, hosts, recovery, repetition, spmd
 from thermo_ebm.train.checkpoints import Checkpoints
 from thermo_ebm.train.epochs import end_epochs, is_pending
+from thermo_ebm.train.feed import Feed, check_memory, resident, streamed
 from thermo_ebm.train.group import Group, make_group
 from thermo_ebm.train.interrupts import catch_interrupts
 from thermo_ebm.train.progress import Reporter, make_reporter, say
 from thermo_ebm.train.repetition import Repetition
 from thermo_ebm.train.state import TrainState
-from thermo_ebm.train.step import make_task
+from thermo_ebm.train.step import Task, make_task
 
 _INT32 = 2**31 - 1
 _PATIENCE = 2.0  # seconds: steps of one dispatch take no longer, for signals wait for its end
@@ -88,8 +89,9 @@ def _train_groups(config: ConfigDict, workdir: Path, interrupted: Callable[[], b
                 say(f"repetition {number} is done: skipped")
     if not groups:
         return Outcome.DONE
-    dataset, record = _load(config, workdir)
-    make = functools.lru_cache(maxsize=1)(functools.partial(make_group, chunked, task, dataset))
+    feed, validation, record = _load(config, task, workdir)
+    made = functools.partial(make_group, chunked, task, feed, validation)
+    make = functools.lru_cache(maxsize=1)(made)
     outcomes = [Outcome.DONE]
     for numbers in groups:
         group = make(len(numbers))
@@ -117,20 +119,34 @@ def _check_agreement(config: ConfigDict, workdir: Path) -> None:
             raise UserError(message)
 
 
-def _load(config: ConfigDict, workdir: Path) -> tuple[Dataset, Callable[[], None]]:
-    """This process's share of the images, and what records once that they are trained on.
+def _load(
+    config: ConfigDict, task: Task, workdir: Path
+) -> tuple[Feed, np.ndarray, Callable[[], None]]:
+    """Training images, this process's share of validation images, and what records the run.
 
     A run that has not begun is recorded here; one that has, when the caller knows that it goes on.
 
     Raises:
-      UserError: the images cannot be read, or are not those that the run was started with.
+      UserError: the images do not fit into the memory, cannot be read, or are not those that the
+        run was started with.
     """
     shard = (jax.process_index(), jax.process_count())
+    with hosts.together():
+        check_memory(config, jax.local_devices()[0])
     skipped = _skipped(config, workdir)
     with hosts.together():
-        dataset = data.load(config.data, shard, skipped)
-    own = data.some_means(dataset.train, config.data.num_train, shard)
-    means = hosts.of_all(own).sum(axis=0).ravel().tolist()
+        opened = data.open_images(config.data, skipped)
+        if config.data.streaming:
+            (validation,) = data.read_shards([opened.validation], shard)
+            some = read(opened.train, data.some_numbers(task.num_train))
+        else:
+            train, validation = data.read_shards(opened, shard)
+    if config.data.streaming:
+        feed = streamed(opened.train, task, config.steps_per_dispatch)
+        means = data.quarter_means(some).ravel().tolist()
+    else:
+        own = data.some_means(train, task.num_train, shard)
+        feed, means = resident(train, task), hosts.of_all(own).sum(axis=0).ravel().tolist()
     with hosts.together():
         record.check_images(workdir, means)
 
@@ -146,7 +162,7 @@ def _load(config: ConfigDict, workdir: Path) -> tuple[Dataset, Callable[[], None
 
     if not layout.has_begun(workdir):
         record_once()
-    return dataset, record_once
+    return feed, validation, record_once
 
 
 def _skipped(config: ConfigDict, workdir: Path) -> list[str]:
@@ -189,7 +205,9 @@ def _open_and_train(
         first = int(steps.min())
         reporter = stack.enter_context(_make_reporter(group, numbers, first))
         # No steps: compiles, so that the readings' seconds are of training alone.
-        state = group.programs.run(state, steps, np.int32(0), group.train)
+        stack.callback(group.feed.close)
+        images = group.feed.images(state, steps, 0)
+        state = group.programs.run(state, steps, np.int32(0), images)
         record()
         reporter.note(f"compiled: training from step {first}/{group.total_steps}")
         return _train_group(group, opened, state, seconds, reporter, interrupted)
@@ -251,7 +269,8 @@ def _train_group(
         if stopping:
             return _stop(group, opened, state, steps, seconds, diverged, reporter)
         started = time.perf_counter()
-        state = group.programs.run(state, stop, np.int32(limit), group.train)
+        images = group.feed.images(state, stop, limit)
+        state = group.programs.run(state, stop, np.int32(limit), images)
         host = _counters(state)
         elapsed = time.perf_counter() - started
         seconds = seconds + np.where(host.step > steps, elapsed, 0.0)

@@ -52,6 +52,7 @@ class Task(NamedTuple):
     clip_norm: float  # 0 clips nothing
     max_skipped_steps: int
     grad_noise_draws: int
+    streaming: bool  # whether `run_steps` gets a dispatch's images alone
 
 
 def make_task(config: ConfigDict, axis_name: str | None = AXIS) -> Task:
@@ -71,6 +72,7 @@ def make_task(config: ConfigDict, axis_name: str | None = AXIS) -> Task:
         clip_norm=config.optimizer.clip_norm,
         max_skipped_steps=min(config.divergence.max_skipped_steps, steps_per_epoch),
         grad_noise_draws=config.logging.grad_noise_draws,
+        streaming=config.data.streaming,
     )
 
 
