@@ -18,6 +18,7 @@ from configs import digits
 def get_config() -> ConfigDict:
     """Returns the configuration."""
     config = digits.get_config()
+    config.num_epochs = 10
 
     config.data.name = "idx"
     config.data.data_dir = "/usr/share/datasets/fashion-mnist"
