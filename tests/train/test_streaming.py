@@ -11,7 +11,7 @@ from thermo_ebm.cost import memory
 from thermo_ebm.data import streaming
 from thermo_ebm.errors import UserError
 from thermo_ebm.run import layout
-from thermo_ebm.train import batches, checkpoints, feed
+from thermo_ebm.train import batches, checkpoints, images
 from thermo_ebm.train.loop import Outcome
 
 STREAMED = {"data__streaming": True, "steps_per_dispatch": 3}  # one program for most tests
@@ -188,17 +188,17 @@ def test_images_that_the_memory_does_not_hold_are_refused_before_they_are_read(
     limit = {"bytes": 2 * needed}  # of which half is the step's
     monkeypatch.setattr(memory, "host_bytes", lambda: limit["bytes"])
     monkeypatch.setattr(jax, "local_device_count", lambda *_: 1)
-    feed.check_memory(tiny.config(), jax.devices()[0])
+    images.check_memory(tiny.config(), jax.devices()[0])
     limit["bytes"] -= 2
     with pytest.raises(UserError, match=f"{needed:,} bytes .*data.streaming=true") as error:
-        feed.check_memory(tiny.config(), jax.devices()[0])
+        images.check_memory(tiny.config(), jax.devices()[0])
     assert "\n" not in str(error.value)
     limit["bytes"] = 20_000
     few = tiny.config(**STREAMED | {"steps_per_dispatch": 1})
-    feed.check_memory(few, jax.devices()[0])
+    images.check_memory(few, jax.devices()[0])
     limit["bytes"] = 10_000
     with pytest.raises(UserError, match="fewer validation images"):
-        feed.check_memory(few, jax.devices()[0])
+        images.check_memory(few, jax.devices()[0])
     with pytest.raises(UserError, match="the images need"):
         tiny.train(tiny.config(data__name="folder", data__data_dir="/absent"), tmp_path)
 
@@ -212,5 +212,5 @@ def test_an_accelerator_s_own_memory_is_asked(monkeypatch):
 
     monkeypatch.setattr(jax, "local_device_count", lambda *_: 1)
     with pytest.raises(UserError, match="12,160 bytes of the memory of each device, where 8,000"):
-        feed.check_memory(tiny.config(), Accelerator())
-    feed.check_memory(tiny.config(**STREAMED | {"steps_per_dispatch": 1}), Accelerator())
+        images.check_memory(tiny.config(), Accelerator())
+    images.check_memory(tiny.config(**STREAMED | {"steps_per_dispatch": 1}), Accelerator())

@@ -5,17 +5,15 @@ own steps, read by `data.streaming` while the steps before are computed. Both tr
 bit for bit: the images of a step are fixed by the state's order and step alone.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from thermo_ebm.cost import memory
 from thermo_ebm.data.source import Images
 from thermo_ebm.data.streaming import stream
-from thermo_ebm.errors import UserError
 from thermo_ebm.train import hosts, spmd
 from thermo_ebm.train.batches import (
     batch_share,
@@ -42,71 +40,14 @@ class _Stream(NamedTuple):
     images: Any  # Grain's iterator over them
 
 
-class DataBytes(NamedTuple):
-    """Memory that a run's images take, in bytes."""
-
-    device: int  # on each device
-    host: int  # of this process, beside what its devices hold
-
-
-def check_memory(config: ConfigDict, device: jax.Device) -> None:
-    """Refuses images that the memory does not hold, before any of them is read.
-
-    Args:
-      config: the whole configuration.
-      device: one of this process's devices, all of which are alike.
-
-    Raises:
-      UserError: says how many bytes are needed and what to do.
-    """
-    needed, on_cpu = data_bytes(config), device.platform == "cpu"
-    places = [("each device", needed.device, memory.data_bytes(device))]
-    host = needed.host + (jax.local_device_count() * needed.device if on_cpu else 0)
-    host_share = memory.host_bytes() - int(memory.USABLE["cpu"] * memory.host_bytes())
-    places.append(("this machine", host, host_share))
-    for place, wanted, available in places:
-        if wanted > available:
-            raise UserError(_too_large(config, place, wanted, available))
-
-
-def data_bytes(config: ConfigDict) -> DataBytes:
-    """Memory for the training and validation images of a configuration, as uint8."""
-    image = config.data.image_size**2 * config.data.channels
-    validation = make_layout(config.data.num_val)
-    if config.data.streaming:
-        steps = min(config.steps_per_dispatch, config.data.num_train // config.batch_size)
-        train = make_dispatch_layout(config.batch_size, steps)
-        # The dispatch's images, and as many that are being read.
-        repetitions = config.parallel_repetitions
-        buffers = 2 * repetitions * train.per_process
-        per_device = repetitions * train.per_device
-    else:
-        train = make_layout(config.data.num_train)
-        buffers, per_device = train.per_process, train.per_device
-    return DataBytes(
-        device=image * (per_device + validation.per_device),
-        host=image * (buffers + validation.per_process),
-    )
-
-
-def _too_large(config: ConfigDict, place: str, wanted: int, available: int) -> str:
-    others = (
-        "fewer validation images, a smaller data.image_size or a smaller steps_per_dispatch"
-        if config.data.streaming
-        else "fewer images, a smaller data.image_size or, to read training images as they are "
-        "needed, data.streaming=true"
-    )
-    return (
-        f"data.num_train={config.data.num_train} and data.num_val={config.data.num_val}: the "
-        f"images need {wanted:,} bytes of the memory of {place}, where {available:,} bytes are "
-        f"there for them; choose {others}"
-    )
-
-
 def resident(images: np.ndarray, task: Task) -> Feed:
     """All training images on the devices; `images` are this process's share (`Layout`)."""
-    spread = spmd.spread(split_over_devices(images, make_layout(task.num_train)))
-    return Feed(lambda state, stop, limit: spread, lambda: None)
+
+    @functools.cache  # not before they are needed
+    def spread() -> jax.Array:
+        return spmd.spread(split_over_devices(images, make_layout(task.num_train)))
+
+    return Feed(lambda state, stop, limit: spread(), lambda: None)
 
 
 def streamed(images: Images, task: Task, steps_per_dispatch: int) -> Feed:

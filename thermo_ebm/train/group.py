@@ -36,6 +36,7 @@ class Group(NamedTuple):
     draw: Callable[..., Any]  # (params, key) -> samples and the fixed latent's image
     total_steps: int
     flops_per_step: int  # of one repetition
+    size: int  # repetitions that train together
 
 
 def make_group(
@@ -56,7 +57,7 @@ def make_group(
     total_steps = config.num_epochs * task.steps_per_epoch
     flops = plan.step_flops(config)
     real = validation[:NUM_PICTURES]
-    return Group(config, task, compiled, feed, spread, real, draw, total_steps, flops)
+    return Group(config, task, compiled, feed, spread, real, draw, total_steps, flops, size)
 
 
 def _draw(task: Task, settings: ChainSettings, params: Any, key: Any) -> tuple[Any, Any]:

@@ -18,16 +18,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from thermo_ebm import data
 from thermo_ebm.cost import plan
-from thermo_ebm.data.source import read
 from thermo_ebm.errors import UserError
 from thermo_ebm.run import configuration, layout, record
-from thermo_ebm.train import checkpoints, hosts, recovery, repetition, spmd
+from thermo_ebm.train import checkpoints, hosts, images, recovery, repetition, spmd, summary
 from thermo_ebm.train.checkpoints import Checkpoints
 from thermo_ebm.train.epochs import end_epochs, is_pending
-from thermo_ebm.train.feed import Feed, check_memory, resident, streamed
 from thermo_ebm.train.group import Group, make_group
+from thermo_ebm.train.images import Loaded
 from thermo_ebm.train.interrupts import catch_interrupts
 from thermo_ebm.train.progress import Reporter, make_reporter, say
 from thermo_ebm.train.repetition import Repetition
@@ -75,8 +73,7 @@ def _train_groups(config: ConfigDict, workdir: Path, interrupted: Callable[[], b
     A group is always of the same repetitions: those that are done stand still in it, for in
     another group's program the others would be rounded differently.
     """
-    chunked = plan.with_chunk(config)
-    task = make_task(chunked)
+    task = make_task(config)
     _check_agreement(config, workdir)
     total_steps = config.num_epochs * task.steps_per_epoch
     size, groups = config.parallel_repetitions, []
@@ -87,18 +84,25 @@ def _train_groups(config: ConfigDict, workdir: Path, interrupted: Callable[[], b
         elif hosts.is_first():
             for number in numbers:
                 say(f"repetition {number} is done: skipped")
-    if not groups:
-        return Outcome.DONE
-    feed, validation, record = _load(config, task, workdir)
-    made = functools.partial(make_group, chunked, task, feed, validation)
-    make = functools.lru_cache(maxsize=1)(made)
+    # Also where all is done: data that are not the run's are refused then too.
+    loaded, record = _load(config, task, workdir)
+    make = functools.lru_cache(maxsize=1)(functools.partial(_make_group, config, loaded))
     outcomes = [Outcome.DONE]
     for numbers in groups:
         group = make(len(numbers))
+        if numbers is groups[0] and hosts.is_first():
+            for line in summary.lines(group, workdir, [one for each in groups for one in each]):
+                say(line)
         outcomes.append(_open_and_train(group, workdir, numbers, record, interrupted))
         if outcomes[-1] is Outcome.INTERRUPTED:
             return Outcome.INTERRUPTED
     return Outcome.DIVERGED if Outcome.DIVERGED in outcomes else Outcome.DONE
+
+
+def _make_group(config: ConfigDict, loaded: Loaded, size: int) -> Group:
+    """A group of `size` repetitions, whose chunk of temperatures is chosen for so many."""
+    chunked = plan.with_chunk(config, size)
+    return make_group(chunked, make_task(chunked), loaded.feed, loaded.validation, size)
 
 
 def _check_agreement(config: ConfigDict, workdir: Path) -> None:
@@ -119,10 +123,8 @@ def _check_agreement(config: ConfigDict, workdir: Path) -> None:
             raise UserError(message)
 
 
-def _load(
-    config: ConfigDict, task: Task, workdir: Path
-) -> tuple[Feed, np.ndarray, Callable[[], None]]:
-    """Training images, this process's share of validation images, and what records the run.
+def _load(config: ConfigDict, task: Task, workdir: Path) -> tuple[Loaded, Callable[[], None]]:
+    """The images, and what records once that they are trained on.
 
     A run that has not begun is recorded here; one that has, when the caller knows that it goes on.
 
@@ -130,58 +132,26 @@ def _load(
       UserError: the images do not fit into the memory, cannot be read, or are not those that the
         run was started with.
     """
-    shard = (jax.process_index(), jax.process_count())
+    loaded = images.load(config, task, workdir)
     with hosts.together():
-        check_memory(config, jax.local_devices()[0])
-    skipped = _skipped(config, workdir)
-    with hosts.together():
-        opened = data.open_images(config.data, skipped)
-        if config.data.streaming:
-            (validation,) = data.read_shards([opened.validation], shard)
-            some = read(opened.train, data.some_numbers(task.num_train))
-        else:
-            train, validation = data.read_shards(opened, shard)
-    if config.data.streaming:
-        feed = streamed(opened.train, task, config.steps_per_dispatch)
-        means = data.quarter_means(some).ravel().tolist()
-    else:
-        own = data.some_means(train, task.num_train, shard)
-        feed, means = resident(train, task), hosts.of_all(own).sum(axis=0).ravel().tolist()
-    with hosts.together():
-        record.check_images(workdir, means)
+        record.check_images(workdir, loaded.means)
+    folders = [layout.checkpoints_dir(workdir, one) for one in range(config.num_repetitions)]
+    step = max(step for folder in folders for step in (0, *checkpoints.all_steps_in(folder)))
 
     @functools.cache
     def record_once() -> None:
         with hosts.together():
             if hosts.is_first():
                 device = jax.devices()[0]
-                kind = device.device_kind
-                record.record(workdir, config, means, device.platform, kind, skipped)
+                kind = (device.platform, device.device_kind)
+                done = (step // task.steps_per_epoch, step)
+                record.record(workdir, config, loaded.means, *kind, *done, loaded.skipped)
         with hosts.together():
             configuration.read_config(workdir)
 
     if not layout.has_begun(workdir):
         record_once()
-    return feed, validation, record_once
-
-
-def _skipped(config: ConfigDict, workdir: Path) -> list[str]:
-    """Names of the images to do without: those recorded when the run began, or found now.
-
-    Raises:
-      UserError: the record or the data cannot be read, or the processes find different images.
-    """
-    with hosts.together():
-        recorded = record.read_skipped(workdir)
-        if recorded is not None or not config.data.skip_unreadable:
-            return recorded or []
-        found = list(data.find_unreadable(config.data))
-    checksums = hosts.of_all(zlib.crc32(json.dumps(found).encode()) & _INT32)
-    if (checksums != checksums[0]).any():
-        raise UserError("data.data_dir: the processes cannot read different images; try again")
-    if found and hosts.is_first():
-        say(f"{len(found)} images cannot be read and are left out: {workdir / layout.SKIPPED}")
-    return found
+    return loaded, record_once
 
 
 def _open_and_train(
@@ -204,10 +174,11 @@ def _open_and_train(
         steps = np.asarray(spmd.local(state.step))
         first = int(steps.min())
         reporter = stack.enter_context(_make_reporter(group, numbers, first))
+        reporter.doing("compiling")
         # No steps: compiles, so that the readings' seconds are of training alone.
         stack.callback(group.feed.close)
-        images = group.feed.images(state, steps, 0)
-        state = group.programs.run(state, steps, np.int32(0), images)
+        taken = group.feed.images(state, steps, 0)
+        state = group.programs.run(state, steps, np.int32(0), taken)
         record()
         reporter.note(f"compiled: training from step {first}/{group.total_steps}")
         return _train_group(group, opened, state, seconds, reporter, interrupted)
@@ -269,8 +240,8 @@ def _train_group(
         if stopping:
             return _stop(group, opened, state, steps, seconds, diverged, reporter)
         started = time.perf_counter()
-        images = group.feed.images(state, stop, limit)
-        state = group.programs.run(state, stop, np.int32(limit), images)
+        taken = group.feed.images(state, stop, limit)
+        state = group.programs.run(state, stop, np.int32(limit), taken)
         host = _counters(state)
         elapsed = time.perf_counter() - started
         seconds = seconds + np.where(host.step > steps, elapsed, 0.0)
