@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from configs import base
-from thermo_ebm.run.configuration import as_json, flatten
+from thermo_ebm.fields import flatten
+from thermo_ebm.run.configuration import as_json
 
 PAGE = Path(__file__).resolve().parents[1] / "configuration.md"
 DATA_SETS = ("digits", "digits_plane", "digits_small", "cifar10", "svhn", "celeb_a", "folder")
