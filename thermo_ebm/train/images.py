@@ -106,11 +106,15 @@ def check_memory(config: ConfigDict, device: jax.Device) -> None:
     Raises:
       UserError: says how many bytes are needed and what to do.
     """
-    needed, on_cpu = data_bytes(config), device.platform == "cpu"
-    places = [("each device", needed.device, memory.data_bytes(device))]
-    host = needed.host + (jax.local_device_count() * needed.device if on_cpu else 0)
-    host_share = memory.host_bytes() - int(memory.USABLE["cpu"] * memory.host_bytes())
-    places.append(("this machine", host, host_share))
+    needed, whole = data_bytes(config), memory.host_bytes()
+    host = whole - int(memory.USABLE["cpu"] * whole)
+    if device.platform == "cpu":  # whose devices are parts of the same memory
+        places = [("this machine", needed.host + jax.local_device_count() * needed.device, host)]
+    else:
+        places = [
+            ("each device", needed.device, memory.data_bytes(device)),
+            ("this machine", needed.host, host),
+        ]
     for place, wanted, available in places:
         if wanted > available:
             raise UserError(_too_large(config, place, wanted, available))
