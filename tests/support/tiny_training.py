@@ -26,6 +26,7 @@ CHANGES = {
     "sampler.prior.num_steps": 3,
     "sampler.posterior.num_steps": 2,
     "loss.num_temperatures": 3,
+    "evaluation.likelihood.every_epochs": 0,
     "logging.pictures_every_epochs": 0,
     "logging.tensorboard": False,
     "checkpoint.every_epochs": 1,
@@ -54,7 +55,10 @@ def flags(**changes):
 
 
 _make_task, _make_programs = step.make_task, spmd.make_programs
-_compiled_by = ("batch_size", "val_batches", "data", "model", "sampler", "loss", "optimizer")
+_compiled_by = (
+    *("batch_size", "val_batches", "data", "model", "sampler", "loss", "optimizer"),
+    *("dial", "evaluation"),
+)
 
 
 @functools.cache

@@ -23,7 +23,7 @@ FREE_FIELDS = (
     "data.data_dir",
     "data.skip_unreadable",  # which images a run does without is recorded when it begins
     "data.streaming",
-    "sampler.temperature_chunk",
+    "sampler.image_chunk",
     "checkpoint",
     "divergence",
     "logging",
