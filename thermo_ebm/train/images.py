@@ -18,7 +18,7 @@ from thermo_ebm.train import hosts
 from thermo_ebm.train.batches import make_dispatch_layout, make_layout
 from thermo_ebm.train.feed import Feed, resident, streamed
 from thermo_ebm.train.progress import say
-from thermo_ebm.train.step import Task
+from thermo_ebm.train.step import Task, updates_per_epoch
 
 _INT32 = 2**31 - 1
 
@@ -125,8 +125,8 @@ def data_bytes(config: ConfigDict) -> DataBytes:
     image = config.data.image_size**2 * config.data.channels
     validation = make_layout(config.data.num_val)
     if config.data.streaming:
-        steps = min(config.steps_per_dispatch, config.data.num_train // config.batch_size)
-        train = make_dispatch_layout(config.batch_size, steps)
+        steps = min(config.steps_per_dispatch, updates_per_epoch(config))
+        train = make_dispatch_layout(config.batch_size, steps * config.dial.accumulate)
         # The dispatch's images, and as many that are being read.
         repetitions = config.parallel_repetitions
         buffers = 2 * repetitions * train.per_process
