@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from thermo_ebm.analysis.changes import Change, describe_change, mixing
+from thermo_ebm.analysis.changes import describe_change, mixing
 from thermo_ebm.analysis.claims.verdicts import RULES
 from thermo_ebm.analysis.readings import Readings, final, networks, section, sections
 from thermo_ebm.analysis.report import page
@@ -17,6 +17,7 @@ from thermo_ebm.analysis.report.dataset import Section, make_section, save_figur
 from thermo_ebm.analysis.report.verdicts import count_verdicts
 from thermo_ebm.analysis.run_settings import Run, is_free
 from thermo_ebm.errors import UserError
+from thermo_ebm.run.changes import Change
 
 __all__ = ["save_figure", "write_report"]
 
