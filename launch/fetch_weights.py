@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import flags
 
 from launch import program
-from thermo_ebm.metrics import download, weights
+from thermo_ebm.metrics.networks import cache, download
 
 _CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Folder for the weights; ~/.cache/thermo_ebm.")
 _URL = flags.DEFINE_string("url", download.INCEPTION_URL, "Where the weights are.")
@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> int:
     """Downloads the weights and says where they are."""
     del argv
     given = _CACHE_DIR.value
-    folder = Path(given).expanduser() if given else weights.default_cache_dir()
+    folder = Path(given).expanduser() if given else cache.default_dir()
     print(download.fetch(_URL.value, folder))
     return 0
 

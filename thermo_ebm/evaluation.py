@@ -12,12 +12,11 @@ from absl import logging
 from thermo_ebm import data, evaluation_files, trained
 from thermo_ebm.config import sampler_settings
 from thermo_ebm.errors import UserError
-from thermo_ebm.metrics import cache, networks
-from thermo_ebm.metrics.networks import Network, Outputs
-from thermo_ebm.metrics.preprocess import to_rgb
+from thermo_ebm.metrics import networks
+from thermo_ebm.metrics.networks import Network, Outputs, cache
+from thermo_ebm.metrics.networks.preprocess import to_rgb
 from thermo_ebm.metrics.subsets import extrapolation_sizes
 from thermo_ebm.metrics.summary import Summary, summarize
-from thermo_ebm.metrics.weights import default_cache_dir
 from thermo_ebm.sampling.images import sample_images
 from thermo_ebm.train import readings, rundir
 from thermo_ebm.train.state import EVALUATION
@@ -107,7 +106,7 @@ def choose_network(settings: Settings) -> Network:
 
 
 def _cache_dir(settings: Settings) -> Path:
-    return Path(settings.cache_dir).expanduser() if settings.cache_dir else default_cache_dir()
+    return Path(settings.cache_dir).expanduser() if settings.cache_dir else cache.default_dir()
 
 
 def prepare(run: TrainedRun, settings: Settings, network: Network) -> Evaluation:

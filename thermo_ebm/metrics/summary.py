@@ -8,7 +8,7 @@ import numpy as np
 
 from thermo_ebm.metrics import jackknife, kid, manifold, subsets
 from thermo_ebm.metrics.extrapolate import extrapolate
-from thermo_ebm.metrics.networks import Outputs
+from thermo_ebm.metrics.networks.network import Outputs
 
 _BOOTSTRAP_DRAWS = 100
 _NUM_NEIGHBOURS = 5
