@@ -165,12 +165,12 @@ def _wait_for(process: subprocess.Popen, happened) -> None:
 
 def differences(one: Path, other: Path) -> list[str]:
     """What two finished runs' first repetitions differ in, bit for bit but for the times."""
-    from thermo_ebm.train import pictures, readings
+    from thermo_ebm.run import pictures, tables
 
     found = []
     folders = [run / "rep_00" for run in (one, other)]
     tables = [
-        [{k: v for k, v in row.items() if k not in TIMES} for row in readings.read(path)]
+        [{k: v for k, v in row.items() if k not in TIMES} for row in tables.read(path)]
         for path in (folder / "readings.csv" for folder in folders)
     ]
     for table, folder in zip(tables, folders, strict=True):
@@ -196,7 +196,7 @@ def _newest_arrays(workdir: Path) -> dict[str, np.ndarray]:
     """Parameters, both optimisers' states, sums, order and key of the newest checkpoint."""
     import jax
 
-    from thermo_ebm import trained
+    from thermo_ebm.evaluation import trained
     from thermo_ebm.train import checkpoints, step
 
     run = trained.open_run(workdir)

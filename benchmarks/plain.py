@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from thermo_ebm.config import loss_settings, sampler_settings
+from thermo_ebm.config.build import loss_settings, sampler_settings
 from thermo_ebm.losses import LossSettings
 from thermo_ebm.models.latent_ebm import LatentEBM, log_likelihood, log_prior, make_model
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, chain_keys

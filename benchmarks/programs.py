@@ -11,16 +11,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks import plain
-from thermo_ebm import flops, memory
-from thermo_ebm.config import sampler_settings
-from thermo_ebm.jaxprs import LossFn
+from thermo_ebm.config import build
+from thermo_ebm.config.build import sampler_settings
+from thermo_ebm.cost import flops, memory
 from thermo_ebm.models import conv_transpose, latent_ebm
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.chains import tempered_chains
 from thermo_ebm.thermo.schedule import SCHEDULES
-from thermo_ebm.train import batches, optimisers, programs
+from thermo_ebm.train import batches, optimisers, spmd
 from thermo_ebm.train import step as training
-from thermo_ebm.types import Batch, Params
+from thermo_ebm.types import Batch, LossFn, Params
 
 
 class Program(NamedTuple):
@@ -53,7 +53,7 @@ def automatic_chunk(config: ConfigDict, model: LatentEBM) -> int:
     def loss(chunk: int) -> LossFn:
         copy = ConfigDict(config.to_dict())
         copy.sampler.temperature_chunk = chunk
-        return training.make_loss(copy, model, None)
+        return build.make_loss(copy, model, None)
 
     return memory.automatic_chunk(
         loss,
@@ -68,7 +68,7 @@ def automatic_chunk(config: ConfigDict, model: LatentEBM) -> int:
 def fast_step(config: ConfigDict, model: LatentEBM) -> Program:
     """One step of the trainer, over all local devices."""
     task = training.make_task(config)._replace(
-        model=model, loss=training.make_loss(config, model, training.AXIS)
+        model=model, loss=build.make_loss(config, model, training.AXIS)
     )
     layout = batches.make_layout(config.data.num_train)
     step = jax.pmap(
@@ -78,8 +78,8 @@ def fast_step(config: ConfigDict, model: LatentEBM) -> Program:
         out_axes=None,
         donate_argnums=0,
     )
-    init = jax.jit(partial(training.init_state, task), out_shardings=programs.replicated())
-    images = programs.spread(batches.split_over_devices(_images(config), layout))
+    init = jax.jit(partial(training.init_state, task), out_shardings=spmd.replicated())
+    images = spmd.spread(batches.split_over_devices(_images(config), layout))
     counts = _counts(partial(_step_flops, config), config, model)
     return _compile(step, counts, init(jnp.uint32(0)), images)
 
@@ -138,7 +138,7 @@ def _counts(
 
 
 def _step_flops(config: ConfigDict, model: LatentEBM) -> flops.FlopCount:
-    loss = training.make_loss(config, model, None)
+    loss = build.make_loss(config, model, None)
     return flops.gradient_flops(loss, model, config.batch_size, image_shape(config))
 
 

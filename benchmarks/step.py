@@ -36,7 +36,7 @@ from ml_collections import ConfigDict, config_flags
 
 from benchmarks import gemm, programs
 from benchmarks.programs import Program
-from launch import program as launch_program
+from thermo_ebm import runtime
 from thermo_ebm.models import conv_transpose
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/cifar10.py", "The configuration.")
@@ -224,5 +224,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    launch_program.prepare_jax()
+    runtime.prepare_jax()
     app.run(main)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import jobs, program
+from launch import program
 from thermo_ebm.errors import UserError
+from thermo_ebm.sweep import jobs
 
 _CELL = flags.DEFINE_string("cell", None, "The cell, as launch.sweep wrote it.", required=True)
 

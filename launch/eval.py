@@ -18,7 +18,7 @@ from absl import flags
 from launch import program
 
 if TYPE_CHECKING:
-    from thermo_ebm import evaluation
+    from thermo_ebm.evaluation import evaluate
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
 _FEATURES = flags.DEFINE_string(
@@ -53,20 +53,20 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _evaluate(workdir: Path) -> int:
-    from thermo_ebm import evaluation, trained
+    from thermo_ebm.evaluation import evaluate, trained
 
     settings = _settings()
-    evaluation.check(settings)
+    evaluate.check(settings)
     # Before any waiting: what cannot work is said at once.
-    network = evaluation.choose_network(settings)
+    network = evaluate.choose_network(settings)
     _wait_for_run(workdir)
     run = trained.open_run(workdir)
     watch = _sleep if _WATCH.value else None
     prepared, written, failed = None, 0, 0
-    for one in evaluation.pending(run, settings, _NEWEST.value, watch):
-        prepared = prepared or evaluation.prepare(run, settings, network)
+    for one in evaluate.pending(run, settings, _NEWEST.value, watch):
+        prepared = prepared or evaluate.prepare(run, settings, network)
         started = time.monotonic()
-        summary = evaluation.evaluate(run, one, prepared)
+        summary = evaluate.evaluate(run, one, prepared)
         if summary is None:
             # One that training removed meanwhile is no failure.
             failed += one.step in trained.checkpoint_steps(run, one.repetition)
@@ -75,7 +75,7 @@ def _evaluate(workdir: Path) -> int:
             epoch, seconds = one.step // run.steps_per_epoch, time.monotonic() - started
             line = _line(summary.values)
             print(f"rep {one.repetition:02d} epoch {epoch}: {line} ({seconds:.0f} s)", flush=True)
-    name = evaluation.label(settings)
+    name = evaluate.label(settings)
     if prepared is None:
         print(f"{workdir}: nothing to evaluate that has not been with {name}")
     else:
@@ -95,10 +95,10 @@ def _sleep() -> None:
     time.sleep(_POLL.value)
 
 
-def _settings() -> "evaluation.Settings":
-    from thermo_ebm import evaluation
+def _settings() -> "evaluate.Settings":
+    from thermo_ebm.evaluation import evaluate
 
-    return evaluation.Settings(
+    return evaluate.Settings(
         features=_FEATURES.value,
         resize=_RESIZE.value,
         inception_weights=_WEIGHTS.value,

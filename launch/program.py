@@ -7,11 +7,11 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import TracebackType
 
 from absl import app, flags, logging
 
+from thermo_ebm import runtime
 from thermo_ebm.errors import UserError, one_line
 
 BAD_INPUT = 2
@@ -23,7 +23,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
     A `UserError`, a flag or config field that cannot be parsed, or a want of memory is printed as
     one line and the exit code is 2.
     """
-    prepare_jax()
+    runtime.prepare_jax()
 
     _quieten()
 
@@ -58,17 +58,6 @@ def define_poll_seconds(default: float, what: str) -> flags.FlagHolder[float]:
         holder, lambda seconds: 0 <= seconds <= 86400, message="must be from 0 to 86400"
     )
     return holder
-
-
-def prepare_jax() -> None:
-    """Sets what JAX reads once, at its start; what the user has set stays."""
-    # XLA's CPU threads wait for each other; with as few as two cores they can do so for ever.
-    os.environ.setdefault("NPROC", str(max(os.cpu_count() or 1, 8)))
-    # A program from the compilation cache makes XLA warn, at length, of features it prefers.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "thermo_ebm" / "xla"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
 def _quieten() -> None:
@@ -153,5 +142,20 @@ def _in_config(error: BaseException) -> str:
 
 
 def _complain(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {_as_flags(message)}", file=sys.stderr)
     return BAD_INPUT
+
+
+def _as_flags(message: str) -> str:
+    """The library names fields; those that are flags of this program are written as such."""
+    own = [
+        flag.name
+        for module, defined in flags.FLAGS.flags_by_module_dict().items()
+        if not module.startswith("absl")
+        for flag in defined
+    ]
+    if not own:
+        return message
+    names = "|".join(sorted(own, key=len, reverse=True))
+    message = re.sub(rf"(?<![\w.\-/])({names})(?==)", r"--\1", message)
+    return re.sub(rf"^({names})(?=:)", r"--\1", message)

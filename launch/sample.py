@@ -20,7 +20,7 @@ from launch import program
 if TYPE_CHECKING:
     import numpy as np
 
-    from thermo_ebm.trained import TrainedRun
+    from thermo_ebm.evaluation.trained import TrainedRun
     from thermo_ebm.types import Params
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
@@ -43,16 +43,16 @@ _NAMES = ("samples", "reconstructions", "interpolations")
 def main(argv: Sequence[str]) -> int:
     """Draws, writes the pictures and names them."""
     del argv
-    from thermo_ebm import trained
     from thermo_ebm.errors import UserError
-    from thermo_ebm.train import rundir
+    from thermo_ebm.evaluation import trained
+    from thermo_ebm.run import layout
 
     workdir = Path(_WORKDIR.value)
     if _NUM.value < 1:
         raise UserError(f"--num={_NUM.value}: must be at least 1")
     run = trained.open_run(workdir)
     step, params = trained.chosen_params(run, _REPETITION.value, _STEP.value)
-    folder = rundir.repetition_dir(workdir, _REPETITION.value) / "drawn"
+    folder = layout.repetition_dir(workdir, _REPETITION.value) / "drawn"
     folder = Path(_OUTPUT.value) if _OUTPUT.value else folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def _write(folder: Path, step: int, arrays: "dict[str, np.ndarray]") -> list[Pat
     import numpy as np
 
     from thermo_ebm import files
-    from thermo_ebm.train import pictures
+    from thermo_ebm.run import pictures
 
     for name in _NAMES:
         picture = pictures.grid(pictures.magnify(_rows(arrays, name)), _COLUMNS, gap=2)
@@ -91,8 +91,9 @@ def _draw(run: "TrainedRun", params: "Params") -> "dict[str, np.ndarray]":
     import jax.numpy as jnp
     import numpy as np
 
-    from thermo_ebm import data, evaluation, trained
-    from thermo_ebm.config import sampler_settings
+    from thermo_ebm import data
+    from thermo_ebm.config.build import sampler_settings
+    from thermo_ebm.evaluation import evaluate, trained
     from thermo_ebm.sampling import images
 
     sampler, num = sampler_settings(run.config), _NUM.value
@@ -110,7 +111,7 @@ def _draw(run: "TrainedRun", params: "Params") -> "dict[str, np.ndarray]":
 
     reconstructions, interpolations = draw(params)
     return {
-        "samples": evaluation.generate_images(run, num, _BATCH)(params, key_samples),
+        "samples": evaluate.generate_images(run, num, _BATCH)(params, key_samples),
         "reconstructions": np.asarray(reconstructions),
         "interpolations": np.asarray(interpolations),
         "images": real,

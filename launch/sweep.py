@@ -20,12 +20,12 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from launch import program
-from launch.jobs import Job
+from thermo_ebm.sweep.jobs import Job
 
 if TYPE_CHECKING:
-    from launch.slurm import Resources
-    from thermo_ebm.evaluation import Settings
-    from thermo_ebm.sweep import Cell, Status
+    from thermo_ebm.evaluation.evaluate import Settings
+    from thermo_ebm.sweep.cells import Cell, Status
+    from thermo_ebm.sweep.slurm import Resources
 
 _EXPERIMENT = flags.DEFINE_string(
     "experiment", None, "File with get_cells() or get_cells(config).", required=True
@@ -71,18 +71,19 @@ def main(argv: Sequence[str]) -> int:
     del argv
     import jax
 
-    from thermo_ebm import evaluation, sweep
+    from thermo_ebm.evaluation import evaluate
+    from thermo_ebm.sweep.cells import make_cells
 
     jax.config.update("jax_platforms", "cpu")  # of this process: the cells need the accelerator
     path = Path(_EXPERIMENT.value)
     changes = _changes(path, _CONFIG.value)
-    cells = sweep.make_cells(_CONFIG.value, changes)
+    cells = make_cells(_CONFIG.value, changes)
     _check(cells, settings := _settings())
     if _DRY_RUN.value:
         for cell, change in zip(cells, changes, strict=True):
             print(" ".join([cell.name, *(f"{field}={value}" for field, value in change.items())]))
         return 0
-    evaluation.choose_network(settings)  # weights that are missing are missed before the training
+    evaluate.choose_network(settings)  # weights that are missing are missed before the training
     # SIGTERM ends the sweep as Ctrl-C does: with its cell saved.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     running: dict[str, Job] = {}
@@ -103,9 +104,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _settings() -> "Settings":
-    from thermo_ebm import evaluation
+    from thermo_ebm.evaluation.evaluate import Settings
 
-    return evaluation.Settings(
+    return Settings(
         features=_FEATURES.value,
         resize=_RESIZE.value,
         inception_weights=_WEIGHTS.value,
@@ -118,15 +119,15 @@ def _settings() -> "Settings":
 def _check(cells: "list[Cell]", settings: "Settings") -> None:
     """Refuses what would fail after hours: every cell's configuration, and the evaluation's."""
     from configs import base
-    from thermo_ebm import config as configuration
-    from thermo_ebm import evaluation
+    from thermo_ebm.config import checks
     from thermo_ebm.errors import UserError
+    from thermo_ebm.evaluation import evaluate
 
-    evaluation.check(settings)
+    evaluate.check(settings)
     for cell in cells:
         try:
-            configuration.check(cell.config, base.get_config())
-            evaluation.num_images(cell.config.data.num_val, settings)
+            checks.check(cell.config, base.get_config())
+            evaluate.num_images(cell.config.data.num_val, settings)
         except UserError as error:
             raise UserError(f"{cell.name}: {error}") from error
 
@@ -156,7 +157,7 @@ def _follow(made: _Sweep, running: dict[str, Job]) -> dict[str, str]:
     A cell is started once. One that another program trains is waited for, and started if that
     program leaves it unfinished. `running` is kept as the caller's, who stops what is in it.
     """
-    from thermo_ebm.sweep import Status
+    from thermo_ebm.sweep.cells import Status
 
     failed: dict[str, str] = {}
     tried: set[str] = set()
@@ -184,7 +185,8 @@ def _follow(made: _Sweep, running: dict[str, Job]) -> dict[str, str]:
 
 def _submitted(made: _Sweep) -> dict[str, Job]:
     """The jobs of an earlier start of this sweep that SLURM still has."""
-    from launch import slurm
+
+    from thermo_ebm.sweep import slurm
 
     if _EXECUTOR.value != "slurm":
         return {}
@@ -194,7 +196,7 @@ def _submitted(made: _Sweep) -> dict[str, Job]:
 
 def _states(made: _Sweep, before: "Mapping[str, Status]") -> "dict[str, Status]":
     """Each cell's state; one that is done stays so."""
-    from thermo_ebm.sweep import Status, status
+    from thermo_ebm.sweep.cells import Status, status
 
     return {
         cell.name: Status.DONE
@@ -206,7 +208,7 @@ def _states(made: _Sweep, before: "Mapping[str, Status]") -> "dict[str, Status]"
 
 def _end(name: str, job: Job, state: "Status", failed: dict[str, str], tried: set[str]) -> None:
     """Notes why a job failed, unless it did because another program trains that cell."""
-    from thermo_ebm.sweep import Status
+    from thermo_ebm.sweep.cells import Status
 
     reason = job.failure()
     if state is Status.RUNNING:
@@ -217,7 +219,7 @@ def _end(name: str, job: Job, state: "Status", failed: dict[str, str], tried: se
 
 def _start(made: _Sweep, cells: "list[Cell]", running: dict[str, Job]) -> None:
     """Here the first of the cells if none runs; as SLURM jobs all of them."""
-    from launch import jobs, slurm
+    from thermo_ebm.sweep import jobs, slurm
 
     if _EXECUTOR.value == "slurm" and cells:
         running |= slurm.submit(made.root, cells, made.settings, _resources())
@@ -226,8 +228,8 @@ def _start(made: _Sweep, cells: "list[Cell]", running: dict[str, Job]) -> None:
 
 
 def _resources() -> "Resources":
-    from launch.slurm import Resources
     from thermo_ebm.errors import UserError
+    from thermo_ebm.sweep.slurm import Resources
 
     for parameter in _SLURM.value:
         if "=" not in parameter:
@@ -247,7 +249,7 @@ def _shown_states(
     states: "Mapping[str, Status]", running: Mapping[str, Job], failed: Mapping[str, str]
 ) -> "dict[str, Status]":
     """A process that has just been started runs; a SLURM job does once it trains."""
-    from thermo_ebm.sweep import Status
+    from thermo_ebm.sweep.cells import Status
 
     shown = dict(states) | {name: Status.FAILED for name in failed}
     if _EXECUTOR.value == "local":
@@ -259,7 +261,7 @@ def _show(
     made: _Sweep, states: "dict[str, Status]", before: "dict[str, Status]"
 ) -> "dict[str, Status]":
     """Prints the table when it has changed: each cell's status, counts, and the time left."""
-    from thermo_ebm.sweep import Status
+    from thermo_ebm.sweep.cells import Status
 
     if states == before:
         return before

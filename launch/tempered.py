@@ -34,14 +34,15 @@ def main(argv: Sequence[str]) -> int:
     del argv
     import jax
 
-    from thermo_ebm import data, tempered, trained
-    from thermo_ebm.config import sampler_settings
+    from thermo_ebm import data
+    from thermo_ebm.config.build import sampler_settings
     from thermo_ebm.errors import UserError
+    from thermo_ebm.evaluation import tempered, trained
+    from thermo_ebm.run import layout
     from thermo_ebm.thermo.schedule import power_schedule
-    from thermo_ebm.train import rundir
 
     workdir = Path(_WORKDIR.value)
-    folder = rundir.repetition_dir(workdir, _REPETITION.value) / "drawn"
+    folder = layout.repetition_dir(workdir, _REPETITION.value) / "drawn"
     output = Path(_OUTPUT.value) if _OUTPUT.value else folder / "tempered.png"
     _check_output(output)  # before any work
     run = trained.open_run(workdir)

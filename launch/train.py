@@ -39,18 +39,19 @@ def main(argv: Sequence[str]) -> int:
     """Checks everything that can be checked, then trains; returns the exit code."""
     del argv
     from configs import base
-    from thermo_ebm import config as configuration
-    from thermo_ebm.train import hosts, loop, rundir
+    from thermo_ebm.config import checks
+    from thermo_ebm.run import configuration, lock
+    from thermo_ebm.train import hosts, loop
 
     config, workdir = _config(), Path(_WORKDIR.value)
-    configuration.check(config, base.get_config())
+    checks.check(config, base.get_config())
     _join(hosts)
     program.check_devices()
     with contextlib.ExitStack() as stack:
         with hosts.together():
             if hosts.is_first():
-                stack.enter_context(rundir.hold(workdir))
-                rundir.check_config(workdir, config, _ALLOW.value)
+                stack.enter_context(lock.hold(workdir))
+                configuration.check_config(workdir, config, _ALLOW.value)
         outcome = loop.train(config, workdir)
     if hosts.is_first():
         print(_summary(workdir, outcome.name.lower()))

@@ -1,5 +1,8 @@
 """Fixtures shared by the tests."""
 
+import shutil
+from pathlib import Path
+
 import jax
 import pytest
 
@@ -9,3 +12,21 @@ def x64():
     """Float64 for one test: the default stays float32 for all others."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """A trained run of this test's own."""
+    import trained_run  # seconds of imports, for the tests of trained runs alone
+
+    return Path(shutil.copytree(trained_run.original(), tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory):
+    """The programs of `launch/`, each command in a process of its own."""
+    from programs import Programs
+
+    started = Programs(tmp_path_factory.mktemp("programs"))
+    yield started
+    started.close()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from configs import base
-from thermo_ebm.train.rundir import as_json, flatten
+from thermo_ebm.run.configuration import as_json, flatten
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 
 Array = jax.Array
@@ -30,3 +31,13 @@ class Batch(NamedTuple):
     images: Array  # [num, *image_shape], in [-1, 1]
     position: Array  # [num] int32
     mask: Array  # [num] float, 1 for an example and 0 for padding
+
+
+def check_batch(batch: Batch) -> None:
+    """Asserts a batch's shapes and types."""
+    num = batch.images.shape[0]
+    chex.assert_shape([batch.position, batch.mask], (num,))
+    chex.assert_type([batch.images, batch.mask], float)
+
+
+LossFn = Callable[[Params, Batch, PRNGKey], tuple[Array, Any]]  # -> loss over the batch, its parts

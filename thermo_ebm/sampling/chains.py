@@ -18,7 +18,7 @@ from thermo_ebm.models.latent_ebm import (
     log_prior,
     with_compute_dtype,
 )
-from thermo_ebm.sampling import langevin
+from thermo_ebm.sampling import kernels
 from thermo_ebm.types import Array, Params, PRNGKey
 
 
@@ -49,7 +49,7 @@ def prior_chains(
 ) -> Array:
     """Chains from p0 towards p_alpha(z) (eq. 10-12), a key each: [num] -> [num, latent_dim]."""
     score = jax.grad(lambda z: log_prior(model, alpha, z).sum())
-    return langevin.chain(score, _initial(model, keys), keys, *settings)
+    return kernels.chain(score, _initial(model, keys), keys, *settings)
 
 
 def posterior_chains(
@@ -75,12 +75,12 @@ def posterior_chains(
     """
     chex.assert_shape([temperatures, keys], (x.shape[0],))
     score = jax.grad(lambda z: log_power_posterior(model, params, x, z, temperatures).sum())
-    return langevin.chain(score, _initial(model, keys), keys, *settings)
+    return kernels.chain(score, _initial(model, keys), keys, *settings)
 
 
 def _initial(model: LatentEBM, keys: PRNGKey) -> Array:
     """z_0 ~ p0(z), [num] -> [num, latent_dim]."""
-    return model.prior_sigma * langevin.normal(keys, 0, model.latent_dim)
+    return model.prior_sigma * kernels.normal(keys, 0, model.latent_dim)
 
 
 def tempered_chains(

@@ -7,6 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from thermo_ebm.thermo.cholesky import cholesky_and_inverse
 from thermo_ebm.types import Array
 
 
@@ -78,7 +79,7 @@ def _kl_from_cholesky(p: tuple[Array, Array], q: tuple[Array, Array]) -> Array:
 
 def neighbour_kl(moments: Moments) -> tuple[Array, Array]:
     """KL(p_i, p_(i+1)) and KL(p_(i+1), p_i) of neighbours, [num_temperatures] each."""
-    chol, inverse = jax.vmap(_factorise)(moments.cov)
+    chol, inverse = jax.vmap(cholesky_and_inverse)(moments.cov)
     half_log_det = jnp.sum(jnp.log(jnp.diagonal(chol, axis1=1, axis2=2)), axis=-1)
 
     def divergence(p: slice, q: slice) -> Array:
@@ -89,34 +90,6 @@ def neighbour_kl(moments: Moments) -> tuple[Array, Array]:
 
     lower, upper = slice(None, -1), slice(1, None)
     return divergence(lower, upper), divergence(upper, lower)
-
-
-@jax.custom_jvp
-def _factorise(cov: Array) -> tuple[Array, Array]:
-    """Cholesky factor L of a positive definite [dim, dim], and L^-1.
-
-    By elimination in plain operations instead of LAPACK's: XLA spreads a batch of LAPACK calls
-    over the very threads that wait for it, and with few cores all of them can wait for ever.
-    """
-    dim = cov.shape[-1]
-
-    def eliminate(rest: Array, i: Array) -> tuple[Array, Array]:
-        row = rest[i] * jax.lax.rsqrt(rest[i, i])
-        below = jnp.where(jnp.arange(dim) > i, row[:dim], 0.0)
-        return rest - jnp.outer(below, row), row
-
-    beside = jnp.concatenate([cov, jnp.eye(dim, dtype=cov.dtype)], axis=1)
-    _, rows = jax.lax.scan(eliminate, beside, jnp.arange(dim))
-    return jnp.triu(rows[:, :dim]).T, rows[:, dim:]
-
-
-@_factorise.defjvp
-def _factorise_jvp(primals: tuple, tangents: tuple) -> tuple:
-    """dL = L Phi and dL^-1 = -Phi L^-1, Phi the lower half of L^-1 dS L^-T (Murray 2016)."""
-    chol, inverse = _factorise(*primals)
-    whole = inverse @ tangents[0] @ inverse.T
-    half = jnp.tril(whole) - jnp.diag(jnp.diag(whole)) / 2
-    return (chol, inverse), (chol @ half, -half @ inverse)
 
 
 def thermodynamic_integral(

@@ -14,6 +14,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from absl import logging
 from thermo_ebm.errors import UserError
 from thermo_ebm.train import hosts
 from thermo_ebm.train.state import TrainState
+from thermo_ebm.types import Params
 
 # Both beside the checkpoints' folder.
 INTERRUPTED = "interrupted"
@@ -202,27 +204,56 @@ def restore(
     it does, ValueError where only its checksum is wrong.
     """
     path = folder.absolute() / str(step)
+    record = _read_record(path, step)
+    _check_structure(path, record["structure"], _structure(_flatten(template)))
+    return Restored(_unflatten(template, _read_arrays(path, record, sharding)), record["seconds"])
+
+
+def restore_params(
+    folder: Path, step: int, template: Params, sharding: jax.sharding.Sharding
+) -> Params:
+    """The parameters alone of one checkpoint. Arguments and errors as of `restore`."""
+    path = folder.absolute() / str(step)
+    record, wanted = _read_record(path, step), _named(template, "params.")
+    found = {name: what for name, what in record["structure"].items() if name in wanted}
+    _check_structure(path, found, _structure(wanted))
+    arrays = _read_arrays(path, record, sharding)
+    return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
+
+
+def _read_record(path: Path, step: int) -> dict[str, Any]:
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        meta = reader.restore(path / "meta")
-    if meta.pop("record_checksum", None) != _record_checksum(meta) or meta["step"] != step:
+        record = reader.restore(path / "meta")
+    if record.pop("record_checksum", None) != _record_checksum(record) or record["step"] != step:
         raise ValueError("its record's checksum is wrong")
-    wanted = _flatten(template)
-    _check_structure(path, meta["structure"], _structure(wanted))
-    abstract = {
-        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-        for name, leaf in wanted.items()
-    }
+    return record
+
+
+def _read_arrays(
+    path: Path, record: dict[str, Any], sharding: jax.sharding.Sharding
+) -> dict[str, jax.Array]:
+    """All arrays by name, of the shapes and types that the record tells."""
+    abstract = {}
+    for name, what in record["structure"].items():
+        dtype, _, shape = what.partition("[")
+        sizes = json.loads(f"[{shape}")
+        abstract[name] = jax.ShapeDtypeStruct(tuple(sizes), np.dtype(dtype), sharding=sharding)
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
         arrays = reader.restore(path / "state", args=ocp.args.StandardRestore(abstract))
-    if _checksum(arrays) != meta["checksum"]:
+    if _checksum(arrays) != record["checksum"]:
         raise ValueError("its checksum is wrong")
-    return Restored(_unflatten(template, arrays), meta["seconds"])
+    return arrays
 
 
 def _flatten(state: TrainState) -> dict[str, Any]:
     """Arrays by path; the key as its raw words."""
-    leaves = jax.tree_util.tree_leaves_with_path(state._replace(key=_key_data(state.key)))
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+    return _named(state._replace(key=_key_data(state.key)))
+
+
+def _named(tree: Any, prefix: str = "") -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    name = partial(jax.tree_util.keystr, simple=True, separator=".")
+    return {prefix + name(path): leaf for path, leaf in leaves}
 
 
 def _key_data(key: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from thermo_ebm.train import hosts, programs, repetition
+from thermo_ebm.train import hosts, repetition, spmd
 from thermo_ebm.train.group import NUM_PICTURES, Group
 from thermo_ebm.train.progress import Reporter
 from thermo_ebm.train.repetition import Repetition
@@ -46,12 +46,12 @@ def end_epochs(
     """
     epochs = host.step // group.task.steps_per_epoch
     validated = group.programs.validate(state, group.validation)
-    val_loss, aux = jax.device_get(programs.local(validated))
+    val_loss, aux = jax.device_get(spmd.local(validated))
     every = group.config.logging.grad_noise_every_epochs
     measured = ended & (epochs % every == 0) if every else np.zeros_like(ended)
     noise = None
     if measured.any():
-        noise = jax.device_get(programs.local(group.programs.noise(state, group.train)))
+        noise = jax.device_get(spmd.local(group.programs.noise(state, group.train)))
     with hosts.writing(opened[0].folder.parent):
         for i in np.flatnonzero(ended).tolist() if hosts.is_first() else ():
             step = int(host.step[i])
@@ -89,7 +89,7 @@ def _draw_pictures(
     every = group.config.logging.pictures_every_epochs
     if not every or (epoch % every and epoch != group.config.num_epochs):
         return
-    params, key = _one(programs.local((state.params, state.key)), i)
+    params, key = _one(spmd.local((state.params, state.key)), i)
     samples, frame = jax.device_get(group.draw(params, key))
     real = group.dataset.validation[:NUM_PICTURES]
     repetition.write_pictures(one, epoch, step, samples, real, frame)

@@ -8,14 +8,15 @@ import jax
 from ml_collections import ConfigDict
 
 from thermo_ebm import data
-from thermo_ebm.config import sampler_settings
+from thermo_ebm.config.build import sampler_settings
+from thermo_ebm.cost import plan
 from thermo_ebm.data import Dataset
 from thermo_ebm.sampling.chains import ChainSettings
 from thermo_ebm.sampling.images import sample_images
-from thermo_ebm.sampling.langevin import normal
-from thermo_ebm.train import plan, programs
+from thermo_ebm.sampling.kernels import normal
+from thermo_ebm.train import spmd
 from thermo_ebm.train.batches import make_layout, split_over_devices
-from thermo_ebm.train.programs import Programs
+from thermo_ebm.train.spmd import Programs
 from thermo_ebm.train.state import PICTURES
 from thermo_ebm.train.step import Task
 
@@ -39,14 +40,14 @@ class Group(NamedTuple):
 def make_group(config: ConfigDict, task: Task, dataset: Dataset, size: int) -> Group:
     """Spreads the images over the devices and makes the programs for `size` repetitions."""
     train, validation = (
-        programs.spread(split_over_devices(images, make_layout(count)))
+        spmd.spread(split_over_devices(images, make_layout(count)))
         for images, count in (
             (dataset.train, task.num_train),
             (dataset.validation, task.num_val),
         )
     )
     draw = jax.jit(partial(_draw, task, sampler_settings(config).prior))
-    compiled = programs.make_programs(task, size)
+    compiled = spmd.make_programs(task, size)
     total_steps = config.num_epochs * task.steps_per_epoch
     flops = plan.step_flops(config)
     return Group(config, task, compiled, dataset, train, validation, draw, total_steps, flops)

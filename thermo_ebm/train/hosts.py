@@ -29,14 +29,14 @@ def start(address: str | None, num_processes: int | None, process_id: int | None
       UserError: nothing tells one of them, or the processes did not meet.
     """
     if address is not None and not address.rpartition(":")[2].isdigit():
-        raise UserError(f"--coordinator={address}: must be HOST:PORT")
+        raise UserError(f"coordinator={address}: must be HOST:PORT")
     try:
         jax.distributed.initialize(address, num_processes, process_id)
     except (ValueError, TypeError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0][:300]
         raise UserError(
-            f"--distributed: {reason} (outside SLURM, TPU pods and Open MPI set --coordinator, "
-            "--num_processes and --process_id)"
+            f"distributed: {reason} (outside SLURM, TPU pods and Open MPI set coordinator, "
+            "num_processes and process_id)"
         ) from error
 
 

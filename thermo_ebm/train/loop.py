@@ -19,9 +19,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from thermo_ebm import data
+from thermo_ebm.cost import plan
 from thermo_ebm.data import Dataset
 from thermo_ebm.errors import UserError
-from thermo_ebm.train import checkpoints, hosts, plan, programs, recovery, repetition, rundir
+from thermo_ebm.run import configuration, layout, record
+from thermo_ebm.train import checkpoints, hosts, recovery, repetition, spmd
 from thermo_ebm.train.checkpoints import Checkpoints
 from thermo_ebm.train.epochs import end_epochs, is_pending
 from thermo_ebm.train.group import Group, make_group
@@ -50,8 +52,8 @@ def train(
 
     Args:
       config: checked by `config.check`.
-      workdir: a folder that the caller holds (`rundir.hold`), and whose configuration it held this
-        one against (`rundir.check_config`).
+      workdir: a folder that the caller holds (`lock.hold`), and whose configuration it held this
+        one against (`configuration.check_config`).
       interrupted: asked between dispatches; once it returns True, checkpoints are written and
         training ends. By default SIGTERM and SIGINT are caught and do this.
 
@@ -103,12 +105,12 @@ def _check_agreement(config: ConfigDict, workdir: Path) -> None:
     Raises:
       UserError: they were not; processes that went on would wait for each other for ever.
     """
-    fields = json.dumps(rundir.as_json(config), sort_keys=True)
-    folders = [rundir.checkpoints_dir(workdir, one) for one in range(config.num_repetitions)]
-    seen = [rundir.has_begun(workdir), *map(checkpoints.steps_in, folders)]
+    fields = json.dumps(configuration.as_json(config), sort_keys=True)
+    folders = [layout.checkpoints_dir(workdir, one) for one in range(config.num_repetitions)]
+    seen = [layout.has_begun(workdir), *map(checkpoints.steps_in, folders)]
     for value, message in (
-        (fields, "--config: the processes were started with different configurations"),
-        (str(seen), f"--workdir={workdir}: the processes see different folders; it must be shared"),
+        (fields, "config: the processes were started with different configurations"),
+        (str(seen), f"workdir={workdir}: the processes see different folders; it must be shared"),
     ):
         checksums = hosts.of_all(zlib.crc32(value.encode()) & _INT32)
         if (checksums != checksums[0]).any():
@@ -129,20 +131,20 @@ def _load(config: ConfigDict, workdir: Path) -> tuple[Dataset, Callable[[], None
     own = data.some_means(dataset.train, config.data.num_train, shard)
     means = hosts.of_all(own).sum(axis=0).ravel().tolist()
     with hosts.together():
-        rundir.check_images(workdir, means)
+        record.check_images(workdir, means)
 
     @functools.cache
-    def record() -> None:
+    def record_once() -> None:
         with hosts.together():
             if hosts.is_first():
                 device = jax.devices()[0]
-                rundir.record(workdir, config, means, device.platform, device.device_kind)
+                record.record(workdir, config, means, device.platform, device.device_kind)
         with hosts.together():
-            rundir.read_config(workdir)
+            configuration.read_config(workdir)
 
-    if not rundir.has_begun(workdir):
-        record()
-    return dataset, record
+    if not layout.has_begun(workdir):
+        record_once()
+    return dataset, record_once
 
 
 def _open_and_train(
@@ -162,7 +164,7 @@ def _open_and_train(
         for number in numbers:
             opened.append(repetition.open_repetition(workdir, number, settings.keep, period))
         state, seconds, opened[:] = recovery.resume(group, opened)
-        steps = np.asarray(programs.local(state.step))
+        steps = np.asarray(spmd.local(state.step))
         first = int(steps.min())
         reporter = stack.enter_context(_make_reporter(group, numbers, first))
         # No steps: compiles, so that the readings' seconds are of training alone.
@@ -219,7 +221,7 @@ def _train_group(
             rolled_back = recovery.roll_back(group, opened, state, i)
             diverged[i] = rolled_back is None
             state, seconds[i] = rolled_back or (state, seconds[i])
-        steps = np.asarray(programs.local(state.step))
+        steps = np.asarray(spmd.local(state.step))
         stop = np.where(diverged, steps, [_next_stop(group, step) for step in steps.tolist()])
         if (stop <= steps).all() and not pending.any():
             for one in opened:
@@ -248,7 +250,7 @@ def _save(
     """Saves the chosen repetitions, but for those of which this step is saved."""
     for i in np.flatnonzero(chosen).tolist():
         if int(steps[i]) not in checkpoints.steps(opened[i].checkpoints):
-            one = programs.select_repetition(state, i)
+            one = spmd.select_repetition(state, i)
             save(opened[i].checkpoints, one, float(seconds[i]))
 
 
@@ -271,7 +273,7 @@ def _stop(
 def _counters(state: TrainState) -> Any:
     """The state's scalars on the host, [num_repetitions] each; what is large stays behind."""
     large: dict[str, Any] = {name: None for name in ("params", "optimiser", "order", "key")}
-    return jax.device_get(programs.local(state._replace(**large)))
+    return jax.device_get(spmd.local(state._replace(**large)))
 
 
 def _next_stop(group: Group, step: int) -> int:

@@ -1,4 +1,4 @@
-"""States from checkpoints: where a repetition goes on, and where it goes back to."""
+"""Recovery: `resume` from the newest checkpoint, `roll_back` to one, `rewind` files to a step."""
 
 from functools import lru_cache, partial
 from pathlib import Path
@@ -8,7 +8,10 @@ import numpy as np
 from absl import logging
 
 from thermo_ebm.errors import UserError
-from thermo_ebm.train import checkpoints, programs, repetition
+from thermo_ebm.run import events, pictures, tables
+from thermo_ebm.run.layout import READINGS, ROLLBACKS, STRIP, TEMPERATURES
+from thermo_ebm.run.rollbacks import Rollback, write_rollbacks
+from thermo_ebm.train import checkpoints, hosts, repetition, spmd
 from thermo_ebm.train.epochs import is_pending
 from thermo_ebm.train.group import Group
 from thermo_ebm.train.repetition import Repetition
@@ -26,7 +29,7 @@ def is_done(task: Task, workdir: Path, number: int, total_steps: int) -> bool:
         return False
     one = repetition.open_repetition(workdir, number)
     try:
-        restored = checkpoints.restore_newest(one.checkpoints, _shapes(task), programs.replicated())
+        restored = checkpoints.restore_newest(one.checkpoints, _shapes(task), spmd.replicated())
     finally:
         repetition.close_repetition(one)
     return restored is not None and _step(restored.state) >= total_steps
@@ -45,17 +48,17 @@ def resume(
     first = None
     for i, one in enumerate(opened):
         restored = checkpoints.restore_newest(
-            one.checkpoints, _shapes(group.task), programs.replicated()
+            one.checkpoints, _shapes(group.task), spmd.replicated()
         )
         if restored is None:
             first = first or group.programs.init(_seeds(group, opened))
-            state = programs.select_repetition(first, i)
+            state = spmd.select_repetition(first, i)
             checkpoints.save(one.checkpoints, state, 0.0)
         else:
             state, seconds[i] = restored
-        rewound.append(_rewind(group, one, state))
+        rewound.append(_rewind_to(group, one, state))
         states.append(_with_branch(rewound[-1], state))
-    return programs.stack_repetitions(states), seconds, rewound
+    return spmd.stack_repetitions(states), seconds, rewound
 
 
 def roll_back(
@@ -71,17 +74,17 @@ def roll_back(
       it has been rolled back as often as it may be.
     """
     one = opened[i]
-    from_step = int(programs.local(state.step)[i])
+    from_step = int(spmd.local(state.step)[i])
     if len(one.rollbacks) >= group.config.divergence.max_rollbacks:
         logging.error(
             "repetition %d diverged for good at step %d, after %d rollbacks (see %s): lower the "
             "step sizes or the learning rates, or set optimizer.clip_norm",
-            *(one.number, from_step, len(one.rollbacks), one.folder / repetition.ROLLBACKS),
+            *(one.number, from_step, len(one.rollbacks), one.folder / ROLLBACKS),
         )
         return None
     checkpoints.wait(one.checkpoints)
     restored = checkpoints.restore_newest(
-        one.checkpoints, _shapes(group.task), programs.replicated(), due_only=True
+        one.checkpoints, _shapes(group.task), spmd.replicated(), due_only=True
     )
     if restored is None:  # each was damaged, and set aside
         raise UserError(
@@ -89,11 +92,60 @@ def roll_back(
             f"diverged at step {from_step}, could go back to; to start it anew, remove {one.folder}"
         )
     checkpoints.discard_interrupted(one.checkpoints)
-    one = _rewind(group, one, restored.state)
-    opened[i] = repetition.record_rollback(one, from_step, _step(restored.state))
-    states = [programs.select_repetition(state, j) for j in range(len(opened))]
+    one = _rewind_to(group, one, restored.state)
+    opened[i] = _record_rollback(one, from_step, _step(restored.state))
+    states = [spmd.select_repetition(state, j) for j in range(len(opened))]
     states[i] = _with_branch(opened[i], restored.state)
-    return programs.stack_repetitions(states), restored.seconds
+    return spmd.stack_repetitions(states), restored.seconds
+
+
+def rewind(one: Repetition, step: int, epochs_done: int, events_step: int | None) -> Repetition:
+    """Drops what was written after a checkpoint, and opens a new event file; on every process.
+
+    Rollbacks to later steps are dropped too: from here they will happen again.
+
+    Args:
+      one: the repetition, open.
+      step: the checkpoint's.
+      epochs_done: whose readings stay.
+      events_step: up to which events stay; None opens no file of them.
+    """
+    kept = tuple(each for each in one.rollbacks if each.to_step <= step)
+    with hosts.writing(one.folder):
+        if hosts.is_first():
+            return _rewind_files(one, kept, epochs_done, events_step)
+    return one._replace(rollbacks=kept)
+
+
+def _rewind_files(
+    one: Repetition, kept: tuple[Rollback, ...], epochs: int, events_step: int | None
+) -> Repetition:
+    folder = one.folder
+    if kept != one.rollbacks:
+        write_rollbacks(folder / ROLLBACKS, kept)
+    tables.truncate(folder / READINGS, epochs)
+    tables.truncate(folder / TEMPERATURES, epochs, tables.TEMPERATURE_COLUMNS)
+    pictures.truncate_strip(folder / STRIP, epochs)
+    if one.events is not None:
+        events.close_events(one.events)
+    opened = None
+    if events_step is not None:
+        opened = events.open_events(folder / "tensorboard", events_step)
+    return one._replace(rollbacks=kept, events=opened)
+
+
+def _record_rollback(one: Repetition, from_step: int, to_step: int) -> Repetition:
+    """Records one more rollback, with the next branch of the key, before it happens."""
+    new = Rollback(from_step, to_step, len(one.rollbacks) + 1)
+    rollbacks = (*one.rollbacks, new)
+    with hosts.writing(one.folder):
+        if hosts.is_first():
+            write_rollbacks(one.folder / ROLLBACKS, rollbacks)
+    logging.warning(
+        "repetition %d diverged at step %d: back to step %d with branch %d of its key",
+        *(one.number, *new),
+    )
+    return one._replace(rollbacks=rollbacks)
 
 
 @lru_cache(maxsize=1)
@@ -106,16 +158,16 @@ def _seeds(group: Group, opened: list[Repetition]) -> np.ndarray:
 
 
 def _step(state: TrainState) -> int:
-    return int(programs.local(state.step))
+    return int(spmd.local(state.step))
 
 
-def _rewind(group: Group, one: Repetition, state: TrainState) -> Repetition:
+def _rewind_to(group: Group, one: Repetition, state: TrainState) -> Repetition:
     step = _step(state)
-    pending = is_pending(group, step, int(programs.local(state.sums.steps)))
+    pending = is_pending(group, step, int(spmd.local(state.sums.steps)))
     epochs = step // group.task.steps_per_epoch - pending
     wanted = group.config.logging.tensorboard and (pending or step < group.total_steps)
     # A pending epoch's events, at its last step, are still to come.
-    return repetition.rewind(one, step, epochs, step - pending if wanted else None)
+    return rewind(one, step, epochs, step - pending if wanted else None)
 
 
 def _with_branch(one: Repetition, state: TrainState) -> TrainState:
@@ -124,7 +176,7 @@ def _with_branch(one: Repetition, state: TrainState) -> TrainState:
     Steps are skipped, and counted, anew on it.
     """
     branch = len(one.rollbacks)
-    if int(programs.local(state.branch)) >= branch:
+    if int(spmd.local(state.branch)) >= branch:
         return state
     fresh = {"branch": np.int32(branch), "skipped_in_row": np.int32(0)}
-    return state._replace(**jax.device_put(fresh, programs.replicated()))
+    return state._replace(**jax.device_put(fresh, spmd.replicated()))

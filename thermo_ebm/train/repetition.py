@@ -1,30 +1,26 @@
-"""One repetition's folder: opening it, resuming it, writing its epochs, and its rollbacks."""
+"""One repetition's folder: opening it, and writing its epochs."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import logging
 
 from thermo_ebm import files
-from thermo_ebm.errors import UserError
-from thermo_ebm.gradients import GradientNoise
+from thermo_ebm.gradients.noise import GradientNoise
 from thermo_ebm.losses import ThermodynamicAux
-from thermo_ebm.train import checkpoints, events, hosts, pictures, readings
+from thermo_ebm.run import events, pictures, tables
+from thermo_ebm.run.layout import (
+    READINGS,
+    ROLLBACKS,
+    STRIP,
+    TEMPERATURES,
+    checkpoints_dir,
+    repetition_dir,
+)
+from thermo_ebm.run.rollbacks import Rollback, read_rollbacks
+from thermo_ebm.train import checkpoints, hosts
 from thermo_ebm.train.checkpoints import Checkpoints
-from thermo_ebm.train.rundir import checkpoints_dir, repetition_dir
 from thermo_ebm.train.state import EpochSums
-
-READINGS, TEMPERATURES, ROLLBACKS = "readings.csv", "temperatures.csv", "rollbacks.json"
-STRIP = "samples/strip.npz"
-
-
-class Rollback(NamedTuple):
-    """One return to the newest checkpoint after too many steps that were not finite."""
-
-    from_step: int
-    to_step: int
-    branch: int  # of the key, from then on: 1, 2, ...
 
 
 class Repetition(NamedTuple):
@@ -46,7 +42,7 @@ def may_be_done(workdir: Path, number: int, total_steps: int) -> bool:
 def open_repetition(
     workdir: Path, number: int, keep: int | None = None, keep_period: int = 0
 ) -> Repetition:
-    """Opens or makes a repetition's folder; its events are opened by `rewind`.
+    """Opens or makes a repetition's folder; its events are opened by `recovery.rewind`.
 
     Raises:
       UserError: the record of its rollbacks is damaged.
@@ -54,46 +50,9 @@ def open_repetition(
     folder = repetition_dir(workdir, number)
     with hosts.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        rollbacks = _read_rollbacks(folder / ROLLBACKS)
+        rollbacks = read_rollbacks(folder / ROLLBACKS)
     opened = checkpoints.open_checkpoints(checkpoints_dir(workdir, number), keep, keep_period)
     return Repetition(number, folder, opened, rollbacks, None)
-
-
-def rewind(
-    repetition: Repetition, step: int, epochs_done: int, events_step: int | None
-) -> Repetition:
-    """Drops what was written after a checkpoint, and opens a new event file; on every process.
-
-    Rollbacks to later steps are dropped too: from here they will happen again.
-
-    Args:
-      repetition: the repetition.
-      step: the checkpoint's.
-      epochs_done: whose readings stay.
-      events_step: up to which events stay; None opens no file of them.
-    """
-    kept = tuple(one for one in repetition.rollbacks if one.to_step <= step)
-    with hosts.writing(repetition.folder):
-        if hosts.is_first():
-            return _rewind_files(repetition, kept, epochs_done, events_step)
-    return repetition._replace(rollbacks=kept)
-
-
-def _rewind_files(
-    repetition: Repetition, kept: tuple[Rollback, ...], epochs: int, events_step: int | None
-) -> Repetition:
-    folder = repetition.folder
-    if kept != repetition.rollbacks:
-        _write_rollbacks(folder / ROLLBACKS, kept)
-    readings.truncate(folder / READINGS, epochs)
-    readings.truncate(folder / TEMPERATURES, epochs, readings.TEMPERATURE_COLUMNS)
-    pictures.truncate_strip(folder / STRIP, epochs)
-    if repetition.events is not None:
-        events.close_events(repetition.events)
-    opened = None
-    if events_step is not None:
-        opened = events.open_events(folder / "tensorboard", events_step)
-    return repetition._replace(rollbacks=kept, events=opened)
 
 
 def close_repetition(repetition: Repetition) -> None:
@@ -119,11 +78,11 @@ def make_row(
     seconds: float,
     images: int,
     flops: int,
-) -> readings.Row:
-    """One epoch's readings, by `readings.READING_COLUMNS`; sums and noise as numpy scalars."""
+) -> tables.Row:
+    """One epoch's readings, by `tables.READING_COLUMNS`; sums and noise as numpy scalars."""
     train = {name: _mean(getattr(sums, name), sums.steps) for name in EpochSums._fields[:-1]}
     loss = train["loss"]
-    row: readings.Row = {
+    row: tables.Row = {
         "epoch": epoch,
         "step": step,
         "train_loss": loss,
@@ -156,20 +115,20 @@ def _mean(total: Any, steps: Any) -> float | None:
     return float(total) / int(steps) if int(steps) else None
 
 
-def write_epoch(repetition: Repetition, row: readings.Row, aux: Any) -> None:
+def write_epoch(repetition: Repetition, row: tables.Row, aux: Any) -> None:
     """Writes one epoch's readings; `aux` is the validation loss's parts, as numpy arrays."""
-    readings.append_row(repetition.folder / READINGS, row)
+    tables.append_row(repetition.folder / READINGS, row)
     if isinstance(aux, ThermodynamicAux):
         rows = temperature_rows(int(row["epoch"] or 0), aux)
         path = repetition.folder / TEMPERATURES
-        readings.append_rows(path, rows, readings.TEMPERATURE_COLUMNS)
+        tables.append_rows(path, rows, tables.TEMPERATURE_COLUMNS)
     if repetition.events is not None:
         values = {name: value for name, value in row.items() if name not in ("epoch", "step")}
         events.write_scalars(repetition.events, int(row["step"] or 0), values)
 
 
-def temperature_rows(epoch: int, aux: ThermodynamicAux) -> list[readings.Row]:
-    """One row a temperature, by `readings.TEMPERATURE_COLUMNS`."""
+def temperature_rows(epoch: int, aux: ThermodynamicAux) -> list[tables.Row]:
+    """One row a temperature, by `tables.TEMPERATURE_COLUMNS`."""
     return [
         {
             "epoch": epoch,
@@ -200,33 +159,3 @@ def write_pictures(
     pictures.save_png(folder / "strip.png", pictures.draw_strip(strip))
     if repetition.events is not None:
         events.write_image(repetition.events, step, "samples", picture)
-
-
-def record_rollback(repetition: Repetition, from_step: int, to_step: int) -> Repetition:
-    """Records one more rollback, with the next branch of the key, before it happens."""
-    one = Rollback(from_step, to_step, len(repetition.rollbacks) + 1)
-    rollbacks = (*repetition.rollbacks, one)
-    with hosts.writing(repetition.folder):
-        if hosts.is_first():
-            _write_rollbacks(repetition.folder / ROLLBACKS, rollbacks)
-    logging.warning(
-        "repetition %d diverged at step %d: back to step %d with branch %d of its key",
-        *(repetition.number, *one),
-    )
-    return repetition._replace(rollbacks=rollbacks)
-
-
-def _read_rollbacks(path: Path) -> tuple[Rollback, ...]:
-    try:
-        rollbacks = tuple(Rollback(**one) for one in files.read_json(path))
-    except FileNotFoundError:
-        return ()
-    except TypeError as error:
-        raise UserError(f"{path}: not a list of rollbacks; move it away") from error
-    if not all(isinstance(value, int) for one in rollbacks for value in one):
-        raise UserError(f"{path}: steps and branches must be whole numbers; move it away")
-    return rollbacks
-
-
-def _write_rollbacks(path: Path, rollbacks: tuple[Rollback, ...]) -> None:
-    files.write_json(path, [one._asdict() for one in rollbacks])

@@ -14,9 +14,9 @@ import optax
 from ml_collections import ConfigDict
 
 from thermo_ebm.collectives import all_sum
-from thermo_ebm.config import loss_settings, sampler_settings
-from thermo_ebm.gradients import GradientNoise, gradient_noise, gradient_statistics
-from thermo_ebm.losses import thermodynamic_loss, vanilla_loss
+from thermo_ebm.config.build import make_loss
+from thermo_ebm.gradients.noise import GradientNoise, gradient_noise
+from thermo_ebm.gradients.statistics import gradient_statistics
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model
 from thermo_ebm.train import optimisers
 from thermo_ebm.train.batches import Layout, gather
@@ -71,18 +71,6 @@ def make_task(config: ConfigDict, axis_name: str | None = AXIS) -> Task:
         clip_norm=config.optimizer.clip_norm,
         max_skipped_steps=min(config.divergence.max_skipped_steps, steps_per_epoch),
         grad_noise_draws=config.logging.grad_noise_draws,
-    )
-
-
-def make_loss(config: ConfigDict, model: LatentEBM, axis_name: str | None) -> LossFn:
-    """The loss that `config.loss` names, over examples spread along `axis_name`."""
-    sampler, settings = sampler_settings(config), loss_settings(config)
-    if config.loss.name == "vanilla":
-        return lambda params, batch, key: vanilla_loss(
-            model, params, batch, key, sampler, axis_name
-        )
-    return lambda params, batch, key: thermodynamic_loss(
-        model, params, batch, key, sampler, settings, axis_name
     )
 
 

@@ -1,0 +1,117 @@
+"""Configurations: every field checked before anything compiles, and the settings made of them."""
+
+import importlib
+import math
+
+import pytest
+
+from thermo_ebm.config import build, checks
+from thermo_ebm.errors import UserError
+from thermo_ebm.losses import LossSettings
+
+NAMES = ("digits", "cifar10", "celeb_a", "svhn", "folder")
+
+
+def load(name):
+    return importlib.import_module(f"configs.{name}").get_config()
+
+
+def check(**changes):
+    config = load("digits")
+    named = {name.replace("__", "."): value for name, value in changes.items()}
+    with config.ignore_type():
+        config.update_from_flattened_dict(named)
+    checks.check(config, load("base"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_configuration_passes(name):
+    checks.check(load(name), load("base"))
+
+
+def test_the_papers_values():
+    """Tables 4 and 5."""
+    cifar10, celeb_a = load("cifar10"), load("celeb_a")
+    for config in (cifar10, celeb_a):
+        assert (config.data.num_train, config.data.num_val) == (12_000, 4_500)
+        assert (config.batch_size, config.num_epochs, config.num_repetitions) == (75, 50, 5)
+        assert (config.model.prior_sigma, config.model.likelihood_sigma) == (1.0, 0.3)
+        assert (config.loss.num_temperatures, config.loss.kl_weight) == (10, 1.0)
+        assert config.sampler.prior.to_dict() == {"step_size": 0.16, "num_steps": 60}
+        assert config.optimizer.prior.learning_rate == 2e-5
+        assert config.optimizer.generator.final_learning_rate == 5e-5
+    assert cifar10.sampler.posterior.to_dict() == {"step_size": 0.01, "num_steps": 40}
+    assert celeb_a.sampler.posterior.to_dict() == {"step_size": 0.01, "num_steps": 20}
+    assert (cifar10.model.latent_dim, celeb_a.model.latent_dim) == (100, 80)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": -1}, "seed=-1: must be at least 0"),
+        ({"seed": 2**31 - 1, "num_repetitions": 2}, "seed=2147483647: repetitions' seeds"),
+        ({"batch_size": True}, "config.batch_size=True: must be int, not bool"),
+        ({"batch_size": 7.0}, "config.batch_size=7.0: must be int, not float"),
+        ({"batch_size": 0}, "batch_size=0: must be at least 1"),
+        ({"batch_size": 1501}, "batch_size=1501: larger than the training set"),
+        ({"loss__power": "6"}, "config.loss.power='6': must be float, not str"),
+        ({"loss__power": 0.0}, "loss.power=0.0: must be positive"),
+        ({"loss__power": math.nan}, "loss.power=nan: must be finite"),
+        ({"loss__kl_weight": math.inf}, "loss.kl_weight=inf: must be finite"),
+        ({"optimizer__prior__b1": 1.0}, "optimizer.prior.b1=1.0: must be below 1"),
+        ({"loss__quadrature": "simpson"}, "loss.quadrature='simpson': must be one of trapezium,"),
+        ({"loss__kl_form": "sum", "loss__quadrature": "left"}, "loss.kl_form=sum: goes with"),
+        ({"data__channels": 2}, "data.channels=2: must be 1 or 3"),
+        ({"data__image_size": 9}, "data.image_size=9: the generator makes 8 x 8 pixels"),
+        ({"model__generator__strides": (1, 2)}, "model.generator.strides=(1, 2): must start"),
+        ({"model__generator__strides": (1, 5, 1)}, "model.generator.strides=(1, 5, 1): each must"),
+        ({"model__generator__widths": ("a", 1)}, "model.generator.widths=('a', 1): must be whole"),
+        ({"model__generator__widths": 3}, "config.model.generator.widths=3: must be tuple"),
+        (
+            {"optimizer__prior__learning_rate": 1e-6},
+            "optimizer.prior.final_learning_rate=0.0001: with optimizer.decay.rate=0.975 must be",
+        ),
+        ({"optimizer__decay__rate": 1.1}, "optimizer.prior.final_learning_rate=0.0001: with"),
+        ({"model__prior__leak": float("-inf")}, "model.prior.leak=-inf: must be finite"),
+        ({"model__prior_sigma": 1e-300}, "model.prior_sigma=1e-300: must be a number that float32"),
+        (
+            {"optimizer__decay__begin_epoch": 10**9},
+            "optimizer.decay.begin_epoch=1000000000: must be at most",
+        ),
+        ({"model__latent_dim": 10**9}, "model.latent_dim=1000000000: must be at most 1048576"),
+        ({"steps_per_dispatch": 10**12}, "steps_per_dispatch=1000000000000: must be within 21474"),
+        ({"num_epochs": 10**9}, "num_epochs=1000000000: must be at most"),
+        ({"checkpoint__keep": 0}, "checkpoint.keep=0: must be at least 1"),
+        ({"logging__grad_noise_draws": 1}, "logging.grad_noise_draws=1: must be at least 2"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named(changes, message):
+    with pytest.raises(UserError) as caught:
+        check(**changes)
+    assert str(caught.value).startswith(message)
+
+
+def test_missing_and_unknown_fields_are_named():
+    config = load("digits")
+    del config.loss.power
+    with pytest.raises(UserError, match=r"config\.loss\.power: is missing"):
+        checks.check(config, load("base"))
+    config = load("digits")
+    config.loss.powre = 1.0
+    with pytest.raises(UserError, match=r"config\.loss\.powre: there is no .* loss\.power\?"):
+        checks.check(config, load("base"))
+
+
+def test_a_whole_number_will_do_for_a_float():
+    check(loss__power=6, optimizer__clip_norm=1)
+
+
+def test_settings_are_the_fields():
+    config = load("cifar10")
+    sampler = build.sampler_settings(config)
+    assert (sampler.prior.num_steps, sampler.posterior.num_steps) == (60, 40)
+    assert (sampler.prior.step_size, sampler.precision) == (0.16, "float32")
+    settings = build.loss_settings(config)
+    assert settings == LossSettings(
+        num_temperatures=10, power=6.0, kl_shrinkage="oas", prior_gradient="contrastive"
+    )

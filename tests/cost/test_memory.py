@@ -1,0 +1,166 @@
+"""The choice of the temperature chunk: the rule, the estimate behind it, and what it bounds."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from ml_collections import ConfigDict
+
+from configs import digits
+from thermo_ebm.config.build import make_loss
+from thermo_ebm.cost import memory
+from thermo_ebm.cost.memory import StepBytes, automatic_chunk, choose_chunk, peak_bytes
+from thermo_ebm.models.latent_ebm import make_model
+from thermo_ebm.types import Batch
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("num_temperatures", "fixed", "per_temperature", "available", "expected"),
+    [
+        (10, 0, 10, 110, 0),  # all eleven likelihoods fit
+        (10, 0, 10, 109, 5),  # ten do: two halves
+        (10, 0, 10, 50, 5),
+        (10, 0, 10, 49, 4),  # three chunks: 4, 4, 2
+        (10, 20, 10, 49, 2),
+        (10, 0, 10, 10, 1),
+        (10, 0, 10, 3, 1),  # none fits: one at a time
+        (10, 50, 10, 3, 1),
+        (30, 0, 10, 110, 10),  # the largest chunk that fits would be 11: three equal ones
+        (1, 0, 10, 10, 1),
+        (10, 0, 0, 0, 0),
+    ],
+)
+def test_rule(num_temperatures, fixed, per_temperature, available, expected):
+    step = StepBytes(fixed, per_temperature)
+    assert choose_chunk(num_temperatures, step, available) == expected
+
+
+def test_rule_uses_no_more_than_is_there_and_no_more_chunks_than_needed():
+    for num_temperatures in range(1, 31):
+        for fits in range(1, num_temperatures + 1):
+            chunk = choose_chunk(num_temperatures, StepBytes(7, 10), 7 + 10 * fits)
+            assert 1 <= chunk <= fits
+            fewest = max(-(-num_temperatures // fits), min(2, num_temperatures))
+            assert -(-num_temperatures // chunk) == fewest
+
+
+def test_peak_of_straight_code():
+    x = jnp.ones((1024,))  # 4 KiB
+
+    def fn(x):
+        a = x + 1  # x, a
+        b = jnp.concatenate([a, a])  # x, a, b: 4 arrays of x's size
+        return b.sum() + x[0]
+
+    peak = peak_bytes(jax.make_jaxpr(fn)(x).jaxpr)
+    assert 4 * 4096 <= peak <= 4 * 4096 + 64
+
+
+def test_peak_of_a_loop_counts_its_body_once():
+    x = jnp.ones((1024,))
+
+    def loop(times):
+        def fn(x):
+            return jax.lax.scan(lambda c, _: (jnp.sin(c) * 2, None), x, None, length=times)[0]
+
+        return peak_bytes(jax.make_jaxpr(fn)(x).jaxpr)
+
+    assert loop(3) == loop(300) < 6 * 4096
+
+
+def small_config(num_temperatures: int = 6, **loss: str) -> ConfigDict:
+    config = digits.get_config()
+    config.model.generator.features = 8
+    config.loss.num_temperatures = num_temperatures
+    config.sampler.posterior.num_steps = 3
+    config.loss.update(loss)
+    return config
+
+
+def loss_at(config: ConfigDict, chunk: int):
+    copy = ConfigDict(config.to_dict())
+    copy.sampler.temperature_chunk = chunk
+    return make_loss(copy, make_model(config.model, 1), None)
+
+
+def chunk_for(config: ConfigDict, available: int) -> int:
+    model = make_model(config.model, 1)
+    return automatic_chunk(
+        lambda chunk: loss_at(config, chunk),
+        model,
+        config.loss.num_temperatures,
+        16,
+        (8, 8, 1),
+        available,
+    )
+
+
+def test_automatic_chunk_shrinks_with_the_memory():
+    chunks = [chunk_for(small_config(), int(mib * MIB)) for mib in (1000, 3, 1.5, 0.5, 0)]
+    assert chunks[0] == 0
+    assert chunks[-1] == 1
+    shrinking = [chunk or 6 for chunk in chunks]
+    assert shrinking == sorted(shrinking, reverse=True)
+    assert len(set(chunks)) > 2
+
+
+def test_automatic_chunk_keeps_its_size_with_more_temperatures():
+    few, many = (chunk_for(small_config(number), 3 * MIB) for number in (12, 24))
+    assert 2 <= few < 12
+    assert abs(many - few) <= 1  # chunks are of nearly one size
+
+
+@pytest.mark.parametrize("gradient", ["detached", "langevin"])
+def test_estimate_against_what_the_compiler_plans(gradient):
+    config = small_config(generator_gradient=gradient)
+    model = make_model(config.model, 1)
+    loss = loss_at(config, 0)
+    estimated = peak_bytes(memory.gradient_jaxpr(loss, model, 16, (8, 8, 1)))
+    assert 0.5 < estimated / planned_bytes(loss, model) < 2
+
+
+def planned_bytes(loss, model) -> int:
+    batch = Batch(jnp.zeros((16, 8, 8, 1)), jnp.arange(16), jnp.ones(16))
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    fn = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    plan = fn.lower(params, batch, jax.random.key(0)).compile().memory_analysis()
+    return plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
+
+
+def test_planned_memory_stays_with_more_temperatures_under_a_chunk():
+    plans = {}
+    for num_temperatures in (6, 18):
+        config = small_config(num_temperatures)
+        model = make_model(config.model, 1)
+        plans[num_temperatures] = planned_bytes(loss_at(config, 2), model)
+    assert plans[18] < 1.15 * plans[6]
+
+
+class FakeDevice:
+    def __init__(self, statistics):
+        self.platform = "gpu"
+        self._statistics = statistics
+
+    def memory_stats(self):
+        return self._statistics
+
+
+def test_usable_bytes_of_an_accelerator_is_a_share_of_its_limit():
+    limit = 60 * 2**30
+    usable = memory.usable_bytes(FakeDevice({"bytes_limit": limit, "bytes_in_use": 123}))
+    assert usable == int(memory.USABLE["default"] * limit)
+    assert memory.usable_bytes(FakeDevice(None)) > 0
+
+
+def test_usable_bytes_of_a_cpu_keeps_to_the_process_limit(tmp_path, monkeypatch):
+    device = jax.devices("cpu")[0]
+    unlimited = memory.usable_bytes(device)
+    assert 0 < unlimited == memory.usable_bytes(device)
+    limit = tmp_path / "memory.max"
+    limit.write_text(f"{MIB}\n")
+    monkeypatch.setattr(memory, "_CGROUP_LIMITS", (str(limit),))
+    share = MIB // jax.local_device_count("cpu")
+    assert memory.usable_bytes(device) == int(memory.USABLE["cpu"] * share)
+    limit.write_text("max\n")
+    assert memory.usable_bytes(device) >= unlimited

@@ -1,0 +1,173 @@
+"""The evaluation program: beside training, killed, repeated, and with what a user gets wrong."""
+
+import csv
+import json
+import shutil
+import signal
+import time
+
+import numpy as np
+import trained_run
+from programs import wait_until
+from trained_run import PREFIX, damage, original
+
+QUICK = "use_quick_network"
+ARGUMENTS = ("--num_sizes=3", "--poll_seconds=0.1")
+
+
+def rows(workdir, repetition=0):
+    path = workdir / f"rep_{repetition:02d}/eval.csv"
+    if not path.exists():
+        return []
+    with open(path, encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def progress(workdir):
+    return sum(len(rows(workdir, number)) for number in range(2))
+
+
+def written(workdir):
+    return {path.name: path.read_bytes() for path in sorted((workdir / "rep_00").glob("eval*"))}
+
+
+def test_with_the_real_network_then_again_with_nothing_to_do(programs, workdir):
+    shutil.rmtree(workdir / "rep_01")
+    command = ("eval", f"--workdir={workdir}", "--newest_only", *ARGUMENTS)
+    code, out, err = programs.run(*command)
+    assert (code, err) == (0, "")
+    assert out.startswith("rep 00 epoch 3: fid_inf ")
+    assert f"1 checkpoints evaluated with {PREFIX}: {workdir}/rep_*/eval.csv" in out
+    (row,) = rows(workdir)
+    assert (row["epoch"], row["step"]) == ("3", "30")
+    assert float(row[f"{PREFIX}_fid"]) > 0
+    before = written(workdir)
+    code, out, err = programs.run(*command)
+    assert (code, err) == (0, "")
+    assert out == f"{workdir}: nothing to evaluate that has not been with {PREFIX}\n"
+    assert written(workdir) == before
+
+
+def test_killed_again_and_again_it_ends_as_if_it_had_not_been(programs, workdir, tmp_path):
+    """SIGKILL after random times, until a run gets through; nothing is double, nothing half."""
+    whole = tmp_path / "whole"
+    shutil.copytree(workdir, whole)
+    assert programs.run("eval", f"--workdir={whole}", *ARGUMENTS, before=QUICK).code == 0
+    command = ("eval", f"--workdir={workdir}", *ARGUMENTS)
+    rng, codes = np.random.default_rng(0), []
+    while len(codes) < 3:
+        process, had = programs.start(*command, before="use_slow_network"), progress(workdir)
+        while progress(workdir) == had and not process.is_over():
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 0.1))
+        codes.append(process.kill().code)
+    assert codes == [-signal.SIGKILL] * 3
+    assert 3 <= progress(workdir) < 6
+    assert programs.run(*command, before=QUICK).code == 0
+    assert written(workdir) == written(whole)
+    assert [row["step"] for row in rows(workdir, 1)] == ["10", "20", "30"]
+
+
+def test_watching_from_before_training_to_its_end(programs, tmp_path):
+    """Every epoch is evaluated, as one evaluation of the finished run would."""
+    made = tmp_path / "run"
+    watcher = programs.start("eval", f"--workdir={made}", "--watch", *ARGUMENTS, before=QUICK)
+    wait_until(lambda: "waiting for training to begin" in watcher.err())
+    training = trained_run.flags(num_repetitions=1, loss__name="vanilla", num_epochs=4)
+    code, _, err = programs.run("train", f"--workdir={made}", *training)
+    assert code == 0, err
+    code, out, err = watcher.wait()
+    assert code == 0, err
+    assert [row["epoch"] for row in rows(made)] == ["1", "2", "3", "4"]
+    assert out.count("rep 00 epoch") == 4
+    beside = written(made)
+    shutil.rmtree(made / "rep_00/tensorboard")
+    for path in made.glob("rep_00/eval*"):
+        path.unlink()
+    assert programs.run("eval", f"--workdir={made}", *ARGUMENTS, before=QUICK).code == 0
+    assert written(made) == beside
+
+
+def test_watching_ends_at_once_where_nobody_trains(programs, workdir):
+    code, out, _ = programs.run("eval", f"--workdir={workdir}", "--watch", *ARGUMENTS, before=QUICK)
+    assert code == 0
+    assert out.count("epoch") == 6
+
+
+def test_interrupted_it_says_so_and_goes_on(programs, tmp_path):
+    watcher = programs.start("eval", f"--workdir={tmp_path}/run", "--watch", before=QUICK)
+    wait_until(lambda: "waiting" in watcher.err())
+    code, _, err = watcher.kill(signal.SIGINT)
+    assert code == 3
+    assert err.endswith("interrupted: the same command goes on\n")
+    assert "Traceback" not in err
+
+
+def test_damaged_and_vanished_checkpoints_are_skipped(programs, workdir):
+    damage(workdir / "rep_00/checkpoints/20")
+    code, out, err = programs.run("eval", f"--workdir={workdir}", *ARGUMENTS, before=QUICK)
+    assert code == 0
+    assert out.count("rep 00 epoch") == 2
+    assert "rep_00/checkpoints/20 cannot be read (" in err
+    assert "Traceback" not in err
+
+
+def bad_inputs(folder):
+    """Arguments and what the one line must say."""
+    run, moved = f"--workdir={folder}/run", f"--workdir={folder}/moved"
+    return {
+        "no folder": (
+            ["--workdir=/nowhere"],
+            "/nowhere/config.json: not found; /nowhere is not a run directory",
+        ),
+        "no run": ([f"--workdir={folder}"], f"{folder} is not a run directory"),
+        "no workdir": ([], "Flag --workdir must have a value other than None."),
+        "network": ([run, "--features=vgg"], "--features=vgg: must be one of efficientnet_lite0, "),
+        "resize": ([run, "--resize=nearest"], "--resize=nearest: must be bilinear or antialias"),
+        "weights": (
+            [run, "--features=inception_v3", f"--cache_dir={folder}/empty"],
+            f"InceptionV3's weights are not in {folder}/empty: run `python -m "
+            "launch.fetch_weights` where there is a network, or give --inception_weights=PATH",
+        ),
+        "weights before waiting": (
+            ["--workdir=/nowhere", "--watch", "--features=inception_v3", f"--cache_dir={folder}"],
+            "InceptionV3's weights are not in",
+        ),
+        "other weights": (
+            [run, "--features=inception_v3", f"--inception_weights={folder}/gone"],
+            f"--inception_weights={folder}/gone: there is no such file",
+        ),
+        "images": ([run, "--num_images=99"], "--num_images=99: more than the 40 validation images"),
+        "sizes": ([run, "--num_sizes=2"], "--num_sizes=2: must be at least 3"),
+        "few images": ([run, "--num_images=5"], "--num_sizes=10: 5 images are too few"),
+        "no number": ([run, "--num_images=ten"], "flag --num_images=ten: invalid literal"),
+        "flag": ([run, "--bogus=1"], "Unknown command line flag 'bogus'"),
+        "argument": ([run, "stray"], "unknown argument 'stray'; flags start with --"),
+        "moved data": ([moved], f"no file '{folder}/gone.npz'; "),
+        "moved again": ([moved, f"--data_dir={folder}/else.npz"], f"no file '{folder}/else.npz'"),
+        "where to": ([moved], "(--data_dir says where the data are now)"),
+        "unwritable": ([f"--workdir={folder}/unwritable"], "evaluations cannot be written: "),
+        "structure": ([f"--workdir={folder}/structure"], "another structure"),
+    }
+
+
+def change_config(folder, **fields):
+    path = folder / "config.json"
+    content = json.loads(path.read_text())
+    for group, values in fields.items():
+        content[group] |= values
+    path.write_text(json.dumps(content))
+
+
+def test_whatever_is_wrong_is_one_line_and_code_2(programs, tmp_path):
+    for name in ("run", "moved", "unwritable", "structure"):
+        shutil.copytree(original(), tmp_path / name)
+    change_config(tmp_path / "moved", data={"name": "npz", "data_dir": f"{tmp_path}/gone.npz"})
+    change_config(tmp_path / "structure", model={"latent_dim": 5})
+    (tmp_path / "unwritable/rep_00/.eval.lock").mkdir()
+    for name, (argv, message) in bad_inputs(tmp_path).items():
+        code, out, err = programs.run("eval", *argv, before=QUICK)
+        assert (code, out) == (2, ""), (name, out, err)
+        assert message in err, (name, err)
+        assert err.startswith("error: "), (name, err)
+        assert err.count("\n") == 1, (name, err)

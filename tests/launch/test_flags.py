@@ -1,0 +1,78 @@
+"""Values that flags do not take, and the evaluation's exit code where nothing can be evaluated."""
+
+import jax
+import pytest
+from tiny_sweep import command
+from trained_run import damage, original
+
+from launch import program
+
+
+def test_values_out_of_range_are_named(programs, tmp_path):
+    run = f"--workdir={original()}"
+    sweep = command(tmp_path, "import sys\nsys.exit('no')\n")
+    cases = [
+        ("eval", [run, "--poll_seconds=-1"], "--poll_seconds=-1"),
+        ("eval", [run, "--poll_seconds=nan"], "--poll_seconds=nan: must be from 0 to 86400"),
+        ("sweep", [*sweep, "--poll_seconds=-1"], "--poll_seconds=-1"),
+        ("sweep", sweep, "SystemExit: no"),
+        ("sample", [run, "--seed=-1"], "--seed=-1"),
+        ("sample", [run, f"--seed={2**31}"], "--seed="),
+        ("tempered", [run, "--seed=-1"], "--seed=-1"),
+        ("tempered", [run, f"--output={tmp_path}"], f"--output={tmp_path}: is a folder"),
+        ("tempered", [run, f"--output={tmp_path}/x"], f"--output={tmp_path}/x: "),
+    ]
+    for name, arguments, message in cases:
+        code, out, err = programs.run(name, *arguments)
+        assert (code, out) == (2, ""), (name, arguments, err)
+        assert message in err
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+
+
+def test_evaluating_only_damaged_checkpoints_fails(programs, workdir):
+    for path in workdir.glob("rep_*/checkpoints/*"):
+        if path.name != "0":
+            damage(path)
+    arguments = ("eval", f"--workdir={workdir}", "--num_sizes=3")
+    code, out, err = programs.run(*arguments, before="use_quick_network")
+    assert code == 1
+    assert "0 checkpoints evaluated" in out
+    assert "cannot be read" in err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating\n9 bytes."),
+        MemoryError("Unable to allocate 9 bytes"),
+    ],
+)
+def test_a_want_of_memory_is_one_line(monkeypatch, capsys, error):
+    codes = []
+    monkeypatch.setattr(program.runtime, "prepare_jax", lambda: None)
+    monkeypatch.setattr(program, "_quieten", lambda: None)
+    monkeypatch.setattr(program.app, "run", lambda main, **_: codes.append(main(["program"])))
+
+    def main(argv):
+        raise error
+
+    program.run(main)
+    assert codes == [2]
+    err = capsys.readouterr().err
+    assert err.startswith("error: out of memory (")
+    assert "choose a smaller batch_size" in err
+    assert err.count("\n") == 1
+
+
+def test_other_errors_of_jax_keep_their_traceback(monkeypatch):
+    error = jax.errors.JaxRuntimeError("INTERNAL: odd")
+    monkeypatch.setattr(program.runtime, "prepare_jax", lambda: None)
+    monkeypatch.setattr(program, "_quieten", lambda: None)
+    monkeypatch.setattr(program.app, "run", lambda main, **_: main(["program"]))
+
+    def main(argv):
+        raise error
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="odd"):
+        program.run(main)

@@ -1,0 +1,107 @@
+"""The sampling program: every picture and array, and one line for each wrong choice."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from trained_run import damage, original
+
+from thermo_ebm.evaluation import trained
+from thermo_ebm.run import pictures
+
+
+def opened(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def shown(images, columns=8):
+    return pictures.grid(pictures.magnify(images), columns, gap=2)[..., 0]
+
+
+def test_pictures_and_arrays(programs, tmp_path):
+    workdir = original()
+    output = tmp_path / "new" / "folder"
+    command = ("sample", f"--workdir={workdir}", "--num=20", "--npz", "--repetition=1")
+    code, out, err = programs.run(*command, f"--output={output}", "--step=20")
+    assert (code, err) == (0, "")
+    names = ["samples.png", "reconstructions.png", "interpolations.png", "drawn.npz"]
+    written = [f"  {output / name}" for name in names]
+    assert out.splitlines() == ["drawn from repetition 1 at step 20:", *written]
+    with np.load(output / "drawn.npz") as arrays:
+        drawn = dict(arrays)
+    assert drawn.pop("step") == 20
+    assert {name: array.shape for name, array in drawn.items()} == {
+        "samples": (20, 8, 8, 1),
+        "images": (10, 8, 8, 1),
+        "reconstructions": (10, 8, 8, 1),
+        "interpolations": (16, 8, 8, 1),
+    }
+    assert all(array.dtype == np.uint8 for array in drawn.values())
+    run = trained.open_run(workdir)
+    np.testing.assert_array_equal(drawn["images"], trained.validation_images(run)[:10])
+    # Each picture is its arrays: reconstructions stand below their images, eight a row.
+    np.testing.assert_array_equal(opened(output / "samples.png"), shown(drawn["samples"]))
+    between = shown(drawn["interpolations"])
+    np.testing.assert_array_equal(opened(output / "interpolations.png"), between)
+    white = np.full((6, 8, 8, 1), 255, np.uint8)
+    images, seen = drawn["images"], drawn["reconstructions"]
+    rows = [images[:8], seen[:8], images[8:], white, seen[8:], white]
+    pairs = shown(np.concatenate(rows))
+    np.testing.assert_array_equal(opened(output / "reconstructions.png"), pairs)
+
+
+def test_the_same_command_draws_the_same_and_another_seed_another(programs, workdir):
+    command = ("sample", f"--workdir={workdir}", "--num=8", "--npz")
+    drawn = []
+    for argument in ("--seed=0", "--seed=0", "--seed=1"):
+        code, out, _ = programs.run(*command, argument)
+        assert code == 0
+        assert "drawn from repetition 0 at step 30:" in out
+        with np.load(workdir / "rep_00/drawn/drawn.npz") as arrays:
+            drawn.append(dict(arrays))
+    for name in ("samples", "reconstructions", "interpolations"):
+        np.testing.assert_array_equal(drawn[0][name], drawn[1][name])
+        assert (drawn[0][name] != drawn[2][name]).any()
+
+
+@pytest.mark.parametrize(("num", "samples", "height"), [(1, 1, 1), (300, 300, 32)])
+def test_few_and_many(programs, tmp_path, num, samples, height):
+    """One is enough; of very many a picture shows the first 256, and the array holds them all."""
+    command = ("sample", f"--workdir={original()}", f"--num={num}", "--npz")
+    assert programs.run(*command, f"--output={tmp_path}").code == 0
+    with np.load(tmp_path / "drawn.npz") as arrays:
+        assert len(arrays["samples"]) == samples
+        assert len(arrays["images"]) == min(max(num // 2, 1), 40)
+        assert len(arrays["interpolations"]) == 8 * min(max(num // 8, 1), 8)
+    assert opened(tmp_path / "samples.png").shape[0] == height * 50 - 2
+
+
+def test_whatever_is_wrong_is_one_line_and_code_2(programs, workdir, tmp_path):
+    damage(workdir / "rep_01/checkpoints/30")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    shutil.copytree(workdir, tmp_path / "untrained")
+    shutil.rmtree(tmp_path / "untrained/rep_00/checkpoints")
+    run = f"--workdir={workdir}"
+    cases = [
+        (["--workdir=/nowhere"], "/nowhere/config.json: not found"),
+        ([f"--workdir={tmp_path}/untrained"], "no checkpoint there; train first"),
+        ([run, "--repetition=2"], f"--repetition=2: {workdir} has 0, 1"),
+        ([run, "--repetition=-1"], "--repetition=-1: "),
+        ([run, "--step=15"], "--step=15: no such checkpoint; there are 0, 10, 20, 30"),
+        ([run, "--repetition=1"], "30 cannot be read (.*); choose another with --step: 0, 10, 20"),
+        ([run, "--num=0"], "--num=0: must be at least 1"),
+        ([run, "--num=x"], "flag --num=x: invalid literal"),
+        ([run, f"--output={tmp_path}/file"], f"--output={tmp_path}/file: cannot be written: "),
+        ([run, "--bogus"], "Unknown command line flag 'bogus'"),
+        ([run, "stray"], "unknown argument 'stray'; flags start with --"),
+    ]
+    for argv, message in cases:
+        code, out, err = programs.run("sample", *argv)
+        assert (code, out) == (2, ""), (argv, out, err)
+        assert re.search(message, err), (argv, err)
+        assert err.startswith("error: "), (argv, err)
+        assert err.count("\n") == 1, (argv, err)

@@ -1,0 +1,214 @@
+"""The sweep program: a grid to its end, a failing cell, whatever stops it, and bad input."""
+
+import csv
+import os
+import re
+import shutil
+import signal
+import subprocess
+
+import pytest
+from programs import wait_until
+from tiny_sweep import command
+
+from thermo_ebm.run import lock
+
+GRID = """
+def get_cells():
+    return [{"loss.name": "vanilla"}, {"loss.power": 1.0}, {"loss.power": 3.0, "num_epochs": 2}]
+"""
+ONE = """
+def get_cells(config):
+    assert config.data.num_val == 40
+    return [{"loss.name": "vanilla"}]
+"""
+
+
+def names(programs, arguments):
+    code, out, err = programs.run("sweep", *arguments, "--dry_run")
+    assert (code, err) == (0, "")
+    return [line.split()[0] for line in out.splitlines()]
+
+
+def column(path, name):
+    with open(path, encoding="utf-8") as file:
+        return [row[name] for row in csv.DictReader(file)]
+
+
+def last_table(out):
+    """The newest table: states by the cells' names, and the line below them."""
+    lines = out.splitlines()
+    rows = [line.split() for line in lines[:-1] if line.startswith("  ")]
+    return {name: state for state, name in rows}, lines[-1]
+
+
+def test_dry_run_prints_the_cells_and_makes_nothing(programs, tmp_path):
+    code, out, _ = programs.run("sweep", *command(tmp_path, GRID), "--dry_run")
+    assert code == 0
+    lines = out.splitlines()
+    assert [line.split()[1:] for line in lines] == [
+        ["loss.name=vanilla"],
+        ["loss.power=1.0"],
+        ["loss.power=3.0", "num_epochs=2"],
+    ]
+    assert re.fullmatch(r"digits_loss\.name=vanilla_[0-9a-f]{8}", lines[0].split()[0])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_grid_whose_failed_cell_stops_no_other_and_is_mended(programs, tmp_path):
+    arguments = command(tmp_path, GRID)
+    cells, runs = names(programs, arguments), tmp_path / "runs"
+    (runs / cells[1]).mkdir(parents=True)
+    (runs / cells[1] / "file").write_text("of somebody else")
+
+    code, out, err = programs.run("sweep", *arguments)
+    assert code == 1
+    states, line = last_table(out)
+    assert states == dict(zip(cells, ["done", "failed", "done"], strict=True))
+    assert line.endswith("2 done, 0 running, 1 failed, 0 waiting")
+    log = runs / ".jobs" / f"{cells[1]}.log"
+    assert err.startswith(
+        f"failed: {cells[1]}: workdir={runs / cells[1]}: neither empty nor a run directory"
+    )
+    assert err.endswith(f"(see {log})\n")
+    assert err.count("\n") == 1
+    assert "minutes left" in out
+    for name, epochs in ((cells[0], 1), (cells[2], 2)):
+        folder = runs / name / "rep_00"
+        assert column(folder / "readings.csv", "epoch") == [str(i + 1) for i in range(epochs)]
+        assert column(folder / "eval.csv", "epoch") == [str(epochs)]
+    before = {path: path.stat().st_mtime_ns for path in runs.rglob("*.csv")}
+
+    (runs / cells[1] / "file").unlink()
+    code, out, err = programs.run("sweep", *arguments)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == f"  done     {cells[0]}"
+    assert set(last_table(out)[0].values()) == {"done"}
+    assert column(runs / cells[1] / "rep_00/eval.csv", "epoch") == ["1"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_stopped_and_killed_in_the_middle_it_continues(programs, tmp_path):
+    """Ctrl-C saves the cell; after SIGKILL the cell goes on, and the next sweep waits for it."""
+    arguments = command(tmp_path, ONE, num_epochs=150, checkpoint__every_epochs=1000)
+    (name,) = names(programs, arguments)
+    folder = tmp_path / "runs" / name
+    readings = folder / "rep_00/readings.csv"
+
+    def epochs():
+        return len(column(readings, "epoch")) if readings.exists() else 0
+
+    process = programs.start("sweep", *arguments)
+    wait_until(lambda: epochs() > 3)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    code, _, err = process.wait()
+    assert code == 3
+    assert err == "interrupted: the same command continues\n"
+    assert not lock.is_held(folder)
+    reached = epochs()
+    assert 3 < reached < 150
+    saved = [int(path.name) for path in (folder / "rep_00/checkpoints").iterdir()]
+    assert max(saved) >= 10 * reached
+
+    process = programs.start("sweep", *arguments)
+    wait_until(lambda: epochs() > reached + 3)
+    process.kill(signal.SIGKILL)
+    assert lock.is_held(folder)
+    code, out, err = programs.run("sweep", *arguments)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"  running  {name}\n")
+    assert column(readings, "epoch") == [str(i + 1) for i in range(150)]
+    assert column(folder / "rep_00/eval.csv", "epoch") == ["150"]
+    log = (tmp_path / "runs/.jobs" / f"{name}.log").read_text()
+    assert log.count("interrupted after step") == 1
+
+
+def test_whatever_is_wrong_is_one_line_and_code_2(programs, tmp_path):
+    good = command(tmp_path, ONE)
+    for name, text in {
+        "syntax": "def get_cells(:\n",
+        "none": "x = 1\n",
+        "raises": "def get_cells():\n    raise KeyError('x')\n",
+        "empty": "def get_cells():\n    return []\n",
+        "field": "def get_cells():\n    return [{'loss.pwoer': 1.0}]\n",
+        "value": "def get_cells():\n    return [{'loss.power': -1.0}]\n",
+        "twice": "def get_cells():\n    return [{}, {'num_epochs': 9}]\n",
+        "number": "def get_cells():\n    return 3\n",
+    }.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    file = tmp_path / "file"
+    file.write_text("")
+    missing = shutil.which("srun") is None
+    cases = [
+        (["--experiment=/nowhere.py"], "--experiment=/nowhere.py: there is no such file"),
+        ([f"--experiment={file}"], "not a Python file"),
+        ([f"--experiment={tmp_path}/syntax.py"], "SyntaxError"),
+        ([f"--experiment={tmp_path}/none.py"], "has no attribute 'get_cells'"),
+        ([f"--experiment={tmp_path}/raises.py"], "KeyError: 'x'"),
+        ([f"--experiment={tmp_path}/empty.py"], "--experiment: it has no cells"),
+        ([f"--experiment={tmp_path}/field.py"], "--experiment: there is no field loss.pwoer"),
+        ([f"--experiment={tmp_path}/value.py"], "loss.power=-1.0: must be positive"),
+        ([f"--experiment={tmp_path}/twice.py"], "cells 1 and 2 are the same run"),
+        ([f"--experiment={tmp_path}/number.py"], "TypeError: "),
+        (["--config.batch_size=0"], "batch_size=0: must be at least 1"),
+        (["--features=vgg"], "--features=vgg: must be one of"),
+        (["--resize=nearest"], "--resize=nearest: must be bilinear or antialias"),
+        (
+            ["--features=inception_v3", f"--cache_dir={tmp_path}"],
+            "InceptionV3's weights are not in .*fetch_weights.*--inception_weights=PATH",
+        ),
+        (["--num_images=50"], "--num_images=50: more than the 40 validation images"),
+        (["--num_sizes=1"], "--num_sizes=1: must be at least 3"),
+        (["--executor=cloud"], "executor=cloud"),
+        ([f"--workdir={file}"], f"--workdir={file}: cannot be written: Not a directory"),
+        (["--bogus=1"], "Unknown command line flag 'bogus'"),
+        (["stray"], "unknown argument 'stray'; flags start with --"),
+        (["--executor=slurm", "--slurm=account"], "--slurm=account: must be NAME=VALUE"),
+        *([(["--executor=slurm"], "--executor=slurm: Could not detect")] if missing else []),
+    ]
+    for further, message in cases:
+        code, out, err = programs.run("sweep", *good, *further)
+        assert (code, out) == (2, ""), (further, out, err)
+        assert re.search(message, err), (further, err)
+        assert err.startswith("error: "), (further, err)
+        assert err.count("\n") == 1, (further, err)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_cell_by_itself(programs, tmp_path):
+    for argv, message in [
+        ([], "Flag --cell must have a value other than None."),
+        (["--cell=/nowhere"], "--cell=/nowhere: No such file or directory"),
+    ]:
+        code, out, err = programs.run("cell", *argv)
+        assert (code, out, err) == (2, "", f"error: {err.removeprefix('error: ')}")
+        assert message in err
+
+
+def slurm_answers():
+    if shutil.which("sbatch") is None:
+        return False
+    return subprocess.run(["sinfo"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not slurm_answers(), reason="no SLURM here")
+def test_as_a_slurm_job_array(programs, tmp_path):
+    """A failing cell beside others; a sweep that is stopped and started again submits no more."""
+    arguments = command(tmp_path, GRID, "--executor=slurm", "--cpus=1", "--hours=0.2")
+    cells, runs = names(programs, arguments), tmp_path / "runs"
+    (runs / cells[1]).mkdir(parents=True)
+    (runs / cells[1] / "file").write_text("of somebody else")
+    process = programs.start("sweep", *arguments)
+    submitted = runs / ".jobs/submitted.json"
+    wait_until(submitted.exists)
+    before = submitted.read_text()
+    code, _, err = process.kill(signal.SIGINT)
+    assert code == 3
+    assert err == "interrupted; its SLURM jobs go on: the same command continues\n"
+    code, out, err = programs.run("sweep", *arguments)
+    assert code == 1
+    assert last_table(out)[0] == dict(zip(cells, ["done", "failed", "done"], strict=True))
+    assert submitted.read_text() == before
+    assert re.match(rf"failed: {re.escape(cells[1])}: .*neither empty nor a run directory", err)
+    assert len(list((runs / ".jobs").glob("*_submission.sh"))) == 1

@@ -1,0 +1,282 @@
+"""The training program: what it answers, and its exit codes.
+
+Whatever is wrong with a command is one line on standard error and exit code 2.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny_training as tiny
+from train_program import ROOT, environment, start
+
+from thermo_ebm.run import lock
+
+# Name of the case: (what a configuration's file holds, the message, of which {folder} is its own).
+FILES = {
+    "syntax": ("def get_config():\n    return (\n", "{folder}/syntax.py:2: '(' was never closed"),
+    "nothing": ("x = 1\n", "--config: AttributeError: module 'config_config' has no attribute"),
+    "name": (
+        "def get_config():\n    return undefined\n",
+        "--config: {folder}/name.py:2: NameError: name 'undefined' is not defined",
+    ),
+    "value": ("def get_config():\n    return int('x')\n", "--config: ValueError: invalid literal"),
+    "ends": ("import sys\nsys.exit(0)\n", "--config: {folder}/ends.py:2: SystemExit: 0"),
+    "dict": (
+        "def get_config():\n    return {'a': 1}\n",
+        "--config={folder}/dict.py: its get_config() must return a ConfigDict",
+    ),
+    "lacking": (
+        "from configs import digits\n\n\ndef get_config():\n    config = digits.get_config()\n"
+        "    del config.loss.power\n    return config\n",
+        "config.loss.power: is missing",
+    ),
+}
+
+# Flags after a good configuration and a new folder, and the message.
+FLAGS = {
+    "--config.foo=1": "--config.foo: there is no such field",
+    "--config.batchsize=3": "--config.batchsize: there is no such field; did you mean batch_size?",
+    "--config.optimizer.prior.lr=1": "--config.optimizer.prior.lr: there is no such field",
+    "--config.batch_size=abc": "flag --config.batch_size=abc: invalid literal for int()",
+    "--config.batch_size=1.5": "flag --config.batch_size=1.5: invalid literal for int()",
+    "--config.loss.power=high": "flag --config.loss.power=high: could not convert string to float",
+    "--config.model=3": "flag --config.model=3: Failed to parse '3' as a ConfigDict",
+    "--config.loss.name=ti": "loss.name='ti': must be one of vanilla, thermodynamic",
+    "--config.batch_size=2000": "batch_size=2000: larger than the training set",
+    "--config.data.image_size=9": "data.image_size=9: the generator makes 8 x 8 pixels",
+    "--config.data.num_train=1700": "data.num_train=1700 plus data.num_val=297: more than the 1797",
+    "--config.data.name=mnist": "data.name='mnist': choose one of digits, ",
+    "--config.model.prior.leak=nan": "model.prior.leak=nan: must be finite",
+    "--config.model.prior_sigma=1e-300": "model.prior_sigma=1e-300: must be a number that float32",
+    "--config.val_batches=3000000000": "val_batches=3000000000: must be within 2147483647",
+    "--config.model.latent_dim=9999999": "model.latent_dim=9999999: must be at most 1048576",
+    "--bogus=1": "Unknown command line flag 'bogus'",
+    "stray": "unknown argument 'stray'; flags start with --",
+    "--allow_config_change=foo": "--allow_config_change=foo: there is no such field",
+    "--coordinator=here:1": "--coordinator, --num_processes and --process_id go with --distributed",
+    "--distributed": "--distributed: coordinator_address should be defined. (outside SLURM, ",
+}
+
+
+def cases(folder):
+    """(argv, message) by name; {folder} holds what they need."""
+    images = folder / "images"
+    for name, (_, message) in FILES.items():
+        file = folder / f"{name}.py"
+        yield name, [f"--config={file}", f"--workdir={folder}/new"], message.format(folder=folder)
+    for flag, message in FLAGS.items():
+        yield flag, ["--config=configs/digits.py", f"--workdir={folder}/new", flag], message
+    own = "--config=configs/digits.py"
+    data = [f"--config.data.{x}" for x in (f"data_dir={images}", "num_train=3", "num_val=2")]
+    new = f"--workdir={folder}/new"
+    yield from (
+        ("no config", [new], "flag --config=None: "),
+        ("no workdir", [own], "flag --workdir=None: "),
+        ("no file", ["--config=nosuch.py", new], "--config=nosuch.py: there is no such file"),
+        ("a folder", ["--config=configs", new], "--config=configs: it cannot be read as a file"),
+        (
+            "not prepared",
+            ["--config=configs/celeb_a.py", new, f"--config.data.data_dir={folder}"],
+            f"data.data_dir: celeb_a is not prepared in {folder}; prepare it with `tfds build",
+        ),
+        (
+            "unreadable image",
+            [own, new, "--config.data.name=folder", "--config.batch_size=2", *data],
+            f"data.data_dir: cannot read the image {images}/",
+        ),
+        (
+            "a file as workdir",
+            [own, f"--workdir={folder}/dict.py"],
+            f"--workdir={folder}/dict.py: no folder can be made there",
+        ),
+        (
+            "somebody else's folder",
+            [own, f"--workdir={images}"],
+            f"--workdir={images}: neither empty nor a run directory (no config.json)",
+        ),
+        (
+            "coordinator without port",
+            [own, new, "--distributed", "--coordinator=here"],
+            "--coordinator=here: must be HOST:PORT",
+        ),
+        (
+            "process beyond the number",
+            [
+                *(own, new, "--distributed", "--coordinator=here:1"),
+                *("--num_processes=2", "--process_id=2"),
+            ],
+            "--distributed: process_id and num_processes must be nonnegative",
+        ),
+    )
+
+
+def launch_many(commands):
+    """[exit code, standard output, standard error] of each."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "support" / "many_launches.py"],
+        input=json.dumps([[argv, {}] for argv in commands]),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("bad_input")
+    for name, (content, _) in FILES.items():
+        (made / f"{name}.py").write_text(content)
+    (made / "images").mkdir()
+    for number in range(5):
+        (made / "images" / f"{number}.png").write_bytes(b"no image")
+    return made
+
+
+@pytest.fixture(scope="module")
+def answers(folder):
+    return launch_many([argv for _, argv, _ in cases(folder)])
+
+
+NAMES = [name for name, *_ in cases(Path("folder"))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bad_input_is_one_line_and_exit_code_2(folder, answers, name):
+    number = NAMES.index(name)
+    _, _, message = list(cases(folder))[number]
+    code, stdout, stderr = answers[number]
+    assert code == 2
+    assert stdout == ""
+    assert stderr.startswith(f"error: {message}")
+    assert stderr.count("\n") == 1
+
+
+def test_bad_input_leaves_no_run_behind(folder, answers):
+    assert not list(folder.glob("new/rep_*"))
+    assert sorted(path.name for path in (folder / "images").iterdir()) == [
+        f"{number}.png" for number in range(5)
+    ]
+
+
+# A run that works, and what is then asked of its folder.
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of one epoch: its folder, and what the program said."""
+    workdir = tmp_path_factory.mktemp("run") / "digits"
+    process = start(workdir, num_epochs=1, logging__pictures_every_epochs=1)
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    return workdir, stdout, stderr
+
+
+def test_it_shows_its_progress_and_names_what_it_wrote(run):
+    workdir, stdout, stderr = run
+    assert "rep 00 epoch 1/1 done, train_loss" in stderr
+    assert "Traceback" not in stderr
+    assert stdout.splitlines() == [
+        f"done: {workdir}",
+        f"  checkpoints  {workdir}/rep_00/checkpoints",
+        f"  readings     {workdir}/rep_00/readings.csv",
+        f"  samples      {workdir}/rep_00/samples/epoch_0001.png",
+    ]
+    names = {"readings.csv", "temperatures.csv", "checkpoints", "samples"}
+    assert names == {path.name for path in (workdir / "rep_00").iterdir()}
+    assert {"config.json", "versions.json"} <= {path.name for path in workdir.iterdir()}
+
+
+def ask(workdir, *changes, **fields):
+    own = tiny.flags(num_epochs=1, logging__pictures_every_epochs=1, **fields)
+    return [*own, *changes, f"--workdir={workdir}"]
+
+
+def contents(workdir):
+    return {
+        path: path.read_bytes()
+        for path in workdir.rglob("*")
+        if path.is_file() and path.name not in (".lock", "versions.json")
+    }
+
+
+def test_a_finished_run_is_left_alone_whatever_is_asked(run):
+    workdir, *_ = run
+    before = contents(workdir)
+    again, other, unheld = launch_many(
+        [
+            ask(workdir),
+            ask(workdir, loss__power=2.0, loss__kl_weight=2.0),
+            ask(
+                workdir,
+                "--allow_config_change=loss.kl_weight",
+                loss__power=2.0,
+                loss__kl_weight=2.0,
+            ),
+        ]
+    )
+    assert again[0] == 0
+    assert again[2] == "repetition 0 is done: skipped\n"
+    assert other[0] == unheld[0] == 2
+    assert other[2].splitlines() == [
+        f"error: --workdir={workdir}: the run was started with another configuration:",
+        "  field           in the run  asked for",
+        "  loss.kl_weight  1.0         2.0",
+        "  loss.power      6.0         2.0",
+        "Use another folder, or go on all the same with "
+        "--allow_config_change=loss.kl_weight,loss.power",
+    ]
+    assert "kl_weight" not in unheld[2]
+    assert "--allow_config_change=loss.power" in unheld[2]
+    with lock.hold(workdir):
+        ((code, _, stderr),) = launch_many([ask(workdir)])
+    assert code == 2
+    assert f"--workdir={workdir}: in use by process {os.getpid()} on " in stderr
+    assert contents(workdir) == before
+
+
+def test_a_state_of_another_structure_is_refused(run):
+    workdir, *_ = run
+    before = contents(workdir)
+    changed = ask(workdir, "--allow_config_change=model.latent_dim", model__latent_dim=6)
+    ((code, _, stderr),) = launch_many([changed])
+    assert code == 2
+    assert "model.latent_dim cannot change in a run" in stderr
+    assert stderr.count("\n") == 1
+    assert contents(workdir) == before
+
+
+def test_a_damaged_record_of_the_configuration_is_named(run, tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    (tmp_path / "rep_00").mkdir()
+    ((code, _, stderr),) = launch_many([ask(tmp_path)])
+    assert code == 2
+    assert stderr.startswith(f"error: {tmp_path}/config.json: cannot be read as JSON")
+
+
+def test_signals_write_a_checkpoint_and_end_with_3(tmp_path):
+    for sent in (signal.SIGTERM, signal.SIGINT):
+        rows = len(tiny.rows(tmp_path))
+        process = start(tmp_path, num_epochs=100_000, checkpoint__every_steps=0)
+        until = time.monotonic() + 200
+        while len(tiny.rows(tmp_path)) < rows + 2 and process.poll() is None:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        process.send_signal(sent)
+        stdout, stderr = process.communicate(timeout=60)
+        assert process.returncode == 3, stderr
+        assert "checkpoint written: run the same command again" in stderr
+        assert stdout.startswith(f"interrupted: {tmp_path}\n")
+        epochs = [row["epoch"] for row in tiny.rows(tmp_path)]
+        assert epochs == list(range(1, len(epochs) + 1))
+        newest = max(int(p.name) for p in (tmp_path / "rep_00" / "checkpoints").iterdir())
+        assert newest >= 10 * len(epochs)

@@ -1,0 +1,315 @@
+"""The run's folder: configurations held against each other, versions, and the lock."""
+
+import errno
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from thermo_ebm import files
+from thermo_ebm.errors import UserError
+from thermo_ebm.run import configuration, layout, lock, record
+
+
+@pytest.fixture
+def config():
+    return importlib.import_module("configs.base").get_config()
+
+
+def snapshot(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+MEANS = [0.0, 17.25, 200.0]
+
+
+def start(folder, config, means=MEANS):
+    record.record(folder, config, means, "cpu", "cpu")
+
+
+def begin(folder, config):
+    """A run that has begun: until a repetition has, its configuration binds nobody."""
+    configuration.check_config(folder, config)
+    start(folder, config)
+    (folder / "rep_00").mkdir()
+
+
+# Configuration.
+
+
+def test_a_new_folder_gets_the_exact_configuration(tmp_path, config):
+    workdir = tmp_path / "a" / "b"
+    assert configuration.check_config(workdir, config) == []
+    assert not list(workdir.iterdir())
+    start(workdir, config)
+    stored = json.loads((workdir / "config.json").read_text())
+    assert stored["optimizer"]["prior"]["learning_rate"] == 2e-5
+    assert stored["model"]["generator"]["strides"] == [1, 2, 2, 2, 1]
+    assert stored == configuration.read_config(workdir) == configuration.as_json(config)
+
+
+def test_the_same_configuration_changes_nothing(tmp_path, config):
+    begin(tmp_path, config)
+    before = (tmp_path / "config.json").stat().st_mtime_ns
+    assert configuration.check_config(tmp_path, config) == []
+    start(tmp_path, config)
+    assert (tmp_path / "config.json").stat().st_mtime_ns == before
+
+
+def test_fields_that_may_change_do_and_are_written(tmp_path, config):
+    begin(tmp_path, config)
+    before = snapshot(tmp_path)
+    config.num_epochs = 60
+    config.data.data_dir = "elsewhere"
+    config.logging.every_seconds = 1.0
+    changed = configuration.check_config(tmp_path, config)
+    assert changed == [
+        ("data.data_dir", "", "elsewhere"),
+        ("logging.every_seconds", 10.0, 1.0),
+        ("num_epochs", 50, 60),
+    ]
+    assert snapshot(tmp_path) == before
+    start(tmp_path, config)
+    assert configuration.read_config(tmp_path) == configuration.as_json(config)
+
+
+def test_every_free_field_exists(config):
+    fields = configuration.flatten(configuration.as_json(config))
+    assert set(configuration.FIXED_FIELDS) <= set(fields)
+    for name in configuration.FREE_FIELDS:
+        assert any(configuration._covers(name, field) for field in fields), name
+
+
+def test_other_changes_are_refused_with_a_table(tmp_path, config):
+    begin(tmp_path, config)
+    before = snapshot(tmp_path)
+    config.num_epochs = 60
+    config.loss.power = 3.0
+    config.model.generator.widths = (8, 4)
+    with pytest.raises(UserError) as error:
+        configuration.check_config(tmp_path, config)
+    lines = str(error.value).split("\n")
+    assert [line.split(maxsplit=1) for line in lines[2:4]] == [
+        ["loss.power", "6.0            3.0"],
+        ["model.generator.widths", "[16, 8, 4, 2]  [8, 4]"],
+    ]
+    assert lines[-1] == "Use another folder: model.generator.widths cannot change in a run"
+    assert "num_epochs" not in str(error.value)
+    assert snapshot(tmp_path) == before
+
+
+def test_what_checkpoints_and_epochs_are_made_by_never_changes(tmp_path, config):
+    begin(tmp_path, config)
+    before = snapshot(tmp_path)
+    config.batch_size = 25
+    with pytest.raises(UserError, match="batch_size cannot change in a run"):
+        configuration.check_config(tmp_path, config, allow=["batch_size"])
+    assert snapshot(tmp_path) == before
+
+
+def test_a_file_of_that_name_from_another_program_is_left_alone(tmp_path, config):
+    (tmp_path / "config.json").write_text('{"architectures": ["Other"], "model": {}}')
+    before = snapshot(tmp_path)
+    with pytest.raises(
+        UserError, match=r"its config\.json is not a run's \(its fields: architectures"
+    ):
+        configuration.check_config(tmp_path, config)
+    assert snapshot(tmp_path) == before
+
+
+def test_named_changes_are_allowed(tmp_path, config):
+    begin(tmp_path, config)
+    config.loss.power = 3.0
+    config.loss.quadrature = "right"
+    with pytest.raises(UserError, match=r"loss\.quadrature"):
+        configuration.check_config(tmp_path, config, allow=["loss.power"])
+    changed = configuration.check_config(tmp_path, config, allow=["loss"])
+    assert [difference.field for difference in changed] == ["loss.power", "loss.quadrature"]
+    start(tmp_path, config)
+    assert configuration.check_config(tmp_path, config) == []
+
+
+def test_a_run_that_has_not_begun_takes_another_configuration(tmp_path, config):
+    start(tmp_path, config)
+    config.loss.power = 3.0
+    assert configuration.check_config(tmp_path, config) == []
+    start(tmp_path, config, [1.0, 2.0])
+    assert configuration.read_config(tmp_path)["loss"]["power"] == 3.0
+
+
+def test_a_change_that_names_no_field(tmp_path, config):
+    with pytest.raises(UserError, match=r"loss\.pwoer: there is no such field"):
+        configuration.check_config(tmp_path, config, allow=["loss.pwoer"])
+    with pytest.raises(UserError, match="allow_config_change=los:"):
+        configuration.check_config(tmp_path, config, allow=["los"])
+
+
+def test_fields_that_came_or_went(tmp_path, config):
+    begin(tmp_path, config)
+    old = configuration.read_config(tmp_path)
+    old["loss"]["gone"] = 1
+    del old["batch_size"]
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    with pytest.raises(UserError) as error:
+        configuration.check_config(tmp_path, config)
+    assert [line.split() for line in str(error.value).split("\n")[2:4]] == [
+        ["batch_size", "(absent)", "75"],
+        ["loss.gone", "1", "(absent)"],
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"seed": ', b"[1, 2]", b"\xff\xfe\x00"])
+def test_a_damaged_configuration_is_named_and_kept(tmp_path, config, content):
+    (tmp_path / "config.json").write_bytes(content)
+    (tmp_path / "rep_00").mkdir()
+    with pytest.raises(UserError, match=r"config\.json"):
+        configuration.check_config(tmp_path, config)
+    assert (tmp_path / "config.json").read_bytes() == content
+
+
+def test_other_images_are_refused_and_nothing_is_written(tmp_path, config):
+    start(tmp_path, config, [1.0])
+    record.check_images(tmp_path, MEANS)  # no repetition has begun
+    begin(tmp_path, config)
+    record.check_images(tmp_path, [0.1, 17.5, 199.0])  # another version of the decoder
+    before = snapshot(tmp_path)
+    with pytest.raises(UserError, match=r"not those the run was started with \(1 of 3 mean levels"):
+        record.check_images(tmp_path, [0.0, 21.0, 200.0])
+    with pytest.raises(UserError, match=r"not those the run was started with \(0 of 2 mean levels"):
+        record.check_images(tmp_path, MEANS[:2])
+    assert snapshot(tmp_path) == before
+    (tmp_path / "images.json").unlink()
+    record.check_images(tmp_path, MEANS[:2])
+    start(tmp_path, config, [0.0, 21.0, 200.0])
+    with pytest.raises(UserError, match="not those"):
+        record.check_images(tmp_path, MEANS)
+    (tmp_path / "images.json").write_text('{"odd": 1}')
+    with pytest.raises(UserError, match=r"images\.json: not a list"):
+        record.check_images(tmp_path, MEANS)
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+def test_a_full_disk_at_the_record_leaves_a_folder_that_goes_on(
+    tmp_path, config, monkeypatch, room
+):
+    """Room for so many files of it; so does a kill between two of them."""
+    written, write_json = [], files.write_json
+
+    def full(path, value):
+        if len(written) == room:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        written.append(path)
+        write_json(path, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_json", full)
+        with pytest.raises(UserError, match=r"No space left on device\); .* make room"):
+            start(tmp_path, config)
+    with lock.hold(tmp_path):
+        assert configuration.check_config(tmp_path, config) == []
+        start(tmp_path, config)
+    assert {path.name for path in tmp_path.glob("*.json")} == {
+        "config.json",
+        "images.json",
+        "versions.json",
+    }
+
+
+def test_folders_that_are_no_runs(tmp_path, config):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for use in (
+        lambda: configuration.check_config(tmp_path, config),
+        lock.hold(tmp_path).__enter__,
+    ):
+        with pytest.raises(UserError, match="neither empty nor a run directory"):
+            use()
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+    with pytest.raises(UserError, match="no folder can be made"):
+        configuration.check_config(tmp_path / "thesis.tex", config)
+    with pytest.raises(UserError, match="not a run directory"):
+        configuration.read_config(tmp_path)
+
+
+def test_repetition_folders(tmp_path):
+    names = [layout.repetition_dir(tmp_path, number).name for number in (0, 11, 100)]
+    assert names == ["rep_00", "rep_11", "rep_100"]
+
+
+# Versions.
+
+
+def test_versions(tmp_path):
+    import jax
+    import numpy as np
+
+    assert record.write_versions(tmp_path, "cpu", "cpu") == []
+    stored = json.loads((tmp_path / "versions.json").read_text())
+    assert stored["jax"] == jax.__version__
+    assert stored["numpy"] == np.__version__
+    assert stored["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert stored["thermo_ebm"][0].isdigit()
+    assert configuration.ABSENT not in stored.values()
+    assert record.write_versions(tmp_path, "gpu", "H100") == [
+        ("backend", "cpu", "gpu"),
+        ("device_kind", "cpu", "H100"),
+    ]
+    (tmp_path / "versions.json").write_text("damaged")
+    assert record.write_versions(tmp_path, "cpu", "cpu") == []
+
+
+# Lock.
+
+HOLDER = """
+import sys, time
+from thermo_ebm.train import rundir
+with lock.hold(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def start_holder(workdir):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(workdir)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_the_second_holder_learns_who_holds_and_a_kill_releases(tmp_path, config):
+    process = start_holder(tmp_path)
+    try:
+        with (
+            pytest.raises(UserError, match=f"in use by process {process.pid} on ") as error,
+            lock.hold(tmp_path),
+        ):
+            pass
+        assert os.uname().nodename in str(error.value)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    with lock.hold(tmp_path):
+        start(tmp_path, config)
+
+
+def test_a_folder_is_free_again_afterwards_and_after_an_error(tmp_path):
+    with pytest.raises(KeyError), lock.hold(tmp_path):
+        raise KeyError
+    with lock.hold(tmp_path):
+        with pytest.raises(UserError, match=f"process {os.getpid()}"), lock.hold(tmp_path):
+            pass
+        with pytest.raises(UserError, match="in use"), lock.hold(tmp_path):
+            pass
+    assert (tmp_path / ".lock").read_text() == ""
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_cannot_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="cannot be written"), lock.hold(tmp_path):
+        pass

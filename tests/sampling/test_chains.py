@@ -1,0 +1,208 @@
+"""Chains of the model: their laws at every temperature, and what each chain depends on."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import linear_gaussian as lg
+import numpy as np
+import pytest
+import quick
+import smooth_network as tiny
+from sample_moments import standard_errors_off
+
+from configs import digits
+from thermo_ebm.models.latent_ebm import log_power_posterior, log_prior
+from thermo_ebm.models.latent_ebm import make_model as make_network
+from thermo_ebm.sampling.chains import (
+    ChainSettings,
+    SamplerSettings,
+    chain_keys,
+    map_in_chunks,
+    posterior_chains,
+    prior_chains,
+    tempered_chains,
+)
+
+KEY = jax.random.key(7)
+TEMPERATURES = np.array([0.0, 0.1, 0.4, 0.7, 0.9, 1.0])
+
+
+@partial(quick.jit, static_argnums=(4,))
+def _tempered(x, positions, temperatures, key, sampler):
+    model, params = tiny.make_model(), tiny.parameters()
+    return tempered_chains(model, params, x, positions, temperatures, key, sampler)
+
+
+def tempered(positions=None, x=None, temperatures=TEMPERATURES, key=KEY, **settings):
+    batch = tiny.make_batch()
+    return _tempered(
+        batch.images if x is None else x,
+        batch.position if positions is None else positions,
+        jnp.asarray(temperatures),
+        key,
+        tiny.SAMPLER._replace(**settings),
+    )
+
+
+# Laws.
+
+
+def test_every_temperature_has_the_law_of_its_own_chain():
+    params, x, num = lg.parameters(), lg.observation(), 10_000
+    sampler = SamplerSettings(prior=ChainSettings(0.3, 12), posterior=ChainSettings(0.1, 9))
+    images = jnp.broadcast_to(jnp.float32(x), (num, lg.DATA_DIM))
+    z = jax.jit(partial(tempered_chains, lg.make_model(), settings=sampler))(
+        params, images, jnp.arange(num), jnp.float32(TEMPERATURES), KEY
+    )
+    for i, temperature in enumerate(TEMPERATURES):
+        settings = sampler.prior if i == 0 else sampler.posterior
+        law = lg.chain_law(*lg.natural(params, x, temperature), *settings)
+        assert standard_errors_off(np.asarray(z[i], np.float64), law) < 4
+    # Temperatures share no noise: uncorrelated, |r| < 4.5 / sqrt(num) for 135 pairs.
+    correlation = np.corrcoef(np.asarray(z).transpose(0, 2, 1).reshape(-1, num))
+    blocks = correlation.reshape(6, 3, 6, 3)
+    assert max(np.abs(blocks[i, :, j]).max() for i in range(6) for j in range(i)) < 0.045
+
+
+def test_first_state_and_first_step_share_no_noise():
+    model = lg.make_model()._replace(
+        energy=lambda alpha, z: (z**2).sum(-1) / (2 * lg.PRIOR_SIGMA**2)  # cancels p0: no drift
+    )
+    keys = chain_keys(KEY, 0, jnp.arange(20_000))
+    z = np.asarray(prior_chains(model, {}, keys, ChainSettings(0.2, 1)), np.float64)
+    law = lg.Gaussian(np.zeros(3), (lg.PRIOR_SIGMA**2 + 0.4) * np.eye(3))
+    assert standard_errors_off(z, law) < 4
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_posterior_at_zero_is_the_prior():
+    model, params, batch = tiny.make_model(), tiny.parameters(), tiny.make_batch()
+    z = jax.random.normal(KEY, (5, 3))
+    np.testing.assert_array_equal(
+        log_power_posterior(model, params, batch.images, z, 0.0), log_prior(model, params.alpha, z)
+    )
+    keys, settings = chain_keys(KEY, 0, batch.position), tiny.SAMPLER.prior
+    cold = partial(posterior_chains, temperatures=jnp.zeros(5), settings=settings)
+    posterior = quick.jit(partial(cold, model))(params, batch.images, keys=keys)
+    prior = quick.jit(partial(prior_chains, model, settings=settings))(params.alpha, keys)
+    np.testing.assert_allclose(posterior, prior, rtol=1e-12)
+    # And the first temperature of the schedule is it, with the prior's own settings.
+    np.testing.assert_allclose(tempered()[0], prior, rtol=1e-12)
+
+
+def test_prior_chains_cost_no_generator_evaluation():
+    def never(beta, z):
+        raise AssertionError("the generator was called")
+
+    model = tiny.make_model()._replace(generator=never)
+    keys = chain_keys(KEY, 0, jnp.arange(2))
+    prior_chains(model, tiny.parameters().alpha, keys, ChainSettings(0.1, 2))
+
+
+# What a chain depends on.
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_chunks_of_temperatures_change_nothing(chunk):
+    np.testing.assert_allclose(tempered(temperature_chunk=chunk), tempered(), rtol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_chain_is_the_same_however_the_batch_is_split():
+    batch = tiny.make_batch(10)
+    whole = tempered(batch.position, batch.images)
+    parts = [tempered(batch.position[i : i + 5], batch.images[i : i + 5]) for i in (0, 5)]
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, rtol=1e-12)
+    order = np.array([3, 0, 9, 7, 4, 1, 2, 8, 6, 5])
+    shuffled = tempered(batch.position[order], batch.images[order])
+    np.testing.assert_allclose(shuffled, whole[:, order], rtol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_chain_depends_on_its_own_image_key_and_temperature_alone():
+    batch, whole = tiny.make_batch(), tempered()
+    image = tempered(x=batch.images.at[2].set(0.9))
+    position = tempered(positions=batch.position.at[2].set(77))
+    others = np.array([0, 1, 3, 4])
+    for changed in (image, position):
+        np.testing.assert_allclose(changed[:, others], whole[:, others], rtol=1e-12)
+    np.testing.assert_allclose(image[0], whole[0], rtol=1e-12)  # the prior sees no image
+    assert np.all(np.abs(image[1:, 2] - whole[1:, 2]).max(-1) > 1e-4)
+    assert np.all(np.abs(position[:, 2] - whole[:, 2]).max(-1) > 1e-4)
+    warmer = tempered(temperatures=np.array([0.0, 0.1, 0.5, 0.7, 0.9, 1.0]))
+    kept = np.array([0, 1, 3, 4, 5])
+    np.testing.assert_allclose(warmer[kept], whole[kept], rtol=1e-12)
+    assert np.abs(warmer[2] - whole[2]).min() > 0
+
+
+def test_no_two_chains_are_alike():
+    z = np.asarray(tempered(x=jnp.zeros((5, *tiny.IMAGE_SHAPE)), temperatures=np.zeros(6)))
+    z = z[1:].reshape(-1, 3)  # one law, 25 chains
+    distance = np.abs(z[:, None] - z[None]).max(-1)
+    assert distance[~np.eye(25, dtype=bool)].min() > 1e-3
+    assert np.abs(np.asarray(tempered(key=jax.random.key(8))) - np.asarray(tempered())).min() > 0
+
+
+def test_bfloat16_chains_are_close_to_float32():
+    config = digits.get_config()
+    config.model.generator.update(features=16, widths=(2,), strides=(1, 2))
+    model = make_network(config.model, config.data.channels)
+    params = model.init(jax.random.key(0))
+    x = jax.random.uniform(jax.random.key(1), (16, 8, 8, 1), minval=-1, maxval=1)
+    sampler = SamplerSettings(prior=ChainSettings(0.16, 40), posterior=ChainSettings(0.05, 10))
+
+    @quick.jit
+    def both(params):
+        return [
+            tempered_chains(
+                model,
+                params,
+                x,
+                jnp.arange(16),
+                jnp.array([0.0, 0.5, 1.0]),
+                KEY,
+                sampler._replace(precision=precision),
+            )
+            for precision in ("float32", "bfloat16")
+        ]
+
+    full, half = both(params)
+    assert half.dtype == np.float32
+    # bfloat16 keeps 8 bits (0.4 %), and every step adds its share of them: within 8 % of the
+    # latents' size at t = 1, root mean square, and a quarter of that at the prior.
+    size = np.sqrt(np.mean(full**2, axis=(1, 2)))
+    error = np.sqrt(np.mean((half - full) ** 2, axis=(1, 2))) / size
+    assert np.all(error > 1e-5)
+    assert np.all(error < [0.02, 0.04, 0.08])
+
+
+def test_map_in_chunks_over_a_tree():
+    arrays = {"a": jnp.arange(7.0), "b": jnp.arange(14.0).reshape(7, 2)}
+
+    def fn(tree):
+        return tree["a"][:, None] * tree["b"]
+
+    for chunk in (0, 1, 3, 7, 8):
+        np.testing.assert_array_equal(map_in_chunks(fn, arrays, chunk), fn(arrays))
+
+
+def test_chunks_run_one_after_another():
+    calls = []
+
+    def fn(a):
+        calls.append(a.shape[0])
+        return a
+
+    jax.make_jaxpr(lambda a: map_in_chunks(fn, a, 3))(jnp.arange(7.0))
+    assert max(calls) == 3
+
+
+def test_refuses_other_shapes():
+    model, params, batch = tiny.make_model(), tiny.parameters(), tiny.make_batch()
+    keys = chain_keys(KEY, 0, batch.position)
+    with pytest.raises(AssertionError):
+        posterior_chains(model, params, batch.images, jnp.ones(4), keys, ChainSettings(0.1, 1))
+    with pytest.raises(AssertionError):
+        tempered(temperatures=np.array(1.0))

@@ -1,0 +1,158 @@
+"""A run small enough to be trained many times in a test, and what two such runs are compared by."""
+
+import functools
+import importlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from thermo_ebm.config import checks
+from thermo_ebm.cost import plan
+from thermo_ebm.run import configuration, layout, lock, tables
+from thermo_ebm.train import checkpoints, loop, spmd, step
+
+CHANGES = {
+    "num_epochs": 3,
+    "data.num_train": 150,
+    "data.num_val": 40,
+    "batch_size": 15,
+    "model.generator.features": 4,
+    "model.latent_dim": 4,
+    "model.prior.features": 8,
+    "sampler.prior.num_steps": 3,
+    "sampler.posterior.num_steps": 2,
+    "loss.num_temperatures": 3,
+    "logging.pictures_every_epochs": 0,
+    "logging.tensorboard": False,
+    "checkpoint.every_epochs": 1,
+    "checkpoint.every_steps": 4,
+}
+# Compiled programs, kept between tests and processes of one user.
+CACHE = Path(tempfile.gettempdir()) / f"thermo_ebm-tests-{os.getuid()}"
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+TIMES = ("seconds", "images_per_second")  # the readings that two equal runs differ in
+
+
+def config(**changes):
+    """The tiny configuration; `loss__power=2.0` changes loss.power."""
+    made = importlib.import_module("configs.digits").get_config()
+    named = {name.replace("__", "."): value for name, value in changes.items()}
+    made.update_from_flattened_dict(CHANGES | named)
+    return made.lock()
+
+
+def flags(**changes):
+    """The same as arguments of `python -m launch.train`."""
+    named = {name.replace("__", "."): value for name, value in changes.items()}
+    values = (CHANGES | named).items()
+    return ["--config=configs/digits.py", *(f"--config.{name}={value}" for name, value in values)]
+
+
+_make_task, _make_programs = step.make_task, spmd.make_programs
+_compiled_by = ("batch_size", "val_batches", "data", "model", "sampler", "loss", "optimizer")
+
+
+@functools.cache
+def _task(fields):
+    del fields
+    return _make_task(_task.config)
+
+
+def compile_once(monkeypatch):
+    """Lets all runs of one test process share their programs, which compile for seconds."""
+
+    def make_task(made):
+        _task.config = made
+        chosen = [made[name] for name in _compiled_by]
+        chosen += [made.divergence.max_skipped_steps, made.logging.grad_noise_draws]
+        return _task(json.dumps(chosen, default=lambda value: value.to_dict()))
+
+    monkeypatch.setattr(loop, "make_task", make_task)
+    monkeypatch.setattr(spmd, "make_programs", _programs)
+    monkeypatch.setattr(plan, "with_chunk", lambda made: made)
+    monkeypatch.setattr(plan, "step_flops", lambda made: 1)
+
+
+_programs = functools.cache(_make_programs)
+
+
+def train(made, workdir, dispatches=None, allow=()):
+    """Trains as the program does; `dispatches` of steps, then as if a signal had come."""
+    checks.check(made, importlib.import_module("configs.base").get_config())
+    asked = iter(range(dispatches or 0))
+
+    def interrupted():
+        return dispatches is not None and next(asked, None) is None
+
+    with lock.hold(workdir):
+        configuration.check_config(workdir, made, allow)
+        return loop.train(made, workdir, interrupted)
+
+
+def shapes(made):
+    task = step.make_task(made)
+    return jax.eval_shape(functools.partial(step.init_state, task), 0)
+
+
+def end_state(made, workdir, number=0):
+    """The newest checkpoint's arrays by name: parameters, optimisers, sums, order, key."""
+    folder = layout.repetition_dir(workdir, number) / "checkpoints"
+    newest = max(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    state = checkpoints.restore(folder, newest, shapes(made), spmd.replicated()).state
+    return {name: np.asarray(leaf) for name, leaf in checkpoints._flatten(state).items()}
+
+
+def rows(workdir, number=0):
+    """The readings without the times."""
+    table = tables.read(layout.repetition_dir(workdir, number) / "readings.csv")
+    return [{name: row[name] for name in row if name not in TIMES} for row in table]
+
+
+def temperatures(workdir, number=0):
+    path = layout.repetition_dir(workdir, number) / "temperatures.csv"
+    return path.read_bytes() if path.exists() else None
+
+
+def assert_equal_runs(one, other, number=0, other_number=None, **changes):
+    """Readings, temperatures and end states, bit for bit."""
+    made, second = config(**changes), number if other_number is None else other_number
+    assert rows(one, number) == rows(other, second)
+    assert temperatures(one, number) == temperatures(other, second)
+    assert_same(end_state(made, one, number), end_state(made, other, second))
+
+
+def assert_same(one, other):
+    """Two end states, bit for bit."""
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def assert_close_runs(workdir, reference, changes, what="", tolerance=1e-5):
+    """Sums in another order: a few units of float32's last place, 6e-8, grown over some steps.
+
+    Prints the largest differences: of a reading, relative; of parameters and of the gradients'
+    moving averages, relative to the largest entry of an array.
+    """
+    of_readings, of_arrays = 0.0, {"params": 0.0, "mu": 0.0}
+    for row, wanted in zip(rows(workdir), rows(reference), strict=True):
+        for name, value in wanted.items():
+            if value and name != "train_grad_mean":  # a mean of parts that cancel
+                of_readings = max(of_readings, abs(row[name] - value) / abs(value))
+    made = config(**changes)
+    state, wanted = end_state(made, workdir), end_state(made, reference)
+    for name, leaf in wanted.items():
+        kind = "mu" if ".mu." in name else name.partition(".")[0]
+        if leaf.dtype.kind != "f":
+            np.testing.assert_array_equal(state[name], leaf, err_msg=name)
+        elif kind in of_arrays:
+            difference = np.abs(state[name] - leaf).max() / (np.abs(leaf).max() or 1)
+            of_arrays[kind] = max(of_arrays[kind], float(difference))
+    figures = {"readings": of_readings, **of_arrays}
+    print(f"{what}: " + ", ".join(f"{name} {value:.1e}" for name, value in figures.items()))
+    assert max(figures.values()) < tolerance, figures

@@ -1,0 +1,102 @@
+"""Tiny runs in processes of their own: on virtual devices, or several processes as one run.
+
+python train_processes.py '{"changes": {...}, "runs": [[WORKDIR, DISPATCHES], ...]}'
+
+trains each of `runs`, for so many dispatches or, where that is null, to its end. {} in a WORKDIR is
+the process's number.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent
+
+
+def environment(num_devices=1):
+    """Of a process with virtual devices, which wait for each other on too few threads."""
+    return os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
+        "NPROC": "32",
+        "PYTHONPATH": str(TESTS.parent),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+
+
+def start(runs, changes, num_devices=1, distributed=None):
+    """Starts a process; `distributed` is (address, num_processes, process_id)."""
+    what = {"changes": changes, "runs": [[str(workdir), n] for workdir, n in runs]}
+    what["distributed"] = distributed
+    return subprocess.Popen(
+        [sys.executable, TESTS / "train_processes.py", json.dumps(what)],
+        env=environment(num_devices),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process, timeout=300):
+    """The outcomes of its runs; AssertionError where it failed."""
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output[-3000:]
+    return [line for line in output.splitlines() if line.isupper()]
+
+
+def free_address():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return f"localhost:{probe.getsockname()[1]}"
+
+
+def train_as_processes(runs, changes, num_processes=2, timeout=300):
+    """The same runs by several processes as one: the outcomes that each of them saw."""
+    address = free_address()
+    started = [start(runs, changes, 1, (address, num_processes, i)) for i in range(num_processes)]
+    try:
+        return [finish(process, timeout) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+
+
+def main(what):
+    import jax
+    import pytest
+    import tiny_training as tiny
+
+    from thermo_ebm.errors import UserError
+    from thermo_ebm.run import configuration
+    from thermo_ebm.train import hosts, loop
+
+    if what["distributed"]:
+        hosts.start(*what["distributed"])
+    tiny.compile_once(pytest.MonkeyPatch())
+    made = tiny.config(**what["changes"])
+    for folder, dispatches in what["runs"]:
+        workdir = folder.format(jax.process_index())
+        if hosts.is_first():
+            configuration.check_config(workdir, made)  # makes the folder
+        # Where there are several processes, the signal reaches the last one alone.
+        reached = dispatches is not None and jax.process_index() == jax.process_count() - 1
+        asked = iter(range(dispatches or 0))
+
+        def interrupted(asked=asked, reached=reached):
+            return reached and next(asked, None) is None
+
+        try:
+            print(loop.train(made, Path(workdir), interrupted).name)
+        except UserError as error:
+            print(error)
+            print("REFUSED")
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,30 @@
+"""The training program as a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import tiny_training as tiny
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def environment():
+    return os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(tiny.CACHE),
+    }
+
+
+def start(workdir, *changes, **fields):
+    command = [sys.executable, "-m", "launch.train", *tiny.flags(**fields), *changes]
+    return subprocess.Popen(
+        [*command, f"--workdir={workdir}"],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

@@ -1,0 +1,138 @@
+"""A tiny run as training leaves it, made once a process without training, and quick features."""
+
+import atexit
+import functools
+import importlib
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import quick
+
+from thermo_ebm.evaluation import evaluate
+from thermo_ebm.metrics import networks
+from thermo_ebm.run import layout, lock, record
+from thermo_ebm.train import checkpoints, spmd, step
+
+CHANGES = {
+    "num_epochs": 3,
+    "num_repetitions": 2,
+    "batch_size": 15,
+    "data.num_train": 150,
+    "data.num_val": 40,
+    "model.generator.features": 4,
+    "model.latent_dim": 4,
+    "model.prior.features": 8,
+    "sampler.prior.num_steps": 3,
+    "sampler.posterior.num_steps": 2,
+    "loss.num_temperatures": 2,
+    "logging.pictures_every_epochs": 1,
+    "checkpoint.every_epochs": 1,
+    "checkpoint.keep_every_epochs": 1,
+}
+STEPS_PER_EPOCH = 10
+SETTINGS = evaluate.Settings(num_sizes=3)
+PREFIX = "efficientnet_lite0"
+
+
+def config():
+    made = importlib.import_module("configs.digits").get_config()
+    made.update_from_flattened_dict(CHANGES)
+    return made
+
+
+def flags(**changes):
+    """The same as arguments; `loss__power=2.0` changes loss.power."""
+    named = {name.replace("__", "."): value for name, value in changes.items()}
+    values = (CHANGES | named).items()
+    return ["--config=configs/digits.py", *(f"--config.{name}={value}" for name, value in values)]
+
+
+def states(number):
+    """A repetition's states after 0, 10, 20 and 30 steps, its parameters a little apart."""
+    task = step.make_task(config(), axis_name=None)
+    state = quick.jit(functools.partial(step.init_state, task))(number)
+    for epoch in range(4):
+        params = jax.tree.map(lambda leaf, factor=1 + epoch / 8: leaf * factor, state.params)
+        yield state._replace(params=params, step=np.int32(epoch * STEPS_PER_EPOCH))
+
+
+@functools.cache
+def original():
+    """A run of two repetitions with checkpoints after 0, 10, 20 and 30 steps. Not to be changed."""
+    folder = Path(tempfile.mkdtemp(prefix="trained_run"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with lock.hold(folder / "run"):
+        record.record(folder / "run", config(), [], "cpu", "cpu")
+    for number in range(2):
+        path = layout.repetition_dir(folder / "run", number) / "checkpoints"
+        path.parent.mkdir()
+        opened = checkpoints.open_checkpoints(path)
+        for state in states(number):
+            checkpoints.save(opened, jax.device_put(state, spmd.replicated()), 0.0)
+        checkpoints.close(opened)
+    return folder / "run"
+
+
+def quick_features(images):
+    """Something of every image: its rows' and columns' means and a few products. [num, 12]"""
+    unit = images.astype(np.float64).mean(axis=-1) / 255
+    rows = unit.reshape(len(unit), 4, -1).mean(axis=2)
+    columns = unit.transpose(0, 2, 1).reshape(len(unit), 4, -1).mean(axis=2)
+    return np.concatenate([rows, columns, rows * columns], axis=1)
+
+
+def quick_network(calls=None):
+    """A feature network of no weights, which notes how many images each call had."""
+
+    def apply(images, batch_size):
+        del batch_size
+        if calls is not None:
+            calls.append(len(images))
+        features = quick_features(images)
+        return networks.Outputs(features, features[:, :3] * 5)
+
+    return networks.Network(PREFIX, "bilinear", "none", 12, apply)
+
+
+def use_quick_network():
+    """In place of the one with weights, for a whole process."""
+
+    def choose(name, resize="bilinear", *rest):
+        if name == PREFIX and resize in ("bilinear", "antialias"):
+            return quick_network()
+        return real_choice(name, resize, *rest)
+
+    real_choice = networks.choose
+    networks.choose = choose
+
+
+def damage(folder):
+    """Cuts every file of a checkpoint's folder in half."""
+    for path in Path(folder).rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def leaves(tree):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def use_slow_network():
+    """The same, slow enough to be killed at it."""
+    use_quick_network()
+    quick_choice = networks.choose
+
+    def choose(*arguments):
+        network = quick_choice(*arguments)
+
+        def apply(images, batch_size):
+            time.sleep(0.1)
+            return network.apply(images, batch_size)
+
+        return network._replace(apply=apply)
+
+    networks.choose = choose

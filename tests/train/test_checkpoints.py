@@ -1,0 +1,195 @@
+"""Checkpoints: equal bits back, damage of every kind found and set aside, other states refused."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import tiny_training as tiny
+
+from thermo_ebm.errors import UserError
+from thermo_ebm.train import checkpoints, spmd
+from thermo_ebm.train.step import init_state, make_task
+
+# Of damaged files Orbax leaves errors that nobody asks for.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+STEPS = (10, 20, 30)
+
+
+@pytest.fixture(scope="module")
+def states():
+    """A state for each of STEPS, all of them different."""
+    task = make_task(tiny.config())
+    first = jax.jit(lambda seed: init_state(task, seed))(0)
+
+    def at(step):
+        key = jax.random.key(step)
+        leaves, structure = jax.tree.flatten(first._replace(key=jax.random.key_data(first.key)))
+        moved = [
+            leaf + jax.random.normal(jax.random.fold_in(key, i), leaf.shape).astype(leaf.dtype)
+            for i, leaf in enumerate(leaves)
+        ]
+        state = jax.tree.unflatten(structure, moved)
+        state = state._replace(step=np.int32(step), key=key)
+        return jax.device_put(state, spmd.replicated())
+
+    return {step: at(step) for step in STEPS}
+
+
+@pytest.fixture(scope="module")
+def saved(states, tmp_path_factory):
+    """A repetition's folder with a checkpoint of each state."""
+    folder = tmp_path_factory.mktemp("rep") / "checkpoints"
+    opened = checkpoints.open_checkpoints(folder)
+    for step, state in states.items():
+        checkpoints.save(opened, state, seconds=step / 7)
+    checkpoints.close(opened)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A copy of it, to be damaged."""
+    shutil.copytree(saved, tmp_path / "rep" / "checkpoints")
+    return tmp_path / "rep" / "checkpoints"
+
+
+def restore_newest(folder, made=None):
+    opened = checkpoints.open_checkpoints(folder)
+    try:
+        shapes = tiny.shapes(made or tiny.config())
+        return checkpoints.restore_newest(opened, shapes, spmd.replicated())
+    finally:
+        checkpoints.close(opened)
+
+
+def same(state, other):
+    one, two = checkpoints._flatten(state), checkpoints._flatten(other)
+    return all(np.array_equal(one[name], two[name], equal_nan=True) for name in two)
+
+
+def set_aside(folder):
+    damaged = folder.parent / checkpoints.DAMAGED
+    return sorted(path.name for path in damaged.iterdir()) if damaged.exists() else []
+
+
+def test_a_checkpoint_comes_back_bit_for_bit(states, saved):
+    restored = restore_newest(saved)
+    assert same(restored.state, states[30])
+    assert restored.seconds == 30 / 7
+    assert set_aside(saved) == []
+
+
+def test_an_empty_folder_has_none(tmp_path):
+    assert restore_newest(tmp_path / "checkpoints") is None
+
+
+def test_old_ones_go_and_every_so_many_stay(states, tmp_path):
+    opened = checkpoints.open_checkpoints(tmp_path / "checkpoints", keep=1, keep_period=20)
+    for state in states.values():
+        checkpoints.save(opened, state, 0.0)
+        checkpoints.save(opened, state, 0.0)  # the same step again is the same state
+    checkpoints.wait(opened)
+    assert checkpoints.steps(opened) == [20, 30]
+    checkpoints.close(opened)
+
+
+def damages():
+    """(name, content -> damaged content or None for no file at all)."""
+    yield "removed", lambda content: None
+    yield "halved", lambda content: content[: len(content) // 2]
+    for where in (0.25, 0.5, 0.9):
+        yield f"bit flipped at {where}", lambda content, where=where: _flipped(content, where)
+
+
+def _flipped(content, where):
+    changed = bytearray(content)
+    changed[int(where * (len(changed) - 1))] ^= 0x10
+    return bytes(changed)
+
+
+def test_damage_to_any_file_is_survived(states, saved, tmp_path):
+    """Either the damage does not matter, or the checkpoint is moved away and 20's is used."""
+    files = sorted(
+        path.relative_to(saved) for path in (saved / "30").rglob("*") if path.stat().st_size
+    )
+    files = [path for path in files if (saved / path).is_file()]
+    assert len(files) > 8
+    found = set()
+    for number, (path, (name, damage)) in enumerate(
+        (path, damaged) for path in files for damaged in damages()
+    ):
+        folder = tmp_path / str(number) / "checkpoints"
+        shutil.copytree(saved, folder)
+        content = damage((folder / path).read_bytes())
+        (folder / path).unlink()
+        if content is not None:
+            (folder / path).write_bytes(content)
+        restored = restore_newest(folder)
+        if set_aside(folder) == ["30"]:
+            assert same(restored.state, states[20]), (path, name)
+            assert restored.seconds == 20 / 7
+            found.add(path)
+        else:  # Orbax writes some files that it does not need
+            assert same(restored.state, states[30]), (path, name)
+            assert restored.seconds == 30 / 7
+        shutil.rmtree(tmp_path / str(number))
+    names = {path.relative_to("30").parts[:2] for path in found}
+    assert {("meta", "metadata"), ("state", "d"), ("state", "manifest.ocdbt")} <= names
+
+
+def test_several_damaged_ones_are_all_set_aside(states, folder):
+    for step in (20, 30):
+        (folder / str(step) / "meta" / "metadata").write_text("{}")
+    assert same(restore_newest(folder).state, states[10])
+    assert set_aside(folder) == ["20", "30"]
+    assert sorted(path.name for path in folder.iterdir()) == ["10"]
+
+
+def test_one_set_aside_keeps_the_others_of_its_name(states, folder):
+    (folder.parent / checkpoints.DAMAGED / "30").mkdir(parents=True)
+    (folder / "30" / "meta" / "metadata").unlink()
+    assert same(restore_newest(folder).state, states[20])
+    assert set_aside(folder) == ["30", "30.1"]
+
+
+def test_a_step_set_aside_can_be_saved_again(states, folder):
+    (folder / "30" / "meta" / "metadata").unlink()
+    opened = checkpoints.open_checkpoints(folder)
+    checkpoints.restore_newest(opened, tiny.shapes(tiny.config()), spmd.replicated())
+    checkpoints.save(opened, states[30], 1.0)
+    checkpoints.close(opened)
+    assert same(restore_newest(folder).state, states[30])
+
+
+def test_nothing_is_moved_when_none_can_be_read(folder):
+    for step in STEPS:
+        (folder / str(step) / "meta" / "metadata").write_text("{}")
+    with pytest.raises(UserError, match=r"none of its 3 checkpoints can be read .*anew, remove"):
+        restore_newest(folder)
+    assert set_aside(folder) == []
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_another_structure_is_refused_with_what_differs(folder):
+    other = tiny.config(model__latent_dim=6)
+    with pytest.raises(UserError, match=r"30: its state has another structure") as caught:
+        restore_newest(folder, other)
+    assert "params.alpha" in str(caught.value)
+    assert "float32[4, 8] there, float32[6, 8] here" in str(caught.value)
+    assert set_aside(folder) == []
+
+
+def test_what_a_killed_save_or_removal_leaves_does_no_harm(states, folder):
+    """An unfinished folder of a save, and a half-removed older checkpoint."""
+    shutil.copytree(folder / "30", folder / "40.orbax-checkpoint-tmp")
+    (folder / "40.orbax-checkpoint-tmp" / "state" / "_METADATA").unlink()
+    shutil.rmtree(folder / "10" / "state")
+    assert same(restore_newest(folder).state, states[30])
+    opened = checkpoints.open_checkpoints(folder, keep=2)
+    checkpoints.save(opened, states[30]._replace(step=np.int32(40) + 0 * states[30].step), 2.0)
+    checkpoints.wait(opened)
+    assert checkpoints.steps(opened) == [30, 40]
+    checkpoints.close(opened)
+    assert restore_newest(folder).seconds == 2.0

@@ -1,0 +1,115 @@
+"""What a run writes: readings, temperatures, gradient noise, pictures, events, its record."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny_training as tiny
+from PIL import Image
+
+from thermo_ebm.run import pictures, tables
+from thermo_ebm.train.loop import Outcome
+
+CHANGES = {
+    "num_epochs": 2,
+    "logging__pictures_every_epochs": 2,
+    "logging__tensorboard": True,
+    "logging__grad_noise_every_epochs": 2,
+    "logging__grad_noise_draws": 3,
+    "checkpoint__every_steps": 0,
+}
+NOISE = ("grad_noise", "grad_noise_batch", "grad_noise_mcmc", "grad_noise_relative")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("outputs")
+    assert tiny.train(tiny.config(**CHANGES), workdir) is Outcome.DONE
+    return workdir / "rep_00"
+
+
+def test_readings_have_all_columns_and_sensible_values(run):
+    table = tables.read(run / "readings.csv")
+    assert tuple(table[0]) == tables.READING_COLUMNS
+    assert [row["epoch"] for row in table] == [1, 2]
+    assert [row["step"] for row in table] == [10, 20]
+    for row in table:
+        assert row["train_loss_per_dim"] == pytest.approx(row["train_loss"] / 64)
+        assert row["val_loss_per_dim"] == pytest.approx(row["val_loss"] / 64)
+        assert row["skipped_steps"] == 0
+        assert row["images_per_second"] == pytest.approx(150 / row["seconds"])
+        assert row["flops_per_step"] > 0
+    assert table[1]["train_loss"] < table[0]["train_loss"]
+    assert table[1]["learning_rate_prior"] < table[0]["learning_rate_prior"]
+
+
+def test_gradient_noise_is_measured_when_asked_for(run):
+    first, second = tables.read(run / "readings.csv")
+    assert all(first[name] is None for name in NOISE)
+    assert all(second[name] > 0 for name in NOISE)
+    # Batch and chains are independent: their shares are of the order of the whole.
+    assert second["grad_noise_batch"] + second["grad_noise_mcmc"] < 5 * second["grad_noise"]
+
+
+def test_temperatures_are_of_the_schedule(run):
+    table = tables.read(run / "temperatures.csv", tables.TEMPERATURE_COLUMNS)
+    assert [(row["epoch"], row["index"]) for row in table] == [
+        (epoch, index) for epoch in (1, 2) for index in range(4)
+    ]
+    np.testing.assert_allclose(
+        [row["temperature"] for row in table[:4]], (np.arange(4) / 3) ** 6, rtol=1e-6
+    )
+    assert all((row["kl_forward"] is None) == (row["index"] == 3) for row in table)
+
+
+def test_pictures_and_strip_are_written(run):
+    assert sorted(path.name for path in (run / "samples").glob("*.png")) == [
+        "epoch_0002.png",
+        "strip.png",
+    ]
+    with Image.open(run / "samples" / "epoch_0002.png") as image:
+        assert np.asarray(image).std() > 10
+    strip = pictures.read_strip(run / "samples" / "strip.npz")
+    assert strip.epochs.tolist() == [2]
+    assert strip.frames.shape == (1, 8, 8, 1)
+
+
+def test_events_hold_the_readings(run):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(run / "tensorboard")).Reload()
+    losses = [(event.step, event.value) for event in events.Scalars("train_loss")]
+    table = tables.read(run / "readings.csv")
+    expected = [(row["step"], np.float32(row["train_loss"])) for row in table]
+    assert losses == expected
+    assert events.Images("samples")[0].step == 20
+
+
+def test_the_configuration_is_beside_them(run):
+    stored = json.loads((run.parent / "config.json").read_text())
+    assert stored["model"]["latent_dim"] == 4
+    assert stored == tiny.rundir.as_json(tiny.config(**CHANGES))
+
+
+def test_a_vanilla_run_with_clipped_gradients(tmp_path):
+    changes = {"loss__name": "vanilla", "optimizer__clip_norm": 0.5, "num_epochs": 1}
+    made = tiny.config(checkpoint__every_steps=1, **changes)
+    assert tiny.train(made, tmp_path, dispatches=1) is Outcome.INTERRUPTED
+    # After one step Adam's first moment is (1 - b1) times the gradient it was given.
+    state = tiny.end_state(made, tmp_path)
+    moments = np.concatenate([leaf.ravel() for name, leaf in state.items() if ".mu." in name])
+    assert np.linalg.norm(moments) == pytest.approx((1 - 0.5) * 0.5, rel=1e-5)
+    assert tiny.train(made, tmp_path) is Outcome.DONE
+    (row,) = tables.read(tmp_path / "rep_00" / "readings.csv")
+    assert np.isfinite(row["train_loss"])
+    assert row["train_grad_var"] > 1, "the statistics are those of the gradient before"
+    assert not (tmp_path / "rep_00" / "temperatures.csv").exists()
+
+
+def test_checkpoints_kept_for_good_are_written_whatever_the_others_do(tmp_path, monkeypatch):
+    tiny.compile_once(monkeypatch)
+    changes = {"every_epochs": 3, "every_steps": 0, "keep_every_epochs": 2, "keep": 1}
+    made = tiny.config(num_epochs=4, **{f"checkpoint__{name}": v for name, v in changes.items()})
+    tiny.train(made, tmp_path)
+    found = {path.name for path in (tmp_path / "rep_00/checkpoints").iterdir()}
+    assert {"20", "40"} <= found
+    assert "30" not in found

@@ -1,0 +1,1 @@
+"""A configuration checked field by field, and what is built from it."""

@@ -1,0 +1,256 @@
+"""A configuration checked field by field, and turned into the settings the mathematics takes."""
+
+import difflib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from thermo_ebm.errors import UserError
+from thermo_ebm.losses import GENERATOR_GRADIENTS, PRIOR_GRADIENTS
+from thermo_ebm.models.generator import image_size
+from thermo_ebm.thermo.integral import KL_FORMS, QUADRATURES
+from thermo_ebm.thermo.moments import SHRINKAGES
+from thermo_ebm.thermo.schedule import SCHEDULES
+
+LOSSES = ("vanilla", "thermodynamic")
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "loss.name": LOSSES,
+    "loss.schedule": tuple(SCHEDULES),
+    "loss.quadrature": tuple(QUADRATURES),
+    "loss.kl_form": (*KL_FORMS, "none"),
+    "loss.kl_shrinkage": tuple(SHRINKAGES),
+    "loss.prior_gradient": PRIOR_GRADIENTS,
+    "loss.generator_gradient": GENERATOR_GRADIENTS,
+    "sampler.precision": ("float32", "bfloat16"),
+}
+
+_AT_LEAST: dict[str, int] = {
+    "seed": 0,
+    "num_repetitions": 1,
+    "parallel_repetitions": 1,
+    "num_epochs": 1,
+    "batch_size": 1,
+    "steps_per_dispatch": 1,
+    "val_batches": 0,
+    "data.image_size": 1,
+    "data.num_train": 1,
+    "data.num_val": 1,
+    "model.latent_dim": 1,
+    "model.prior.features": 1,
+    "model.generator.features": 1,
+    "model.generator.kernel_size": 1,
+    "sampler.prior.num_steps": 0,
+    "sampler.posterior.num_steps": 0,
+    "sampler.temperature_chunk": 0,
+    "loss.num_temperatures": 1,
+    "loss.kl_weight": 0,
+    "optimizer.prior.b1": 0,
+    "optimizer.prior.b2": 0,
+    "optimizer.generator.b1": 0,
+    "optimizer.generator.b2": 0,
+    "optimizer.decay.begin_epoch": 0,
+    "optimizer.decay.interval_epochs": 1,
+    "optimizer.clip_norm": 0,
+    "divergence.max_skipped_steps": 1,
+    "divergence.max_rollbacks": 0,
+    "checkpoint.every_epochs": 1,
+    "checkpoint.every_steps": 0,
+    "checkpoint.keep": 1,
+    "checkpoint.keep_every_epochs": 0,
+    "logging.every_seconds": 0,
+    "logging.pictures_every_epochs": 0,
+    "logging.grad_noise_every_epochs": 0,
+    "logging.grad_noise_draws": 2,
+}
+
+_BELOW_ONE = (
+    "optimizer.prior.b1",
+    "optimizer.prior.b2",
+    "optimizer.generator.b1",
+    "optimizer.generator.b2",
+)
+
+_WIDTHS = (
+    "data.image_size",
+    "model.latent_dim",
+    "model.prior.features",
+    "model.generator.features",
+    "model.generator.kernel_size",
+)
+_MAX_WIDTH = 2**20  # no memory holds more; XLA would abort at sizes that overflow
+
+_EPOCHS = ("num_epochs", "optimizer.decay.begin_epoch", "optimizer.decay.interval_epochs")
+_MAX_INT = 2**31 - 1  # of the device's int32, which counts steps too
+_FLOAT32 = np.finfo(np.float32)
+
+_POSITIVE = (
+    "model.prior_sigma",
+    "model.likelihood_sigma",
+    "sampler.prior.step_size",
+    "sampler.posterior.step_size",
+    "loss.power",
+    "optimizer.prior.learning_rate",
+    "optimizer.prior.final_learning_rate",
+    "optimizer.generator.learning_rate",
+    "optimizer.generator.final_learning_rate",
+    "optimizer.decay.rate",
+)
+
+
+def check(config: ConfigDict, reference: ConfigDict) -> None:
+    """Refuses a configuration that cannot train, before anything is compiled.
+
+    Args:
+      config: the configuration.
+      reference: one with every field there is, of the right types (`configs/base.py`).
+
+    Raises:
+      UserError: naming the field and what it must be.
+    """
+    _check_fields(config, reference)
+    check_values(config)
+
+
+def check_values(config: ConfigDict) -> None:
+    """The part of `check` that needs no reference: every value by itself, and some together.
+
+    Raises:
+      UserError: naming the field and what it must be.
+      TypeError: a value is of a type that `check` would have refused.
+    """
+    for field, value in _flatten(config):
+        _check_range(field, value)
+    for field, choices in _CHOICES.items():
+        value = _value(config, field)
+        _require(field, value, value in choices, f"one of {', '.join(choices)}")
+    for field, least in _AT_LEAST.items():
+        value = _value(config, field)
+        _require(field, value, value >= least, f"at least {least}")
+    for field in _POSITIVE:
+        value = _value(config, field)
+        _require(field, value, value > 0, "positive")
+    for field in _BELOW_ONE:
+        value = _value(config, field)
+        _require(field, value, value < 1, "below 1")
+    for field in _WIDTHS:
+        value = _value(config, field)
+        _require(field, value, value <= _MAX_WIDTH, f"at most {_MAX_WIDTH}")
+    _check_channels(config)
+    _check_combinations(config)
+
+
+def _check_range(field: str, value: Any) -> None:
+    """Numbers that the device's 32 bits do not hold would become other ones, silently."""
+    if type(value) is int:
+        _require(field, value, abs(value) <= _MAX_INT, f"within {_MAX_INT}")
+    if type(value) is float:
+        _require(field, value, math.isfinite(value), "finite")
+        held = value == 0 or _FLOAT32.tiny <= abs(value) <= _FLOAT32.max
+        _require(field, value, bool(held), "a number that float32 holds, 1.2e-38 to 3.4e38 in size")
+
+
+def _check_channels(config: ConfigDict) -> None:
+    channels = config.data.channels
+    _require("data.channels", channels, channels in (1, 3), "1 or 3")
+    for field in ("model.generator.widths", "model.generator.strides"):
+        value = tuple(_value(config, field))
+        whole = all(type(one) is int and one >= 1 for one in value)
+        _require(field, value, whole, "whole numbers, each at least 1")
+
+
+def _check_combinations(config: ConfigDict) -> None:
+    """What no field shows by itself."""
+    if config.seed + config.num_repetitions > _MAX_INT:
+        raise UserError(f"seed={config.seed}: repetitions' seeds must stay below {_MAX_INT}")
+    if config.batch_size > config.data.num_train:
+        raise UserError(
+            f"batch_size={config.batch_size}: larger than the training set "
+            f"(data.num_train={config.data.num_train}); choose a smaller batch or more images"
+        )
+    steps = config.data.num_train // config.batch_size
+    for field in _EPOCHS:
+        epochs = _value(config, field)
+        _require(field, epochs, epochs * steps <= _MAX_INT, f"at most {_MAX_INT // steps}")
+    for name in ("prior", "generator"):
+        first = config.optimizer[name].learning_rate
+        last = config.optimizer[name].final_learning_rate
+        # Optax stops at the final value from either side, so that another order jumps to it.
+        rising = config.optimizer.decay.rate > 1
+        if (first > last) if rising else (first < last):
+            raise UserError(
+                f"optimizer.{name}.final_learning_rate={last:g}: with optimizer.decay.rate="
+                f"{config.optimizer.decay.rate:g} must be at {'least' if rising else 'most'} "
+                f"the learning_rate, {first:g}"
+            )
+    generator = config.model.generator
+    strides, widths = tuple(generator.strides), tuple(generator.widths)
+    if len(strides) != len(widths) + 1 or strides[0] != 1:
+        raise UserError(
+            f"model.generator.strides={strides}: must start with 1 and be one more than "
+            f"model.generator.widths={widths}"
+        )
+    if any(not 1 <= stride <= generator.kernel_size for stride in strides):
+        raise UserError(
+            f"model.generator.strides={strides}: each must be between 1 and "
+            f"model.generator.kernel_size={generator.kernel_size}"
+        )
+    size = image_size(strides, generator.kernel_size)
+    if size != config.data.image_size:
+        raise UserError(
+            f"data.image_size={config.data.image_size}: the generator makes {size} x {size} pixels "
+            "(model.generator.kernel_size times its strides); change one or the other"
+        )
+    if config.loss.kl_form == "sum" and config.loss.quadrature != "trapezium":
+        raise UserError("loss.kl_form=sum: goes with loss.quadrature=trapezium alone")
+
+
+def _check_fields(config: ConfigDict, reference: ConfigDict) -> None:
+    """Every field of the reference is there, no other, and of its type (an int may be a float)."""
+    have, want = dict(_flatten(config)), dict(_flatten(reference))
+    for field in have:
+        if field not in want:
+            raise UserError(f"config.{field}: there is no such field{_nearest(field, want)}")
+    for field, example in want.items():
+        if field not in have:
+            raise UserError(f"config.{field}: is missing")
+        value = have[field]
+        if isinstance(example, float) and type(value) is int:
+            continue
+        if type(value) is not type(example) and not _both_sequences(value, example):
+            raise UserError(
+                f"config.{field}={value!r}: must be {type(example).__name__}, "
+                f"not {type(value).__name__}"
+            )
+
+
+def _both_sequences(value: Any, example: Any) -> bool:
+    return isinstance(value, tuple | list) and isinstance(example, tuple | list)
+
+
+def _nearest(field: str, known: dict[str, Any]) -> str:
+    matches = difflib.get_close_matches(field, known, n=1)
+    return f"; did you mean {matches[0]}?" if matches else ""
+
+
+def _flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _value(config: ConfigDict, field: str) -> Any:
+    value: Any = config
+    for name in field.split("."):
+        value = value[name]
+    return value
+
+
+def _require(field: str, value: Any, holds: bool, must: str) -> None:
+    if not holds:
+        raise UserError(f"{field}={value!r}: must be {must}")

@@ -1,0 +1,1 @@
+"""What a step costs before anything runs: arithmetic and memory."""

@@ -1,0 +1,163 @@
+"""How many temperatures to sample at once, from the memory of the device.
+
+The loss and its gradient need memory in proportion to the chains that run at once. Both ends of
+that line are read off the jaxpr of the loss, before anything is compiled.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
+
+from thermo_ebm.cost.jaxprs import gradient_jaxpr, inner_jaxprs, num_bytes
+from thermo_ebm.models.latent_ebm import LatentEBM
+from thermo_ebm.types import LossFn
+
+# The share of the device's memory that a step may take: the estimate is of a program's buffers,
+# and leaves out what a compiler adds to them and what else is on the device.
+USABLE = {"cpu": 0.5, "default": 0.6}
+
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_LOOPS = ("scan", "while")
+
+
+class StepBytes(NamedTuple):
+    """Memory of a step as a line in the number of temperatures that are sampled at once."""
+
+    fixed: int
+    per_temperature: int
+
+
+def choose_chunk(num_temperatures: int, step: StepBytes, available: int) -> int:
+    """The number of temperatures to sample at once, as `sampler.temperature_chunk` takes it.
+
+    As few chunks as fit, all of nearly one size. One temperature is sampled at once if none fits:
+    an estimate should not keep a run from trying.
+
+    Args:
+      num_temperatures: N_t, at least 1.
+      step: the memory of a step.
+      available: bytes that the step may take.
+
+    Returns:
+      0 for all at once, else a number from 1 to N_t - 1.
+    """
+    # The expected log-likelihoods are evaluated at t_0 as well.
+    if step.fixed + step.per_temperature * (num_temperatures + 1) <= available:
+        return 0
+    most = max((available - step.fixed) // max(step.per_temperature, 1), 1)
+    num_chunks = max(-(-num_temperatures // most), 2)
+    return -(-num_temperatures // num_chunks)
+
+
+def automatic_chunk(
+    loss: Callable[[int], LossFn],
+    model: LatentEBM,
+    num_temperatures: int,
+    batch_size: int,
+    image_shape: tuple[int, ...],
+    available: int,
+) -> int:
+    """Estimates the memory of a step, and chooses the chunk that fits.
+
+    Args:
+      loss: chunk -> the loss that samples so many temperatures at once, without a device axis.
+      model: the model.
+      num_temperatures: N_t.
+      batch_size: examples on one device, times the repetitions that train together.
+      image_shape: [height, width, channels].
+      available: bytes that the step may take; see `usable_bytes`.
+
+    Returns:
+      As `choose_chunk`.
+    """
+    # Adam's two moments, and what replaces them and the parameters.
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    optimisers = 5 * sum(map(_leaf_bytes, jax.tree.leaves(shapes)))
+
+    def peak(chunk: int) -> int:
+        jaxpr = gradient_jaxpr(loss(chunk), model, batch_size, image_shape)
+        return peak_bytes(jaxpr) + optimisers
+
+    together = peak(0)
+    if together <= available or num_temperatures == 1:
+        return 0
+    # A peak is the largest of several sums, so that the line through the ends is not below it.
+    alone = peak(1)
+    per_temperature = -(-(together - alone) // num_temperatures)
+    step = StepBytes(alone - per_temperature, per_temperature)
+    return choose_chunk(num_temperatures, step, available)
+
+
+def _leaf_bytes(leaf: jax.ShapeDtypeStruct) -> int:
+    return leaf.size * leaf.dtype.itemsize
+
+
+def peak_bytes(jaxpr: Jaxpr) -> int:
+    """Bytes alive at once, at most, when a jaxpr's equations run in their order.
+
+    Nothing is fused and nothing reused in place, so that a compiled program usually takes less.
+    """
+    return sum(map(num_bytes, [*jaxpr.constvars, *jaxpr.invars])) + _peak_inside(jaxpr)
+
+
+def _peak_inside(jaxpr: Jaxpr) -> int:
+    """The same without the jaxpr's own inputs, which its caller holds."""
+    last_use = {
+        variable: i
+        for i, eqn in enumerate(jaxpr.eqns)
+        for variable in eqn.invars
+        if not isinstance(variable, Literal)
+    }
+    held = {
+        *jaxpr.constvars,
+        *jaxpr.invars,
+        *(v for v in jaxpr.outvars if not isinstance(v, Literal)),
+    }
+    live = peak = 0
+    for i, eqn in enumerate(jaxpr.eqns):
+        made = sum(map(num_bytes, eqn.outvars))
+        peak = max(peak, live + _while_it_runs(eqn, made))
+        live += made
+        for variable in {v for v in eqn.invars if not isinstance(v, Literal)}:
+            if last_use[variable] == i and variable not in held:
+                live -= num_bytes(variable)
+        live -= sum(num_bytes(v) for v in eqn.outvars if v not in last_use and v not in held)
+    return peak
+
+
+def _while_it_runs(eqn: JaxprEqn, made: int) -> int:
+    """Bytes an equation needs beside what is alive already: results and what is inside of it."""
+    inside = max((_peak_inside(jaxpr) for jaxpr in inner_jaxprs(eqn)), default=0)
+    # A loop's results are not its body's; a call's are.
+    return made + inside if eqn.primitive.name in _LOOPS else max(made, inside)
+
+
+def usable_bytes(device: jax.Device) -> int:
+    """Bytes of a device's memory that a step may take, the same at every start on one machine.
+
+    Of a CPU's memory, this process's limit included, every CPU device has an equal share. What
+    happens to be free is not asked: a resumed run must choose as the interrupted one did.
+    """
+    if device.platform == "cpu":
+        share = _host_bytes() // jax.local_device_count("cpu")
+        return int(USABLE["cpu"] * share)
+    statistics = device.memory_stats() or {}
+    # A device that does not tell: small for any that has been made in years.
+    return int(USABLE["default"] * statistics.get("bytes_limit", 8 * 2**30))
+
+
+def _host_bytes() -> int:
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([total, *map(_cgroup_limit, _CGROUP_LIMITS)], key=lambda limit: limit or total)
+
+
+def _cgroup_limit(path: str) -> int:
+    """The limit in a file, or 0 where there is none."""
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):
+        return 0

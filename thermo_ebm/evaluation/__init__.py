@@ -1,0 +1,1 @@
+"""A trained run read back, evaluated and drawn."""

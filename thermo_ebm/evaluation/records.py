@@ -1,0 +1,158 @@
+"""What evaluations leave in a repetition's folder: a row an epoch, the lines' points, events.
+
+Programs that evaluate with different networks may write the same folder side by side: each write
+reads, changes and replaces the files under one lock. The row is written last, so that it is there
+only when everything else is; TensorBoard's file is made anew from all rows, so that an evaluation
+that was killed and repeated shows nothing twice.
+"""
+
+import contextlib
+import csv
+import fcntl
+import io
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from absl import logging
+
+from thermo_ebm import files
+from thermo_ebm.errors import UserError
+from thermo_ebm.metrics.summary import Point
+from thermo_ebm.run import events, tables
+
+EVAL, LOCK = "eval.csv", ".eval.lock"
+POINT_COLUMNS = ("epoch", "metric", "size", "value")
+
+
+def points_path(folder: Path, network: str) -> Path:
+    """The file of the extrapolations' points in a repetition's folder."""
+    return folder / f"eval_points_{network}.csv"
+
+
+def extent(network: str, num_images: int, num_sizes: int) -> dict[str, tables.Value]:
+    """What a row says of how its metrics of a network were made: of how many images and sizes."""
+    return {f"{network}_num_images": num_images, f"{network}_num_sizes": num_sizes}
+
+
+def evaluated_steps(folder: Path, network: str, num_images: int, num_sizes: int) -> set[int]:
+    """The steps that have this network's metrics of this many images and sizes.
+
+    Raises:
+      UserError: the table is damaged; it names the file and the line.
+    """
+    rows = tables.read(folder / EVAL, columns=None)
+    wanted = extent(network, num_images, num_sizes).items()
+    done = [row for row in rows if all(row.get(column) == value for column, value in wanted)]
+    return {int(row.get("step") or 0) for row in done}
+
+
+def write(
+    folder: Path,
+    network: str,
+    row: tables.Row,
+    points: Sequence[Point],
+    tensorboard: bool,
+) -> None:
+    """Adds one evaluation to a repetition's folder, or replaces that epoch's of the same network.
+
+    Args:
+      folder: of the repetition.
+      network: the prefix of the row's columns.
+      row: epoch, step and the metrics.
+      points: of the extrapolations.
+      tensorboard: whether to write events too.
+
+    Raises:
+      UserError: something cannot be written, or the table there is damaged.
+    """
+    try:
+        with _locked(folder):
+            _write_points(points_path(folder, network), int(row["epoch"] or 0), points)
+            if tensorboard:
+                _write_events(folder, network, row)
+            tables.update_row(folder / EVAL, row)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or folder}: the evaluation cannot be written: {error.strerror}"
+        ) from error
+
+
+def check_writable(folder: Path, network: str) -> None:
+    """Fails before hours of work are done in vain.
+
+    Raises:
+      UserError: nothing can be written into the folder, or a table there is damaged.
+    """
+    try:
+        with _locked(folder):
+            _read_points(points_path(folder, network))
+            _read_rows(folder)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or folder}: evaluations cannot be written: {error.strerror}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Waits for other writers; a process that dies lets go."""
+    with open(folder / LOCK, "a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # some network file systems
+            logging.warning("%s: this file system has no locks (%s)", folder, error)
+        yield
+
+
+def _read_rows(folder: Path) -> list[tables.Row]:
+    """The table of evaluations, each row of which has its step."""
+    rows = tables.read(folder / EVAL, columns=None)
+    if any(row.get("step") is None for row in rows):
+        raise UserError(f"{folder / EVAL}: a row has no step; move it away")
+    return rows
+
+
+def _read_points(path: Path) -> list[list[str]]:
+    """The points' cells, without the header; no file is no points."""
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    rows = list(csv.reader(io.StringIO(text)))[1:]
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(POINT_COLUMNS) or not row[0].isdecimal():
+            raise UserError(f"{path}, line {number}: not one of {', '.join(POINT_COLUMNS)}")
+    return rows
+
+
+def _write_points(path: Path, epoch: int, points: Sequence[Point]) -> None:
+    """Replaces one epoch's points, in the order of epochs."""
+    old = [row for row in _read_points(path) if row[0] != str(epoch)]
+    new = [[str(epoch), one.metric, str(one.size), repr(one.value)] for one in points]
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(POINT_COLUMNS)
+    ordered = sorted([*old, *new], key=lambda row: int(row[0]))
+    writer.writerows(ordered)
+    files.write_text(path, table.getvalue())
+
+
+def _write_events(folder: Path, network: str, row: tables.Row) -> None:
+    """Puts one new file with every row in the place of what is there."""
+    others = [old for old in _read_rows(folder) if old["epoch"] != row["epoch"]]
+    unfinished = folder / f".eval_{network}.tmp"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    opened = events.open_events(unfinished)
+    for one in sorted([*others, row], key=lambda each: each["step"] or 0):
+        values = {name: value for name, value in one.items() if name.startswith(f"{network}_")}
+        events.write_scalars(opened, int(one["step"] or 0), values)
+    events.close_events(opened)
+    target = folder / "tensorboard" / f"eval_{network}"
+    target.mkdir(parents=True, exist_ok=True)
+    old_files = list(target.iterdir())
+    for path in unfinished.iterdir():
+        path.replace(target / path.name)
+    for path in old_files:
+        path.unlink()
+    unfinished.rmdir()

@@ -1,0 +1,137 @@
+"""A trained run read back: its configuration, its model, and the parameters of its checkpoints."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from thermo_ebm import data
+from thermo_ebm.config import checks
+from thermo_ebm.errors import UserError
+from thermo_ebm.models.latent_ebm import LatentEBM, make_model
+from thermo_ebm.run import configuration, layout
+from thermo_ebm.train import checkpoints
+from thermo_ebm.types import Params, PRNGKey
+
+
+class TrainedRun(NamedTuple):
+    """A run's folder and what its configuration says."""
+
+    workdir: Path
+    config: ConfigDict
+    model: LatentEBM
+    steps_per_epoch: int
+    total_steps: int
+
+
+def open_run(workdir: Path) -> TrainedRun:
+    """Reads a run's configuration and builds its model.
+
+    Raises:
+      UserError: the folder is no run's, or its configuration is damaged.
+    """
+    config = ConfigDict(configuration.read_config(workdir))
+    try:
+        checks.check_values(config)
+        model = make_model(config.model, config.data.channels)
+    except (UserError, KeyError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{workdir / layout.CONFIG}: not a whole configuration: {error}") from error
+    steps_per_epoch = config.data.num_train // config.batch_size
+    return TrainedRun(workdir, config, model, steps_per_epoch, config.num_epochs * steps_per_epoch)
+
+
+def repetitions(run: TrainedRun) -> list[int]:
+    """The numbers of the repetitions that have a folder, in order."""
+    folders = run.workdir.glob("rep_[0-9]*")
+    return sorted(int(path.name[4:]) for path in folders if path.name[4:].isdigit())
+
+
+def checkpoint_steps(run: TrainedRun, number: int) -> list[int]:
+    """The steps a repetition has whole checkpoints of, in order."""
+    return checkpoints.steps_in(_folder(run, number))
+
+
+def epoch_steps(run: TrainedRun, number: int) -> list[int]:
+    """Those of `checkpoint_steps` at the end of an epoch, the first excepted."""
+    return [s for s in checkpoint_steps(run, number) if s > 0 and s % run.steps_per_epoch == 0]
+
+
+def load_params(run: TrainedRun, number: int, at_step: int) -> Params:
+    """The parameters of one checkpoint, on the default device.
+
+    Raises:
+      FileNotFoundError: the checkpoint is not there (any more).
+      UserError: it was made by a program whose state has another structure.
+      ValueError: it is damaged.
+    """
+    folder = _folder(run, number)
+    path = folder / str(at_step)
+    template = jax.eval_shape(lambda: run.model.init(jax.random.key(0)))
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    try:
+        return checkpoints.restore_params(folder, at_step, template, sharding)
+    except UserError:
+        raise
+    except Exception as error:  # Orbax and TensorStore raise many kinds
+        if not path.is_dir():  # training removes old ones, also while they are read
+            raise FileNotFoundError(path) from error
+        reason = str(error).strip().split("\n")[0][:200] or repr(error)
+        raise ValueError(f"{path} cannot be read ({reason})") from error
+
+
+def chosen_params(run: TrainedRun, number: int, at_step: int | None) -> tuple[int, Params]:
+    """The step and the parameters of a repetition's checkpoint, the newest where no step is given.
+
+    Raises:
+      UserError: there is no such repetition or checkpoint, or it cannot be read.
+    """
+    known = repetitions(run)
+    if number not in known:
+        there = ", ".join(map(str, known)) or "none"
+        raise UserError(f"repetition={number}: {run.workdir} has {there}")
+    steps = checkpoint_steps(run, number)
+    if not steps:
+        raise UserError(f"{_folder(run, number)}: no checkpoint there; train first")
+    chosen = steps[-1] if at_step is None else at_step
+    if chosen not in steps:
+        raise UserError(f"step={chosen}: no such checkpoint; there are {_listed(steps)}")
+    try:
+        return chosen, load_params(run, number, chosen)
+    except (FileNotFoundError, ValueError) as error:
+        others = _listed([other for other in steps if other != chosen])
+        raise UserError(f"{error}; choose another step: {others}") from error
+
+
+def _listed(steps: list[int]) -> str:
+    return ", ".join(map(str, steps)) or "none"
+
+
+def validation_images(run: TrainedRun, data_dir: str | None = None) -> np.ndarray:
+    """The run's held-out images, uint8 [num_val, height, width, channels].
+
+    Args:
+      run: the run.
+      data_dir: where the data are now; None is where they were.
+
+    Raises:
+      UserError: they are not there, or cannot be read.
+    """
+    config = run.config.data.copy_and_resolve_references()
+    if data_dir is not None:
+        config.data_dir = data_dir
+    config.num_train = 1  # which ones are held out does not depend on it, and none is decoded
+    try:
+        return data.load(config).validation
+    except UserError as error:
+        raise UserError(f"{error} (data_dir says where the data are now)") from error
+
+
+def repetition_key(run: TrainedRun, number: int) -> PRNGKey:
+    """The key a repetition was trained with."""
+    return jax.random.key(run.config.seed + number)
+
+
+def _folder(run: TrainedRun, number: int) -> Path:
+    return layout.checkpoints_dir(run.workdir, number)

@@ -1,0 +1,1 @@
+"""What is measured of a learning gradient: its entries' statistics and its noise."""

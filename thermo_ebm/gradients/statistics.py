@@ -1,0 +1,41 @@
+"""Mean and variance over the entries of one gradient vector: the paper's "Train Grad Var"."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from thermo_ebm.types import Array, Params
+
+
+class GradientStatistics(NamedTuple):
+    """Mean and variance over the *entries* of one gradient vector, each a scalar."""
+
+    mean: Array
+    var: Array  # of alpha's and beta's entries together: the paper's "Train Grad Var"
+    var_prior: Array  # of alpha's alone
+    var_generator: Array  # of beta's alone
+
+
+def gradient_statistics(grads: Params) -> GradientStatistics:
+    """Mean and population variance over the entries of a gradient.
+
+    Args:
+      grads: the gradient with respect to (alpha, beta).
+
+    Returns:
+      The statistics, in the gradient's own type.
+    """
+    mean, var = _mean_and_var(grads)
+    return GradientStatistics(
+        mean, var, _mean_and_var(grads.alpha)[1], _mean_and_var(grads.beta)[1]
+    )
+
+
+def _mean_and_var(tree: Params) -> tuple[Array, Array]:
+    leaves = jax.tree.leaves(tree)
+    size = sum(leaf.size for leaf in leaves)
+    mean = jnp.sum(jnp.stack([leaf.sum() for leaf in leaves])) / size
+    # About the mean: the difference of two large sums would lose the variance in float32.
+    squares = jnp.stack([jnp.sum((leaf - mean) ** 2) for leaf in leaves])
+    return mean, jnp.sum(squares) / size

@@ -1,0 +1,25 @@
+"""The two objectives: maximum likelihood directly (vanilla) and by thermodynamic integration.
+
+A loss is in nats per image. Its value and its gradient are chosen apart: where a gradient comes
+from is a field of `LossSettings`, and no choice changes the value.
+"""
+
+from thermo_ebm.losses.settings import (
+    GENERATOR_GRADIENTS,
+    PRIOR_GRADIENTS,
+    LossSettings,
+    check_settings,
+)
+from thermo_ebm.losses.thermodynamic import ThermodynamicAux, thermodynamic_loss
+from thermo_ebm.losses.vanilla import VanillaAux, vanilla_loss
+
+__all__ = [
+    "GENERATOR_GRADIENTS",
+    "PRIOR_GRADIENTS",
+    "LossSettings",
+    "ThermodynamicAux",
+    "VanillaAux",
+    "check_settings",
+    "thermodynamic_loss",
+    "vanilla_loss",
+]

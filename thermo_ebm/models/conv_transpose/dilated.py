@@ -1,0 +1,23 @@
+"""The transposed convolution as XLA's convolution of a dilated input: the form for accelerators."""
+
+import chex
+import jax
+
+from thermo_ebm.models.conv_transpose.cropping import crop
+from thermo_ebm.types import Array
+
+
+def dilated(x: Array, weights: Array, stride: int) -> Array:
+    """XLA's convolution with a dilated input: the form for accelerators. Arguments of `stamped`."""
+    chex.assert_rank([x, weights], 4)
+    k = weights.shape[0]
+    before, after = crop(k, stride)
+    pad = (k - 1 - before, k - 1 - after)
+    return jax.lax.conv_general_dilated(
+        x,
+        weights[::-1, ::-1],
+        window_strides=(1, 1),
+        padding=(pad, pad),
+        lhs_dilation=(stride, stride),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )

@@ -1,0 +1,1 @@
+"""A run's folder: its layout, configuration, record, tables, events, pictures and lock."""

@@ -1,0 +1,43 @@
+"""The layout of a run's folder: which file is where, and whether a folder can be a run's."""
+
+import os
+from pathlib import Path
+
+from thermo_ebm.errors import UserError
+
+CONFIG, CHANGES = "config.json", "changes.json"
+IMAGES, VERSIONS = "images.json", "versions.json"
+READINGS, TEMPERATURES, EVALUATIONS = "readings.csv", "temperatures.csv", "eval.csv"
+ROLLBACKS = "rollbacks.json"
+STRIP = "samples/strip.npz"
+
+
+def repetition_dir(workdir: str | os.PathLike[str], repetition: int) -> Path:
+    """Returns the folder of repetition `repetition`, counted from 0; makes nothing."""
+    return Path(workdir) / f"rep_{repetition:02d}"
+
+
+def checkpoints_dir(workdir: str | os.PathLike[str], repetition: int) -> Path:
+    """Returns the folder of a repetition's checkpoints; makes nothing."""
+    return repetition_dir(workdir, repetition) / "checkpoints"
+
+
+def has_begun(workdir: str | os.PathLike[str]) -> bool:
+    """Whether a repetition has: from then on the configuration binds."""
+    return any(Path(workdir).glob("rep_*"))
+
+
+def run_folder(workdir: str | os.PathLike[str]) -> Path:
+    """Makes the folder, or finds it to be empty or a run's. Hidden files do not count."""
+    folder = Path(workdir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        names = [name for name in os.listdir(folder) if not name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"workdir={folder}: no folder can be made there: {error}") from error
+    if names and CONFIG not in names:
+        raise UserError(
+            f"workdir={folder}: neither empty nor a run directory (no {CONFIG}); choose another "
+            "folder"
+        )
+    return folder

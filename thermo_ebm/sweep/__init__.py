@@ -1,0 +1,1 @@
+"""Sweeps: the cells of an experiment, here and on SLURM."""

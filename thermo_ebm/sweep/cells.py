@@ -1,0 +1,187 @@
+"""Sweeps: the cells of an experiment, what has become of each, and training one of them."""
+
+import contextlib
+import enum
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from thermo_ebm.config import checks
+from thermo_ebm.errors import UserError, one_line
+from thermo_ebm.evaluation import evaluate, trained
+from thermo_ebm.run import configuration, layout, lock
+from thermo_ebm.train import loop
+from thermo_ebm.train.loop import Outcome
+
+_LONGEST = 150  # characters of a name that can be read; file systems take 255
+
+
+class Cell(NamedTuple):
+    """One setting of an experiment."""
+
+    name: str  # of its folder
+    config: ConfigDict
+
+
+class Status(enum.Enum):
+    """What has become of a cell."""
+
+    DONE = "done"
+    RUNNING = "running"
+    FAILED = "failed"
+    WAITING = "waiting"
+
+
+# Entered while a cell trains; yields what training asks to know whether it is to save and end.
+CatchInterrupts = Callable[[], AbstractContextManager[Callable[[], bool]]]
+
+
+def make_cells(base: ConfigDict, changes: Iterable[Mapping[str, Any]]) -> list[Cell]:
+    """Returns an experiment's cells over one data set's configuration.
+
+    Args:
+      base: the configuration that all cells share.
+      changes: the fields that each cell changes, such as {"loss.power": 6.0}.
+
+    Raises:
+      UserError: there is no cell, a change is of a field that does not exist or of another type,
+        or two cells are the same run.
+    """
+    cells = [_make_cell(base, change) for change in changes]
+    if not cells:
+        raise UserError("experiment: it has no cells")
+    names = [cell.name for cell in cells]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise UserError(
+                f"experiment: cells {names.index(name) + 1} and {i + 1} are the same run, {name}"
+            )
+    return cells
+
+
+def _make_cell(base: ConfigDict, change: Mapping[str, Any]) -> Cell:
+    if not isinstance(change, Mapping):
+        raise UserError(f"experiment: a cell is a dict of fields and values, not {change!r}")
+    known = _flat(base)
+    unknown = [field for field in change if field not in known]
+    if unknown:
+        raise UserError(f"experiment: there is no field {unknown[0]}")
+    config = ConfigDict(base.to_dict())
+    try:
+        config.update_from_flattened_dict(dict(change))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"experiment: {one_line(error)}") from error
+    return Cell(_name(config, change), config)
+
+
+def _name(config: ConfigDict, change: Mapping[str, Any]) -> str:
+    """A name that can be read, and a digest of the whole cell, so that no two collide."""
+    # What may change when a run goes on is no part of what it is.
+    whole = {
+        field: value for field, value in _flat(config).items() if not configuration.is_free(field)
+    }
+    words = [f"{_short(field, whole)}={whole[field]}" for field in sorted(change) if field in whole]
+    digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:8]
+    readable = re.sub(r"[^A-Za-z0-9._=+-]+", "-", "_".join([config.data.name, *words]))
+    return f"{readable[:_LONGEST]}_{digest}"
+
+
+def _short(field: str, fields: Iterable[str]) -> str:
+    """The end of a field's name by which no other field ends: prior.num_steps, power."""
+    parts = field.split(".")
+    for length in range(1, len(parts)):
+        end = ".".join(parts[-length:])
+        if not any(other.endswith(f".{end}") for other in fields if other != field):
+            return end
+    return field
+
+
+def _flat(config: ConfigDict) -> dict[str, Any]:
+    return configuration.flatten(configuration.as_json(config))
+
+
+def status(root: Path, cell: Cell, settings: evaluate.Settings) -> Status:
+    """What has become of a cell whose folder is `root / cell.name`; never FAILED.
+
+    A cell is done when every repetition is trained as far as the cell says (more epochs may be
+    asked for than at first) and its newest checkpoint is evaluated.
+    """
+    folder = root / cell.name
+    if lock.is_held(folder):
+        return Status.RUNNING
+    try:
+        done = (folder / layout.CONFIG).exists() and _is_done(trained.open_run(folder), cell)
+        done = done and not _to_evaluate(trained.open_run(folder), cell, settings)
+    except UserError:  # damaged: running it will say how
+        return Status.WAITING
+    return Status.DONE if done else Status.WAITING
+
+
+def _is_done(run: trained.TrainedRun, cell: Cell) -> bool:
+    total = cell.config.num_epochs * run.steps_per_epoch
+    return all(
+        any(step >= total for step in trained.checkpoint_steps(run, number))
+        for number in range(cell.config.num_repetitions)
+    )
+
+
+def _to_evaluate(
+    run: trained.TrainedRun, cell: Cell, settings: evaluate.Settings
+) -> list[evaluate.Checkpoint]:
+    newest = evaluate.todo(run, settings, newest_only=True)
+    return [one for one in newest if one.repetition < cell.config.num_repetitions]
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Any:
+    yield lambda: False
+
+
+def run_cell(
+    root: Path,
+    cell: Cell,
+    settings: evaluate.Settings,
+    catch: CatchInterrupts = _uninterrupted,
+) -> Outcome:
+    """Trains and evaluates one cell, from wherever an earlier attempt left it.
+
+    Args:
+      root: the sweep's folder.
+      cell: the cell, its configuration checked (`checks.check`).
+      settings: of the evaluation of each repetition's newest checkpoint.
+      catch: open while the cell trains. Evaluating can be broken off at any moment as it is.
+
+    Returns:
+      How training ended. What a diverged repetition came to is evaluated like the others; an
+      interrupted cell is not.
+
+    Raises:
+      UserError: it cannot be trained or evaluated.
+    """
+    folder = root / cell.name
+    checks.check_values(cell.config)
+    with lock.hold(folder):
+        configuration.check_config(folder, cell.config)
+        with catch() as interrupted:
+            outcome = loop.train(cell.config, folder, interrupted)
+        if outcome is not Outcome.INTERRUPTED:
+            _evaluate(trained.open_run(folder), cell, settings)
+    return outcome
+
+
+def _evaluate(run: trained.TrainedRun, cell: Cell, settings: evaluate.Settings) -> None:
+    failed = []
+    wanted = _to_evaluate(run, cell, settings)
+    if wanted:
+        network = evaluate.choose_network(settings)
+        prepared = evaluate.prepare(run, settings, network)
+        failed = [one for one in wanted if evaluate.evaluate(run, one, prepared) is None]
+    if failed:
+        which = ", ".join(f"repetition {one.repetition} at step {one.step}" for one in failed)
+        raise UserError(f"{run.workdir}: not evaluated: {which}; the log says why")
