@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
 _FEATURES = flags.DEFINE_string(
-    "features", "efficientnet_lite0", "The network: efficientnet_lite0 or inception_v3."
+    "features",
+    "efficientnet_lite0",
+    "The network: efficientnet_lite0, inception_v3, or your own as MODULE:FUNCTION.",
 )
 _RESIZE = flags.DEFINE_string(
     "resize", "bilinear", "bilinear is the field's reference; antialias is clean-FID's manner."
@@ -113,6 +115,7 @@ def _settings() -> "evaluate.Settings":
 def _line(values: dict[str, float]) -> str:
     return (
         f"fid_inf {values['fid_inf']:.4g} +- {values['fid_inf_stderr']:.2g}, "
+        f"fid {values['fid']:.4g} +- {values['fid_stderr']:.2g}, "
         f"kid_inf {values['kid_inf']:.4g} +- {values['kid_inf_stderr']:.2g}, "
         f"kid {values['kid']:.4g} +- {values['kid_stderr']:.2g}, "
         f"precision {values['precision']:.3g}, recall {values['recall']:.3g}"

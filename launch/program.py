@@ -17,11 +17,15 @@ from thermo_ebm.errors import UserError, one_line
 BAD_INPUT = 2
 
 
-def run(main: Callable[[Sequence[str]], int | None]) -> None:
+def run(main: Callable[[Sequence[str]], int | None], arguments: bool = False) -> None:
     """Runs `main(argv)` with parsed flags and exits with the code it returns.
 
     A `UserError`, a flag or config field that cannot be parsed, or a want of memory is printed as
     one line and the exit code is 2.
+
+    Args:
+      main: the program.
+      arguments: whether it takes arguments beside flags; otherwise they are refused.
     """
     runtime.prepare_jax()
 
@@ -29,7 +33,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
 
     def guarded(argv: Sequence[str]) -> int:
         try:
-            if len(argv) > 1:
+            if len(argv) > 1 and not arguments:
                 raise UserError(f"unknown argument {argv[1]!r}; flags start with --")
             return main(argv) or 0
         except UserError as error:

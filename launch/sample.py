@@ -2,10 +2,13 @@
 
 python -m launch.sample --workdir=runs/digits
 python -m launch.sample --workdir=runs/digits --repetition=0 --step=400 --output=DIR --npz
+python -m launch.sample --workdir=runs/digits --num=4500 --images=DIR
 
 Writes samples.png, reconstructions.png (each image above its reconstruction) and
 interpolations.png (a pair a row); with --npz also drawn.npz, whose `samples` are as many as --num
-says while a picture shows 256 at most. Exit codes: 0 done, 2 bad input.
+says while a picture shows 256 at most. With --images=DIR it writes samples alone, each a PNG file,
+for any other program to measure: with --seed=0 those that launch.eval measures. Exit codes: 0 done,
+2 bad input.
 """
 
 import io
@@ -32,6 +35,9 @@ _SEED = flags.DEFINE_integer(
     "seed", 0, "Of the draws; another one draws others.", lower_bound=0, upper_bound=2**31 - 1
 )
 _NPZ = flags.DEFINE_bool("npz", False, "Write the arrays too, as drawn.npz.")
+_IMAGES = flags.DEFINE_string(
+    "images", None, "A new or empty folder: write --num samples into it, one PNG each, only."
+)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are now; the run's by default.")
 
 _COLUMNS = 8  # images a row
@@ -52,6 +58,8 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--num={_NUM.value}: must be at least 1")
     run = trained.open_run(workdir)
     step, params = trained.chosen_params(run, _REPETITION.value, _STEP.value)
+    if _IMAGES.value:
+        return _export(run, step, params, Path(_IMAGES.value))
     folder = layout.repetition_dir(workdir, _REPETITION.value) / "drawn"
     folder = Path(_OUTPUT.value) if _OUTPUT.value else folder
     try:
@@ -59,10 +67,36 @@ def main(argv: Sequence[str]) -> int:
         written = _write(folder, step, _draw(run, params))
     except OSError as error:
         raise UserError(f"--output={folder}: cannot be written: {error.strerror}") from error
-    except ValueError as error:  # a model that has diverged
+    except trained.UnusableCheckpoint as error:  # a model that has diverged
         raise UserError(f"repetition {_REPETITION.value}, step {step}: {error}") from error
     print(f"drawn from repetition {_REPETITION.value} at step {step}:")
     print("\n".join(f"  {path}" for path in written))
+    return 0
+
+
+def _export(run: "TrainedRun", step: int, params: "Params", folder: Path) -> int:
+    """Writes the samples one by one."""
+    import jax
+
+    from thermo_ebm.errors import UserError
+    from thermo_ebm.evaluation import evaluate, trained
+    from thermo_ebm.run import pictures
+
+    checkpoint = evaluate.Checkpoint(_REPETITION.value, step)
+    key, _ = evaluate.checkpoint_keys(run, checkpoint)
+    key = jax.random.fold_in(key, _SEED.value) if _SEED.value else key
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise UserError(f"--images={folder}: is not empty; choose a new folder")
+        samples = evaluate.generate_images(run, _NUM.value, _BATCH)(params, key)
+        for number, image in enumerate(samples):
+            pictures.save_png(folder / f"{number:06d}.png", image)
+    except OSError as error:
+        raise UserError(f"--images={folder}: cannot be written: {error.strerror}") from error
+    except trained.UnusableCheckpoint as error:
+        raise UserError(f"repetition {_REPETITION.value}, step {step}: {error}") from error
+    print(f"{len(samples)} samples of repetition {_REPETITION.value} at step {step}: {folder}")
     return 0
 
 

@@ -33,7 +33,10 @@ def test_of_a_mean_of_group_means_it_is_the_textbook_s():
 
 
 def test_of_a_quadratic_statistic_it_is_not_sqrt_2_too_large():
-    """|mean|^2 less its bias at mean 0, 6 dimensions: variance 2 * 6 / n^2, within 10 %."""
+    """|mean|^2 at mean 0 in 6 dimensions has the variance 2 * 6 / n^2.
+
+    Kept between half of the first term and all of it, the estimate is 1.23 times that.
+    """
     rng, num = np.random.default_rng(1), 64
     squares, jackknifed = [], []
     for repeat in range(300):
@@ -44,7 +47,7 @@ def test_of_a_quadratic_statistic_it_is_not_sqrt_2_too_large():
         left_out = [np.sum(x[groups != group].mean(axis=0) ** 2) for group in range(16)]
         jackknifed.append(15 * np.var(left_out))
     true = 12 / num**2
-    assert np.mean(squares) == pytest.approx(true, rel=0.25)
+    assert 0.95 * true < np.mean(squares) < 1.5 * true
     assert np.mean(jackknifed) > 1.6 * true
 
 
@@ -92,11 +95,13 @@ def test_errors_cover(case):
         for key in jax.random.split(jax.random.key(7), 60)
     ]
     for metric in coverage.METRICS:
-        before, after = (np.array([one[metric] for one in side]) for side in zip(*measured))
+        before, after = np.array([[side[metric] for side in one] for one in measured]).swapaxes(
+            0, 1
+        )
         inside = np.abs(after[:, 0] - after[:, 0].mean()) <= 1.96 * after[:, 1]
         assert inside.mean() > 0.95 - 3.5 * np.sqrt(0.95 * 0.05 / 60), metric
         ratio = np.sqrt(np.mean(after[:, 1] ** 2)) / after[:, 0].std(ddof=1)
-        assert 0.75 < ratio < 1.45, metric
+        assert 0.75 < ratio < 1.5, metric
         assert after[:, 0].std() < 1.1 * before[:, 0].std(), metric
 
 

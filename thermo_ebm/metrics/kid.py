@@ -14,8 +14,10 @@ estimators"). With g(x) = E k(x, x') - E k(x, y) and k centred in both arguments
               + 4 Var k(x, y) sum_ij a_i b_i a_j b_j + the same for y
 
 for two subsets with the weights a_i = 1/n and A_ij = 1/(n (n - 1)). The moments are estimated from
-all images without bias, the first of them kept from falling below 0. The second line is all there
-is for equal distributions, where g vanishes.
+all images without bias. The second line is all there is for equal distributions, where g vanishes
+and its estimated variance is noise, correlated with the distance itself: where that estimate is
+below 0, a third of it is kept. For kernels of 4 to 70 effective dimensions +-1.96 then covers 95 to
+98 %; cut off at 0, or kept as it is, 100 % and 75 %.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -139,8 +141,9 @@ def _estimates(
         variance_within = _variance_within(within)
         witness = within.rows / (num - 1) - mean_across
         linear = witness.var(ddof=1) - variance_within / (num - 1) - between / other
+        linear = max(linear, linear / 3)
         pairs = both * (both - 1) / np.outer(size * (size - 1), size * (size - 1))
-        covariance = covariance + 4 * max(linear, 0.0) * single + 2 * variance_within * pairs
+        covariance = covariance + 4 * linear * single + 2 * variance_within * pairs
     return Estimates(values, covariance)
 
 

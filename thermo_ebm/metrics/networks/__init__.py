@@ -14,13 +14,14 @@ from thermo_ebm.metrics.networks import (
     download,
     efficientnet,
     inception,
+    own,
     weights,
 )
 from thermo_ebm.metrics.networks.architecture import Architecture
 from thermo_ebm.metrics.networks.network import Network, Outputs
 from thermo_ebm.metrics.networks.preprocess import Resize
 
-__all__ = ["NAMES", "Network", "Outputs", "choose"]
+__all__ = ["NAMES", "Network", "Outputs", "choose", "label"]
 
 NAMES = ("efficientnet_lite0", "inception_v3")
 
@@ -34,7 +35,7 @@ def choose(
     """Builds the network of a name.
 
     Args:
-      name: one of `NAMES`.
+      name: one of `NAMES`, or MODULE:FUNCTION of an own network (see `own`).
       resize: "bilinear" or "antialias"; see `preprocess`.
       inception_weights: the file for `inception_v3`; None looks in the cache folder.
       cache_dir: where downloaded weights are; None is `cache.default_dir()`.
@@ -43,15 +44,35 @@ def choose(
       UserError: for another name or resize, or weights that are missing or damaged.
     """
     if resize not in get_args(Resize):
-        raise UserError(f"--resize={resize}: must be {' or '.join(get_args(Resize))}")
+        raise UserError(f"resize={resize}: must be {' or '.join(get_args(Resize))}")
     method = cast(Resize, resize)
+    if own.is_own(name):
+        _check_own_resize(method)
+        return own.load(name)
     if name == "efficientnet_lite0":
         return _build(efficientnet.ARCHITECTURE, _efficientnet_weights(), method)
     if name == "inception_v3":
         folder = cache_dir or cache.default_dir()
         path = download.find_inception_weights(inception_weights, folder)
         return _build(inception.ARCHITECTURE, path, method)
-    raise UserError(f"--features={name}: must be one of {', '.join(NAMES)}")
+    raise UserError(f"features={name}: must be one of {', '.join(NAMES)}, or MODULE:FUNCTION")
+
+
+def label(name: str, resize: str = "bilinear") -> str:
+    """The prefix of columns and files: the network, and how it resized if not as by default.
+
+    Raises:
+      UserError: an own network cannot be found, or is to be given resized images.
+    """
+    if own.is_own(name):
+        _check_own_resize(resize)
+        return own.label(name)
+    return name if resize == "bilinear" else f"{name}_{resize}"
+
+
+def _check_own_resize(resize: str) -> None:
+    if resize != "bilinear":
+        raise UserError(f"resize={resize}: an own network gets images at their own size")
 
 
 def _efficientnet_weights() -> Path:

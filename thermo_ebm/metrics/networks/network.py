@@ -12,7 +12,7 @@ class Outputs(NamedTuple):
     """What a network says of images."""
 
     features: np.ndarray  # [num_images, num_features]
-    logits: np.ndarray  # [num_images, num_classes]
+    logits: np.ndarray  # [num_images, num_classes]; no classes where the network has no logits
 
 
 class Network(NamedTuple):
@@ -20,6 +20,6 @@ class Network(NamedTuple):
 
     name: str  # the prefix of every column and file made with it
     resize: Resize  # how images get to its input size
-    fingerprint: str  # SHA-256 of the file of weights
-    num_features: int
+    fingerprint: str  # SHA-256 of the weights' file, or of an own network's source
+    num_features: int | None  # None: not known before images are seen
     apply: Callable[[np.ndarray, int], Outputs]  # images uint8 [num, height, width, 3], batch size

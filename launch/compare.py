@@ -1,0 +1,112 @@
+"""Compares two sets of images: FID, KID and more of B against A, each with its standard error.
+
+python -m launch.compare REAL_FOLDER GENERATED_FOLDER
+python -m launch.compare cifar10:validation samples.npz --features=inception_v3 --json=out.json
+python -m launch.compare statistics.npz GENERATED_FOLDER --features=inception_v3
+python -m launch.compare REAL_FOLDER --save_statistics=statistics.npz
+
+A and B are folders of images of any depth, .npz files with an array of images (uint8), data sets
+with a split (NAME:train, NAME:validation), or .npz files of statistics with `mu` and `sigma`, as
+pytorch-fid writes them; with statistics there is the FID alone. A set of more than 4,500 images is
+represented by as many drawn at random, unless --num_images says otherwise. Exit codes: 0 done, 2
+bad input.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from launch import program
+
+if TYPE_CHECKING:
+    from thermo_ebm.evaluation import compare
+
+_FEATURES = flags.DEFINE_string(
+    "features",
+    "efficientnet_lite0",
+    "The network: efficientnet_lite0, inception_v3, or your own as MODULE:FUNCTION.",
+)
+_RESIZE = flags.DEFINE_string(
+    "resize", "bilinear", "bilinear is the field's reference; antialias is clean-FID's manner."
+)
+_WEIGHTS = flags.DEFINE_string("inception_weights", None, "File of InceptionV3's FID weights.")
+_CACHE = flags.DEFINE_string("cache_dir", None, "Folder for weights and features.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "Where prepared data sets are; TFDS's by default.")
+_NUM_IMAGES = flags.DEFINE_integer(
+    "num_images", 0, "At most, of either set, drawn at random; 0 is 4500 (with statistics: all)."
+)
+_NUM_SIZES = flags.DEFINE_integer("num_sizes", 10, "Sizes of the extrapolation's subsets.")
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", 0, "First crop to a square and resize to this, as training does; 0 does not."
+)
+_BATCH = flags.DEFINE_integer("batch_size", 100, "Images at once through the network.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the images and subsets drawn.", upper_bound=2**31 - 1)
+_JSON = flags.DEFINE_string("json", None, "File for the metrics as JSON.")
+_SAVE = flags.DEFINE_string("save_statistics", None, "File for mu and sigma of A's features.")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Compares, prints the table and writes what is asked for."""
+    from thermo_ebm.errors import UserError
+    from thermo_ebm.evaluation import compare, sets
+
+    settings = _settings()
+    compare.check(settings)
+    wanted = (1, 2) if _SAVE.value else (2,)
+    if len(argv) - 1 not in wanted:
+        raise UserError(
+            f"{len(argv) - 1} sets of images: give A and B, or A alone with --save_statistics"
+        )
+    opened = [sets.open_set(name, settings.data_dir) for name in argv[1:]]
+    if _SAVE.value:
+        _save(Path(_SAVE.value), opened[0], settings)
+    if len(opened) == 2:
+        comparison = compare.compare(opened[0], opened[1], settings, _report)
+        if _JSON.value:
+            compare.write_json(Path(_JSON.value), comparison)
+        print(compare.table(comparison))
+    return 0
+
+
+def _save(
+    path: Path, first: "compare.ImageSet | compare.Statistics", settings: "compare.Settings"
+) -> None:
+    from thermo_ebm.errors import UserError
+    from thermo_ebm.evaluation import compare, sets
+
+    if isinstance(first, sets.Statistics):
+        raise UserError(f"save_statistics={path}: {first.name} holds statistics already")
+    network = compare.choose_network(settings)
+    statistics = compare.statistics_of(first, network, settings, _report)
+    sets.save_statistics(path, statistics)
+    print(f"statistics of {first.name}: {path}")
+
+
+def _settings() -> "compare.Settings":
+    from thermo_ebm.evaluation import compare
+
+    return compare.Settings(
+        features=_FEATURES.value,
+        resize=_RESIZE.value,
+        inception_weights=_WEIGHTS.value,
+        cache_dir=_CACHE.value,
+        data_dir=_DATA_DIR.value,
+        num_images=_NUM_IMAGES.value,
+        num_sizes=_NUM_SIZES.value,
+        image_size=_IMAGE_SIZE.value,
+        batch_size=_BATCH.value,
+        seed=_SEED.value,
+    )
+
+
+def _report(what: str, done: int, num: int) -> None:
+    """One line that grows on a terminal, a line a part elsewhere."""
+    end = "\n" if done == num or not sys.stderr.isatty() else "\r"
+    print(f"{what}: {done} of {num}", end=end, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    program.run(main, arguments=True)
