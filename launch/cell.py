@@ -14,7 +14,10 @@ from launch import program
 from thermo_ebm.errors import UserError
 from thermo_ebm.sweep import jobs
 
-_CELL = flags.DEFINE_string("cell", None, "The cell, as launch.sweep wrote it.", required=True)
+
+def define_flags() -> None:
+    """Defines this program's flags; not at import, so that programs can be imported together."""
+    flags.DEFINE_string("cell", None, "The cell, as launch.sweep wrote it.", required=True)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -22,12 +25,15 @@ def main(argv: Sequence[str]) -> int:
     del argv
     from thermo_ebm.train.interrupts import catch_interrupts
 
+    path = flags.FLAGS.cell
+    program.check_devices()
     try:
-        written = Path(_CELL.value).read_text(encoding="utf-8")
+        written = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"--cell={_CELL.value}: {error.strerror}") from error
+        raise UserError(f"cell={path}: {error.strerror}") from error
     return jobs.run(written, catch_interrupts)
 
 
 if __name__ == "__main__":
+    define_flags()
     program.run(main)

@@ -19,33 +19,29 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from launch import program
+from launch import evaluation_flags, program
 
 if TYPE_CHECKING:
     from thermo_ebm.evaluation import compare
 
-_FEATURES = flags.DEFINE_string(
-    "features",
-    "efficientnet_lite0",
-    "The network: efficientnet_lite0, inception_v3, or your own as MODULE:FUNCTION.",
-)
-_RESIZE = flags.DEFINE_string(
-    "resize", "bilinear", "bilinear is the field's reference; antialias is clean-FID's manner."
-)
-_WEIGHTS = flags.DEFINE_string("inception_weights", None, "File of InceptionV3's FID weights.")
-_CACHE = flags.DEFINE_string("cache_dir", None, "Folder for weights and features.")
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "Where prepared data sets are; TFDS's by default.")
-_NUM_IMAGES = flags.DEFINE_integer(
-    "num_images", 0, "At most, of either set, drawn at random; 0 is 4500 (with statistics: all)."
-)
-_NUM_SIZES = flags.DEFINE_integer("num_sizes", 10, "Sizes of the extrapolation's subsets.")
-_IMAGE_SIZE = flags.DEFINE_integer(
-    "image_size", 0, "First crop to a square and resize to this, as training does; 0 does not."
-)
-_BATCH = flags.DEFINE_integer("batch_size", 100, "Images at once through the network.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the images and subsets drawn.", upper_bound=2**31 - 1)
-_JSON = flags.DEFINE_string("json", None, "File for the metrics as JSON.")
-_SAVE = flags.DEFINE_string("save_statistics", None, "File for mu and sigma of A's features.")
+flags.disclaim_key_flags()  # the flags are those of the program that asks for them
+
+TAKES_ARGUMENTS = True  # the two sets
+
+
+def define_flags() -> None:
+    """Defines this program's flags; not at import, so that programs can be imported together."""
+    evaluation_flags.define(
+        "At most, of either set, drawn at random; 0 is 4500 (with statistics: all)."
+    )
+    flags.DEFINE_string("data_dir", "", "Where prepared data sets are; TFDS's by default.")
+    flags.DEFINE_integer(
+        "image_size", 0, "First crop to a square and resize to this, as training does; 0 does not."
+    )
+    flags.DEFINE_integer("batch_size", 100, "Images at once through the network.")
+    program.define_seed("Of the images and subsets drawn.")
+    flags.DEFINE_string("json", None, "File for the metrics as JSON.")
+    flags.DEFINE_string("save_statistics", None, "File for mu and sigma of A's features.")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,20 +49,20 @@ def main(argv: Sequence[str]) -> int:
     from thermo_ebm.errors import UserError
     from thermo_ebm.evaluation import compare, sets
 
-    settings = _settings()
+    values, settings = flags.FLAGS, _settings()
     compare.check(settings)
-    wanted = (1, 2) if _SAVE.value else (2,)
+    wanted = (1, 2) if values.save_statistics else (2,)
     if len(argv) - 1 not in wanted:
         raise UserError(
             f"{len(argv) - 1} sets of images: give A and B, or A alone with --save_statistics"
         )
     opened = [sets.open_set(name, settings.data_dir) for name in argv[1:]]
-    if _SAVE.value:
-        _save(Path(_SAVE.value), opened[0], settings)
+    if values.save_statistics:
+        _save(Path(values.save_statistics), opened[0], settings)
     if len(opened) == 2:
         comparison = compare.compare(opened[0], opened[1], settings, _report)
-        if _JSON.value:
-            compare.write_json(Path(_JSON.value), comparison)
+        if values.json:
+            compare.write_json(Path(values.json), comparison)
         print(compare.table(comparison))
     return 0
 
@@ -88,17 +84,15 @@ def _save(
 def _settings() -> "compare.Settings":
     from thermo_ebm.evaluation import compare
 
+    values = flags.FLAGS
     return compare.Settings(
-        features=_FEATURES.value,
-        resize=_RESIZE.value,
-        inception_weights=_WEIGHTS.value,
-        cache_dir=_CACHE.value,
-        data_dir=_DATA_DIR.value,
-        num_images=_NUM_IMAGES.value,
-        num_sizes=_NUM_SIZES.value,
-        image_size=_IMAGE_SIZE.value,
-        batch_size=_BATCH.value,
-        seed=_SEED.value,
+        **evaluation_flags.settings()._asdict()
+        | {
+            "batch_size": values.batch_size,
+            "data_dir": values.data_dir,
+            "image_size": values.image_size,
+            "seed": values.seed,
+        }
     )
 
 
@@ -109,4 +103,5 @@ def _report(what: str, done: int, num: int) -> None:
 
 
 if __name__ == "__main__":
-    program.run(main, arguments=True)
+    define_flags()
+    program.run(main, TAKES_ARGUMENTS)

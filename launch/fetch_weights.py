@@ -14,18 +14,22 @@ from absl import flags
 from launch import program
 from thermo_ebm.metrics.networks import cache, download
 
-_CACHE_DIR = flags.DEFINE_string("cache_dir", None, "Folder for the weights; ~/.cache/thermo_ebm.")
-_URL = flags.DEFINE_string("url", download.INCEPTION_URL, "Where the weights are.")
+
+def define_flags() -> None:
+    """Defines this program's flags; not at import, so that programs can be imported together."""
+    flags.DEFINE_string("cache_dir", None, "Folder for the weights; ~/.cache/thermo_ebm.")
+    flags.DEFINE_string("url", download.INCEPTION_URL, "Where the weights are.")
 
 
 def main(argv: Sequence[str]) -> int:
     """Downloads the weights and says where they are."""
     del argv
-    given = _CACHE_DIR.value
+    given = flags.FLAGS.cache_dir
     folder = Path(given).expanduser() if given else cache.default_dir()
-    print(download.fetch(_URL.value, folder))
+    print(download.fetch(flags.FLAGS.url, folder))
     return 0
 
 
 if __name__ == "__main__":
+    define_flags()
     program.run(main)

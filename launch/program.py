@@ -5,14 +5,16 @@ import os
 import re
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from absl import app, flags, logging
 
+from launch import config_file
 from thermo_ebm import runtime
 from thermo_ebm.errors import UserError, one_line
+
+flags.disclaim_key_flags()  # flags defined here are those of the program that asks for them
 
 BAD_INPUT = 2
 
@@ -20,8 +22,8 @@ BAD_INPUT = 2
 def run(main: Callable[[Sequence[str]], int | None], arguments: bool = False) -> None:
     """Runs `main(argv)` with parsed flags and exits with the code it returns.
 
-    A `UserError`, a flag or config field that cannot be parsed, or a want of memory is printed as
-    one line and the exit code is 2.
+    A `UserError`, a flag or config field that cannot be parsed, or running out of memory is printed
+    as one line and the exit code is 2. `--help` and its relatives print help and exit with 0.
 
     Args:
       main: the program.
@@ -55,13 +57,17 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: bool = False) ->
     app.run(guarded, flags_parser=_parse)
 
 
-def define_poll_seconds(default: float, what: str) -> flags.FlagHolder[float]:
-    """The flag of the programs that wait for others."""
-    holder = flags.DEFINE_float("poll_seconds", default, what)
+def define_poll_seconds(default: float, what: str) -> None:
+    """Defines the flag of the programs that wait for others."""
+    flags.DEFINE_float("poll_seconds", default, what)
     flags.register_validator(
-        holder, lambda seconds: 0 <= seconds <= 86400, message="must be from 0 to 86400"
+        "poll_seconds", lambda seconds: 0 <= seconds <= 86400, message="must be from 0 to 86400"
     )
-    return holder
+
+
+def define_seed(what: str) -> None:
+    """Defines the flag of the programs that draw: what a random key is made from."""
+    flags.DEFINE_integer("seed", 0, what, lower_bound=0, upper_bound=2**31 - 1)
 
 
 def _quieten() -> None:
@@ -100,8 +106,10 @@ def check_devices() -> None:
 
     try:
         backend = jax.default_backend()
-    except RuntimeError as error:
-        raise UserError(f"JAX finds no device: {one_line(error)}") from error
+    except (RuntimeError, AssertionError) as error:  # JAX asserts that some platform was found
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        reason = one_line(error) or f"JAX_PLATFORMS={wanted} names none that is installed here"
+        raise UserError(f"JAX finds no device: {reason}") from error
     if backend == "cpu" and jaxlib.__version__ == "0.10.2":
         raise UserError("jaxlib 0.10.2 computes wrong results on CPUs: install 0.10.1 or 0.11")
 
@@ -115,34 +123,25 @@ def _parse(argv: Sequence[str]) -> list[str]:
     """Parses flags; whatever goes wrong in them or in a configuration's file ends the program."""
     try:
         return flags.FLAGS(list(argv))
+    except flags.UnrecognizedFlagError as error:
+        sys.exit(_complain(config_file.meant_field(error.flagname) or one_line(error)))
     except flags.Error as error:
         # What a configuration's file raises can come with its whole traceback: the last line tells.
         last = str(error).strip().splitlines()[-1]
         sys.exit(_complain(f"--config: {last}" if "Traceback" in str(error) else one_line(error)))
-    except (KeyError, AttributeError) as error:
-        sys.exit(_complain(_unknown_field(argv, error) or _in_config(error)))
     except (Exception, SystemExit) as error:  # a configuration's file is a program
-        sys.exit(_complain(_in_config(error)))
+        if _is_help(error):
+            sys.exit(0)
+        sys.exit(_complain(config_file.explain(argv, error)))
 
 
-def _unknown_field(argv: Sequence[str], error: Exception) -> str | None:
-    """The message for --config.FIELD=value where that is what `error` complains of."""
-    quoted = re.match(r"\W*(\w+)", str(error.args[0]) if error.args else "")
-    for name in (argument.split("=")[0] for argument in argv if argument.startswith("--config.")):
-        if quoted and quoted[1] in name.split("."):
-            hint = re.search(r"Did you mean \W*(\w+)", str(error.args[0]))
-            meant = f"; did you mean {hint[1]}?" if hint else ""
-            return f"{name}: there is no such field{meant}"
-    return None
-
-
-def _in_config(error: BaseException) -> str:
-    """Where a configuration's file failed, and how."""
-    if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}: {error.msg}"
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    where = "" if "site-packages" in frame.filename else f" {frame.filename}:{frame.lineno}:"
-    return f"--config:{where} {type(error).__name__}: {one_line(error)}"
+def _is_help(error: BaseException) -> bool:
+    """Whether one of absl's own flags, such as --help, has printed what it is for and ends."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    ended_in = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return isinstance(error, SystemExit) and ended_in.startswith("absl.")
 
 
 def _complain(message: str) -> int:

@@ -21,7 +21,7 @@ from thermo_ebm.errors import UserError
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_string("runs", None, "Folder searched for run folders (those with a config.json).")
+    flags.DEFINE_string("runs", None, "Folder searched for run directories (with a config.json).")
     flags.DEFINE_string("readings", None, "Folder of the study's published CSV files.")
     flags.DEFINE_string("output", None, "Folder for report.html, figures/ and tables/.")
     flags.DEFINE_string("features", None, "Network whose KID and FID decide the claims.")
@@ -33,11 +33,22 @@ def main(argv: Sequence[str]) -> None:
     values = flags.FLAGS
     if not values.output:
         raise UserError("give --output=FOLDER for the report")
-    readings = load(_path(values.runs), _path(values.readings))
-    written = write_report(readings, Path(values.output), values.features)
+    if not values.runs and not values.readings:
+        raise UserError("nothing to report on: give --runs=FOLDER, --readings=FOLDER or both")
+    try:
+        readings = load(_path(values.runs), _path(values.readings))
+        written = write_report(readings, Path(values.output), values.features)
+    except UserError as error:
+        raise UserError(_as_flag(str(error))) from error
     for note in readings.notes:
         print(f"note: {note}", file=sys.stderr)
     print(f"{written[0]} ({len(written) - 1} figures and tables beside it)")
+
+
+def _as_flag(message: str) -> str:
+    """Writes a message that begins with a flag's name as the flag is written."""
+    named = message.startswith(("runs=", "readings=", "output=", "features="))
+    return f"--{message}" if named else message
 
 
 def _path(value: str | None) -> Path | None:

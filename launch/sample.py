@@ -5,10 +5,10 @@ python -m launch.sample --workdir=runs/digits --repetition=0 --step=400 --output
 python -m launch.sample --workdir=runs/digits --num=4500 --images=DIR
 
 Writes samples.png, reconstructions.png (each image above its reconstruction) and
-interpolations.png (a pair a row); with --npz also drawn.npz, whose `samples` are as many as --num
-says while a picture shows 256 at most. With --images=DIR it writes samples alone, each a PNG file,
-for any other program to measure: with --seed=0 those that launch.eval measures. Exit codes: 0 done,
-2 bad input.
+interpolations.png (one pair per row); with --npz also drawn.npz, whose `samples` are as many as
+--num says, while a picture shows at most 256. With --images=DIR it writes samples alone, one PNG
+file each, for any other program to measure: with --seed=0 those that launch.eval measures. Exit
+codes: 0 done, 2 bad input.
 """
 
 import io
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
     from thermo_ebm.evaluation.trained import TrainedRun
     from thermo_ebm.types import Params
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
-_REPETITION = flags.DEFINE_integer("repetition", 0, "Which repetition.")
-_STEP = flags.DEFINE_integer("step", None, "Which checkpoint; the newest by default.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder; rep_XX/drawn in the run's by default.")
-_NUM = flags.DEFINE_integer("num", 64, "Samples; reconstructions and pairs are fewer.")
-_SEED = flags.DEFINE_integer(
-    "seed", 0, "Of the draws; another one draws others.", lower_bound=0, upper_bound=2**31 - 1
-)
-_NPZ = flags.DEFINE_bool("npz", False, "Write the arrays too, as drawn.npz.")
-_IMAGES = flags.DEFINE_string(
-    "images", None, "A new or empty folder: write --num samples into it, one PNG each, only."
-)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are now; the run's by default.")
-
-_COLUMNS = 8  # images a row
+_COLUMNS = 8  # images between two latents, both ends included
 _MOST = 256  # samples in a picture
 _BATCH = 100  # samples at once
-_NAMES = ("samples", "reconstructions", "interpolations")
+
+
+def define_flags() -> None:
+    """Defines this program's flags; not at import, so that programs can be imported together."""
+    flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+    flags.DEFINE_integer("repetition", 0, "Which repetition.")
+    flags.DEFINE_integer("step", None, "Which checkpoint; the newest by default.")
+    flags.DEFINE_string("output", None, "Folder; rep_XX/drawn in the run's by default.")
+    flags.DEFINE_integer("num", 64, "Samples; reconstructions and pairs are fewer.")
+    program.define_seed("Of the draws; another one draws others.")
+    flags.DEFINE_bool("npz", False, "Write the arrays too, as drawn.npz.")
+    flags.DEFINE_string(
+        "images", None, "A new or empty folder: write --num samples into it, one PNG each, only."
+    )
+    flags.DEFINE_string("data_dir", None, "Where the data are now; the run's by default.")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,23 +53,26 @@ def main(argv: Sequence[str]) -> int:
     from thermo_ebm.evaluation import trained
     from thermo_ebm.run import layout
 
-    workdir = Path(_WORKDIR.value)
-    if _NUM.value < 1:
-        raise UserError(f"--num={_NUM.value}: must be at least 1")
+    values = flags.FLAGS
+    workdir = Path(values.workdir)
+    if values.num < 1:
+        raise UserError(f"num={values.num}: must be at least 1")
+    program.check_devices()
     run = trained.open_run(workdir)
-    step, params = trained.chosen_params(run, _REPETITION.value, _STEP.value)
-    if _IMAGES.value:
-        return _export(run, step, params, Path(_IMAGES.value))
-    folder = layout.repetition_dir(workdir, _REPETITION.value) / "drawn"
-    folder = Path(_OUTPUT.value) if _OUTPUT.value else folder
+    step, params = trained.chosen_params(run, values.repetition, values.step)
+    if values.images:
+        return _export(run, step, params, Path(values.images))
+    folder = layout.repetition_dir(workdir, values.repetition) / "drawn"
+    folder = Path(values.output) if values.output else folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        written = _write(folder, step, _draw(run, params))
+        where = f"repetition {values.repetition}, step {step}"
+        written = _write(folder, where, step, _draw(run, params))
     except OSError as error:
-        raise UserError(f"--output={folder}: cannot be written: {error.strerror}") from error
+        raise UserError(f"output={folder}: cannot be written: {error.strerror}") from error
     except trained.UnusableCheckpoint as error:  # a model that has diverged
-        raise UserError(f"repetition {_REPETITION.value}, step {step}: {error}") from error
-    print(f"drawn from repetition {_REPETITION.value} at step {step}:")
+        raise UserError(f"repetition {values.repetition}, step {step}: {error}") from error
+    print(f"drawn from repetition {values.repetition} at step {step}:")
     print("\n".join(f"  {path}" for path in written))
     return 0
 
@@ -82,41 +85,67 @@ def _export(run: "TrainedRun", step: int, params: "Params", folder: Path) -> int
     from thermo_ebm.evaluation import evaluate, trained
     from thermo_ebm.run import pictures
 
-    checkpoint = evaluate.Checkpoint(_REPETITION.value, step)
+    values = flags.FLAGS
+    checkpoint = evaluate.Checkpoint(values.repetition, step)
     key, _ = evaluate.checkpoint_keys(run, checkpoint)
-    key = jax.random.fold_in(key, _SEED.value) if _SEED.value else key
+    key = jax.random.fold_in(key, values.seed) if values.seed else key
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise UserError(f"--images={folder}: is not empty; choose a new folder")
-        samples = evaluate.generate_images(run, _NUM.value, _BATCH)(params, key)
+            raise UserError(f"images={folder}: is not empty; choose a new folder")
+        samples = evaluate.generate_images(run, values.num, _BATCH)(params, key)
         for number, image in enumerate(samples):
             pictures.save_png(folder / f"{number:06d}.png", image)
     except OSError as error:
-        raise UserError(f"--images={folder}: cannot be written: {error.strerror}") from error
+        raise UserError(f"images={folder}: cannot be written: {error.strerror}") from error
     except trained.UnusableCheckpoint as error:
-        raise UserError(f"repetition {_REPETITION.value}, step {step}: {error}") from error
-    print(f"{len(samples)} samples of repetition {_REPETITION.value} at step {step}: {folder}")
+        raise UserError(f"repetition {values.repetition}, step {step}: {error}") from error
+    print(f"{len(samples)} samples of repetition {values.repetition} at step {step}: {folder}")
     return 0
 
 
-def _write(folder: Path, step: int, arrays: "dict[str, np.ndarray]") -> list[Path]:
-    """Writes the pictures and, if asked for, the arrays."""
+def _write(folder: Path, where: str, step: int, arrays: "dict[str, np.ndarray]") -> list[Path]:
+    """Writes the pictures, titled with `where` they were drawn, and, if asked for, the arrays."""
     import numpy as np
 
     from thermo_ebm import files
     from thermo_ebm.run import pictures
 
-    for name in _NAMES:
-        picture = pictures.grid(pictures.magnify(_rows(arrays, name)), _COLUMNS, gap=2)
-        pictures.save_png(folder / f"{name}.png", picture)
-    written = [folder / f"{name}.png" for name in _NAMES]
-    if _NPZ.value:
+    written = []
+    for name, (images, columns, title) in _pictures(arrays).items():
+        picture = pictures.grid(pictures.magnify(images), columns, gap=2)
+        written.append(folder / f"{name}.png")
+        pictures.save_png(written[-1], pictures.titled(picture, f"{title}, {where}"))
+    if flags.FLAGS.npz:
         content = io.BytesIO()
         np.savez(content, step=step, **arrays)  # type: ignore[arg-type]
         files.write_bytes(folder / "drawn.npz", content.getvalue())
         written.append(folder / "drawn.npz")
     return written
+
+
+def _pictures(arrays: "dict[str, np.ndarray]") -> "dict[str, tuple[np.ndarray, int, str]]":
+    """By the pictures' names: the images row by row, how many a row has, and a title."""
+    from thermo_ebm.run.pictures import near_square
+
+    samples = arrays["samples"][:_MOST]
+    shown = "samples"
+    if len(samples) < len(arrays["samples"]):
+        shown = f"the first {len(samples)} of {len(arrays['samples'])} samples"
+    columns = min(near_square(2 * len(arrays["images"])), len(arrays["images"]))
+    return {
+        "samples": (samples, near_square(len(samples)), shown),
+        "reconstructions": (
+            _pairs(arrays["images"], arrays["reconstructions"], columns),
+            columns,
+            "validation images, each above its reconstruction",
+        ),
+        "interpolations": (
+            arrays["interpolations"],
+            _COLUMNS,
+            "interpolations between two latents, one pair per row",
+        ),
+    }
 
 
 def _draw(run: "TrainedRun", params: "Params") -> "dict[str, np.ndarray]":
@@ -130,9 +159,9 @@ def _draw(run: "TrainedRun", params: "Params") -> "dict[str, np.ndarray]":
     from thermo_ebm.evaluation import evaluate, trained
     from thermo_ebm.sampling import images
 
-    sampler, num = sampler_settings(run.config), _NUM.value
-    real = trained.validation_images(run, _DATA_DIR.value)[: min(max(num // 2, 1), _BATCH)]
-    key_samples, key_posterior, key_pairs = jax.random.split(jax.random.key(_SEED.value), 3)
+    sampler, num = sampler_settings(run.config), flags.FLAGS.num
+    real = trained.validation_images(run, flags.FLAGS.data_dir)[: min(max(num // 2, 1), _BATCH)]
+    key_samples, key_posterior, key_pairs = jax.random.split(jax.random.key(flags.FLAGS.seed), 3)
     pairs = min(max(num // _COLUMNS, 1), _COLUMNS)
 
     @jax.jit
@@ -152,20 +181,19 @@ def _draw(run: "TrainedRun", params: "Params") -> "dict[str, np.ndarray]":
     }
 
 
-def _rows(arrays: "dict[str, np.ndarray]", name: str) -> "np.ndarray":
-    """The images of one picture, row by row: reconstructions stand below their images."""
+def _pairs(images: "np.ndarray", reconstructions: "np.ndarray", columns: int) -> "np.ndarray":
+    """Rows of images, and below each row the images' reconstructions."""
     import numpy as np
 
-    if name != "reconstructions":
-        return arrays[name][:_MOST]
     rows = []
-    for first in range(0, len(arrays["images"]), _COLUMNS):
-        for one in (arrays["images"], arrays["reconstructions"]):
-            row = one[first : first + _COLUMNS]
-            missing = [(0, _COLUMNS - len(row))] + [(0, 0)] * 3
+    for first in range(0, len(images), columns):
+        for one in (images, reconstructions):
+            row = one[first : first + columns]
+            missing = [(0, columns - len(row))] + [(0, 0)] * 3
             rows.append(np.pad(row, missing, constant_values=255))
     return np.concatenate(rows)
 
 
 if __name__ == "__main__":
+    define_flags()
     program.run(main)

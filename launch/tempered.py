@@ -15,18 +15,21 @@ from absl import flags
 
 from launch import program
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
-_REPETITION = flags.DEFINE_integer("repetition", 0, "Which repetition.")
-_STEP = flags.DEFINE_integer("step", None, "Which checkpoint; the newest by default.")
-_IMAGE = flags.DEFINE_integer("image", 0, "Which validation image.")
-_NUM_TEMPERATURES = flags.DEFINE_integer("num_temperatures", 5, "N_t.", lower_bound=1)
-_POWER = flags.DEFINE_float("power", 2.0, "p.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the chains.", lower_bound=0, upper_bound=2**31 - 1)
-_OUTPUT = flags.DEFINE_string("output", None, "PNG or SVG; rep_XX/drawn/tempered.png by default.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where the data are now; the run's by default.")
-
 _DPI = 120
 _SUFFIXES = (".png", ".svg")
+
+
+def define_flags() -> None:
+    """Defines this program's flags; not at import, so that programs can be imported together."""
+    flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+    flags.DEFINE_integer("repetition", 0, "Which repetition.")
+    flags.DEFINE_integer("step", None, "Which checkpoint; the newest by default.")
+    flags.DEFINE_integer("image", 0, "Which validation image.")
+    flags.DEFINE_integer("num_temperatures", 5, "N_t.", lower_bound=1)
+    flags.DEFINE_float("power", 2.0, "p.")
+    program.define_seed("Of the chains.")
+    flags.DEFINE_string("output", None, "PNG or SVG; rep_XX/drawn/tempered.png by default.")
+    flags.DEFINE_string("data_dir", None, "Where the data are now; the run's by default.")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -41,35 +44,37 @@ def main(argv: Sequence[str]) -> int:
     from thermo_ebm.run import layout
     from thermo_ebm.thermo.schedule import power_schedule
 
-    workdir = Path(_WORKDIR.value)
-    folder = layout.repetition_dir(workdir, _REPETITION.value) / "drawn"
-    output = Path(_OUTPUT.value) if _OUTPUT.value else folder / "tempered.png"
+    values = flags.FLAGS
+    workdir = Path(values.workdir)
+    folder = layout.repetition_dir(workdir, values.repetition) / "drawn"
+    output = Path(values.output) if values.output else folder / "tempered.png"
     _check_output(output)  # before any work
+    program.check_devices()
     run = trained.open_run(workdir)
     if run.model.latent_dim != 2:
         raise UserError(
             f"{workdir}: model.latent_dim is {run.model.latent_dim}, a plane's is 2; "
             "train configs/digits_plane.py"
         )
-    if not _POWER.value > 0:
-        raise UserError(f"--power={_POWER.value}: must be positive")
-    images = trained.validation_images(run, _DATA_DIR.value)
-    if not 0 <= _IMAGE.value < len(images):
-        raise UserError(f"--image={_IMAGE.value}: there are {len(images)}, counted from 0")
-    _, params = trained.chosen_params(run, _REPETITION.value, _STEP.value)
+    if not values.power > 0:
+        raise UserError(f"power={values.power}: must be positive")
+    images = trained.validation_images(run, values.data_dir)
+    if not 0 <= values.image < len(images):
+        raise UserError(f"image={values.image}: there are {len(images)}, counted from 0")
+    _, params = trained.chosen_params(run, values.repetition, values.step)
     posteriors = tempered.tempered_posteriors(
         run.model,
         params,
-        data.to_unit(images[_IMAGE.value]),
-        power_schedule(_NUM_TEMPERATURES.value, _POWER.value),
-        jax.random.key(_SEED.value),
+        data.to_unit(images[values.image]),
+        power_schedule(values.num_temperatures, values.power),
+        jax.random.key(values.seed),
         sampler_settings(run.config),
     )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         tempered.draw(posteriors).savefig(output, dpi=_DPI)
     except OSError as error:
-        raise UserError(f"--output={output}: cannot be written: {error.strerror}") from error
+        raise UserError(f"output={output}: cannot be written: {error.strerror}") from error
     print(f"drawn: {output}")
     return 0
 
@@ -78,13 +83,14 @@ def _check_output(output: Path) -> None:
     from thermo_ebm.errors import UserError
 
     if os.path.isdir(output):  # unlike Path's, false for a name that is too long
-        raise UserError(f"--output={output}: is a folder; name a file")
+        raise UserError(f"output={output}: is a folder; name a file")
     if output.suffix.lower() not in _SUFFIXES:
         known = " or ".join(_SUFFIXES)
         raise UserError(
-            f"--output={output}: Format '{output.suffix[1:]}' is not supported; name a {known} file"
+            f"output={output}: Format '{output.suffix[1:]}' is not supported; name a {known} file"
         )
 
 
 if __name__ == "__main__":
+    define_flags()
     program.run(main)

@@ -14,7 +14,7 @@ PACKAGES = ("thermo_ebm", "launch", "configs")
 # The rooms, from the ground up. A room imports from lower floors alone, and from itself; of equal
 # floors neither knows the other.
 FLOORS = (
-    ("types", "errors", "runtime"),
+    ("types", "errors", "runtime", "fields"),
     ("files", "collectives"),
     ("models",),
     ("sampling", "thermo"),
@@ -29,9 +29,9 @@ FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 # Rooms that know little of the rest of the library, whatever stands below them.
 ISOLATED = {
     "data": {"types", "errors", "files"},
-    "run": {"types", "errors", "files"},
+    "run": {"types", "errors", "files", "fields"},
     "metrics": {"types", "errors", "files"},
-    "analysis": {"types", "errors", "files", "run"},
+    "analysis": {"types", "errors", "files", "fields", "run"},
 }
 HEAVY = ("tensorflow", "tensorflow_datasets", "torch", "matplotlib", "sklearn", "submitit")
 PLAIN = ("configs", "ml_collections")

@@ -3,7 +3,12 @@
 import ast
 import importlib
 import importlib.util
+import io
 import re
+import subprocess
+import sys
+import types
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -28,6 +33,51 @@ def test_it_is_valid_and_stored_without_outputs():
     assert len(code_cells()) > 10
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code_cells())
     assert NOTEBOOK.stat().st_size < 50_000
+
+
+def set_up(folder, monkeypatch, uploads):
+    """Runs the first code cell in `folder`; returns its names and the commands it would run."""
+    commands = []
+    colab = types.ModuleType("google.colab")
+    colab.files = types.SimpleNamespace(upload=lambda: uploads)
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(folder)
+    names = {}
+    exec(compile(code_cells()[0].source, "cell", "exec"), names)
+    return names, commands
+
+
+def zipped(*names):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    return {"ThermoEBM.zip": content.getvalue()}
+
+
+REPOSITORY_FILES = ("thermo_ebm/__init__.py", "launch/train.py", "configs/base.py")
+
+
+@pytest.mark.parametrize("around", ["", "ThermoEBM-main/"])
+def test_outside_a_clone_it_takes_a_zip_of_the_repository(tmp_path, monkeypatch, around):
+    uploads = zipped(*(around + name for name in REPOSITORY_FILES))
+    names, commands = set_up(tmp_path, monkeypatch, uploads)
+    assert names["clone"] == tmp_path / "ThermoEBM" / around
+    assert sys.path[0] == str(names["clone"])
+    assert commands == []  # everything that is needed is installed here
+    # Run again, it asks for nothing.
+    assert set_up(tmp_path, monkeypatch, {})[0]["clone"] == names["clone"]
+
+
+def test_another_zip_is_told_from_a_clone(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match="holds no clone of ThermoEBM"):
+        set_up(tmp_path, monkeypatch, zipped("thesis.tex"))
+
+
+def test_inside_a_clone_it_asks_for_nothing(monkeypatch):
+    assert set_up(NOTEBOOK.parent, monkeypatch, {})[0]["clone"] == ROOT
 
 
 def imported(source):

@@ -1,1 +1,104 @@
-"""ThermoEBM: latent-space energy-based prior models trained by thermodynamic integration."""
+"""Latent-space energy-based prior models trained by thermodynamic integration, in JAX.
+
+Everything a script needs is here under one name:
+
+>>> import jax
+>>> import thermo_ebm as te
+>>> model = te.LatentEBM(  # any two callables; te.make_model() builds the paper's networks
+...     energy=lambda alpha, z: -alpha * (z**2).sum(axis=-1),
+...     generator=lambda beta, z: z @ beta,
+...     init=lambda key: te.Params(0.1, jax.random.normal(key, (2, 5))),
+...     latent_dim=2, prior_sigma=1.0, likelihood_sigma=0.5,
+... )
+>>> params = model.init(jax.random.key(0))
+>>> batch = te.make_batch(jax.numpy.zeros((3, 5)))
+>>> sampler = te.SamplerSettings(te.ChainSettings(0.1, 50), te.ChainSettings(0.02, 50))
+>>> settings = te.LossSettings(num_temperatures=4, power=3.0)
+>>> loss_and_parts = jax.jit(lambda params, key: te.thermodynamic_loss(
+...     model, params, batch, key, sampler, settings
+... ))
+>>> loss, parts = loss_and_parts(params, jax.random.key(1))
+>>> parts.expected_log_likelihood.shape  # E_i at t_0 = 0 .. t_4 = 1
+(5,)
+
+Importing the package loads none of its parts before they are used, touches no device and compiles
+nothing. It sets the environment variable `NPROC` where the user has not (see
+`thermo_ebm.runtime.prevent_hangs`): with fewer threads XLA's CPU client can wait for ever.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from thermo_ebm.runtime import prevent_hangs
+
+if TYPE_CHECKING:
+    from thermo_ebm.errors import UserError
+    from thermo_ebm.evaluation.run import load_run
+    from thermo_ebm.gradients.statistics import gradient_statistics
+    from thermo_ebm.losses import LossSettings, thermodynamic_loss, vanilla_loss
+    from thermo_ebm.metrics.fid import frechet_distance
+    from thermo_ebm.metrics.kid import kernel_distance
+    from thermo_ebm.models.latent_ebm import LatentEBM, log_likelihood, log_prior, make_model
+    from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, tempered_chains
+    from thermo_ebm.thermo.integral import thermodynamic_integral
+    from thermo_ebm.types import Batch, Params, make_batch
+
+__all__ = [
+    "Batch",
+    "ChainSettings",
+    "LatentEBM",
+    "LossSettings",
+    "Params",
+    "SamplerSettings",
+    "UserError",
+    "frechet_distance",
+    "gradient_statistics",
+    "kernel_distance",
+    "load_run",
+    "log_likelihood",
+    "log_prior",
+    "make_batch",
+    "make_model",
+    "tempered_chains",
+    "thermodynamic_integral",
+    "thermodynamic_loss",
+    "vanilla_loss",
+]
+
+# Where each name is defined. Loaded on first use: programs set JAX up before they import it.
+_MODULES = {
+    "Batch": "types",
+    "ChainSettings": "sampling.chains",
+    "LatentEBM": "models.latent_ebm",
+    "LossSettings": "losses",
+    "Params": "types",
+    "SamplerSettings": "sampling.chains",
+    "UserError": "errors",
+    "frechet_distance": "metrics.fid",
+    "gradient_statistics": "gradients.statistics",
+    "kernel_distance": "metrics.kid",
+    "load_run": "evaluation.run",
+    "log_likelihood": "models.latent_ebm",
+    "log_prior": "models.latent_ebm",
+    "make_batch": "types",
+    "make_model": "models.latent_ebm",
+    "tempered_chains": "sampling.chains",
+    "thermodynamic_integral": "thermo.integral",
+    "thermodynamic_loss": "losses",
+    "vanilla_loss": "losses",
+}
+
+prevent_hangs()
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name from the module that defines it (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

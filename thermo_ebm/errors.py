@@ -11,3 +11,9 @@ class UserError(Exception):
 def one_line(error: BaseException) -> str:
     """What an exception says, its line breaks made spaces."""
     return " ".join(str(error).split())
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, for those that go on for pages."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else repr(error)

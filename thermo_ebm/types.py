@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import chex
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
 PRNGKey = jax.Array
@@ -31,6 +33,30 @@ class Batch(NamedTuple):
     images: Array  # [num, *image_shape], in [-1, 1]
     position: Array  # [num] int32
     mask: Array  # [num] float, 1 for an example and 0 for padding
+
+
+def make_batch(images: Array | np.ndarray) -> Batch:
+    """A whole batch on one device: every image counts, and positions are 0 .. num - 1.
+
+    >>> make_batch(np.zeros((2, 8, 8, 1), np.float32)).position
+    Array([0, 1], dtype=int32)
+
+    Args:
+      images: [num, *image_shape], floating-point numbers in [-1, 1].
+
+    Raises:
+      ValueError: there is no image, or the images are not floating-point numbers.
+    """
+    images = jnp.asarray(images)
+    if images.ndim < 2 or images.shape[0] == 0:
+        raise ValueError(f"images have shape {images.shape}, must be [num, *image_shape], num >= 1")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(
+            f"images are {images.dtype}, must be floating-point numbers in [-1, 1]; "
+            "thermo_ebm.data.to_unit maps uint8 images there"
+        )
+    num = images.shape[0]
+    return Batch(images, jnp.arange(num, dtype=jnp.int32), jnp.ones(num, images.dtype))
 
 
 def check_batch(batch: Batch) -> None:

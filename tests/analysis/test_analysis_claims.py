@@ -11,8 +11,8 @@ from analysis_builders import (
     vanilla_settings,
 )
 
-from thermo_ebm.analysis import evidence as ev
-from thermo_ebm.analysis.claims import COLUMNS, decide
+from thermo_ebm.analysis.claims import COLUMNS, decide, verdicts
+from thermo_ebm.analysis.claims.evidence import Evidence
 from thermo_ebm.analysis.readings import final
 from thermo_ebm.analysis.tables import cells_table, fits_table, quadratic_fit
 
@@ -21,50 +21,54 @@ KID = f"{NETWORK}_kid_inf"
 
 def evidence(low, high, claimed=1, null=0.0, margin=1.0):
     middle = (low + high) / 2
-    return ev.Evidence("", "", middle, low, high, 0.0, "", claimed, null, margin)
+    return Evidence("", "", middle, low, high, 0.0, "", claimed, null, margin)
 
 
 @pytest.mark.parametrize(
     ("case", "p_value", "expected"),
     [
-        (evidence(0.5, 3.0), 0.01, ev.SUPPORTED),
-        (evidence(-3.0, -0.5, claimed=-1), 0.01, ev.SUPPORTED),
-        (evidence(0.5, 3.0), 0.06, ev.UNDECIDED),  # the correction takes it back
-        (evidence(-0.5, 3.0), 0.01, ev.UNDECIDED),  # the interval allows for both
-        (evidence(-3.0, -0.5), 0.01, ev.NOT_SUPPORTED),  # the opposite
-        (evidence(-0.5, 0.9), 0.5, ev.NOT_SUPPORTED),  # at most an effect that does not matter
-        (evidence(-0.9, 0.5, claimed=-1), 0.5, ev.NOT_SUPPORTED),
-        (evidence(0.1, 0.9), 0.06, ev.UNDECIDED),  # small, but it may well be there
-        (evidence(-0.5, 1.1), 0.5, ev.UNDECIDED),
-        (evidence(-0.5, 3.0, null=-1.0, margin=0.0), 0.01, ev.SUPPORTED),  # no worse than
-        (evidence(-1.5, 3.0, null=-1.0, margin=0.0), 0.5, ev.UNDECIDED),
-        (evidence(-5.0, -2.0, null=-1.0, margin=0.0), 0.5, ev.NOT_SUPPORTED),
+        (evidence(0.5, 3.0), 0.01, verdicts.SUPPORTED),
+        (evidence(-3.0, -0.5, claimed=-1), 0.01, verdicts.SUPPORTED),
+        (evidence(0.5, 3.0), 0.06, verdicts.UNDECIDED),  # the correction takes it back
+        (evidence(-0.5, 3.0), 0.01, verdicts.UNDECIDED),  # the interval allows for both
+        (evidence(-3.0, -0.5), 0.01, verdicts.NOT_SUPPORTED),  # the opposite
+        (
+            evidence(-0.5, 0.9),
+            0.5,
+            verdicts.NOT_SUPPORTED,
+        ),  # too small to matter
+        (evidence(-0.9, 0.5, claimed=-1), 0.5, verdicts.NOT_SUPPORTED),
+        (evidence(0.1, 0.9), 0.06, verdicts.UNDECIDED),  # small, but it may well be there
+        (evidence(-0.5, 1.1), 0.5, verdicts.UNDECIDED),
+        (evidence(-0.5, 3.0, null=-1.0, margin=0.0), 0.01, verdicts.SUPPORTED),  # no worse than
+        (evidence(-1.5, 3.0, null=-1.0, margin=0.0), 0.5, verdicts.UNDECIDED),
+        (evidence(-5.0, -2.0, null=-1.0, margin=0.0), 0.5, verdicts.NOT_SUPPORTED),
     ],
 )
 def test_the_rule_of_the_verdicts(case, p_value, expected):
-    assert ev.verdict(case, p_value)[0] == expected
+    assert verdicts.verdict(case, p_value)[0] == expected
 
 
-def verdicts(table):
+def found_verdicts(table):
     return dict(zip(table["claim"], table["verdict"], strict=True))
 
 
 def test_a_study_in_which_the_claims_hold(study):
-    table = decide(final(study), KID, "KID")
+    table = decide(final(study), {"KID": KID})
     assert list(table.columns) == COLUMNS
-    found = verdicts(table)
+    found = found_verdicts(table)
     supported = {
         "the variance falls with the batch size",
         "p > 1: the variance rises with p",
         "p > 1: KID improves up to p = 6",
-        "... and worsens beyond p = 6",
+        "p > 1: KID worsens beyond p = 6",
         "p ≤ 1: the variance rises as p falls",
         "p ≤ 1: raising p improves KID",
         "p ≤ 1: poorer KID than p > 1",
         "p > 1: narrower spread over repetitions than batching's",
         "vanilla has the better KID than the best p at the same batch size",
         "vanilla has the better KID over all cells",
-        "variance alone does not predict KID: p ≤ 1 is poorer than vanilla at equal one",
+        "variance alone does not predict KID: p ≤ 1 is poorer than vanilla at equal variance",
         "raising N_t lowers the variance",
         "raising N_t improves KID",
         "raising K lowers the variance",
@@ -85,7 +89,7 @@ def test_studies_in_which_nothing_depends_on_anything():
             cell_frame(s, 0.5, 0.05, epochs=1, seed=100 * study + index, spread=0.05)
             for index, s in enumerate(cells)
         ]
-        table = decide(final(pd.concat(parts, ignore_index=True)), KID, "KID")
+        table = decide(final(pd.concat(parts, ignore_index=True)), {"KID": KID})
         mistaken += "supported" in set(table["verdict"])
     assert mistaken / studies <= 0.10 + 3 * np.sqrt(0.10 * 0.90 / studies)
 
@@ -96,20 +100,20 @@ def test_effects_are_those_put_in():
         cell_frame(vanilla_settings(25.0 * 2**k), 0.8 / 2**k, 0.09 - 0.01 * k, spread=1e-4)
         for k in range(3)
     ]
-    table = decide(final(pd.concat(parts)), KID, "KID").set_index("claim")
+    table = decide(final(pd.concat(parts)), {"KID": KID}).set_index("claim")
     variance = table.loc["the variance falls with the batch size"]
     assert variance["effect"] == pytest.approx(-50.0, abs=0.1)
     assert variance["ci_low"] < variance["effect"] < variance["ci_high"]
     kid = table.loc["smaller batches improve KID"]
     assert kid["effect"] == pytest.approx(-0.01, rel=1e-2)
     assert (kid["verdict"], kid["reason"]) == ("not supported", "the opposite effect")
-    until = table.loc["... until a minimum of KID"]
+    until = table.loc["the smallest batch is past the best KID"]
     assert until["effect"] == pytest.approx(0.02, rel=1e-2)
     assert "less batch 100" in until["comparison"]
 
 
 def test_holm_runs_over_the_claims_of_one_table(study):
-    table = decide(final(study), KID, "KID")
+    table = decide(final(study), {"KID": KID})
     family = table[(table["table"] == "Table 3")]
     smallest = family["p_value"].idxmin()
     assert family.loc[smallest, "p_holm"] == pytest.approx(
@@ -121,7 +125,7 @@ def test_each_variant_of_the_loss_is_tested_by_itself():
     exact, none = (study_frame(prior_gradient=g) for g in ("contrastive", "none"))
     vanilla = exact["loss"] == "vanilla"
     frame = pd.concat([exact, none[~vanilla]], ignore_index=True)
-    table = decide(final(frame), KID, "KID")
+    table = decide(final(frame), {"KID": KID})
     rising = table[table["claim"] == "p > 1: the variance rises with p"]
     assert len(rising) == 2
     gradients = {"contrastive", "none"}
@@ -131,25 +135,25 @@ def test_each_variant_of_the_loss_is_tested_by_itself():
 
 def test_claims_without_their_cells_are_left_out():
     frame = pd.concat([cell_frame(vanilla_settings(b), 0.5, 0.05) for b in (25.0, 75.0)])
-    found = verdicts(decide(final(frame), KID, "KID"))
+    found = found_verdicts(decide(final(frame), {"KID": KID}))
     assert "the variance falls with the batch size" in found
-    assert "... until a minimum of KID" not in found  # needs three levels
+    assert "the smallest batch is past the best KID" not in found  # needs three levels
     single = cell_frame(vanilla_settings(25.0), 0.5, 0.05)
-    assert decide(final(single), KID, "KID").empty
+    assert decide(final(single), {"KID": KID}).empty
 
 
 def test_one_repetition_a_cell_decides_nothing():
     frame = pd.concat(
         [cell_frame(vanilla_settings(b), 10 / b, 0.05, repetitions=1) for b in (25.0, 50.0, 75.0)]
     )
-    assert decide(final(frame), KID, "KID").empty
+    assert decide(final(frame), {"KID": KID}).empty
 
 
 def test_readings_that_are_not_finite_are_not_counted(study):
     last = final(study)
     first = last["batch_size"] == 25.0
     last.loc[first & (last["repetition"] == 0), ["train_grad_var", KID]] = np.nan
-    table = decide(last, KID, "KID").set_index("claim")
+    table = decide(last, {"KID": KID}).set_index("claim")
     row = table.loc["the variance falls with the batch size"]
     assert "n = 4+5+5+5" in row["comparison"]
     assert np.isfinite(row["effect"])
@@ -197,7 +201,7 @@ def test_a_grid_of_two_settings_names_the_one_that_stays():
         for n_t in (4, 8)
         for k in (5, 10)
     ]
-    claims = decide(final(pd.concat(frames)), KID, "KID")
+    claims = decide(final(pd.concat(frames)), {"KID": KID})
     names = claims[["table", "claim", "variant"]]
     assert len(names) >= 8
     assert not names.duplicated().any()

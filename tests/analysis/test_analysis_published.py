@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from analysis_builders import HEADER, write_published
 
-from thermo_ebm.analysis.published import NETWORK, load_published, parse_path
+from thermo_ebm.analysis.names import PUBLISHED_NETWORK as NETWORK
+from thermo_ebm.analysis.published import load_published, parse_path
 from thermo_ebm.analysis.readings import final, load, networks, section
 from thermo_ebm.analysis.settings import cells_of
 from thermo_ebm.errors import UserError

@@ -86,8 +86,8 @@ def test_unfinished_runs_are_remarked(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "where"),
     [
-        ("config.json", '{\n "seed": 0,\n oops\n}', "config.json:3:"),
-        ("config.json", "[1]", "config.json:1:"),
+        ("config.json", '{\n "seed": 0,\n oops\n}', "line 3"),
+        ("config.json", "[1]", "config.json: not a configuration"),
         ("rep_00/readings.csv", "epoch,train_loss\n1,2\n", "readings.csv:1:"),
         ("rep_00/readings.csv", "epoch,train_loss,train_grad_var\n1,2,x\n", "readings.csv:2:"),
         ("rep_00/eval.csv", "epoch,n_kid_inf\n1,2\n2\n", "eval.csv:3:"),
@@ -119,17 +119,35 @@ def test_configs_with_a_wrong_field(tmp_path, field, value, words):
 
 def test_a_config_without_a_field(tmp_path):
     tree = config()
-    del tree["loss"]["quadrature"]
-    run = write_run(tmp_path / "run", tree)
-    with pytest.raises(UserError, match=r"the field loss\.quadrature is missing"):
+    del tree["loss"]["power"]
+    write_run(tmp_path / "run", tree)
+    with pytest.raises(UserError, match=r"the field loss\.power is missing"):
         load_runs(tmp_path)
-    assert json.loads((run / "config.json").read_text())["loss"]["power"] == 6.0
+
+
+def test_a_run_of_a_version_without_a_choice_still_opens(tmp_path):
+    tree = config()
+    del tree["loss"]["quadrature"]
+    write_run(tmp_path / "run", tree)
+    (settings,) = cells_of(load_runs(tmp_path).frame).values()
+    assert (settings.quadrature, settings.kl_form) == (None, "difference")
+
+
+def test_columns_of_other_versions_are_read_past(tmp_path):
+    run = write_run(tmp_path / "run", repetitions=1)
+    (run / "rep_00/readings.csv").write_text(
+        "epoch,train_loss,train_grad_var,val_log_likelihood,of_a_later_version\n"
+        "1,3.0,0.5,,7\n2,2.0,0.4,-40.5,\n"
+    )
+    (row,) = final(load_runs(tmp_path).frame).to_dict("records")
+    assert row["val_log_likelihood"] == -40.5
+    assert row["train_grad_var"] == 0.4
 
 
 def test_folders_without_runs(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         load_runs(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="holds no run folder"):
+    with pytest.raises(UserError, match="holds no run directory"):
         load_runs(tmp_path)
     write_run(tmp_path / "run", repetitions=0)
     with pytest.raises(UserError, match="train first"):
@@ -183,9 +201,114 @@ def test_metrics_of_an_earlier_epoch_are_remarked(tmp_path):
     assert notes == [f"{run / 'rep_01'}: metrics of epoch 1 beside the readings of epoch 2."]
 
 
+def seconds_of(frame):
+    return frame.groupby("repetition")["seconds"].sum().to_list()
+
+
 def test_repetitions_that_train_together_share_the_time(tmp_path):
-    write_run(tmp_path / "alone", config(num_repetitions=2))
-    write_run(tmp_path / "together", config(num_repetitions=2, parallel_repetitions=5, seed=9))
-    frame = load(tmp_path, None).frame
-    seconds = frame.groupby("run")["seconds"].sum()
-    assert seconds.max() == pytest.approx(2 * seconds.min())
+    """Five repetitions in groups of two, two and one; each records 4.0 + 3.2 s of its group."""
+    write_run(tmp_path / "run", config(num_repetitions=5, parallel_repetitions=2), repetitions=5)
+    assert seconds_of(load(tmp_path, None).frame) == pytest.approx([3.6, 3.6, 3.6, 3.6, 7.2])
+
+
+def test_recorded_group_sizes_count_whatever_the_configuration_says_now(tmp_path):
+    run = write_run(tmp_path / "run", config(parallel_repetitions=5), repetitions=1)
+    path = run / "rep_00/readings.csv"
+    header, *rows = path.read_text().splitlines()
+    sizes = (2, 4)
+    lines = [f"{header},group_size", *(f"{r},{n}" for r, n in zip(rows, sizes, strict=True))]
+    path.write_text("\n".join(lines) + "\n")
+    assert seconds_of(load(tmp_path, None).frame) == pytest.approx([4.0 / 2 + 3.2 / 4])
+
+
+def npz_run(folder, place, level, **fields):
+    """A run on an .npz file whose images have the mean level given."""
+    run = write_run(folder, config(data__name="npz", data__data_dir=place, **fields))
+    (run / "images.json").write_text(json.dumps([level + 10.0 * part for part in range(8)]))
+    return run
+
+
+def test_runs_on_other_images_are_other_data_sets(tmp_path):
+    npz_run(tmp_path / "a", "/data/faces.npz", 100.0)
+    npz_run(tmp_path / "b", "/data/hands.npz", 140.0)  # the same seeds
+    readings = load(tmp_path, None)
+    assert {s.dataset for s in cells_of(readings.frame).values()} == {"npz faces", "npz hands"}
+    assert len(final(readings.frame)) == 4
+    assert readings.notes == []
+
+
+def test_files_of_one_name_with_other_images_are_numbered(tmp_path):
+    npz_run(tmp_path / "a", "/one/images.npz", 100.0)
+    npz_run(tmp_path / "b", "/two/images.npz", 140.0)
+    cells = cells_of(load(tmp_path, None).frame).values()
+    assert [s.dataset for s in cells] == ["npz images 1", "npz images 2"]
+
+
+def test_the_same_images_elsewhere_are_the_same_data_set(tmp_path):
+    npz_run(tmp_path / "a", "/here/faces.npz", 100.0)
+    npz_run(tmp_path / "b", "/there/faces.npz", 100.5, seed=10)  # another JPEG decoder
+    readings = load(tmp_path, None)
+    assert len(cells_of(readings.frame)) == 1
+    assert len(final(readings.frame)) == 4
+
+
+def test_numbers_of_images_do_not_split_a_data_set(tmp_path):
+    for place, num, level in (("a", 100, 90.0), ("b", 200, 120.0)):  # other images are recorded
+        tree = config(data__num_train=num)
+        run = write_run(tmp_path / place, tree)
+        (run / "images.json").write_text(json.dumps([level]))
+    cells = cells_of(load(tmp_path, None).frame).values()
+    assert [(s.dataset, s.other) for s in cells] == [
+        *(("digits", "data.num_train=100"), ("digits", "data.num_train=200")),
+    ]
+
+
+def test_a_damaged_record_of_images_is_named(tmp_path):
+    run = npz_run(tmp_path / "a", "/data/faces.npz", 100.0)
+    (run / "images.json").write_text('["dark"]')
+    with pytest.raises(UserError, match=r"images\.json: not a list of images' mean levels"):
+        load(tmp_path, None)
+
+
+def write_changes(run, *changes):
+    names = ("epoch", "step", "field", "old", "new")
+    entries = [dict(zip(names, change, strict=True)) for change in changes]
+    (run / "changes.json").write_text(json.dumps(entries))
+
+
+def test_a_run_is_not_filed_under_a_setting_it_was_only_finished_with(tmp_path):
+    write_run(tmp_path / "kept")
+    mixed = write_run(tmp_path / "mixed", config(loss__power=1.0))
+    write_changes(mixed, (1, 10, "loss.power", 6.0, 1.0))
+    readings = load(tmp_path, None)
+    assert [s.power for s in cells_of(readings.frame).values()] == [6.0]
+    assert len(readings.temperatures) == 2 * 3
+    assert readings.notes == [
+        f"{mixed}: left out: its configuration changed (loss.power 6.0 → 1.0 after epoch 1)."
+    ]
+    assert [len(run.changes) for run in readings.runs] == [0, 1]
+
+
+def test_changes_of_what_is_not_computed_keep_a_run(tmp_path):
+    run = write_run(tmp_path / "run")
+    write_changes(
+        run,
+        (1, 10, "num_epochs", 1, 2),
+        (1, 10, "logging.pictures_every_epochs", 1, 5),
+        (0, 0, "loss.power", 3.0, 6.0),  # before the first step
+    )
+    readings = load(tmp_path, None)
+    assert len(final(readings.frame)) == 2
+    assert readings.notes == []
+
+
+def test_runs_that_all_changed_leave_nothing_to_report(tmp_path):
+    write_changes(write_run(tmp_path / "run"), (1, 10, "loss.power", 3.0, 6.0))
+    with pytest.raises(UserError, match="kept one configuration"):
+        load(tmp_path, None)
+
+
+def test_a_damaged_record_of_changes_is_named(tmp_path):
+    (write_run(tmp_path / "run") / "changes.json").write_text('[{"epoch": 1}]')
+    with pytest.raises(UserError, match=r"changes\.json: not a list of changes"):
+        load(tmp_path, None)

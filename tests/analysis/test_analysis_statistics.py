@@ -143,29 +143,41 @@ def test_the_spread_interval_covers():
     assert np.mean(inside) > 0.95 - 3 * math.sqrt(0.95 * 0.05 / 120)
 
 
-def test_the_difference_at_an_equal_covariate():
-    covariate = np.array([0.0, 1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 4.0])
-    indicator = np.repeat([0.0, 1.0], 4)
-    noise = np.array([0.1, -0.1, -0.1, 0.1, -0.1, 0.1, 0.1, -0.1])
-    estimate = statistics.adjusted_difference(1.0 + 2.0 * covariate + 5.0 * indicator + noise,
-                                              covariate, indicator)  # fmt: skip
-    assert estimate.value == pytest.approx(5.0, abs=0.1)
-    assert estimate.low < 5.0 < estimate.high
-    assert estimate.p_value < 1e-4
+def test_the_jackknife_over_cells_by_hand():
+    """Two kinds of two cells at x = 0 and 1: values 0, 2 and 5, 9.
 
-
-def test_hc3_by_its_definition():
-    generator = np.random.default_rng(8)
-    x, flag = generator.normal(size=12), np.repeat([0.0, 1.0], 6)
-    y = x + flag + generator.normal(size=12)
-    design = np.column_stack([np.ones(12), x - x.mean(), flag])
-    hat = design @ np.linalg.pinv(design)
-    residual = (y - hat @ y) / (1 - np.diag(hat))
-    pseudo = np.linalg.pinv(design)
-    error = math.sqrt((pseudo @ np.diag(residual**2) @ pseudo.T)[2, 2])
-    estimate = statistics.adjusted_difference(y, x, flag)
-    reach = stats.t.ppf(0.975, 9) * error
+    The common slope is 3 and the kinds lie 6 apart. Without either cell at x = 0 they lie 7 and
+    7 apart, without either at x = 1 they lie 5 and 5 apart: the error is sqrt(3/4 * 4).
+    """
+    estimate = statistics.difference_between_cells(
+        np.array([0.0, 2.0, 5.0, 9.0]), np.array([0.0, 1.0, 0.0, 1.0]), np.array([0, 0, 1, 1])
+    )
+    assert estimate.value == pytest.approx(6.0)
+    error = math.sqrt(3.0)
+    reach = 12.7062047 * error  # Student's 97.5 % point for 4 - 3 degrees
     assert estimate.high - estimate.value == pytest.approx(reach)
+    assert estimate.p_value == pytest.approx(2 * stats.t.sf(6.0 / error, 1))
+
+
+def test_a_kind_of_one_cell_is_refused():
+    with pytest.raises(ValueError, match="two cells of each kind"):
+        statistics.difference_between_cells(np.arange(4.0), np.arange(4.0), np.array([0, 0, 0, 1]))
+
+
+def test_the_intervals_of_cells_cover():
+    """Coverage with 4 and 3 cells of unequal scatter: at least 95 % within 3 standard errors."""
+    generator = np.random.default_rng(4)
+    covariate = np.array([-1.0, -0.6, -0.2, 0.2, -1.4, -0.7, 0.0])
+    kind = np.repeat([0.0, 1.0], [4, 3])
+    for scatter in (1.0, 0.3):
+        hits = []
+        for _ in range(300):
+            noise = generator.normal(size=7) * np.where(kind > 0, scatter, 1.0)
+            estimate = statistics.difference_between_cells(
+                2.0 * covariate + 5.0 * kind + noise, covariate, kind
+            )
+            hits.append(estimate.low < 5.0 < estimate.high)
+        assert np.mean(hits) > 0.95 - 3 * math.sqrt(0.95 * 0.05 / 300)
 
 
 def test_holm_by_hand():

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from analysis_builders import NETWORK, cell_frame, thermodynamic_settings, vanilla_settings
 
-from thermo_ebm.analysis import figures_metric
 from thermo_ebm.analysis.claims import decide
+from thermo_ebm.analysis.figures import metric
 from thermo_ebm.analysis.readings import final
 
 KID = f"{NETWORK}_kid_inf"
@@ -25,7 +25,7 @@ def variant(shift_below, shift_above=0.0, seed=0, **changes):
 
 def compared(*variants):
     frame = pd.concat([cell_frame(vanilla_settings(75.0), 0.5, 0.03), *variants])
-    table = decide(final(frame.reset_index(drop=True)), KID, "KID")
+    table = decide(final(frame.reset_index(drop=True)), {"KID": KID})
     return table[table["variant"] == "TI, compared"]
 
 
@@ -59,8 +59,9 @@ def test_only_variants_that_differ_in_gradients_and_quadrature_are_compared():
 def test_a_line_for_each_variant():
     parts = [variant(0.0, prior_gradient="none"), variant(-0.02, prior_gradient="contrastive")]
     frame = pd.concat([cell_frame(vanilla_settings(75.0), 0.5, 0.03), *parts])
-    (axis,) = figures_metric.metric_by_power(frame.reset_index(drop=True), KID).axes
-    labels = {text.get_text() for text in axis.get_legend().get_texts()}
+    figure = metric.metric_by_power(frame.reset_index(drop=True), KID)
+    (axis,) = figure.axes
+    labels = {text.get_text() for text in figure.legends[0].get_texts()}
     assert labels == {
         *("prior gradient none", "prior gradient contrastive", "vanilla, batch = 75"),
     }

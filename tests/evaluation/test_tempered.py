@@ -159,7 +159,7 @@ def make_run(workdir, **changes):
     named = {name.replace("__", "."): value for name, value in changes.items()}
     config.update_from_flattened_dict(TINY | named)
     with lock.hold(workdir):
-        record.record(workdir, config, [], "cpu", "cpu")
+        record.record(workdir, config, record.Means(), "cpu", "cpu")
     task = step.make_task(config, axis_name=None)
     state = quick_state(task)
     folder = layout.repetition_dir(workdir, 0) / "checkpoints"

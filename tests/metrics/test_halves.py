@@ -16,18 +16,18 @@ def weighted(statistic, groups):
 
 def test_groups_are_random_and_as_equal_as_can_be():
     groups = halves.assign_groups(jax.random.key(0), 50)
-    assert set(np.bincount(groups, minlength=16)) == {3, 4}
+    assert set(np.bincount(groups, minlength=32)) == {1, 2}
     assert (groups != halves.assign_groups(jax.random.key(1), 50)).any()
-    assert halves.WEIGHTS.shape == (31, 16)
+    assert halves.WEIGHTS.shape == (63, 32)
     assert (halves.WEIGHTS > 0).all()
-    assert halves.WEIGHTS.sum(axis=1) == pytest.approx(16)
+    assert halves.WEIGHTS.sum(axis=1) == pytest.approx(32)
 
 
 def test_of_a_mean_of_group_means_it_is_the_textbook_s():
-    values = np.random.default_rng(0).normal(size=16)
-    replicates = weighted(lambda w: w @ values / w.sum(), np.arange(16))
-    # No quadratic response: sd / sqrt(16) with 15 degrees of freedom.
-    assert halves.stderr(replicates) == pytest.approx(values.std(ddof=1) / 4)
+    values = np.random.default_rng(0).normal(size=32)
+    replicates = weighted(lambda w: w @ values / w.sum(), np.arange(32))
+    # No quadratic response: sd / sqrt(32) with 31 degrees of freedom.
+    assert halves.stderr(replicates) == pytest.approx(values.std(ddof=1) / np.sqrt(32))
     with pytest.raises(ValueError, match="replicates must be"):
         halves.stderr(replicates[:-1])
 
@@ -44,8 +44,8 @@ def test_of_a_quadratic_statistic_it_is_not_sqrt_2_too_large():
         groups = halves.assign_groups(jax.random.key(repeat), num)
         replicates = weighted(lambda w, x=x: np.sum((w @ x / w.sum()) ** 2), groups)
         squares.append(halves.stderr(replicates) ** 2)
-        left_out = [np.sum(x[groups != group].mean(axis=0) ** 2) for group in range(16)]
-        jackknifed.append(15 * np.var(left_out))
+        left_out = [np.sum(x[groups != group].mean(axis=0) ** 2) for group in range(32)]
+        jackknifed.append(31 * np.var(left_out))
     true = 12 / num**2
     assert 0.95 * true < np.mean(squares) < 1.5 * true
     assert np.mean(jackknifed) > 1.6 * true
@@ -77,9 +77,9 @@ def test_leading_directions_hold_most_of_the_spread():
     rotation = np.linalg.qr(rng.normal(size=(200, 200)))[0]
     x, y = (rng.normal(size=(300, 200)) * spectrum @ rotation for _ in range(2))
     small, other = responses.leading_directions(x, y)
-    assert small.shape == other.shape == (300, 64)
+    assert small.shape == other.shape == (300, 96)
     ratio = small.var(axis=0).sum() / x.var(axis=0).sum()
-    assert 0.99 * np.sum(spectrum[:64] ** 2) / np.sum(spectrum**2) < ratio <= 1
+    assert 0.99 * np.sum(spectrum[:96] ** 2) / np.sum(spectrum**2) < ratio <= 1
 
 
 @pytest.mark.parametrize("case", coverage.CASES)
@@ -114,4 +114,4 @@ def test_the_curves_average_draws_without_moving_the_exact_one():
     for curve, of_size in zip(curves, design.draws, strict=True):
         exact = fid.frechet_distance(real[of_size[0].real], generated[of_size[0].generated])
         assert curve[0, 0] == pytest.approx(exact, rel=1e-6)
-        assert curve.shape == (len(of_size), 31)
+        assert curve.shape == (len(of_size), 63)

@@ -12,7 +12,8 @@ import pytest
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
-from thermo_ebm.run import configuration, layout, lock, record
+from thermo_ebm.fields import flatten
+from thermo_ebm.run import changes, configuration, layout, lock, record
 
 
 @pytest.fixture
@@ -24,11 +25,15 @@ def snapshot(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-MEANS = [0.0, 17.25, 200.0]
+MEANS, VALIDATION = [0.0, 17.25, 200.0], [50.0, 60.0]
 
 
-def start(folder, config, means=MEANS):
-    record.record(folder, config, means, "cpu", "cpu")
+def start(folder, config, means=MEANS, validation=VALIDATION, epoch=0, step=0):
+    record.record(folder, config, record.Means(means, validation), "cpu", "cpu", epoch, step)
+
+
+def check_images(folder, means=MEANS, validation=VALIDATION):
+    record.check_images(folder, record.Means(means, validation))
 
 
 def begin(folder, config):
@@ -49,6 +54,7 @@ def test_a_new_folder_gets_the_exact_configuration(tmp_path, config):
     stored = json.loads((workdir / "config.json").read_text())
     assert stored["optimizer"]["prior"]["learning_rate"] == 2e-5
     assert stored["model"]["generator"]["strides"] == [1, 2, 2, 2, 1]
+    assert stored.pop("version") == 2
     assert stored == configuration.read_config(workdir) == configuration.as_json(config)
 
 
@@ -78,7 +84,7 @@ def test_fields_that_may_change_do_and_are_written(tmp_path, config):
 
 
 def test_every_free_field_exists(config):
-    fields = configuration.flatten(configuration.as_json(config))
+    fields = flatten(configuration.as_json(config))
     assert set(configuration.FIXED_FIELDS) <= set(fields)
     for name in configuration.FREE_FIELDS:
         assert any(configuration._covers(name, field) for field in fields), name
@@ -133,6 +139,51 @@ def test_named_changes_are_allowed(tmp_path, config):
     assert configuration.check_config(tmp_path, config) == []
 
 
+def test_every_accepted_change_is_recorded_with_its_epoch_and_step(tmp_path, config):
+    begin(tmp_path, config)
+    start(tmp_path, config, epoch=1, step=160)
+    assert not (tmp_path / layout.CHANGES).exists()
+    config.loss.power, config.num_epochs = 3.0, 60
+    start(tmp_path, config, epoch=2, step=330)
+    first = [
+        {"epoch": 2, "step": 330, "field": "loss.power", "old": 6.0, "new": 3.0},
+        {"epoch": 2, "step": 330, "field": "num_epochs", "old": 50, "new": 60},
+    ]
+    assert json.loads((tmp_path / layout.CHANGES).read_text()) == first
+    start(tmp_path, config, epoch=3, step=480)  # nothing changed
+    config.loss.power = 6.0
+    start(tmp_path, config, epoch=4, step=640)
+    back = {"epoch": 4, "step": 640, "field": "loss.power", "old": 3.0, "new": 6.0}
+    assert json.loads((tmp_path / layout.CHANGES).read_text()) == [*first, back]
+    assert changes.read_changes(tmp_path)[-1] == (4, 640, "loss.power", 3.0, 6.0)
+
+
+def test_a_change_whose_start_was_killed_is_recorded_once(tmp_path, config, monkeypatch):
+    begin(tmp_path, config)
+    config.loss.power = 3.0
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "write_config", killed)
+        with pytest.raises(KeyboardInterrupt):
+            start(tmp_path, config, epoch=2, step=330)
+    start(tmp_path, config, epoch=2, step=330)
+    assert len(changes.read_changes(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("content", ["{}x", "3", '[{"epoch": 1}]', '["x"]', "[[1]]"])
+def test_a_damaged_record_of_changes_is_named_and_kept(tmp_path, config, content):
+    begin(tmp_path, config)
+    (tmp_path / layout.CHANGES).write_text(content)
+    before = snapshot(tmp_path)
+    config.loss.power = 3.0
+    with pytest.raises(UserError, match=r"changes\.json: "):
+        start(tmp_path, config, epoch=2, step=330)
+    assert snapshot(tmp_path) == before
+
+
 def test_a_run_that_has_not_begun_takes_another_configuration(tmp_path, config):
     start(tmp_path, config)
     config.loss.power = 3.0
@@ -173,26 +224,41 @@ def test_a_damaged_configuration_is_named_and_kept(tmp_path, config, content):
 
 def test_other_images_are_refused_and_nothing_is_written(tmp_path, config):
     start(tmp_path, config, [1.0])
-    record.check_images(tmp_path, MEANS)  # no repetition has begun
+    check_images(tmp_path)  # no repetition has begun
     begin(tmp_path, config)
-    record.check_images(tmp_path, [0.1, 17.5, 199.0])  # another version of the decoder
+    check_images(tmp_path, [0.1, 17.5, 199.0])  # another version of the decoder
     before = snapshot(tmp_path)
     with pytest.raises(UserError, match=r"not those the run was started with \(1 of 3 mean levels"):
-        record.check_images(tmp_path, [0.0, 21.0, 200.0])
+        check_images(tmp_path, [0.0, 21.0, 200.0])
     with pytest.raises(UserError, match=r"not those the run was started with \(0 of 2 mean levels"):
-        record.check_images(tmp_path, MEANS[:2])
+        check_images(tmp_path, MEANS[:2])
     assert snapshot(tmp_path) == before
     (tmp_path / "images.json").unlink()
-    record.check_images(tmp_path, MEANS[:2])
+    check_images(tmp_path, MEANS[:2])
     start(tmp_path, config, [0.0, 21.0, 200.0])
     with pytest.raises(UserError, match="not those"):
-        record.check_images(tmp_path, MEANS)
+        check_images(tmp_path)
     (tmp_path / "images.json").write_text('{"odd": 1}')
     with pytest.raises(UserError, match=r"images\.json: not a list"):
-        record.check_images(tmp_path, MEANS)
+        check_images(tmp_path)
 
 
-@pytest.mark.parametrize("room", [0, 1, 2])
+def test_other_validation_images_are_refused_as_training_images_are(tmp_path, config):
+    begin(tmp_path, config)
+    before = snapshot(tmp_path)
+    check_images(tmp_path, validation=[50.5, 59.0])
+    with pytest.raises(UserError, match=r"its validation images are not those .*\(1 of 2 mean"):
+        check_images(tmp_path, validation=[50.0, 90.0])
+    assert snapshot(tmp_path) == before
+    # A run of a version that kept no record of them goes on, and keeps one from then on.
+    (tmp_path / layout.VALIDATION_IMAGES).unlink()
+    check_images(tmp_path, validation=[1.0, 2.0])
+    start(tmp_path, config, validation=[1.0, 2.0])
+    with pytest.raises(UserError, match="validation images are not those"):
+        check_images(tmp_path)
+
+
+@pytest.mark.parametrize("room", [0, 1, 2, 3])
 def test_a_full_disk_at_the_record_leaves_a_folder_that_goes_on(
     tmp_path, config, monkeypatch, room
 ):
@@ -215,6 +281,7 @@ def test_a_full_disk_at_the_record_leaves_a_folder_that_goes_on(
     assert {path.name for path in tmp_path.glob("*.json")} == {
         "config.json",
         "images.json",
+        "validation_images.json",
         "versions.json",
     }
 
@@ -265,7 +332,7 @@ def test_versions(tmp_path):
 
 HOLDER = """
 import sys, time
-from thermo_ebm.train import rundir
+from thermo_ebm.run import lock
 with lock.hold(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
@@ -297,6 +364,21 @@ def test_the_second_holder_learns_who_holds_and_a_kill_releases(tmp_path, config
         start(tmp_path, config)
 
 
+@pytest.mark.parametrize("absent", [True, False])
+def test_a_start_that_fails_leaves_no_lock(tmp_path, absent):
+    folder = tmp_path / "run" if absent else tmp_path
+    with pytest.raises(UserError, match="no data"), lock.hold(folder):
+        raise UserError("no data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_keeps_its_lock_file(tmp_path, config):
+    with lock.hold(tmp_path):
+        start(tmp_path, config)
+    assert (tmp_path / ".lock").read_text() == ""
+    assert not lock.is_held(tmp_path)
+
+
 def test_a_folder_is_free_again_afterwards_and_after_an_error(tmp_path):
     with pytest.raises(KeyError), lock.hold(tmp_path):
         raise KeyError
@@ -305,7 +387,7 @@ def test_a_folder_is_free_again_afterwards_and_after_an_error(tmp_path):
             pass
         with pytest.raises(UserError, match="in use"), lock.hold(tmp_path):
             pass
-    assert (tmp_path / ".lock").read_text() == ""
+    assert not list(tmp_path.iterdir())  # nothing was recorded: the folder is as it was
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")

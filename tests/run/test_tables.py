@@ -15,6 +15,8 @@ from thermo_ebm import files
 from thermo_ebm.errors import UserError
 from thermo_ebm.run import events, tables
 
+NUMBER = len(tables.READING_COLUMNS)
+
 
 def make_row(epoch, loss=1.5):
     return {"epoch": epoch, "step": 20 * epoch, "train_loss": loss}
@@ -28,7 +30,13 @@ def test_values_come_back_bit_for_bit(tmp_path):
     rng = np.random.default_rng(0)
     path = tmp_path / "rep_00" / "readings.csv"
     row = {name: rng.normal() * 10.0 ** rng.integers(-30, 30) for name in tables.READING_COLUMNS}
-    row |= {"epoch": 1, "step": 2**40, "skipped_steps": 0, "val_loss": float("inf")}
+    row |= {
+        "epoch": 1,
+        "step": 2**40,
+        "skipped_steps": 0,
+        "group_size": 5,
+        "val_loss": float("inf"),
+    }
     row |= {"train_loss": np.float32(0.1), "seconds": jnp.float32(1 / 3), "grad_noise": None}
     tables.append_row(path, row)
     (found,) = tables.read(path)
@@ -75,6 +83,34 @@ def test_truncate_drops_later_epochs(tmp_path):
     assert tables.read(path) == []
 
 
+OLD = b"epoch,step,train_loss,of_another_version\n1,20,0.5,7.0\n2,40,0.25,8.0\n"
+
+
+def test_a_table_of_another_version_opens(tmp_path):
+    """Columns that came later are empty; those that only the other version has are there too."""
+    path = tmp_path / "readings.csv"
+    path.write_bytes(OLD)
+    first = tables.read(path)[0]
+    assert tuple(first) == (*tables.READING_COLUMNS, "of_another_version")
+    assert (first["train_loss"], first["group_size"], first["of_another_version"]) == (0.5, None, 7)
+    tables.truncate(path, 2)
+    assert path.read_bytes() == OLD
+    tables.truncate(path, 1)
+    assert path.read_bytes() == OLD[: OLD.index(b"2,40")]
+
+
+def test_a_table_of_another_version_is_rewritten_with_the_columns_of_today(tmp_path):
+    path = tmp_path / "readings.csv"
+    path.write_bytes(OLD)
+    tables.append_row(path, make_row(3) | {"group_size": 2})
+    header = path.read_text().splitlines()[0].split(",")
+    assert header == [*tables.READING_COLUMNS, "of_another_version"]
+    rows = tables.read(path)
+    assert [row["group_size"] for row in rows] == [None, None, 2]
+    assert [row["of_another_version"] for row in rows] == [7.0, 8.0, None]
+    assert [row["train_loss"] for row in rows] == [0.5, 0.25, 1.5]
+
+
 def test_temperatures_have_many_rows_an_epoch(tmp_path):
     path, columns = tmp_path / "temperatures.csv", tables.TEMPERATURE_COLUMNS
 
@@ -112,11 +148,15 @@ def test_what_a_row_may_hold(tmp_path):
     ("content", "message"),
     [
         (b"", "line 1"),
-        (b"epoch,loss\n1,2\n", "line 1"),
-        (",".join(tables.READING_COLUMNS).encode() + b"\n1,2\n", "line 2: 2 values for 20"),
-        (",".join(tables.READING_COLUMNS).encode() + b"\n" + b"1,2,x" + b"," * 17, "line 2.*'x'"),
+        (b"epoch,loss\n1,2\n", "line 1: .*no column step"),
+        (b"epoch,step,step\n1,2,3\n", "line 1: .*a column is there twice"),
+        (",".join(tables.READING_COLUMNS).encode() + b"\n1,2\n", f"line 2: 2 values for {NUMBER}"),
         (
-            ",".join(tables.READING_COLUMNS).encode() + b"\n" + b",2,3" + b"," * 17,
+            ",".join(tables.READING_COLUMNS).encode() + b"\n" + b"1,2,x" + b"," * (NUMBER - 3),
+            "line 2.*'x'",
+        ),
+        (
+            ",".join(tables.READING_COLUMNS).encode() + b"\n" + b",2,3" + b"," * (NUMBER - 3),
             "line 2.*epoch",
         ),
         (b"\xff\xfe", "cannot be read"),
@@ -208,12 +248,38 @@ def test_events_of_a_run_that_starts_again_are_its_own(tmp_path):
     assert scalars(tmp_path, "train_loss") == [(20, 11)]
 
 
-def test_events_cut_short_by_a_kill_hide_no_later_file(tmp_path):
-    write_epochs(tmp_path, None, (1, 2, 3), 0.0)
-    (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:-5])
-    write_epochs(tmp_path, 40, (3,), 10.0)
-    assert scalars(tmp_path, "train_loss") == [(20, 1), (40, 2), (60, 13)]
+def flip(content, place):
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "left"),
+    [
+        (lambda content: content[:-5], 2),  # cut short by a kill
+        (lambda content: flip(content, -8), 2),  # in the data of the last record
+        (lambda content: flip(content, -70), 1),
+        (lambda content: content + b"\0" * 4096, 3),  # as a crash of the machine leaves it
+        (lambda content: b"junk", 0),
+        (lambda content: b"", 0),
+    ],
+)
+def test_damaged_events_are_mended_and_hide_no_later_file(tmp_path, caplog, damage, left):
+    folder = tmp_path / "rep_00" / "tensorboard"
+    write_epochs(folder, None, (1, 2, 3), 0.0)
+    (file,) = folder.iterdir()
+    damaged = damage(file.read_bytes())
+    file.write_bytes(damaged)
+    write_epochs(folder, 70, (4,), 10.0)
+    losses = [(20, 1), (40, 2), (60, 3)]
+    assert scalars(folder, "train_loss") == [*losses[:left], (80, 14)]
+    aside = list((tmp_path / "rep_00" / events.DAMAGED).glob("*"))
+    assert [path.read_bytes() for path in aside] == ([damaged] if damaged else [])
+    assert ("is damaged after" in caplog.text) == bool(damaged)
+    # What is mended is whole: it stays as it is from then on.
+    before = file.read_bytes()
+    write_epochs(folder, 90, (5,), 20.0)
+    assert file.read_bytes() == before
+    assert scalars(folder, "train_loss") == [*losses[:left], (80, 14), (100, 25)]
 
 
 def test_image_events(tmp_path):

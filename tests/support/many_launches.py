@@ -39,6 +39,7 @@ def _run(argv):
 
     sys.argv = ["launch/train.py", *argv]
     try:
+        train.define_flags()
         program.run(train.main)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)

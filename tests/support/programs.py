@@ -98,7 +98,9 @@ def _run(name, argv, before):
     try:
         if before:
             getattr(importlib.import_module("trained_run"), before)()
-        program.run(importlib.import_module(f"launch.{name}").main)
+        launched = importlib.import_module(f"launch.{name}")
+        launched.define_flags()
+        program.run(launched.main, getattr(launched, "TAKES_ARGUMENTS", False))
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:

@@ -74,7 +74,8 @@ def compile_once(monkeypatch):
 
     monkeypatch.setattr(loop, "make_task", make_task)
     monkeypatch.setattr(spmd, "make_programs", _programs)
-    monkeypatch.setattr(plan, "with_chunk", lambda made: made)
+    monkeypatch.setattr(plan, "with_chunk", lambda made, size: made)
+    monkeypatch.setattr(plan, "device_bytes", lambda made, size: 1)
     monkeypatch.setattr(plan, "step_flops", lambda made: 1)
 
 

@@ -66,7 +66,7 @@ def original():
     folder = Path(tempfile.mkdtemp(prefix="trained_run"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with lock.hold(folder / "run"):
-        record.record(folder / "run", config(), [], "cpu", "cpu")
+        record.record(folder / "run", config(), record.Means(), "cpu", "cpu")
     for number in range(2):
         path = layout.repetition_dir(folder / "run", number) / "checkpoints"
         path.parent.mkdir()

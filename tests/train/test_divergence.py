@@ -66,6 +66,11 @@ def test_skipped_steps_are_counted_and_reach_no_parameter(recovered):
     )
 
 
+def test_skipped_steps_are_no_updates_of_the_optimisers(recovered):
+    state = tiny.end_state(tiny.config(), recovered)
+    assert state["optimiser.prior.0.count"] == state["step"] - 2
+
+
 def test_too_many_in_a_row_go_back_to_the_newest_checkpoint(recovered):
     assert record(recovered) == RECORD
     assert tiny.end_state(tiny.config(), recovered)["branch"] == 1

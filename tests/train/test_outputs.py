@@ -8,6 +8,7 @@ import tiny_training as tiny
 from PIL import Image
 
 from thermo_ebm.run import pictures, tables
+from thermo_ebm.train import optimisers
 from thermo_ebm.train.loop import Outcome
 
 CHANGES = {
@@ -17,6 +18,7 @@ CHANGES = {
     "logging__grad_noise_every_epochs": 2,
     "logging__grad_noise_draws": 3,
     "checkpoint__every_steps": 0,
+    "optimizer__decay__begin_epoch": 0,
 }
 NOISE = ("grad_noise", "grad_noise_batch", "grad_noise_mcmc", "grad_noise_relative")
 
@@ -40,7 +42,23 @@ def test_readings_have_all_columns_and_sensible_values(run):
         assert row["images_per_second"] == pytest.approx(150 / row["seconds"])
         assert row["flops_per_step"] > 0
     assert table[1]["train_loss"] < table[0]["train_loss"]
-    assert table[1]["learning_rate_prior"] < table[0]["learning_rate_prior"]
+
+
+def test_learning_rates_are_those_that_each_epochs_last_update_used(run):
+    """Step 10, the last of epoch 1, is the tenth update: the rate falls only after it."""
+    first, second = tables.read(run / "readings.csv")
+    for network in ("prior", "generator"):
+        rate = tiny.config().optimizer[network].learning_rate
+        assert first[f"learning_rate_{network}"] == pytest.approx(rate)
+        assert second[f"learning_rate_{network}"] == pytest.approx(0.975 * rate)
+
+
+def test_rates_go_by_the_optimisers_own_count():
+    made = tiny.config(optimizer__decay__begin_epoch=0)
+    both = optimisers.make_optimisers(made.optimizer, steps_per_epoch=10)
+    rates = [optimisers.last_rates(both, (number, number))[1] for number in (0, 1, 10, 11, 21)]
+    decayed = np.array([1, 1, 1, 0.975, 0.975**2]) * made.optimizer.generator.learning_rate
+    np.testing.assert_allclose(rates, decayed, rtol=1e-6)
 
 
 def test_gradient_noise_is_measured_when_asked_for(run):
@@ -77,7 +95,7 @@ def test_pictures_and_strip_are_written(run):
 def test_events_hold_the_readings(run):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     events = accumulator.EventAccumulator(str(run / "tensorboard")).Reload()
-    losses = [(event.step, event.value) for event in events.Scalars("train_loss")]
+    losses = [(event.step, event.value) for event in events.Scalars("train/loss")]
     table = tables.read(run / "readings.csv")
     expected = [(row["step"], np.float32(row["train_loss"])) for row in table]
     assert losses == expected
@@ -87,7 +105,7 @@ def test_events_hold_the_readings(run):
 def test_the_configuration_is_beside_them(run):
     stored = json.loads((run.parent / "config.json").read_text())
     assert stored["model"]["latent_dim"] == 4
-    assert stored == tiny.rundir.as_json(tiny.config(**CHANGES))
+    assert stored == {"version": 2} | tiny.configuration.as_json(tiny.config(**CHANGES))
 
 
 def test_a_vanilla_run_with_clipped_gradients(tmp_path):

@@ -70,6 +70,22 @@ def test_a_resumed_run_counts_from_where_it_was():
     assert "100 images/s, 0:00:02 left" in stream.getvalue()
 
 
+@pytest.mark.parametrize("back_to", [0, 20, 40])
+def test_after_a_rollback_times_left_are_of_the_steps_since(back_to):
+    """Below the first step seen, to it, and above it: never negative, no division by 0."""
+    stream, clock = io.StringIO(), Clock()
+    with make_reporter("rep_00", 100, 20, 10, 0, 0.0, stream, clock) as reporter:
+        run(reporter, clock, [20, 40, 60])
+        run(reporter, clock, [back_to + 20, back_to + 40], seconds_a_step=10.0)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 5
+    assert "-" not in stream.getvalue()
+    assert "left" not in lines[3]  # nothing is known yet of the steps since
+    left = 10 * (100 - back_to - 40) // 20
+    assert f"step {back_to + 40}/100" in lines[4]
+    assert f"20 images/s, 0:00:{left:02d} left" in lines[4]
+
+
 def test_the_end_of_an_epoch_has_its_line():
     stream = io.StringIO()
     with make_reporter("rep_00", 100, 20, 75, stream=stream) as reporter:

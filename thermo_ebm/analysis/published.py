@@ -13,10 +13,9 @@ from typing import Any
 import pandas as pd
 
 from thermo_ebm.analysis.csvfile import check_epochs, read_csv
+from thermo_ebm.analysis.names import PUBLISHED_NETWORK
 from thermo_ebm.analysis.settings import PUBLISHED, THERMODYNAMIC, VANILLA, Settings, cell_key
 from thermo_ebm.errors import UserError
-
-NETWORK = "inception_v3_jax_fid"
 
 COLUMNS = {
     "Epoch": "epoch",
@@ -24,10 +23,10 @@ COLUMNS = {
     "Train Grad": "train_grad_mean",
     "Train Grad Var": "train_grad_var",
     "Val Loss": "val_loss",
-    "FID_inf": f"{NETWORK}_fid_inf",
-    "MIFID_inf": f"{NETWORK}_mifid_inf",
-    "KID_inf": f"{NETWORK}_kid_inf",
-    "IS_inf": f"{NETWORK}_is_inf",
+    "FID_inf": f"{PUBLISHED_NETWORK}_fid_inf",
+    "MIFID_inf": f"{PUBLISHED_NETWORK}_mifid_inf",
+    "KID_inf": f"{PUBLISHED_NETWORK}_kid_inf",
+    "IS_inf": f"{PUBLISHED_NETWORK}_is_inf",
 }
 
 DATASETS = {"CelebA": "celeb_a", "CIFAR10": "cifar10", "SVHN": "svhn_cropped"}
@@ -43,17 +42,17 @@ CHANGES = {
 
 
 def load_published(folder: Path) -> pd.DataFrame:
-    """Returns the published readings under `folder`, one row an epoch (1-based).
+    """Returns the published readings under `folder`, one row per epoch (from 1).
 
     Raises:
       UserError: naming the file (and line), for a folder without readings, a path of another
         layout, or a malformed file.
     """
     if not folder.is_dir():
-        raise UserError(f"--readings={folder}: no such folder")
+        raise UserError(f"readings={folder}: no such folder")
     paths = sorted(folder.resolve().rglob("*.csv"))
     if not paths:
-        raise UserError(f"--readings={folder}: holds no CSV file; expected logs/<dataset>/p=.../")
+        raise UserError(f"readings={folder}: holds no CSV file; expected logs/<dataset>/p=.../")
     return pd.concat([_load_file(path) for path in paths], ignore_index=True)
 
 

@@ -5,18 +5,13 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from thermo_ebm.analysis.published import NETWORK, load_published
-from thermo_ebm.analysis.runs import Run, load_runs
+from thermo_ebm.analysis.names import split_metric
+from thermo_ebm.analysis.published import load_published
+from thermo_ebm.analysis.run_settings import Run
+from thermo_ebm.analysis.runs import load_runs
 from thermo_ebm.analysis.settings import Settings
 from thermo_ebm.errors import UserError
 
-NETWORK_TITLES = {
-    NETWORK: "InceptionV3 (jax-fid)",
-    "inception_v3": "InceptionV3",
-    "efficientnet_lite0": "EfficientNet-Lite0",
-}
-METRIC_TITLES = {"kid_inf": "KID∞", "fid_inf": "FID∞", "mifid_inf": "MIFID∞", "is_inf": "IS∞"}
-METRIC_TITLES |= {"kid": "KID", "fid": "FID", "kid_rbf_inf": "KID∞ (RBF)", "coverage": "coverage"}
 EVERY_EPOCH = (
     *("epoch", "step", "train_loss", "train_grad_mean", "val_loss"),
     *("train_grad_var", "train_grad_var_prior", "train_grad_var_generator"),
@@ -26,10 +21,10 @@ EVERY_EPOCH = (
 class Readings(NamedTuple):
     """Everything that a report is made of."""
 
-    frame: pd.DataFrame  # one row a repetition and epoch; columns as in `load`
+    frame: pd.DataFrame  # one row per repetition and epoch; columns as in `load`
     temperatures: pd.DataFrame  # last epoch's temperatures.csv of all repetitions; may be empty
     runs: list[Run]  # the run folders read
-    notes: list[str]  # what a reader must know of the data, a line each
+    notes: list[str]  # what a reader must know of the data, one line each
 
 
 def load(runs: Path | None, published: Path | None) -> Readings:
@@ -38,14 +33,14 @@ def load(runs: Path | None, published: Path | None) -> Readings:
     Returns:
       Readings whose frame has the columns of `Settings` (NaN where a setting has no meaning),
       ``cell`` (equal for equal settings), ``run``, ``repetition``, ``seed``, ``num_epochs``,
-      ``epoch`` (1-based), the columns of readings.csv, and those of eval.csv
-      (``<network>_<metric>``); losses in nats an image.
+      ``epoch`` (from 1), the columns of readings.csv, and those of eval.csv
+      (``<network>_<metric>``); losses in nats per image.
 
     Raises:
       UserError: where nothing is asked for, or a folder or file is missing or malformed.
     """
     if runs is None and published is None:
-        raise UserError("nothing to report on: give --runs=FOLDER, --readings=FOLDER or both")
+        raise UserError("nothing to report on: give runs, readings or both")
     frames, temperatures, folders, notes = [], pd.DataFrame(), [], []
     if runs is not None:
         own = load_runs(runs)
@@ -59,7 +54,7 @@ def load(runs: Path | None, published: Path | None) -> Readings:
 
 
 def drop_doubled(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Keeps one of several repetitions with the same settings and seed: they are one draw.
+    """Keeps one of several repetitions with the same images, settings and seed: they are one draw.
 
     Returns the rows kept (of the repetition with most epochs) and a note for each one dropped.
     """
@@ -72,15 +67,16 @@ def drop_doubled(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         for part in members[1:]:
             drop.extend(part.index)
             name = f"{part['run'].iloc[0]}/rep_{part['repetition'].iloc[0]:02d}"
-            notes.append(f"{name}: settings and seed of {members[0]['run'].iloc[0]}; left out.")
+            kept = members[0]["run"].iloc[0]
+            notes.append(f"{name}: left out: it repeats the settings and the seed of {kept}.")
     return frame.drop(index=drop).reset_index(drop=True), notes
 
 
 def final(frame: pd.DataFrame, epochs: int = 1) -> pd.DataFrame:
-    """Returns one row a repetition: its last epoch, or the readings' means over the last ones.
+    """Returns one row per repetition: its last epoch, or the readings' means over the last ones.
 
-    A reading that is not taken every epoch (a metric, the gradient noise) has its last value there
-    is; a loss or gradient statistic that is not finite at the end stays so.
+    A reading that is not taken every epoch (a metric, the gradient noise) keeps its newest value; a
+    loss or gradient statistic that is not finite at the end stays so.
     """
     keys = ["cell", "run", "repetition"]
     groups = frame.sort_values([*keys, "epoch"], kind="stable").groupby(keys, sort=False)
@@ -102,21 +98,10 @@ def networks(frame: pd.DataFrame) -> list[str]:
     """Returns the feature networks that the readings hold a KID or FID of, InceptionV3 first."""
     found = []
     for column in frame.columns:
-        for metric in ("_kid_inf", "_fid_inf"):
-            name = column.removesuffix(metric)
-            if name != column and not name.endswith("_rbf") and name not in found:
-                found.append(name)
-    present = [name for name in found if _has_values(frame, name)]
-    return sorted(present, key=lambda name: ("inception" not in name, name))
-
-
-def metric_title(column: str) -> str:
-    """Returns the axis title of a metric's column, with the network that made it."""
-    for network in sorted(NETWORK_TITLES, key=len, reverse=True):
-        if column.startswith(f"{network}_"):
-            metric = column.removeprefix(f"{network}_")
-            return f"{METRIC_TITLES.get(metric, metric)}, {NETWORK_TITLES[network]}"
-    return column
+        name = split_metric(column)
+        if name and name.metric in ("kid_inf", "fid_inf") and frame[column].notna().any():
+            found.append(name.network)
+    return sorted(set(found), key=lambda name: ("inception" not in name, name))
 
 
 def sections(frame: pd.DataFrame) -> list[tuple[str, str]]:
@@ -136,8 +121,3 @@ def _drop_empty(frame: pd.DataFrame) -> pd.DataFrame:
     keep = {*Settings._fields, "cell", "run", "repetition", "seed", "num_epochs", "epoch"}
     empty = [name for name in frame.columns if name not in keep and frame[name].isna().all()]
     return frame.drop(columns=empty)
-
-
-def _has_values(frame: pd.DataFrame, network: str) -> bool:
-    names = (f"{network}_kid_inf", f"{network}_fid_inf")
-    return any(name in frame and bool(frame[name].notna().any()) for name in names)

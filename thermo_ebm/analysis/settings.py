@@ -67,8 +67,9 @@ PROVENANCE = ("prior_gradient", "generator_gradient", "quadrature", "kl_form")
 
 
 def dataset_title(dataset: str) -> str:
-    """Returns the data set's name as papers write it."""
-    return DATASET_TITLES.get(dataset, dataset)
+    """Returns the data set's name as papers write it; what tells its images apart stays."""
+    name, space, rest = dataset.partition(" ")
+    return f"{DATASET_TITLES.get(name, name)}{space}{rest}"
 
 
 def section_title(settings: Settings) -> str:

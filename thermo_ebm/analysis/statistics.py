@@ -1,9 +1,9 @@
-"""Tests for a handful of repetitions: contrasts of means, ordered trends, spreads, corrections.
+"""Tests for a handful of repetitions or cells: contrasts, ordered trends, spreads, regressions.
 
 References: Welch (1947) and Satterthwaite (1946) for contrasts with unequal variances; Jonckheere
 (1954) and Terpstra (1952) for ordered alternatives; Brown and Forsythe (1974) for spreads, with the
-structural zeros removed as Hines and Hines (2000) do; Holm (1979) for several tests; MacKinnon and
-White (1985) for HC3 standard errors.
+structural zeros removed as Hines and Hines (2000) do; Holm (1979) for several tests; Tukey (1958)
+for the jackknife.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
+from statsmodels.regression.linear_model import OLS
+from statsmodels.stats.multitest import multipletests
 
 Array = np.ndarray
 
@@ -41,7 +43,7 @@ def contrast(
 
     Args:
       groups: the readings of each cell, each of shape [num_repetitions >= 2].
-      weights: w_k, one a group.
+      weights: w_k, one per group.
     """
     groups = [_checked(group) for group in groups]
     if len(weights) != len(groups):
@@ -136,32 +138,39 @@ def spread_ratio(first: Sequence[Array], second: Sequence[Array], seed: int = 0)
     return Estimate(value, float(low), float(high), float(test.pvalue))
 
 
-def adjusted_difference(values: Array, covariate: Array, indicator: Array) -> Estimate:
-    """Estimates the difference between two kinds of runs at an equal covariate.
+def difference_between_cells(values: Array, covariate: Array, indicator: Array) -> Estimate:
+    """Estimates the difference between two kinds of cells at an equal covariate.
 
     The coefficient of `indicator` in the least-squares fit of `values` on 1, `covariate` and
-    `indicator`, with HC3 standard errors; all of shape [num_runs].
+    `indicator`. Cells are the units: the error is the jackknife's, which leaves out one cell at a
+    time, and Student's t has (number of cells - 3) degrees of freedom. However far the line is from
+    the cells' means, and however many repetitions a cell has, is in the scatter between cells.
+
+    Args:
+      values, covariate, indicator: one entry per cell, [num_cells]; `indicator` is 0 or 1.
+
+    Raises:
+      ValueError: fewer than four cells, or a fit that one cell alone decides (a kind of one cell).
     """
-    covariate = np.asarray(covariate, float)
-    design = np.column_stack([np.ones(len(covariate)), covariate - covariate.mean(), indicator])
-    inverse = np.linalg.inv(design.T @ design)
-    coefficients = inverse @ design.T @ values
-    leverage = np.einsum("ij,jk,ik->i", design, inverse, design)
-    scaled = (values - design @ coefficients) / np.maximum(1.0 - leverage, 1e-12)
-    covariance = inverse @ (design.T * scaled**2) @ design @ inverse
-    return _student(
-        float(coefficients[2]), float(np.sqrt(covariance[2, 2])), len(values) - 3, 0.0, CONFIDENCE
-    )
+    indicator = np.asarray(indicator, float)
+    if len(indicator) < 4 or min(np.sum(indicator == kind) for kind in (0.0, 1.0)) < 2:
+        raise ValueError(f"needs at least two cells of each kind, got {indicator.tolist()}")
+    design = np.column_stack([np.ones(len(indicator)), covariate, indicator])
+    fit = OLS(np.asarray(values, float), design).fit()
+    without = [
+        OLS(np.delete(values, cell), np.delete(design, cell, axis=0)).fit().params[2]
+        for cell in range(len(indicator))
+    ]
+    cells = len(indicator)
+    error = float(np.sqrt((cells - 1) / cells * np.sum((without - np.mean(without)) ** 2)))
+    return _student(float(fit.params[2]), error, cells - 3, 0.0, CONFIDENCE)
 
 
 def holm(p_values: Sequence[float]) -> Array:
     """Returns p-values adjusted by Holm's step-down method, in the order given."""
-    p = np.asarray(p_values, float)
-    order = np.argsort(p, kind="stable")
-    factors = len(p) - np.arange(len(p))
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * p[order]))
-    return adjusted
+    if not len(p_values):
+        return np.empty(0)
+    return multipletests(np.asarray(p_values, float), method="holm")[1]
 
 
 def _student(value: float, error: float, freedom: float, null: float, level: float) -> Estimate:

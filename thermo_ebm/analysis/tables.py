@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.polynomial import Polynomial
 
-from thermo_ebm.analysis.readings import final, metric_title
+from thermo_ebm.analysis.names import METRIC_TITLES, reading_title, split_metric
+from thermo_ebm.analysis.readings import final
 from thermo_ebm.analysis.settings import (
     REGIMES,
     SYMBOLS,
@@ -18,14 +20,14 @@ from thermo_ebm.analysis.settings import (
 )
 
 NUM_RESAMPLES = 2_000
+# The first one stands before the metrics.
 READING_ORDER = (
     *("train_grad_var", "train_grad_var_prior", "train_grad_var_generator"),
-    *("train_loss", "val_loss", "grad_noise", "grad_noise_batch", "grad_noise_mcmc"),
-    *("grad_noise_relative", "skipped_steps", "hours", "images_per_second"),
-)
-METRICS = (
-    *("kid_inf", "kid_rbf_inf", "fid_inf", "mifid_inf", "is_inf", "kid", "fid"),
-    *("precision", "recall", "density", "coverage"),
+    *("train_grad_noise", "train_grad_noise_prior", "train_grad_noise_generator"),
+    *("val_log_likelihood", "train_loss", "val_loss"),
+    *("grad_noise", "grad_noise_batch", "grad_noise_mcmc", "grad_noise_relative"),
+    *("train_grad_signal", "train_noise_scale", "dial_amplification", "dial_saturated"),
+    *("skipped_steps", "hours", "images_per_second"),
 )
 
 
@@ -35,13 +37,13 @@ class QuadraticFit(NamedTuple):
     coefficients: np.ndarray  # (c0, c1, c2)
     num_cells: int  # with 3 the curve passes through all means and tests nothing
     r_squared: float
-    vertex: float  # the gradient variance at which the metric is least; NaN without a minimum
+    vertex: float  # the variance over entries at which the metric is least; NaN without a minimum
     low: float  # end of the measured variances
     high: float
 
 
 def repetitions(frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns one row a repetition: settings and the last epoch's readings."""
+    """Returns one row per repetition: settings and the last epoch's readings."""
     last = final(frame)
     if "seconds" in frame:
         hours = frame.groupby(["cell", "run", "repetition"])["seconds"].sum() / 3600.0
@@ -53,7 +55,7 @@ def repetitions(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def cells_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns one row a cell: settings, repetitions, mean and standard deviation of readings.
+    """Returns one row per cell: settings, repetitions, mean and standard deviation of readings.
 
     The standard deviations have n - 1 in the denominator.
     """
@@ -76,15 +78,15 @@ def cells_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def reading_columns(frame: pd.DataFrame) -> list[str]:
-    """Returns the columns of readings worth a table, gradient variance and KID first."""
+    """Returns the columns of readings worth a table, the variance over entries and KID first."""
     first = [name for name in READING_ORDER if name in frame]
     metrics = [
         name
-        for metric in METRICS
+        for metric in METRIC_TITLES
         for name in frame.columns
-        if name.endswith(f"_{metric}") and (metric != "kid_inf" or "_rbf_" not in name)
+        if (found := split_metric(name)) and found.metric == metric
     ]
-    unique = list(dict.fromkeys([*first[:1], *metrics, *first[1:]]))
+    unique = dict.fromkeys([*first[:1], *metrics, *first[1:]])
     return [name for name in unique if frame[name].notna().any()]
 
 
@@ -109,21 +111,19 @@ def quadratic_fit(variance: Sequence[float], metric: Sequence[float]) -> Quadrat
     x, y = x[mask], y[mask]
     if len(np.unique(x)) < 3:
         return None
-    center, scale = x.mean(), np.ptp(x)
-    a, b, c = np.polyfit((x - center) / scale, y, 2)
-    coefficients = np.array(
-        [c - b * center / scale + a * (center / scale) ** 2, b / scale - 2 * a * center / scale**2,
-         a / scale**2]
-    )  # fmt: skip
+    coefficients = np.zeros(3)
+    found = Polynomial.fit(x, y, 2).convert().coef
+    coefficients[: len(found)] = found
     residual = y - np.polynomial.polynomial.polyval(x, coefficients)
     total = np.sum((y - y.mean()) ** 2)
     r_squared = float(1.0 - np.sum(residual**2) / total) if total > 0.0 else float("nan")
-    vertex = float(center - scale * b / (2.0 * a)) if a > 0.0 else float("nan")
+    opens = coefficients[2] > 0.0
+    vertex = float(-coefficients[1] / (2.0 * coefficients[2])) if opens else float("nan")
     return QuadraticFit(coefficients, len(x), r_squared, vertex, float(x.min()), float(x.max()))
 
 
 def fits_table(frame: pd.DataFrame, metric: str, seed: int = 0) -> pd.DataFrame:
-    """Returns one row a regime and variant: its quadratic, and a 95 % interval of its vertex.
+    """Returns one row per regime and variant: its quadratic, and a 95 % interval of its vertex.
 
     The interval is of a bootstrap over repetitions within cells, among the resamples that have a
     minimum; `share_with_minimum` says how many have one inside the measured variances.
@@ -133,11 +133,9 @@ def fits_table(frame: pd.DataFrame, metric: str, seed: int = 0) -> pd.DataFrame:
     labels = short_labels(cells)
     rows = []
     for name, _, group in regime_groups(cells):
-        parts = [last[last["cell"] == key] for key in group]
-        pairs = [(part["train_grad_var"].to_numpy(float), part[metric].to_numpy(float))
-                 for part in parts]  # fmt: skip
-        pairs = [pair for pair in pairs if np.isfinite(pair[1]).any()]  # others: not evaluated
-        fit = quadratic_fit([v.mean() for v, _ in pairs], [np.nanmean(m) for _, m in pairs])
+        pairs = [_finite_pairs(last[last["cell"] == key], metric) for key in group]
+        pairs = [pair for pair in pairs if len(pair[0])]  # the others were not evaluated
+        fit = quadratic_fit([v.mean() for v, _ in pairs], [m.mean() for _, m in pairs])
         if fit is None:
             continue
         low, high, share = _vertex_interval(pairs, np.random.default_rng(seed))
@@ -145,7 +143,7 @@ def fits_table(frame: pd.DataFrame, metric: str, seed: int = 0) -> pd.DataFrame:
             low, high = float("nan"), float("nan")
         row: dict[str, object] = {
             "regime": name,
-            "metric": metric_title(metric),
+            "metric": reading_title(metric),
             "cells": fit.num_cells,
         }
         row["members"] = "; ".join(labels[key] for key in group)
@@ -167,33 +165,41 @@ def setting_titles(frame: pd.DataFrame) -> dict[str, str]:
     return titles
 
 
-def reading_title(name: str) -> str:
-    """Returns a reading's name for an axis or a column."""
-    titles = {
-        "train_grad_var": "gradient variance",
-        "train_grad_var_prior": "gradient variance (prior)",
-        "train_grad_var_generator": "gradient variance (generator)",
-        "train_loss": "training loss (nats)",
-        "val_loss": "validation loss (nats)",
-        "hours": "training time (h)",
-    }
-    return titles.get(name) or metric_title(name).replace("_", " ")
+def _finite_pairs(rows: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (variance over entries, metric) of the repetitions that have both."""
+    values = rows[["train_grad_var", metric]].to_numpy(float)
+    return tuple(values[np.isfinite(values).all(axis=1)].T)
 
 
 def _vertex_interval(
     pairs: Sequence[tuple[np.ndarray, np.ndarray]], generator: np.random.Generator
 ) -> tuple[float, float, float]:
-    vertices, inside = [], 0
-    for _ in range(NUM_RESAMPLES):
-        means = []
-        for variance, metric in pairs:
-            drawn = generator.integers(len(variance), size=len(variance))
-            means.append((variance[drawn].mean(), metric[drawn].mean()))
-        fit = quadratic_fit(*zip(*means, strict=True))
-        if fit is not None and np.isfinite(fit.vertex):
-            vertices.append(fit.vertex)
-            inside += fit.low < fit.vertex < fit.high
-    if not vertices:
+    """Returns an interval of the vertex, and the share of resamples with a minimum inside."""
+    means = []
+    for variance, metric in pairs:
+        drawn = generator.integers(len(variance), size=(NUM_RESAMPLES, len(variance)))
+        means.append((variance[drawn].mean(axis=1), metric[drawn].mean(axis=1)))
+    x, y = (np.stack(part, axis=1) for part in zip(*means, strict=True))
+    vertices = _vertices(x, y)
+    inside = np.mean((vertices > x.min(axis=1)) & (vertices < x.max(axis=1)))
+    vertices = vertices[np.isfinite(vertices)]
+    if not len(vertices):
         return float("nan"), float("nan"), 0.0
     low, high = np.quantile(vertices, [0.025, 0.975])
-    return float(low), float(high), inside / NUM_RESAMPLES
+    return float(low), float(high), float(inside)
+
+
+def _vertices(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The minimum of the quadratic through each row's points; NaN where there is none.
+
+    `quadratic_fit` for many rows at once.
+
+    Args:
+      x, y: [num_rows, num_cells].
+    """
+    center, scale = x.mean(axis=1), np.ptp(x, axis=1)
+    u = (x - center[:, None]) / scale[:, None]
+    design = np.stack([np.ones_like(u), u, u**2], axis=-1)
+    _, b, a = (np.linalg.pinv(design) @ y[..., None])[..., 0].T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(a > 0.0, center - scale * b / (2.0 * a), np.nan)

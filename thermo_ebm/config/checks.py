@@ -1,14 +1,13 @@
 """A configuration checked field by field, and turned into the settings the mathematics takes."""
 
-import difflib
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from thermo_ebm.errors import UserError
+from thermo_ebm.fields import flatten, get, nearest
 from thermo_ebm.losses import GENERATOR_GRADIENTS, PRIOR_GRADIENTS
 from thermo_ebm.models.generator import image_size
 from thermo_ebm.thermo.integral import KL_FORMS, QUADRATURES
@@ -122,22 +121,22 @@ def check_values(config: ConfigDict) -> None:
       UserError: naming the field and what it must be.
       TypeError: a value is of a type that `check` would have refused.
     """
-    for field, value in _flatten(config):
+    for field, value in flatten(config).items():
         _check_range(field, value)
     for field, choices in _CHOICES.items():
-        value = _value(config, field)
+        value = get(config, field)
         _require(field, value, value in choices, f"one of {', '.join(choices)}")
     for field, least in _AT_LEAST.items():
-        value = _value(config, field)
+        value = get(config, field)
         _require(field, value, value >= least, f"at least {least}")
     for field in _POSITIVE:
-        value = _value(config, field)
+        value = get(config, field)
         _require(field, value, value > 0, "positive")
     for field in _BELOW_ONE:
-        value = _value(config, field)
+        value = get(config, field)
         _require(field, value, value < 1, "below 1")
     for field in _WIDTHS:
-        value = _value(config, field)
+        value = get(config, field)
         _require(field, value, value <= _MAX_WIDTH, f"at most {_MAX_WIDTH}")
     _check_channels(config)
     _check_combinations(config)
@@ -157,7 +156,7 @@ def _check_channels(config: ConfigDict) -> None:
     channels = config.data.channels
     _require("data.channels", channels, channels in (1, 3), "1 or 3")
     for field in ("model.generator.widths", "model.generator.strides"):
-        value = tuple(_value(config, field))
+        value = tuple(get(config, field))
         whole = all(type(one) is int and one >= 1 for one in value)
         _require(field, value, whole, "whole numbers, each at least 1")
 
@@ -173,7 +172,7 @@ def _check_combinations(config: ConfigDict) -> None:
         )
     steps = config.data.num_train // config.batch_size
     for field in _EPOCHS:
-        epochs = _value(config, field)
+        epochs = get(config, field)
         _require(field, epochs, epochs * steps <= _MAX_INT, f"at most {_MAX_INT // steps}")
     for name in ("prior", "generator"):
         first = config.optimizer[name].learning_rate
@@ -210,10 +209,10 @@ def _check_combinations(config: ConfigDict) -> None:
 
 def _check_fields(config: ConfigDict, reference: ConfigDict) -> None:
     """Every field of the reference is there, no other, and of its type (an int may be a float)."""
-    have, want = dict(_flatten(config)), dict(_flatten(reference))
+    have, want = flatten(config), flatten(reference)
     for field in have:
         if field not in want:
-            raise UserError(f"config.{field}: there is no such field{_nearest(field, want)}")
+            raise UserError(f"config.{field}: there is no such field{nearest(field, want)}")
     for field, example in want.items():
         if field not in have:
             raise UserError(f"config.{field}: is missing")
@@ -229,26 +228,6 @@ def _check_fields(config: ConfigDict, reference: ConfigDict) -> None:
 
 def _both_sequences(value: Any, example: Any) -> bool:
     return isinstance(value, tuple | list) and isinstance(example, tuple | list)
-
-
-def _nearest(field: str, known: dict[str, Any]) -> str:
-    matches = difflib.get_close_matches(field, known, n=1)
-    return f"; did you mean {matches[0]}?" if matches else ""
-
-
-def _flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in config.items():
-        if isinstance(value, ConfigDict):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _value(config: ConfigDict, field: str) -> Any:
-    value: Any = config
-    for name in field.split("."):
-        value = value[name]
-    return value
 
 
 def _require(field: str, value: Any, holds: bool, must: str) -> None:

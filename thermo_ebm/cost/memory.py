@@ -20,7 +20,9 @@ from thermo_ebm.types import LossFn
 # and leaves out what a compiler adds to them and what else is on the device.
 USABLE = {"cpu": 0.5, "default": 0.6}
 
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+# Where Linux says which control groups a process is in, and where their limits are.
+_MEMBERSHIP = Path("/proc/self/cgroup")
+_CGROUPS = Path("/sys/fs/cgroup")
 _LOOPS = ("scan", "while")
 
 
@@ -74,13 +76,9 @@ def automatic_chunk(
     Returns:
       As `choose_chunk`.
     """
-    # Adam's two moments, and what replaces them and the parameters.
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
-    optimisers = 5 * sum(map(_leaf_bytes, jax.tree.leaves(shapes)))
 
     def peak(chunk: int) -> int:
-        jaxpr = gradient_jaxpr(loss(chunk), model, batch_size, image_shape)
-        return peak_bytes(jaxpr) + optimisers
+        return step_bytes(loss(chunk), model, batch_size, image_shape)
 
     together = peak(0)
     if together <= available or num_temperatures == 1:
@@ -90,6 +88,19 @@ def automatic_chunk(
     per_temperature = -(-(together - alone) // num_temperatures)
     step = StepBytes(alone - per_temperature, per_temperature)
     return choose_chunk(num_temperatures, step, available)
+
+
+def step_bytes(
+    loss: LossFn, model: LatentEBM, batch_size: int, image_shape: tuple[int, ...]
+) -> int:
+    """Estimates the memory of a step, in bytes: loss, gradient and both optimisers.
+
+    Arguments as of `automatic_chunk`, but for the loss, whose chunk is chosen.
+    """
+    # Adam's two moments, and what replaces them and the parameters.
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    optimisers = 5 * sum(map(_leaf_bytes, jax.tree.leaves(shapes)))
+    return peak_bytes(gradient_jaxpr(loss, model, batch_size, image_shape)) + optimisers
 
 
 def _leaf_bytes(leaf: jax.ShapeDtypeStruct) -> int:
@@ -152,12 +163,37 @@ def usable_bytes(device: jax.Device) -> int:
 
 def _host_bytes() -> int:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min([total, *map(_cgroup_limit, _CGROUP_LIMITS)], key=lambda limit: limit or total)
+    return min([total, *cgroup_limits(_MEMBERSHIP, _CGROUPS)])
 
 
-def _cgroup_limit(path: str) -> int:
-    """The limit in a file, or 0 where there is none."""
+def cgroup_limits(membership: Path, cgroups: Path) -> list[int]:
+    """Memory limits, in bytes, of the control groups that a process is in, and of those around.
+
+    A job of SLURM runs in a group within its user's and its job's groups, any of which may have the
+    limit. Groups of version 2 and of version 1 are read; files that are not there have no limit.
+
+    Args:
+      membership: `/proc/self/cgroup`: a line for each hierarchy, `number:controllers:/path`.
+      cgroups: `/sys/fs/cgroup`.
+    """
+    lines = membership.read_text().splitlines() if membership.is_file() else []
+    entries = [tuple(line.split(":", 2)) for line in lines if line.count(":") >= 2]
+    found = []
+    for controllers, root, name in (
+        ("", cgroups, "memory.max"),
+        ("memory", cgroups / "memory", "memory.limit_in_bytes"),
+    ):
+        inner = [path for _, mine, path in entries if controllers in mine.split(",")]
+        for path in inner or ["/"]:
+            inside = root / path.strip("/")
+            within = [one for one in (inside, *inside.parents) if one.is_relative_to(root)]
+            found += [_limit(one / name) for one in {root, *within}]
+    return [limit for limit in found if limit is not None]
+
+
+def _limit(path: Path) -> int | None:
+    """The limit in a file; None where there is none."""
     try:
-        return int(Path(path).read_text())
-    except (OSError, ValueError):
-        return 0
+        return int(path.read_text())
+    except (OSError, ValueError):  # ValueError: "max"
+        return None

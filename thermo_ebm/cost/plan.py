@@ -1,20 +1,26 @@
-"""What is worked out before anything compiles: the chunk of temperatures, a step's arithmetic."""
+"""What is worked out before anything compiles: the chunk of temperatures, memory and arithmetic."""
+
+import math
 
 import jax
 from ml_collections import ConfigDict
 
 from thermo_ebm.config.build import image_shape, make_loss
 from thermo_ebm.cost.flops import gradient_flops
-from thermo_ebm.cost.memory import automatic_chunk, usable_bytes
+from thermo_ebm.cost.memory import automatic_chunk, step_bytes, usable_bytes
 from thermo_ebm.models.conv_transpose import dilated
 from thermo_ebm.models.latent_ebm import make_model
 from thermo_ebm.types import LossFn
 
 
-def with_chunk(config: ConfigDict) -> ConfigDict:
+def with_chunk(config: ConfigDict, repetitions: int) -> ConfigDict:
     """The configuration with `sampler.temperature_chunk` chosen where it is 0.
 
     The chunk is the largest that a device's memory takes, 0 again where all temperatures fit.
+
+    Args:
+      config: the configuration.
+      repetitions: how many train together.
     """
     if config.sampler.temperature_chunk or config.loss.name == "vanilla":
         return config
@@ -25,16 +31,44 @@ def with_chunk(config: ConfigDict) -> ConfigDict:
         config.sampler.temperature_chunk = chunk
         return make_loss(config, model, axis_name=None)
 
-    share = -(-config.batch_size // jax.device_count())
     config.sampler.temperature_chunk = automatic_chunk(
         loss,
         model,
         config.loss.num_temperatures,
-        share * config.parallel_repetitions,
+        _share(config) * repetitions,
         image_shape(config),
         usable_bytes(jax.local_devices()[0]),
     )
     return config
+
+
+def _share(config: ConfigDict) -> int:
+    """Examples of a batch on each device."""
+    return -(-config.batch_size // jax.device_count())
+
+
+def device_bytes(config: ConfigDict, repetitions: int) -> int:
+    """Estimates the bytes that a device holds in training: a step, and its share of the images.
+
+    Args:
+      config: the configuration, its chunk chosen.
+      repetitions: how many train together.
+    """
+    model = make_model(config.model, config.data.channels)
+    loss = make_loss(config, model, axis_name=None)
+    step = step_bytes(loss, model, _share(config) * repetitions, image_shape(config))
+    images = (config.data.num_train + config.data.num_val) * math.prod(image_shape(config))
+    return step + -(-images // jax.device_count())
+
+
+def num_parameters(config: ConfigDict) -> tuple[int, int]:
+    """How many parameters the prior and the generator have."""
+    model = make_model(config.model, config.data.channels)
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    prior, generator = (
+        sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (params.alpha, params.beta)
+    )
+    return prior, generator
 
 
 def step_flops(config: ConfigDict) -> int:

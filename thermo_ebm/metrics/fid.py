@@ -16,6 +16,10 @@ from thermo_ebm.metrics import checks
 def frechet_distance(real_features: checks.Array, generated_features: checks.Array) -> float:
     """Returns the FID of two sets of features; covariances divide by N - 1.
 
+    >>> features = np.array([[0.0, 1.0], [2.0, 0.0], [1.0, 5.0]])
+    >>> round(frechet_distance(features, features + 3.0), 6)  # means 3 apart in both features
+    18.0
+
     Computed in float64 from the features themselves, never squaring their condition: the factors
     are the centred features, or their QR decomposition's R where there are more images than
     features. `moments_distance` is faster and good for ten sizes in a row.

@@ -18,10 +18,10 @@ import jax
 import numpy as np
 import scipy.linalg
 
-NUM_GROUPS = 16
+NUM_GROUPS = 32
 _STEP = 0.5  # d: small enough to keep every weight positive
-_SIGNS = scipy.linalg.hadamard(NUM_GROUPS)[1:].astype(float)  # [15, 16]; the first row is constant
-# [31, 16]: the metric itself, then the rows with + and the rows with -.
+_SIGNS = scipy.linalg.hadamard(NUM_GROUPS)[1:].astype(float)  # [31, 32]; the first row is constant
+# [63, 32]: the metric itself, then the rows with + and the rows with -.
 WEIGHTS = np.concatenate([np.ones((1, NUM_GROUPS)), 1 + _STEP * _SIGNS, 1 - _STEP * _SIGNS])
 
 
@@ -30,13 +30,13 @@ def assign_groups(key: jax.Array, num_images: int) -> np.ndarray:
 
     Args:
       key: consumed here.
-      num_images: of one set; with fewer than 16 some groups stay empty.
+      num_images: of one set; with fewer than 32 some groups stay empty.
     """
     return np.asarray(jax.random.permutation(key, num_images)) % NUM_GROUPS
 
 
 def stderr(replicates: np.ndarray) -> float:
-    """Returns the standard error of a metric from its values under `WEIGHTS`, [31].
+    """Returns the standard error of a metric from its values under `WEIGHTS`, [63].
 
     Raises:
       ValueError: if there are more or fewer values.

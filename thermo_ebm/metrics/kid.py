@@ -53,6 +53,10 @@ def kernel_distance(
 ) -> float:
     """Returns the unbiased MMD^2 between two sets of features, in float64.
 
+    >>> zeros, ones = np.zeros((4, 2)), np.ones((4, 2))
+    >>> kernel_distance(zeros, ones)  # 1 + (1 + 1)^3 - 2
+    7.0
+
     Args:
       real_features: [num_real, num_features].
       generated_features: [num_generated, num_features]; the numbers may differ.

@@ -62,7 +62,7 @@ def fid_curves(real: checks.Array, generated: checks.Array, design: Design) -> l
       design: the draws.
 
     Returns:
-      For each list of draws [num_draws, 31]. The first draw's own value is the exact FID; how the
+      For each list of draws [num_draws, 63]. The first draw's own value is the exact FID; how the
       others and the weighted ones differ from it is followed in the leading directions.
 
     Raises:
@@ -161,6 +161,6 @@ def _flat(draws: Sequence[Sequence[Draw]]) -> list[Draw]:
 
 
 def _by_size(rows: Sequence[np.ndarray], draws: Sequence[Sequence[Draw]]) -> list[np.ndarray]:
-    """Undoes `_flat` for a row [31] of each draw."""
+    """Undoes `_flat` for a row [63] of each draw."""
     ends = np.cumsum([len(of_size) for of_size in draws])
     return np.split(np.stack(rows), ends[:-1])

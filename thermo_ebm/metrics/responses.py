@@ -13,7 +13,7 @@ import numpy as np
 from thermo_ebm.metrics import fid, halves, inception_score
 from thermo_ebm.metrics.subsets import Draw
 
-_NUM_DIRECTIONS = 64
+_NUM_DIRECTIONS = 96
 _POWER_ITERATIONS = 2
 
 
@@ -34,7 +34,7 @@ def leading_directions(real: np.ndarray, generated: np.ndarray) -> tuple[np.ndar
       generated: float64 [num_generated, num_features].
 
     Returns:
-      [num_real, num] and [num_generated, num] with num = min(num_features, 64).
+      [num_real, num] and [num_generated, num] with num = min(num_features, 96).
     """
     centre, num_features = real.mean(axis=0), real.shape[1]
     sides = real - centre, generated - centre
@@ -50,7 +50,7 @@ def leading_directions(real: np.ndarray, generated: np.ndarray) -> tuple[np.ndar
 def fid_responses(
     real: np.ndarray, generated: np.ndarray, groups: Groups, draw: Draw
 ) -> np.ndarray:
-    """Returns the FID of one draw under each of `halves.WEIGHTS`, [31].
+    """Returns the FID of one draw under each of `halves.WEIGHTS`, [63].
 
     Args:
       real: [num_real, num], from `leading_directions`.
@@ -67,7 +67,7 @@ def fid_responses(
 
 
 def _weighted_moments(features: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns means [31, num] and covariances [31, num, num] under each of `halves.WEIGHTS`."""
+    """Returns means [63, num] and covariances [63, num, num] under each of `halves.WEIGHTS`."""
     counts = _counts(groups)
     parts = [features[groups == group] for group in range(halves.NUM_GROUPS)]
     sums = np.stack([part.sum(axis=0) for part in parts])
@@ -81,13 +81,13 @@ def _weighted_moments(features: np.ndarray, groups: np.ndarray) -> tuple[np.ndar
 
 
 def mean_responses(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Returns the mean of values [num] under each of `halves.WEIGHTS`, [31]."""
+    """Returns the mean of values [num] under each of `halves.WEIGHTS`, [63]."""
     sums = np.bincount(groups, values, minlength=halves.NUM_GROUPS)
     return (halves.WEIGHTS @ sums) / (halves.WEIGHTS @ _counts(groups))
 
 
 def score_responses(terms: inception_score.Terms, groups: np.ndarray) -> np.ndarray:
-    """Returns the Inception Score of images in groups [num] under each of the weights, [31]."""
+    """Returns the Inception Score of images in groups [num] under each of the weights, [63]."""
     parts = [terms.probabilities[groups == group].sum(axis=0) for group in range(halves.NUM_GROUPS)]
     marginal = halves.WEIGHTS @ np.stack(parts) / (halves.WEIGHTS @ _counts(groups))[:, None]
     mean = mean_responses(terms.negative_entropies, groups)

@@ -9,8 +9,8 @@ Any pair of callables f_alpha, g_beta with the signatures of `types.py` makes a 
 """
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple, cast
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
 import chex
 import haiku as hk
@@ -35,44 +35,106 @@ class LatentEBM(NamedTuple):
     likelihood_sigma: float  # sigma_l
 
 
+class ModelSettings(NamedTuple):
+    """The fields of `config.model`, with the paper's values for CIFAR-10 (table 6).
+
+    A field's name is the one in the configuration with its dots replaced by underscores.
+    """
+
+    latent_dim: int = 100  # D
+    prior_sigma: float = 1.0  # sigma_0
+    likelihood_sigma: float = 0.3  # sigma_l
+    prior_features: int = 100
+    prior_leak: float = 0.1
+    generator_features: int = 64  # ngf
+    generator_leak: float = 0.2
+    generator_widths: Sequence[int] = (16, 8, 4, 2)
+    generator_strides: Sequence[int] = (1, 2, 2, 2, 1)
+    generator_kernel_size: int = 4
+
+
 def make_model(
-    config: ConfigDict, channels: int, conv_transpose: ConvTranspose | None = None
+    config: ConfigDict | None = None,
+    channels: int | None = None,
+    conv_transpose: ConvTranspose | None = None,
+    **settings: Any,
 ) -> LatentEBM:
-    """Builds the networks of table 6 from `config.model`.
+    """Builds the networks of table 6, from a configuration or from plain keyword arguments.
+
+    >>> import jax
+    >>> model = make_model(
+    ...     channels=1, latent_dim=2, generator_features=4, generator_widths=(2, 1),
+    ...     generator_strides=(1, 2, 1),
+    ... )
+    >>> params = jax.eval_shape(model.init, jax.random.key(0))
+    >>> jax.eval_shape(model.generator, params.beta, jax.numpy.zeros((5, 2))).shape
+    (5, 8, 8, 1)
 
     Args:
-      config: `config.model`.
-      channels: channels of the image.
+      config: a whole configuration, or its `config.model`; None for the paper's values.
+      channels: channels of the image; by default `config.data.channels` of a whole configuration,
+        else 3.
       conv_transpose: the form of the transposed convolution; by default the fastest here.
+      **settings: fields of `ModelSettings`, which replace the configuration's.
 
     Returns:
       The model. Nothing is computed until its functions are called.
+
+    Raises:
+      ValueError: for a name that is not a field of `ModelSettings`, or strides that do not go with
+        the widths.
     """
-    prior = _transform(make_prior_network(config.prior.features, config.prior.leak))
+    if config is not None and "model" in config:
+        channels = config.data.channels if channels is None else channels
+        config = config.model
+    fields = _fields(config) | settings
+    if unknown := fields.keys() - set(ModelSettings._fields):
+        raise ValueError(
+            f"{', '.join(sorted(unknown))}: not a field of the model; there are "
+            f"{', '.join(ModelSettings._fields)}"
+        )
+    return _build(ModelSettings(**fields), 3 if channels is None else channels, conv_transpose)
+
+
+def _fields(config: ConfigDict | None) -> dict[str, Any]:
+    """The fields of `config.model` under their names in `ModelSettings`; none of None."""
+    fields: dict[str, Any] = {}
+    for name, value in ({} if config is None else config).items():
+        if isinstance(value, ConfigDict):
+            fields |= {f"{name}_{inner}": entry for inner, entry in value.items()}
+        else:
+            fields[name] = value
+    return fields
+
+
+def _build(
+    settings: ModelSettings, channels: int, conv_transpose: ConvTranspose | None
+) -> LatentEBM:
+    prior = _transform(make_prior_network(settings.prior_features, settings.prior_leak))
     generator = _transform(
         make_generator_network(
-            features=config.generator.features,
-            widths=config.generator.widths,
-            strides=config.generator.strides,
+            features=settings.generator_features,
+            widths=settings.generator_widths,
+            strides=settings.generator_strides,
             channels=channels,
-            kernel_size=config.generator.kernel_size,
-            leak=config.generator.leak,
+            kernel_size=settings.generator_kernel_size,
+            leak=settings.generator_leak,
             conv_transpose=conv_transpose or for_backend(jax.default_backend()),
         )
     )
 
     def init(key: PRNGKey) -> Params:
         key_prior, key_generator = jax.random.split(key)
-        z = jnp.zeros((1, config.latent_dim))
+        z = jnp.zeros((1, settings.latent_dim))
         return Params(prior.init(key_prior, z), generator.init(key_generator, z))
 
     return LatentEBM(
         energy=prior.apply,
         generator=generator.apply,
         init=init,
-        latent_dim=config.latent_dim,
-        prior_sigma=config.prior_sigma,
-        likelihood_sigma=config.likelihood_sigma,
+        latent_dim=settings.latent_dim,
+        prior_sigma=settings.prior_sigma,
+        likelihood_sigma=settings.likelihood_sigma,
     )
 
 

@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
+from thermo_ebm.fields import flatten
+from thermo_ebm.run import upgrade
 from thermo_ebm.run.layout import CONFIG, has_begun, run_folder
 
 # What may change when a run goes on: how far, how often and where, never what is computed.
@@ -71,7 +73,7 @@ def check_config(
     new = as_json(config)
     found = read_config(folder) if (folder / CONFIG).exists() else None
     begun = found is not None and has_begun(folder)
-    if found is not None and not begun and not {"loss", "sampler"} <= found.keys():
+    if found is not None and not begun and not upgrade.is_of_a_run(found):
         raise UserError(
             f"workdir={folder}: its {CONFIG} is not a run's (its fields: "
             f"{', '.join(list(found)[:3]) or 'none'}); choose another folder"
@@ -95,10 +97,10 @@ def check_config(
 
 
 def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a run's `config.json` as nested dicts.
+    """Reads a run's `config.json` as nested dicts of this version's fields; see `upgrade`.
 
     Raises:
-      UserError: it is not there, or damaged.
+      UserError: it is not there, damaged, or of a later version.
     """
     path = Path(workdir) / CONFIG
     try:
@@ -107,7 +109,17 @@ def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:
         raise UserError(f"{path}: not found; {workdir} is not a run directory") from error
     if not isinstance(config, dict):
         raise UserError(f"{path}: not a configuration")
-    return config
+    return upgrade.upgrade(config, str(path))
+
+
+def write_config(workdir: str | os.PathLike[str], fields: dict[str, Any]) -> None:
+    """Writes a run's `config.json` from nested dicts, with the version of the fields.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    content = {upgrade.VERSION_FIELD: upgrade.VERSION} | fields
+    files.write_json(Path(workdir) / CONFIG, content)
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
@@ -128,17 +140,6 @@ def as_json(config: ConfigDict) -> dict[str, Any]:
 def is_free(field: str) -> bool:
     """Whether a field may change when a run goes on."""
     return any(_covers(name, field) for name in FREE_FIELDS)
-
-
-def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, with dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in nested.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _covers(name: str, field: str) -> bool:

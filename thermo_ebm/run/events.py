@@ -1,7 +1,7 @@
 """TensorBoard events: thin functions over tensorboardX, which needs no TensorFlow.
 
 Written synchronously (tensorboardX's own SummaryWriter queues them for a thread): a kill loses
-nothing that was written, and a full disk raises where it happens. As with `readings`, write an
+nothing that was written, and a full disk raises where it happens. As with `tables`, write an
 epoch's events before its checkpoint.
 """
 
@@ -12,13 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from absl import logging
+
+from thermo_ebm import files
 
 if TYPE_CHECKING:
     from tensorboardX.event_file_writer import EventsWriter
 
+DAMAGED = "damaged_events"  # beside the folder of events: TensorBoard looks into that one alone
+_GROUPS = ("train", "val", "learning_rate", "grad_noise")
+
 
 def open_events(folder: str | os.PathLike[str], resumed_step: int | None = None) -> "EventsWriter":
     """Opens a new TensorBoard event file in `folder`, made if need be.
+
+    Earlier files that are damaged are mended; what they were is kept in `damaged_events` beside it.
 
     Args:
       folder: the repetition's `tensorboard/`.
@@ -30,6 +38,8 @@ def open_events(folder: str | os.PathLike[str], resumed_step: int | None = None)
 
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
+    for file in sorted(path.glob("events.out.tfevents.*")):
+        _mend(file)
     # The suffix keeps two openings within a second apart, and their names in order.
     writer = EventsWriter(str(path / "events"), f".{time.time_ns()}")
     first_step = 0 if resumed_step is None else resumed_step + 1
@@ -60,6 +70,59 @@ def write_image(events: "EventsWriter", step: int, name: str, image: np.ndarray)
 def close_events(events: "EventsWriter") -> None:
     """Closes the file."""
     events.close()
+
+
+def grouped(column: str) -> str:
+    """The tag of a reading, by which TensorBoard groups it: what stands before the first /.
+
+    >>> [grouped(name) for name in ("train_grad_var", "grad_noise", "grad_noise_mcmc", "seconds")]
+    ['train/grad_var', 'grad_noise/total', 'grad_noise/mcmc', 'run/seconds']
+    """
+    for group in _GROUPS:
+        if column == group:
+            return f"{group}/total"
+        if column.startswith(f"{group}_"):
+            return f"{group}/{column.removeprefix(f'{group}_')}"
+    return f"run/{column}"
+
+
+def _mend(path: Path) -> None:
+    """Moves a file that is cut short or damaged away, and puts what is whole of it in its place.
+
+    TensorBoard shows nothing of a file from where it is damaged on.
+    """
+    content = path.read_bytes()
+    whole = _whole_records(content)
+    if whole == len(content):
+        return
+    aside = path.parent.parent / DAMAGED / path.name.replace("tfevents", "damaged")
+    aside.parent.mkdir(exist_ok=True)
+    logging.warning(
+        "%s is damaged after %d of its %d bytes: those stay, the whole file is in %s",
+        *(path, whole, len(content), aside),
+    )
+    files.write_bytes(aside, content)
+    files.write_bytes(path, content[:whole])
+
+
+def _whole_records(content: bytes) -> int:
+    """The length of the records at the beginning of an event file that are whole and unchanged.
+
+    A record is its length (8 bytes), a checksum of that (4), the data and a checksum of them (4).
+    """
+    from tensorboardX.record_writer import masked_crc32c
+
+    end = 0
+    while len(content) >= end + 12:
+        head, checksum = content[end : end + 8], content[end + 8 : end + 12]
+        length = int.from_bytes(head, "little")
+        data = content[end + 12 : end + 12 + length]
+        after = content[end + 12 + length : end + 16 + length]
+        sums = [masked_crc32c(part).to_bytes(4, "little") for part in (head, data)]
+        if sums != [checksum, after]:
+            break
+        end += 16 + length
+    return end
 
 
 def _write_summary(events: "EventsWriter", step: int, value: Any) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from thermo_ebm.errors import UserError
 
 CONFIG, CHANGES = "config.json", "changes.json"
-IMAGES, VERSIONS = "images.json", "versions.json"
+IMAGES, VALIDATION_IMAGES = "images.json", "validation_images.json"
+VERSIONS = "versions.json"
 READINGS, TEMPERATURES, EVALUATIONS = "readings.csv", "temperatures.csv", "eval.csv"
 ROLLBACKS = "rollbacks.json"
 STRIP = "samples/strip.npz"

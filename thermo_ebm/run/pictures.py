@@ -51,6 +51,28 @@ def grid(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
     return canvas
 
 
+def near_square(num: int) -> int:
+    """How many of `num` images of equal size to put in each row, for a grid of about equal sides.
+
+    >>> [near_square(num) for num in (1, 2, 9, 10, 64, 256)]
+    [1, 2, 3, 4, 8, 16]
+    """
+    return max(math.ceil(math.sqrt(num)), 1)
+
+
+def titled(image: np.ndarray, title: str) -> np.ndarray:
+    """Puts a line of text above an image, and a white frame around both.
+
+    Args:
+      image: uint8 [height, width, 1 or 3].
+      title: the line; the image is widened where the line is longer.
+
+    Returns:
+      uint8 [height, width, channels], to be saved or shown.
+    """
+    return _framed(_titled(image, title))
+
+
 def magnify(images: np.ndarray) -> np.ndarray:
     """Repeats the pixels of small images, so that they can be looked at.
 
@@ -151,7 +173,7 @@ def read_strip(path: str | os.PathLike[str]) -> Strip | None:
 
 
 def draw_strip(strip: Strip, columns: int = 10) -> np.ndarray:
-    """Draws a strip's frames, each with its epoch above, `columns` a row.
+    """Draws a strip's frames, each with its epoch above, `columns` per row, and a title.
 
     Returns:
       uint8 [height, width, channels].
@@ -162,7 +184,7 @@ def draw_strip(strip: Strip, columns: int = 10) -> np.ndarray:
     ]
     width = max(frame.shape[1] for frame in labelled)
     cells = np.stack([_widen(frame, len(frame), width) for frame in labelled])
-    return _framed(grid(cells, min(columns, len(cells)), gap=2))
+    return titled(grid(cells, min(columns, len(cells)), gap=2), "one latent's image, by epoch")
 
 
 def _write_strip(path: str | os.PathLike[str], strip: Strip) -> None:

@@ -10,15 +10,23 @@ import tomllib
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from absl import logging
 from ml_collections import ConfigDict
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
-from thermo_ebm.run.configuration import ABSENT, Difference, as_json, differences, read_config
-from thermo_ebm.run.layout import CONFIG, IMAGES, VERSIONS, has_begun
+from thermo_ebm.run.changes import add_changes
+from thermo_ebm.run.configuration import (
+    ABSENT,
+    Difference,
+    as_json,
+    differences,
+    read_config,
+    write_config,
+)
+from thermo_ebm.run.layout import CONFIG, IMAGES, VALIDATION_IMAGES, VERSIONS, has_begun
 
 # Of 256 levels. Another decoder moves the mean of a quarter of an image by a tenth; those of two
 # photographs are tens apart.
@@ -36,52 +44,76 @@ _PACKAGES = (
 )
 
 
+class Means(NamedTuple):
+    """What images are known by: mean levels of parts of some, 0 to 255 (`data.some_means`)."""
+
+    train: Sequence[float] = ()
+    validation: Sequence[float] = ()
+
+
 def record(
     workdir: str | os.PathLike[str],
     config: ConfigDict,
-    image_means: Sequence[float],
+    means: Means,
     backend: str,
     device_kind: str,
+    epoch: int = 0,
+    step: int = 0,
 ) -> None:
     """Writes what the run trains with from now on, which `check_config` and `check_images` let by.
 
     Args:
       workdir: the run's folder.
       config: the whole configuration, as it is written to `config.json`.
-      image_means: mean levels of parts of some training images, 0 to 255 (`data.some_means`).
+      means: of the images.
       backend: `jax.default_backend()`, asked by the caller.
       device_kind: `jax.devices()[0].device_kind`, likewise.
+      epoch: epochs that the furthest repetition has done, for the record of changes.
+      step: steps that it has done.
 
     Raises:
-      UserError: a file cannot be written.
+      UserError: a file cannot be written, or one that is there is damaged.
     """
     folder, new = Path(workdir), as_json(config)
-    if not (folder / CONFIG).exists() or read_config(folder) != new:
-        _write_json(folder / CONFIG, new)  # first: it is what a folder is known by
-    if not has_begun(folder) or not (folder / IMAGES).exists():
-        _write_json(folder / IMAGES, [round(float(mean), 2) for mean in image_means])
+    old = read_config(folder) if (folder / CONFIG).exists() else None
+    with files.clear_errors(folder):
+        if old is not None and has_begun(folder):
+            # Before the configuration: a start that is killed in between finds the change again.
+            add_changes(folder, differences(old, new), epoch, step)
+        if old != new:
+            write_config(folder, new)  # first of a new run's files: what a folder is known by
+        for name, some in ((IMAGES, means.train), (VALIDATION_IMAGES, means.validation)):
+            if not has_begun(folder) or not (folder / name).exists():
+                files.write_json(folder / name, [round(float(mean), 2) for mean in some])
     for change in write_versions(folder, backend, device_kind):
         logging.warning("%s was %s, is %s", change.field, change.old, change.new)
 
 
-def check_images(workdir: str | os.PathLike[str], image_means: Sequence[float]) -> None:
+def check_images(workdir: str | os.PathLike[str], means: Means) -> None:
     """Holds some images' mean levels against those the run was started with, if it has begun.
+
+    What the run has no record of is not compared.
 
     Raises:
       UserError: they differ, or the record is damaged.
     """
-    path = Path(workdir) / IMAGES
-    if not has_begun(workdir) or not path.exists():
+    if has_begun(workdir):
+        _check_means(Path(workdir) / IMAGES, means.train, "training")
+        _check_means(Path(workdir) / VALIDATION_IMAGES, means.validation, "validation")
+
+
+def _check_means(path: Path, means: Sequence[float], what: str) -> None:
+    if not path.exists():
         return
     old = files.read_json(path)
     if not isinstance(old, list) or not all(isinstance(mean, int | float) for mean in old):
         raise UserError(f"{path}: not a list of images' mean levels; move it away")
-    same = [abs(a - b) <= _SAME_IMAGE for a, b in zip(old, image_means, strict=False)]
-    if len(old) != len(image_means) or not all(same):
+    same = [abs(a - b) <= _SAME_IMAGE for a, b in zip(old, means, strict=False)]
+    if len(old) != len(means) or not all(same):
         raise UserError(
-            f"data.data_dir: its images are not those the run was started with ({same.count(False)}"
-            f" of {len(same)} mean levels differ); point it at the same images or use another "
-            f"folder; to go on with these all the same, remove {path}"
+            f"data.data_dir: its {what} images are not those the run was started with "
+            f"({same.count(False)} of {len(same)} mean levels differ); point it at the same images "
+            f"or use another folder; to go on with these all the same, remove {path}"
         )
 
 
@@ -106,13 +138,9 @@ def write_versions(
     except (FileNotFoundError, UserError):
         old = new
     changed = differences(old, new) if isinstance(old, dict) else []
-    _write_json(path, new)
-    return changed
-
-
-def _write_json(path: Path, value: Any) -> None:
     with files.clear_errors(path):
-        files.write_json(path, value)
+        files.write_json(path, new)
+    return changed
 
 
 def versions() -> dict[str, str]:

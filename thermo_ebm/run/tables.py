@@ -1,4 +1,4 @@
-"""Readings: one run's tables, a row an epoch, rewritten atomically.
+"""Readings: the tables of one run, with a row for each epoch, rewritten atomically.
 
 To lose or double nothing, write an epoch's row first and its checkpoint after it, and on resuming
 from a checkpoint call `truncate` with the epochs it has done.
@@ -35,6 +35,7 @@ READING_COLUMNS = (
     "flops_per_step",
     "images_per_second",
     "seconds",  # of the epoch's training
+    "group_size",  # repetitions that trained together, and share those seconds
 )
 TEMPERATURE_COLUMNS = (
     "epoch",
@@ -44,7 +45,7 @@ TEMPERATURE_COLUMNS = (
     "kl_forward",  # KL(p_index, p_{index+1}); empty on the last, as the next one
     "kl_backward",  # KL(p_{index+1}, p_index)
 )
-_WHOLE = ("epoch", "step", "index", "skipped_steps")
+_WHOLE = ("epoch", "step", "index", "skipped_steps", "group_size")
 
 Value = int | float | None
 Row = dict[str, Value]
@@ -67,7 +68,9 @@ def append_rows(
     Args:
       path: the CSV file, made if need be.
       rows: values by column: Python, numpy or jax scalars; a column left out or None stays empty.
-      columns: the table's columns; "epoch" is one of them. Floats come back bit for bit.
+      columns: the table's columns, the first two of which every such table has; "epoch" is one of
+        them. A table of another version, with fewer columns or with others, is rewritten with these
+        and, at its end, its others. Floats come back bit for bit.
 
     Raises:
       ValueError: a row has an unknown column, or no epoch.
@@ -78,8 +81,9 @@ def append_rows(
             raise ValueError(f"columns {sorted(unknown)} are not in {tuple(columns)}")
     added = [{name: _as_text(name, row.get(name)) for name in columns} for row in rows]
     epochs = {int(row["epoch"]) for row in added}
-    kept = [row for row in _read_text(path, columns) if int(row["epoch"]) not in epochs]
-    _write(path, sorted(kept + added, key=lambda row: int(row["epoch"])), columns)
+    kept = [row for row in _read_text(path, columns[:2]) if int(row["epoch"]) not in epochs]
+    rewritten = list(dict.fromkeys([*columns, *(name for row in kept for name in row)]))
+    _write(path, sorted(kept + added, key=lambda row: int(row["epoch"])), rewritten)
 
 
 def update_row(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
@@ -87,7 +91,7 @@ def update_row(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
 
     Columns that the table does not have yet are added at its end.
     """
-    rows = _read_text(path, None)
+    rows = _read_text(path)
     columns = list(dict.fromkeys([*(rows[0] if rows else ()), *row]))
     same = [old for old in rows if int(old["epoch"]) == int(row["epoch"])]
     merged = dict(same[0]) if same else {}
@@ -101,10 +105,10 @@ def truncate(
     path: str | os.PathLike[str], last_epoch: int, columns: Sequence[str] = READING_COLUMNS
 ) -> None:
     """Drops the rows of epochs after `last_epoch`; a file that is not there stays so."""
-    rows = _read_text(path, columns)
+    rows = _read_text(path, columns[:2])
     kept = [row for row in rows if int(row["epoch"]) <= last_epoch]
     if len(kept) < len(rows):
-        _write(path, kept, columns)
+        _write(path, kept, list(rows[0]))
 
 
 def read(
@@ -114,17 +118,20 @@ def read(
 
     Args:
       path: the CSV file.
-      columns: what its header must be; None takes any.
+      columns: those that each row is given, None where the table has no such column, which a
+        table of another version may not; None takes the table's own.
 
     Returns:
-      A dict a row: int for whole-number columns, float otherwise, None where empty.
+      A dict for each row, with `columns` first and then any others that the table has: int for
+      whole-number columns, float otherwise, None where empty.
 
     Raises:
       UserError: another header, or a malformed line; it names the file and the line.
     """
+    absent = dict.fromkeys(columns or (), "")
     return [
-        {name: _as_value(name, text) for name, text in row.items()}
-        for row in _read_text(path, columns)
+        {name: _as_value(name, text) for name, text in (absent | row).items()}
+        for row in _read_text(path, (columns or ())[:2])
     ]
 
 
@@ -142,7 +149,7 @@ def _as_value(column: str, text: str) -> Value:
     return int(text) if column in _WHOLE else float(text)
 
 
-def _read_text(path: str | os.PathLike[str], columns: Sequence[str] | None) -> list[dict[str, str]]:
+def _read_text(path: str | os.PathLike[str], required: Sequence[str] = ()) -> list[dict[str, str]]:
     """Reads a table's cells as they are written, each one checked."""
     try:
         content = Path(path).read_text(encoding="utf-8")
@@ -152,8 +159,10 @@ def _read_text(path: str | os.PathLike[str], columns: Sequence[str] | None) -> l
         raise UserError(f"{path}: cannot be read: {error}") from error
     lines = list(csv.reader(io.StringIO(content)))
     header = lines[0] if lines else []
-    if "epoch" not in header or (columns is not None and header != list(columns)):
-        raise UserError(f"{path}, line 1: the columns are not those of this version; move it away")
+    missing = [name for name in ("epoch", *required) if name not in header]
+    if missing or len(set(header)) < len(header):
+        what = f"there is no column {missing[0]}" if missing else "a column is there twice"
+        raise UserError(f"{path}, line 1: not a table of a run ({what}); move it away")
     return [_parse_line(path, number, header, line) for number, line in enumerate(lines[1:], 2)]
 
 
@@ -173,7 +182,7 @@ def _write(
     path: str | os.PathLike[str], rows: Iterable[Mapping[str, str]], columns: Sequence[str]
 ) -> None:
     table = io.StringIO()
-    writer = csv.DictWriter(table, columns, lineterminator="\n")
+    writer = csv.DictWriter(table, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from thermo_ebm import fields
 from thermo_ebm.config import checks
 from thermo_ebm.errors import UserError, one_line
 from thermo_ebm.evaluation import evaluate, trained
-from thermo_ebm.run import configuration, layout, lock
+from thermo_ebm.run import configuration, layout, lock, upgrade
 from thermo_ebm.train import loop
 from thermo_ebm.train.loop import Outcome
 
@@ -69,9 +70,8 @@ def _make_cell(base: ConfigDict, change: Mapping[str, Any]) -> Cell:
     if not isinstance(change, Mapping):
         raise UserError(f"experiment: a cell is a dict of fields and values, not {change!r}")
     known = _flat(base)
-    unknown = [field for field in change if field not in known]
-    if unknown:
-        raise UserError(f"experiment: there is no field {unknown[0]}")
+    for field, value in change.items():
+        _check_field(field, value, known)
     config = ConfigDict(base.to_dict())
     try:
         config.update_from_flattened_dict(dict(change))
@@ -80,11 +80,25 @@ def _make_cell(base: ConfigDict, change: Mapping[str, Any]) -> Cell:
     return Cell(_name(config, change), config)
 
 
+def _check_field(field: str, value: Any, known: Iterable[str]) -> None:
+    """Refuses a change of what is no field, such as a whole group of them."""
+    if field in known:
+        return
+    if inside := [name for name in known if name.startswith(f"{field}.")]:
+        names = [f"{field}.{name}" for name in value] if isinstance(value, Mapping) else inside[:1]
+        meant = ", ".join(f'"{name}": ...' for name in names)
+        raise UserError(f"experiment: {field} is a group of fields; name each: {{{meant}}}")
+    raise UserError(f"experiment: there is no field {field}{fields.nearest(field, known)}")
+
+
 def _name(config: ConfigDict, change: Mapping[str, Any]) -> str:
     """A name that can be read, and a digest of the whole cell, so that no two collide."""
-    # What may change when a run goes on is no part of what it is.
+    # What may change when a run goes on is no part of what it is; nor is a field that came later,
+    # where it has the value of before.
     whole = {
-        field: value for field, value in _flat(config).items() if not configuration.is_free(field)
+        field: value
+        for field, value in _flat(config).items()
+        if not configuration.is_free(field) and not upgrade.is_as_before(field, value)
     }
     words = [f"{_short(field, whole)}={whole[field]}" for field in sorted(change) if field in whole]
     digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:8]
@@ -92,18 +106,18 @@ def _name(config: ConfigDict, change: Mapping[str, Any]) -> str:
     return f"{readable[:_LONGEST]}_{digest}"
 
 
-def _short(field: str, fields: Iterable[str]) -> str:
+def _short(field: str, known: Iterable[str]) -> str:
     """The end of a field's name by which no other field ends: prior.num_steps, power."""
     parts = field.split(".")
     for length in range(1, len(parts)):
         end = ".".join(parts[-length:])
-        if not any(other.endswith(f".{end}") for other in fields if other != field):
+        if not any(other.endswith(f".{end}") for other in known if other != field):
             return end
     return field
 
 
 def _flat(config: ConfigDict) -> dict[str, Any]:
-    return configuration.flatten(configuration.as_json(config))
+    return fields.flatten(configuration.as_json(config))
 
 
 def status(root: Path, cell: Cell, settings: evaluate.Settings) -> Status:

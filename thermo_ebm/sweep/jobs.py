@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +24,25 @@ class Job(NamedTuple):
     is_over: Callable[[], bool]
     failure: Callable[[], str]  # one line, empty where it did not fail; once it is over
     stop: Callable[[], None]  # returns when it has saved and ended; SLURM's go on
+
+
+class Executor(NamedTuple):
+    """Where the cells of one sweep run; cells and jobs by the cells' names."""
+
+    submitted: "Callable[[], dict[str, Job]]"  # of an earlier start of the sweep, still under way
+    # Of the cells that are to run and the jobs under way, those that it starts now.
+    start: "Callable[[list[Cell], Mapping[str, Job]], dict[str, Job]]"
+    queues: bool  # whether a job that was started may wait before it runs
+
+
+def one_at_a_time(root: Path, settings: "Settings") -> Executor:
+    """Cells as processes on this machine, one after another."""
+
+    def start(cells: "list[Cell]", running: Mapping[str, Job]) -> dict[str, Job]:
+        chosen = [] if running else cells[:1]
+        return {cell.name: start_process(root, cell, settings) for cell in chosen}
+
+    return Executor(dict, start, queues=False)
 
 
 def encode(root: Path, cell: "Cell", settings: "Settings") -> str:

@@ -83,6 +83,16 @@ def save_before_requeue() -> Iterator[Callable[[], bool]]:
         signal.raise_signal(requeue)
 
 
+def job_array(root: Path, settings: "Settings", resources: Resources) -> jobs.Executor:
+    """Cells as SLURM jobs, all of them submitted at once."""
+
+    def start(cells: "list[Cell]", running: Mapping[str, Job]) -> dict[str, Job]:
+        del running
+        return submit(root, cells, settings, resources) if cells else {}
+
+    return jobs.Executor(lambda: submitted(root), start, queues=True)
+
+
 def submit(
     root: Path, cells: "list[Cell]", settings: "Settings", resources: Resources
 ) -> dict[str, Job]:

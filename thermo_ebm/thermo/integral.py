@@ -116,6 +116,11 @@ def thermodynamic_integral(
 
     which is what "difference" adds to them; "sum" goes with the trapezium alone.
 
+    >>> temperatures = jnp.array([0.0, 0.25, 1.0])
+    >>> expected_log_likelihood = jnp.array([-8.0, -4.0, -2.0])
+    >>> float(thermodynamic_integral(temperatures, expected_log_likelihood))  # -1.5 - 2.25
+    -3.75
+
     Args:
       temperatures: t_0 .. t_N, [num_temperatures + 1].
       expected_log_likelihood: E_i, [num_temperatures + 1].

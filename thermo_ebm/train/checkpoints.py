@@ -23,7 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from thermo_ebm.errors import UserError
+from thermo_ebm.errors import UserError, first_line
 from thermo_ebm.train import hosts
 from thermo_ebm.train.state import TrainState
 from thermo_ebm.types import Params
@@ -180,6 +180,11 @@ def steps_in(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdigit())
 
 
+def all_steps_in(folder: Path) -> list[int]:
+    """The same with what a signal interrupted, which lies beside that folder."""
+    return sorted({*steps_in(folder), *steps_in(folder.parent / INTERRUPTED)})
+
+
 def _try_restore(
     folder: Path, step: int, template: TrainState, sharding: jax.sharding.Sharding
 ) -> tuple[Restored | None, str]:
@@ -191,7 +196,7 @@ def _try_restore(
         except UserError:
             raise
         except Exception as error:  # Orbax and TensorStore raise many kinds
-            reason = str(error).strip().split("\n")[0][:200] or repr(error)
+            reason = first_line(error)[:200]
     return (None if hosts.any_of(restored is None) else restored), reason
 
 
@@ -324,7 +329,7 @@ def _clear_errors(checkpoints: Checkpoints) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason, what = str(error).strip().split("\n")[0][:300], "when that is mended"
+        reason, what = first_line(error)[:300], "when that is mended"
         if "No space left" in str(error):  # TensorStore wraps it in hundreds of characters
             reason, what = "no space left on device", "make room and"
         raise UserError(

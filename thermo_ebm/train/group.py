@@ -35,6 +35,7 @@ class Group(NamedTuple):
     draw: Callable[..., Any]  # (params, key) -> samples and the fixed latent's image
     total_steps: int
     flops_per_step: int  # of one repetition
+    size: int  # repetitions that train together
 
 
 def make_group(config: ConfigDict, task: Task, dataset: Dataset, size: int) -> Group:
@@ -50,7 +51,7 @@ def make_group(config: ConfigDict, task: Task, dataset: Dataset, size: int) -> G
     compiled = spmd.make_programs(task, size)
     total_steps = config.num_epochs * task.steps_per_epoch
     flops = plan.step_flops(config)
-    return Group(config, task, compiled, dataset, train, validation, draw, total_steps, flops)
+    return Group(config, task, compiled, dataset, train, validation, draw, total_steps, flops, size)
 
 
 def _draw(task: Task, settings: ChainSettings, params: Any, key: Any) -> tuple[Any, Any]:

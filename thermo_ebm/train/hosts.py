@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from thermo_ebm import files
-from thermo_ebm.errors import UserError
+from thermo_ebm.errors import UserError, first_line
 
 
 def start(address: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -33,7 +33,7 @@ def start(address: str | None, num_processes: int | None, process_id: int | None
     try:
         jax.distributed.initialize(address, num_processes, process_id)
     except (ValueError, TypeError, RuntimeError) as error:
-        reason = str(error).strip().split("\n")[0][:300]
+        reason = first_line(error)[:300]
         raise UserError(
             f"distributed: {reason} (outside SLURM, TPU pods and Open MPI set coordinator, "
             "num_processes and process_id)"

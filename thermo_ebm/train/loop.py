@@ -23,7 +23,7 @@ from thermo_ebm.cost import plan
 from thermo_ebm.data import Dataset
 from thermo_ebm.errors import UserError
 from thermo_ebm.run import configuration, layout, record
-from thermo_ebm.train import checkpoints, hosts, recovery, repetition, spmd
+from thermo_ebm.train import checkpoints, hosts, recovery, repetition, spmd, summary
 from thermo_ebm.train.checkpoints import Checkpoints
 from thermo_ebm.train.epochs import end_epochs, is_pending
 from thermo_ebm.train.group import Group, make_group
@@ -74,8 +74,7 @@ def _train_groups(config: ConfigDict, workdir: Path, interrupted: Callable[[], b
     A group is always of the same repetitions: those that are done stand still in it, for in
     another group's program the others would be rounded differently.
     """
-    chunked = plan.with_chunk(config)
-    task = make_task(chunked)
+    task = make_task(config)
     _check_agreement(config, workdir)
     total_steps = config.num_epochs * task.steps_per_epoch
     size, groups = config.parallel_repetitions, []
@@ -86,17 +85,25 @@ def _train_groups(config: ConfigDict, workdir: Path, interrupted: Callable[[], b
         elif hosts.is_first():
             for number in numbers:
                 say(f"repetition {number} is done: skipped")
-    if not groups:
-        return Outcome.DONE
-    dataset, record = _load(config, workdir)
-    make = functools.lru_cache(maxsize=1)(functools.partial(make_group, chunked, task, dataset))
+    # Also where all is done: data that are not the run's are refused then too.
+    dataset, record = _load(config, workdir, task.steps_per_epoch)
+    make = functools.lru_cache(maxsize=1)(functools.partial(_make_group, config, dataset))
     outcomes = [Outcome.DONE]
     for numbers in groups:
         group = make(len(numbers))
+        if numbers is groups[0] and hosts.is_first():
+            for line in summary.lines(group, workdir, [one for each in groups for one in each]):
+                say(line)
         outcomes.append(_open_and_train(group, workdir, numbers, record, interrupted))
         if outcomes[-1] is Outcome.INTERRUPTED:
             return Outcome.INTERRUPTED
     return Outcome.DIVERGED if Outcome.DIVERGED in outcomes else Outcome.DONE
+
+
+def _make_group(config: ConfigDict, dataset: Dataset, size: int) -> Group:
+    """A group of `size` repetitions, whose chunk of temperatures is chosen for so many."""
+    chunked = plan.with_chunk(config, size)
+    return make_group(chunked, make_task(chunked), dataset, size)
 
 
 def _check_agreement(config: ConfigDict, workdir: Path) -> None:
@@ -117,7 +124,9 @@ def _check_agreement(config: ConfigDict, workdir: Path) -> None:
             raise UserError(message)
 
 
-def _load(config: ConfigDict, workdir: Path) -> tuple[Dataset, Callable[[], None]]:
+def _load(
+    config: ConfigDict, workdir: Path, steps_per_epoch: int
+) -> tuple[Dataset, Callable[[], None]]:
     """This process's share of the images, and what records once that they are trained on.
 
     A run that has not begun is recorded here; one that has, when the caller knows that it goes on.
@@ -128,23 +137,33 @@ def _load(config: ConfigDict, workdir: Path) -> tuple[Dataset, Callable[[], None
     shard = (jax.process_index(), jax.process_count())
     with hosts.together():
         dataset = data.load(config.data, shard)
-    own = data.some_means(dataset.train, config.data.num_train, shard)
-    means = hosts.of_all(own).sum(axis=0).ravel().tolist()
+    means = record.Means(
+        _means(dataset.train, config.data.num_train, shard),
+        _means(dataset.validation, config.data.num_val, shard),
+    )
     with hosts.together():
         record.check_images(workdir, means)
+    folders = [layout.checkpoints_dir(workdir, one) for one in range(config.num_repetitions)]
+    step = max(step for folder in folders for step in (0, *checkpoints.all_steps_in(folder)))
 
     @functools.cache
     def record_once() -> None:
         with hosts.together():
             if hosts.is_first():
                 device = jax.devices()[0]
-                record.record(workdir, config, means, device.platform, device.device_kind)
+                kind = (device.platform, device.device_kind)
+                record.record(workdir, config, means, *kind, step // steps_per_epoch, step)
         with hosts.together():
             configuration.read_config(workdir)
 
     if not layout.has_begun(workdir):
         record_once()
     return dataset, record_once
+
+
+def _means(images: np.ndarray, num: int, shard: tuple[int, int]) -> list[float]:
+    """What `record` knows a set of images by, from all processes' shares."""
+    return hosts.of_all(data.some_means(images, num, shard)).sum(axis=0).ravel().tolist()
 
 
 def _open_and_train(
@@ -167,6 +186,7 @@ def _open_and_train(
         steps = np.asarray(spmd.local(state.step))
         first = int(steps.min())
         reporter = stack.enter_context(_make_reporter(group, numbers, first))
+        reporter.doing("compiling")
         # No steps: compiles, so that the readings' seconds are of training alone.
         state = group.programs.run(state, steps, np.int32(0), group.train)
         record()

@@ -1,6 +1,6 @@
 """Two Adam optimisers, one for alpha and one for beta, with the paper's decay (tables 4 and 5)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import optax
 from ml_collections import ConfigDict
@@ -20,8 +20,8 @@ class Optimisers(NamedTuple):
 class OptimiserState(NamedTuple):
     """The state of both."""
 
-    prior: optax.OptState
-    generator: optax.OptState
+    prior: Any  # of optax.adam: Adam's own state, with its count of updates, and the schedule's
+    generator: Any
 
 
 def make_optimisers(config: ConfigDict, steps_per_epoch: int) -> Optimisers:
@@ -55,6 +55,17 @@ def init(optimisers: Optimisers, params: Params) -> OptimiserState:
     return OptimiserState(
         optimisers.prior.init(params.alpha), optimisers.generator.init(params.beta)
     )
+
+
+def num_updates(state: OptimiserState) -> tuple[Any, Any]:
+    """Updates that prior and generator have had; steps that were skipped are none."""
+    return state.prior[0].count, state.generator[0].count
+
+
+def last_rates(optimisers: Optimisers, updates: tuple[Any, Any]) -> tuple[float, float]:
+    """The learning rates of the last of so many updates; before the first one, its rate."""
+    prior, generator = (max(int(number) - 1, 0) for number in updates)
+    return float(optimisers.prior_rate(prior)), float(optimisers.generator_rate(generator))
 
 
 def update(

@@ -39,9 +39,11 @@ class Reporter:
         self._stream = stream
         self._clock = clock
         self._enabled = enabled
-        self._first: tuple[float, int] | None = None  # (time, step) after the first dispatch
+        # (time, step) after the first dispatch, or the first one since a rollback.
+        self._first: tuple[float, int] | None = None
         self._recent: collections.deque[tuple[float, int]] = collections.deque(maxlen=_RECENT)
         self._last_line = clock()
+        self._done_before: set[str] = set()
         self._bar = _make_bar(plan, stream) if enabled and _is_terminal(stream) else None
 
     def __enter__(self) -> "Reporter":
@@ -56,6 +58,9 @@ class Reporter:
         if not self._enabled:
             return
         now = self._clock()
+        if self._recent and step <= self._recent[-1][1]:  # after a rollback
+            self._first = None
+            self._recent.clear()
         self._first = self._first or (now, step)
         self._recent.append((now, step))
         if self._bar is not None:
@@ -63,12 +68,27 @@ class Reporter:
             self._bar.bar_format = f"{self._plan.label} {self._epoch(step)} |{{bar}}| {figures}"
             self._bar.update(step - self._bar.n)
         elif now - self._last_line >= self._every_seconds:
-            self._last_line = now
             where = f"{self._epoch(step)} step {step}/{self._plan.total_steps}"
             self.note(f"{where} {self._figures(step, loss, grad_var)}")
 
+    def doing(self, what: str) -> None:
+        """Says what is done between two steps, such as "validating".
+
+        On a terminal always. Elsewhere the first time, which takes longest for it compiles, and
+        where no line was written for `every_seconds`: many short ones are not worth a line each.
+        """
+        if not self._enabled:
+            return
+        first = what not in self._done_before
+        self._done_before.add(what)
+        if self._bar is not None:
+            self._bar.bar_format = f"{self._plan.label} |{{bar}}| {what}"
+            self._bar.refresh()
+        elif first or self._clock() - self._last_line >= self._every_seconds:
+            self.note(what)
+
     def epoch_done(self, row: Mapping[str, Any]) -> None:
-        """Reports the epoch whose readings (see `readings.READING_COLUMNS`) are `row`.
+        """Reports the epoch whose readings (see `tables.READING_COLUMNS`) are `row`.
 
         A plain line where there is no terminal; the bar shows the same as it goes.
         """
@@ -82,6 +102,7 @@ class Reporter:
         """Writes a line of its own, above the bar where there is one."""
         if not self._enabled:
             return
+        self._last_line = self._clock()
         line = f"{time.strftime('%H:%M:%S')} {self._plan.label} {text}"
         if self._bar is not None:
             self._bar.write(line, file=self._stream)

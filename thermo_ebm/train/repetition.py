@@ -78,6 +78,7 @@ def make_row(
     seconds: float,
     images: int,
     flops: int,
+    group_size: int,
 ) -> tables.Row:
     """One epoch's readings, by `tables.READING_COLUMNS`; sums and noise as numpy scalars."""
     train = {name: _mean(getattr(sums, name), sums.steps) for name in EpochSums._fields[:-1]}
@@ -99,6 +100,7 @@ def make_row(
         "flops_per_step": flops,
         "images_per_second": images / seconds if seconds else None,
         "seconds": seconds,
+        "group_size": group_size,
     }
     if noise is not None:
         row |= {
@@ -123,7 +125,11 @@ def write_epoch(repetition: Repetition, row: tables.Row, aux: Any) -> None:
         path = repetition.folder / TEMPERATURES
         tables.append_rows(path, rows, tables.TEMPERATURE_COLUMNS)
     if repetition.events is not None:
-        values = {name: value for name, value in row.items() if name not in ("epoch", "step")}
+        values = {
+            events.grouped(name): value
+            for name, value in row.items()
+            if name not in ("epoch", "step")
+        }
         events.write_scalars(repetition.events, int(row["step"] or 0), values)
 
 

@@ -1,10 +1,4 @@
-"""From the repetitions of some cells to one line of evidence and its verdict.
-
-The rule, stated once: a claim is *supported* when its Holm-adjusted p-value is below 0.05 and the
-95 % interval of its effect lies on the claimed side of the null value. It is *not supported* when
-the same holds on the other side, or when the interval begins at or before the null value and ends
-before the smallest effect that would matter (`margin`). Else it is *undecided*.
-"""
+"""From the repetitions of some cells to one line of evidence."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -13,32 +7,10 @@ import numpy as np
 
 from thermo_ebm.analysis import statistics
 
-SUPPORTED = "supported"
-NOT_SUPPORTED = "not supported"
-UNDECIDED = "undecided"
-
-ALPHA = 0.05
-VARIANCE_MARGIN = 5.0  # per cent of the gradient variance
+VARIANCE_MARGIN = 5.0  # per cent of the variance over entries
 # Of the mean metric of the cells compared; FID lies on a large offset, so a share of it is more.
 QUALITY_MARGINS = {"KID": 0.05, "FID": 0.02}
 SPREAD_MARGIN = 20.0  # per cent of batching's relative spread
-
-RULE = (
-    "Supported: Holm-adjusted p < 0.05 and the 95 % confidence interval lies on the claimed side "
-    "of the null value. Not supported: the same on the other side, or the interval begins at or "
-    "before the null value and ends before the smallest effect that would matter (5 % of the "
-    "gradient variance or of the mean KID and 2 % of the mean FID, over the whole range of a "
-    "trend; 20 % of a relative spread). Undecided: anything "
-    "else. A family of the correction is the claims of one table on one data set and one variant "
-    "of the loss (the vanilla model is one variant). All readings are those of the last epoch; "
-    "the verdict by their means over the last five epochs stands beside it. "
-    "A trend's interval is of its average slope per doubling (Welch-Satterthwaite), its p-value is "
-    "Jonckheere and Terpstra's, exact; D, from -1 to 1, is the trend's strength by ranks. "
-    "Intervals are not adjusted for the number of claims."
-)
-
-VARIANCE = "gradient variance"
-NOT_IN_PAPER = "not in the paper"
 
 Array = np.ndarray
 
@@ -61,31 +33,8 @@ class Evidence(NamedTuple):
 class Sample(NamedTuple):
     """The last epoch of one cell's repetitions."""
 
-    variance: np.ndarray  # gradient variance, [num_repetitions]
-    quality: np.ndarray  # the metric, lower is better, [num_repetitions]
-
-
-class Claim(NamedTuple):
-    """One claim with its evidence; None where the readings do not hold the cells it needs."""
-
-    table: str
-    text: str
-    reading: str
-    evidence: Evidence | None
-
-
-def verdict(evidence: Evidence, adjusted_p: float) -> tuple[str, str]:
-    """Decides a claim by the rule of this file; returns the verdict and its reason."""
-    ends = ((evidence.low - evidence.null), (evidence.high - evidence.null))
-    low, high = sorted(evidence.claimed * end for end in ends)
-    significant = adjusted_p < ALPHA
-    if significant and low > 0.0:
-        return SUPPORTED, "effect as claimed"
-    if significant and high < 0.0:
-        return NOT_SUPPORTED, "the opposite effect"
-    if low <= 0.0 and high < evidence.margin:
-        return NOT_SUPPORTED, "any such effect is too small to matter"
-    return UNDECIDED, "the interval allows for both" if low <= 0.0 else "not significant"
+    variance: Array  # over the entries of one gradient vector, [num_repetitions]
+    quality: Array  # the metric, lower is better, [num_repetitions]
 
 
 def quality_margin(metric: str) -> float:
@@ -94,7 +43,7 @@ def quality_margin(metric: str) -> float:
 
 
 def variance_trend(levels: Mapping[float, Array], name: str, claimed: int) -> Evidence | None:
-    """How the gradient variance changes when a setting doubles, in per cent."""
+    """How the variance over entries changes when a setting doubles, in per cent."""
     levels = _usable({level: values[values > 0.0] for level, values in levels.items()})
     if len(levels) < 2:
         return None
@@ -175,7 +124,7 @@ def smallest_is_worse(levels: Mapping[float, Array], name: str, metric: str) -> 
 def narrower_spread(
     first: Sequence[Array], second: Sequence[Array], names: tuple[str, str]
 ) -> Evidence | None:
-    """Whether the relative spread of the gradient variance within cells is less in `second`."""
+    """Whether the relative spread of the variance over entries within cells is less in `second`."""
     first, second = (
         [np.log(g) for g in map(_finite, cells) if len(g) > 2] for cells in (first, second)
     )
@@ -190,33 +139,30 @@ def narrower_spread(
 
 
 def poorer_at_equal_variance(
-    first: tuple[Array, Array], second: tuple[Array, Array], names: tuple[str, str], metric: str
+    first: Sequence[Sample], second: Sequence[Sample], names: tuple[str, str], metric: str
 ) -> Evidence | None:
-    """Whether `second` has the higher metric at the gradient variances that both reach.
+    """Whether `second` has the higher metric at equal variance over entries, cells as units.
 
-    Args:
-      first, second: (gradient variance, metric) of single runs, each [num_runs].
+    A common line on the logarithm of the variance is fitted to the cells' means. None without two
+    cells of each kind, or where their variances do not overlap: nothing is then at equal variance.
     """
-    first, second = _both_finite(*first), _both_finite(*second)
-    if min(len(first[0]), len(second[0])) < 3:
+    kinds = [_cell_means(samples) for samples in (first, second)]
+    if min(len(means) for means in kinds) < 2:
         return None
-    low_end = max(first[0].min(), second[0].min())
-    high_end = min(first[0].max(), second[0].max())
-    inside = [(pair[0] >= low_end) & (pair[0] <= high_end) for pair in (first, second)]
-    if min(mask.sum() for mask in inside) < 3:
+    low_end = max(means[:, 0].min() for means in kinds)
+    high_end = min(means[:, 0].max() for means in kinds)
+    if low_end >= high_end:
         return None
-    variance = np.concatenate([p[0][m] for p, m in zip((first, second), inside, strict=True)])
-    quality = np.concatenate([p[1][m] for p, m in zip((first, second), inside, strict=True)])
-    indicator = np.repeat([0.0, 1.0], [mask.sum() for mask in inside])
-    if np.ptp(variance) == 0.0:
-        return None
-    estimate = statistics.adjusted_difference(quality, np.log(variance), indicator)
+    variance, quality = np.concatenate(kinds).T
+    indicator = np.repeat([0.0, 1.0], [len(means) for means in kinds])
+    estimate = statistics.difference_between_cells(quality, np.log(variance), indicator)
     effect, low, high, p_value = estimate
     text = (
-        f"{names[1]} (n = {inside[1].sum()}) less {names[0]} (n = {inside[0].sum()}) "
-        f"between variances {low_end:.3g} and {high_end:.3g}"
+        f"{names[1]} ({len(kinds[1])} cells) less {names[0]} ({len(kinds[0])} cells); both reach "
+        f"variances from {low_end:.3g} to {high_end:.3g}"
     )
-    test, margin = "regression on log variance, HC3", quality_margin(metric) * float(quality.mean())
+    test = "regression of the cells' means on log variance, jackknife over cells"
+    margin = quality_margin(metric) * float(np.mean(quality))
     return Evidence(text, test, effect, low, high, p_value, "difference", 1, 0.0, margin)
 
 
@@ -248,10 +194,14 @@ def _finite(values: Array) -> Array:
     return values[np.isfinite(values)]
 
 
-def _both_finite(first: Array, second: Array) -> tuple[Array, Array]:
-    first, second = np.asarray(first, float), np.asarray(second, float)
-    mask = np.isfinite(first) & np.isfinite(second)
-    return first[mask], second[mask]
+def _cell_means(samples: Sequence[Sample]) -> Array:
+    """Returns (mean variance, mean metric) of each cell that has both, [num_cells, 2]."""
+    means = []
+    for sample in samples:
+        both = np.isfinite(sample.variance) & np.isfinite(sample.quality) & (sample.variance > 0.0)
+        if both.any():
+            means.append((sample.variance[both].mean(), sample.quality[both].mean()))
+    return np.reshape(means, (-1, 2))
 
 
 def _mean_of_cells(groups: Iterable[Array]) -> float:

@@ -1,7 +1,7 @@
-"""Boxplots of the last epoch's gradient variance, by batch size and by power.
+"""Boxplots of the last epoch's variance over entries, by batch size and by power.
 
 Each function takes the readings of one data set and origin and returns a figure, or None where
-they hold nothing to draw.
+they hold fewer than two cells to compare.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from thermo_ebm.analysis import style
+from thermo_ebm.analysis.figures import style
+from thermo_ebm.analysis.figures.style import finish_section
+from thermo_ebm.analysis.names import reading_title
 from thermo_ebm.analysis.readings import final
 from thermo_ebm.analysis.settings import (
     THERMODYNAMIC,
@@ -23,12 +25,10 @@ from thermo_ebm.analysis.settings import (
     regime,
     varied,
 )
-from thermo_ebm.analysis.style import finish_section
-from thermo_ebm.analysis.tables import reading_title
 
 
 def variance_by_batch(frame: pd.DataFrame, reading: str = "train_grad_var") -> Figure | None:
-    """Boxplots of the last gradient variance of the vanilla model by batch size (8 and 16)."""
+    """Boxplots of the last variance over entries of the vanilla model by batch size (8 and 16)."""
     last = final(frame)
     cells = {k: s for k, s in cells_of(last).items() if s.loss == VANILLA}
     groups = group_cells(cells, ("batch_size",))
@@ -36,7 +36,7 @@ def variance_by_batch(frame: pd.DataFrame, reading: str = "train_grad_var") -> F
 
 
 def variance_by_power(frame: pd.DataFrame, reading: str = "train_grad_var") -> Figure | None:
-    """Boxplots of the last gradient variance of the thermodynamic model by p (9 and 17)."""
+    """Boxplots of the last variance over entries of the thermodynamic model by p (9 and 17)."""
     last = final(frame)
     cells = {k: s for k, s in cells_of(last).items() if s.loss == THERMODYNAMIC}
     groups = group_cells(cells, ("power",))
@@ -51,8 +51,9 @@ def _boxplots(
     title: str,
     reading: str,
 ) -> Figure | None:
-    """One panel a group of cells; a box and its repetitions' points for each level."""
-    if not groups or reading not in last or not last[reading].notna().any():
+    """One panel per group of cells; a box and its repetitions' points for each level."""
+    measured = set(last.loc[last[reading].notna(), "cell"]) if reading in last else set()
+    if len(measured & {key for _, group in groups for key in group}) < 2:
         return None
     figure, axes = style.new_grid(len(groups), 3, style.panel_size(len(groups)))
     every = {key: s for _, group in groups for key, s in group.items()}
@@ -65,9 +66,11 @@ def _boxplots(
         axis.set_xlabel(title, fontsize=9)
     style.label_rows(axes, reading_title(reading))
     heading = f"Last {reading_title(reading)} by {title.split(' of ')[0]}"
-    return finish_section(
-        figure, every, heading, "Dots: repetitions. Box: quartiles; line: median."
+    single = last.loc[last["cell"].isin(set(every)), "cell"].value_counts().max() == 1
+    note = (
+        "One repetition per cell." if single else "Dots: repetitions. Box: quartiles; line: median."
     )
+    return finish_section(figure, every, heading, note)
 
 
 def _draw_boxes(

@@ -1,7 +1,7 @@
-"""Figures of image metrics: against gradient variance, by power, and experiment 2.
+"""Figures of image metrics: against the variance over entries, by power, and experiment 2.
 
-Each function takes the readings of one data set and origin and returns a figure, or None where
-they hold nothing to draw. Error bars are standard deviations over repetitions (n - 1).
+Each function takes the readings of one data set and origin and returns a figure, or None where they
+hold fewer than two cells to compare. Error bars are standard deviations over repetitions (n - 1).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,8 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from thermo_ebm.analysis import style
-from thermo_ebm.analysis.readings import final, metric_title
+from thermo_ebm.analysis.figures import style
+from thermo_ebm.analysis.figures.style import finish_section
+from thermo_ebm.analysis.names import ENTRY_VARIANCE, reading_title
+from thermo_ebm.analysis.readings import final
 from thermo_ebm.analysis.settings import (
     SYMBOLS,
     THERMODYNAMIC,
@@ -25,7 +27,6 @@ from thermo_ebm.analysis.settings import (
     short_labels,
     varied,
 )
-from thermo_ebm.analysis.style import finish_section
 from thermo_ebm.analysis.tables import quadratic_fit, regime_groups
 
 _LABEL_SIZE = 7.0  # points
@@ -35,62 +36,69 @@ CHANGED = ("num_temperatures", "posterior_steps", "kl_weight", "prior_steps")
 
 
 def metric_by_variance(frame: pd.DataFrame, metric: str) -> Figure | None:
-    """An image metric against gradient variance, all regimes (10, 18, 22, 23).
+    """An image metric against the variance over entries, all regimes (10, 18, 22, 23).
 
-    One panel a variant of the thermodynamic loss, the vanilla model in each.
+    One panel per variant of the thermodynamic loss, the vanilla model in each.
     """
     last = final(frame)
     variants = _variants(last)
-    if not _drawable(last, metric) or not variants:
+    if not _comparable(last, metric) or not variants:
         return None
     figure, axes = style.new_grid(len(variants), 3, style.panel_size(len(variants)))
     names = _variant_names(cells_of(last))
+    curves: list[int] = []
     for axis, (settings, group) in zip(axes, variants, strict=True):
-        _draw_regimes(axis, last, group, metric)
+        curves += _draw_regimes(axis, last, group, metric)
         if len(variants) > 1:
             axis.set_title(style.wrapped(describe(settings, names)), fontsize=8)
-        axis.set_xlabel("gradient variance", fontsize=9)
-    style.label_rows(axes, metric_title(metric))
-    axes[0].legend(fontsize=8, frameon=False)
+        axis.set_xlabel(ENTRY_VARIANCE, fontsize=9)
+    style.label_rows(axes, reading_title(metric))
+    style.outside_legend(figure, axes)
     cells = _members(variants)
-    title = f"{metric_title(metric)} against gradient variance"
-    return finish_section(figure, cells, title, _note(last, cells))
+    title = f"{reading_title(metric)} against {ENTRY_VARIANCE}"
+    return finish_section(figure, cells, title, _note(last, cells, metric, curves))
 
 
 def metric_by_variance_regimes(frame: pd.DataFrame, metric: str) -> Figure | None:
-    """An image metric against gradient variance, a panel a regime (11 and 19)."""
+    """An image metric against the variance over entries, one panel per regime (11 and 19).
+
+    All panels have the same scales, so that the regimes can be compared.
+    """
     last = final(frame)
     variants = _variants(last)
-    if not _drawable(last, metric) or not variants:
+    if not _comparable(last, metric) or not variants:
         return None
     cells = _members(variants)
-    groups = regime_groups(cells)
-    figure, axes = style.new_grid(len(groups), 3, (3.3, 3.0), share=False)
+    groups = [group for group in regime_groups(cells) if _points_of(last, group[2], metric)]
+    figure, axes = style.new_grid(len(groups), 3, (3.3, 3.0))
     names = _variant_names(cells)
     several = len(groups) > len({name for name, _, _ in groups})
+    curves: list[int] = []
     for axis, (name, settings, group) in zip(axes, groups, strict=True):
-        _draw_group(axis, last, group, metric, name)
+        curves += _draw_group(axis, last, group, metric, name)
         axis.margins(x=0.18, y=0.12)
-        shown = "batch_size" if settings.loss == VANILLA else "power"
-        _annotate(axis, last, {key: describe(s, (shown,)) for key, s in group.items()}, metric)
         extra = describe(settings, names) if several and settings.loss != VANILLA else ""
         axis.set_title(style.wrapped(f"{name}{', ' if extra else ''}{extra}"), fontsize=9)
-        axis.set_xlabel("gradient variance", fontsize=9)
+        axis.set_xlabel(ENTRY_VARIANCE, fontsize=9)
         axis.locator_params(nbins=5)
-    style.label_rows(axes, metric_title(metric))
-    return finish_section(figure, cells, f"{metric_title(metric)} by regime", _note(last, cells))
+    for axis, (_, settings, group) in zip(axes, groups, strict=True):  # once the scales are known
+        shown = "batch_size" if settings.loss == VANILLA else "power"
+        _annotate(axis, last, {key: describe(s, (shown,)) for key, s in group.items()}, metric)
+    style.label_rows(axes, reading_title(metric))
+    title = f"{reading_title(metric)} by regime"
+    return finish_section(figure, cells, title, _note(last, cells, metric, curves))
 
 
 def metric_by_power(frame: pd.DataFrame, metric: str) -> Figure | None:
-    """An image metric by p, a line a variant of the loss; the vanilla model as a level.
+    """A metric or reading by p, one line per variant of the loss; the vanilla model as a level.
 
     The paper has no such figure: it shows whether another gradient or quadrature mends small p.
     """
     last = final(frame)
     cells = cells_of(last)
     vanilla, groups = _power_variants(cells)
-    groups = [(first, group) for first, group in groups if len(group) > 1]
-    if not _drawable(last, metric) or not groups:
+    groups = [(first, group) for first, group in groups if _points_of(last, group, metric) > 1]
+    if not groups:
         return None
     figure, (axis,) = style.new_figure(width=7.6, height=4.4)
     names = _variant_names(_members(groups))
@@ -103,23 +111,17 @@ def metric_by_power(frame: pd.DataFrame, metric: str) -> Figure | None:
                       markersize=4, linewidth=1.1, elinewidth=0.9, capsize=2,
                       color=style.VARIANT_COLORS[index % len(style.VARIANT_COLORS)],
                       label=describe(first, names) or "TI")  # fmt: skip
-    levels = {s.batch_size: last.loc[last["cell"] == k, metric] for k, s in vanilla.items()}
-    batch = groups[0][0].batch_size
-    if batch in levels:
-        mean, sd = levels[batch].mean(), levels[batch].std()
-        axis.axhline(mean, color=style.GRAY, linestyle="--", label=f"vanilla, batch = {batch:g}")
-        axis.axhspan(mean - sd, mean + sd, color=style.GRAY, alpha=0.12, linewidth=0)
+    level = _vanilla_level(axis, last, vanilla, groups[0][0].batch_size, metric)
     ticks = sorted({s.power for _, group in groups for s in group.values() if s.power})
     axis.set_xscale("log")
     axis.set_xticks(ticks, [f"{power:g}" for power in ticks])
     axis.minorticks_off()
     axis.set_xlabel("power p", fontsize=9)
-    axis.set_ylabel(metric_title(metric), fontsize=9)
-    axis.legend(fontsize=7.5, frameon=False, bbox_to_anchor=(1.0, 1.0), loc="upper left")
-    note = "Means and standard deviations over repetitions; dashed: the vanilla model's."
-    return finish_section(
-        figure, {**vanilla, **_members(groups)}, f"{metric_title(metric)} by p", note
-    )
+    axis.set_ylabel(reading_title(metric), fontsize=9)
+    style.outside_legend(figure, [axis], 7.5)
+    members = {**level, **_members(groups)}
+    note = f"{_spread_note(last, members)}{' Dashed: the vanilla model.' if level else ''}"
+    return finish_section(figure, members, f"{reading_title(metric)} by p", note)
 
 
 def changes_over_powers(frame: pd.DataFrame, metric: str) -> Figure | None:
@@ -127,48 +129,69 @@ def changes_over_powers(frame: pd.DataFrame, metric: str) -> Figure | None:
     last = final(frame)
     cells = cells_of(last)
     changed = _changed(cells)
-    if not _drawable(last, metric) or not changed:
+    if not _comparable(last, metric) or not changed:
         return None
     base = {key: s for key, s in cells.items() if key not in changed}
     figure, (axis,) = style.new_figure(width=7.6, height=4.8)
-    _draw_regimes(axis, last, base, metric)
-    names = [name for name in varied(cells.values()) if name not in ("loss", "batch_size")]
-    base_labels = short_labels(cells)
+    curves = _draw_regimes(axis, last, base, metric)
+    labels = short_labels(cells)
     for index, key in enumerate(changed):
         color = style.CHANGE_COLORS[index % len(style.CHANGE_COLORS)]
-        label = base_labels[key] if names else key
-        _points(axis, last, [key], metric, color, "D", label)
+        _points(axis, last, [key], metric, color, "D", labels[key])
     numbers = {k: s.batch_size if s.loss == VANILLA else s.power for k, s in base.items()}
     for _, _, group in regime_groups(base):
         _annotate(axis, last, {key: f"{numbers[key]:g}" for key in group}, metric)
-    axis.set_xlabel("gradient variance", fontsize=9)
-    axis.set_ylabel(metric_title(metric), fontsize=9)
-    axis.legend(fontsize=7.5, frameon=False, bbox_to_anchor=(1.0, 1.0), loc="upper left")
-    note = f"{_note(last, cells)} Numbers beside points: batch size (vanilla) or p (TI)."
+    axis.set_xlabel(ENTRY_VARIANCE, fontsize=9)
+    axis.set_ylabel(reading_title(metric), fontsize=9)
+    style.outside_legend(figure, [axis], 7.5)
+    beside = "Numbers beside points: batch size (vanilla) or p (TI)."
     several = [SYMBOLS[name] for name in CHANGED if name in changed.values()]
     listed = " and ".join(filter(None, [", ".join(several[:-1]), several[-1]]))
-    title = f"{metric_title(metric)}: changes to {listed} over the first experiment"
+    title = f"{reading_title(metric)}: changes to {listed} over the first experiment"
+    note = f"{_note(last, cells, metric, curves)} {beside}"
     return finish_section(figure, cells, title, note)
+
+
+def _vanilla_level(
+    axis: Axes, last: pd.DataFrame, vanilla: Mapping[str, Settings], batch_size: float, metric: str
+) -> dict[str, Settings]:
+    """Draws the vanilla model of a batch size as a level; returns the cell drawn, if any."""
+    for key, settings in vanilla.items():
+        values = last.loc[last["cell"] == key, metric].dropna()
+        if settings.batch_size == batch_size and len(values):
+            mean, sd = values.mean(), values.std()
+            label = f"vanilla, batch = {batch_size:g}"
+            axis.axhline(mean, color=style.GRAY, linestyle="--", label=label)
+            if len(values) > 1:
+                axis.axhspan(mean - sd, mean + sd, color=style.GRAY, alpha=0.12, linewidth=0)
+            return {key: settings}
+    return {}
 
 
 def _draw_regimes(
     axis: Axes, last: pd.DataFrame, cells: Mapping[str, Settings], metric: str
-) -> None:
-    for name, _, group in regime_groups(dict(cells)):
-        _draw_group(axis, last, group, metric, name)
+) -> list[int]:
+    groups = regime_groups(dict(cells))
+    return [n for name, _, group in groups for n in _draw_group(axis, last, group, metric, name)]
 
 
 def _draw_group(
     axis: Axes, last: pd.DataFrame, group: Mapping[str, Settings], metric: str, name: str
-) -> None:
-    """Points with error bars of one regime, and the quadratic of their means."""
+) -> list[int]:
+    """Draws points with error bars of one regime, and the quadratic through their means.
+
+    Returns:
+      The number of cells that the curve goes through, in a list; empty without a curve.
+    """
     color, marker = style.REGIME_COLORS[name], style.REGIME_MARKERS[name]
     means = _points(axis, last, group, metric, color, marker, name)
     fit = quadratic_fit([x for x, _ in means], [y for _, y in means])
-    if fit is not None:
-        x = np.linspace(fit.low, fit.high, 100)
-        y = np.polynomial.polynomial.polyval(x, fit.coefficients)
-        axis.plot(x, y, color=color, linewidth=1.2, linestyle="-" if fit.num_cells > 3 else "--")
+    if fit is None:
+        return []
+    x = np.linspace(fit.low, fit.high, 100)
+    y = np.polynomial.polynomial.polyval(x, fit.coefficients)
+    axis.plot(x, y, color=color, linewidth=1.2, linestyle="-" if fit.num_cells > 3 else "--")
+    return [fit.num_cells]
 
 
 def _points(
@@ -282,14 +305,40 @@ def _variant_names(cells: Mapping[str, Settings]) -> list[str]:
     return [name for name in varied(thermodynamic) if name != "power"]
 
 
-def _drawable(last: pd.DataFrame, metric: str) -> bool:
-    return metric in last and bool((last[metric].notna() & last["train_grad_var"].notna()).any())
+def _comparable(last: pd.DataFrame, metric: str) -> bool:
+    """Whether at least two cells have the metric: one point alone compares nothing."""
+    return _points_of(last, cells_of(last), metric) > 1
 
 
-def _note(last: pd.DataFrame, cells: Mapping[str, Settings]) -> str:
+def _points_of(last: pd.DataFrame, cells: Iterable[str], metric: str) -> int:
+    """Returns how many of the cells have a value of the metric to draw."""
+    if metric not in last:
+        return 0
+    both = last[metric].notna() & last["train_grad_var"].notna()
+    return len(set(last.loc[both, "cell"]) & set(cells))
+
+
+def _spread_note(last: pd.DataFrame, cells: Mapping[str, Settings]) -> str:
+    """Says what points and bars are: there is no deviation of a single repetition."""
     counts = sorted({len(part) for key, part in last.groupby("cell") if key in cells})
+    if counts[-1] == 1:
+        return "One repetition per cell."
     span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return (
-        f"Means and standard deviations over {span} repetitions. Curves: quadratics through the "
-        "means (dashed: through three points, so it fits them whatever they are)."
-    )
+    return f"Means and standard deviations over {span} repetitions."
+
+
+def _note(
+    last: pd.DataFrame, cells: Mapping[str, Settings], metric: str, curves: Sequence[int]
+) -> str:
+    note = _spread_note(last, cells)
+    if curves:
+        note += " Curves: quadratics through the cells' means"
+        three = "through three points, which any quadratic fits"
+        if min(curves) > 3:
+            note += "."
+        elif max(curves) > 3:
+            note += f" (dashed: {three})."
+        else:
+            note += f" (each {three})."
+    missing = len(cells) - _points_of(last, cells, metric)
+    return f"{note} Not evaluated: {missing} of {len(cells)} cells." if missing else note

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -18,6 +19,7 @@ CHANGE_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#A6761D", "#1B1B1B
 VARIANT_COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#1B1B1B")
 GRAY = "#555555"
 CAPTION_SIZE = 7.5
+MAX_PANELS = 40
 
 
 def new_figure(
@@ -76,6 +78,16 @@ def power_colors(powers: Sequence[float]) -> dict[float, tuple[float, ...]]:
     return {power: tuple(viridis(shade)) for power, shade in zip(ordered, shades, strict=True)}
 
 
+def outside_legend(figure: Figure, axes: Sequence[Axes], size: float = 8.0) -> None:
+    """Puts one legend of all axes right of them, where it covers no data."""
+    entries: dict[str, Artist] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    figure.legend(list(entries.values()), list(entries), fontsize=size, frameon=False,
+                  loc="outside right upper")  # fmt: skip
+
+
 def panel_size(count: int) -> tuple[float, float]:
     """Returns a panel's size in inches: a large one when it is alone."""
     return (5.8, 3.6) if count == 1 else (3.4, 2.8)
@@ -86,6 +98,20 @@ def label_rows(axes: Sequence[Axes], title: str) -> None:
     for axis in axes:
         if axis.get_subplotspec().is_first_col():  # type: ignore[union-attr]
             axis.set_ylabel(title, fontsize=9)
+
+
+def outer_labels(figure: Figure, axes: Sequence[Axes], x: str, y: str) -> None:
+    """Names the x axis below each column and the y axis once: the panels are small."""
+    for axis in axes:
+        if axis.xaxis.get_tick_params()["labelbottom"]:
+            axis.set_xlabel(x, fontsize=8)
+    figure.supylabel(y, fontsize=9)
+
+
+def in_pairs(label: str) -> str:
+    """Breaks a label after every second comma, for a small panel's title."""
+    parts = label.split(", ")
+    return "\n".join(", ".join(parts[i : i + 2]) for i in range(0, len(parts), 2))
 
 
 def wrapped(text: str, width: int = 44) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from thermo_ebm.analysis import evidence as ev
 from thermo_ebm.analysis import statistics
-from thermo_ebm.analysis.evidence import Claim, Evidence, Sample
+from thermo_ebm.analysis.claims.evidence import Evidence, Sample, quality_margin
+from thermo_ebm.analysis.claims.verdicts import NOT_IN_PAPER, Claim
 from thermo_ebm.analysis.settings import Settings, cell_key, describe, group_cells, varied
 
 PUBLISHED_FORM = ("none", "trapezium")  # prior gradient, quadrature
@@ -38,7 +38,7 @@ def variant_claims(
         for gap, words in ((False, "better"), (True, "a narrower gap to p > 1 in")):
             found = _difference(pairs, gap, title)
             text = f"p ≤ 1: {words} {title} with {name} than with the published form"
-            claims.append(Claim(ev.NOT_IN_PAPER, text, title, found))
+            claims.append(Claim(NOT_IN_PAPER, text, title, found))
     return claims
 
 
@@ -84,7 +84,7 @@ def _difference(
     groups = [values for power in shares for values in pairs[power]]
     weights = [sign * share for share in shares.values() for sign in (-1.0, 1.0)]
     effect, low, high, p_value = statistics.contrast(groups, weights)
-    margin = ev.quality_margin(metric) * float(np.mean([abs(np.mean(group)) for group in groups]))
+    margin = quality_margin(metric) * float(np.mean([abs(np.mean(group)) for group in groups]))
     text = "p " + ", ".join(f"{power:g}" for power in sorted(shares))
     return Evidence(
         text, "Welch contrast", effect, low, high, p_value, "difference", -1, 0.0, margin

@@ -1,0 +1,40 @@
+"""The noise of the learning gradient against the power p of the temperature schedule.
+
+The noise is tr Cov(g) / |E g|^2 over repeated draws of batch and chains, at fixed parameters.
+Run it with: python -m examples.noise_against_power [number of draws] [p ...]
+"""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+import thermo_ebm as te
+from configs import digits_small
+from thermo_ebm import data
+from thermo_ebm.config.build import sampler_settings
+
+DRAWS = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+config = digits_small.get_config()
+images = data.to_unit(jnp.asarray(data.load(config.data).train))
+model, sampler = te.make_model(config), sampler_settings(config)
+params = model.init(jax.random.key(0))
+
+
+def noise(power: float) -> jax.Array:
+    """Relative noise of the gradient at one power."""
+
+    def gradient(key: jax.Array) -> jax.Array:
+        keys = jax.random.split(key)
+        batch = te.make_batch(jax.random.choice(keys[0], images, (75,), replace=False))
+        args = model, params, batch, keys[1], sampler, te.LossSettings(4, power=power)
+        return ravel_pytree(jax.grad(te.thermodynamic_loss, 1, has_aux=True)(*args)[0])[0]
+
+    draws = jax.lax.map(gradient, jax.random.split(jax.random.key(1), DRAWS))
+    variance, norm = draws.var(axis=0, ddof=1).sum(), (draws.mean(axis=0) ** 2).sum()
+    return variance / (norm - variance / DRAWS)  # the mean's own noise taken off
+
+
+for power in [float(p) for p in sys.argv[2:]] or (0.1, 1.0, 6.0):
+    print(f"p = {power:<4}  noise = {jax.jit(noise, static_argnums=0)(power):.4f}")

@@ -1,0 +1,66 @@
+"""Every script in `examples/` runs as its first lines say, and its numbers hold."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trained_run
+from PIL import Image
+from sklearn.datasets import load_digits
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
+
+
+def run(name, *arguments):
+    command = [sys.executable, "-m", f"examples.{name}", *map(str, arguments)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def numbers(text):
+    return [float(number) for number in re.findall(r"-?\d+\.\d+(?:e-?\d+)?", text)]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_are_short_and_say_how_they_are_run(path):
+    text = path.read_text()
+    assert len(text.splitlines()) < 40
+    assert f"python -m examples.{path.stem}" in text.split('"""')[1]
+    assert f"def test_{path.stem}(" in Path(__file__).read_text()
+
+
+def test_own_model():
+    exact, estimated = numbers(run("own_model", 40))
+    # The trapezium's and the chains' errors are a few hundredths of a nat each.
+    assert estimated == pytest.approx(exact, abs=0.25)
+    assert estimated != exact
+
+
+def test_compare_folders(tmp_path):
+    digits = (load_digits().images[:24] * 15).astype("uint8")
+    for number, image in enumerate(digits):
+        folder = tmp_path / ("first" if number < 12 else "second")
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number}.png")
+    apart = numbers(run("compare_folders", tmp_path / "first", tmp_path / "second"))
+    same = numbers(run("compare_folders", tmp_path / "first", tmp_path / "first"))
+    fid, kid = slice(-2, -1), -1
+    assert apart[fid][0] > 10 > abs(same[fid][0])
+    assert apart[kid] > same[kid]
+
+
+def test_sample_run(tmp_path):
+    picture = tmp_path / "samples.png"
+    assert "16 samples" in run("sample_run", trained_run.original(), picture)
+    with Image.open(picture) as image:
+        assert image.width == pytest.approx(2 * image.height, rel=0.1)  # 8 x 4 images
+
+
+def test_noise_against_power():
+    (power, noise) = numbers(run("noise_against_power", 3, 1.0))
+    assert power == 1.0
+    assert 0 < noise < 1

@@ -1,0 +1,244 @@
+"""The library's entrance: its names, what importing does, runs read back, and the wheel's files."""
+
+import ast
+import doctest
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import quick
+import trained_run
+from ml_collections import ConfigDict
+
+import thermo_ebm as te
+from thermo_ebm.data import to_uint8
+from thermo_ebm.evaluation import evaluate, trained
+from thermo_ebm.models.latent_ebm import ModelSettings, _fields
+from thermo_ebm.sampling.images import reconstruct
+
+ROOT = Path(__file__).resolve().parents[1]
+# Modules whose docstrings have examples.
+WITH_EXAMPLES = (
+    "thermo_ebm",
+    "thermo_ebm.types",
+    "thermo_ebm.models.latent_ebm",
+    "thermo_ebm.thermo.integral",
+    "thermo_ebm.gradients.statistics",
+    "thermo_ebm.metrics.fid",
+    "thermo_ebm.metrics.kid",
+)
+
+
+def test_every_name_is_there_and_documented():
+    missing = [name for name in te.__all__ if not getattr(te, name).__doc__]
+    assert missing == []
+    assert {"make_model", "LatentEBM", "thermodynamic_loss", "load_run"} <= set(dir(te))
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = te.nothing
+
+
+def test_the_three_lists_of_names_agree():
+    """`__all__` for readers, imports for type checkers, and where each name is loaded from."""
+    tree = ast.parse(Path(te.__file__).read_text())
+    imports = {
+        alias.name: node.module.removeprefix("thermo_ebm.")
+        for block in tree.body
+        if isinstance(block, ast.If)
+        for node in block.body
+        for alias in node.names
+    }
+    assert imports == te._MODULES
+    assert te.__all__ == sorted(te.__all__)
+    assert set(te.__all__) == set(imports)
+
+
+def python(code, **environment):
+    inherited = {name: value for name, value in os.environ.items() if name != "NPROC"}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**inherited, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_importing_loads_nothing_and_touches_no_device():
+    code = """
+import sys, thermo_ebm as te
+assert "jax" not in sys.modules and "numpy" not in sys.modules
+for name in te.__all__:
+    getattr(te, name)
+print("imported")
+import jax
+jax.numpy.zeros(1)
+"""
+    result = python(code, JAX_PLATFORMS="no_such_backend")
+    assert result.stdout == "imported\n", result.stderr
+    assert "no_such_backend" in result.stderr
+
+
+@pytest.mark.parametrize(("given", "least"), [({}, 8), ({"NPROC": "3"}, 3)])
+def test_importing_gives_xla_enough_threads(given, least):
+    result = python("import os, thermo_ebm; print(os.environ['NPROC'])", **given)
+    number = int(result.stdout)
+    assert number == 3 if given else number >= least
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_examples_in_docstrings(name):
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+# Models and batches.
+
+
+def shapes(model):
+    return jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(model.init, jax.random.key(0)))
+
+
+def test_make_model_takes_a_configuration_or_keywords():
+    config = trained_run.config()
+    by_keywords = te.make_model(
+        channels=1,
+        latent_dim=4,
+        prior_features=8,
+        generator_features=4,
+        generator_widths=(2, 1),
+        generator_strides=(1, 2, 1),
+    )
+    expected = shapes(te.make_model(config.model, 1))
+    assert shapes(te.make_model(config)) == expected  # a whole configuration
+    assert shapes(by_keywords) == expected
+    assert shapes(te.make_model(config, latent_dim=3)) != expected
+    # The paper's CIFAR-10 by default: 8 x 8 x 1024 outputs of the first layer, three channels.
+    assert shapes(te.make_model()).beta["layer_0"]["w"] == (4, 4, 100, 1024)
+    assert shapes(te.make_model()).beta["layer_4"]["b"] == (3,)
+
+
+def test_make_model_fields_are_the_base_configuration():
+    base = importlib.import_module("configs.base").get_config()
+    assert ModelSettings(**_fields(base.model)) == ModelSettings()
+
+
+def test_make_model_names_an_unknown_field():
+    with pytest.raises(ValueError, match=r"latent: not a field of the model; there are latent_dim"):
+        te.make_model(latent=3)
+    with pytest.raises(ValueError, match="not a field"):
+        te.make_model(trained_run.config(), widths=(1,))
+    with pytest.raises(ValueError, match="depth: not a field"):
+        te.make_model(ConfigDict({"latent_dim": 3, "depth": 3}))
+
+
+def test_make_batch():
+    images = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 2, 2, 1)
+    batch = te.make_batch(images)
+    np.testing.assert_array_equal(batch.images, images)
+    np.testing.assert_array_equal(batch.position, [0, 1, 2])
+    np.testing.assert_array_equal(batch.mask, [1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, 8, 8, 1), np.uint8), "uint8, must be floating-point .*to_unit"),
+        (np.zeros((0, 8, 8, 1), np.float32), "num >= 1"),
+        (np.zeros(3, np.float32), r"shape \(3,\)"),
+    ],
+)
+def test_make_batch_refuses(images, message):
+    with pytest.raises(ValueError, match=message):
+        te.make_batch(images)
+
+
+# Runs read back.
+
+
+@pytest.fixture(scope="module")
+def run():
+    return te.load_run(trained_run.original())
+
+
+def test_load_run_has_configuration_and_parameters(run):
+    assert run.config.num_epochs == 3
+    newest, first = run.params(), run.params(0, 0)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b * 1.375, rtol=1e-6), newest, first
+    )  # as `trained_run` wrote them
+    with pytest.raises(te.UserError, match="repetition=5"):
+        run.params(5)
+
+
+def test_samples_are_those_of_the_programs(run):
+    key = jax.random.key(3)
+    samples = run.sample(5, key)
+    assert samples.shape == (5, 8, 8, 1)
+    assert samples.dtype == np.float32
+    files = trained.open_run(trained_run.original())
+    expected = evaluate.generate_images(files, 5, 5)(run.params(), key)
+    np.testing.assert_array_equal(to_uint8(samples), expected)
+
+
+def test_more_samples_begin_with_the_same(run, monkeypatch):
+    key = jax.random.key(3)
+    monkeypatch.setattr("thermo_ebm.evaluation.run._AT_ONCE", 4)
+    few, many = run.sample(3, key), run.sample(10, key)
+    np.testing.assert_allclose(many[:3], few, atol=1e-5)
+    assert len(many) == 10
+    assert len(np.unique(many.reshape(10, -1).round(5), axis=0)) == 10
+    with pytest.raises(ValueError, match="num is 0"):
+        run.sample(0, key)
+
+
+def test_reconstructions(run):
+    images = run.sample(3, jax.random.key(0), repetition=1, step=10)
+    again = run.reconstruct(images, jax.random.key(1), repetition=1, step=10)
+    assert again.shape == images.shape
+    params = run.params(1, 10)
+    expected = quick.jit(
+        lambda *args: reconstruct(run.model, *args, jax.random.key(1), run.sampler.posterior)
+    )(params, jnp.asarray(images))
+    np.testing.assert_allclose(again, expected, atol=1e-5)
+    with pytest.raises(ValueError, match=r"images have shape \(3, 4, 4, 1\).*\[num, 8, 8, 1\]"):
+        run.reconstruct(images[:, ::2, ::2], jax.random.key(1))
+    with pytest.raises(ValueError, match="floating-point"):
+        run.reconstruct(to_uint8(images), jax.random.key(1))
+
+
+def test_load_run_refuses_another_folder(tmp_path):
+    with pytest.raises(te.UserError):
+        te.load_run(tmp_path)
+
+
+# What is installed.
+
+
+def test_the_wheel_holds_the_library_alone(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    left_out = shutil.ignore_patterns("__pycache__")
+    for name in ("thermo_ebm", "configs", "launch", "examples", "benchmarks", "tests/support"):
+        shutil.copytree(ROOT / name, source / name, ignore=left_out)
+    code = f"from setuptools import build_meta; print(build_meta.build_wheel({str(tmp_path)!r}))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=source, capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        names = set(wheel.namelist())
+    metadata = {name for name in names if ".dist-info/" in name}
+    packaged = {str(p.relative_to(source)) for p in source.glob("thermo_ebm/**/*") if p.is_file()}
+    assert names - metadata == packaged  # all of it, templates and py.typed too, and nothing else
+    assert "thermo_ebm/py.typed" in names

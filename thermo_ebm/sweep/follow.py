@@ -1,0 +1,103 @@
+"""Following a sweep: cells are started, waited for, and told of, until none is left.
+
+Where the cells run is an `Executor`, of `jobs` (processes here) or of `slurm` (a job array).
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from thermo_ebm.evaluation.evaluate import Settings
+from thermo_ebm.sweep.cells import Cell, Status, status
+from thermo_ebm.sweep.jobs import Executor, Job
+
+States = dict[str, Status]  # by the cells' names
+
+
+class Sweep(NamedTuple):
+    """What stays the same through a sweep."""
+
+    root: Path  # the folder of the cells' folders
+    cells: list[Cell]
+    settings: Settings  # of the cells' evaluation
+    executor: Executor
+
+
+def follow(
+    sweep: Sweep,
+    running: dict[str, Job],
+    show: Callable[[States], None],
+    pause: Callable[[], None],
+) -> dict[str, str]:
+    """Starts cells and waits for them.
+
+    A cell is started once. One that another program trains is waited for, and started if that
+    program leaves it unfinished.
+
+    Args:
+      sweep: what is run.
+      running: the jobs under way, empty at first; the caller's, who stops what is in it.
+      show: told each cell's state whenever they have been looked at.
+      pause: called between two looks.
+
+    Returns:
+      Which cells failed, and why.
+
+    Raises:
+      UserError: cells cannot be started.
+    """
+    failed: dict[str, str] = {}
+    tried: set[str] = set()
+    states: States = {}
+    names = {cell.name for cell in sweep.cells}
+    running |= {name: job for name, job in sweep.executor.submitted().items() if name in names}
+    while True:
+        over = [name for name, job in running.items() if job.is_over()]
+        states = _states(sweep, states)  # only now: what is over trains no more
+        for name in over:
+            _end(name, running.pop(name), states[name], failed, tried)
+        waiting = [
+            cell
+            for cell in sweep.cells
+            if states[cell.name] is Status.WAITING and cell.name not in {*running, *failed}
+        ]
+        failed |= {cell.name: "ended before it was done" for cell in waiting if cell.name in tried}
+        untried = [cell for cell in waiting if cell.name not in tried]
+        running |= sweep.executor.start(untried, running)
+        tried |= set(running)
+        show(_shown(sweep.executor, states, running, failed))
+        if not running and Status.RUNNING not in states.values():
+            return {name: why for name, why in failed.items() if states[name] is not Status.DONE}
+        pause()
+
+
+def _states(sweep: Sweep, before: Mapping[str, Status]) -> States:
+    """Each cell's state; one that is done stays so."""
+    return {
+        cell.name: Status.DONE
+        if before.get(cell.name) is Status.DONE
+        else status(sweep.root, cell, sweep.settings)
+        for cell in sweep.cells
+    }
+
+
+def _end(name: str, job: Job, state: Status, failed: dict[str, str], tried: set[str]) -> None:
+    """Notes why a job failed, unless it did because another program trains that cell."""
+    reason = job.failure()
+    if state is Status.RUNNING:
+        tried.discard(name)
+    elif reason:
+        failed[name] = reason
+
+
+def _shown(
+    executor: Executor,
+    states: Mapping[str, Status],
+    running: Mapping[str, Job],
+    failed: Mapping[str, str],
+) -> States:
+    """What is running may not train yet, and does not where it waits in a queue."""
+    shown = dict(states) | {name: Status.FAILED for name in failed}
+    if not executor.queues:
+        shown |= {name: Status.RUNNING for name in running}
+    return shown
