@@ -51,7 +51,7 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: bool = False) ->
                 raise
             return _complain(
                 f"out of memory ({one_line(error)}): choose a smaller batch_size, model or number "
-                "of temperatures, or a smaller sampler.temperature_chunk"
+                "of temperatures, or a smaller sampler.image_chunk"
             )
 
     app.run(guarded, flags_parser=_parse)

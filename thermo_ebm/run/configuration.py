@@ -21,7 +21,7 @@ FREE_FIELDS = (
     "parallel_repetitions",
     "steps_per_dispatch",
     "data.data_dir",
-    "sampler.temperature_chunk",
+    "sampler.image_chunk",
     "checkpoint",
     "divergence",
     "logging",

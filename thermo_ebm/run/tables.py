@@ -27,15 +27,37 @@ READING_COLUMNS = (
     "val_loss_per_dim",
     "learning_rate_prior",
     "learning_rate_generator",
-    "grad_noise",  # over repeated draws; empty when not measured, as the next three
+    "grad_noise",  # over repeated draws, per parameter; empty when not measured, as the next eight
     "grad_noise_batch",
-    "grad_noise_mcmc",
-    "grad_noise_relative",
+    "grad_noise_mcmc",  # of the chains
+    "grad_noise_relative",  # over the mean gradient's squared norm
     "skipped_steps",
     "flops_per_step",
     "images_per_second",
     "seconds",  # of the epoch's training
     "group_size",  # repetitions that trained together, and share those seconds
+    "grad_noise_interaction",  # of batch and chains; the three add up to the total
+    "grad_noise_stderr",
+    "grad_noise_batch_stderr",
+    "grad_noise_mcmc_stderr",
+    "grad_noise_interaction_stderr",
+    "train_grad_noise",  # of each step's gradient, per parameter, mean over the epoch's steps
+    "train_grad_noise_prior",
+    "train_grad_noise_generator",
+    "train_grad_signal",  # squared norm of the mean gradient, per parameter
+    "train_noise_scale",  # batch size times noise over signal (McCandlish et al. 2018)
+    "train_update_noise",  # of the gradient that the optimisers were given
+    "dial_amplification",
+    "dial_saturated",  # share of the steps at which the target was out of reach
+    "effective_sample_size",  # of the reweighted chains of an image
+    "acceptance_prior",  # of Metropolis-adjusted chains
+    "acceptance_posterior",
+    "swap_rate",  # of exchanges between neighbouring temperatures
+    "global_barrier",  # sum over neighbours of the rejection rates of exchanges
+    "round_trips",  # of the states of an image's chains, per step
+    "val_log_likelihood",  # held out, nats per image; one estimator for all runs
+    "val_log_likelihood_stderr",
+    "val_bits_per_dim",
 )
 TEMPERATURE_COLUMNS = (
     "epoch",
@@ -44,6 +66,9 @@ TEMPERATURE_COLUMNS = (
     "expected_log_likelihood",
     "kl_forward",  # KL(p_index, p_{index+1}); empty on the last, as the next one
     "kl_backward",  # KL(p_{index+1}, p_index)
+    "rejection",  # of an exchange between index and index + 1 where chains end; empty on the last
+    "acceptance",  # of the chains' steps
+    "swap_rate",  # of exchanges between index and index + 1; empty without exchange
 )
 _WHOLE = ("epoch", "step", "index", "skipped_steps", "group_size")
 

@@ -27,6 +27,7 @@ class Programs(NamedTuple):
     run: Callable[..., TrainState]  # (state, stop [num_repetitions], limit, train images)
     validate: Callable[..., tuple[Array, Any]]  # (state, validation images)
     noise: Callable[..., GradientNoise]  # (state, train images)
+    likelihood: Callable[..., step.MeanLikelihood]  # (state, validation images)
     begin_epoch: Callable[..., TrainState]  # (state, epoch, chosen), [num_repetitions] each
 
 
@@ -42,12 +43,32 @@ def make_programs(task: Task, num_repetitions: int) -> Programs:
     run = over(partial(_run, task, train), in_axes=(0, 0, None, None))
     validate = over(lambda state, part: step.validate(task, state, part, val), in_axes=(0, None))
     noise = over(lambda state, part: step.measure_noise(task, state, part, train), (0, None))
+    evaluate = partial(step.evaluate_likelihood, task)
+    likelihood = over(lambda state, part: evaluate(state, part, val), (0, None))
     return Programs(
         init=_blocking(_jit(over(partial(step.init_state, task), (0,)))),
         run=_blocking(_pmap(run, in_axes=(None, None, None, 0), donate_argnums=0)),
         validate=_blocking(_pmap(validate, in_axes=(None, 0))),
         noise=_blocking(_pmap(noise, in_axes=(None, 0))),
+        likelihood=_blocking(_pmap(likelihood, in_axes=(None, 0))),
         begin_epoch=_blocking(_jit(over(_begin_where, (0, 0, 0)), donate_argnums=0)),
+    )
+
+
+def map_step(task: Task) -> Callable[..., Any]:
+    """One training step of one repetition over all devices: (state, train images) -> state.
+
+    For measurements; the state is consumed, and the call returns before its results are there.
+    """
+    layout = make_layout(task.num_train)
+    mapped = lambda state, part: step.train_step(task, state, part, layout)  # noqa: E731
+    return jax.pmap(
+        mapped,
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        out_axes=None,
+        devices=_devices(),
+        donate_argnums=0,
     )
 
 
