@@ -18,7 +18,7 @@ from PIL import Image
 
 from thermo_ebm import files
 from thermo_ebm.data import local, prepared, select
-from thermo_ebm.data.source import Split, decode
+from thermo_ebm.data.source import Images, Split, Unreadable, read
 from thermo_ebm.errors import UserError, one_line
 
 DATA_SETS = ("digits", *prepared.NAMES)
@@ -153,20 +153,22 @@ def read_images(images: ImageSet, image_size: int = 0) -> np.ndarray:
     Raises:
       UserError: an image cannot be read, or sizes differ.
     """
-    indices = images.indices.tolist()
+    split, numbers = images.split, np.arange(len(images.indices))
     with _named(images.name):
         if image_size:
-            return decode(images.split, indices, image_size, 3)
-        read, size = images.split.read, images.split.read(indices[:1])[0].width
+            return read(Images(split, images.indices, image_size, 3), numbers)
+        first = split.read(images.indices[:1].tolist())[0]
+        # One that cannot be read is told of by `read`, whatever the size.
+        size = first.width if isinstance(first, Image.Image) else 1
 
-        def checked(some: Sequence[int]) -> list[Image.Image]:
-            return [_of_size(images.name, image, size) for image in read(some)]
+        def checked(some: Sequence[int]) -> list[Image.Image | Unreadable]:
+            return [_of_size(images.name, image, size) for image in split.read(some)]
 
-        return decode(images.split._replace(read=checked), indices, size, 3)
+        return read(Images(split._replace(read=checked), images.indices, size, 3), numbers)
 
 
-def _of_size(name: str, image: Image.Image, size: int) -> Image.Image:
-    if image.size != (size, size):
+def _of_size(name: str, image: Image.Image | Unreadable, size: int) -> Image.Image | Unreadable:
+    if isinstance(image, Image.Image) and image.size != (size, size):
         raise UserError(
             f"{name}: images of {size} x {size} and of {image.height} x {image.width} pixels; "
             "image_size=N crops each to its central square and resizes it, as training does"

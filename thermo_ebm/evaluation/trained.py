@@ -11,7 +11,7 @@ from thermo_ebm import data
 from thermo_ebm.config import checks
 from thermo_ebm.errors import UserError
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model
-from thermo_ebm.run import configuration, layout
+from thermo_ebm.run import configuration, layout, record
 from thermo_ebm.train import checkpoints
 from thermo_ebm.types import Params, PRNGKey
 
@@ -130,7 +130,7 @@ def validation_images(run: TrainedRun, data_dir: str | None = None) -> np.ndarra
         config.data_dir = data_dir
     config.num_train = 1  # which ones are held out does not depend on it, and none is decoded
     try:
-        return data.load(config).validation
+        return data.load(config, skipped=record.read_skipped(run.workdir)).validation
     except UserError as error:
         raise UserError(f"{error} (data_dir says where the data are now)") from error
 
