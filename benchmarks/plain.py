@@ -124,7 +124,8 @@ def _thermodynamic_loss(
         params.beta if settings.generator_gradient == "langevin" else fixed.beta,
     )
     beta = fixed.beta if settings.generator_gradient == "posterior" else params.beta
-    temperatures = SCHEDULES[settings.schedule](settings.num_temperatures, settings.power)
+    schedule = make_schedule(settings.schedule, settings.num_temperatures, settings.power)
+    temperatures = schedule.temperatures
     keys = [
         chain_keys(key, jnp.array(i), batch.position) for i in range(settings.num_temperatures + 1)
     ]

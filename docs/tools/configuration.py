@@ -14,7 +14,16 @@ from thermo_ebm.fields import flatten
 from thermo_ebm.run.configuration import as_json
 
 PAGE = Path(__file__).resolve().parents[1] / "configuration.md"
-DATA_SETS = ("digits", "digits_plane", "digits_small", "cifar10", "svhn", "celeb_a", "folder")
+DATA_SETS = (
+    "digits",
+    "digits_plane",
+    "digits_small",
+    "cifar10",
+    "svhn",
+    "celeb_a",
+    "fashion_mnist",
+    "folder",
+)
 
 MEANINGS = {
     "batch_size": "images in a step, over all devices together",
@@ -24,11 +33,15 @@ MEANINGS = {
     "checkpoint.keep_every_epochs": "every so many epochs a checkpoint is kept for good, to be "
     "evaluated; 0 keeps none",
     "data.channels": "1 or 3; grey images are repeated, colours become grey by luminance",
-    "data.data_dir": "TFDS folder, image folder or `.npz` file; empty is TFDS's default",
+    "data.data_dir": "TFDS folder, folder of images or IDX files, or `.npz` file; empty is TFDS's "
+    "default",
     "data.image_size": "height and width in pixels; what the generator makes",
-    "data.name": "`digits`, `cifar10`, `svhn_cropped`, `celeb_a`, `folder` or `npz`",
+    "data.name": "`digits`, `idx`, `folder`, `npz`, or a TFDS data set: `cifar10`, `svhn_cropped`, "
+    "`celeb_a`, `mnist`, ...",
     "data.num_train": "training images",
     "data.num_val": "validation images, never among the training images",
+    "data.skip_unreadable": "go on without images that cannot be read; their names are recorded",
+    "data.streaming": "read training images as they are needed, for sets larger than the memory",
     "dial.accumulate": "batches per update; divides the gradient's covariance",
     "dial.amplification": "factor of the gradient's covariance, at least 1; the mean gradient "
     "stays",
