@@ -17,18 +17,23 @@ def get_config() -> ConfigDict:
     config.val_batches = 10  # of batch_size images, for val_loss and the temperatures; 0 is all
 
     config.data = ConfigDict()
-    config.data.name = "cifar10"  # digits, cifar10, svhn_cropped, celeb_a, folder, npz
-    config.data.data_dir = ""  # TFDS folder, image folder or .npz file; "" is TFDS's own default
+    # digits, idx, folder, npz, or a TFDS data set: cifar10, svhn_cropped, celeb_a, mnist, ...
+    config.data.name = "cifar10"
+    # TFDS folder, folder of images or IDX files, or .npz file; "" is TFDS's own default.
+    config.data.data_dir = ""
     config.data.image_size = 32
     config.data.channels = 3
     config.data.num_train = 12_000
     config.data.num_val = 4_500
+    config.data.skip_unreadable = False  # go on without images that cannot be read
+    config.data.streaming = False  # read training images as they are needed, not all beforehand
 
     config.model = ConfigDict()
     config.model.latent_dim = 100
     config.model.prior_sigma = 1.0
     config.model.likelihood_sigma = 0.3
-    config.model.prior = ConfigDict({"features": 100, "leak": 0.1})
+    # A smooth energy (gelu) makes "langevin" gradients right; leaky_relu is the paper's.
+    config.model.prior = ConfigDict({"features": 100, "leak": 0.1, "activation": "leaky_relu"})
     # Layer i is a transposed convolution to widths[i] * features channels; the last one, to the
     # image's channels, has the last stride.
     config.model.generator = ConfigDict(
@@ -42,22 +47,46 @@ def get_config() -> ConfigDict:
     )
 
     config.sampler = ConfigDict()
-    config.sampler.prior = ConfigDict({"step_size": 0.16, "num_steps": 60})
-    config.sampler.posterior = ConfigDict({"step_size": 0.01, "num_steps": 20})
-    config.sampler.temperature_chunk = 0  # temperatures sampled at once; 0 chooses from the memory
+    config.sampler.prior = ConfigDict({"step_size": 0.16, "num_steps": 60, "kernel": "ula"})
+    config.sampler.posterior = ConfigDict({"step_size": 0.01, "num_steps": 20, "kernel": "ula"})
+    config.sampler.chains_per_image = 2  # M, at every temperature
+    config.sampler.exchange_every = 0  # steps between exchanges of temperatures; 0 has none
+    config.sampler.image_chunk = 0  # images sampled at once; 0 chooses from the memory
     config.sampler.precision = "float32"  # of the chains alone: float32 or bfloat16
 
     config.loss = ConfigDict()
     config.loss.name = "thermodynamic"  # or vanilla
     config.loss.num_temperatures = 10
-    config.loss.schedule = "power"  # or linear
-    config.loss.power = 6.0
-    config.loss.quadrature = "trapezium"  # left, right
+    config.loss.schedule = "power"  # annealed_power, sigmoid, equal_barrier
+    config.loss.power = 1.0
+    config.loss.final_power = 1.0  # of annealed_power, after anneal_epochs
+    config.loss.anneal_epochs = 50
+    config.loss.quadrature = "warped_trapezium"  # warped_simpson, trapezium, left, right
+    config.loss.correction = "ratio"  # none, pooled_gaussian
     config.loss.kl_form = "difference"  # sum, none
     config.loss.kl_weight = 1.0
     config.loss.kl_shrinkage = "oas"  # or ledoit_wolf
     config.loss.prior_gradient = "contrastive"  # langevin, none
-    config.loss.generator_gradient = "detached"  # langevin, posterior
+    config.loss.generator_gradient = "reweighted"  # posterior, detached, langevin
+
+    config.dial = ConfigDict()
+    config.dial.amplification = 1.0  # factor of the gradient's covariance, at least 1
+    config.dial.accumulate = 1  # batches per update
+    config.dial.target_noise = 0.0  # of the update's gradient, per parameter; 0 sets none
+    config.dial.max_amplification = 64.0  # the largest that a target may ask for
+
+    # The held-out log-likelihood, by one estimator for all runs.
+    config.evaluation = ConfigDict()
+    config.evaluation.likelihood = ConfigDict(
+        {
+            "every_epochs": 10,  # 0 evaluates none
+            "num_images": 64,
+            "num_temperatures": 24,
+            "chains_per_image": 8,
+            "steps_per_temperature": 10,
+            "prior_steps": 100,
+        }
+    )
 
     config.optimizer = ConfigDict()
     config.optimizer.prior = ConfigDict(
@@ -86,6 +115,6 @@ def get_config() -> ConfigDict:
     config.logging.every_seconds = 10.0  # plain log lines, where there is no terminal
     config.logging.pictures_every_epochs = 5  # 0 draws none
     config.logging.grad_noise_every_epochs = 0  # 0 measures none
-    config.logging.grad_noise_draws = 8
+    config.logging.grad_noise_draws = 256  # at most; ends when the error is below a tenth
     config.logging.tensorboard = True
     return config

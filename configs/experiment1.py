@@ -6,14 +6,20 @@ python -m launch.sweep --experiment=configs/experiment1.py --config=configs/cifa
 
 from typing import Any
 
+from configs.published import PUBLISHED
+
 VANILLA_BATCH_SIZES = (25, 50, 75, 150)
 POWERS = (0.1, 0.3, 1.0, 2.0, 3.0, 6.0, 10.0)
 
 
 def get_cells() -> list[dict[str, Any]]:
     """Returns the fields that each cell changes."""
-    vanilla = [{"loss.name": "vanilla", "batch_size": size} for size in VANILLA_BATCH_SIZES]
+    vanilla = [
+        {"loss.name": "vanilla", "batch_size": size, "sampler.chains_per_image": 1}
+        for size in VANILLA_BATCH_SIZES
+    ]
     thermodynamic = [
-        {"loss.name": "thermodynamic", "loss.power": power, "batch_size": 75} for power in POWERS
+        PUBLISHED | {"loss.name": "thermodynamic", "loss.power": power, "batch_size": 75}
+        for power in POWERS
     ]
     return [cell | {"num_repetitions": 5} for cell in vanilla + thermodynamic]

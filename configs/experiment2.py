@@ -11,6 +11,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs.published import PUBLISHED
+
 
 def get_cells(config: ConfigDict) -> list[dict[str, Any]]:
     """Returns the fields that each cell changes of a data set's configuration."""
@@ -24,5 +26,9 @@ def get_cells(config: ConfigDict) -> list[dict[str, Any]]:
         {"loss.kl_weight": 2.0},
         {"loss.kl_weight": 4.0},
     )
-    baseline = {"loss.name": "thermodynamic", "loss.power": 0.1, "num_repetitions": 3}
+    baseline = PUBLISHED | {
+        "loss.name": "thermodynamic",
+        "loss.power": 0.1,
+        "num_repetitions": 3,
+    }
     return [baseline | change for change in changes]

@@ -20,7 +20,10 @@ QUADRATURES = ("trapezium", "right")
 
 def get_cells() -> list[dict[str, Any]]:
     """Returns the fields that each cell changes."""
-    vanilla = [{"loss.name": "vanilla", "batch_size": size} for size in VANILLA_BATCH_SIZES]
+    vanilla = [
+        {"loss.name": "vanilla", "batch_size": size, "sampler.chains_per_image": 1}
+        for size in VANILLA_BATCH_SIZES
+    ]
     thermodynamic = [
         {
             "loss.name": "thermodynamic",
@@ -28,6 +31,8 @@ def get_cells() -> list[dict[str, Any]]:
             "loss.prior_gradient": prior_gradient,
             "loss.quadrature": quadrature,
             "loss.generator_gradient": "detached",
+            "loss.correction": "pooled_gaussian",
+            "sampler.chains_per_image": 1,
             "batch_size": 75,
         }
         for prior_gradient in PRIOR_GRADIENTS

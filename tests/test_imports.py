@@ -18,7 +18,7 @@ FLOORS = (
     ("files", "collectives"),
     ("models",),
     ("sampling", "thermo"),
-    ("losses", "gradients"),
+    ("losses", "gradients", "likelihood"),
     ("config", "data", "run", "metrics"),
     ("cost", "analysis"),
     ("train",),

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from thermo_ebm.metrics.kid import kernel_distance
     from thermo_ebm.models.latent_ebm import LatentEBM, log_likelihood, log_prior, make_model
     from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, tempered_chains
-    from thermo_ebm.thermo.integral import thermodynamic_integral
+    from thermo_ebm.thermo.integral import quadrature_weights, thermodynamic_integral
+    from thermo_ebm.thermo.schedule import Schedule, make_schedule
     from thermo_ebm.types import Batch, Params, make_batch
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "LossSettings",
     "Params",
     "SamplerSettings",
+    "Schedule",
     "UserError",
     "frechet_distance",
     "gradient_statistics",
@@ -59,6 +61,8 @@ __all__ = [
     "log_prior",
     "make_batch",
     "make_model",
+    "make_schedule",
+    "quadrature_weights",
     "tempered_chains",
     "thermodynamic_integral",
     "thermodynamic_loss",
@@ -73,6 +77,7 @@ _MODULES = {
     "LossSettings": "losses",
     "Params": "types",
     "SamplerSettings": "sampling.chains",
+    "Schedule": "thermo.schedule",
     "UserError": "errors",
     "frechet_distance": "metrics.fid",
     "gradient_statistics": "gradients.statistics",
@@ -82,6 +87,8 @@ _MODULES = {
     "log_prior": "models.latent_ebm",
     "make_batch": "types",
     "make_model": "models.latent_ebm",
+    "make_schedule": "thermo.schedule",
+    "quadrature_weights": "thermo.integral",
     "tempered_chains": "sampling.chains",
     "thermodynamic_integral": "thermo.integral",
     "thermodynamic_loss": "losses",

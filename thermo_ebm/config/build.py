@@ -2,7 +2,10 @@
 
 from ml_collections import ConfigDict
 
-from thermo_ebm.losses import LossSettings, thermodynamic_loss, vanilla_loss
+from thermo_ebm.gradients.dial import DialSettings
+from thermo_ebm.likelihood import LikelihoodSettings
+from thermo_ebm.losses import LossSettings
+from thermo_ebm.losses.objective import Objective, thermodynamic_objective, vanilla_objective
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
 from thermo_ebm.types import LossFn
@@ -11,29 +14,56 @@ from thermo_ebm.types import LossFn
 def sampler_settings(config: ConfigDict) -> SamplerSettings:
     """The chains that a whole configuration asks for."""
     sampler = config.sampler
+    prior, posterior = (
+        ChainSettings(one.step_size, one.num_steps, one.kernel)
+        for one in (sampler.prior, sampler.posterior)
+    )
     return SamplerSettings(
-        prior=ChainSettings(sampler.prior.step_size, sampler.prior.num_steps),
-        posterior=ChainSettings(sampler.posterior.step_size, sampler.posterior.num_steps),
-        temperature_chunk=sampler.temperature_chunk,
+        prior=prior,
+        posterior=posterior,
+        image_chunk=sampler.image_chunk,
         precision=sampler.precision,
+        chains_per_image=sampler.chains_per_image,
+        exchange_every=sampler.exchange_every,
     )
 
 
 def loss_settings(config: ConfigDict) -> LossSettings:
     """The thermodynamic loss that a whole configuration asks for."""
-    return LossSettings(**{field: config.loss[field] for field in LossSettings._fields})
+    settings = LossSettings(**{field: config.loss[field] for field in LossSettings._fields})
+    # "none" as a form of the divergences leaves them out, as it always did.
+    return settings._replace(correction="none") if settings.kl_form == "none" else settings
+
+
+def dial_settings(config: ConfigDict) -> DialSettings:
+    """How the noise of the gradient is set."""
+    return DialSettings(**{field: config.dial[field] for field in DialSettings._fields})
+
+
+def likelihood_settings(config: ConfigDict) -> LikelihoodSettings:
+    """How training estimates the held-out log-likelihood; its schedule is not adapted."""
+    chosen = config.evaluation.likelihood
+    return LikelihoodSettings(
+        num_temperatures=chosen.num_temperatures,
+        chains_per_image=chosen.chains_per_image,
+        steps_per_temperature=chosen.steps_per_temperature,
+        prior_steps=chosen.prior_steps,
+        pilots=0,
+    )
+
+
+def make_objective(config: ConfigDict, model: LatentEBM, axis_name: str | None) -> Objective:
+    """The loss that `config.loss` names, over examples spread along `axis_name`."""
+    sampler = sampler_settings(config)
+    if config.loss.name == "vanilla":
+        return vanilla_objective(model, sampler, axis_name)
+    return thermodynamic_objective(model, sampler, loss_settings(config), axis_name)
 
 
 def make_loss(config: ConfigDict, model: LatentEBM, axis_name: str | None) -> LossFn:
-    """The loss that `config.loss` names, over examples spread along `axis_name`."""
-    sampler, settings = sampler_settings(config), loss_settings(config)
-    if config.loss.name == "vanilla":
-        return lambda params, batch, key: vanilla_loss(
-            model, params, batch, key, sampler, axis_name
-        )
-    return lambda params, batch, key: thermodynamic_loss(
-        model, params, batch, key, sampler, settings, axis_name
-    )
+    """The same as one function of parameters, batch and key."""
+    loss = make_objective(config, model, axis_name).loss
+    return lambda params, batch, key: loss(params, batch, key, None)
 
 
 def image_shape(config: ConfigDict) -> tuple[int, int, int]:

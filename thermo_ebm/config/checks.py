@@ -6,19 +6,33 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from thermo_ebm.config.build import dial_settings, loss_settings, sampler_settings
 from thermo_ebm.errors import UserError
 from thermo_ebm.fields import flatten, get, nearest
-from thermo_ebm.losses import GENERATOR_GRADIENTS, PRIOR_GRADIENTS
+from thermo_ebm.gradients.dial import is_used
+from thermo_ebm.losses import (
+    CORRECTIONS,
+    GENERATOR_GRADIENTS,
+    PRIOR_GRADIENTS,
+    check_settings,
+    is_differentiated,
+)
 from thermo_ebm.models.generator import image_size
+from thermo_ebm.models.prior import ACTIVATIONS
+from thermo_ebm.sampling.kernels import KERNELS
 from thermo_ebm.thermo.integral import KL_FORMS, QUADRATURES
 from thermo_ebm.thermo.moments import SHRINKAGES
-from thermo_ebm.thermo.schedule import SCHEDULES
+from thermo_ebm.thermo.schedule import CURVES
 
 LOSSES = ("vanilla", "thermodynamic")
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "loss.name": LOSSES,
-    "loss.schedule": tuple(SCHEDULES),
+    "loss.schedule": tuple(CURVES),
+    "loss.correction": CORRECTIONS,
+    "model.prior.activation": ACTIVATIONS,
+    "sampler.prior.kernel": KERNELS,
+    "sampler.posterior.kernel": KERNELS,
     "loss.quadrature": tuple(QUADRATURES),
     "loss.kl_form": (*KL_FORMS, "none"),
     "loss.kl_shrinkage": tuple(SHRINKAGES),
@@ -44,7 +58,20 @@ _AT_LEAST: dict[str, int] = {
     "model.generator.kernel_size": 1,
     "sampler.prior.num_steps": 0,
     "sampler.posterior.num_steps": 0,
-    "sampler.temperature_chunk": 0,
+    "sampler.image_chunk": 0,
+    "sampler.chains_per_image": 1,
+    "sampler.exchange_every": 0,
+    "loss.anneal_epochs": 1,
+    "dial.amplification": 1,
+    "dial.accumulate": 1,
+    "dial.target_noise": 0,
+    "dial.max_amplification": 1,
+    "evaluation.likelihood.every_epochs": 0,
+    "evaluation.likelihood.num_images": 1,
+    "evaluation.likelihood.num_temperatures": 2,
+    "evaluation.likelihood.chains_per_image": 2,
+    "evaluation.likelihood.steps_per_temperature": 1,
+    "evaluation.likelihood.prior_steps": 1,
     "loss.num_temperatures": 1,
     "loss.kl_weight": 0,
     "optimizer.prior.b1": 0,
@@ -63,7 +90,7 @@ _AT_LEAST: dict[str, int] = {
     "logging.every_seconds": 0,
     "logging.pictures_every_epochs": 0,
     "logging.grad_noise_every_epochs": 0,
-    "logging.grad_noise_draws": 2,
+    "logging.grad_noise_draws": 8,
 }
 
 _BELOW_ONE = (
@@ -92,6 +119,7 @@ _POSITIVE = (
     "sampler.prior.step_size",
     "sampler.posterior.step_size",
     "loss.power",
+    "loss.final_power",
     "optimizer.prior.learning_rate",
     "optimizer.prior.final_learning_rate",
     "optimizer.generator.learning_rate",
@@ -170,7 +198,13 @@ def _check_combinations(config: ConfigDict) -> None:
             f"batch_size={config.batch_size}: larger than the training set "
             f"(data.num_train={config.data.num_train}); choose a smaller batch or more images"
         )
-    steps = config.data.num_train // config.batch_size
+    accumulate = config.dial.accumulate
+    if config.batch_size * accumulate > config.data.num_train:
+        raise UserError(
+            f"dial.accumulate={accumulate}: so many batches of batch_size={config.batch_size} are "
+            f"more than the training set (data.num_train={config.data.num_train})"
+        )
+    steps = config.data.num_train // (config.batch_size * accumulate)
     for field in _EPOCHS:
         epochs = get(config, field)
         _require(field, epochs, epochs * steps <= _MAX_INT, f"at most {_MAX_INT // steps}")
@@ -203,8 +237,79 @@ def _check_combinations(config: ConfigDict) -> None:
             f"data.image_size={config.data.image_size}: the generator makes {size} x {size} pixels "
             "(model.generator.kernel_size times its strides); change one or the other"
         )
-    if config.loss.kl_form == "sum" and config.loss.quadrature != "trapezium":
+    if config.data.streaming and config.logging.grad_noise_every_epochs:
+        raise UserError(
+            "data.streaming=True: goes with logging.grad_noise_every_epochs=0 alone, for the noise "
+            "is measured on images from the whole training set"
+        )
+    if config.data.streaming and accumulate > 1:
+        raise UserError(
+            f"dial.accumulate={accumulate}: goes with data.streaming=False alone; choose a larger "
+            "batch_size, which does the same"
+        )
+    _check_loss(config)
+    _check_dial(config)
+
+
+def _check_loss(config: ConfigDict) -> None:
+    """The thermodynamic loss and its chains; the vanilla loss has none of these fields."""
+    loss = config.loss
+    if loss.name == "vanilla":
+        return
+    if loss.kl_form == "sum" and loss.quadrature != "trapezium":
         raise UserError("loss.kl_form=sum: goes with loss.quadrature=trapezium alone")
+    if loss.quadrature == "warped_simpson" and loss.num_temperatures % 2:
+        raise UserError(
+            f"loss.num_temperatures={loss.num_temperatures}: must be even for "
+            "loss.quadrature=warped_simpson"
+        )
+    settings, sampler = loss_settings(config), sampler_settings(config)
+    if settings.correction == "ratio" and sampler.chains_per_image < 2:
+        raise UserError(
+            "sampler.chains_per_image=1: loss.correction=ratio needs at least 2 (or choose "
+            "loss.correction=none)"
+        )
+    if sampler.exchange_every and loss.num_temperatures < 2:
+        raise UserError(
+            f"sampler.exchange_every={sampler.exchange_every}: needs loss.num_temperatures of at "
+            "least 2"
+        )
+    adjusted = [
+        f"sampler.{name}.kernel=mala"
+        for name in ("prior", "posterior")
+        if config.sampler[name].kernel == "mala"
+    ]
+    exchange = [f"sampler.exchange_every={sampler.exchange_every}"] * bool(sampler.exchange_every)
+    if is_differentiated(settings) and (offending := [*adjusted, *exchange]):
+        raise UserError(
+            f"{offending[0]}: gradients through the chains (langevin) need kernel=ula and "
+            "exchange_every=0"
+        )
+    check_settings(settings, sampler)
+
+
+def _check_dial(config: ConfigDict) -> None:
+    """A dial needs the halves of a batch, of a gradient that is a mean over images."""
+    dial = dial_settings(config)
+    if dial.target_noise and dial.amplification != 1:
+        raise UserError(
+            f"dial.amplification={dial.amplification:g}: dial.target_noise sets it; leave it at 1"
+        )
+    if not is_used(dial):
+        return
+    field = "dial.target_noise" if dial.target_noise else "dial.amplification"
+    value = dial.target_noise or dial.amplification
+    if config.batch_size * dial.accumulate < 2:
+        raise UserError(
+            f"{field}={value:g}: a batch of one image has no halves to measure its noise"
+        )
+    loss = loss_settings(config)
+    pooled = loss.correction == "pooled_gaussian" and is_differentiated(loss)
+    if config.loss.name != "vanilla" and pooled:
+        raise UserError(
+            f"{field}={value:g}: goes with gradients that are means over images, not with langevin "
+            "and loss.correction=pooled_gaussian"
+        )
 
 
 def _check_fields(config: ConfigDict, reference: ConfigDict) -> None:

@@ -1,4 +1,4 @@
-"""How many temperatures to sample at once, from the memory of the device.
+"""How many images to sample at once, from the memory of the device.
 
 The loss and its gradient need memory in proportion to the chains that run at once. Both ends of
 that line are read off the jaxpr of the loss, before anything is compiled.
@@ -27,38 +27,36 @@ _LOOPS = ("scan", "while")
 
 
 class StepBytes(NamedTuple):
-    """Memory of a step as a line in the number of temperatures that are sampled at once."""
+    """Memory of a step as a line in the number of images that are sampled at once."""
 
     fixed: int
-    per_temperature: int
+    per_image: int
 
 
-def choose_chunk(num_temperatures: int, step: StepBytes, available: int) -> int:
-    """The number of temperatures to sample at once, as `sampler.temperature_chunk` takes it.
+def choose_chunk(num_images: int, step: StepBytes, available: int) -> int:
+    """The number of images to sample at once, as `sampler.image_chunk` takes it.
 
-    As few chunks as fit, all of nearly one size. One temperature is sampled at once if none fits:
-    an estimate should not keep a run from trying.
+    As few chunks as fit, all of nearly one size. One image is sampled at once if none fits: an
+    estimate should not keep a run from trying.
 
     Args:
-      num_temperatures: N_t, at least 1.
+      num_images: on one device, at least 1.
       step: the memory of a step.
       available: bytes that the step may take.
 
     Returns:
-      0 for all at once, else a number from 1 to N_t - 1.
+      0 for all at once, else a number from 1 to num_images - 1.
     """
-    # The expected log-likelihoods are evaluated at t_0 as well.
-    if step.fixed + step.per_temperature * (num_temperatures + 1) <= available:
+    if num_images == 1 or step.fixed + step.per_image * num_images <= available:
         return 0
-    most = max((available - step.fixed) // max(step.per_temperature, 1), 1)
-    num_chunks = max(-(-num_temperatures // most), 2)
-    return -(-num_temperatures // num_chunks)
+    most = max((available - step.fixed) // max(step.per_image, 1), 1)
+    num_chunks = max(-(-num_images // most), 2)
+    return -(-num_images // num_chunks)
 
 
 def automatic_chunk(
     loss: Callable[[int], LossFn],
     model: LatentEBM,
-    num_temperatures: int,
     batch_size: int,
     image_shape: tuple[int, ...],
     available: int,
@@ -66,9 +64,8 @@ def automatic_chunk(
     """Estimates the memory of a step, and chooses the chunk that fits.
 
     Args:
-      loss: chunk -> the loss that samples so many temperatures at once, without a device axis.
+      loss: chunk -> the loss that samples so many images at once, without a device axis.
       model: the model.
-      num_temperatures: N_t.
       batch_size: examples on one device, times the repetitions that train together.
       image_shape: [height, width, channels].
       available: bytes that the step may take; see `usable_bytes`.
@@ -81,13 +78,12 @@ def automatic_chunk(
         return step_bytes(loss(chunk), model, batch_size, image_shape)
 
     together = peak(0)
-    if together <= available or num_temperatures == 1:
+    if together <= available or batch_size == 1:
         return 0
     # A peak is the largest of several sums, so that the line through the ends is not below it.
     alone = peak(1)
-    per_temperature = -(-(together - alone) // num_temperatures)
-    step = StepBytes(alone - per_temperature, per_temperature)
-    return choose_chunk(num_temperatures, step, available)
+    per_image = -(-max(together - alone, 0) // (batch_size - 1))
+    return choose_chunk(batch_size, StepBytes(alone - per_image, per_image), available)
 
 
 def step_bytes(
@@ -153,15 +149,29 @@ def usable_bytes(device: jax.Device) -> int:
     Of a CPU's memory, this process's limit included, every CPU device has an equal share. What
     happens to be free is not asked: a resumed run must choose as the interrupted one did.
     """
+    return int(_usable_share(device) * device_bytes(device))
+
+
+def data_bytes(device: jax.Device) -> int:
+    """Bytes of a device's memory that images may take: what `usable_bytes` leaves."""
+    return device_bytes(device) - usable_bytes(device)
+
+
+def device_bytes(device: jax.Device) -> int:
+    """Bytes of a device's memory; of a CPU device, its share of this process's."""
     if device.platform == "cpu":
-        share = _host_bytes() // jax.local_device_count("cpu")
-        return int(USABLE["cpu"] * share)
+        return host_bytes() // jax.local_device_count("cpu")
     statistics = device.memory_stats() or {}
     # A device that does not tell: small for any that has been made in years.
-    return int(USABLE["default"] * statistics.get("bytes_limit", 8 * 2**30))
+    return statistics.get("bytes_limit", 8 * 2**30)
 
 
-def _host_bytes() -> int:
+def _usable_share(device: jax.Device) -> float:
+    return USABLE["cpu" if device.platform == "cpu" else "default"]
+
+
+def host_bytes() -> int:
+    """Bytes of memory that this process may have."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min([total, *cgroup_limits(_MEMBERSHIP, _CGROUPS)])
 

@@ -1,4 +1,4 @@
-"""What is worked out before anything compiles: the chunk of temperatures, memory and arithmetic."""
+"""What is worked out before anything compiles: the chunk of images, memory and arithmetic."""
 
 import math
 
@@ -14,31 +14,31 @@ from thermo_ebm.types import LossFn
 
 
 def with_chunk(config: ConfigDict, repetitions: int) -> ConfigDict:
-    """The configuration with `sampler.temperature_chunk` chosen where it is 0.
+    """The configuration with `sampler.image_chunk` chosen where it is 0.
 
-    The chunk is the largest that a device's memory takes, 0 again where all temperatures fit.
+    The chunk is the largest that a device's memory takes, 0 again where all images fit.
 
     Args:
       config: the configuration.
       repetitions: how many train together.
     """
-    if config.sampler.temperature_chunk or config.loss.name == "vanilla":
+    if config.sampler.image_chunk or config.loss.name == "vanilla":
         return config
     config = ConfigDict(config.to_dict())
     model = make_model(config.model, config.data.channels)
 
     def loss(chunk: int) -> LossFn:
-        config.sampler.temperature_chunk = chunk
+        config.sampler.image_chunk = chunk
         return make_loss(config, model, axis_name=None)
 
-    config.sampler.temperature_chunk = automatic_chunk(
+    chunk = automatic_chunk(
         loss,
         model,
-        config.loss.num_temperatures,
         _share(config) * repetitions,
         image_shape(config),
         usable_bytes(jax.local_devices()[0]),
     )
+    config.sampler.image_chunk = -(-chunk // repetitions)
     return config
 
 
@@ -78,4 +78,5 @@ def step_flops(config: ConfigDict) -> int:
     """
     model = make_model(config.model, config.data.channels, dilated)
     loss = make_loss(config, model, axis_name=None)
-    return gradient_flops(loss, model, config.batch_size, image_shape(config)).useful
+    flops = gradient_flops(loss, model, config.batch_size, image_shape(config)).useful
+    return flops * config.dial.accumulate

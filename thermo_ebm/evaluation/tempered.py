@@ -71,7 +71,8 @@ def tempered_posteriors(
     def compute(params: Params, image: Array, key: PRNGKey) -> tuple[Array, Array, Array]:
         log_density = log_density_on_grid(model, params, image, temperatures, axis)
         x, positions = tile(image[None], num_chains), jnp.arange(num_chains)
-        z = tempered_chains(model, params, x, positions, temperatures, key, settings)
+        one = settings._replace(chains_per_image=1)
+        z = tempered_chains(model, params, x, positions, temperatures, key, one).latents[:, 0]
         decoded = model.generator(params.beta, z.reshape(-1, 2))
         return log_density, z, decoded.reshape(*z.shape[:2], *image.shape)
 

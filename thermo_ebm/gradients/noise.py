@@ -1,4 +1,15 @@
-"""Noise of the gradient: its variance over repeated draws of batch and chains."""
+"""Where a gradient's noise comes from: a crossed design of batches and chains.
+
+g_ij is the gradient of batch i with the chains' random numbers j. Its variance over repeated draws
+is the sum of three: V_batch of the batch, V_chains of the chains, and their interaction. Each block
+crosses two batches with two sets of random numbers:
+
+    e = (g_11 - g_12 - g_21 + g_22) / 2                    E |e|^2 = V_interaction
+    b = (g_11 + g_12 - g_21 - g_22) / 2                    E |b|^2 = 2 V_batch + V_interaction
+    c = (g_11 - g_12 + g_21 - g_22) / 2                    E |c|^2 = 2 V_chains + V_interaction
+
+Blocks are independent, so that their spread gives honest standard errors.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,64 +17,109 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from thermo_ebm.gradients.halves import size, square
 from thermo_ebm.types import Array, Params, PRNGKey
+
+DRAWS_PER_BLOCK = 4
+RELATIVE_ERROR = 0.1  # of the total, at which a measurement ends
 
 
 class GradientNoise(NamedTuple):
-    """Variance over *repeated draws* of the gradient at fixed parameters, each a scalar."""
+    """Variance over *repeated draws* of the gradient at fixed parameters, per parameter."""
 
-    total: Array  # new batch and new chains each draw, averaged over parameters
-    batch: Array  # new batch, the chains' random numbers kept
-    mcmc: Array  # new chains, the batch kept
-    relative: Array  # total, summed over parameters, over the mean's squared norm; inf: unresolved
+    total: Array  # new batch and new chains: the sum of the next three, a scalar
+    batch: Array  # V_batch, a scalar
+    chains: Array  # V_chains, a scalar
+    interaction: Array  # a scalar
+    stderr: Array  # of total, batch, chains and interaction, [4]
+    relative: Array  # the total over the mean's squared norm, inf where that is not resolved
+    draws: Array  # gradients that were drawn, int32
+
+
+class _Sums(NamedTuple):
+    """Over the blocks so far."""
+
+    blocks: Array  # int32
+    values: Array  # V_total, V_batch, V_chains, V_interaction and |mean|^2, [5]
+    squares: Array  # [5]
 
 
 def gradient_noise(
-    gradient: Callable[[PRNGKey, PRNGKey], Params], key: PRNGKey, num_draws: int
+    gradient: Callable[[PRNGKey, PRNGKey], Params], key: PRNGKey, max_draws: int
 ) -> GradientNoise:
     """Variance of the stochastic gradient over repeated draws, and where it comes from.
+
+    Draws blocks of four gradients until the total's standard error is below a tenth of it.
 
     Args:
       gradient: (batch key, chain key) -> gradient with respect to (alpha, beta).
       key: consumed.
-      num_draws: draws for each of the three figures, at least 2.
+      max_draws: gradients at most; at least 8, rounded down to whole blocks.
 
     Returns:
-      The noise; variances are unbiased (num_draws - 1 in the denominator).
+      The noise. Parts can come out below zero, where they are small.
 
     Raises:
-      ValueError: if num_draws < 2.
+      ValueError: if max_draws < 8.
     """
-    if num_draws < 2:
-        raise ValueError(f"grad_noise_draws must be at least 2, not {num_draws}.")
-    key_both, key_batch, key_chain, key_fixed = jax.random.split(key, 4)
-    fixed_batch, fixed_chain = jax.random.split(key_fixed)
-    mean, total = _moments_over_draws(lambda k: gradient(*jax.random.split(k)), key_both, num_draws)
-    _, batch = _moments_over_draws(lambda k: gradient(k, fixed_chain), key_batch, num_draws)
-    _, mcmc = _moments_over_draws(lambda k: gradient(fixed_batch, k), key_chain, num_draws)
-    size = sum(leaf.size for leaf in jax.tree.leaves(mean))
-    norm = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(mean))
-    # The squared norm of a mean over draws holds the draws' own variance, by total / num_draws.
-    unbiased = norm - total / num_draws
-    relative = jnp.where(unbiased > 0, total / jnp.where(unbiased > 0, unbiased, 1.0), jnp.inf)
-    return GradientNoise(total / size, batch / size, mcmc / size, relative)
+    if max_draws < 2 * DRAWS_PER_BLOCK:
+        raise ValueError(f"grad_noise_draws must be at least 8, not {max_draws}.")
+    most = max_draws // DRAWS_PER_BLOCK
+    shapes = jax.eval_shape(gradient, key, key)
+
+    def unresolved(sums: _Sums) -> Array:
+        error = _standard_errors(sums)[0]
+        resolved = error < RELATIVE_ERROR * jnp.abs(sums.values[0]) / sums.blocks
+        return (sums.blocks < 3) | ((sums.blocks < most) & ~resolved)
+
+    def add(sums: _Sums) -> _Sums:
+        values = _block(gradient, jax.random.fold_in(key, sums.blocks))
+        return _Sums(sums.blocks + 1, sums.values + values, sums.squares + values**2)
+
+    zero = _Sums(jnp.zeros((), jnp.int32), jnp.zeros(5), jnp.zeros(5))
+    sums = jax.lax.while_loop(lambda s: unresolved(s) & (s.blocks < most), add, zero)
+    means, errors, num = sums.values / sums.blocks, _standard_errors(sums), size(shapes)
+    total, batch, chains, interaction, norm = means
+    relative = jnp.where(norm > 0, total / jnp.where(norm > 0, norm, 1.0), jnp.inf)
+    return GradientNoise(
+        total / num,
+        batch / num,
+        chains / num,
+        interaction / num,
+        errors[:4] / num,
+        relative,
+        DRAWS_PER_BLOCK * sums.blocks,
+    )
 
 
-def _moments_over_draws(
-    draw: Callable[[PRNGKey], Params], key: PRNGKey, num_draws: int
-) -> tuple[Params, Array]:
-    """Mean over draws, and the variance summed over parameters, in one pass (Welford 1962)."""
+def _standard_errors(sums: _Sums) -> Array:
+    """Of the means over blocks, [5]."""
+    num = sums.blocks
+    mean = sums.values / num
+    variance = (sums.squares / num - mean**2) * num / jnp.maximum(num - 1, 1)
+    return jnp.sqrt(jnp.maximum(variance, 0.0) / num)
 
-    def body(i: Array, carry: tuple[Params, Array]) -> tuple[Params, Array]:
-        mean, squares = carry
-        sample = draw(jax.random.fold_in(key, i))
-        new_mean = jax.tree.map(lambda m, s: m + (s - m) / (i + 1), mean, sample)
-        increments = jax.tree.map(
-            lambda m, n, s: jnp.sum((s - m) * (s - n)), mean, new_mean, sample
+
+def _block(gradient: Callable[[PRNGKey, PRNGKey], Params], key: PRNGKey) -> Array:
+    """V_total, V_batch, V_chains, V_interaction and |mean|^2 from one block, summed over entries.
+
+    The contrasts are added up one gradient after another, which needs the memory of five.
+    """
+    keys = jax.random.split(key, 4)
+    signs = jnp.array([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
+
+    def add(contrasts: Params, one: Array) -> tuple[Params, None]:
+        grads = gradient(keys[one // 2], keys[2 + one % 2])
+        added = jax.tree.map(
+            lambda c, g: c + signs[:, one].reshape(-1, *[1] * g.ndim) * g, contrasts, grads
         )
-        return new_mean, squares + sum(jax.tree.leaves(increments))
+        return added, None
 
-    shapes = jax.eval_shape(draw, key)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    mean, squares = jax.lax.fori_loop(0, num_draws, body, (zeros, jnp.zeros(())))
-    return mean, squares / (num_draws - 1)
+    shapes = jax.eval_shape(gradient, key, key)
+    start = jax.tree.map(lambda leaf: jnp.zeros((4, *leaf.shape), leaf.dtype), shapes)
+    contrasts, _ = jax.lax.scan(add, start, jnp.arange(DRAWS_PER_BLOCK))
+    whole, c, b, e = (square(jax.tree.map(lambda leaf, i=i: leaf[i], contrasts)) for i in range(4))
+    chains, batch = (c - e) / 2, (b - e) / 2
+    # (g_11 + g_12 + g_21 + g_22) / 2 is twice the mean: E |.|^2 = 4 |mean|^2 + 2 V_b + 2 V_c + V_i.
+    norm = (whole - 2 * batch - 2 * chains - e) / 4
+    return jnp.stack([batch + chains + e, batch, chains, e, norm])

@@ -5,21 +5,27 @@ from is a field of `LossSettings`, and no choice changes the value.
 """
 
 from thermo_ebm.losses.settings import (
+    CORRECTIONS,
     GENERATOR_GRADIENTS,
     PRIOR_GRADIENTS,
     LossSettings,
+    check_sampler,
     check_settings,
+    is_differentiated,
 )
 from thermo_ebm.losses.thermodynamic import ThermodynamicAux, thermodynamic_loss
 from thermo_ebm.losses.vanilla import VanillaAux, vanilla_loss
 
 __all__ = [
+    "CORRECTIONS",
     "GENERATOR_GRADIENTS",
     "PRIOR_GRADIENTS",
     "LossSettings",
     "ThermodynamicAux",
     "VanillaAux",
+    "check_sampler",
     "check_settings",
+    "is_differentiated",
     "thermodynamic_loss",
     "vanilla_loss",
 ]

@@ -2,8 +2,12 @@
 
 from typing import NamedTuple
 
+from thermo_ebm.sampling.chains import SamplerSettings
+from thermo_ebm.sampling.kernels import KERNELS
+
 PRIOR_GRADIENTS = ("langevin", "contrastive", "none")
-GENERATOR_GRADIENTS = ("langevin", "detached", "posterior")
+GENERATOR_GRADIENTS = ("langevin", "detached", "posterior", "reweighted")
+CORRECTIONS = ("none", "ratio", "pooled_gaussian")
 
 
 class LossSettings(NamedTuple):
@@ -12,20 +16,56 @@ class LossSettings(NamedTuple):
     num_temperatures: int = 10  # N_t
     schedule: str = "power"
     power: float = 1.0  # p
-    quadrature: str = "trapezium"
-    kl_form: str = "difference"  # "none" leaves the correction out
+    quadrature: str = "warped_trapezium"
+    correction: str = "none"  # of the quadrature: "ratio", or the paper's "pooled_gaussian"
+    kl_form: str = "difference"  # or "sum", as printed
     kl_weight: float = 1.0  # eta
     kl_shrinkage: str = "oas"
     prior_gradient: str = "contrastive"
-    generator_gradient: str = "detached"
+    generator_gradient: str = "reweighted"
 
 
-def check_settings(settings: LossSettings) -> None:
-    """Raises ValueError for a gradient that does not exist; the rest is checked where used."""
+def is_differentiated(settings: LossSettings) -> bool:
+    """Whether a gradient goes through the steps of the chains."""
+    return "langevin" in (settings.prior_gradient, settings.generator_gradient)
+
+
+def check_settings(settings: LossSettings, sampler: SamplerSettings) -> None:
+    """Refuses what does not exist or does not go together.
+
+    Raises:
+      ValueError: naming the field; names of schedules, quadratures and divergences are checked
+        where they are used.
+    """
     for field, names in (
         ("prior_gradient", PRIOR_GRADIENTS),
         ("generator_gradient", GENERATOR_GRADIENTS),
+        ("correction", CORRECTIONS),
     ):
         name = getattr(settings, field)
         if name not in names:
             raise ValueError(f"{field} must be one of {', '.join(names)}, not {name!r}.")
+    check_sampler(sampler)
+    if settings.correction == "ratio" and sampler.chains_per_image < 2:
+        raise ValueError("correction 'ratio' needs chains_per_image of at least 2.")
+    if sampler.exchange_every and settings.num_temperatures < 2:
+        raise ValueError("exchange_every needs num_temperatures of at least 2.")
+    adjusted = "mala" in (sampler.prior.kernel, sampler.posterior.kernel)
+    if is_differentiated(settings) and (adjusted or sampler.exchange_every):
+        raise ValueError(
+            "gradient 'langevin' goes through unadjusted chains alone: it needs kernel 'ula' and "
+            "exchange_every 0."
+        )
+
+
+def check_sampler(sampler: SamplerSettings) -> None:
+    """Refuses kernels that do not exist, and fewer than one chain per image.
+
+    Raises:
+      ValueError: naming the field.
+    """
+    for name in (sampler.prior.kernel, sampler.posterior.kernel):
+        if name not in KERNELS:
+            raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, not {name!r}.")
+    if sampler.chains_per_image < 1:
+        raise ValueError(f"chains_per_image must be at least 1, not {sampler.chains_per_image}.")

@@ -2,27 +2,43 @@
 
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from thermo_ebm.collectives import masked_mean
+from thermo_ebm.losses.likelihoods import energies, log_likelihoods
 from thermo_ebm.losses.settings import LossSettings, check_settings
-from thermo_ebm.models.latent_ebm import LatentEBM, log_likelihood
-from thermo_ebm.sampling.chains import SamplerSettings, map_in_chunks, tempered_chains, tile
-from thermo_ebm.thermo.integral import neighbour_kl, thermodynamic_integral
+from thermo_ebm.models.latent_ebm import LatentEBM
+from thermo_ebm.sampling.chains import SamplerSettings, TemperedChains, tempered_chains
+from thermo_ebm.thermo import ratios
+from thermo_ebm.thermo.integral import neighbour_kl, quadrature_correction, quadrature_weights
 from thermo_ebm.thermo.moments import shrunk_moments
-from thermo_ebm.thermo.schedule import SCHEDULES
+from thermo_ebm.thermo.schedule import Schedule, make_schedule
 from thermo_ebm.types import Array, Batch, Params, PRNGKey, check_batch
+
+# Newton steps of MBAR: 3 bring the weights to rounding where neighbouring temperatures overlap.
+_MBAR_ITERATIONS = 4
 
 
 class ThermodynamicAux(NamedTuple):
-    """What the thermodynamic loss is made of."""
+    """What the thermodynamic loss is made of; means over the batch."""
 
     temperatures: Array  # t_i, [num_temperatures + 1]
     expected_log_likelihood: Array  # E_i, [num_temperatures + 1]
-    kl_forward: Array  # KL(p_i, p_(i+1)), [num_temperatures]
-    kl_backward: Array  # KL(p_(i+1), p_i), [num_temperatures]
+    kl_forward: Array  # KL(p_i, p_(i+1)), [num_temperatures]; nan without a correction
+    kl_backward: Array  # KL(p_(i+1), p_i), [num_temperatures]; nan without a correction
+    rejection: Array  # of an exchange between t_i and t_(i+1) where chains end, [num_temperatures]
+    acceptance: Array  # of the chains' steps, [num_temperatures + 1]
+    swap_probability: Array  # of exchanges among t_1 .. t_N, [num_temperatures - 1]
+    round_trips: Array  # of an image's chains, a scalar
+    effective_sample_size: Array  # of the reweighted chains of an image, a scalar; else nan
+
+
+class ThermodynamicParts(NamedTuple):
+    """What the loss's value is made of, of each image."""
+
+    log_likelihood: Array  # l of every chain, [num_temperatures + 1, M, num]
+    effective_sample_size: Array  # [num]; nan where chains are not reweighted
 
 
 def thermodynamic_loss(
@@ -33,19 +49,24 @@ def thermodynamic_loss(
     sampler: SamplerSettings,
     settings: LossSettings,
     axis_name: str | None = None,
+    schedule: Schedule | None = None,
 ) -> tuple[Array, ThermodynamicAux]:
     """The negative thermodynamic integral (eq. 27), with the gradients that `settings` choose.
 
     `prior_gradient`: where alpha's gradient comes from.
-      "langevin": through all K steps of the chains (the paper's text).
+      "langevin": through all K steps of the chains (the paper's text). With a leaky ReLU's energy,
+        whose score jumps, it leaves the jumps out; with a smooth energy it is right.
       "contrastive": E_1[grad f] - E_0[grad f], the derivative of the exact integral, from the
-        chains at t = 1 and t = 0.
+        chains at t = 1 and t = 0 (of all temperatures, reweighted, where the generator's are).
       "none": chains detached and nothing else.
 
     `generator_gradient`: where beta's comes from.
       "langevin": the total derivative, through the chains too.
-      "detached": the quadrature's weighted sum of E_i over fixed chains.
-      "posterior": E_1 over fixed chains, the derivative of the exact integral.
+      "detached": the quadrature's weighted sum of E_i over fixed chains: the gradient of the
+        quadrature, not that of log p(x), also with converged chains.
+      "posterior": E_1 over the chains at t = 1, the derivative of the exact integral.
+      "reweighted": E_1 over the chains of all temperatures t_1 .. t_N, each weighted as a sample of
+        the posterior (`ratios.posterior_weights`): the same gradient, whose noise rises with p.
 
     Args:
       model: the model.
@@ -55,94 +76,193 @@ def thermodynamic_loss(
       sampler: the chains.
       settings: the loss.
       axis_name: the pmapped axis the batch is spread over, if any.
+      schedule: the temperatures; by default what `settings` name.
 
     Returns:
       The loss over the whole batch, a scalar in nats per image, and its parts. With an axis, its
       gradient is this device's share: sum it over the devices.
 
     Raises:
-      ValueError: for an unknown name in `settings`.
+      ValueError: for an unknown name in `settings`, or settings that do not go together.
     """
     check_batch(batch)
-    check_settings(settings)
-    temperatures = SCHEDULES[settings.schedule](settings.num_temperatures, settings.power)
-    z = tempered_chains(
-        model,
-        _only_if(
-            params, settings.prior_gradient == "langevin", settings.generator_gradient == "langevin"
-        ),
-        batch.images,
-        batch.position,
-        temperatures,
-        key,
-        sampler,
+    check_settings(settings, sampler)
+    if schedule is None:
+        schedule = make_schedule(settings.schedule, settings.num_temperatures, settings.power)
+    chains = thermodynamic_draws(model, params, batch, key, sampler, settings, schedule)
+    latents = chains.latents
+    values, parts = thermodynamic_surrogate(
+        model, params, batch.images, latents, sampler, settings, schedule
     )
-    # "posterior" takes nothing from the quadrature itself.
-    in_integral = _only_if(params, False, settings.generator_gradient != "posterior")
-    aux = _integrand(model, in_integral.beta, batch, temperatures, z, sampler, settings, axis_name)
-    loss = -_estimate(aux, settings)
-
-    fixed_z = jax.lax.stop_gradient(z)
-    if settings.prior_gradient == "contrastive":
-        energies = [model.energy(params.alpha, fixed_z[i]) for i in (-1, 0)]
-        posterior, prior = masked_mean(jnp.stack(energies), batch.mask, axis_name)
-        loss += _gradient_only(prior - posterior)
-    if settings.generator_gradient == "posterior":
-        values = log_likelihood(model, params.beta, batch.images, fixed_z[-1])
-        loss += _gradient_only(-masked_mean(values, batch.mask, axis_name))
+    loss, aux = thermodynamic_summary(parts, chains, batch.mask, settings, schedule, axis_name)
+    loss = jax.lax.stop_gradient(loss)
+    loss += _gradient_only(masked_mean(values, batch.mask, axis_name))
+    if (through := _through_chains(settings)) is not None:
+        beta = params.beta if through.beta else jax.lax.stop_gradient(params.beta)
+        likelihood = log_likelihoods(model, beta, batch.images, latents, sampler.image_chunk)
+        loss += _gradient_only(
+            _negative_estimate(likelihood, latents, batch.mask, settings, schedule, axis_name)[0]
+        )
     return loss, aux
 
 
-def _integrand(
+def thermodynamic_draws(
     model: LatentEBM,
-    beta: chex.ArrayTree,
+    params: Params,
     batch: Batch,
-    temperatures: Array,
-    z: Array,
+    key: PRNGKey,
     sampler: SamplerSettings,
     settings: LossSettings,
+    schedule: Schedule,
+) -> TemperedChains:
+    """The chains at all temperatures, differentiable only where a gradient goes through them."""
+    fixed, through = jax.lax.stop_gradient(params), _through_chains(settings)
+    alpha = params.alpha if through is not None and through.alpha else fixed.alpha
+    beta = params.beta if through is not None and through.beta else fixed.beta
+    return tempered_chains(
+        model,
+        Params(alpha, beta),
+        batch.images,
+        batch.position,
+        schedule.temperatures,
+        key,
+        sampler,
+    )
+
+
+def thermodynamic_surrogate(
+    model: LatentEBM,
+    params: Params,
+    images: Array,
+    latents: Array,
+    sampler: SamplerSettings,
+    settings: LossSettings,
+    schedule: Schedule,
+) -> tuple[Array, ThermodynamicParts]:
+    """Each image's share of what is differentiated with chains fixed, and of the loss's value.
+
+    Args:
+      model: the model.
+      params: alpha and beta.
+      images: [num, *image_shape].
+      latents: where the chains ended, [num_temperatures + 1, M, num, latent_dim].
+      sampler: the chains.
+      settings: the loss.
+      schedule: the temperatures.
+
+    Returns:
+      [num], whose mean's gradient is the loss's, and the parts, detached.
+    """
+    latents, chunk = jax.lax.stop_gradient(latents), sampler.image_chunk
+    generator, prior = settings.generator_gradient, settings.prior_gradient
+    every = generator in ("detached", "reweighted")
+    beta = params.beta if every else jax.lax.stop_gradient(params.beta)
+    likelihood = log_likelihoods(model, beta, images, latents, chunk)
+    fixed = jax.lax.stop_gradient(likelihood)
+    values = jnp.zeros(images.shape[0], fixed.dtype)
+    size = jnp.full(images.shape[0], jnp.nan, fixed.dtype)
+    weights = None
+    if generator == "reweighted":
+        by_image = jnp.moveaxis(fixed[1:], 2, 0)
+        hot = ratios.posterior_weights(schedule.temperatures[1:], by_image, _MBAR_ITERATIONS)
+        size, weights = ratios.effective_sample_size(hot), jnp.moveaxis(hot, 0, 2)
+        values -= jnp.sum(weights * likelihood[1:], axis=(0, 1))
+    elif generator == "detached":
+        of_temperature = quadrature_weights(settings.quadrature, schedule)
+        values -= jnp.einsum("t,tmn->n", of_temperature, likelihood) / likelihood.shape[1]
+    elif generator == "posterior":
+        values -= log_likelihoods(model, params.beta, images, latents[-1:], chunk)[0].mean(axis=0)
+    if prior == "contrastive":
+        values += energies(model, params.alpha, latents[0]).mean(axis=0)
+        if weights is None:
+            values -= energies(model, params.alpha, latents[-1]).mean(axis=0)
+        else:
+            values -= jnp.sum(weights * energies(model, params.alpha, latents[1:]), axis=(0, 1))
+    return values, ThermodynamicParts(fixed, size)
+
+
+def thermodynamic_summary(
+    parts: ThermodynamicParts,
+    chains: TemperedChains,
+    mask: Array,
+    settings: LossSettings,
+    schedule: Schedule,
     axis_name: str | None,
-) -> ThermodynamicAux:
-    """E_i and the divergences between neighbours, over the whole batch."""
-
-    def chunk(z: Array) -> Array:
-        x = tile(batch.images, z.shape[0])
-        values = log_likelihood(model, beta, x, z.reshape(-1, z.shape[-1]))
-        return values.reshape(z.shape[:2])
-
-    # Recomputed on the way back, so that chunks bound the memory of the gradient as well.
-    fn = jax.checkpoint(chunk) if sampler.temperature_chunk else chunk
-    values = map_in_chunks(fn, z, sampler.temperature_chunk)
-    moments = shrunk_moments(z, batch.mask, settings.kl_shrinkage, axis_name)
-    return ThermodynamicAux(
-        temperatures,
-        masked_mean(values, batch.mask, axis_name),
-        *neighbour_kl(moments),
+) -> tuple[Array, ThermodynamicAux]:
+    """The loss's value and its parts over the whole batch."""
+    likelihood = parts.log_likelihood
+    loss, (expected, kl_forward, kl_backward) = _negative_estimate(
+        likelihood, chains.latents, mask, settings, schedule, axis_name
+    )
+    # exp(-(dt) (l_i - l_(i+1))): what an exchange of neighbours would be accepted with.
+    log_ratio = -jnp.diff(schedule.temperatures)[:, None, None] * jnp.diff(likelihood, axis=0)
+    rejection = -jnp.expm1(jnp.minimum(log_ratio, 0.0)).mean(axis=1)
+    return loss, ThermodynamicAux(
+        temperatures=schedule.temperatures,
+        expected_log_likelihood=expected,
+        kl_forward=kl_forward,
+        kl_backward=kl_backward,
+        rejection=masked_mean(rejection, mask, axis_name),
+        acceptance=masked_mean(chains.acceptance, mask, axis_name),
+        swap_probability=masked_mean(chains.swap_probability, mask, axis_name),
+        round_trips=masked_mean(chains.round_trips.astype(likelihood.dtype), mask, axis_name),
+        effective_sample_size=masked_mean(parts.effective_sample_size, mask, axis_name),
     )
 
 
-def _estimate(aux: ThermodynamicAux, settings: LossSettings) -> Array:
-    """The estimate of log p(x) that `settings` ask for."""
-    temperatures, expected_log_likelihood, kl_forward, kl_backward = aux
-    if settings.kl_form == "none":
-        return thermodynamic_integral(
-            temperatures, expected_log_likelihood, quadrature=settings.quadrature
-        )
-    return thermodynamic_integral(
-        temperatures,
-        expected_log_likelihood,
-        kl_forward,
-        kl_backward,
-        settings.kl_weight,
-        settings.kl_form,
-        settings.quadrature,
+def _negative_estimate(
+    likelihood: Array,
+    latents: Array,
+    mask: Array,
+    settings: LossSettings,
+    schedule: Schedule,
+    axis_name: str | None,
+) -> tuple[Array, tuple[Array, Array, Array]]:
+    """Minus the corrected quadrature; E_i and the divergences that it is made of."""
+    expected = masked_mean(likelihood.mean(axis=1), mask, axis_name)
+    integral = jnp.sum(quadrature_weights(settings.quadrature, schedule) * expected)
+    divergences = _divergences(likelihood, latents, expected, mask, settings, schedule, axis_name)
+    if divergences is None:
+        nothing = jnp.full(schedule.temperatures.shape[0] - 1, jnp.nan, expected.dtype)
+        return -integral, (expected, nothing, nothing)
+    correction = quadrature_correction(
+        schedule, expected, *divergences, settings.kl_form, settings.quadrature
     )
+    return -(integral + settings.kl_weight * correction), (expected, *divergences)
 
 
-def _only_if(params: Params, alpha: bool, beta: bool) -> Params:
-    """The parameters, differentiable only where asked for."""
-    fixed = jax.lax.stop_gradient(params)
-    return Params(params.alpha if alpha else fixed.alpha, params.beta if beta else fixed.beta)
+def _divergences(
+    likelihood: Array,
+    latents: Array,
+    expected: Array,
+    mask: Array,
+    settings: LossSettings,
+    schedule: Schedule,
+    axis_name: str | None,
+) -> tuple[Array, Array] | None:
+    """KL(p_i, p_(i+1)) and KL(p_(i+1), p_i), [num_temperatures] each, as the correction asks."""
+    if settings.correction == "none":
+        return None
+    if settings.correction == "pooled_gaussian":
+        # Chains of an image are pooled like those of different images.
+        pooled = latents.reshape(latents.shape[0], -1, latents.shape[-1])
+        every = jnp.tile(mask, latents.shape[1])
+        return neighbour_kl(shrunk_moments(pooled, every, settings.kl_shrinkage, axis_name))
+    # With c = log Z_(i+1) / Z_i of an image: KL(p_i, p_(i+1)) = c - dt E_i, and the other way
+    # round dt E_(i+1) - c.
+    by_image = jnp.moveaxis(likelihood, 2, 0)
+    of_image = ratios.neighbour_ratios(schedule.temperatures, by_image)
+    c = masked_mean(jnp.moveaxis(of_image, 0, 1), mask, axis_name)
+    expected, steps = jax.lax.stop_gradient(expected), jnp.diff(schedule.temperatures)
+    return c - steps * expected[:-1], steps * expected[1:] - c
+
+
+def _through_chains(settings: LossSettings) -> Params | None:
+    """Which of alpha and beta get a gradient through the chains; None if neither does."""
+    through = Params(
+        settings.prior_gradient == "langevin", settings.generator_gradient == "langevin"
+    )
+    return through if any(through) else None
 
 
 def _gradient_only(surrogate: Array) -> Array:

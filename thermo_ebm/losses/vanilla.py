@@ -6,9 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from thermo_ebm.collectives import masked_mean
-from thermo_ebm.models.latent_ebm import LatentEBM, log_likelihood, with_compute_dtype
-from thermo_ebm.sampling.chains import SamplerSettings, chain_keys, posterior_chains, prior_chains
+from thermo_ebm.losses.likelihoods import energies, log_likelihoods
+from thermo_ebm.losses.settings import check_sampler
+from thermo_ebm.models.latent_ebm import LatentEBM
+from thermo_ebm.sampling.chains import SamplerSettings, TemperedChains, tempered_chains
 from thermo_ebm.types import Array, Batch, Params, PRNGKey, check_batch
+
+_ENDS = (0.0, 1.0)  # the temperatures of prior and posterior
 
 
 class VanillaAux(NamedTuple):
@@ -17,6 +21,15 @@ class VanillaAux(NamedTuple):
     log_likelihood: Array  # E_post[log p_beta(x | z)], scalar
     energy_posterior: Array  # E_post[f_alpha(z)], scalar
     energy_prior: Array  # E_prior[f_alpha(z)], scalar
+    acceptance: Array  # of the chains of prior and posterior, [2]
+
+
+class VanillaParts(NamedTuple):
+    """The same of each image, means over its chains."""
+
+    log_likelihood: Array  # [num]
+    energy_posterior: Array  # [num]
+    energy_prior: Array  # [num]
 
 
 def vanilla_loss(
@@ -31,6 +44,8 @@ def vanilla_loss(
 
     L = -(E_post[log p_beta(x | z)] + E_post[f_alpha(z)] - E_prior[f_alpha(z)])
 
+    Its value is not the negative log-likelihood; its gradient is that of it, with converged chains.
+
     Args:
       model: the model.
       params: alpha and beta.
@@ -42,18 +57,53 @@ def vanilla_loss(
     Returns:
       The loss over the whole batch, a scalar in nats per image, and its parts. With an axis, its
       gradient is this device's share: sum it over the devices.
+
+    Raises:
+      ValueError: for an unknown kernel or fewer than one chain per image.
     """
     check_batch(batch)
-    fixed = jax.lax.stop_gradient(params)
-    in_chains = with_compute_dtype(model, jnp.dtype(sampler.precision))
-    keys = [chain_keys(key, jnp.array(i), batch.position) for i in range(2)]
-    z_prior = prior_chains(in_chains, fixed.alpha, keys[0], sampler.prior)
-    ones = jnp.ones(batch.images.shape[0])
-    z_post = posterior_chains(in_chains, fixed, batch.images, ones, keys[1], sampler.posterior)
-    parts = VanillaAux(
-        log_likelihood=log_likelihood(model, params.beta, batch.images, z_post),
-        energy_posterior=model.energy(params.alpha, z_post),
-        energy_prior=model.energy(params.alpha, z_prior),
+    check_sampler(sampler)
+    chains = vanilla_draws(model, params, batch, key, sampler)
+    values, parts = vanilla_surrogate(model, params, batch.images, chains.latents, sampler)
+    loss, aux = vanilla_summary(parts, chains, batch.mask, axis_name)
+    mean = masked_mean(values, batch.mask, axis_name)
+    return jax.lax.stop_gradient(loss) + mean - jax.lax.stop_gradient(mean), aux
+
+
+def vanilla_draws(
+    model: LatentEBM, params: Params, batch: Batch, key: PRNGKey, sampler: SamplerSettings
+) -> TemperedChains:
+    """Detached chains of the prior and of the posterior, [2, M, num, latent_dim]."""
+    return tempered_chains(
+        model,
+        jax.lax.stop_gradient(params),
+        batch.images,
+        batch.position,
+        jnp.array(_ENDS),
+        key,
+        sampler._replace(exchange_every=0),
     )
-    aux = VanillaAux(*masked_mean(jnp.stack(parts), batch.mask, axis_name))
+
+
+def vanilla_surrogate(
+    model: LatentEBM, params: Params, images: Array, latents: Array, sampler: SamplerSettings
+) -> tuple[Array, VanillaParts]:
+    """Each image's share of the loss [num], to be differentiated, and its parts."""
+    likelihood = log_likelihoods(model, params.beta, images, latents[1:], sampler.image_chunk)
+    parts = VanillaParts(
+        log_likelihood=likelihood[0].mean(axis=0),
+        energy_posterior=energies(model, params.alpha, latents[1]).mean(axis=0),
+        energy_prior=energies(model, params.alpha, latents[0]).mean(axis=0),
+    )
+    values = -(parts.log_likelihood + parts.energy_posterior - parts.energy_prior)
+    return values, jax.lax.stop_gradient(parts)
+
+
+def vanilla_summary(
+    parts: VanillaParts, chains: TemperedChains, mask: Array, axis_name: str | None
+) -> tuple[Array, VanillaAux]:
+    """The loss's value and its parts over the whole batch."""
+    means = masked_mean(jnp.stack(parts), mask, axis_name)
+    acceptance = masked_mean(chains.acceptance, mask, axis_name)
+    aux = VanillaAux(means[0], means[1], means[2], acceptance)
     return -(aux.log_likelihood + aux.energy_posterior - aux.energy_prior), aux

@@ -46,6 +46,7 @@ class ModelSettings(NamedTuple):
     likelihood_sigma: float = 0.3  # sigma_l
     prior_features: int = 100
     prior_leak: float = 0.1
+    prior_activation: str = "leaky_relu"  # or gelu
     generator_features: int = 64  # ngf
     generator_leak: float = 0.2
     generator_widths: Sequence[int] = (16, 8, 4, 2)
@@ -110,7 +111,9 @@ def _fields(config: ConfigDict | None) -> dict[str, Any]:
 def _build(
     settings: ModelSettings, channels: int, conv_transpose: ConvTranspose | None
 ) -> LatentEBM:
-    prior = _transform(make_prior_network(settings.prior_features, settings.prior_leak))
+    prior = _transform(
+        make_prior_network(settings.prior_features, settings.prior_leak, settings.prior_activation)
+    )
     generator = _transform(
         make_generator_network(
             features=settings.generator_features,

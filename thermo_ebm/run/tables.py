@@ -27,15 +27,37 @@ READING_COLUMNS = (
     "val_loss_per_dim",
     "learning_rate_prior",
     "learning_rate_generator",
-    "grad_noise",  # over repeated draws; empty when not measured, as the next three
+    "grad_noise",  # over repeated draws, per parameter; empty when not measured, as the next eight
     "grad_noise_batch",
-    "grad_noise_mcmc",
-    "grad_noise_relative",
+    "grad_noise_mcmc",  # of the chains
+    "grad_noise_relative",  # over the mean gradient's squared norm
     "skipped_steps",
     "flops_per_step",
     "images_per_second",
     "seconds",  # of the epoch's training
     "group_size",  # repetitions that trained together, and share those seconds
+    "grad_noise_interaction",  # of batch and chains; the three add up to the total
+    "grad_noise_stderr",
+    "grad_noise_batch_stderr",
+    "grad_noise_mcmc_stderr",
+    "grad_noise_interaction_stderr",
+    "train_grad_noise",  # of each step's gradient, per parameter, mean over the epoch's steps
+    "train_grad_noise_prior",
+    "train_grad_noise_generator",
+    "train_grad_signal",  # squared norm of the mean gradient, per parameter
+    "train_noise_scale",  # batch size times noise over signal (McCandlish et al. 2018)
+    "train_update_noise",  # of the gradient that the optimisers were given
+    "dial_amplification",
+    "dial_saturated",  # share of the steps at which the target was out of reach
+    "effective_sample_size",  # of the reweighted chains of an image
+    "acceptance_prior",  # of Metropolis-adjusted chains
+    "acceptance_posterior",
+    "swap_rate",  # of exchanges between neighbouring temperatures
+    "global_barrier",  # sum over neighbours of the rejection rates of exchanges
+    "round_trips",  # of the states of an image's chains, per step
+    "val_log_likelihood",  # held out, nats per image; one estimator for all runs
+    "val_log_likelihood_stderr",
+    "val_bits_per_dim",
 )
 TEMPERATURE_COLUMNS = (
     "epoch",
@@ -44,6 +66,9 @@ TEMPERATURE_COLUMNS = (
     "expected_log_likelihood",
     "kl_forward",  # KL(p_index, p_{index+1}); empty on the last, as the next one
     "kl_backward",  # KL(p_{index+1}, p_index)
+    "rejection",  # of an exchange between index and index + 1 where chains end; empty on the last
+    "acceptance",  # of the chains' steps
+    "swap_rate",  # of exchanges between index and index + 1; empty without exchange
 )
 _WHOLE = ("epoch", "step", "index", "skipped_steps", "group_size")
 
@@ -81,9 +106,9 @@ def append_rows(
             raise ValueError(f"columns {sorted(unknown)} are not in {tuple(columns)}")
     added = [{name: _as_text(name, row.get(name)) for name in columns} for row in rows]
     epochs = {int(row["epoch"]) for row in added}
-    kept = [row for row in _read_text(path, columns[:2]) if int(row["epoch"]) not in epochs]
+    kept = [row for row in read_cells(path, columns[:2]) if int(row["epoch"]) not in epochs]
     rewritten = list(dict.fromkeys([*columns, *(name for row in kept for name in row)]))
-    _write(path, sorted(kept + added, key=lambda row: int(row["epoch"])), rewritten)
+    write_cells(path, sorted(kept + added, key=lambda row: int(row["epoch"])), rewritten)
 
 
 def update_row(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
@@ -91,24 +116,24 @@ def update_row(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
 
     Columns that the table does not have yet are added at its end.
     """
-    rows = _read_text(path)
+    rows = read_cells(path)
     columns = list(dict.fromkeys([*(rows[0] if rows else ()), *row]))
     same = [old for old in rows if int(old["epoch"]) == int(row["epoch"])]
     merged = dict(same[0]) if same else {}
     merged |= {name: _as_text(name, value) for name, value in row.items()}
     others = [old for old in rows if old not in same]
     filled = [{name: old.get(name, "") for name in columns} for old in (*others, merged)]
-    _write(path, sorted(filled, key=lambda one: int(one["epoch"])), columns)
+    write_cells(path, sorted(filled, key=lambda one: int(one["epoch"])), columns)
 
 
 def truncate(
     path: str | os.PathLike[str], last_epoch: int, columns: Sequence[str] = READING_COLUMNS
 ) -> None:
     """Drops the rows of epochs after `last_epoch`; a file that is not there stays so."""
-    rows = _read_text(path, columns[:2])
+    rows = read_cells(path, columns[:2])
     kept = [row for row in rows if int(row["epoch"]) <= last_epoch]
     if len(kept) < len(rows):
-        _write(path, kept, list(rows[0]))
+        write_cells(path, kept, list(rows[0]))
 
 
 def read(
@@ -131,7 +156,7 @@ def read(
     absent = dict.fromkeys(columns or (), "")
     return [
         {name: _as_value(name, text) for name, text in (absent | row).items()}
-        for row in _read_text(path, (columns or ())[:2])
+        for row in read_cells(path, (columns or ())[:2])
     ]
 
 
@@ -149,8 +174,19 @@ def _as_value(column: str, text: str) -> Value:
     return int(text) if column in _WHOLE else float(text)
 
 
-def _read_text(path: str | os.PathLike[str], required: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Reads a table's cells as they are written, each one checked."""
+def read_cells(
+    path: str | os.PathLike[str], required: Sequence[str] = (), words: Sequence[str] = ()
+) -> list[dict[str, str]]:
+    """Reads a table's cells as they are written, each one checked; no file is no rows.
+
+    Args:
+      path: the CSV file.
+      required: columns that it must have besides "epoch".
+      words: columns that hold words; all others hold numbers or nothing.
+
+    Raises:
+      UserError: as of `read`.
+    """
     try:
         content = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -163,24 +199,22 @@ def _read_text(path: str | os.PathLike[str], required: Sequence[str] = ()) -> li
     if missing or len(set(header)) < len(header):
         what = f"there is no column {missing[0]}" if missing else "a column is there twice"
         raise UserError(f"{path}, line 1: not a table of a run ({what}); move it away")
-    return [_parse_line(path, number, header, line) for number, line in enumerate(lines[1:], 2)]
+    rows = [dict(zip(header, line, strict=False)) for line in lines[1:]]
+    for number, (line, row) in enumerate(zip(lines[1:], rows, strict=True), 2):
+        try:
+            if len(line) != len(header) or row["epoch"] == "":
+                raise ValueError(f"{len(line)} values for {len(header)} columns, or no epoch")
+            for name in row.keys() - set(words):
+                _as_value(name, row[name])
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: {error}") from error
+    return rows
 
 
-def _parse_line(path: Any, number: int, header: list[str], line: list[str]) -> dict[str, str]:
-    row = dict(zip(header, line, strict=False))
-    try:
-        if len(line) != len(header) or row["epoch"] == "":
-            raise ValueError(f"{len(line)} values for {len(header)} columns, or no epoch")
-        for name, text in row.items():
-            _as_value(name, text)
-    except ValueError as error:
-        raise UserError(f"{path}, line {number}: {error}") from error
-    return row
-
-
-def _write(
+def write_cells(
     path: str | os.PathLike[str], rows: Iterable[Mapping[str, str]], columns: Sequence[str]
 ) -> None:
+    """Replaces a table atomically by cells as they are to be written; one left out stays empty."""
     table = io.StringIO()
     writer = csv.DictWriter(table, columns, restval="", lineterminator="\n")
     writer.writeheader()

@@ -18,9 +18,31 @@ VERSION = 2  # of the fields; files without a version are of version 1
 VERSION_FIELD = "version"  # in config.json, beside the fields
 
 # Fields that came after version 1, and the value by which a run does what it did without them.
-ADDED: dict[str, Any] = {}
+ADDED: dict[str, Any] = {
+    "data.skip_unreadable": False,
+    "data.streaming": False,
+    "model.prior.activation": "leaky_relu",
+    "sampler.prior.kernel": "ula",
+    "sampler.posterior.kernel": "ula",
+    "sampler.chains_per_image": 1,
+    "sampler.exchange_every": 0,
+    "sampler.image_chunk": 0,
+    "loss.final_power": 1.0,
+    "loss.anneal_epochs": 50,
+    "loss.correction": "pooled_gaussian",
+    "dial.amplification": 1.0,
+    "dial.accumulate": 1,
+    "dial.target_noise": 0.0,
+    "dial.max_amplification": 64.0,
+    "evaluation.likelihood.every_epochs": 0,
+    "evaluation.likelihood.num_images": 64,
+    "evaluation.likelihood.num_temperatures": 24,
+    "evaluation.likelihood.chains_per_image": 8,
+    "evaluation.likelihood.steps_per_temperature": 10,
+    "evaluation.likelihood.prior_steps": 100,
+}
 # Fields that went.
-REMOVED: tuple[str, ...] = ()
+REMOVED: tuple[str, ...] = ("sampler.temperature_chunk",)
 # A value that went, and what does the same today: {(field, old value): {field: value, ...}}.
 REPLACED: dict[tuple[str, Any], dict[str, Any]] = {
     ("loss.schedule", "linear"): {"loss.schedule": "power", "loss.power": 1.0},

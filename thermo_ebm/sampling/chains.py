@@ -1,7 +1,7 @@
 """Short-run chains of the model: from the prior, and from the power posterior at all temperatures.
 
-Random numbers are folded from (key, temperature, the example's position in the whole batch, step),
-so that a chain is the same however the batch is spread over devices and temperatures over chunks.
+Random numbers are folded from (key, chain of the image, temperature, the example's position in the
+whole batch, step), so that a chain is the same however the batch is spread over devices and chunks.
 """
 
 from collections.abc import Callable
@@ -14,19 +14,24 @@ import jax.numpy as jnp
 
 from thermo_ebm.models.latent_ebm import (
     LatentEBM,
+    log_likelihood,
     log_power_posterior,
     log_prior,
     with_compute_dtype,
 )
+from thermo_ebm.sampling import exchange as exchanges
 from thermo_ebm.sampling import kernels
 from thermo_ebm.types import Array, Params, PRNGKey
 
+_CHAIN_SALT = 2**31 - 2**16  # folded into the key of an image's chains after its first
+
 
 class ChainSettings(NamedTuple):
-    """How long a chain runs."""
+    """How a chain runs."""
 
     step_size: float  # s of eq. 9
     num_steps: int  # K
+    kernel: str = "ula"  # one of kernels.KERNELS
 
 
 class SamplerSettings(NamedTuple):
@@ -34,8 +39,26 @@ class SamplerSettings(NamedTuple):
 
     prior: ChainSettings  # K_z steps
     posterior: ChainSettings  # K_{z|x,t} steps
-    temperature_chunk: int = 0  # temperatures sampled at once; 0 is all of them
+    image_chunk: int = 0  # images sampled at once, with all their temperatures; 0 is all of them
     precision: str = "float32"  # of the networks inside the chains
+    chains_per_image: int = 1  # M, at every temperature
+    exchange_every: int = 0  # steps between exchanges of neighbouring temperatures; 0 has none
+
+
+class Chains(NamedTuple):
+    """Where chains ended."""
+
+    latents: Array  # [num, latent_dim]
+    acceptance: Array  # mean probability that a step was accepted, [num]; 1 where none is refused
+
+
+class TemperedChains(NamedTuple):
+    """Where the chains of all temperatures ended; T = num_temperatures + 1, M chains per image."""
+
+    latents: Array  # [T, M, num, latent_dim]
+    acceptance: Array  # mean over an image's chains, [T, num]
+    swap_probability: Array  # of neighbours among t_1 .. t_N, [T - 2, num]; 0 without exchange
+    round_trips: Array  # between t_1 and t_N, of all of an image's chains, [num]
 
 
 def chain_keys(key: PRNGKey, temperature_index: Array, positions: Array) -> PRNGKey:
@@ -44,12 +67,38 @@ def chain_keys(key: PRNGKey, temperature_index: Array, positions: Array) -> PRNG
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
 
 
+def all_chain_keys(
+    key: PRNGKey, temperature_indices: Array, positions: Array, chains_per_image: int
+) -> PRNGKey:
+    """A key for every chain: [num_temperatures], [num] -> [num_temperatures, M, num].
+
+    The first chain of an image has the same key whatever M is.
+    """
+    further = [jax.random.fold_in(key, _CHAIN_SALT + m) for m in range(1, chains_per_image)]
+    of_chains = jnp.stack([key, *further])
+    of_temperature = jax.vmap(chain_keys, in_axes=(0, None, None))  # over the image's chains
+    over_temperatures = jax.vmap(of_temperature, in_axes=(None, 0, None))
+    return over_temperatures(of_chains, temperature_indices, positions)
+
+
 def prior_chains(
     model: LatentEBM, alpha: chex.ArrayTree, keys: PRNGKey, settings: ChainSettings
-) -> Array:
-    """Chains from p0 towards p_alpha(z) (eq. 10-12), a key each: [num] -> [num, latent_dim]."""
-    score = jax.grad(lambda z: log_prior(model, alpha, z).sum())
-    return kernels.chain(score, _initial(model, keys), keys, *settings)
+) -> Chains:
+    """Chains from p0 towards p_alpha(z) (eq. 10-12), one per key [num]."""
+    z = initial_latents(model, keys)
+    if settings.kernel == "ula":
+        score = jax.grad(lambda z: log_prior(model, alpha, z).sum())
+        return _unrefused(kernels.chain(score, z, keys, settings.step_size, settings.num_steps))
+
+    def evaluate(z: Array) -> kernels.Point:
+        value, grad = _value_and_grad(partial(log_prior, model, alpha), z)
+        return kernels.Point(z, jnp.zeros_like(value), jnp.zeros_like(z), value, grad)
+
+    cold = jnp.zeros(z.shape[0], z.dtype)
+    point, acceptance, _ = kernels.adjusted_chain(
+        evaluate, z, cold, keys, settings.step_size, settings.num_steps
+    )
+    return Chains(point.z, acceptance)
 
 
 def posterior_chains(
@@ -59,7 +108,7 @@ def posterior_chains(
     temperatures: Array,
     keys: PRNGKey,
     settings: ChainSettings,
-) -> Array:
+) -> Chains:
     """Chains from p0 towards the power posterior (eq. 22).
 
     Args:
@@ -68,19 +117,50 @@ def posterior_chains(
       x: images [num, *image_shape].
       temperatures: t of each chain [num].
       keys: a key for each chain [num].
-      settings: step size and number of steps.
-
-    Returns:
-      [num, latent_dim].
+      settings: step size, number of steps and kernel.
     """
     chex.assert_shape([temperatures, keys], (x.shape[0],))
-    score = jax.grad(lambda z: log_power_posterior(model, params, x, z, temperatures).sum())
-    return kernels.chain(score, _initial(model, keys), keys, *settings)
+    z = initial_latents(model, keys)
+    if settings.kernel == "ula":
+        score = jax.grad(lambda z: log_power_posterior(model, params, x, z, temperatures).sum())
+        return _unrefused(kernels.chain(score, z, keys, settings.step_size, settings.num_steps))
+    point, acceptance, _ = kernels.adjusted_chain(
+        partial(evaluate_point, model, params, x),
+        z,
+        temperatures,
+        keys,
+        settings.step_size,
+        settings.num_steps,
+    )
+    return Chains(point.z, acceptance)
 
 
-def _initial(model: LatentEBM, keys: PRNGKey) -> Array:
+def evaluate_point(model: LatentEBM, params: Params, x: Array, z: Array) -> kernels.Point:
+    """Log-likelihood and log-prior of latents [num, latent_dim], with their gradients."""
+    likelihood = _value_and_grad(partial(log_likelihood, model, params.beta, x), z)
+    return kernels.Point(
+        z, *likelihood, *_value_and_grad(partial(log_prior, model, params.alpha), z)
+    )
+
+
+def _value_and_grad(fn: Callable[[Array], Array], z: Array) -> tuple[Array, Array]:
+    """fn of each row, [num], and its gradient with respect to the row, [num, latent_dim]."""
+
+    def total(z: Array) -> tuple[Array, Array]:
+        values = fn(z)
+        return values.sum(), values
+
+    (_, values), grad = jax.value_and_grad(total, has_aux=True)(z)
+    return values, grad
+
+
+def _unrefused(latents: Array) -> Chains:
+    return Chains(latents, jnp.ones(latents.shape[0], latents.dtype))
+
+
+def initial_latents(model: LatentEBM, keys: PRNGKey) -> Array:
     """z_0 ~ p0(z), [num] -> [num, latent_dim]."""
-    return model.prior_sigma * kernels.normal(keys, 0, model.latent_dim)
+    return model.prior_sigma * kernels.normal(keys, kernels.NOISE, model.latent_dim)
 
 
 def tempered_chains(
@@ -91,48 +171,106 @@ def tempered_chains(
     temperatures: Array,
     key: PRNGKey,
     settings: SamplerSettings,
-) -> Array:
-    """Latents at every temperature of a schedule.
+) -> TemperedChains:
+    """Chains at every temperature of a schedule, M per image.
 
     The chains of t_0 = 0 target the prior and use the prior's sampler. All others run as one
-    batch, or in chunks of `settings.temperature_chunk` temperatures, which bounds the memory.
+    batch, or in chunks of `settings.image_chunk` images with all their temperatures, which bounds
+    the memory.
 
     Args:
       model: the model.
-      params: alpha and beta. Chains are differentiable with respect to both; stop the gradient of
-        either to detach them from it.
+      params: alpha and beta. Unadjusted chains without exchange are differentiable with respect to
+        both; stop the gradient of either to detach them from it.
       x: images [num, *image_shape].
       positions: [num], place of each image in the whole batch.
       temperatures: t_0 = 0 .. t_N, [num_temperatures + 1].
       key: consumed.
       settings: the samplers.
-
-    Returns:
-      [num_temperatures + 1, num, latent_dim].
     """
     chex.assert_rank([temperatures, positions], 1)
     model = with_compute_dtype(model, jnp.dtype(settings.precision))
-    num = x.shape[0]
+    per_image, num = settings.chains_per_image, x.shape[0]
+    zero = jnp.zeros(1, jnp.int32)
+    keys = all_chain_keys(key, zero, positions, per_image)
+    prior = prior_chains(model, params.alpha, keys.reshape(-1), settings.prior)
 
-    def chunk(arrays: tuple[Array, Array]) -> Array:
-        index, temperature = arrays
-        keys = jax.vmap(partial(chain_keys, key), in_axes=(0, None))(index, positions)
-        z = posterior_chains(
-            model,
-            params,
-            tile(x, index.shape[0]),
-            jnp.repeat(temperature, num),
-            keys.reshape(-1),
-            settings.posterior,
-        )
-        return z.reshape(index.shape[0], num, -1)
+    def chunk(arrays: tuple[Array, Array]) -> TemperedChains:
+        return _images_first(_hot_chains(model, params, *arrays, temperatures, key, settings))
 
-    indices = jnp.arange(temperatures.shape[0])
-    z_prior = prior_chains(
-        model, params.alpha, chain_keys(key, indices[0], positions), settings.prior
+    hot = _images_first(map_in_chunks(chunk, (x, positions), settings.image_chunk))
+    latents = prior.latents.reshape(1, per_image, num, -1)
+    acceptance = prior.acceptance.reshape(per_image, num).mean(axis=0, keepdims=True)
+    return hot._replace(
+        latents=jnp.concatenate([latents, hot.latents]),
+        acceptance=jnp.concatenate([acceptance, hot.acceptance]),
     )
-    z_posterior = map_in_chunks(chunk, (indices[1:], temperatures[1:]), settings.temperature_chunk)
-    return jnp.concatenate([z_prior[None], z_posterior])
+
+
+def _hot_chains(
+    model: LatentEBM,
+    params: Params,
+    x: Array,
+    positions: Array,
+    temperatures: Array,
+    key: PRNGKey,
+    settings: SamplerSettings,
+) -> TemperedChains:
+    """The chains of t_1 .. t_N alone, of some of the images."""
+    indices, hot = jnp.arange(1, temperatures.shape[0]), temperatures[1:]
+    per_image, num = settings.chains_per_image, x.shape[0]
+    keys = all_chain_keys(key, indices, positions, per_image)
+    repeated, t = tile(x, hot.shape[0] * per_image), jnp.repeat(hot, per_image * num)
+    flat, posterior = keys.reshape(-1), settings.posterior
+    if settings.exchange_every:
+        ends, seen = _exchanging_chains(model, params, repeated, hot, t, flat, settings)
+        found = exchanges.statistics(seen)
+        probability = found.probability.reshape(-1, per_image, num).mean(axis=1)
+        trips = found.round_trips.reshape(per_image, num).sum(axis=0)
+    else:
+        ends = posterior_chains(model, params, repeated, t, flat, posterior)
+        probability = jnp.zeros((hot.shape[0] - 1, num), repeated.dtype)
+        trips = jnp.zeros(num, jnp.int32)
+    return TemperedChains(
+        ends.latents.reshape(hot.shape[0], per_image, num, -1),
+        ends.acceptance.reshape(hot.shape[0], per_image, num).mean(axis=1),
+        probability,
+        trips,
+    )
+
+
+def _exchanging_chains(
+    model: LatentEBM,
+    params: Params,
+    x: Array,
+    temperatures: Array,
+    of_chain: Array,
+    keys: PRNGKey,
+    settings: SamplerSettings,
+) -> tuple[Chains, exchanges.Swaps]:
+    """Chains of all temperatures whose states are exchanged; t of each chain is `of_chain`."""
+    exchange = exchanges.make_exchange(temperatures, keys, settings.exchange_every)
+    evaluate, z = partial(evaluate_point, model, params, x), initial_latents(model, keys)
+    step_size, num_steps, kernel = settings.posterior
+    if kernel == "ula":
+        latents, seen = kernels.unadjusted_chain(
+            evaluate, z, of_chain, keys, step_size, num_steps, exchange
+        )
+        return _unrefused(latents), seen
+    point, acceptance, seen = kernels.adjusted_chain(
+        evaluate, z, of_chain, keys, step_size, num_steps, exchange
+    )
+    return Chains(point.z, acceptance), seen
+
+
+def _images_first(chains: TemperedChains) -> TemperedChains:
+    """Swaps the images' axis and the first one, there and back."""
+    return TemperedChains(
+        latents=jnp.swapaxes(chains.latents, 0, 2),
+        acceptance=jnp.swapaxes(chains.acceptance, 0, 1),
+        swap_probability=jnp.swapaxes(chains.swap_probability, 0, 1),
+        round_trips=chains.round_trips,
+    )
 
 
 def tile(x: Array, times: int) -> Array:
@@ -141,17 +279,17 @@ def tile(x: Array, times: int) -> Array:
 
 
 def map_in_chunks(
-    fn: Callable[[chex.ArrayTree], Array], arrays: chex.ArrayTree, chunk: int
-) -> Array:
+    fn: Callable[[chex.ArrayTree], chex.ArrayTree], arrays: chex.ArrayTree, chunk: int
+) -> chex.ArrayTree:
     """fn over the leading axis, `chunk` entries at a time, one chunk after another.
 
     Args:
-      fn: takes arrays [m, ...] of any m and returns [m, ...], entries independent.
+      fn: takes arrays [m, ...] of any m and returns arrays [m, ...], entries independent.
       arrays: a tree of arrays [num, ...].
       chunk: how many at once; 0 is all.
 
     Returns:
-      [num, ...], what fn(arrays) would give.
+      Arrays [num, ...], what fn(arrays) would give.
     """
     num = jax.tree.leaves(arrays)[0].shape[0]
     if chunk == 0 or chunk >= num:
@@ -159,7 +297,8 @@ def map_in_chunks(
     whole = num // chunk * chunk
     head = jax.tree.map(lambda a: a[:whole].reshape(-1, chunk, *a.shape[1:]), arrays)
     out = jax.lax.map(fn, head)
-    out = out.reshape(whole, *out.shape[2:])
+    out = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), out)
     if whole == num:
         return out
-    return jnp.concatenate([out, fn(jax.tree.map(lambda a: a[whole:], arrays))])
+    rest = fn(jax.tree.map(lambda a: a[whole:], arrays))
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), out, rest)

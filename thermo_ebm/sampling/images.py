@@ -21,7 +21,7 @@ def sample_latents(
     The i-th depends on the key and on first + i alone: many can be drawn in batches of any size.
     """
     keys = chain_keys(key, jnp.zeros((), jnp.int32), first + jnp.arange(num))
-    return prior_chains(model, params.alpha, keys, settings)
+    return prior_chains(model, params.alpha, keys, settings).latents
 
 
 def sample_images(
@@ -56,7 +56,7 @@ def reconstruct(
       [num, *image_shape] in [-1, 1].
     """
     keys = chain_keys(key, jnp.ones((), jnp.int32), jnp.arange(x.shape[0]))
-    z = posterior_chains(model, params, x, jnp.ones(x.shape[0]), keys, settings)
+    z = posterior_chains(model, params, x, jnp.ones(x.shape[0]), keys, settings).latents
     return model.generator(params.beta, z)
 
 

@@ -6,8 +6,11 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
+from scipy.interpolate import CubicHermiteSpline, PchipInterpolator
 
 from thermo_ebm.thermo.cholesky import cholesky_and_inverse
+from thermo_ebm.thermo.schedule import Schedule
 from thermo_ebm.types import Array
 
 
@@ -18,29 +21,112 @@ class Moments(NamedTuple):
     cov: Array  # [num_temperatures + 1, latent_dim, latent_dim], positive definite
 
 
-# Quadratures: the weight of each E_i, [num_temperatures + 1] -> [num_temperatures + 1].
+# Quadratures: the weight of each E_i, a schedule -> [num_temperatures + 1]. Weights add up to 1, so
+# that a constant added to the log-likelihood is added to the integral.
 
 
-def trapezium_weights(temperatures: Array) -> Array:
+def trapezium_weights(schedule: Schedule) -> Array:
     """w_i = (dt_i + dt_(i+1)) / 2, the trapezium rule of eq. 24."""
-    return (left_weights(temperatures) + right_weights(temperatures)) / 2
+    return (left_weights(schedule) + right_weights(schedule)) / 2
 
 
-def left_weights(temperatures: Array) -> Array:
+def left_weights(schedule: Schedule) -> Array:
     """w_i = t_(i+1) - t_i: the left sum, a lower bound on log p(x) since E_t rises with t."""
-    return jnp.append(jnp.diff(temperatures), 0.0)
+    return jnp.append(jnp.diff(schedule.temperatures), 0.0)
 
 
-def right_weights(temperatures: Array) -> Array:
+def right_weights(schedule: Schedule) -> Array:
     """w_i = t_i - t_(i-1): the right sum, an upper bound; the prior's chains have no weight."""
-    return jnp.insert(jnp.diff(temperatures), 0, 0.0)
+    return jnp.insert(jnp.diff(schedule.temperatures), 0, 0.0)
 
 
-QUADRATURES: dict[str, Callable[[Array], Array]] = {
+def warped_trapezium_weights(schedule: Schedule) -> Array:
+    """The trapezium rule in u: w_i proportional to dt/du at u_i, half of it at the ends."""
+    num = schedule.temperatures.shape[0] - 1
+    return _warped(schedule, jnp.ones(num + 1).at[jnp.array([0, num])].set(0.5))
+
+
+def warped_simpson_weights(schedule: Schedule) -> Array:
+    """Simpson's rule in u, for an even number of intervals.
+
+    Where the slope at 0 is infinite, the trapezium rule in u stands in for it.
+    """
+    num = schedule.temperatures.shape[0] - 1
+    if num % 2:
+        raise ValueError(f"warped_simpson needs an even num_temperatures, not {num}.")
+    rule = jnp.array([2.0, 4.0] * (num // 2) + [2.0]).at[jnp.array([0, num])].set(1.0)
+    trapezium = jnp.ones(num + 1).at[jnp.array([0, num])].set(0.5)
+    return _warped(schedule, jnp.where(jnp.isfinite(schedule.slopes[0]), rule, trapezium))
+
+
+def _warped(schedule: Schedule, rule: Array) -> Array:
+    """A rule in u as weights of E_i.
+
+    The slopes are scaled so that they integrate to the interval's own length. Where the slope at
+    u = 0 is infinite (the power schedule below p = 1), the first interval is integrated by the
+    trapezium rule in t and the rest in u.
+    """
+    t, slopes = schedule
+    whole = rule * jnp.where(jnp.isfinite(slopes), slopes, 0.0)
+    rest = whole.at[0].set(0.0).at[1].divide(2.0 if t.shape[0] > 2 else 1.0)
+    first = jnp.zeros_like(t).at[:2].set(t[1] / 2)
+    total = jnp.where(rest.sum() > 0, rest.sum(), 1.0)
+    in_t = first + rest * (1 - t[1]) / total
+    return jnp.where(jnp.isfinite(slopes[0]), whole / whole.sum(), in_t)
+
+
+QUADRATURES: dict[str, Callable[[Schedule], Array]] = {
     "trapezium": trapezium_weights,
     "left": left_weights,
     "right": right_weights,
+    "warped_trapezium": warped_trapezium_weights,
+    "warped_simpson": warped_simpson_weights,
 }
+
+
+def quadrature_weights(name: str, schedule: Schedule) -> Array:
+    """The weight of each E_i under a quadrature, [num_temperatures + 1].
+
+    The warped rules integrate over the schedule's own variable u, in which the integrand
+    E(t(u)) dt/du is smooth and, above p = 1, vanishes at u = 0: they are exact to a higher order
+    than the trapezium rule in t, from the same expectations.
+
+    Raises:
+      ValueError: for an unknown name, or Simpson's rule over an odd number of intervals.
+
+    >>> from thermo_ebm.thermo.schedule import make_schedule
+    >>> quadrature_weights("warped_trapezium", make_schedule("power", 2, 2.0)).tolist()
+    [0.0, 0.5, 0.5]
+    """
+    return QUADRATURES[_known("quadrature", name, QUADRATURES)](schedule)
+
+
+def interpolated_integral(schedule: Schedule, expected_log_likelihood: np.ndarray) -> float:
+    """The integral by monotone cubic interpolation (PCHIP) of E in u: for reporting a value.
+
+    Not linear in E, and so not for gradients.
+
+    Args:
+      schedule: t_i and dt/du.
+      expected_log_likelihood: E_i, [num_temperatures + 1].
+
+    Returns:
+      int E dt, in nats.
+    """
+    t, slopes = (np.asarray(array, np.float64) for array in schedule)
+    expected = np.asarray(expected_log_likelihood, np.float64)
+    u = np.linspace(0.0, 1.0, len(t))
+    curve = PchipInterpolator(u, expected)
+    # Both are cubic between nodes, dt/du as the derivative of t's own Hermite cubic is quadratic:
+    # three Gauss-Legendre points integrate their product exactly.
+    start = 0 if np.isfinite(slopes[0]) else 1
+    length = CubicHermiteSpline(u[start:], t[start:], slopes[start:]).derivative()
+    nodes, weights = np.polynomial.legendre.leggauss(3)
+    half = 0.5 / (len(t) - 1)
+    points = (u[start:-1] + half)[:, None] + half * nodes
+    rest = half * np.sum(weights * curve(points) * length(points))
+    return float(rest + start * t[1] * (expected[0] + expected[1]) / 2)
+
 
 # The factor of KL(p_(i+1), p_i) beside KL(p_i, p_(i+1)) in the correction of the trapezium rule.
 # "difference" makes the estimate exact; "sum" is eq. 24 as the paper prints it.
@@ -100,6 +186,7 @@ def thermodynamic_integral(
     kl_weight: float = 1.0,
     kl_form: str = "difference",
     quadrature: str = "trapezium",
+    slopes: Array | None = None,
 ) -> Array:
     """The estimate of log p(x) in nats (eq. 24 and 27).
 
@@ -110,11 +197,8 @@ def thermodynamic_integral(
 
         KL(p_i, p_(i+1)) - KL(p_(i+1), p_i) = 2 [int E dt over the interval - its trapezium].
 
-    The left and the right sum have identities of their own, with one divergence each:
-
-        int E dt = left + KL(p_i, p_(i+1)) = right - KL(p_(i+1), p_i),
-
-    which is what "difference" adds to them; "sum" goes with the trapezium alone.
+    It holds for one image. For a batch, KL is the mean over images of each image's own divergence.
+    `quadrature_correction` has the identities of the other quadratures.
 
     >>> temperatures = jnp.array([0.0, 0.25, 1.0])
     >>> expected_log_likelihood = jnp.array([-8.0, -4.0, -2.0])
@@ -128,34 +212,63 @@ def thermodynamic_integral(
       kl_backward: KL(p_(i+1), p_i), [num_temperatures]; None for no correction.
       kl_weight: eta. Anything but 1 is no longer an estimate of log p(x).
       kl_form: "difference", or "sum" as printed.
-      quadrature: "trapezium", "left" or "right".
+      quadrature: one of `QUADRATURES`.
+      slopes: dt/du at the temperatures, [num_temperatures + 1]; the warped quadratures need them.
 
     Returns:
       A scalar.
 
     Raises:
-      ValueError: for an unknown name, for one divergence without the other, or for "sum" with
-        another quadrature than the trapezium.
+      ValueError: for an unknown name, for one divergence without the other, for "sum" with
+        another quadrature than the trapezium, or for a warped quadrature without slopes.
     """
     temperatures = jnp.asarray(temperatures)
     expected_log_likelihood = jnp.asarray(expected_log_likelihood)
     chex.assert_rank([temperatures, expected_log_likelihood], 1)
     chex.assert_equal_shape([temperatures, expected_log_likelihood])
-    weights = QUADRATURES[_known("quadrature", quadrature, QUADRATURES)](temperatures)
-    integral = jnp.sum(weights * expected_log_likelihood)
+    if slopes is None and quadrature.startswith("warped"):
+        raise ValueError(f"quadrature {quadrature!r} needs the schedule's slopes.")
+    schedule = Schedule(temperatures, temperatures if slopes is None else jnp.asarray(slopes))
+    integral = jnp.sum(quadrature_weights(quadrature, schedule) * expected_log_likelihood)
     if kl_forward is None and kl_backward is None:
         return integral
     if kl_forward is None or kl_backward is None:
         raise ValueError("kl_forward and kl_backward must be given together.")
-    chex.assert_shape([kl_forward, kl_backward], (temperatures.shape[0] - 1,))
+    return integral + kl_weight * quadrature_correction(
+        schedule, expected_log_likelihood, kl_forward, kl_backward, kl_form, quadrature
+    )
+
+
+def quadrature_correction(
+    schedule: Schedule,
+    expected_log_likelihood: Array,
+    kl_forward: Array,
+    kl_backward: Array,
+    kl_form: str = "difference",
+    quadrature: str = "trapezium",
+) -> Array:
+    """What a quadrature is to be corrected by: int E dt less its value, from exact divergences.
+
+    Of each interval, with the trapezium T and the divergences F forward and B backward,
+
+        int E dt = T + (F - B) / 2 = left sum + F = right sum - B,
+
+    and any other quadrature is brought to the trapezium first. "sum" is eq. 24 as printed.
+    Arguments and errors as of `thermodynamic_integral`; a scalar.
+    """
+    chex.assert_shape([kl_forward, kl_backward], (schedule.temperatures.shape[0] - 1,))
     sign = KL_FORMS[_known("kl_form", kl_form, KL_FORMS)]
-    if quadrature == "trapezium":
-        correction = (jnp.sum(kl_forward) + sign * jnp.sum(kl_backward)) / 2
-    elif kl_form == "sum":
+    if kl_form == "sum" and quadrature != "trapezium":
         raise ValueError(f'kl_form "sum" goes with the trapezium, not with "{quadrature}".')
-    else:
-        correction = jnp.sum(kl_forward) if quadrature == "left" else -jnp.sum(kl_backward)
-    return integral + kl_weight * correction
+    if quadrature == "left":
+        return jnp.sum(kl_forward)
+    if quadrature == "right":
+        return -jnp.sum(kl_backward)
+    of_trapezium = (jnp.sum(kl_forward) + sign * jnp.sum(kl_backward)) / 2
+    if quadrature == "trapezium":
+        return of_trapezium
+    missing = trapezium_weights(schedule) - quadrature_weights(quadrature, schedule)
+    return of_trapezium + jnp.sum(missing * expected_log_likelihood)
 
 
 def _known(field: str, name: str, table: dict) -> str:

@@ -1,10 +1,28 @@
-"""Temperature schedules t_0 = 0 < t_1 < ... < t_N = 1, by name."""
+"""Temperature schedules t_0 = 0 < t_1 < ... < t_N = 1, by name (eq. 26 and others).
+
+A schedule is a curve t(u) sampled at u_i = i / N_t, together with its slope dt/du: a quadrature may
+then integrate over u, in which the integrand E(t(u)) dt/du is smooth.
+"""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
+import chex
+import jax
 import jax.numpy as jnp
+import numpy as np
+from scipy.interpolate import PchipInterpolator
 
 from thermo_ebm.types import Array
+
+_LEAST_REJECTION = 1e-4  # keeps an adapted schedule strictly increasing
+
+
+class Schedule(NamedTuple):
+    """A temperature schedule."""
+
+    temperatures: Array  # t_0 = 0 .. t_N = 1, [num_temperatures + 1]
+    slopes: Array  # dt/du at u_i = i / N_t, [num_temperatures + 1]; may be infinite at u = 0
 
 
 def power_schedule(num_temperatures: int, power: float) -> Array:
@@ -20,21 +38,94 @@ def power_schedule(num_temperatures: int, power: float) -> Array:
 
     Raises:
       ValueError: if N_t < 1 or p <= 0.
+
+    >>> power_schedule(2, 2.0).tolist()
+    [0.0, 0.25, 1.0]
     """
+    return make_schedule("power", num_temperatures, power).temperatures
+
+
+def _power(u: Array, power: Array) -> Schedule:
+    return Schedule(u**power, power * u ** (power - 1))
+
+
+def _sigmoid(u: Array, power: Array) -> Schedule:
+    """The logistic curve from -p to p, brought to [0, 1] (Wu et al. 2017 have p = 4)."""
+    curve = jax.nn.sigmoid(power * (2 * u - 1))
+    first, last = jax.nn.sigmoid(-power), jax.nn.sigmoid(power)
+    slopes = 2 * power * curve * (1 - curve) / (last - first)
+    return Schedule((curve - first) / (last - first), slopes)
+
+
+# Curves by name: u_i [num_temperatures + 1] and p -> schedule. "annealed_power" is the power curve
+# whose p changes over training, "equal_barrier" the one that starts from it and adapts.
+CURVES: dict[str, Callable[[Array, Array], Schedule]] = {
+    "power": _power,
+    "annealed_power": _power,
+    "sigmoid": _sigmoid,
+    "equal_barrier": _power,
+}
+
+
+def make_schedule(name: str, num_temperatures: int, power: float | Array) -> Schedule:
+    """The schedule of a name.
+
+    Args:
+      name: one of `CURVES`.
+      num_temperatures: N_t, the number of intervals, at least 1.
+      power: p > 0; of "sigmoid" its steepness. May be traced.
+
+    Returns:
+      t_i and dt/du. The ends are 0 and 1 exactly.
+
+    Raises:
+      ValueError: for an unknown name, N_t < 1 or p <= 0.
+
+    >>> make_schedule("power", 2, 2.0).slopes.tolist()
+    [0.0, 1.0, 2.0]
+    """
+    if name not in CURVES:
+        raise ValueError(f"schedule must be one of {', '.join(CURVES)}, not {name!r}.")
     if num_temperatures < 1:
         raise ValueError(f"num_temperatures must be at least 1, not {num_temperatures}.")
-    if not power > 0:
+    if not isinstance(power, jax.Array) and not power > 0:
         raise ValueError(f"power must be positive, not {power}.")
-    return (jnp.arange(num_temperatures + 1) / num_temperatures) ** power
+    u = jnp.arange(num_temperatures + 1) / num_temperatures
+    schedule = CURVES[name](u, jnp.asarray(power, u.dtype))
+    ends = schedule.temperatures.at[0].set(0.0).at[-1].set(1.0)
+    return schedule._replace(temperatures=ends)
 
 
-def linear_schedule(num_temperatures: int, power: float = 1.0) -> Array:
-    """t_i = i / N_t: the power schedule with p = 1, whatever the power field says."""
-    del power
-    return power_schedule(num_temperatures, 1.0)
+def annealed_power(first: float, last: float, progress: Array) -> Array:
+    """p on its way from `first` to `last` along half a cosine; progress in [0, 1]."""
+    return last + (first - last) * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0))) / 2
 
 
-SCHEDULES: dict[str, Callable[[int, float], Array]] = {
-    "power": power_schedule,
-    "linear": linear_schedule,
-}
+def equalised(schedule: Schedule, rejection: np.ndarray) -> Schedule:
+    """Temperatures whose neighbours reject exchanges equally often (Syed et al. 2022, section 5).
+
+    The communication barrier Lambda(t), the sum of the rejection rates below t, is interpolated
+    monotonically and cut into equal parts.
+
+    Args:
+      schedule: the one that the rates were measured with.
+      rejection: mean rejection rate between t_i and t_(i+1), [num_temperatures].
+
+    Returns:
+      The adapted schedule, strictly increasing from 0 to 1.
+      Unchanged where a rate is not finite.
+    """
+    temperatures = np.asarray(schedule.temperatures)
+    rejection = np.asarray(rejection, np.float64)
+    chex.assert_shape(rejection, (len(temperatures) - 1,))
+    if not np.isfinite(rejection).all():
+        return schedule
+    barrier = np.append(0.0, np.cumsum(np.maximum(rejection, _LEAST_REJECTION)))
+    curve = PchipInterpolator(barrier / barrier[-1], temperatures.astype(np.float64))
+    u = np.linspace(0.0, 1.0, len(temperatures))
+    new = curve(u).astype(temperatures.dtype)
+    new[0], new[-1] = 0.0, 1.0
+    for i in range(1, len(new) - 1):  # rounding may have made neighbours equal
+        new[i] = max(new[i], np.nextafter(new[i - 1], np.float64(1), dtype=new.dtype))
+    slopes = PchipInterpolator(u, new.astype(np.float64)).derivative()(u)
+    return Schedule(*map(jnp.asarray, (new, slopes.astype(new.dtype))))

@@ -25,7 +25,7 @@ from absl import logging
 
 from thermo_ebm.errors import UserError, first_line
 from thermo_ebm.train import hosts
-from thermo_ebm.train.state import TrainState
+from thermo_ebm.train.state import ADDED, TrainState
 from thermo_ebm.types import Params
 
 # Both beside the checkpoints' folder.
@@ -209,9 +209,14 @@ def restore(
     it does, ValueError where only its checksum is wrong.
     """
     path = folder.absolute() / str(step)
-    record = _read_record(path, step)
-    _check_structure(path, record["structure"], _structure(_flatten(template)))
-    return Restored(_unflatten(template, _read_arrays(path, record, sharding)), record["seconds"])
+    record, wanted = _read_record(path, step), _flatten(template)
+    absent = [name for name in wanted if name.startswith(ADDED) and name not in record["structure"]]
+    known = {name: leaf for name, leaf in wanted.items() if name not in absent}
+    _check_structure(path, record["structure"], _structure(known))
+    arrays = _read_arrays(path, record, sharding)
+    zeros = {name: np.zeros(wanted[name].shape, wanted[name].dtype) for name in absent}
+    arrays |= jax.device_put(zeros, sharding)
+    return Restored(_unflatten(template, arrays), record["seconds"])
 
 
 def restore_params(

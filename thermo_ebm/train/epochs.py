@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from thermo_ebm.thermo.schedule import Schedule, equalised
 from thermo_ebm.train import hosts, optimisers, repetition, spmd
-from thermo_ebm.train.group import NUM_PICTURES, Group
+from thermo_ebm.train.group import Group
 from thermo_ebm.train.progress import Reporter
 from thermo_ebm.train.repetition import Repetition
 from thermo_ebm.train.state import TrainState
@@ -53,7 +54,11 @@ def end_epochs(
     noise = None
     if measured.any():
         reporter.doing("measuring the gradient's noise")
-        noise = jax.device_get(spmd.local(group.programs.noise(state, group.train)))
+        images = group.feed.images(state, np.asarray(host.step), 0)
+        noise = jax.device_get(spmd.local(group.programs.noise(state, images)))
+    likelihood, wanted = _evaluate_likelihood(group, state, epochs, ended, reporter)
+    of_chains, dim = _sampled(group), math.prod(group.validation.shape[2:])
+    images_per_step = group.task.batch_size * group.task.dial.accumulate
     updates = jax.device_get(spmd.local(optimisers.num_updates(state.optimiser)))
     with hosts.writing(opened[0].folder.parent):
         for i in np.flatnonzero(ended).tolist() if hosts.is_first() else ():
@@ -64,20 +69,75 @@ def end_epochs(
                 sums=_one(host.sums, i),
                 skipped=int(host.skipped[i]),
                 val_loss=float(val_loss[i]),
-                dim=math.prod(group.train.shape[2:]),
+                dim=dim,
                 rates=optimisers.last_rates(group.task.optimisers, _one(updates, i)),
                 noise=_one(noise, i) if measured[i] else None,
                 seconds=float(seconds[i]),
-                images=group.task.steps_per_epoch * group.task.batch_size,
+                images=group.task.steps_per_epoch * images_per_step,
+                images_per_step=images_per_step,
                 flops=group.flops_per_step,
                 group_size=len(opened),
+                of_chains=of_chains,
             )
-            repetition.write_epoch(opened[i], row, _one(aux, i))
+            if wanted[i]:
+                row |= _likelihood_readings(_one(likelihood, i), dim)
+            repetition.write_epoch(opened[i], row, _one(aux, i), of_chains.exchanged)
             if _wants_pictures(group, int(epochs[i])):
                 reporter.doing("drawing")
                 _draw_pictures(group, opened[i], state, i, int(epochs[i]), step)
             reporter.epoch_done(row)
+    state = _adapt_schedules(group, state, host, ended)
     return group.programs.begin_epoch(state, epochs, ended)
+
+
+def _evaluate_likelihood(
+    group: Group, state: TrainState, epochs: Any, ended: np.ndarray, reporter: Reporter
+) -> tuple[Any, np.ndarray]:
+    """The held-out log-likelihood of all repetitions, and of which it is wanted now."""
+    every = group.config.evaluation.likelihood.every_epochs
+    due = (epochs % max(every, 1) == 0) | (epochs >= group.config.num_epochs)
+    wanted = ended & due & (every > 0)
+    if not wanted.any():
+        return None, wanted
+    reporter.doing("evaluating the log-likelihood")
+    found = group.programs.likelihood(state, group.validation)
+    return jax.device_get(spmd.local(found)), wanted
+
+
+def _likelihood_readings(found: Any, dim: int) -> dict[str, float | None]:
+    value, stderr = float(found.mean), float(found.stderr)
+    if not math.isfinite(value):
+        return {}
+    return {
+        "val_log_likelihood": value,
+        "val_log_likelihood_stderr": stderr if math.isfinite(stderr) else None,
+        # A pixel's levels are 2 / 255 apart.
+        "val_bits_per_dim": -value / (dim * math.log(2)) + math.log2(127.5),
+    }
+
+
+def _sampled(group: Group) -> repetition.Sampled:
+    sampler, tempered = group.config.sampler, group.config.loss.name != "vanilla"
+    return repetition.Sampled(
+        adjusted_prior=sampler.prior.kernel == "mala",
+        adjusted_posterior=sampler.posterior.kernel == "mala",
+        exchanged=tempered and sampler.exchange_every > 0,
+        tempered=tempered,
+    )
+
+
+def _adapt_schedules(
+    group: Group, state: TrainState, host: TrainState, ended: np.ndarray
+) -> TrainState:
+    """Adapts the temperatures of repetitions that have ended an epoch, from its rejections."""
+    if group.config.loss.schedule != "equal_barrier" or group.config.loss.name == "vanilla":
+        return state
+    temperatures, slopes = (np.array(leaf) for leaf in host.schedule)
+    for i in np.flatnonzero(ended).tolist():
+        rejection = np.asarray(host.sums.rejection[i]) / max(int(host.sums.steps[i]), 1)
+        temperatures[i], slopes[i] = equalised(_one(host.schedule, i), rejection)
+    schedule = jax.device_put((temperatures, slopes), spmd.replicated())
+    return state._replace(schedule=Schedule(*schedule))
 
 
 def _one(stacked: Any, i: int) -> Any:
@@ -94,5 +154,4 @@ def _draw_pictures(
 ) -> None:
     params, key = _one(spmd.local((state.params, state.key)), i)
     samples, frame = jax.device_get(group.draw(params, key))
-    real = group.dataset.validation[:NUM_PICTURES]
-    repetition.write_pictures(one, epoch, step, samples, real, frame)
+    repetition.write_pictures(one, epoch, step, samples, group.real, frame)

@@ -33,6 +33,23 @@ class Repetition(NamedTuple):
     events: Any  # a TensorBoard writer; None on all processes but the first, and when not wanted
 
 
+class Sampled(NamedTuple):
+    """Which readings a run's chains have."""
+
+    adjusted_prior: bool
+    adjusted_posterior: bool
+    exchanged: bool
+    tempered: bool  # there are temperatures between prior and posterior
+
+
+# Sums that are scalars, and means over all steps that were not skipped.
+_SCALARS = tuple(
+    name
+    for name in EpochSums._fields
+    if name not in ("steps", "noise_steps", "swap_probability", "rejection")
+)
+
+
 def may_be_done(workdir: Path, number: int, total_steps: int) -> bool:
     """Whether a repetition has a checkpoint named by its last step or a later one."""
     steps = checkpoints.steps_in(checkpoints_dir(workdir, number))
@@ -77,11 +94,13 @@ def make_row(
     noise: GradientNoise | None,
     seconds: float,
     images: int,
+    images_per_step: int,
     flops: int,
     group_size: int,
+    of_chains: Sampled,
 ) -> tables.Row:
     """One epoch's readings, by `tables.READING_COLUMNS`; sums and noise as numpy scalars."""
-    train = {name: _mean(getattr(sums, name), sums.steps) for name in EpochSums._fields[:-1]}
+    train = {name: _mean(getattr(sums, name), sums.steps) for name in _SCALARS}
     loss = train["loss"]
     row: tables.Row = {
         "epoch": epoch,
@@ -101,14 +120,61 @@ def make_row(
         "images_per_second": images / seconds if seconds else None,
         "seconds": seconds,
         "group_size": group_size,
+        "dial_amplification": train["amplification"],
+        "dial_saturated": train["saturated"],
     }
-    if noise is not None:
-        row |= {
-            "grad_noise": float(noise.total),
-            "grad_noise_batch": float(noise.batch),
-            "grad_noise_mcmc": float(noise.mcmc),
-            "grad_noise_relative": float(noise.relative) if np.isfinite(noise.relative) else None,
-        }
+    row |= _noise_of_steps(sums, images_per_step) | _chain_readings(sums, train, of_chains)
+    return row if noise is None else row | _crossed_noise(noise)
+
+
+def _noise_of_steps(sums: EpochSums, images_per_step: int) -> tables.Row:
+    """What the halves of the epoch's batches tell; empty where no step could measure it."""
+    names = ("noise", "noise_prior", "noise_generator", "signal", "update_noise")
+    noise, prior, generator, signal, update = (
+        _mean(getattr(sums, name), sums.noise_steps) for name in names
+    )
+    scale = None
+    if noise is not None and signal is not None and signal > 0:
+        scale = images_per_step * noise / signal
+    return {
+        "train_grad_noise": noise,
+        "train_grad_noise_prior": prior,
+        "train_grad_noise_generator": generator,
+        "train_grad_signal": signal,
+        "train_noise_scale": scale,
+        "train_update_noise": update,
+    }
+
+
+def _chain_readings(
+    sums: EpochSums, train: dict[str, float | None], of_chains: Sampled
+) -> tables.Row:
+    """What was seen of the chains; empty where they have no such thing."""
+    steps = max(int(sums.steps), 1)
+    swaps, rejection = (np.asarray(x) / steps for x in (sums.swap_probability, sums.rejection))
+    size = train["effective_sample_size"]
+    return {
+        "effective_sample_size": size if size is not None and np.isfinite(size) else None,
+        "acceptance_prior": train["acceptance_prior"] if of_chains.adjusted_prior else None,
+        "acceptance_posterior": (
+            train["acceptance_posterior"] if of_chains.adjusted_posterior else None
+        ),
+        "swap_rate": float(swaps[:-1].mean()) if of_chains.exchanged else None,
+        "global_barrier": float(rejection.sum()) if of_chains.tempered else None,
+        "round_trips": train["round_trips"] if of_chains.exchanged else None,
+    }
+
+
+def _crossed_noise(noise: GradientNoise) -> tables.Row:
+    parts = {
+        "grad_noise": noise.total,
+        "grad_noise_batch": noise.batch,
+        "grad_noise_mcmc": noise.chains,
+        "grad_noise_interaction": noise.interaction,
+    }
+    row: tables.Row = {name: float(value) for name, value in parts.items()}
+    row |= {f"{name}_stderr": float(e) for name, e in zip(parts, noise.stderr, strict=True)}
+    row["grad_noise_relative"] = float(noise.relative) if np.isfinite(noise.relative) else None
     return row
 
 
@@ -117,11 +183,11 @@ def _mean(total: Any, steps: Any) -> float | None:
     return float(total) / int(steps) if int(steps) else None
 
 
-def write_epoch(repetition: Repetition, row: tables.Row, aux: Any) -> None:
+def write_epoch(repetition: Repetition, row: tables.Row, aux: Any, exchanged: bool) -> None:
     """Writes one epoch's readings; `aux` is the validation loss's parts, as numpy arrays."""
     tables.append_row(repetition.folder / READINGS, row)
     if isinstance(aux, ThermodynamicAux):
-        rows = temperature_rows(int(row["epoch"] or 0), aux)
+        rows = temperature_rows(int(row["epoch"] or 0), aux, exchanged)
         path = repetition.folder / TEMPERATURES
         tables.append_rows(path, rows, tables.TEMPERATURE_COLUMNS)
     if repetition.events is not None:
@@ -133,16 +199,25 @@ def write_epoch(repetition: Repetition, row: tables.Row, aux: Any) -> None:
         events.write_scalars(repetition.events, int(row["step"] or 0), values)
 
 
-def temperature_rows(epoch: int, aux: ThermodynamicAux) -> list[tables.Row]:
-    """One row a temperature, by `tables.TEMPERATURE_COLUMNS`."""
+def temperature_rows(epoch: int, aux: ThermodynamicAux, exchanged: bool) -> list[tables.Row]:
+    """One row per temperature, by `tables.TEMPERATURE_COLUMNS`."""
+
+    def entry(values: Any, index: int) -> float | None:
+        there = 0 <= index < len(values) and np.isfinite(values[index])
+        return float(values[index]) if there else None
+
     return [
         {
             "epoch": epoch,
             "index": index,
             "temperature": float(temperature),
             "expected_log_likelihood": float(aux.expected_log_likelihood[index]),
-            "kl_forward": float(aux.kl_forward[index]) if index < len(aux.kl_forward) else None,
-            "kl_backward": float(aux.kl_backward[index]) if index < len(aux.kl_backward) else None,
+            "kl_forward": entry(aux.kl_forward, index),
+            "kl_backward": entry(aux.kl_backward, index),
+            "rejection": entry(aux.rejection, index),
+            "acceptance": entry(aux.acceptance, index),
+            # Of pairs among t_1 .. t_N.
+            "swap_rate": entry(aux.swap_probability, index - 1) if exchanged else None,
         }
         for index, temperature in enumerate(aux.temperatures)
     ]

@@ -14,7 +14,12 @@ import numpy as np
 
 from thermo_ebm.gradients.noise import GradientNoise
 from thermo_ebm.train import step
-from thermo_ebm.train.batches import make_layout
+from thermo_ebm.train.batches import (
+    batch_share,
+    dispatch_order,
+    make_dispatch_layout,
+    make_layout,
+)
 from thermo_ebm.train.state import TrainState, begin_epoch
 from thermo_ebm.train.step import AXIS, Task
 from thermo_ebm.types import Array
@@ -24,9 +29,10 @@ class Programs(NamedTuple):
     """Compiled functions of stacked states [num_repetitions, ...]."""
 
     init: Callable[[np.ndarray], TrainState]  # seeds [num_repetitions]
-    run: Callable[..., TrainState]  # (state, stop [num_repetitions], limit, train images)
+    run: Callable[..., TrainState]  # (state, stop [num_repetitions], limit, images of a `Feed`)
     validate: Callable[..., tuple[Array, Any]]  # (state, validation images)
     noise: Callable[..., GradientNoise]  # (state, train images)
+    likelihood: Callable[..., step.MeanLikelihood]  # (state, validation images)
     begin_epoch: Callable[..., TrainState]  # (state, epoch, chosen), [num_repetitions] each
 
 
@@ -40,19 +46,51 @@ def make_programs(task: Task, num_repetitions: int) -> Programs:
     over = _over_one if num_repetitions == 1 else _over_many
     train, val = make_layout(task.num_train), make_layout(task.num_val)
     run = over(partial(_run, task, train), in_axes=(0, 0, None, None))
+    if task.streaming:
+        run = over(partial(_run_streamed, task), in_axes=(0, 0, None, 0))
     validate = over(lambda state, part: step.validate(task, state, part, val), in_axes=(0, None))
     noise = over(lambda state, part: step.measure_noise(task, state, part, train), (0, None))
+    evaluate = partial(step.evaluate_likelihood, task)
+    likelihood = over(lambda state, part: evaluate(state, part, val), (0, None))
     return Programs(
         init=_blocking(_jit(over(partial(step.init_state, task), (0,)))),
         run=_blocking(_pmap(run, in_axes=(None, None, None, 0), donate_argnums=0)),
         validate=_blocking(_pmap(validate, in_axes=(None, 0))),
         noise=_blocking(_pmap(noise, in_axes=(None, 0))),
+        likelihood=_blocking(_pmap(likelihood, in_axes=(None, 0))),
         begin_epoch=_blocking(_jit(over(_begin_where, (0, 0, 0)), donate_argnums=0)),
+    )
+
+
+def map_step(task: Task) -> Callable[..., Any]:
+    """One training step of one repetition over all devices: (state, train images) -> state.
+
+    For measurements; the state is consumed, and the call returns before its results are there.
+    """
+    layout = make_layout(task.num_train)
+    mapped = lambda state, part: step.train_step(task, state, part, layout)  # noqa: E731
+    return jax.pmap(
+        mapped,
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        out_axes=None,
+        devices=_devices(),
+        donate_argnums=0,
     )
 
 
 def _run(task: Task, layout: Any, state: TrainState, stop: Array, limit: Array, part: Array) -> Any:
     return step.run_steps(task, state, stop, limit, part, layout)
+
+
+def _run_streamed(task: Task, state: TrainState, stop: Array, limit: Array, part: Array) -> Any:
+    """As `_run`, where `part` holds this device's share of each batch of the next steps alone."""
+    share = batch_share(task.batch_size, make_layout(task.num_train))
+    layout = make_dispatch_layout(task.batch_size, part.shape[0] // share)
+    first = state.step % task.steps_per_epoch * task.dial.accumulate
+    order = dispatch_order(task.num_train, first, task.batch_size, layout)
+    done = step.run_steps(task, state._replace(order=order), stop, limit, part, layout)
+    return done._replace(order=state.order)
 
 
 def _begin_where(state: TrainState, epoch: Array, chosen: Array) -> TrainState:

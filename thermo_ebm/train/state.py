@@ -5,15 +5,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from thermo_ebm.gradients.dial import DialState
+from thermo_ebm.thermo.schedule import Schedule
 from thermo_ebm.train.optimisers import OptimiserState
 from thermo_ebm.types import Array, Params, PRNGKey
 
 # What the key of a repetition is folded with, once for each use of random numbers.
-INIT, ORDER, CHAINS, VALIDATION, NOISE, PICTURES, EVALUATION = range(7)
+INIT, ORDER, CHAINS, VALIDATION, NOISE, PICTURES, EVALUATION, DIAL, LIKELIHOOD = range(9)
 
 
 class EpochSums(NamedTuple):
-    """Sums over the epoch's steps so far, scalars; skipped steps are not in them."""
+    """Sums over the epoch's steps so far, scalars but for two; skipped steps are not in them."""
 
     loss: Array
     grad_mean: Array
@@ -21,6 +23,20 @@ class EpochSums(NamedTuple):
     grad_var_prior: Array
     grad_var_generator: Array
     steps: Array  # int32, how many were summed
+    noise: Array  # |d|^2 per parameter, of steps that measured it, as the next five
+    noise_prior: Array  # per parameter of alpha
+    noise_generator: Array  # per parameter of beta
+    signal: Array  # |g|^2 - |d|^2 per parameter
+    update_noise: Array  # of the gradient that the optimisers were given
+    noise_steps: Array  # int32, how many measured it
+    amplification: Array  # the dial's c
+    saturated: Array  # steps at which the dial's target was out of reach
+    effective_sample_size: Array  # of the reweighted chains of an image
+    acceptance_prior: Array
+    acceptance_posterior: Array
+    round_trips: Array
+    swap_probability: Array  # of neighbours among t_1 .. t_N, then 0, [num_temperatures]
+    rejection: Array  # of an exchange between t_i and t_(i+1), [num_temperatures]
 
 
 class TrainState(NamedTuple):
@@ -35,12 +51,20 @@ class TrainState(NamedTuple):
     sums: EpochSums
     skipped: Array  # int32, steps of this epoch whose loss or gradient was not finite
     skipped_in_row: Array  # int32, the newest of them
+    dial: DialState
+    schedule: Schedule  # what an adaptive schedule has come to; otherwise not used
 
 
-def zero_sums() -> EpochSums:
+# Fields that the first version's checkpoints do not have: zero there, but for the schedule.
+ADDED = ("dial.", "schedule.", *(f"sums.{name}" for name in EpochSums._fields[6:]))
+
+
+def zero_sums(num_temperatures: int) -> EpochSums:
     """The sums at the beginning of an epoch."""
-    zero = jnp.zeros(())
-    return EpochSums(zero, zero, zero, zero, zero, jnp.zeros((), jnp.int32))
+    zeros = {name: jnp.zeros(()) for name in EpochSums._fields}
+    counts = {name: jnp.zeros((), jnp.int32) for name in ("steps", "noise_steps")}
+    pairs = {name: jnp.zeros(num_temperatures) for name in ("swap_probability", "rejection")}
+    return EpochSums(**(zeros | counts | pairs))
 
 
 def begin_epoch(state: TrainState, epoch: Array) -> TrainState:
@@ -48,5 +72,7 @@ def begin_epoch(state: TrainState, epoch: Array) -> TrainState:
     key = jax.random.fold_in(jax.random.fold_in(state.key, ORDER), state.branch)
     order = jax.random.permutation(jax.random.fold_in(key, epoch), state.order.shape[0])
     return state._replace(
-        order=order.astype(jnp.int32), sums=zero_sums(), skipped=jnp.zeros((), jnp.int32)
+        order=order.astype(jnp.int32),
+        sums=jax.tree.map(jnp.zeros_like, state.sums),
+        skipped=jnp.zeros((), jnp.int32),
     )

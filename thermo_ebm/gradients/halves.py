@@ -1,0 +1,104 @@
+"""A gradient from the two halves of its batch: the mean, and a difference that is pure noise.
+
+Images are dealt out to two halves by their place in the whole batch. With g_A and g_B the gradients
+of the halves and n_A + n_B = n,
+
+    g = (n_A g_A + n_B g_B) / n,    d = sqrt(n_A n_B) / n (g_A - g_B),    E d = 0,
+    E |d|^2 = tr Cov(g),
+
+so that every step measures the noise of its own gradient, for no further arithmetic, and
+|g|^2 - |d|^2 the signal (McCandlish et al. 2018).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from thermo_ebm.collectives import all_sum
+from thermo_ebm.types import Array, Batch, Params
+
+# (params, images [num, ...], latents [T, M, num, D]) -> each image's share of a loss [num], whose
+# mean is differentiated, and parts with the images along their last axis.
+Surrogate = Callable[[Params, Array, Array], tuple[Array, Any]]
+
+
+class HalvedSums(NamedTuple):
+    """Sums over the images of each half on this device, to be added up over batches."""
+
+    grads: Params  # of the surrogate, [2, ...] each
+    images: Array  # how many, [2]
+
+
+def halves_of(num: int, first: Array) -> tuple[Array, Array]:
+    """Which of a device's rows belong to which half, by the parity of their place in the batch.
+
+    Args:
+      num: rows on this device.
+      first: place of the first row in the whole batch.
+
+    Returns:
+      Row numbers [2, ceil(num / 2)], and 1 where there is such a row, else 0, of the same shape.
+    """
+    rows = 2 * jnp.arange(-(-num // 2)) + (jnp.arange(2)[:, None] - first) % 2
+    return jnp.minimum(rows, num - 1), (rows < num).astype(jnp.float32)
+
+
+def halved_sums(
+    surrogate: Surrogate, params: Params, batch: Batch, latents: Array
+) -> tuple[HalvedSums, Any]:
+    """Gradients of the surrogate's sums over each half of this device's images, and its parts.
+
+    Args:
+      surrogate: see `Surrogate`; images are independent of each other.
+      params: alpha and beta.
+      batch: this device's share.
+      latents: [T, M, num, latent_dim], of the same images.
+    """
+    num = batch.images.shape[0]
+    rows, there = halves_of(num, batch.position[0])
+
+    def of_half(rows: Array, mask: Array) -> tuple[Params, Any]:
+        images, z = batch.images[rows], jnp.take(latents, rows, axis=2)
+
+        def total(params: Params) -> tuple[Array, Any]:
+            values, parts = surrogate(params, images, z)
+            return jnp.sum(mask * values), parts
+
+        return jax.grad(total, has_aux=True)(params)
+
+    mask = there * batch.mask[rows]
+    grads, parts = jax.vmap(of_half)(rows, mask)
+    half, place = (batch.position[0] + jnp.arange(num)) % 2, jnp.arange(num) // 2
+
+    def whole(leaf: Array) -> Array:
+        return jnp.moveaxis(jnp.moveaxis(leaf, -1, 1)[half, place], 0, -1)
+
+    return HalvedSums(grads, mask.sum(axis=1)), jax.tree.map(whole, parts)
+
+
+def combine(sums: HalvedSums, axis_name: str | None) -> tuple[Params, Params]:
+    """g and d from the sums of both halves, on all devices.
+
+    Args:
+      sums: this device's, of one batch or added up over several.
+      axis_name: the pmapped axis the batch is spread over, if any.
+    """
+    grads, count = all_sum(sums, axis_name)
+    num = count.sum()
+    # sqrt(n_A n_B) / n (S_A / n_A - S_B / n_B), S the halves' sums.
+    scale = jnp.sqrt(count[0] * count[1]) / num
+    mean = jax.tree.map(lambda leaf: (leaf[0] + leaf[1]) / num, grads)
+    difference = jax.tree.map(lambda leaf: scale * (leaf[0] / count[0] - leaf[1] / count[1]), grads)
+    return mean, difference
+
+
+def square(tree: Any) -> Array:
+    """The squared norm of a gradient, a scalar."""
+    return sum((jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)), start=jnp.zeros(()))
+
+
+def size(tree: Any) -> int:
+    """Number of entries of a gradient."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,139 @@
+"""Exchange of states between neighbouring temperatures of one image's chains.
+
+Deterministic even-odd exchange (Syed et al. 2022): at each exchange either all even or all odd
+pairs of neighbours are tried, the two in turn; a pair swaps with probability
+
+    min(1, exp((t_i - t_j) (l_j - l_i))),
+
+which leaves the product of the tempered posteriors invariant. Decisions are each image's and each
+chain's own.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from thermo_ebm.sampling.kernels import EXCHANGE, Point, log_uniform
+from thermo_ebm.types import Array, PRNGKey
+
+
+class Swaps(NamedTuple):
+    """One exchange, of `num` groups of chains that each have one chain per temperature."""
+
+    source: Array  # int32 [num_temperatures, num]: which temperature's state each place takes
+    probability: Array  # of each pair's swap, tried or not, [num_temperatures - 1, num]
+    due: Array  # whether there was an exchange, a bool
+
+
+class ExchangeStatistics(NamedTuple):
+    """What the exchanges of whole chains came to."""
+
+    probability: Array  # mean probability of a swap of each pair, [num_temperatures - 1, num]
+    round_trips: Array  # from the lowest temperature to the highest and back, [num]
+
+
+def swaps(
+    temperatures: Array, log_likelihood: Array, log_uniforms: Array, phase: Array, due: Array
+) -> Swaps:
+    """Decides which neighbours swap.
+
+    Args:
+      temperatures: t, increasing, [num_temperatures].
+      log_likelihood: l at each temperature's state, [num_temperatures, num].
+      log_uniforms: of each pair, [num_temperatures - 1, num].
+      phase: 0 tries the pairs (0, 1), (2, 3), ..., 1 the pairs (1, 2), (3, 4), ...
+      due: whether there is an exchange at all.
+    """
+    num_temperatures = temperatures.shape[0]
+    chex.assert_axis_dimension(log_likelihood, 0, num_temperatures)
+    steps = -jnp.diff(temperatures)[:, None]  # t_i - t_j
+    log_ratio = steps * jnp.diff(log_likelihood, axis=0)
+    tried = (jnp.arange(num_temperatures - 1) % 2 == phase)[:, None] & due
+    accepted = (tried & (log_uniforms < log_ratio)).astype(jnp.int32)
+    up, down = jnp.pad(accepted, [(0, 1), (0, 0)]), jnp.pad(accepted, [(1, 0), (0, 0)])
+    source = jnp.arange(num_temperatures, dtype=jnp.int32)[:, None] + up - down
+    probability = jnp.exp(jnp.minimum(jnp.nan_to_num(log_ratio, nan=-jnp.inf), 0.0))
+    return Swaps(source, probability, jnp.asarray(due))
+
+
+def permuted(point: Point, source: Array) -> Point:
+    """Gives each place the state of its source.
+
+    Args:
+      point: of chains [num_temperatures * num], the temperature slowest.
+      source: [num_temperatures, num].
+    """
+
+    def take(leaf: Array) -> Array:
+        grouped = leaf.reshape(*source.shape, *leaf.shape[1:])
+        index = source.reshape(*source.shape, *[1] * (leaf.ndim - 1))
+        return jnp.take_along_axis(grouped, index, axis=0).reshape(leaf.shape)
+
+    return jax.tree.map(take, point)
+
+
+def make_exchange(
+    temperatures: Array, keys: PRNGKey, every: int
+) -> Callable[[Point, Array], tuple[Point, Swaps]]:
+    """Returns what exchanges states after every `every` steps, the phase alternating each time.
+
+    Args:
+      temperatures: t, increasing, [num_temperatures].
+      keys: of the chains [num_temperatures * num], the temperature slowest; a pair's uniform
+        number comes from the key of its lower temperature.
+      every: at least 1.
+
+    Returns:
+      (Point of chains [num_temperatures * num], steps done) -> the same with states exchanged
+      where that is due, and what was decided.
+    """
+    num_temperatures = temperatures.shape[0]
+    lower = keys.reshape(num_temperatures, -1)[:-1]
+
+    def exchange(point: Point, done: Array) -> tuple[Point, Swaps]:
+        due = (done > 0) & (done % every == 0)
+        uniforms = log_uniform(lower.reshape(-1), EXCHANGE + done).reshape(lower.shape)
+        likelihood = point.log_likelihood.reshape(num_temperatures, -1)
+        decided = swaps(temperatures, likelihood, uniforms, done // every % 2, due)
+        return permuted(point, decided.source), decided
+
+    return exchange
+
+
+def statistics(seen: Swaps) -> ExchangeStatistics:
+    """Sums up all exchanges of a run of chains.
+
+    Args:
+      seen: stacked over the steps, [num_steps, ...] each.
+    """
+    weight = seen.due.astype(seen.probability.dtype)
+    total = jnp.einsum("k,ktn->tn", weight, seen.probability)
+    return ExchangeStatistics(total / jnp.maximum(weight.sum(), 1.0), round_trips(seen.source))
+
+
+def round_trips(source: Array) -> Array:
+    """Round trips of the states between the lowest and the highest temperature.
+
+    Args:
+      source: which temperature's state each place took, [num_exchanges, num_temperatures, num].
+
+    Returns:
+      Of all states of a group together, [num].
+    """
+    num_temperatures, num = source.shape[1:]
+    # Of the state at each place. 0: never at the lowest; 1: was there; 2: at the highest since.
+    start = jnp.zeros((num_temperatures, num), jnp.int32).at[0].set(1)
+
+    def follow(carry: tuple[Array, Array], one: Array) -> tuple[tuple[Array, Array], None]:
+        came_from, trips = carry
+        came_from = jnp.take_along_axis(came_from, one, axis=0)
+        trips = trips + (came_from[0] == 2)
+        came_from = came_from.at[0].set(1)
+        came_from = came_from.at[-1].set(jnp.where(came_from[-1] >= 1, 2, came_from[-1]))
+        return (came_from, trips), None
+
+    (_, trips), _ = jax.lax.scan(follow, (start, jnp.zeros(num, jnp.int32)), source)
+    return trips
