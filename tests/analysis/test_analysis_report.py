@@ -212,9 +212,7 @@ def browse(path, *arguments):
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     flags += [f"--user-data-dir={profile}", "--enable-logging=stderr", "--dump-dom", *arguments]
-    done = subprocess.run(
-        [CHROMIUM, *flags, path.as_uri()], capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([CHROMIUM, *flags, path.as_uri()], capture_output=True, text=True)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
