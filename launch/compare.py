@@ -24,8 +24,6 @@ from launch import evaluation_flags, program
 if TYPE_CHECKING:
     from thermo_ebm.evaluation import compare
 
-flags.disclaim_key_flags()  # the flags are those of the program that asks for them
-
 TAKES_ARGUMENTS = True  # the two sets
 
 

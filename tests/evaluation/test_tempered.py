@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from patience import PATIENCE
 from quick import jit
 
 from thermo_ebm.evaluation import tempered
@@ -179,7 +180,7 @@ def launch(*commands):
     arguments = [sys.executable, "-c", LAUNCHER, json.dumps(commands)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        arguments, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300
+        arguments, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     return [(code, out) for code, out in json.loads(done.stdout)]

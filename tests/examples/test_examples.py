@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trained_run
+from patience import PATIENCE
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -16,7 +17,7 @@ SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 
 def run(name, *arguments):
     command = [sys.executable, "-m", f"examples.{name}", *map(str, arguments)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert result.returncode == 0, result.stderr
     return result.stdout
 

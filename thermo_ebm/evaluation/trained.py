@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from thermo_ebm import data
 from thermo_ebm.config import checks
-from thermo_ebm.errors import UserError
+from thermo_ebm.errors import UserError, first_line
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model
 from thermo_ebm.run import configuration, layout, record
 from thermo_ebm.train import checkpoints
@@ -84,7 +84,7 @@ def load_params(run: TrainedRun, number: int, at_step: int) -> Params:
     except Exception as error:  # Orbax and TensorStore raise many kinds
         if not path.is_dir():  # training removes old ones, also while they are read
             raise FileNotFoundError(path) from error
-        reason = str(error).strip().split("\n")[0][:200] or repr(error)
+        reason = first_line(error)[:200]
         raise UnusableCheckpoint(f"{path} cannot be read ({reason})") from error
 
 
