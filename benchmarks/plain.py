@@ -18,6 +18,7 @@ from thermo_ebm.models.latent_ebm import LatentEBM, log_likelihood, log_prior, m
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, chain_keys
 from thermo_ebm.thermo.integral import neighbour_kl, thermodynamic_integral
 from thermo_ebm.thermo.moments import shrunk_moments
+from thermo_ebm.thermo.schedule import make_schedule
 from thermo_ebm.types import Array, Batch, Params, PRNGKey
 
 Loss = Callable[[Params, Batch, PRNGKey], Array]

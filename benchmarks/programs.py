@@ -17,6 +17,7 @@ from thermo_ebm.cost import flops, memory
 from thermo_ebm.models import conv_transpose, latent_ebm
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.chains import tempered_chains
+from thermo_ebm.thermo.schedule import make_schedule
 from thermo_ebm.train import batches, optimisers, spmd
 from thermo_ebm.train import step as training
 from thermo_ebm.types import Batch, LossFn, Params

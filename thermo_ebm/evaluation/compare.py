@@ -205,7 +205,9 @@ def statistics_of(
     label = networks.label(settings.features, settings.resize)
     if isinstance(images, Statistics):
         if images.network not in ("", label):
-            raise UserError(f"{images.name}: made with features={images.network}, not {label}")
+            raise UserError(
+                f"{images.name}: made with the features of {images.network}, not of {label}"
+            )
         return images
     assert network is not None
     rng = np.random.default_rng(settings.seed)
