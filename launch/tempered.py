@@ -21,15 +21,15 @@ _SUFFIXES = (".png", ".svg")
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
-    flags.DEFINE_integer("repetition", 0, "Which repetition.")
-    flags.DEFINE_integer("step", None, "Which checkpoint; the newest by default.")
-    flags.DEFINE_integer("image", 0, "Which validation image.")
-    flags.DEFINE_integer("num_temperatures", 5, "N_t.", lower_bound=1)
-    flags.DEFINE_float("power", 2.0, "p.")
-    program.define_seed("Of the chains.")
+    flags.DEFINE_string("workdir", None, "The run directory.", required=True)
+    flags.DEFINE_integer("repetition", 0, "Number of the repetition.")
+    flags.DEFINE_integer("step", None, "Step of the checkpoint; the newest by default.")
+    flags.DEFINE_integer("image", 0, "Number of the validation image, from 0.")
+    flags.DEFINE_integer("num_temperatures", 5, "N_t, the number of intervals.", lower_bound=1)
+    flags.DEFINE_float("power", 2.0, "p, the power of the schedule.")
+    program.define_seed("Seed of the chains.")
     flags.DEFINE_string("output", None, "PNG or SVG; rep_XX/drawn/tempered.png by default.")
-    flags.DEFINE_string("data_dir", None, "Where the data are now; the run's by default.")
+    flags.DEFINE_string("data_dir", None, "Where the data are now, if they have moved.")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""Trajectories: the chains of training step by step, with what Metropolis would say of each step."""
+"""The chains of training step by step, with what Metropolis would say of each step."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Is K enough? Diagnostics of a trained model's chains by their length, from one set of long chains.
+"""Is K enough? Diagnostics of a trained model's chains by length, from one set of long chains.
 
 The chains of training start from p0 and take K steps. Run on for many more, the same chains tell
 for every K below: whether the law of their ends has arrived (E_t against that of the long chains),

@@ -37,7 +37,7 @@ def open_run(workdir: Path) -> TrainedRun:
     """Reads a run's configuration and builds its model.
 
     Raises:
-      UserError: the folder is no run's, or its configuration is damaged.
+      UserError: the folder is not a run directory, or its configuration is damaged.
     """
     config = ConfigDict(configuration.read_config(workdir))
     try:
@@ -56,7 +56,7 @@ def repetitions(run: TrainedRun) -> list[int]:
 
 
 def checkpoint_steps(run: TrainedRun, number: int) -> list[int]:
-    """The steps a repetition has whole checkpoints of, in order."""
+    """The steps of which a repetition has whole checkpoints, in order."""
     return checkpoints.steps_in(_folder(run, number))
 
 
