@@ -9,6 +9,8 @@ Everything is per image; further images are leading axes. Nothing here is differ
 and ratios are constants to a loss.
 """
 
+import math
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -36,12 +38,19 @@ def bar(forward: Array, backward: Array) -> Array:
     2.0
     """
     chex.assert_equal_shape([forward, backward])
+    num = forward.shape[-1]
     both = jax.lax.stop_gradient(jnp.concatenate([forward, backward], axis=-1))
     both = jnp.clip(both, jnp.finfo(both.dtype).min / 4, jnp.finfo(both.dtype).max / 4)
+    ordered = jnp.sort(both, axis=-1)
+    middle = ordered[..., num - 1], ordered[..., num]
     # About the median, so that a large common offset costs no digits.
-    centre = jnp.median(both, axis=-1, keepdims=True)
-    a, r = jnp.split(both - centre, 2, axis=-1)
-    low, high = ((fn(both, axis=-1) - centre[..., 0]) for fn in (jnp.min, jnp.max))
+    centre = middle[0] / 2 + middle[1] / 2
+    a, r = jnp.split(both - centre[..., None], 2, axis=-1)
+    # The sigmoids of all samples less c add up to their number's half: c is within log(num + 1) of
+    # the two in the middle, however far off others are.
+    low, high = (
+        one - centre + sign * math.log(num + 1) for one, sign in zip(middle, (-1, 1), strict=True)
+    )
 
     def halve(bracket: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
         low, high = bracket
@@ -51,7 +60,7 @@ def bar(forward: Array, backward: Array) -> Array:
         return (jnp.where(above, c, low), jnp.where(above, high, c)), None
 
     (low, high), _ = jax.lax.scan(halve, (low, high), None, length=_BISECTIONS)
-    return low / 2 + high / 2 + centre[..., 0]
+    return low / 2 + high / 2 + centre
 
 
 def neighbour_ratios(temperatures: Array, log_likelihoods: Array) -> Array:
