@@ -97,6 +97,8 @@ def mbar(temperatures: Array, log_likelihoods: Array, num_iterations: int = 30) 
     [0.0, -5.0]
     """
     chex.assert_axis_dimension(log_likelihoods, -2, temperatures.shape[0])
+    if temperatures.shape[0] == 1:
+        return jnp.zeros_like(log_likelihoods[..., 0])
     log_likelihoods, centre = _centred(jax.lax.stop_gradient(log_likelihoods))
     pairs = neighbour_ratios(temperatures, log_likelihoods)
     start = jnp.concatenate([jnp.zeros_like(pairs[..., :1]), jnp.cumsum(pairs, -1)], axis=-1)
@@ -153,11 +155,9 @@ def _fixed_point_step(logits: Array, c: Array) -> Array:
 def _newton_direction(logits: Array, c: Array, count: int) -> Array:
     shares = _shares(logits, c)[..., 1:]  # c_0 stays 0
     total = shares.sum(-2)
-    hessian = total[..., None] * jnp.eye(total.shape[-1]) - jnp.einsum(
-        "...nk,...nj->...kj", shares, shares
-    )
-    ridge = 1e-6 * count * jnp.eye(total.shape[-1], dtype=total.dtype)
-    flat = (hessian + ridge).reshape(-1, *hessian.shape[-2:])
+    unit = jnp.eye(total.shape[-1], dtype=total.dtype)
+    hessian = total[..., None] * unit - jnp.einsum("...nk,...nj->...kj", shares, shares)
+    flat = (hessian + 1e-6 * count * unit).reshape(-1, *hessian.shape[-2:])
     inverse = jax.vmap(cholesky_and_inverse)(flat)[1].reshape(hessian.shape)
     gradient = count - total
     step = jnp.einsum("...ki,...kj,...j->...i", inverse, inverse, gradient)
