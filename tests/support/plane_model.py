@@ -120,3 +120,19 @@ def sample(grid, temperatures, num_chains, seed=0):
             draws = rng.random(num_chains) * cumulative[-1]
             places[i, :, n] = np.searchsorted(cumulative, draws)
     return places
+
+
+def swap_probability(grid, temperature, higher):
+    """E min(1, exp((t - t') (l' - l))) over independent l at t and l' at t', of each image."""
+    found = []
+    low, high = probabilities(grid, temperature), probabilities(grid, higher)
+    for values, at_low, at_high in zip(grid.log_likelihood, low, high, strict=True):
+        order = np.argsort(values)
+        sorted_values, step = values[order], higher - temperature
+        # Below l the exchange is sure; above it the exponential takes over.
+        below = np.cumsum(at_high[order])
+        damped = at_high[order] * np.exp(-step * (sorted_values - sorted_values[-1]))
+        above = damped[::-1].cumsum()[::-1] - damped
+        growth = np.exp(step * (sorted_values - sorted_values[-1]))
+        found.append(np.sum(at_low[order] * (below + growth * above)))
+    return np.array(found)

@@ -54,7 +54,10 @@ def flags(**changes):
 
 
 _make_task, _make_programs = step.make_task, spmd.make_programs
-_compiled_by = ("batch_size", "val_batches", "data", "model", "sampler", "loss", "optimizer")
+_compiled_by = (
+    *("batch_size", "val_batches", "data", "model", "sampler", "loss", "dial", "optimizer"),
+    "evaluation",
+)
 
 
 @functools.cache

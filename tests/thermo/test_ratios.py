@@ -161,7 +161,7 @@ def test_effective_size_falls_with_the_power_from_all_chains_to_those_at_one():
         sizes.append(float(ratios.effective_sample_size(found).mean()))
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] > 0.95 * 8 * CHAINS
-    assert sizes[-1] < 1.5 * CHAINS
+    assert sizes[-1] < 2 * CHAINS
 
 
 def test_with_one_temperature_all_weights_are_equal():
@@ -172,6 +172,7 @@ def test_with_one_temperature_all_weights_are_equal():
 def test_nothing_is_differentiated():
     temperatures, values = samples(1.0, num_temperatures=2)
     for estimator in (ratios.mbar, ratios.neighbour_ratios, ratios.posterior_weights):
+
         def total(v, estimator=estimator):
             return estimator(jnp.asarray(temperatures), v).sum()
 
