@@ -17,12 +17,16 @@ def get_config() -> ConfigDict:
     config.val_batches = 10  # of batch_size images, for val_loss and the temperatures; 0 is all
 
     config.data = ConfigDict()
-    config.data.name = "cifar10"  # digits, cifar10, svhn_cropped, celeb_a, folder, npz
-    config.data.data_dir = ""  # TFDS folder, image folder or .npz file; "" is TFDS's own default
+    # digits, idx, folder, npz, or a TFDS data set: cifar10, svhn_cropped, celeb_a, mnist, ...
+    config.data.name = "cifar10"
+    # TFDS folder, folder of images or IDX files, or .npz file; "" is TFDS's own default.
+    config.data.data_dir = ""
     config.data.image_size = 32
     config.data.channels = 3
     config.data.num_train = 12_000
     config.data.num_val = 4_500
+    config.data.skip_unreadable = False  # go on without images that cannot be read
+    config.data.streaming = False  # read training images as they are needed, not all beforehand
 
     config.model = ConfigDict()
     config.model.latent_dim = 100

@@ -7,7 +7,6 @@ Run it with: python -m examples.noise_against_power [number of draws] [p ...]
 import sys
 
 import jax
-import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 import thermo_ebm as te
@@ -17,7 +16,7 @@ from thermo_ebm.config.build import sampler_settings
 
 DRAWS = int(sys.argv[1]) if len(sys.argv) > 1 else 20
 config = digits_small.get_config()
-images = data.to_unit(jnp.asarray(data.load(config.data).train))
+images = data.to_unit(jax.numpy.asarray(data.load(config.data).train))
 model, sampler = te.make_model(config), sampler_settings(config)
 params = model.init(jax.random.key(0))
 

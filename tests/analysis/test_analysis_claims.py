@@ -12,7 +12,7 @@ from analysis_builders import (
 )
 
 from thermo_ebm.analysis.claims import COLUMNS, decide, verdicts
-from thermo_ebm.analysis.claims.evidence import Evidence
+from thermo_ebm.analysis.claims.evidence import Evidence, Sample, poorer_at_equal_variance
 from thermo_ebm.analysis.readings import final
 from thermo_ebm.analysis.tables import cells_table, fits_table, quadratic_fit
 
@@ -205,3 +205,72 @@ def test_a_grid_of_two_settings_names_the_one_that_stays():
     names = claims[["table", "claim", "variant"]]
     assert len(names) >= 8
     assert not names.duplicated().any()
+
+
+def cells_by_hand(variances, means):
+    """Cells of two repetitions each with the mean variance and mean metric given."""
+    return [
+        Sample(np.array([v, v]), np.array([m - 0.5, m + 0.5]))
+        for v, m in zip(variances, means, strict=True)
+    ]
+
+
+def test_equal_variance_is_decided_by_cells():
+    """The hand-computed jackknife of `statistics`: log variances 0 and 1, difference 6."""
+    e = np.e
+    first, second = cells_by_hand([1.0, e], [0.0, 2.0]), cells_by_hand([1.0, e], [5.0, 9.0])
+    found = poorer_at_equal_variance(first, second, ("vanilla", "p ≤ 1"), "KID")
+    assert found.effect == pytest.approx(6.0)
+    assert found.high - found.effect == pytest.approx(12.7062047 * np.sqrt(3.0))
+    assert found.comparison.startswith("p ≤ 1 (2 cells) less vanilla (2 cells)")
+    assert found.margin == pytest.approx(0.05 * 4.0)
+
+
+def test_more_repetitions_of_the_same_cells_are_no_more_evidence():
+    variances, means = [1.0, 2.0, 4.0], [0.05, 0.04, 0.04]
+    few = cells_by_hand(variances, means)
+    many = [Sample(np.tile(s.variance, 50), np.tile(s.quality, 50)) for s in few]
+    worse = cells_by_hand([1.5, 3.0], [0.07, 0.08])
+    found = [poorer_at_equal_variance(s, worse, ("a", "b"), "KID") for s in (few, many)]
+    assert found[1].high - found[1].low == pytest.approx(found[0].high - found[0].low)
+
+
+@pytest.mark.parametrize("variances", [[5.0, 9.0], [2.0]])
+def test_without_common_variances_or_a_second_cell_nothing_is_decided(variances):
+    first = cells_by_hand([1.0, 2.0, 4.0], [1.0, 2.0, 3.0])
+    second = cells_by_hand(variances, [5.0] * len(variances))
+    assert poorer_at_equal_variance(first, second, ("a", "b"), "KID") is None
+
+
+def judged(table, variant, metric, p_value):
+    one = evidence(1.0, 3.0)._replace(p_value=p_value)
+    claim = verdicts.Claim(table, "", metric, one)
+    return verdicts.Tested(claim, one, variant, metric)
+
+
+def test_families_are_corrected_apart_and_as_one():
+    """Holm by hand: in families 2 x 0.01 and 1 x 0.02; as one 4 x 0.01, 3 x 0.02, 2 x 0.03."""
+    rows = verdicts.judge(
+        [
+            judged("Table 2", "vanilla", "KID", 0.02),
+            judged("Table 2", "vanilla", "KID", 0.01),
+            judged("Table 2", "vanilla", "FID", 0.04),
+            judged("Table 3", "TI", "KID", 0.03),
+        ]
+    )
+    np.testing.assert_allclose(rows["p_holm"], [0.02, 0.02, 0.04, 0.03])
+    np.testing.assert_allclose(rows["p_holm_one_family"], [0.06, 0.04, 0.06, 0.06])
+    assert rows["verdict"].tolist() == ["supported"] * 4
+    assert rows["verdict_one_family"].tolist() == [*("undecided", "supported"), *["undecided"] * 2]
+    assert rows["family"].nunique() == 3
+
+
+def test_the_variance_is_tested_once_and_with_the_first_metric(study):
+    table = decide(final(study), {"KID": KID, "FID": f"{NETWORK}_fid_inf"})
+    variance = table[table["reading"] == "variance over entries"]
+    assert not variance.duplicated(["claim", "variant"]).any()
+    assert all(name.endswith("KID") for name in variance["family"])
+    for name, rows in table.groupby("family"):
+        smallest = rows["p_value"].idxmin()
+        expected = min(1.0, len(rows) * rows.loc[smallest, "p_value"])
+        assert rows.loc[smallest, "p_holm"] == pytest.approx(expected), name

@@ -1,6 +1,7 @@
 """The report from one command to the page, opened in a real browser where there is one."""
 
 import base64
+import json
 import re
 import shutil
 import subprocess
@@ -82,6 +83,40 @@ def test_the_page_says_what_was_used_and_what_is_missing(report):
     assert "EfficientNet-Lite0" in text
     assert "InceptionV3 (jax-fid)" in text
     assert "model.latent_dim" in text  # the configs
+
+
+def test_claims_open_with_one_line_each(report):
+    text = (report / "report.html").read_text(encoding="utf-8")
+    claims = pd.read_csv(report / "tables/claims.csv")
+    first = text.index("Claims of tables 2 and 3")
+    lines = re.findall(r'<td class="claim">([^<]+)</td>', text)
+    assert len(lines) == len(claims)
+    assert text.index("Summary</h3>") < first < text.index('<td class="claim">')
+    assert text.count('<svg class="interval"') == len(claims)
+    assert {"family", "p_holm_one_family", "verdict_one_family"} <= set(claims.columns)
+
+
+def test_a_drawn_interval_by_hand():
+    drawn = page.drawn_interval(2.0, (1.0, 4.0), null=0.0, margin=0.5, claimed=1)
+    scale = 0.94 * 80.0 / 4.0  # the farthest end is 4 from the null value
+    assert (drawn.null, drawn.side) == (80.0, 80.0)
+    places = (drawn.low, drawn.effect, drawn.high, drawn.margin_width)
+    assert places == pytest.approx((80 + scale, 80 + 2 * scale, 80 + 4 * scale, 0.5 * scale))
+    below = page.drawn_interval(2.0, (1.0, 4.0), null=0.0, margin=0.5, claimed=-1)
+    assert (below.side, below.margin_at) == (0.0, pytest.approx(80.0 - 0.5 * scale))
+    assert page.drawn_interval(1.0, (float("nan"), 2.0), 0.0, 0.5, 1) is None
+
+
+def test_changes_of_configuration_are_shown(tmp_path):
+    write_run(tmp_path / "runs/kept")
+    changed = write_run(tmp_path / "runs/changed", config(loss__power=1.0))
+    change = {"epoch": 1, "step": 10, "field": "loss.power", "old": 6.0, "new": 1.0}
+    (changed / "changes.json").write_text(json.dumps([change]))
+    write_report(load(tmp_path / "runs", None), tmp_path / "out")
+    text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "Changes of configuration" in text
+    assert "loss.power 6.0 → 1.0" in text
+    assert "no: left out" in text
 
 
 def test_figures_and_tables_are_written(report):
@@ -191,6 +226,21 @@ def test_the_page_opens_without_a_console_error(report, tmp_path):
     broken = tmp_path / "broken.html"  # and the console is really listened to
     broken.write_text("<!doctype html><title>x</title><script>nothing.here()</script>")
     assert any("nothing is not defined" in line for line in browse(broken)[1])
+
+
+@needs_chromium
+def test_no_open_table_is_wider_than_a_page_of_1400_pixels(report, tmp_path):
+    text = (report / "report.html").read_text(encoding="utf-8")
+    measure = """<script>
+    var cut = Array.from(document.querySelectorAll(".scroll")).filter(function (one) {
+      return !one.closest("details:not([open])") && one.scrollWidth > one.clientWidth; });
+    document.title = "cut: " + cut.length + " width: " + window.innerWidth;</script>"""
+    path = tmp_path / "measured.html"
+    path.write_text(text.replace("</body>", measure + "</body>"), encoding="utf-8")
+    document, _ = browse(path, "--window-size=1400,2000")
+    found = re.search(r"<title>(.*)</title>", document)
+    assert found is not None
+    assert found.group(1) == "cut: 0 width: 1400"
 
 
 @needs_chromium

@@ -69,10 +69,10 @@ def test_one_draw_is_not_counted_twice(tmp_path):
     assert all("left out" in note for note in readings.notes)
 
 
-def test_the_linear_schedule_is_p_1_of_its_own_name(tmp_path):
+def test_the_linear_schedule_is_the_power_schedule_at_p_1(tmp_path):
     write_run(tmp_path / "a", config(loss__schedule="linear"))
     (settings,) = cells_of(load(tmp_path, None).frame).values()
-    assert (settings.power, settings.schedule) == (1.0, "linear")
+    assert (settings.power, settings.schedule) == (1.0, "power")
 
 
 def test_unfinished_runs_are_remarked(tmp_path):

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from configs import digits
 from thermo_ebm.config.build import make_loss
-from thermo_ebm.cost import memory
+from thermo_ebm.cost import memory, plan
 from thermo_ebm.cost.memory import StepBytes, automatic_chunk, choose_chunk, peak_bytes
 from thermo_ebm.models.latent_ebm import make_model
 from thermo_ebm.types import make_batch
@@ -149,14 +149,74 @@ def test_usable_bytes_of_an_accelerator_is_a_share_of_its_limit():
     assert memory.usable_bytes(FakeDevice(None)) > 0
 
 
+def cgroups(folder, membership, limits):
+    """What Linux shows of a process in control groups, in a folder of files."""
+    (folder / "self").write_text(membership)
+    for path, limit in limits.items():
+        (folder / "cgroup" / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "cgroup" / path).write_text(f"{limit}\n")
+    return folder / "self", folder / "cgroup"
+
+
+V1 = "memory.limit_in_bytes"
+
+
+@pytest.mark.parametrize(
+    ("membership", "limits", "expected"),
+    [
+        # A container: its own group looks like the root.
+        ("0::/\n", {"memory.max": 5 * MIB}, [5 * MIB]),
+        ("0::/\n", {"memory.max": "max"}, []),
+        # A SLURM job, whose limit is of a group around the process's.
+        (
+            "0::/slurm/uid_0/job_7/step_0/task_0\n",
+            {
+                "slurm/uid_0/job_7/memory.max": 3 * MIB,
+                "slurm/uid_0/job_7/step_0/task_0/memory.max": "max",
+                "slurm/memory.max": 9 * MIB,
+                "slurm/uid_0/job_8/memory.max": 1,  # another job's
+            },
+            [3 * MIB, 9 * MIB],
+        ),
+        (
+            "9:cpu,cpuacct:/slurm/other\n4:memory:/slurm/uid_0/job_7\n0::/\n",
+            {
+                f"memory/{V1}": 2**62,
+                f"memory/slurm/uid_0/{V1}": 8 * MIB,
+                f"memory/slurm/uid_0/job_7/{V1}": 2 * MIB,
+                f"memory/slurm/other/{V1}": 1,
+            },
+            [2 * MIB, 8 * MIB, 2**62],
+        ),
+        # A path outside what a container sees, and files that say nothing.
+        ("0::/../..\nodd\n", {"memory.max": 4 * MIB}, [4 * MIB]),
+        ("", {"memory.max": "odd"}, []),
+    ],
+)
+def test_limits_of_all_control_groups_around_the_process(tmp_path, membership, limits, expected):
+    found = memory.cgroup_limits(*cgroups(tmp_path, membership, limits))
+    assert sorted(found) == expected
+
+
 def test_usable_bytes_of_a_cpu_keeps_to_the_process_limit(tmp_path, monkeypatch):
     device = jax.devices("cpu")[0]
+    nowhere = cgroups(tmp_path, "", {})
+    monkeypatch.setattr(memory, "_MEMBERSHIP", nowhere[0])
+    monkeypatch.setattr(memory, "_CGROUPS", nowhere[1])
     unlimited = memory.usable_bytes(device)
     assert 0 < unlimited == memory.usable_bytes(device)
-    limit = tmp_path / "memory.max"
-    limit.write_text(f"{MIB}\n")
-    monkeypatch.setattr(memory, "_CGROUP_LIMITS", (str(limit),))
+    cgroups(tmp_path, "0::/job/step\n", {"job/memory.max": MIB})
     share = MIB // jax.local_device_count("cpu")
     assert memory.usable_bytes(device) == int(memory.USABLE["cpu"] * share)
-    limit.write_text("max\n")
-    assert memory.usable_bytes(device) >= unlimited
+    cgroups(tmp_path, "0::/job/step\n", {"job/memory.max": 2**62})
+    assert memory.usable_bytes(device) == unlimited
+
+
+def test_memory_is_planned_for_the_repetitions_that_train_together(monkeypatch):
+    """More of them leave less for temperatures, and what a configuration may ask for counts not."""
+    config = digits.get_config()
+    config.parallel_repetitions = 40
+    monkeypatch.setattr(plan, "usable_bytes", lambda device: plan.device_bytes(config, 2))
+    chunks = [plan.with_chunk(config, size).sampler.temperature_chunk for size in (1, 2, 8)]
+    assert chunks[:2] == [0, 0]
+    assert 1 <= chunks[2] < config.loss.num_temperatures

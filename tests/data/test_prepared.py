@@ -12,48 +12,61 @@ from image_sources import levels_of, make_config
 from PIL import Image
 
 from thermo_ebm import data
+from thermo_ebm.data import prepared
 from thermo_ebm.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 CIFAR10 = SHARED / "tensorflow_datasets"
 
 
-@pytest.fixture(scope="module")
-def tfds_folder(tmp_path_factory):
-    """A CIFAR-10 of 30 and 10 numbered images, prepared by TFDS itself without TensorFlow."""
+def prepare(folder, dataset, splits, variant=None, **features):
+    """Prepares a data set of numbered 32 x 32 images, by TFDS itself without TensorFlow.
+
+    `splits` has the first number and the count of each split's images.
+    """
     tfds = pytest.importorskip("tensorflow_datasets")
     pytest.importorskip("array_record")
+    features = features or {"image": tfds.features.Image(shape=(32, 32, 3))}
 
     def examples(first, num):
         for number in range(first, first + num):
             file = io.BytesIO()
             Image.fromarray(np.full((32, 32, 3), number, np.uint8)).save(file, "PNG")
             file.seek(0)
-            yield number, {"image": file, "label": number % 10}
+            yield number, {name: file if name == "image" else number for name in features}
 
-    class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("9.10.0")
+        name = dataset
+        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=variant)] if variant else []
 
         def _info(self):
-            features = {
-                "image": tfds.features.Image(shape=(32, 32, 3)),
-                "label": tfds.features.ClassLabel(num_classes=10),
-            }
             return tfds.core.DatasetInfo(
                 builder=self, features=tfds.features.FeaturesDict(features)
             )
 
         def _split_generators(self, dl_manager):
-            return {"train": examples(0, 30), "test": examples(100, 10)}
+            return {split: examples(*numbers) for split, numbers in splits.items()}
 
         def _generate_examples(self):
             raise NotImplementedError
 
-    folder = tmp_path_factory.mktemp("tfds")
-    builder = Cifar10(data_dir=str(folder), file_format="array_record")
+    builder = Builder(data_dir=str(folder), file_format="array_record")
     builder.download_and_prepare(
         download_config=tfds.download.DownloadConfig(try_download_gcs=False)
     )
+
+
+@pytest.fixture(scope="module")
+def tfds_folder(tmp_path_factory):
+    """A CIFAR-10 of 30 and 10 numbered images, with labels."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    folder = tmp_path_factory.mktemp("tfds")
+    features = {
+        "image": tfds.features.Image(shape=(32, 32, 3)),
+        "label": tfds.features.Scalar(np.int64),
+    }
+    prepare(folder, "cifar10", {"train": (0, 30), "test": (100, 10)}, **features)
     return folder
 
 
@@ -89,13 +102,111 @@ def test_tfds_images_are_resized(tfds_folder):
     assert train.shape == (10, 16, 16, 1)
 
 
-def test_tfds_damaged_file(tfds_folder, tmp_path):
-    version = tmp_path / "cifar10" / "9.10.0"
+@pytest.mark.parametrize(
+    ("splits", "validation"),
+    [
+        ({"train": (0, 20), "validation": (50, 5), "test": (100, 8)}, set(range(100, 108))),
+        ({"train": (0, 20), "validation": (50, 8), "extra": (100, 8)}, set(range(50, 58))),
+    ],
+)
+def test_any_prepared_data_set_by_its_name(tmp_path, splits, validation):
+    prepare(tmp_path, "some_pictures", splits)
+    loaded = data.load(make_config("some_pictures", tmp_path, channels=3, num_train=20))
+    assert levels_of(loaded.train) == set(range(20))
+    assert len(levels_of(loaded.validation) & validation) == 5
+
+
+def test_a_data_set_with_one_split_is_divided(tmp_path):
+    prepare(tmp_path, "one_split", {"train": (0, 20)})
+    train, validation = data.load(make_config("one_split", tmp_path, num_train=15))
+    assert levels_of(train) | levels_of(validation) == set(range(20))
+    with pytest.raises(UserError, match="more than the 20 images"):
+        data.load(make_config("one_split", tmp_path, num_train=16))
+
+
+def test_a_configuration_of_a_data_set(tmp_path):
+    prepare(tmp_path, "emnist", {"train": (0, 20), "test": (100, 8)}, variant="letters")
+    for name, inside in (
+        ("emnist", ""),
+        ("emnist/letters", ""),
+        ("emnist/letters", "emnist"),
+        ("emnist/letters", "emnist/letters"),
+        ("emnist/letters", "emnist/letters/9.10.0"),
+        ("emnist", "emnist"),
+        ("emnist", "emnist/letters"),
+    ):
+        train, _ = data.load(make_config(name, tmp_path / inside, num_train=20))
+        assert levels_of(train) == set(range(20))
+    prepare(tmp_path, "emnist", {"train": (30, 20), "test": (100, 8)}, variant="digits")
+    with pytest.raises(UserError, match="choose one of emnist/digits, emnist/letters"):
+        data.load(make_config("emnist", tmp_path))
+    train, _ = data.load(make_config("emnist/digits", tmp_path, num_train=20))
+    assert levels_of(train) == set(range(30, 50))
+    with pytest.raises(UserError, match=r"data\.name='emnist/balanced'"):
+        data.load(make_config("emnist/balanced", tmp_path))
+
+
+def test_data_sets_that_are_of_no_use(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    prepare(tmp_path, "numbers", {"train": (0, 9)}, value=tfds.features.Scalar(np.int64))
+    with pytest.raises(UserError, match=r"no feature 'image'.*its features: value"):
+        data.load(make_config("numbers", tmp_path))
+    prepare(tmp_path, "untrained", {"test": (0, 9)})
+    with pytest.raises(UserError, match=r"no split 'train'.*its splits: test"):
+        data.load(make_config("untrained", tmp_path))
+
+
+@pytest.mark.parametrize("name", ["mnsit", "../cifar10", "", "a b", "/etc", "cifar10/x/y"])
+def test_a_name_that_is_no_data_set_is_one_helpful_line(tfds_folder, name):
+    with pytest.raises(UserError, match="choose one of digits, idx, folder, npz, ") as error:
+        data.load(make_config(name, tfds_folder))
+    assert str(error.value).startswith(f"data.name={name!r}")
+    assert "\n" not in str(error.value)
+
+
+def damaged_copy(tfds_folder, target, damage):
+    """The prepared data set with the bytes of its training records changed."""
+    version = target / "cifar10" / "9.10.0"
     version.mkdir(parents=True)
     for file in (tfds_folder / "cifar10" / "9.10.0").iterdir():
         (version / file.name).write_bytes(file.read_bytes())
     record = version / "cifar10-train.array_record-00000-of-00001"
-    record.write_bytes(record.read_bytes()[:1000])
+    record.write_bytes(damage(record.read_bytes()))
+    return record
+
+
+def test_damaged_records_are_named_or_left_out(tfds_folder, tmp_path):
+    def damage(content):
+        for place in (200, 500, 2000):  # in the records 0, 2 and 9
+            content = content[:place] + b"\xff" * 16 + content[place + 16 :]
+        return content
+
+    damaged_copy(tfds_folder, tmp_path, damage)
+    config = colour_config(tmp_path, num_train=27, num_val=10)
+    wanted = r"3 images: train\[0\] of cifar10 in .*, train\[2\] of .*, train\[9\] of "
+    with pytest.raises(UserError, match=wanted):
+        data.load(config)
+    config.skip_unreadable = True
+    assert data.find_unreadable(config) == ("train[0]", "train[2]", "train[9]")
+    whole = data.load(colour_config(tfds_folder, num_train=30)).train
+    np.testing.assert_array_equal(data.load(config).train, np.delete(whole, [0, 2, 9], axis=0))
+
+
+def test_a_record_whose_image_cannot_be_decoded_is_named(tfds_folder, monkeypatch):
+    def decode(encoded):
+        image = decode_image(encoded)
+        if image.getpixel((0, 0))[0] == 17:
+            raise OSError("torn")
+        return image
+
+    decode_image = prepared._decode_image
+    monkeypatch.setattr(prepared, "_decode_image", decode)
+    with pytest.raises(UserError, match=r"cannot read the image train\[\d+\] of cifar10 .*: torn"):
+        data.load(colour_config(tfds_folder, num_train=30))
+
+
+def test_tfds_damaged_file(tfds_folder, tmp_path):
+    record = damaged_copy(tfds_folder, tmp_path, lambda content: content[:1000])
     with pytest.raises(UserError, match="cannot read the train split"):
         data.load(colour_config(tmp_path))
     record.unlink()

@@ -143,7 +143,7 @@ def test_whatever_is_wrong_is_one_line_and_code_2(programs, tmp_path):
         (["--experiment=/nowhere.py"], "--experiment=/nowhere.py: there is no such file"),
         ([f"--experiment={file}"], "not a Python file"),
         ([f"--experiment={tmp_path}/syntax.py"], "SyntaxError"),
-        ([f"--experiment={tmp_path}/none.py"], "has no attribute 'get_cells'"),
+        ([f"--experiment={tmp_path}/none.py"], r"none\.py: defines no function get_cells\(\)"),
         ([f"--experiment={tmp_path}/raises.py"], "KeyError: 'x'"),
         ([f"--experiment={tmp_path}/empty.py"], "--experiment: it has no cells"),
         ([f"--experiment={tmp_path}/field.py"], "--experiment: there is no field loss.pwoer"),

@@ -5,12 +5,14 @@ Whatever is wrong with a command is one line on standard error and exit code 2.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_training as tiny
 from train_program import ROOT, environment, start
@@ -56,6 +58,10 @@ FLAGS = {
     "--config.model.prior_sigma=1e-300": "model.prior_sigma=1e-300: must be a number that float32",
     "--config.val_batches=3000000000": "val_batches=3000000000: must be within 2147483647",
     "--config.model.latent_dim=9999999": "model.latent_dim=9999999: must be at most 1048576",
+    "--num_epochs=3": "--num_epochs: there is no such flag; did you mean --config.num_epochs?",
+    "--power=3": "--power: there is no such flag; did you mean --config.loss.power?",
+    "--features=3": "--features: there is no such flag; did you mean "
+    "--config.model.generator.features or --config.model.prior.features?",
     "--bogus=1": "Unknown command line flag 'bogus'",
     "stray": "unknown argument 'stray'; flags start with --",
     "--allow_config_change=foo": "--allow_config_change=foo: there is no such field",
@@ -79,6 +85,11 @@ def cases(folder):
         ("no config", [new], "flag --config=None: "),
         ("no workdir", [own], "flag --workdir=None: "),
         ("no file", ["--config=nosuch.py", new], "--config=nosuch.py: there is no such file"),
+        (
+            "no file, a field",
+            ["--config=nosuch.py", "--config.num_epochs=3", new],
+            "--config=nosuch.py: there is no such file",
+        ),
         ("a folder", ["--config=configs", new], "--config=configs: it cannot be read as a file"),
         (
             "not prepared",
@@ -185,6 +196,18 @@ def test_it_shows_its_progress_and_names_what_it_wrote(run):
     workdir, stdout, stderr = run
     assert "rep 00 epoch 1/1 done, train_loss" in stderr
     assert "Traceback" not in stderr
+    lines = stderr.splitlines()
+    assert lines[0] == f"run         {workdir}"
+    assert lines[1].startswith("devices     1 (cpu, ")
+    assert lines[2:4] == [
+        "data        digits: 150 training and 40 validation images, 8 x 8 x 1",
+        "parameters  121 of the prior, 1,101 of the generator",
+    ]
+    assert re.fullmatch(r"step        [\d.]+ [kM]FLOP per repetition", lines[4])
+    assert re.fullmatch(r"memory      about [\d.]+ MiB on each device, of .* may be used", lines[5])
+    assert lines[6] == "training    repetition 0: 10 steps each (1 epochs of 10)"
+    for word in ("compiling", "validating", "drawing"):
+        assert f"rep 00 {word}\n" in stderr
     assert stdout.splitlines() == [
         f"done: {workdir}",
         f"  checkpoints  {workdir}/rep_00/checkpoints",
@@ -242,6 +265,37 @@ def test_a_finished_run_is_left_alone_whatever_is_asked(run):
     assert code == 2
     assert f"--workdir={workdir}: in use by process {os.getpid()} on " in stderr
     assert contents(workdir) == before
+
+
+def test_a_finished_run_whose_data_are_gone_or_others_is_refused(run, tmp_path):
+    workdir, *_ = run
+    before = contents(workdir)
+    images = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 1), dtype=np.uint8)
+    np.savez(tmp_path / "other.npz", images=images)
+    moved = ["--allow_config_change=data.name"]
+    gone, other = launch_many(
+        [
+            ask(workdir, *moved, data__name="npz", data__data_dir=tmp_path / name)
+            for name in ("gone.npz", "other.npz")
+        ]
+    )
+    for (code, stdout, stderr), message in (
+        (gone, f"no file '{tmp_path}/gone.npz'"),
+        (other, "its training images are not those the run was started with"),
+    ):
+        assert (code, stdout) == (2, "")
+        assert stderr.splitlines()[0] == "repetition 0 is done: skipped"
+        assert message in stderr.splitlines()[1]
+        assert stderr.count("\n") == 2
+    assert contents(workdir) == before
+
+
+def test_a_start_that_fails_leaves_no_lock_and_no_folder(tmp_path):
+    missing = ["--config.data.name=npz", f"--config.data.data_dir={tmp_path}/gone.npz"]
+    ((code, _, stderr),) = launch_many([ask(tmp_path / "run", *missing)])
+    assert code == 2
+    assert "gone.npz" in stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_state_of_another_structure_is_refused(run):

@@ -22,7 +22,7 @@ def environment(num_devices=1):
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
         "NPROC": "32",
-        "PYTHONPATH": str(TESTS.parent),
+        "PYTHONPATH": str(TESTS.parents[1]),
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
 

@@ -29,6 +29,7 @@ CHANGES = {
     "sampler.prior.num_steps": 3,
     "sampler.posterior.num_steps": 2,
     "loss.num_temperatures": 2,
+    "evaluation.likelihood.every_epochs": 0,
     "logging.pictures_every_epochs": 1,
     "checkpoint.every_epochs": 1,
     "checkpoint.keep_every_epochs": 1,

@@ -147,7 +147,7 @@ def test_other_repetitions_go_on_after_one_diverged(tmp_path, monkeypatch):
 
 def test_a_finite_gradient_that_would_ruin_the_parameters_is_skipped(tmp_path, monkeypatch):
     """Adam's step at such a rate overflows: what is kept is the state before it."""
-    monkeypatch.setattr(tiny.configuration, "check", lambda *_: None)  # it is refused
+    monkeypatch.setattr(tiny.checks, "check", lambda *_: None)  # it is refused
     rate = {"optimizer__generator__learning_rate": 1e300}
     made = tiny.config(num_epochs=1, **CHANGES | rate)
     assert tiny.train(made, tmp_path) is Outcome.DIVERGED
@@ -158,7 +158,7 @@ def test_a_finite_gradient_that_would_ruin_the_parameters_is_skipped(tmp_path, m
 def test_no_checkpoint_is_written_while_steps_are_skipped(tmp_path, monkeypatch):
     """Bad from step 7 on: 8 is a checkpoint's step, but 4 is the last good one."""
     monkeypatch.setattr(
-        "test_train_divergence.is_bad", lambda state: (state.step >= 7) & (state.branch == 0)
+        "test_divergence.is_bad", lambda state: (state.step >= 7) & (state.branch == 0)
     )
     step_before = tiny.config(num_epochs=1, loss__kl_weight=1.5, **CHANGES)
     assert tiny.train(step_before, tmp_path) is Outcome.DONE
@@ -197,7 +197,7 @@ def test_no_checkpoint_that_was_due_is_left(tmp_path):
 
 def test_a_whole_epoch_of_skipped_steps_is_too_many(tmp_path, monkeypatch):
     """Though fewer than may be skipped in a row: nothing was trained, and the exit code says so."""
-    monkeypatch.setattr("test_train_divergence.is_bad", lambda state: state.step >= 0)
+    monkeypatch.setattr("test_divergence.is_bad", lambda state: state.step >= 0)
     made = tiny.config(num_epochs=1, loss__kl_weight=1.25, divergence__max_skipped_steps=11)
     assert tiny.train(made, tmp_path) is Outcome.DIVERGED
     assert {(one["from_step"], one["to_step"]) for one in record(tmp_path)} == {(10, 0)}

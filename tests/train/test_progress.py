@@ -96,11 +96,24 @@ def test_the_end_of_an_epoch_has_its_line():
     )
 
 
+def test_what_is_done_between_steps_is_told_but_not_each_time():
+    """The first time, for it compiles, and where nothing was written for a while."""
+    stream, clock = io.StringIO(), Clock()
+    with make_reporter("rep_00", 100, 20, 75, 0, 10.0, stream, clock) as reporter:
+        for what, seconds in (("validating", 1), ("validating", 1), ("drawing", 9), ("drawing", 9)):
+            reporter.doing(what)
+            clock.now += seconds
+        reporter.doing("validating")
+    lines = [line.split()[-1] for line in stream.getvalue().splitlines()]
+    assert lines == ["validating", "drawing", "validating"]
+
+
 def test_other_processes_are_silent():
     stream, clock = io.StringIO(), Clock()
     with make_reporter("rep_00", 100, 20, 75, 0, 0.0, stream, clock, enabled=False) as reporter:
         run(reporter, clock, range(5))
         reporter.note("lost")
+        reporter.doing("validating")
         reporter.epoch_done({"epoch": 1, "train_loss": 1.0})
     assert stream.getvalue() == ""
 
@@ -128,12 +141,15 @@ def test_a_terminal_gets_a_bar(terminal):
     clock = Clock()
     with make_reporter("rep_00", 100, 20, 75, 40, 0.0, stream, clock) as reporter:
         run(reporter, clock, [60])
+        reporter.doing("validating")
+        reporter.doing("validating")
         reporter.note("a line above the bar")
         reporter.epoch_done({"epoch": 3, "train_loss": 1.0})
         run(reporter, clock, [100], seconds_a_step=40.0)
     text = written()
     assert "rep_00 |" in text
     assert "compiling" in text
+    assert text.count("| validating") >= 2
     last = text.rstrip().split("\r")[-1]
     assert "rep_00 epoch 5/5 |" in last
     assert "| loss 1234.6, grad var 0.0314, 75 images/s, 0:00:00 left" in last

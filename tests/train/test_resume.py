@@ -151,7 +151,7 @@ def test_slow_steps_are_dispatched_a_few_at_a_time(whole, tmp_path, monkeypatch)
     limits = []
 
     clock = itertools.count()
-    run = tiny.programs.make_programs
+    run = tiny.spmd.make_programs
 
     def recording(task, size):
         made = run(task, size)
@@ -163,7 +163,7 @@ def test_slow_steps_are_dispatched_a_few_at_a_time(whole, tmp_path, monkeypatch)
         return made._replace(run=wrapped)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tiny.programs, "make_programs", recording)
+        patch.setattr(tiny.spmd, "make_programs", recording)
         patch.setattr(loop.time, "perf_counter", lambda: 0.9 * next(clock))
         assert tiny.train(tiny.config(checkpoint__every_steps=0), tmp_path) is Outcome.DONE
     # None to compile; one step, which seems to take 0.9 s; two, that long together; and so on.

@@ -5,18 +5,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from thermo_ebm import files
-from thermo_ebm.analysis.changes import Change, read_changes
 from thermo_ebm.analysis.images import label_sources, read_source
 from thermo_ebm.analysis.settings import RUNS, THERMODYNAMIC, VANILLA, Settings
 from thermo_ebm.errors import UserError
+from thermo_ebm.fields import flatten
+from thermo_ebm.run.changes import Change, read_changes
+from thermo_ebm.run.configuration import FREE_FIELDS, read_config
+from thermo_ebm.run.layout import CONFIG
 
 # Fields that change neither what is computed nor which cell a run belongs to. The images are told
 # by their own record, wherever they lie.
 IGNORED = (
-    *("seed", "num_repetitions", "parallel_repetitions", "steps_per_dispatch", "checkpoint"),
-    *("logging", "divergence", "data.name", "data.data_dir", "data.skip_unreadable"),
-    *("sampler.temperature_chunk", "sampler.image_chunk", "version"),
+    *(field for field in FREE_FIELDS if field != "num_epochs"),
+    *("seed", "data.name", "data.skip_unreadable"),
 )
 
 FIELDS = {
@@ -53,19 +54,14 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     Raises:
       UserError: naming the file, for a damaged one or a field without a usable value.
     """
-    configs = [_read_config(folder) for folder in folders]
+    configs = [flatten(read_config(folder)) for folder in folders]
     pairs = list(zip(folders, configs, strict=True))
     labels = label_sources([read_source(folder, config) for folder, config in pairs])
     runs = [
-        Run(folder, config, _settings(folder / "config.json", config, label), read_changes(folder))
+        Run(folder, config, _settings(folder / CONFIG, config, label), read_changes(folder))
         for (folder, config), label in zip(pairs, labels, strict=True)
     ]
     return _with_other_fields(runs)
-
-
-def is_free(field: str) -> bool:
-    """Whether a field may change in a run that stays in its cell."""
-    return field == "num_epochs" or _ignored(field)
 
 
 def number_field(run: Run, name: str, default: float) -> float:
@@ -74,26 +70,7 @@ def number_field(run: Run, name: str, default: float) -> float:
     Raises:
       UserError: naming the file and the field, where it is no finite number.
     """
-    return _field(run.folder / "config.json", {name: default} | run.config, name, float)
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns a nested config as dotted names: ``{"loss": {"power": 6}}`` as ``loss.power``."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    config = files.read_json(path)
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: not a configuration")
-    return flatten(config)
+    return _field(run.folder / CONFIG, {name: default} | run.config, name, float)
 
 
 def _settings(path: Path, config: Mapping[str, Any], dataset: str) -> Settings:
@@ -108,8 +85,6 @@ def _settings(path: Path, config: Mapping[str, Any], dataset: str) -> Settings:
         for name, field in THERMODYNAMIC_WORDS.items():
             # A run of a version that had no such choice yet leaves it open.
             values[name] = _field(path, config, field, str) if field in config else None
-        if values["schedule"] == "linear":
-            values["power"] = 1.0  # the linear schedule is the power schedule at p = 1
         if values["kl_form"] == "none":
             values["kl_weight"] = None
     for name in ("batch_size", "power", "num_temperatures"):

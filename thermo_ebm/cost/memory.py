@@ -149,15 +149,29 @@ def usable_bytes(device: jax.Device) -> int:
     Of a CPU's memory, this process's limit included, every CPU device has an equal share. What
     happens to be free is not asked: a resumed run must choose as the interrupted one did.
     """
+    return int(_usable_share(device) * device_bytes(device))
+
+
+def data_bytes(device: jax.Device) -> int:
+    """Bytes of a device's memory that images may take: what `usable_bytes` leaves."""
+    return device_bytes(device) - usable_bytes(device)
+
+
+def device_bytes(device: jax.Device) -> int:
+    """Bytes of a device's memory; of a CPU device, its share of this process's."""
     if device.platform == "cpu":
-        share = _host_bytes() // jax.local_device_count("cpu")
-        return int(USABLE["cpu"] * share)
+        return host_bytes() // jax.local_device_count("cpu")
     statistics = device.memory_stats() or {}
     # A device that does not tell: small for any that has been made in years.
-    return int(USABLE["default"] * statistics.get("bytes_limit", 8 * 2**30))
+    return statistics.get("bytes_limit", 8 * 2**30)
 
 
-def _host_bytes() -> int:
+def _usable_share(device: jax.Device) -> float:
+    return USABLE["cpu" if device.platform == "cpu" else "default"]
+
+
+def host_bytes() -> int:
+    """Bytes of memory that this process may have."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min([total, *cgroup_limits(_MEMBERSHIP, _CGROUPS)])
 

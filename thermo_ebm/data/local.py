@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from thermo_ebm.data.source import Source, Split
-from thermo_ebm.errors import UserError
+from thermo_ebm.data.source import Source, Split, Unreadable
+from thermo_ebm.errors import UserError, one_line
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -17,7 +17,11 @@ def array_split(images: np.ndarray) -> Split:
     """Wraps uint8 [num, height, width] or [num, height, width, 1 or 3]."""
     if images.ndim == 4 and images.shape[-1] == 1:
         images = images[..., 0]
-    return Split(len(images), lambda indices: [Image.fromarray(images[i]) for i in indices])
+
+    def read(indices: Sequence[int]) -> list[Image.Image | Unreadable]:
+        return [Image.fromarray(images[i]) for i in indices]
+
+    return Split(len(images), read, "images[{}]".format)
 
 
 def digits() -> Source:
@@ -69,7 +73,7 @@ def folder(path: str) -> Source:
     """Opens every image under `path`, subfolders and links included, in the order of their names.
 
     Raises:
-      UserError: there is no such folder or no image in it; later, when an image cannot be read.
+      UserError: there is no such folder, or no image in it.
     """
     if not path or not Path(path).is_dir():
         raise UserError(
@@ -80,10 +84,10 @@ def folder(path: str) -> Source:
     if not names:
         raise UserError(f"data.data_dir: no images ({', '.join(IMAGE_SUFFIXES)}) under {path}")
 
-    def read(indices: Sequence[int]) -> list[Image.Image]:
+    def read(indices: Sequence[int]) -> list[Image.Image | Unreadable]:
         return [_open(os.path.join(path, names[i])) for i in indices]
 
-    return Source(path, Split(len(names), read), None)
+    return Source(path, Split(len(names), read, names.__getitem__), None)
 
 
 def _image_names(path: str) -> list[str]:
@@ -103,10 +107,10 @@ def _image_names(path: str) -> list[str]:
     return sorted(names)  # os.walk's own order differs between file systems
 
 
-def _open(path: str) -> Image.Image:
+def _open(path: str) -> Image.Image | Unreadable:
     try:
         with Image.open(path) as image:
             image.load()
             return ImageOps.exif_transpose(image)
     except Exception as error:  # Pillow raises many kinds for a damaged file
-        raise UserError(f"data.data_dir: cannot read the image {path}: {error}") from error
+        return Unreadable(path, one_line(error))

@@ -13,45 +13,92 @@ from typing import Any
 
 from PIL import Image
 
-from thermo_ebm.data.source import Source, Split
-from thermo_ebm.errors import UserError
+from thermo_ebm.data.source import Source, Split, Unreadable
+from thermo_ebm.errors import UserError, one_line
 
-NAMES = ("cifar10", "svhn_cropped", "celeb_a")
+# Data sets with a configuration of their own under configs/; every other one is read alike.
+NAMES = ("cifar10", "svhn_cropped", "celeb_a", "fashion_mnist")
+_VALID_NAME = re.compile(r"\w+(/[\w.+-]+)?")
+_HELD_OUT = ("test", "validation")  # the first of these that the data set has
 
 
 def prepared(name: str, data_dir: str) -> Source:
-    """Opens the TFDS data set `name`.
+    """Opens the TFDS data set `name`, any that has a feature "image" and a split "train".
 
     Args:
-      name: cifar10, svhn_cropped or celeb_a.
+      name: TFDS's name of the data set, such as mnist, or with its configuration, such as
+        emnist/balanced.
       data_dir: TFDS's folder, the data set's or the version's inside it; "" is TFDS's default.
 
     Returns:
-      The source; the test split is the validation set.
+      The source. The validation set is the split "test", or the split "validation" where there is
+      no "test"; where there is neither, both sets come from "train".
 
     Raises:
-      UserError: not prepared there, in another format, or damaged.
+      UserError: not prepared there, in another format, without images, or damaged.
     """
-    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
-    version = _version_folder(name, root)
-    train = _split(version, "train")
-    held_out = _split(version, "test")
-    return Source(f"{name} in {version}", train, held_out)
+    version = _version_folder(name, root_folder(data_dir))
+    builder = _builder(version)
+    splits = list(builder.info.splits)
+    held_out = next((split for split in _HELD_OUT if split in splits), None)
+    if "train" not in splits:
+        raise UserError(
+            f"data.name={name}: {version} has no split 'train' (its splits: "
+            f"{', '.join(splits) or 'none'})"
+        )
+    return Source(
+        f"{name} in {version}",
+        _split(name, version, builder, "train"),
+        _split(name, version, builder, held_out) if held_out else None,
+    )
+
+
+def is_there(name: str, data_dir: str) -> bool:
+    """Whether a version of the data set is prepared there, in whatever format."""
+    return bool(_versions(name, root_folder(data_dir)))
+
+
+def root_folder(data_dir: str) -> Path:
+    """The folder that `data_dir` names; TFDS's own default where it is ""."""
+    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
 
 
 def _version_folder(name: str, root: Path) -> Path:
     """Returns the newest version under `root` that has ArrayRecord files."""
-    inside = [root, *_subfolders(root), *_subfolders(root / name)]
-    versions = [folder for folder in inside if (folder / "dataset_info.json").is_file()]
-    versions = [folder for folder in versions if next(folder.glob(f"{name}-*"), None)]
+    versions = _versions(name, root)
     readable = [folder for folder in versions if next(folder.glob("*.array_record*"), None)]
-    if readable:
-        return max(readable, key=_version_number)
-    raise UserError(_how_to_prepare(name, root, versions))
+    if not readable:
+        raise UserError(_how_to_prepare(name, root, versions))
+    variants = sorted({folder.parent.name for folder in readable})
+    if len(variants) > 1 and "/" not in name and name not in variants:
+        raise UserError(
+            f"data.name={name}: several configurations are prepared in {root}; choose one of "
+            f"{', '.join(f'{name}/{variant}' for variant in variants)}"
+        )
+    return max(readable, key=_version_number)
+
+
+def _versions(name: str, root: Path) -> list[Path]:
+    """Every folder of a version, in any format, in the places where TFDS puts them."""
+    if not _VALID_NAME.fullmatch(name):
+        return []
+    dataset, _, variant = name.partition("/")
+    if variant:
+        parents = [root / dataset / variant, root / variant]
+        parents += [root] if root.name == variant else []
+        inside = [root] if root.parent.name == variant else []
+    else:
+        parents = [root, root / dataset, *_subfolders(root / dataset)]
+        parents += _subfolders(root) if root.name == dataset else []
+        inside = [root]
+    for parent in dict.fromkeys(parents):
+        inside += _subfolders(parent)
+    versions = [folder for folder in inside if (folder / "dataset_info.json").is_file()]
+    return [folder for folder in versions if next(folder.glob(f"{dataset}-*"), None)]
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return [child for child in folder.iterdir() if child.is_dir()] if folder.is_dir() else []
+    return sorted(child for child in folder.iterdir() if child.is_dir()) if folder.is_dir() else []
 
 
 def _version_number(folder: Path) -> tuple[int, ...]:
@@ -78,38 +125,66 @@ def _how_to_prepare(name: str, root: Path, versions: list[Path]) -> str:
     return advice
 
 
-def _split(version: Path, split: str) -> Split:
+def _builder(version: Path) -> Any:
     import tensorflow_datasets as tfds  # half a second, for these sources alone
 
     try:
         builder = tfds.builder_from_directory(version)
+        features = dict(builder.info.features.items())
+    except Exception as error:  # TFDS raises nearly anything on damaged files
+        raise UserError(
+            f"data.data_dir: cannot read {version / 'dataset_info.json'} or features.json beside "
+            f"it (copy or prepare the data set again): {_reason(error)}"
+        ) from error
+    if not isinstance(features.get("image"), tfds.features.Image):
+        raise UserError(
+            f"data.name: {version} has no feature 'image' that holds images (its features: "
+            f"{', '.join(features) or 'none'})"
+        )
+    return builder
+
+
+def _split(name: str, version: Path, builder: Any, split: str) -> Split:
+    import tensorflow_datasets as tfds
+
+    try:
         records: Any = builder.as_data_source(
             split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
         )
         # The image alone, still encoded: CelebA's fifty other features are never parsed.
         features = tfds.features.FeaturesDict({"image": builder.info.features["image"]})
         encoded = {"image": tfds.decode.SkipDecoding()}
-        records[0]  # opens the file: a missing or cut one fails here
-    except Exception as error:  # TFDS raises nearly anything on damaged files
+        try:
+            records[0]  # opens the file: a missing or cut one fails here
+        except Exception:
+            records[len(records) - 1]  # as it does if more than one record is damaged
+    except Exception as error:
         raise UserError(
             f"data.data_dir: cannot read the {split} split in {version} "
-            f"(copy or prepare it again): {_first_line(error)}"
+            f"(copy or prepare it again): {_reason(error)}"
         ) from error
 
-    def read(indices: Sequence[int]) -> list[Image.Image]:
+    def decode(index: int, record: bytes) -> Image.Image | Unreadable:
         try:
-            examples = [
-                features.deserialize_example_np(record, decoders=encoded)
-                for record in records.__getitems__(indices)
-            ]
-            return [_decode_image(example["image"]) for example in examples]
+            return _decode_image(features.deserialize_example_np(record, decoders=encoded)["image"])
         except Exception as error:
-            raise UserError(
-                f"data.data_dir: damaged records in the {split} split in {version} "
-                f"(copy or prepare it again): {_first_line(error)}"
-            ) from error
+            return Unreadable(f"{split}[{index}] of {name} in {version}", _reason(error))
 
-    return Split(len(records), read)
+    def read(indices: Sequence[int]) -> list[Image.Image | Unreadable]:
+        try:
+            found = records.__getitems__(indices)
+        except Exception:  # of some of them: which ones, reading one at a time tells
+            return [read_one(index) for index in indices]
+        return [decode(index, record) for index, record in zip(indices, found, strict=True)]
+
+    def read_one(index: int) -> Image.Image | Unreadable:
+        try:
+            record = records[index]
+        except Exception as error:
+            return Unreadable(f"{split}[{index}] of {name} in {version}", _reason(error))
+        return decode(index, record)
+
+    return Split(len(records), read, f"{split}[{{}}]".format)
 
 
 def _decode_image(encoded: bytes) -> Image.Image:
@@ -118,5 +193,5 @@ def _decode_image(encoded: bytes) -> Image.Image:
         return image
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or repr(error)
+def _reason(error: Exception) -> str:
+    return one_line(error)[:200] or repr(error)

@@ -7,16 +7,13 @@ that was killed and repeated shows nothing twice.
 """
 
 import contextlib
-import csv
 import fcntl
-import io
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import logging
 
-from thermo_ebm import files
 from thermo_ebm.errors import UserError
 from thermo_ebm.metrics.summary import Point
 from thermo_ebm.run import events, tables
@@ -113,29 +110,33 @@ def _read_rows(folder: Path) -> list[tables.Row]:
     return rows
 
 
-def _read_points(path: Path) -> list[list[str]]:
-    """The points' cells, without the header; no file is no points."""
-    try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
-    rows = list(csv.reader(io.StringIO(text)))[1:]
-    for number, row in enumerate(rows, 2):
-        if len(row) != len(POINT_COLUMNS) or not row[0].isdecimal():
-            raise UserError(f"{path}, line {number}: not one of {', '.join(POINT_COLUMNS)}")
-    return rows
+def _read_points(path: Path) -> list[dict[str, str]]:
+    """The points' cells; no file is no points."""
+    return tables.read_cells(path, POINT_COLUMNS, words=("metric",))
 
 
 def _write_points(path: Path, epoch: int, points: Sequence[Point]) -> None:
     """Replaces one epoch's points, in the order of epochs."""
-    old = [row for row in _read_points(path) if row[0] != str(epoch)]
-    new = [[str(epoch), one.metric, str(one.size), repr(one.value)] for one in points]
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(POINT_COLUMNS)
-    ordered = sorted([*old, *new], key=lambda row: int(row[0]))
-    writer.writerows(ordered)
-    files.write_text(path, table.getvalue())
+    old = [row for row in _read_points(path) if row["epoch"] != str(epoch)]
+    new = [
+        {
+            "epoch": str(epoch),
+            "metric": one.metric,
+            "size": str(one.size),
+            "value": repr(one.value),
+        }
+        for one in points
+    ]
+    ordered = sorted([*old, *new], key=lambda row: int(row["epoch"]))
+    tables.write_cells(path, ordered, POINT_COLUMNS)
+
+
+def _columns_of(network: str, row: tables.Row) -> list[str]:
+    """A network's columns in a row: not those of another whose name begins with the same words."""
+    extents = [name.removesuffix("_num_images") for name in row if name.endswith("_num_images")]
+    longer = [f"{other}_" for other in extents if other.startswith(f"{network}_")]
+    mine = [name for name in row if name.startswith(f"{network}_")]
+    return [name for name in mine if not name.startswith(tuple(longer))]
 
 
 def _write_events(folder: Path, network: str, row: tables.Row) -> None:
@@ -145,7 +146,7 @@ def _write_events(folder: Path, network: str, row: tables.Row) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     opened = events.open_events(unfinished)
     for one in sorted([*others, row], key=lambda each: each["step"] or 0):
-        values = {name: value for name, value in one.items() if name.startswith(f"{network}_")}
+        values = {f"eval/{name}": one[name] for name in _columns_of(network, one)}
         events.write_scalars(opened, int(one["step"] or 0), values)
     events.close_events(opened)
     target = folder / "tensorboard" / f"eval_{network}"

@@ -62,8 +62,10 @@ def moments_distance(
     zero is off by about 1e-16 of the largest, so its root by 1e-8.
 
     Args:
-      real_mean, generated_mean: [num_features].
-      real_covariance, generated_covariance: [num_features, num_features], symmetric.
+      real_mean: [num_features].
+      real_covariance: [num_features, num_features], symmetric.
+      generated_mean: [num_features].
+      generated_covariance: [num_features, num_features], symmetric.
 
     Raises:
       ValueError: if the shapes do not belong together.

@@ -21,6 +21,8 @@ FREE_FIELDS = (
     "parallel_repetitions",
     "steps_per_dispatch",
     "data.data_dir",
+    "data.skip_unreadable",  # which images a run does without is recorded when it begins
+    "data.streaming",
     "sampler.image_chunk",
     "checkpoint",
     "divergence",

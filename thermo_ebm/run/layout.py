@@ -7,6 +7,7 @@ from thermo_ebm.errors import UserError
 
 CONFIG, CHANGES = "config.json", "changes.json"
 IMAGES, VALIDATION_IMAGES = "images.json", "validation_images.json"
+SKIPPED = "skipped_images.json"
 VERSIONS = "versions.json"
 READINGS, TEMPERATURES, EVALUATIONS = "readings.csv", "temperatures.csv", "eval.csv"
 ROLLBACKS = "rollbacks.json"

@@ -26,7 +26,14 @@ from thermo_ebm.run.configuration import (
     read_config,
     write_config,
 )
-from thermo_ebm.run.layout import CONFIG, IMAGES, VALIDATION_IMAGES, VERSIONS, has_begun
+from thermo_ebm.run.layout import (
+    CONFIG,
+    IMAGES,
+    SKIPPED,
+    VALIDATION_IMAGES,
+    VERSIONS,
+    has_begun,
+)
 
 # Of 256 levels. Another decoder moves the mean of a quarter of an image by a tenth; those of two
 # photographs are tens apart.
@@ -59,6 +66,7 @@ def record(
     device_kind: str,
     epoch: int = 0,
     step: int = 0,
+    skipped: Sequence[str] = (),
 ) -> None:
     """Writes what the run trains with from now on, which `check_config` and `check_images` let by.
 
@@ -70,6 +78,7 @@ def record(
       device_kind: `jax.devices()[0].device_kind`, likewise.
       epoch: epochs that the furthest repetition has done, for the record of changes.
       step: steps that it has done.
+      skipped: names of the images that the run does without.
 
     Raises:
       UserError: a file cannot be written, or one that is there is damaged.
@@ -85,6 +94,8 @@ def record(
         for name, some in ((IMAGES, means.train), (VALIDATION_IMAGES, means.validation)):
             if not has_begun(folder) or not (folder / name).exists():
                 files.write_json(folder / name, [round(float(mean), 2) for mean in some])
+        if not has_begun(folder) and (skipped or (folder / SKIPPED).exists()):
+            files.write_json(folder / SKIPPED, list(skipped))
     for change in write_versions(folder, backend, device_kind):
         logging.warning("%s was %s, is %s", change.field, change.old, change.new)
 
@@ -115,6 +126,24 @@ def _check_means(path: Path, means: Sequence[float], what: str) -> None:
             f"({same.count(False)} of {len(same)} mean levels differ); point it at the same images "
             f"or use another folder; to go on with these all the same, remove {path}"
         )
+
+
+def read_skipped(workdir: str | os.PathLike[str]) -> list[str] | None:
+    """Names of the images that a run does without; None where it has not begun.
+
+    Raises:
+      UserError: the record is damaged.
+    """
+    path = Path(workdir) / SKIPPED
+    if not has_begun(workdir):
+        return None
+    try:
+        names = files.read_json(path)
+    except FileNotFoundError:
+        return []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: not a list of images' names; restore it from a copy")
+    return names
 
 
 def write_versions(

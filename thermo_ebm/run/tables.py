@@ -106,9 +106,9 @@ def append_rows(
             raise ValueError(f"columns {sorted(unknown)} are not in {tuple(columns)}")
     added = [{name: _as_text(name, row.get(name)) for name in columns} for row in rows]
     epochs = {int(row["epoch"]) for row in added}
-    kept = [row for row in _read_text(path, columns[:2]) if int(row["epoch"]) not in epochs]
+    kept = [row for row in read_cells(path, columns[:2]) if int(row["epoch"]) not in epochs]
     rewritten = list(dict.fromkeys([*columns, *(name for row in kept for name in row)]))
-    _write(path, sorted(kept + added, key=lambda row: int(row["epoch"])), rewritten)
+    write_cells(path, sorted(kept + added, key=lambda row: int(row["epoch"])), rewritten)
 
 
 def update_row(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
@@ -116,24 +116,24 @@ def update_row(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
 
     Columns that the table does not have yet are added at its end.
     """
-    rows = _read_text(path)
+    rows = read_cells(path)
     columns = list(dict.fromkeys([*(rows[0] if rows else ()), *row]))
     same = [old for old in rows if int(old["epoch"]) == int(row["epoch"])]
     merged = dict(same[0]) if same else {}
     merged |= {name: _as_text(name, value) for name, value in row.items()}
     others = [old for old in rows if old not in same]
     filled = [{name: old.get(name, "") for name in columns} for old in (*others, merged)]
-    _write(path, sorted(filled, key=lambda one: int(one["epoch"])), columns)
+    write_cells(path, sorted(filled, key=lambda one: int(one["epoch"])), columns)
 
 
 def truncate(
     path: str | os.PathLike[str], last_epoch: int, columns: Sequence[str] = READING_COLUMNS
 ) -> None:
     """Drops the rows of epochs after `last_epoch`; a file that is not there stays so."""
-    rows = _read_text(path, columns[:2])
+    rows = read_cells(path, columns[:2])
     kept = [row for row in rows if int(row["epoch"]) <= last_epoch]
     if len(kept) < len(rows):
-        _write(path, kept, list(rows[0]))
+        write_cells(path, kept, list(rows[0]))
 
 
 def read(
@@ -156,7 +156,7 @@ def read(
     absent = dict.fromkeys(columns or (), "")
     return [
         {name: _as_value(name, text) for name, text in (absent | row).items()}
-        for row in _read_text(path, (columns or ())[:2])
+        for row in read_cells(path, (columns or ())[:2])
     ]
 
 
@@ -174,8 +174,19 @@ def _as_value(column: str, text: str) -> Value:
     return int(text) if column in _WHOLE else float(text)
 
 
-def _read_text(path: str | os.PathLike[str], required: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Reads a table's cells as they are written, each one checked."""
+def read_cells(
+    path: str | os.PathLike[str], required: Sequence[str] = (), words: Sequence[str] = ()
+) -> list[dict[str, str]]:
+    """Reads a table's cells as they are written, each one checked; no file is no rows.
+
+    Args:
+      path: the CSV file.
+      required: columns that it must have besides "epoch".
+      words: columns that hold words; all others hold numbers or nothing.
+
+    Raises:
+      UserError: as of `read`.
+    """
     try:
         content = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -188,24 +199,22 @@ def _read_text(path: str | os.PathLike[str], required: Sequence[str] = ()) -> li
     if missing or len(set(header)) < len(header):
         what = f"there is no column {missing[0]}" if missing else "a column is there twice"
         raise UserError(f"{path}, line 1: not a table of a run ({what}); move it away")
-    return [_parse_line(path, number, header, line) for number, line in enumerate(lines[1:], 2)]
+    rows = [dict(zip(header, line, strict=False)) for line in lines[1:]]
+    for number, (line, row) in enumerate(zip(lines[1:], rows, strict=True), 2):
+        try:
+            if len(line) != len(header) or row["epoch"] == "":
+                raise ValueError(f"{len(line)} values for {len(header)} columns, or no epoch")
+            for name in row.keys() - set(words):
+                _as_value(name, row[name])
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: {error}") from error
+    return rows
 
 
-def _parse_line(path: Any, number: int, header: list[str], line: list[str]) -> dict[str, str]:
-    row = dict(zip(header, line, strict=False))
-    try:
-        if len(line) != len(header) or row["epoch"] == "":
-            raise ValueError(f"{len(line)} values for {len(header)} columns, or no epoch")
-        for name, text in row.items():
-            _as_value(name, text)
-    except ValueError as error:
-        raise UserError(f"{path}, line {number}: {error}") from error
-    return row
-
-
-def _write(
+def write_cells(
     path: str | os.PathLike[str], rows: Iterable[Mapping[str, str]], columns: Sequence[str]
 ) -> None:
+    """Replaces a table atomically by cells as they are to be written; one left out stays empty."""
     table = io.StringIO()
     writer = csv.DictWriter(table, columns, restval="", lineterminator="\n")
     writer.writeheader()

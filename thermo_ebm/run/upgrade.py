@@ -19,6 +19,8 @@ VERSION_FIELD = "version"  # in config.json, beside the fields
 
 # Fields that came after version 1, and the value by which a run does what it did without them.
 ADDED: dict[str, Any] = {
+    "data.skip_unreadable": False,
+    "data.streaming": False,
     "model.prior.activation": "leaky_relu",
     "sampler.prior.kernel": "ula",
     "sampler.posterior.kernel": "ula",

@@ -85,7 +85,7 @@ def prior_chains(
     model: LatentEBM, alpha: chex.ArrayTree, keys: PRNGKey, settings: ChainSettings
 ) -> Chains:
     """Chains from p0 towards p_alpha(z) (eq. 10-12), one per key [num]."""
-    z = _initial(model, keys)
+    z = initial_latents(model, keys)
     if settings.kernel == "ula":
         score = jax.grad(lambda z: log_prior(model, alpha, z).sum())
         return _unrefused(kernels.chain(score, z, keys, settings.step_size, settings.num_steps))
@@ -120,7 +120,7 @@ def posterior_chains(
       settings: step size, number of steps and kernel.
     """
     chex.assert_shape([temperatures, keys], (x.shape[0],))
-    z = _initial(model, keys)
+    z = initial_latents(model, keys)
     if settings.kernel == "ula":
         score = jax.grad(lambda z: log_power_posterior(model, params, x, z, temperatures).sum())
         return _unrefused(kernels.chain(score, z, keys, settings.step_size, settings.num_steps))
@@ -158,7 +158,7 @@ def _unrefused(latents: Array) -> Chains:
     return Chains(latents, jnp.ones(latents.shape[0], latents.dtype))
 
 
-def _initial(model: LatentEBM, keys: PRNGKey) -> Array:
+def initial_latents(model: LatentEBM, keys: PRNGKey) -> Array:
     """z_0 ~ p0(z), [num] -> [num, latent_dim]."""
     return model.prior_sigma * kernels.normal(keys, kernels.NOISE, model.latent_dim)
 
@@ -250,7 +250,7 @@ def _exchanging_chains(
 ) -> tuple[Chains, exchanges.Swaps]:
     """Chains of all temperatures whose states are exchanged; t of each chain is `of_chain`."""
     exchange = exchanges.make_exchange(temperatures, keys, settings.exchange_every)
-    evaluate, z = partial(evaluate_point, model, params, x), _initial(model, keys)
+    evaluate, z = partial(evaluate_point, model, params, x), initial_latents(model, keys)
     step_size, num_steps, kernel = settings.posterior
     if kernel == "ula":
         latents, seen = kernels.unadjusted_chain(

@@ -3,6 +3,9 @@
 Each device keeps a contiguous part of the images, and so each host loads only its share. For a
 batch every device contributes the images it has, and a sum over devices hands each its share of the
 batch: the same images in the same positions on any number of devices.
+
+Where training images are streamed, a device holds its share of the batches of a dispatch's steps
+instead, and the order of the epoch is rewritten to the places they have there.
 """
 
 from typing import NamedTuple
@@ -44,12 +47,43 @@ def make_layout(num_images: int) -> Layout:
     return Layout(num_images, jax.process_count(), jax.local_device_count())
 
 
+def batch_share(batch_size: int, layout: Layout) -> int:
+    """Images of a batch that a device gets, the last ones padded."""
+    return -(-batch_size // layout.num_devices)
+
+
+def make_dispatch_layout(batch_size: int, num_batches: int) -> Layout:
+    """The layout of the images of some batches, where each device holds its share of every one."""
+    whole = make_layout(0)
+    held = num_batches * batch_share(batch_size, whole)
+    return whole._replace(num_images=held * whole.num_devices)
+
+
+def dispatch_order(num_train: int, first: Array, batch_size: int, layout: Layout) -> Array:
+    """Where in a dispatch's images the images of an epoch's batches are.
+
+    Args:
+      num_train: training images.
+      first: the dispatch's first batch, counted from the epoch's beginning.
+      batch_size: images of a batch.
+      layout: of the dispatch's images (`make_dispatch_layout`).
+
+    Returns:
+      int32 [num_train], to be used in place of the epoch's order; meaningless for the batches that
+      are not the dispatch's.
+    """
+    batch, slot = jnp.divmod(jnp.arange(num_train, dtype=jnp.int32), batch_size)
+    share = batch_share(batch_size, layout)
+    return slot // share * layout.per_device + (batch - first) * share + slot % share
+
+
 def split_over_devices(images: np.ndarray, layout: Layout) -> np.ndarray:
     """This process's images [per_process, ...] as [local_devices, per_device, ...], zero-padded."""
     chex.assert_equal(images.shape[0], layout.per_process)
     missing = layout.per_device * layout.local_devices - layout.per_process
-    padded = np.pad(images, [(0, missing)] + [(0, 0)] * (images.ndim - 1))
-    return padded.reshape(layout.local_devices, layout.per_device, *images.shape[1:])
+    if missing:  # np.pad copies even where nothing is missing
+        images = np.pad(images, [(0, missing)] + [(0, 0)] * (images.ndim - 1))
+    return images.reshape(layout.local_devices, layout.per_device, *images.shape[1:])
 
 
 def gather(part: Array, indices: Array, mask: Array, layout: Layout, axis_name: str) -> Batch:
@@ -68,7 +102,7 @@ def gather(part: Array, indices: Array, mask: Array, layout: Layout, axis_name: 
     """
     chex.assert_equal_shape([indices, mask])
     batch_size = indices.shape[0]
-    share = -(-batch_size // layout.num_devices)
+    share = batch_share(batch_size, layout)
     fill = share * layout.num_devices - batch_size
     indices, mask = jnp.pad(indices, (0, fill), mode="edge"), jnp.pad(mask, (0, fill))
     device = jax.lax.axis_index(axis_name)

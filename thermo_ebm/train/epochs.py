@@ -8,7 +8,7 @@ import numpy as np
 
 from thermo_ebm.thermo.schedule import Schedule, equalised
 from thermo_ebm.train import hosts, optimisers, repetition, spmd
-from thermo_ebm.train.group import NUM_PICTURES, Group
+from thermo_ebm.train.group import Group
 from thermo_ebm.train.progress import Reporter
 from thermo_ebm.train.repetition import Repetition
 from thermo_ebm.train.state import TrainState
@@ -54,9 +54,10 @@ def end_epochs(
     noise = None
     if measured.any():
         reporter.doing("measuring the gradient's noise")
-        noise = jax.device_get(spmd.local(group.programs.noise(state, group.train)))
+        images = group.feed.images(state, np.asarray(host.step), 0)
+        noise = jax.device_get(spmd.local(group.programs.noise(state, images)))
     likelihood, wanted = _evaluate_likelihood(group, state, epochs, ended, reporter)
-    of_chains, dim = _sampled(group), math.prod(group.train.shape[2:])
+    of_chains, dim = _sampled(group), math.prod(group.validation.shape[2:])
     images_per_step = group.task.batch_size * group.task.dial.accumulate
     updates = jax.device_get(spmd.local(optimisers.num_updates(state.optimiser)))
     with hosts.writing(opened[0].folder.parent):
@@ -153,5 +154,4 @@ def _draw_pictures(
 ) -> None:
     params, key = _one(spmd.local((state.params, state.key)), i)
     samples, frame = jax.device_get(group.draw(params, key))
-    real = group.dataset.validation[:NUM_PICTURES]
-    repetition.write_pictures(one, epoch, step, samples, real, frame)
+    repetition.write_pictures(one, epoch, step, samples, group.real, frame)

@@ -5,17 +5,18 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from thermo_ebm import data
 from thermo_ebm.config.build import sampler_settings
 from thermo_ebm.cost import plan
-from thermo_ebm.data import Dataset
 from thermo_ebm.sampling.chains import ChainSettings
 from thermo_ebm.sampling.images import sample_images
 from thermo_ebm.sampling.kernels import normal
 from thermo_ebm.train import spmd
 from thermo_ebm.train.batches import make_layout, split_over_devices
+from thermo_ebm.train.feed import Feed
 from thermo_ebm.train.spmd import Programs
 from thermo_ebm.train.state import PICTURES
 from thermo_ebm.train.step import Task
@@ -29,29 +30,34 @@ class Group(NamedTuple):
     config: ConfigDict
     task: Task
     programs: Programs
-    dataset: Dataset  # this process's share, for pictures
-    train: jax.Array  # [num_devices, per_device, *image_shape] uint8, on the devices
-    validation: jax.Array
+    feed: Feed  # the training images
+    validation: jax.Array  # [num_devices, per_device, *image_shape] uint8, on the devices
+    real: np.ndarray  # the first validation images of this process's share, for pictures
     draw: Callable[..., Any]  # (params, key) -> samples and the fixed latent's image
     total_steps: int
     flops_per_step: int  # of one repetition
     size: int  # repetitions that train together
 
 
-def make_group(config: ConfigDict, task: Task, dataset: Dataset, size: int) -> Group:
-    """Spreads the images over the devices and makes the programs for `size` repetitions."""
-    train, validation = (
-        spmd.spread(split_over_devices(images, make_layout(count)))
-        for images, count in (
-            (dataset.train, task.num_train),
-            (dataset.validation, task.num_val),
-        )
-    )
+def make_group(
+    config: ConfigDict, task: Task, feed: Feed, validation: np.ndarray, size: int
+) -> Group:
+    """Spreads the validation images over the devices; makes the programs for `size` repetitions.
+
+    Args:
+      config: the whole configuration.
+      task: its task.
+      feed: the training images.
+      validation: this process's share of the validation images (`batches.Layout`).
+      size: repetitions that train together.
+    """
+    spread = spmd.spread(split_over_devices(validation, make_layout(task.num_val)))
     draw = jax.jit(partial(_draw, task, sampler_settings(config).prior))
     compiled = spmd.make_programs(task, size)
     total_steps = config.num_epochs * task.steps_per_epoch
     flops = plan.step_flops(config)
-    return Group(config, task, compiled, dataset, train, validation, draw, total_steps, flops, size)
+    real = validation[:NUM_PICTURES]
+    return Group(config, task, compiled, feed, spread, real, draw, total_steps, flops, size)
 
 
 def _draw(task: Task, settings: ChainSettings, params: Any, key: Any) -> tuple[Any, Any]:

@@ -18,20 +18,19 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from thermo_ebm import data
 from thermo_ebm.cost import plan
-from thermo_ebm.data import Dataset
 from thermo_ebm.errors import UserError
 from thermo_ebm.run import configuration, layout, record
-from thermo_ebm.train import checkpoints, hosts, recovery, repetition, spmd, summary
+from thermo_ebm.train import checkpoints, hosts, images, recovery, repetition, spmd, summary
 from thermo_ebm.train.checkpoints import Checkpoints
 from thermo_ebm.train.epochs import end_epochs, is_pending
 from thermo_ebm.train.group import Group, make_group
+from thermo_ebm.train.images import Loaded
 from thermo_ebm.train.interrupts import catch_interrupts
 from thermo_ebm.train.progress import Reporter, make_reporter, say
 from thermo_ebm.train.repetition import Repetition
 from thermo_ebm.train.state import TrainState
-from thermo_ebm.train.step import make_task
+from thermo_ebm.train.step import Task, make_task
 
 _INT32 = 2**31 - 1
 _PATIENCE = 2.0  # seconds: steps of one dispatch take no longer, for signals wait for its end
@@ -86,8 +85,8 @@ def _train_groups(config: ConfigDict, workdir: Path, interrupted: Callable[[], b
             for number in numbers:
                 say(f"repetition {number} is done: skipped")
     # Also where all is done: data that are not the run's are refused then too.
-    dataset, record = _load(config, workdir, task.steps_per_epoch)
-    make = functools.lru_cache(maxsize=1)(functools.partial(_make_group, config, dataset))
+    loaded, record = _load(config, task, workdir)
+    make = functools.lru_cache(maxsize=1)(functools.partial(_make_group, config, loaded))
     outcomes = [Outcome.DONE]
     for numbers in groups:
         group = make(len(numbers))
@@ -100,10 +99,10 @@ def _train_groups(config: ConfigDict, workdir: Path, interrupted: Callable[[], b
     return Outcome.DIVERGED if Outcome.DIVERGED in outcomes else Outcome.DONE
 
 
-def _make_group(config: ConfigDict, dataset: Dataset, size: int) -> Group:
+def _make_group(config: ConfigDict, loaded: Loaded, size: int) -> Group:
     """A group of `size` repetitions, whose chunk of temperatures is chosen for so many."""
     chunked = plan.with_chunk(config, size)
-    return make_group(chunked, make_task(chunked), dataset, size)
+    return make_group(chunked, make_task(chunked), loaded.feed, loaded.validation, size)
 
 
 def _check_agreement(config: ConfigDict, workdir: Path) -> None:
@@ -124,25 +123,18 @@ def _check_agreement(config: ConfigDict, workdir: Path) -> None:
             raise UserError(message)
 
 
-def _load(
-    config: ConfigDict, workdir: Path, steps_per_epoch: int
-) -> tuple[Dataset, Callable[[], None]]:
-    """This process's share of the images, and what records once that they are trained on.
+def _load(config: ConfigDict, task: Task, workdir: Path) -> tuple[Loaded, Callable[[], None]]:
+    """The images, and what records once that they are trained on.
 
     A run that has not begun is recorded here; one that has, when the caller knows that it goes on.
 
     Raises:
-      UserError: the images cannot be read, or are not those that the run was started with.
+      UserError: the images do not fit into the memory, cannot be read, or are not those that the
+        run was started with.
     """
-    shard = (jax.process_index(), jax.process_count())
+    loaded = images.load(config, task, workdir)
     with hosts.together():
-        dataset = data.load(config.data, shard)
-    means = record.Means(
-        _means(dataset.train, config.data.num_train, shard),
-        _means(dataset.validation, config.data.num_val, shard),
-    )
-    with hosts.together():
-        record.check_images(workdir, means)
+        record.check_images(workdir, loaded.means)
     folders = [layout.checkpoints_dir(workdir, one) for one in range(config.num_repetitions)]
     step = max(step for folder in folders for step in (0, *checkpoints.all_steps_in(folder)))
 
@@ -152,18 +144,14 @@ def _load(
             if hosts.is_first():
                 device = jax.devices()[0]
                 kind = (device.platform, device.device_kind)
-                record.record(workdir, config, means, *kind, step // steps_per_epoch, step)
+                done = (step // task.steps_per_epoch, step)
+                record.record(workdir, config, loaded.means, *kind, *done, loaded.skipped)
         with hosts.together():
             configuration.read_config(workdir)
 
     if not layout.has_begun(workdir):
         record_once()
-    return dataset, record_once
-
-
-def _means(images: np.ndarray, num: int, shard: tuple[int, int]) -> list[float]:
-    """What `record` knows a set of images by, from all processes' shares."""
-    return hosts.of_all(data.some_means(images, num, shard)).sum(axis=0).ravel().tolist()
+    return loaded, record_once
 
 
 def _open_and_train(
@@ -188,7 +176,9 @@ def _open_and_train(
         reporter = stack.enter_context(_make_reporter(group, numbers, first))
         reporter.doing("compiling")
         # No steps: compiles, so that the readings' seconds are of training alone.
-        state = group.programs.run(state, steps, np.int32(0), group.train)
+        stack.callback(group.feed.close)
+        taken = group.feed.images(state, steps, 0)
+        state = group.programs.run(state, steps, np.int32(0), taken)
         record()
         reporter.note(f"compiled: training from step {first}/{group.total_steps}")
         return _train_group(group, opened, state, seconds, reporter, interrupted)
@@ -250,7 +240,8 @@ def _train_group(
         if stopping:
             return _stop(group, opened, state, steps, seconds, diverged, reporter)
         started = time.perf_counter()
-        state = group.programs.run(state, stop, np.int32(limit), group.train)
+        taken = group.feed.images(state, stop, limit)
+        state = group.programs.run(state, stop, np.int32(limit), taken)
         host = _counters(state)
         elapsed = time.perf_counter() - started
         seconds = seconds + np.where(host.step > steps, elapsed, 0.0)

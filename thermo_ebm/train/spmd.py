@@ -14,7 +14,12 @@ import numpy as np
 
 from thermo_ebm.gradients.noise import GradientNoise
 from thermo_ebm.train import step
-from thermo_ebm.train.batches import make_layout
+from thermo_ebm.train.batches import (
+    batch_share,
+    dispatch_order,
+    make_dispatch_layout,
+    make_layout,
+)
 from thermo_ebm.train.state import TrainState, begin_epoch
 from thermo_ebm.train.step import AXIS, Task
 from thermo_ebm.types import Array
@@ -24,7 +29,7 @@ class Programs(NamedTuple):
     """Compiled functions of stacked states [num_repetitions, ...]."""
 
     init: Callable[[np.ndarray], TrainState]  # seeds [num_repetitions]
-    run: Callable[..., TrainState]  # (state, stop [num_repetitions], limit, train images)
+    run: Callable[..., TrainState]  # (state, stop [num_repetitions], limit, images of a `Feed`)
     validate: Callable[..., tuple[Array, Any]]  # (state, validation images)
     noise: Callable[..., GradientNoise]  # (state, train images)
     likelihood: Callable[..., step.MeanLikelihood]  # (state, validation images)
@@ -41,6 +46,8 @@ def make_programs(task: Task, num_repetitions: int) -> Programs:
     over = _over_one if num_repetitions == 1 else _over_many
     train, val = make_layout(task.num_train), make_layout(task.num_val)
     run = over(partial(_run, task, train), in_axes=(0, 0, None, None))
+    if task.streaming:
+        run = over(partial(_run_streamed, task), in_axes=(0, 0, None, 0))
     validate = over(lambda state, part: step.validate(task, state, part, val), in_axes=(0, None))
     noise = over(lambda state, part: step.measure_noise(task, state, part, train), (0, None))
     evaluate = partial(step.evaluate_likelihood, task)
@@ -74,6 +81,16 @@ def map_step(task: Task) -> Callable[..., Any]:
 
 def _run(task: Task, layout: Any, state: TrainState, stop: Array, limit: Array, part: Array) -> Any:
     return step.run_steps(task, state, stop, limit, part, layout)
+
+
+def _run_streamed(task: Task, state: TrainState, stop: Array, limit: Array, part: Array) -> Any:
+    """As `_run`, where `part` holds this device's share of each batch of the next steps alone."""
+    share = batch_share(task.batch_size, make_layout(task.num_train))
+    layout = make_dispatch_layout(task.batch_size, part.shape[0] // share)
+    first = state.step % task.steps_per_epoch * task.dial.accumulate
+    order = dispatch_order(task.num_train, first, task.batch_size, layout)
+    done = step.run_steps(task, state._replace(order=order), stop, limit, part, layout)
+    return done._replace(order=state.order)
 
 
 def _begin_where(state: TrainState, epoch: Array, chosen: Array) -> TrainState:

@@ -68,6 +68,7 @@ class Task(NamedTuple):
     grad_noise_draws: int
     likelihood: LikelihoodSettings
     likelihood_images: int
+    streaming: bool  # whether `run_steps` gets a dispatch's images alone
 
 
 class Gradient(NamedTuple):
@@ -107,6 +108,7 @@ def make_task(config: ConfigDict, axis_name: str | None = AXIS) -> Task:
         grad_noise_draws=config.logging.grad_noise_draws,
         likelihood=likelihood_settings(config),
         likelihood_images=config.evaluation.likelihood.num_images,
+        streaming=config.data.streaming,
     )
 
 

@@ -18,7 +18,7 @@ def lines(group: Group, workdir: Path, repetitions: Sequence[int]) -> list[str]:
       repetitions: the numbers of all that are not done.
     """
     config, task, size = group.config, group.task, group.size
-    height, width, channels = group.train.shape[2:]
+    height, width, channels = group.validation.shape[2:]
     prior, generator = plan.num_parameters(config)
     devices = jax.devices()
     held = _binary(plan.device_bytes(config, size))

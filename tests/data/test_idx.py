@@ -1,0 +1,132 @@
+"""IDX files: read as they are written, and refused in one line when they are damaged."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from image_sources import levels_of, make_config, numbered_images
+
+from thermo_ebm import data
+from thermo_ebm.data.idx import read_images
+from thermo_ebm.errors import UserError
+
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+TRAIN, TEST = "train-images-idx3-ubyte", "t10k-images-idx3-ubyte"
+
+
+def as_idx(images):
+    return b"\0\0\x08\x03" + struct.pack(">3I", *images.shape) + images.tobytes()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twenty training images and ten others, unpacked, with files of labels."""
+    images = numbered_images(30, 6, 8)
+    (tmp_path / TRAIN).write_bytes(as_idx(images[:20]))
+    (tmp_path / TEST).write_bytes(as_idx(images[20:]))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01\0\0\0\x14" + bytes(20))
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01\0\0\0\x0a" + bytes(10))
+    return tmp_path
+
+
+def pack(path, **changes):
+    path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes(), **changes))
+    path.unlink()
+
+
+def test_training_and_test_images_packed_or_not(folder):
+    config = make_config("idx", folder, num_train=20, num_val=10)
+    plain = data.load(config)
+    assert levels_of(plain.train) == set(range(20))
+    assert levels_of(plain.validation) == set(range(20, 30))
+    pack(folder / TRAIN)
+    np.testing.assert_array_equal(data.load(config).train, plain.train)
+    pack(folder / TEST)
+    np.testing.assert_array_equal(data.load(config).validation, plain.validation)
+
+
+def test_pixels_are_where_the_format_puts_them(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (3, 5, 7), np.uint8)
+    (tmp_path / TRAIN).write_bytes(as_idx(images))
+    np.testing.assert_array_equal(read_images(tmp_path / TRAIN), images)
+
+
+def test_the_names_of_other_data_sets_in_this_format(folder):
+    (folder / TRAIN).rename(folder / "emnist-letters-train-images-idx3-ubyte")
+    (folder / TEST).rename(folder / "emnist-letters-test-images-idx3-ubyte")
+    assert len(data.load(make_config("idx", folder)).train) == 10
+    (folder / "emnist-letters-train-images-idx3-ubyte").rename(folder / "train-images.idx3-ubyte")
+    assert len(data.load(make_config("idx", folder)).train) == 10
+    (folder / "emnist-mnist-train-images-idx3-ubyte").write_bytes(b"")
+    with pytest.raises(UserError, match="several files of train images"):
+        data.load(make_config("idx", folder))
+
+
+def test_what_is_not_there(folder, tmp_path):
+    for path in ("", tmp_path / "absent"):
+        with pytest.raises(UserError, match=r"no folder.*data\.name=idx"):
+            data.load(make_config("idx", path))
+    (folder / TEST).unlink()
+    with pytest.raises(UserError, match=f"has no {TEST} or {TEST}.gz"):
+        data.load(make_config("idx", folder))
+    (folder / TEST).write_bytes(as_idx(numbered_images(10)))
+    with pytest.raises(UserError, match="num_train=21: more than the 20 train images"):
+        data.load(make_config("idx", folder, num_train=21))
+
+
+def refusal(folder):
+    with pytest.raises(UserError) as error:
+        data.load(make_config("idx", folder))
+    message = str(error.value)
+    assert message.startswith(f"data.data_dir: {folder / TRAIN}")
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda whole: whole[:-1], "announces 20 images of 6 x 8 pixels, 960 bytes, and holds 959"),
+        (lambda whole: whole + b"\0", "960 bytes, and holds 961"),
+        (lambda whole: whole[:10], "is not an IDX file of images"),
+        (lambda whole: b"", "starts with nothing"),
+        (lambda whole: b"\0\0\x08\x01" + whole[4:], "starts with 00 00 08 01"),  # labels
+        (lambda whole: b"\0\0\x0d\x03" + whole[4:], "starts with 00 00 0d 03"),  # floats
+        (lambda whole: b"<html>" + whole, "starts with 3c 68 74 6d"),
+        (lambda whole: whole[:4] + b"\xff" * 12 + whole[16:], "announces 4294967295 images"),
+        (lambda whole: whole[:4] + bytes(12), "announces 0 images"),
+    ],
+)
+def test_damaged_files_are_refused_in_one_line(folder, change, message):
+    path = folder / TRAIN
+    path.write_bytes(change(path.read_bytes()))
+    assert message in refusal(folder)
+
+
+def test_damaged_packed_files_are_refused_in_one_line(folder):
+    path = folder / (TRAIN + ".gz")
+    images = np.random.default_rng(0).integers(0, 256, (20, 6, 8), np.uint8)
+    (folder / TRAIN).write_bytes(as_idx(images))
+    pack(folder / TRAIN, mtime=0)
+    whole = path.read_bytes()
+    for content in (whole[:-20], whole[:5], b"no gzip", whole[:200] + b"\0\0\0" + whole[203:]):
+        path.write_bytes(content)
+        refusal(folder)
+    path.unlink()
+    path.mkdir()
+    assert "cannot be read" in refusal(folder)
+
+
+@pytest.mark.skipif(not FASHION_MNIST.is_dir(), reason="dataset-fashion-mnist is not installed")
+def test_debians_fashion_mnist():
+    from configs import fashion_mnist
+
+    config = fashion_mnist.get_config().data
+    config.update(image_size=28, num_train=60_000, num_val=10_000)
+    train, validation = data.load(config)
+    # The published mean and standard deviation of its training pixels, 0.2860 and 0.3530.
+    np.testing.assert_allclose(train.mean() / 255, 0.2860, atol=5e-5)
+    np.testing.assert_allclose(train.std() / 255, 0.3530, atol=5e-5)
+    assert len(validation) == 10_000

@@ -1,0 +1,107 @@
+"""The table "is K enough?": against closed forms, and what it says of chains that are known."""
+
+import jax
+import jax.numpy as jnp
+import linear_gaussian as lg
+import numpy as np
+import pytest
+
+from thermo_ebm.evaluation import mixing
+from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
+from thermo_ebm.sampling.traces import Traces
+
+TEMPERATURES = np.array([0.0, 0.3, 1.0])
+STEP_SIZE, NUM_IMAGES, PER_IMAGE = 0.05, 24, 8
+
+
+@pytest.fixture(scope="module")
+def traces():
+    """Of one image many times over, with a Gaussian posterior: the law of every step is known."""
+    images = jnp.broadcast_to(jnp.float32(lg.observation()), (NUM_IMAGES, lg.DATA_DIM))
+    one = ChainSettings(STEP_SIZE, 1)
+    settings = SamplerSettings(one, one, chains_per_image=PER_IMAGE)
+    return mixing.long_traces(
+        lg.make_model(),
+        lg.parameters(),
+        images,
+        jnp.float32(TEMPERATURES),
+        jax.random.key(0),
+        settings,
+        400,
+    )
+
+
+@pytest.mark.parametrize("index", [0, 2])
+def test_ends_have_the_expectation_of_their_law(traces, index):
+    params, x = lg.parameters(), lg.observation()
+    natural = lg.natural(params, x, TEMPERATURES[index])
+
+    def exact(num_steps):
+        law = lg.chain_law(*natural, STEP_SIZE, num_steps)
+        return lg.expected_log_likelihood(params, x, law)
+
+    rows = mixing.mixing_table(traces, TEMPERATURES, (4, 400))
+    short, long = rows[index], rows[3 + index]
+    assert (short.num_steps, short.index, long.num_steps) == (4, index, 400)
+    for row in (short, long):
+        assert abs(row.expected_log_likelihood - exact(row.num_steps)) < 4 * row.stderr
+    assert abs(short.offset - (exact(4) - exact(400))) < 4 * short.offset_stderr
+    if index == 2:  # which is an offset that the table shows
+        assert abs(short.offset) > 3 * short.offset_stderr
+
+
+def test_longer_chains_agree(traces):
+    rows = mixing.mixing_table(traces, TEMPERATURES, (8, 50, 400, 1000))
+    assert [row.num_steps for row in rows] == [8] * 3 + [50] * 3 + [400] * 3
+    short, _, long = rows[2::3]
+    assert short.r_hat > 1.1 > 1.02 > long.r_hat
+    assert short.r_hat_latents > long.r_hat_latents
+    assert long.r_hat_worst >= max(long.r_hat, long.r_hat_latents)
+    assert long.ess > short.ess
+    # Of a Gaussian's coordinate, chains of 400 steps: 1 - s / variance is what a step keeps.
+    assert 4 < long.ess_latents < 100
+
+
+def test_a_chain_that_has_not_moved_is_not_enough(traces):
+    rows = mixing.mixing_table(traces, TEMPERATURES, (8, 50, 400))
+    assert mixing.is_enough(rows[:6]) is None
+    agreed = [row._replace(r_hat=1.0, r_hat_latents=1.0, offset=0.0) for row in rows]
+    assert mixing.is_enough(agreed) == 8
+    # A length above which another one does not agree is not enough.
+    assert mixing.is_enough([*agreed[:3], agreed[3]._replace(r_hat=1.2), *agreed[4:]]) == 400
+    off = agreed[0]._replace(offset=-5.0, offset_stderr=1.0)
+    assert mixing.is_enough([off, *agreed[1:]]) == 50
+
+
+def test_swap_rates_by_hand():
+    likelihood = np.array([[[[-3.0]], [[-1.0]], [[-2.0]]], [[[-1.0]], [[-1.0]], [[-1.0]]]])
+    likelihood = np.repeat(np.repeat(likelihood, 4, axis=0), 2, axis=2)  # [8, 3, 2, 1]
+    z = np.random.default_rng(0).normal(size=(8, 3, 2, 1, 2))
+    source = np.tile(np.array([1, 2])[:, None, None], (8, 1, 2, 1))
+    made = Traces(z, likelihood, np.full(likelihood.shape, 0.25), source)
+    rows = mixing.mixing_table(made, np.array([0.0, 0.4, 1.0]), (8,))
+    # exp((0 - 0.4) (-1 + 3)) and exp((0.4 - 1) (-2 + 1)) > 1; states of equal l always swap.
+    assert rows[0].swap_rate == pytest.approx((np.exp(-0.8) + 1) / 2)
+    assert rows[1].swap_rate == 1.0
+    assert np.isnan(rows[2].swap_rate)
+    assert rows[0].acceptance == 0.25
+
+
+def test_the_csv_has_a_row_for_each(traces):
+    rows = mixing.mixing_table(traces, TEMPERATURES, (8,))
+    header, *lines = mixing.as_csv(rows, kernel="ula").splitlines()
+    assert header.split(",") == [*mixing.Mixing._fields, "kernel"]
+    assert len(lines) == 3
+    first, last = (dict(zip(header.split(","), line.split(","), strict=True)) for line in lines[::2])
+    assert float(first["r_hat"]) == rows[0].r_hat
+    assert last["swap_rate"] == ""
+    assert last["kernel"] == "ula"
+
+
+def test_what_cannot_be_compared_is_refused():
+    model, params, x = lg.make_model(), lg.parameters(), np.zeros((1, lg.DATA_DIM))
+    one = ChainSettings(0.1, 1)
+    for per_image, num_steps, field in ((1, 100, "chains_per_image"), (2, 5, "8 steps")):
+        settings = SamplerSettings(one, one, chains_per_image=per_image)
+        with pytest.raises(ValueError, match=field):
+            mixing.long_traces(model, params, x, TEMPERATURES, None, settings, num_steps)

@@ -1,0 +1,61 @@
+"""Every program prints help when asked, and programs can be imported together."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = sorted(path.stem for path in (ROOT / "launch").glob("*.py"))
+PROGRAMS = [
+    name for name in MODULES if "__main__" in (ROOT / "launch" / f"{name}.py").read_text("utf-8")
+]
+
+
+def run(*command, **environment):
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_there_are_programs():
+    assert {"train", "eval", "sweep", "sample", "tempered", "report", "cell"} <= set(PROGRAMS)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_help_is_printed(name):
+    code, out, err = run("-m", f"launch.{name}", "--help")
+    assert (code, err) == (0, "")
+    assert f"python -m launch.{name}" in out  # how it is used
+    assert f"launch/{name}.py:\n  --" in out  # its flags
+    assert "Exit code" in out
+
+
+@pytest.mark.parametrize("flag", ["--helpfull", "--helpshort", "-?", "--helpxml"])
+def test_so_are_absls_other_forms_of_it(flag):
+    code, out, err = run("-m", "launch.train", flag, "--config=configs/nosuch.py")
+    assert (code, err) == (0, "")
+    assert "allow_config_change" in out
+
+
+def test_programs_can_be_imported_together():
+    code, _, err = run("-c", f"from launch import {', '.join(MODULES)}")
+    assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+def test_a_device_that_is_not_there_is_one_line(tmp_path, platform):
+    command = ("-m", "launch.train", "--config=configs/digits.py", f"--workdir={tmp_path}/run")
+    code, out, err = run(*command, JAX_PLATFORMS=platform)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: JAX finds no device: ")
+    assert platform in err
+    assert err.count("\n") == 1

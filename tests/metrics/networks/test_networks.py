@@ -1,0 +1,225 @@
+"""Both feature networks against independent PyTorch builds, and against photographs."""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import matplotlib.cbook
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from thermo_ebm.errors import UserError
+from thermo_ebm.metrics import networks
+from thermo_ebm.metrics.networks import architecture, download, efficientnet, inception, preprocess
+from thermo_ebm.metrics.weights import load_torch_legacy
+
+from . import legacy_files, random_weights
+
+TOLERANCE = 1e-4  # relative, of every stage; float32's floor is about 1e-6
+STORED = Path(__file__).with_name("data") / "network_features.npz"
+
+
+@pytest.fixture(scope="module")
+def images():
+    return random_weights.random_images(2, 40, 32)
+
+
+@pytest.fixture(scope="module")
+def inception_state():
+    return random_weights.inception_state_dict()
+
+
+@pytest.fixture(scope="module")
+def inception_params(inception_state):
+    return inception.params_from_torch(inception_state)
+
+
+@pytest.fixture(scope="module")
+def lite_params():
+    return architecture.params_from_torch(
+        efficientnet.ARCHITECTURE, random_weights.efficientnet_state_dict()
+    )
+
+
+@pytest.fixture(scope="module")
+def stages(images, inception_params, lite_params):
+    """Every stage of both networks, through the library's own preprocessing."""
+    inputs = preprocess.resize(images, 299, "bilinear") / 127.5 - 1
+    lite_inputs = (preprocess.resize(images, 224, "bilinear") - 127) / 128
+    return {
+        "inception_v3": jax.jit(partial(architecture.stages, inception.ARCHITECTURE))(
+            inception_params, inputs
+        ),
+        "efficientnet_lite0": jax.jit(partial(architecture.stages, efficientnet.ARCHITECTURE))(
+            lite_params, lite_inputs
+        ),
+    }
+
+
+def lite_features(params, images, **options):
+    made = efficientnet.ARCHITECTURE
+    return architecture.features_and_logits(made, params, images, **options)[0]
+
+
+def relative_error(actual, expected):
+    return np.linalg.norm(np.asarray(actual) - expected) / np.linalg.norm(expected)
+
+
+def test_every_stage_agrees_with_pytorch(stages, images, inception_state):
+    pytest.importorskip("torch")
+    from . import torch_networks
+
+    expected = {
+        "inception_v3": torch_networks.run(
+            torch_networks.InceptionV3(), inception_state, images, 299, 127.5, 127.5
+        ),
+        "efficientnet_lite0": torch_networks.run(
+            torch_networks.EfficientNetLite0(),
+            random_weights.efficientnet_state_dict(),
+            images,
+            224,
+            127.0,
+            128.0,
+        ),
+    }
+    for network, outputs in expected.items():
+        assert set(outputs) == set(stages[network])
+        for stage, values in outputs.items():
+            assert relative_error(stages[network][stage], values) < TOLERANCE, (network, stage)
+
+
+def test_every_stage_agrees_with_what_pytorch_gave(stages):
+    """The stored form of the test above: each stage's mean over pixels."""
+    with np.load(STORED) as stored:
+        assert len(stored.files) == sum(map(len, stages.values()))
+        for name in stored.files:
+            network, stage = name.split("/")
+            values = np.asarray(stages[network][stage])
+            means = values.mean(axis=(1, 2)) if values.ndim == 4 else values
+            assert relative_error(means, stored[name]) < TOLERANCE, name
+
+
+@pytest.mark.parametrize("network", ["inception_v3", "efficientnet_lite0"])
+def test_features_of_images_agree_with_what_pytorch_gave(
+    images, inception_params, lite_params, network
+):
+    with np.load(STORED) as stored:
+        expected_features = stored[f"{network}/features"]
+        expected_logits = stored[f"{network}/logits"]
+    if network == "inception_v3":
+        features, logits = architecture.features_and_logits(
+            inception.ARCHITECTURE, inception_params, images
+        )
+        expected_logits = expected_logits - np.asarray(inception_params["fc"]["b"])
+    else:
+        features, logits = architecture.features_and_logits(
+            efficientnet.ARCHITECTURE, lite_params, images
+        )
+    assert relative_error(features, expected_features) < TOLERANCE
+    assert relative_error(logits, expected_logits) < TOLERANCE
+
+
+def test_features_do_not_depend_on_the_batch_size(lite_params):
+    images = random_weights.random_images(5, 24, 24, seed=3)
+    together = lite_features(lite_params, images)
+    assert together.shape == (5, 1280)
+    # The last batch is padded, which must not reach the features either.
+    assert relative_error(lite_features(lite_params, images, batch_size=2), together) < 1e-5
+
+
+def test_the_two_ways_to_resize_differ(lite_params, images):
+    plain = lite_features(lite_params, images)
+    antialiased = lite_features(lite_params, images, resize="antialias")
+    assert 1e-3 < relative_error(antialiased, plain) < 1
+
+
+@pytest.mark.parametrize("network", [inception, efficientnet])
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((2, 8, 8, 3), np.float32),
+        np.zeros((2, 8, 8, 1), np.uint8),
+        np.zeros((8, 8, 3), np.uint8),
+        np.zeros((0, 8, 8, 3), np.uint8),
+    ],
+    ids=["float", "grey", "single", "none"],
+)
+def test_other_images_are_refused(network, images):
+    with pytest.raises(ValueError, match="uint8"):
+        architecture.features_and_logits(network.ARCHITECTURE, {}, images)
+
+
+def test_an_unknown_resize_and_batch_size_are_refused():
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    with pytest.raises(ValueError, match="resize"):
+        inception.features({}, images, resize="nearest")
+    with pytest.raises(ValueError, match="batch_size"):
+        inception.features({}, images, batch_size=0)
+
+
+def test_wrong_weights_are_refused_by_name(inception_state):
+    missing = {k: v for k, v in inception_state.items() if k != "Mixed_6c.branch7x7_2.bn.weight"}
+    with pytest.raises(ValueError, match=r"Mixed_6c\.branch7x7_2\.bn\.weight"):
+        inception.params_from_torch(missing)
+    # torchvision's own InceptionV3 has 1000 classes.
+    other = inception_state | {"fc.weight": np.zeros((1000, 2048)), "fc.bias": np.zeros(1000)}
+    with pytest.raises(ValueError, match="fc has the shape"):
+        inception.params_from_torch(other)
+    nan = inception_state | {"fc.bias": np.full(1008, np.nan)}
+    with pytest.raises(ValueError, match="not finite"):
+        inception.params_from_torch(nan)
+    with pytest.raises(ValueError, match="lack"):
+        architecture.params_from_torch(efficientnet.ARCHITECTURE, inception_state)
+
+
+def centre_square(image):
+    """The central square of a photograph, 256 x 256 uint8."""
+    size = min(image.size)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    square = image.convert("RGB").crop((left, top, left + size, top + size))
+    return np.asarray(square.resize((256, 256), Image.BICUBIC))
+
+
+def test_the_packaged_weights_classify_photographs():
+    params = architecture.params_from_torch(
+        efficientnet.ARCHITECTURE, load_torch_legacy(efficientnet.weights_path())
+    )
+    palace = Image.fromarray(load_sample_image("china.jpg"))
+    daisy = Image.fromarray(load_sample_image("flower.jpg"))
+    uniform = Image.open(matplotlib.cbook.get_sample_data("grace_hopper.jpg"))
+    photographs = np.stack([centre_square(image) for image in (palace, daisy, uniform)])
+    _, logits = architecture.features_and_logits(efficientnet.ARCHITECTURE, params, photographs)
+    # ImageNet's classes: palace, daisy, military uniform.
+    assert logits.argmax(axis=1).tolist() == [698, 985, 652]
+
+
+def test_networks_by_name(tmp_path, inception_state):
+    network = networks.choose("efficientnet_lite0")
+    outputs = network.apply(random_weights.random_images(3, 16, 16), 2)
+    assert outputs.features.shape == (3, network.num_features)
+    assert outputs.logits.shape == (3, 1000)
+    path = tmp_path / "weights.pth"
+    path.write_bytes(legacy_files.state_dict_file(inception_state))
+    for built in (
+        networks.choose("inception_v3", inception_weights=path),
+        networks.choose("inception_v3", "antialias", path),
+    ):
+        assert (built.name, built.num_features) == ("inception_v3", 2048)
+        assert built.fingerprint == download.sha256_of(path)
+
+
+def test_users_mistakes_are_said_in_one_line(tmp_path):
+    broken = tmp_path / "broken.pth"
+    broken.write_bytes(b"PK\x03\x04")
+    for arguments, message in (
+        (("vgg",), "--features=vgg"),
+        (("efficientnet_lite0", "nearest"), "--resize=nearest"),
+        (("inception_v3", "bilinear", None, tmp_path), "fetch_weights.*--inception_weights=PATH"),
+        (("inception_v3", "bilinear", tmp_path / "none.pth"), "no such file"),
+        (("inception_v3", "bilinear", broken), r"broken\.pth cannot be used"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            networks.choose(*arguments)
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,73 @@
+"""Resizing against plain formulas and against Pillow; batching."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from thermo_ebm.metrics.networks import preprocess
+
+from . import random_weights
+
+# Enlarging and shrinking; positions in float32 cost a few thousandths of a grey level.
+SHAPES = pytest.mark.parametrize("shape", [(32, 32), (20, 37), (400, 350)])
+
+
+def bilinear_row(row, size):
+    """Half-pixel centres, corners not aligned, edges repeated, no antialiasing."""
+    centres = (np.arange(size) + 0.5) * len(row) / size - 0.5
+    low = np.floor(centres)
+    share = centres - low
+    last = len(row) - 1
+    left = row[np.clip(low, 0, last).astype(int)]
+    right = row[np.clip(low + 1, 0, last).astype(int)]
+    return (1 - share) * left + share * right
+
+
+@SHAPES
+def test_bilinear_is_the_half_pixel_formula(shape):
+    image = random_weights.random_images(1, *shape)[0].astype(np.float64)
+    rows = np.apply_along_axis(bilinear_row, 0, image, 299)
+    expected = np.apply_along_axis(bilinear_row, 1, rows, 299)
+    actual = preprocess.resize(image[None], 299, "bilinear")[0]
+    np.testing.assert_allclose(actual, expected, atol=0.01)
+
+
+@SHAPES
+def test_antialias_is_pillows_bicubic_of_float_channels(shape):
+    image = random_weights.random_images(1, *shape)[0]
+    channels = [
+        Image.fromarray(image[:, :, c].astype(np.float32)).resize((299, 299), Image.BICUBIC)
+        for c in range(3)
+    ]
+    expected = np.clip(np.stack([np.asarray(channel) for channel in channels], -1), 0, 255)
+    actual = preprocess.resize(image[None], 299, "antialias")[0]
+    np.testing.assert_allclose(actual, expected, atol=0.01)
+
+
+def test_resize_leaves_images_of_the_right_size_alone():
+    image = random_weights.random_images(1, 299, 299)
+    for method in ("bilinear", "antialias"):
+        np.testing.assert_allclose(preprocess.resize(image, 299, method), image, atol=1e-3)
+
+
+def test_to_rgb_repeats_grey_images_only():
+    grey = np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1)
+    assert (preprocess.to_rgb(grey) == grey).all()
+    assert preprocess.to_rgb(grey).shape == (2, 2, 2, 3)
+    colour = np.zeros((2, 4, 4, 3), np.uint8)
+    assert preprocess.to_rgb(colour) is colour
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
+def test_batches_give_every_image_once_in_order(batch_size):
+    seen = []
+
+    def apply(batch):
+        seen.append(batch.shape)
+        return batch.sum(axis=(1, 2)), batch[:, 0, 0]
+
+    images = np.arange(7 * 4, dtype=np.float32).reshape(7, 2, 2)
+    sums, firsts = preprocess.in_batches(apply, images, batch_size)
+    np.testing.assert_array_equal(sums, images.sum(axis=(1, 2)))
+    np.testing.assert_array_equal(firsts, images[:, 0, 0])
+    assert set(seen) == {(min(batch_size, 7), 2, 2)}  # one shape, one compilation

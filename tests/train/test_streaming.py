@@ -1,0 +1,225 @@
+"""Streamed images train what resident ones do, bit for bit, whatever stops the run."""
+
+import jax
+import numpy as np
+import pytest
+import tiny_training as tiny
+from image_sources import save_images
+from train_processes import finish, start, train_as_processes
+
+from thermo_ebm.cost import memory
+from thermo_ebm.data import streaming
+from thermo_ebm.errors import UserError
+from thermo_ebm.run import layout
+from thermo_ebm.train import batches, checkpoints, images
+from thermo_ebm.train.loop import Outcome
+
+STREAMED = {"data__streaming": True, "steps_per_dispatch": 3}  # one program for most tests
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compile_once():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        tiny.compile_once(monkeypatch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def resident(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("resident")
+    assert tiny.train(tiny.config(), workdir) is Outcome.DONE
+    return workdir
+
+
+def test_the_same_run(resident, tmp_path):
+    assert tiny.train(tiny.config(**STREAMED), tmp_path) is Outcome.DONE
+    tiny.assert_equal_runs(resident, tmp_path)
+
+
+def test_accumulated_batches(tmp_path):
+    accumulated = {"dial__accumulate": 2, "num_epochs": 2}
+    assert tiny.train(tiny.config(**accumulated), tmp_path / "resident") is Outcome.DONE
+    made, streamed = tiny.config(**accumulated, **STREAMED), tmp_path / "streamed"
+    assert tiny.train(made, streamed, dispatches=3) is Outcome.INTERRUPTED
+    assert tiny.train(made, streamed) is Outcome.DONE
+    tiny.assert_equal_runs(tmp_path / "resident", streamed, **accumulated)
+
+
+def test_stops_anywhere_change_nothing(resident, tmp_path):
+    # Dispatches end at checkpoints and epochs too: after 1, 4, 7, 8, 10, ... steps.
+    for dispatches in (0, 1, 1, 2, 1, 1, 0, 3):
+        made = tiny.config(**STREAMED)
+        assert tiny.train(made, tmp_path, dispatches=dispatches) is Outcome.INTERRUPTED
+    assert tiny.train(tiny.config(**STREAMED), tmp_path) is Outcome.DONE
+    tiny.assert_equal_runs(resident, tmp_path)
+
+
+def test_killed_and_resumed(resident, tmp_path, monkeypatch):
+    save = checkpoints.save
+
+    def killed(opened, state, seconds):
+        if int(state.step) == 16:
+            raise KeyboardInterrupt
+        save(opened, state, seconds)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tiny.train(tiny.config(**STREAMED), tmp_path)
+    assert tiny.train(tiny.config(**STREAMED), tmp_path) is Outcome.DONE
+    tiny.assert_equal_runs(resident, tmp_path)
+
+
+def test_begun_resident_and_continued_streamed_and_back(resident, tmp_path):
+    for changes in ({"steps_per_dispatch": 3}, STREAMED, {}):
+        made = tiny.config(**changes)
+        assert tiny.train(made, tmp_path, dispatches=3) is Outcome.INTERRUPTED
+    assert tiny.train(tiny.config(**STREAMED), tmp_path) is Outcome.DONE
+    tiny.assert_equal_runs(resident, tmp_path)
+
+
+def test_repetitions_that_train_together(tmp_path):
+    """Each has an order of its own; resumed, one has gone further than the other."""
+    changes = {"num_repetitions": 2, "num_epochs": 2, "parallel_repetitions": 2}
+    assert tiny.train(tiny.config(**changes), tmp_path / "resident") is Outcome.DONE
+    alone = tiny.config(**changes | {"parallel_repetitions": 1}, **STREAMED)
+    apart = tmp_path / "apart"
+    assert tiny.train(alone, apart, dispatches=4) is Outcome.INTERRUPTED
+    alone = tiny.config(**changes | {"parallel_repetitions": 1, "steps_per_dispatch": 3})
+    apart_resident = tmp_path / "apart_resident"
+    assert tiny.train(alone, apart_resident, dispatches=4) is Outcome.INTERRUPTED
+    assert tiny.train(tiny.config(**changes), apart_resident) is Outcome.DONE
+    for workdir in (tmp_path / "streamed", apart):
+        assert tiny.train(tiny.config(**changes, **STREAMED), workdir) is Outcome.DONE
+    for number in range(2):
+        tiny.assert_equal_runs(tmp_path / "resident", tmp_path / "streamed", number)
+        tiny.assert_equal_runs(apart_resident, apart, number)
+
+
+MANY = {
+    "batch_size": 30,  # on 4 devices: shares of 8, and one of 6
+    "data__num_train": 151,
+    "data__num_val": 79,
+    "num_epochs": 2,
+    "steps_per_dispatch": 2,
+    "checkpoint__every_steps": 0,
+}
+MANY_STREAMED = MANY | {"data__streaming": True}
+
+
+@pytest.mark.timeout(900)
+def test_several_devices(tmp_path):
+    runs = {name: tmp_path / name for name in ("resident", "streamed")}
+    assert finish(start([(runs["resident"], None)], MANY, 4)) == ["DONE"]
+    outcomes = finish(start([(runs["streamed"], 2), (runs["streamed"], None)], MANY_STREAMED, 4))
+    assert outcomes == ["INTERRUPTED", "DONE"]
+    tiny.assert_equal_runs(runs["resident"], runs["streamed"], **MANY)
+
+
+@pytest.mark.timeout(900)
+def test_two_processes(tmp_path):
+    """Each reads its own share; an image that only one of them cannot read ends both."""
+    images = tmp_path / "images"
+    save_images(images, np.random.default_rng(0).integers(0, 256, (240, 8, 8), np.uint8))
+    changes = MANY | {"data__name": "folder", "data__data_dir": str(images)}
+    runs = {name: tmp_path / name for name in ("resident", "streamed", "refused")}
+    assert train_as_processes([(runs["resident"], None)], changes) == [["DONE"]] * 2
+    begun = [(runs["streamed"], 2), (runs["streamed"], None), (runs["refused"], 2)]
+    outcomes = train_as_processes(begun, changes | {"data__streaming": True})
+    assert outcomes == [["INTERRUPTED", "DONE", "INTERRUPTED"]] * 2
+    tiny.assert_equal_runs(runs["resident"], runs["streamed"], **changes)
+    for path in sorted(images.iterdir())[:200]:
+        path.write_bytes(b"broken")
+    assert (
+        train_as_processes([(runs["refused"], None)], changes | {"data__streaming": True})
+        == [["REFUSED"]] * 2
+    )
+
+
+def test_an_image_that_is_torn_while_the_run_goes_is_named(tmp_path, monkeypatch):
+    """Nothing is lost: when it is mended, the same command goes on."""
+    images = tmp_path / "images"
+    save_images(images, np.random.default_rng(0).integers(0, 256, (200, 8, 8), np.uint8))
+    fields = {"data__name": "folder", "data__data_dir": str(images), "num_epochs": 2}
+    assert tiny.train(tiny.config(**fields), tmp_path / "resident") is Outcome.DONE
+    read = streaming.read
+    with monkeypatch.context() as patch:
+        count = iter(range(10**6))
+
+        def torn(images, numbers):
+            if next(count) == 12:
+                raise UserError("data.data_dir: cannot read the image")
+            return read(images, numbers)
+
+        patch.setattr(streaming, "read", torn)
+        with pytest.raises(UserError, match="cannot read the image"):
+            tiny.train(tiny.config(**fields, **STREAMED), tmp_path / "run")
+    assert tiny.train(tiny.config(**fields, **STREAMED), tmp_path / "run") is Outcome.DONE
+    tiny.assert_equal_runs(tmp_path / "resident", tmp_path / "run")
+
+
+def test_other_images_are_noticed(resident, tmp_path):
+    assert tiny.train(tiny.config(**STREAMED), tmp_path / "run", dispatches=3).value == 3
+    images = np.random.default_rng(0).integers(0, 256, (190, 8, 8), np.uint8)
+    np.savez(tmp_path / "others.npz", images=images)
+    made = tiny.config(data__name="npz", data__data_dir=str(tmp_path / "others.npz"), **STREAMED)
+    with pytest.raises(UserError, match="not those the run was started with"):
+        tiny.train(made, tmp_path / "run", allow=["data.name"])
+    digits = layout.repetition_dir(resident, 0).parent / layout.IMAGES
+    assert (tmp_path / "run" / layout.IMAGES).read_bytes() == digits.read_bytes()
+
+
+@pytest.mark.parametrize("num_devices", [1, 3, 8])
+@pytest.mark.parametrize("batch_size", [4, 7, 24])
+def test_a_dispatch_s_images_are_found_where_they_were_put(num_devices, batch_size, monkeypatch):
+    monkeypatch.setattr(jax, "local_device_count", lambda *_: num_devices)
+    num_steps, num_train, first = 3, 100, 1
+    made = batches.make_dispatch_layout(batch_size, num_steps)
+    share = batches.batch_share(batch_size, made)
+    order = np.asarray(batches.dispatch_order(num_train, first, batch_size, made))
+    parts = np.full((num_devices, num_steps, share), -1)
+    for k in range(num_steps):
+        of_step = np.arange((first + k) * batch_size, (first + k + 1) * batch_size)
+        flat = np.full(num_devices * share, -1)
+        flat[:batch_size] = of_step
+        parts[:, k] = flat.reshape(num_devices, share)
+    held = parts.reshape(num_devices, -1)
+    assert held.shape[1] == made.per_device
+    for place in range(first * batch_size, (first + num_steps) * batch_size):
+        device, row = divmod(int(order[place]), made.per_device)
+        assert held[device, row] == place
+
+
+def test_images_that_the_memory_does_not_hold_are_refused_before_they_are_read(
+    tmp_path, monkeypatch
+):
+    needed = 2 * (150 + 40) * 8 * 8  # on the host, and on its one device
+    limit = {"bytes": 2 * needed}  # of which half is the step's
+    monkeypatch.setattr(memory, "host_bytes", lambda: limit["bytes"])
+    monkeypatch.setattr(jax, "local_device_count", lambda *_: 1)
+    images.check_memory(tiny.config(), jax.devices()[0])
+    limit["bytes"] -= 2
+    with pytest.raises(UserError, match=f"{needed:,} bytes .*data.streaming=true") as error:
+        images.check_memory(tiny.config(), jax.devices()[0])
+    assert "\n" not in str(error.value)
+    limit["bytes"] = 20_000
+    few = tiny.config(**STREAMED | {"steps_per_dispatch": 1})
+    images.check_memory(few, jax.devices()[0])
+    limit["bytes"] = 10_000
+    with pytest.raises(UserError, match="fewer validation images"):
+        images.check_memory(few, jax.devices()[0])
+    with pytest.raises(UserError, match="the images need"):
+        tiny.train(tiny.config(data__name="folder", data__data_dir="/absent"), tmp_path)
+
+
+def test_an_accelerator_s_own_memory_is_asked(monkeypatch):
+    class Accelerator:
+        platform = "gpu"
+
+        def memory_stats(self):
+            return {"bytes_limit": 20_000}
+
+    monkeypatch.setattr(jax, "local_device_count", lambda *_: 1)
+    with pytest.raises(UserError, match="12,160 bytes of the memory of each device, where 8,000"):
+        images.check_memory(tiny.config(), Accelerator())
+    images.check_memory(tiny.config(**STREAMED | {"steps_per_dispatch": 1}), Accelerator())

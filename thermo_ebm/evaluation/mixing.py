@@ -1,0 +1,182 @@
+"""Is K enough? Diagnostics of a trained model's chains by their length, from one set of long chains.
+
+The chains of training start from p0 and take K steps. Run on for many more, the same chains tell
+for every K below: whether the law of their ends has arrived (E_t against that of the long chains),
+and whether chains of that length mix (effective sample size, split R-hat).
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thermo_ebm.models.latent_ebm import LatentEBM
+from thermo_ebm.sampling.chains import SamplerSettings
+from thermo_ebm.sampling.diagnostics import MIN_DRAWS, effective_sample_size, split_r_hat
+from thermo_ebm.sampling.exchange import round_trips
+from thermo_ebm.sampling.traces import Traces, tempered_traces
+from thermo_ebm.types import Array, Params, PRNGKey
+
+LENGTHS = (8, 20, 50, 100, 200, 500, 1000)
+AGREED = 1.01  # the largest R-hat of chains that agree (Vehtari et al. 2021, section 4)
+
+
+class Mixing(NamedTuple):
+    """Of the chains at one temperature after K steps; one row of `diagnostics.csv`."""
+
+    num_steps: int  # K
+    index: int  # i of t_i
+    temperature: float
+    expected_log_likelihood: float  # E_t over the chains' ends, nats per image
+    stderr: float  # of that mean, from the spread of an image's chains
+    offset: float  # from the mean over the later half of the longest chains
+    offset_stderr: float
+    ess: float  # of l, draws per chain, median over images
+    ess_latents: float  # of the latents' worst coordinate, median over images
+    r_hat: float  # of l, median over images
+    r_hat_latents: float  # of the latents' worst coordinate, median over images
+    r_hat_worst: float  # the largest of both over all images
+    acceptance: float  # what Metropolis accepts, or would: mean over steps
+    swap_rate: float  # what an exchange with index + 1 accepts, or would; nan for the last
+    round_trips: float  # between t_1 and t_N per image's chains, in K steps
+
+
+def long_traces(
+    model: LatentEBM,
+    params: Params,
+    images: Array | np.ndarray,
+    temperatures: Array,
+    key: PRNGKey,
+    settings: SamplerSettings,
+    num_steps: int,
+) -> Traces:
+    """`tempered_traces` of images [num, *image_shape] in [-1, 1], on the host.
+
+    Raises:
+      ValueError: fewer than two chains per image, which R-hat compares, or too few steps.
+    """
+    if settings.chains_per_image < 2:
+        raise ValueError("diagnostics need chains_per_image of at least 2.")
+    if num_steps < 2 * MIN_DRAWS:
+        raise ValueError(f"diagnostics need chains of at least {2 * MIN_DRAWS} steps.")
+    images = jnp.asarray(images)
+    run = jax.jit(partial(tempered_traces, model, settings=settings, num_steps=num_steps))
+    positions = jnp.arange(images.shape[0])
+    return jax.device_get(
+        run(params, x=images, positions=positions, temperatures=temperatures, key=key)
+    )
+
+
+def mixing_table(
+    traces: Traces, temperatures: Array | np.ndarray, lengths: Sequence[int] = LENGTHS
+) -> list[Mixing]:
+    """The diagnostics of every temperature at each length up to that of the traces.
+
+    Args:
+      traces: of long chains.
+      temperatures: t_0 = 0 .. t_N, [num_temperatures + 1].
+      lengths: of chains, at least 4 steps each; those that are longer than the traces are left out.
+
+    Returns:
+      One row for each length and temperature, the length slowest.
+    """
+    temperatures = np.asarray(temperatures)
+    rows = []
+    for num_steps in sorted({n for n in lengths if n <= len(traces.latents)}):
+        rates = _swap_rates(traces.log_likelihood[:num_steps], temperatures)
+        trips = float(_round_trips(traces.source[:num_steps]).mean())
+        for i, temperature in enumerate(temperatures.tolist()):
+            rows.append(_row(traces, num_steps, i, temperature, rates[i], trips))
+    return rows
+
+
+def is_enough(rows: Sequence[Mixing]) -> int | None:
+    """The smallest K from which on chains agree: R-hat at most 1.01 at every temperature, and E_t
+    within 3 standard errors of the long chains'. None where there is none.
+    """
+    enough = None
+    for num_steps in sorted({row.num_steps for row in rows}, reverse=True):
+        own = [row for row in rows if row.num_steps == num_steps]
+        agreed = all(max(row.r_hat, row.r_hat_latents) <= AGREED for row in own)
+        if not agreed or any(abs(row.offset) > 3 * row.offset_stderr for row in own):
+            break
+        enough = num_steps
+    return enough
+
+
+def as_csv(rows: Sequence[Mixing], **same: object) -> str:
+    """The table as CSV, with columns of its own for what all rows have in common."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*Mixing._fields, *same])
+    for row in rows:
+        values = ["" if value != value else value for value in row]
+        writer.writerow([*values, *same.values()])
+    return text.getvalue()
+
+
+def _row(
+    traces: Traces, num_steps: int, i: int, temperature: float, swap_rate: float, trips: float
+) -> Mixing:
+    likelihood = np.asarray(traces.log_likelihood[:, i], np.float64)  # [steps, M, num]
+    mean, error = _end_mean(likelihood[num_steps - 1])
+    long_mean, long_error = _long_mean(likelihood)
+    # The longest chains' own ends are among the draws that they are held against.
+    offset_error = np.hypot(error, long_error)
+    of_likelihood = np.swapaxes(likelihood[:num_steps], 0, 1)  # [M, K, num]
+    of_latents = np.swapaxes(traces.latents[:num_steps, i], 0, 1)  # [M, K, num, latent_dim]
+    per_image = of_likelihood.shape[0]
+    r_hat, r_hat_latents = split_r_hat(of_likelihood), split_r_hat(of_latents).max(axis=-1)
+    return Mixing(
+        num_steps=num_steps,
+        index=i,
+        temperature=temperature,
+        expected_log_likelihood=mean,
+        stderr=error,
+        offset=mean - long_mean,
+        offset_stderr=float(offset_error),
+        ess=float(np.median(effective_sample_size(of_likelihood))) / per_image,
+        ess_latents=float(np.median(effective_sample_size(of_latents).min(axis=-1))) / per_image,
+        r_hat=float(np.median(r_hat)),
+        r_hat_latents=float(np.median(r_hat_latents)),
+        r_hat_worst=float(max(r_hat.max(), r_hat_latents.max())),
+        acceptance=float(np.mean(traces.acceptance[:num_steps, i], dtype=np.float64)),
+        swap_rate=swap_rate,
+        round_trips=trips,
+    )
+
+
+def _end_mean(values: np.ndarray) -> tuple[float, float]:
+    """Mean of l [M, num] over chains and images, and its standard error for these images."""
+    per_image, num = values.shape
+    variance = values.var(axis=0, ddof=1).sum() / per_image / num**2
+    return float(values.mean()), float(np.sqrt(variance))
+
+
+def _long_mean(likelihood: np.ndarray) -> tuple[float, float]:
+    """Mean of l over the later half of all steps, and its standard error: chains are independent.
+
+    Args:
+      likelihood: [num_steps, M, num].
+    """
+    return _end_mean(likelihood[len(likelihood) // 2 :].mean(axis=0))
+
+
+def _swap_rates(likelihood: np.ndarray, temperatures: np.ndarray) -> list[float]:
+    """min(1, exp((t_i - t_j) (l_j - l_i))) of neighbours, a mean over all states; then nan."""
+    steps = np.diff(temperatures)[:, None, None]
+    log_ratio = -steps * np.diff(np.asarray(likelihood, np.float64), axis=1)
+    rates = np.exp(np.minimum(log_ratio, 0.0)).mean(axis=(0, 2, 3))
+    return [*rates.tolist(), float("nan")]
+
+
+def _round_trips(source: np.ndarray) -> np.ndarray:
+    """Of all of an image's chains in the whole trace, [num]."""
+    steps, num_temperatures, per_image, num = source.shape
+    places = jnp.asarray(source - 1).reshape(steps, num_temperatures, -1)
+    return np.asarray(round_trips(places)).reshape(per_image, num).sum(axis=0)

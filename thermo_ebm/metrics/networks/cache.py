@@ -1,0 +1,103 @@
+"""Features of real images, computed once and kept by what they were computed from.
+
+The key is a hash of the network, its weights, the preprocessing, the data set's name and split and
+the images themselves, so a changed image or another crop is another key, and a stale file is never
+read. Files are written whole or not at all; one that cannot be read is computed anew.
+"""
+
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from thermo_ebm import files
+from thermo_ebm.metrics.networks.network import Network, Outputs
+
+_FORMAT = 1  # raise it when preprocessing or networks change what they compute
+
+
+def default_dir() -> Path:
+    """The folder for downloaded weights and cached features: `~/.cache/thermo_ebm`."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "thermo_ebm"
+
+
+def features_key(network: Network, images: np.ndarray, data_set: str, split: str) -> str:
+    """Returns the key of the features of these images, 64 hexadecimal digits.
+
+    Args:
+      network: what computes them.
+      images: uint8 [num, height, width, 3].
+      data_set: the data set's name.
+      split: its part, such as "validation".
+    """
+    content = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
+    parts = {
+        "format": _FORMAT,
+        "network": network.name,
+        "weights": network.fingerprint,
+        "resize": network.resize,
+        "data_set": data_set,
+        "split": split,
+        "shape": images.shape,
+        "dtype": str(images.dtype),
+        "images": content,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def real_outputs(
+    network: Network,
+    images: np.ndarray,
+    data_set: str,
+    split: str,
+    cache_dir: Path,
+    batch_size: int = 50,
+) -> Outputs:
+    """Returns a network's features and logits of real images, from the cache where it has them.
+
+    Args:
+      network: what computes them.
+      images: uint8 [num, height, width, 3].
+      data_set: the data set's name.
+      split: its part, such as "validation".
+      cache_dir: the folder; a cache that cannot be written costs a warning, not the evaluation.
+      batch_size: images at once.
+
+    Raises:
+      ValueError: if the images have another type or shape.
+    """
+    key = features_key(network, images, data_set, split)
+    path = cache_dir / "features" / f"{network.name}-{data_set}-{split}-{key[:16]}.npz"
+    cached = _read(path, key)
+    if cached is not None:
+        return cached
+    outputs = network.apply(images, batch_size)
+    try:
+        _write(path, key, outputs)
+    except OSError as error:
+        logging.warning("cannot keep features in %s: %s", path, error)
+    return outputs
+
+
+def _read(path: Path, key: str) -> Outputs | None:
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if str(arrays["key"]) == key:
+                return Outputs(arrays["features"], arrays["logits"])
+    except Exception as error:  # a damaged zip raises many kinds
+        logging.warning("cannot read %s (%s): computing the features anew", path, error)
+    return None
+
+
+def _write(path: Path, key: str, outputs: Outputs) -> None:
+    content = io.BytesIO()
+    np.savez(content, key=key, features=outputs.features, logits=outputs.logits)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_bytes(path, content.getvalue())
