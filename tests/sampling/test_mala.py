@@ -115,6 +115,7 @@ def test_a_nonlinear_posterior_stays_as_it_is():
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.filterwarnings("ignore")  # the other library's own
 def test_acceptance_against_blackjax_on_the_same_states_and_noise():
     mala = pytest.importorskip("blackjax").mcmc.mala
     params, images, _, start = plane_start()

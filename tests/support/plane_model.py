@@ -123,16 +123,17 @@ def sample(grid, temperatures, num_chains, seed=0):
 
 
 def swap_probability(grid, temperature, higher):
-    """E min(1, exp((t - t') (l' - l))) over independent l at t and l' at t', of each image."""
+    """E min(1, exp((t - t') (l' - l))) over independent l at t and l' at t', of each image.
+
+    Where l' > l the exponential turns p_t(z) p_t'(z') into p_t'(z) p_t(z'), so that it is
+    P(l' <= l) and, with the two laws swapped, P(l' > l).
+    """
     found = []
     low, high = probabilities(grid, temperature), probabilities(grid, higher)
     for values, at_low, at_high in zip(grid.log_likelihood, low, high, strict=True):
         order = np.argsort(values)
-        sorted_values, step = values[order], higher - temperature
-        # Below l the exchange is sure; above it the exponential takes over.
-        below = np.cumsum(at_high[order])
-        damped = at_high[order] * np.exp(-step * (sorted_values - sorted_values[-1]))
-        above = damped[::-1].cumsum()[::-1] - damped
-        growth = np.exp(step * (sorted_values - sorted_values[-1]))
-        found.append(np.sum(at_low[order] * (below + growth * above)))
+        at_low, at_high = at_low[order], at_high[order]
+        up_to = np.cumsum(at_high)
+        above = at_low[::-1].cumsum()[::-1] - at_low
+        found.append(at_low @ up_to + at_high @ above)
     return np.array(found)

@@ -28,6 +28,7 @@ def samples(power, seed=0, num_temperatures=8):
 
 
 @pytest.mark.parametrize("power", [0.3, 1.0, 4.0])
+@pytest.mark.filterwarnings("ignore")  # the other library's own
 def test_bar_against_pymbar(power):
     other = pytest.importorskip("pymbar").other_estimators
     temperatures, values = samples(power)
@@ -42,6 +43,7 @@ def test_bar_against_pymbar(power):
 
 
 @pytest.mark.parametrize("power", [0.3, 1.0, 4.0])
+@pytest.mark.filterwarnings("ignore")  # the other library's own
 def test_mbar_against_pymbar(power):
     pymbar = pytest.importorskip("pymbar")
     temperatures, values = samples(power)
