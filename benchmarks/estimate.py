@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 from thermo_ebm import data
 from thermo_ebm.evaluation import trained
@@ -333,6 +333,7 @@ def make_case(name: str, num: int, seed: int, workdir: str | None) -> Case:
 
 def main(argv: Sequence[str]) -> None:
     """Prints a table for each model and writes the CSV."""
+    logging.set_verbosity(logging.WARNING)
     if unknown := set(_CASES.value) - {"gaussian", "nonlinear", "plane"}:
         print(f"--cases: {', '.join(sorted(unknown))}: there are gaussian, nonlinear, plane")
         sys.exit(2)

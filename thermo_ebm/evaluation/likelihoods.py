@@ -3,7 +3,6 @@
 import math
 import zlib
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +21,12 @@ from thermo_ebm.types import Array, Params, PRNGKey
 
 # Streams of random numbers, folded into the seed's key.
 _SCHEDULE, _VALIDATION, _AGAINST, _SIMULATION, _BOUNDS = range(5)
+
+# Compiled once per model, settings and number of images.
+_STATIC = ("model", "settings")
+_estimate = jax.jit(likelihood.estimate, static_argnames=_STATIC)
+_simulate = jax.jit(simulate, static_argnames=_STATIC)
+_bidirectional = jax.jit(bidirectional, static_argnames=_STATIC)
 
 Progress = Callable[[int], Any]  # called with the number of images that were just done
 
@@ -146,15 +151,15 @@ def simulated_table(session: Session, num: int, progress: Progress) -> list[tabl
     """Bounds on `num` images simulated from the model, those that are missing computed."""
     model, estimator, path = session.run.model, session.estimator, _simulated_path(session)
     size = min(session.settings.batch_size, num)
-    draw = jax.jit(partial(simulate, model, settings=estimator))
-    bounds = jax.jit(partial(bidirectional, model, settings=estimator))
 
     def compute(group: list[int]) -> list[tables.Row]:
         positions, mask = _padded(group, size)
-        images, latents = draw(session.params, positions, session.key(_SIMULATION))
-        found = bounds(
-            session.params, images, latents, positions, session.temperatures,
-            session.key(_BOUNDS), mask=mask,
+        images, latents = _simulate(
+            model, session.params, positions, session.key(_SIMULATION), estimator
+        )
+        found = _bidirectional(
+            model, session.params, images, latents, positions, session.temperatures,
+            session.key(_BOUNDS), estimator, mask,
         )  # fmt: skip
         columns = {name: np.asarray(values) for name, values in found._asdict().items()}
         return [
@@ -175,14 +180,14 @@ def _table(
 ) -> list[tables.Row]:
     size = min(session.settings.batch_size, len(images))
     checksums = [zlib.crc32(image.tobytes()) for image in images]
-    run = jax.jit(partial(likelihood.estimate, session.run.model, settings=session.estimator))
 
     def compute(group: list[int]) -> list[tables.Row]:
         positions, mask = _padded(group, size)
         unit = data.to_unit(images[np.asarray(positions)])
-        found = run(
-            session.params, unit, positions, session.temperatures, session.key(stream), mask=mask
-        )
+        found = _estimate(
+            session.run.model, session.params, unit, positions, session.temperatures,
+            session.key(stream), session.estimator, mask,
+        )  # fmt: skip
         values = _columns(jax.device_get(found), math.prod(image_shape(session.run.config)))
         return [
             {"image": image, "checksum": checksums[image]}
