@@ -24,15 +24,15 @@ def test_told_apart_without_fault_and_the_other_way_round():
 def test_intervals_cover_the_truth():
     # Two normal distributions a standard deviation apart: AUROC is Phi(1 / sqrt 2) = 0.7602.
     inside = 0
-    for seed in range(60):
+    for seed in range(20):
         rng = np.random.default_rng(seed)
         found = detection(
-            rng.normal(size=60), rng.normal(1.0, size=60), seed=seed, num_resamples=100
+            rng.normal(size=60), rng.normal(1.0, size=60), seed=seed, num_resamples=40
         )
         inside += found.auroc_low <= 0.76025 <= found.auroc_high
         assert found.auroc_low < found.auroc < found.auroc_high
-    # Of 60, 57 are expected with a standard error of 1.7; a percentile interval errs a little low.
-    assert inside >= 50
+    # Of 20, 19 are expected with a standard error of 1.0; 40 resamples make an interval uncertain.
+    assert inside >= 15
 
 
 def test_the_same_seed_gives_the_same_interval():
