@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from quick import jit
 
+from thermo_ebm.analysis.report import diagnostics
 from thermo_ebm.evaluation import tempered
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.run import layout, lock, record
@@ -44,7 +45,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = """
 import json, os, sys, tempfile
 from launch import program, tempered
-import sklearn.datasets, thermo_ebm.tempered, thermo_ebm.trained
+import sklearn.datasets, thermo_ebm.evaluation.tempered, thermo_ebm.evaluation.trained
 results = []
 for argv in json.loads(sys.argv[1]):
     with tempfile.TemporaryFile("w+") as output:
@@ -80,11 +81,12 @@ def power_posterior(temperature):
 
 
 @functools.cache
-def posteriors(num_chains=2000):
+def posteriors(num_chains=2000, exchange_every=0):
+    settings = SETTINGS._replace(exchange_every=exchange_every)
     params = Params(jnp.float32(SHIFT), jnp.float32(WEIGHTS))
     image, key = jnp.float32(IMAGE), jax.random.key(0)
     return tempered.tempered_posteriors(
-        gaussian_model(), params, image, TEMPERATURES, key, SETTINGS, num_chains
+        gaussian_model(), params, image, TEMPERATURES, key, settings, num_chains
     )
 
 
@@ -146,6 +148,34 @@ def test_the_picture_has_a_panel_a_temperature():
     assert all(axis.images for axis in figure.axes[5:])
 
 
+def test_chains_with_exchange_have_a_row_of_their_own():
+    made, exchanged = posteriors(), posteriors(exchange_every=2)
+    assert made.exchanged is None
+    np.testing.assert_allclose(exchanged.latents, made.latents, atol=1e-5)
+    # The prior's chains have no part in it.
+    np.testing.assert_allclose(exchanged.exchanged[0], made.latents[0], atol=1e-5)
+    moved = np.abs(exchanged.exchanged[1:] - made.latents[1:]).max(axis=-1) > 1e-3
+    assert moved.mean() > 0.2
+    figure = tempered.draw(exchanged)
+    figure.canvas.draw()
+    without, with_exchange = figure.axes[2], figure.axes[6]
+    np.testing.assert_array_equal(without.lines[0].get_xydata(), exchanged.latents[1])
+    np.testing.assert_array_equal(with_exchange.lines[0].get_xydata(), exchanged.exchanged[1])
+    assert "every 2 steps" in figure.axes[4].texts[0].get_text()
+    decoded = (exchanged.exchanged @ WEIGHTS).reshape(3, -1, *SHAPE)
+    np.testing.assert_allclose(exchanged.decoded, decoded, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("index", [1, 2])
+def test_exchanged_chains_end_where_their_density_is(index):
+    z = posteriors(exchange_every=2).exchanged[index]
+    mean, cov = power_posterior(TEMPERATURES[index])
+    error = np.sqrt(np.diag(cov) / len(z))
+    left = (1 - 0.05 / PRIOR_SIGMA**2) ** 60 * np.abs(mean)
+    assert (np.abs(z.mean(axis=0) - mean) < 4 * error + left).all()
+    assert np.linalg.det(np.cov(z.T)) == pytest.approx(np.linalg.det(cov), rel=0.3)
+
+
 def test_a_density_narrower_than_the_grid_is_drawn():
     made = posteriors()
     spike = np.zeros_like(made.density)
@@ -193,12 +223,30 @@ def test_the_program_draws_or_says_what_is_wrong(tmp_path):
         "--power=0": "--power=0.0: must be positive",
         f"--output={tmp_path}/p.bad": f"--output={tmp_path}/p.bad: Format 'bad' is not supported",
         f"--workdir={space}": f"{space}: model.latent_dim is 3, a plane's is 2",
+        "--prior_step_size=-1": "--prior_step_size=-1.0: must be positive",
+        "--exchange_every=-1": "flag --exchange_every=-1",
     }
     plain = [f"--workdir={plane}", "--num_temperatures=2"]
-    good, *bad = launch(plain, *([*plain, flag] for flag in wrong))
+    measure = [f"--workdir={space}", "--diagnostics", "--num_temperatures=2", "--kernel=mala"]
+    small = ["--exchange_every=1", "--num_steps=20", "--num_images=2", "--chains_per_image=3"]
+    lone = [*measure, "--num_temperatures=1", "--exchange_every=1"]
+    good, measured, refused, *bad = launch(
+        [*plain, "--exchange_every=1"], [*measure, *small], lone, *([*plain, f] for f in wrong)
+    )
     assert good == (0, f"drawn: {picture}\n")
+    table = space / "rep_00/diagnostics.csv"
+    assert measured[0] == 0, measured[1]
+    assert "posterior, t = 1 (* this run's K, mala)" in measured[1]
+    assert measured[1].endswith(f"written: {table}\n")
+    lines = table.read_text().splitlines()
+    assert len(lines) == 1 + 2 * 3  # 8 and 20 steps, at three temperatures
+    shown = diagnostics.diagnostics_parts([space, plane])
+    assert [type(part).__name__ for part in shown] == ["Heading", "Paragraph", "Details"]
+    assert len(shown[2].parts[0].rows) == 6
+    assert refused[0] == 2
+    assert "--exchange_every=1: needs num_temperatures of at least 2" in refused[1]
     assert picture.read_bytes().startswith(b"\x89PNG")
     for (code, printed), message in zip(bad, wrong.values(), strict=True):
         assert code == 2
-        assert printed.startswith(f"error: {message}")
+        assert printed.startswith(f"error: {message}"), printed
         assert printed.count("\n") == 1
