@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.requirements-installed
+SITE = NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
 QUICKSTART_DIR ?= runs/quickstart
 
-.PHONY: quickstart test test-slow lint format venv clean
+.PHONY: quickstart test test-slow lint docs format venv clean
 
 quickstart: $(READY)
 	$(RUN) -m launch.train --config=configs/digits.py --workdir=$(QUICKSTART_DIR)
@@ -21,6 +22,11 @@ lint: $(READY)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(SITE)
+
+docs: $(READY)
+	$(SITE)
+	@echo "built: build/site/index.html"
 
 format: $(READY)
 	$(RUN) -m ruff check --fix .

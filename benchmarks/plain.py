@@ -18,6 +18,7 @@ from thermo_ebm.models.latent_ebm import LatentEBM, log_likelihood, log_prior, m
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, chain_keys
 from thermo_ebm.thermo.integral import neighbour_kl, thermodynamic_integral
 from thermo_ebm.thermo.moments import shrunk_moments
+from thermo_ebm.thermo.schedule import make_schedule
 from thermo_ebm.types import Array, Batch, Params, PRNGKey
 
 Loss = Callable[[Params, Batch, PRNGKey], Array]
@@ -124,7 +125,8 @@ def _thermodynamic_loss(
         params.beta if settings.generator_gradient == "langevin" else fixed.beta,
     )
     beta = fixed.beta if settings.generator_gradient == "posterior" else params.beta
-    temperatures = SCHEDULES[settings.schedule](settings.num_temperatures, settings.power)
+    schedule = make_schedule(settings.schedule, settings.num_temperatures, settings.power)
+    temperatures = schedule.temperatures
     keys = [
         chain_keys(key, jnp.array(i), batch.position) for i in range(settings.num_temperatures + 1)
     ]

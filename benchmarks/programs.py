@@ -17,6 +17,7 @@ from thermo_ebm.cost import flops, memory
 from thermo_ebm.models import conv_transpose, latent_ebm
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.chains import tempered_chains
+from thermo_ebm.thermo.schedule import make_schedule
 from thermo_ebm.train import batches, optimisers, spmd
 from thermo_ebm.train import step as training
 from thermo_ebm.types import Batch, LossFn, Params
@@ -44,20 +45,19 @@ def image_shape(config: ConfigDict) -> tuple[int, int, int]:
 
 
 def automatic_chunk(config: ConfigDict, model: LatentEBM) -> int:
-    """The chunk of temperatures, chosen as the trainer does where the config leaves it open."""
-    chunk = config.sampler.temperature_chunk
+    """The chunk of images, chosen as the trainer does where the config leaves it open."""
+    chunk = config.sampler.image_chunk
     if chunk or config.loss.name == "vanilla":
         return chunk
 
     def loss(chunk: int) -> LossFn:
         copy = ConfigDict(config.to_dict())
-        copy.sampler.temperature_chunk = chunk
+        copy.sampler.image_chunk = chunk
         return build.make_loss(copy, model, None)
 
     return memory.automatic_chunk(
         loss,
         model,
-        config.loss.num_temperatures,
         -(-config.batch_size // jax.local_device_count()),
         image_shape(config),
         memory.usable_bytes(jax.local_devices()[0]),
@@ -67,16 +67,10 @@ def automatic_chunk(config: ConfigDict, model: LatentEBM) -> int:
 def fast_step(config: ConfigDict, model: LatentEBM) -> Program:
     """One step of the trainer, over all local devices."""
     task = training.make_task(config)._replace(
-        model=model, loss=build.make_loss(config, model, training.AXIS)
+        model=model, objective=build.make_objective(config, model, training.AXIS)
     )
     layout = batches.make_layout(config.data.num_train)
-    step = jax.pmap(
-        lambda state, part: training.train_step(task, state, part, layout),
-        axis_name=training.AXIS,
-        in_axes=(None, 0),
-        out_axes=None,
-        donate_argnums=0,
-    )
+    step = spmd.map_step(task)
     init = jax.jit(partial(training.init_state, task), out_shardings=spmd.replicated())
     images = spmd.spread(batches.split_over_devices(_images(config), layout))
     counts = _counts(partial(_step_flops, config), config, model)
@@ -86,8 +80,9 @@ def fast_step(config: ConfigDict, model: LatentEBM) -> Program:
 def chains(config: ConfigDict, model: LatentEBM) -> Program:
     """The chains of one step alone, at all temperatures, on one device."""
     settings, batch = sampler_settings(config), _batch(config)
-    schedule = SCHEDULES[config.loss.schedule]
-    temperatures = schedule(config.loss.num_temperatures, config.loss.power)
+    loss = config.loss
+    schedule = make_schedule(loss.schedule, loss.num_temperatures, loss.power)
+    temperatures = schedule.temperatures
     params = jax.jit(model.init)(jax.random.key(0))
 
     def sample(
@@ -96,14 +91,15 @@ def chains(config: ConfigDict, model: LatentEBM) -> Program:
         key = jax.random.fold_in(jax.random.key(1), step)
         z = tempered_chains(
             model, params, batch.images, batch.position, temperatures, key, settings
-        )
+        ).latents
         return step + 1, z
 
     def count(model: LatentEBM) -> flops.FlopCount:
         return flops.count_flops(partial(sample, model), jnp.int32(0), params, batch)
 
     fn = jax.jit(lambda carry, *args: sample(model, carry[0], *args))
-    latents = (len(temperatures), config.batch_size, config.model.latent_dim)
+    per_image = settings.chains_per_image
+    latents = (len(temperatures), per_image, config.batch_size, config.model.latent_dim)
     carry = (jnp.int32(0), jnp.zeros(latents))
     return _compile(fn, _counts(count, config, model), carry, params, batch)
 

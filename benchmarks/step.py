@@ -65,7 +65,7 @@ class Row(NamedTuple):
     batch: int
     n_t: int
     k: int
-    chunk: int  # temperatures at once; 0 is all
+    chunk: int  # images at once; 0 is all
     step_s: float
     images_s: float
     gflop: float  # the model's, of one step
@@ -142,7 +142,7 @@ def measure(cell: Cell, peak: gemm.Gemm) -> tuple[Row, Program]:
     """Compiles and times one cell."""
     config = cell.config
     model = programs.make_model(config, cell.form)
-    config.sampler.temperature_chunk = programs.automatic_chunk(config, model)
+    config.sampler.image_chunk = programs.automatic_chunk(config, model)
     make = {"step": programs.fast_step, "chains": programs.chains}[cell.part]
     program = make(config, model)
     seconds, rates = time_program(program, peak)
@@ -157,7 +157,7 @@ def measure(cell: Cell, peak: gemm.Gemm) -> tuple[Row, Program]:
         batch=config.batch_size,
         n_t=config.loss.num_temperatures if thermodynamic else 1,
         k=config.sampler.posterior.num_steps,
-        chunk=config.sampler.temperature_chunk,
+        chunk=config.sampler.image_chunk,
         step_s=step_s,
         images_s=config.batch_size / step_s,
         gflop=program.model_flops / 1e9,

@@ -26,14 +26,14 @@ key_params, key_z, key_noise, key_chains = jax.random.split(jax.random.key(0), 4
 params = model.init(key_params)
 z = jax.random.normal(key_z, (NUM, LATENT_DIM))
 x = model.generator(params.beta, z) + SIGMA * jax.random.normal(key_noise, (NUM, DATA_DIM))
-
 cov = params.beta @ params.beta.T + SIGMA**2 * jnp.eye(DATA_DIM)
 exact = jax.scipy.stats.multivariate_normal.logpdf(x, jnp.zeros(DATA_DIM), cov).mean()
 
-temperatures = jnp.linspace(0.0, 1.0, 31) ** 3  # t_i = (i / N_t)^p with N_t = 30, p = 3
-chains = te.SamplerSettings(te.ChainSettings(0.02, 200), te.ChainSettings(0.004, 800))
+schedule = te.make_schedule("power", 20, 3.0)  # t_i = (i / N_t)^p
+chains = te.SamplerSettings(te.ChainSettings(0.2, 100, "mala"), te.ChainSettings(0.05, 200, "mala"))
 batch = te.make_batch(x)
-latents = te.tempered_chains(model, params, *batch[:2], temperatures, key_chains, chains)
-expected = jax.vmap(lambda z: te.log_likelihood(model, params.beta, x, z).mean())(latents)  # E_i
-estimate = te.thermodynamic_integral(temperatures, expected)
+drawn = te.tempered_chains(model, params, *batch[:2], schedule.temperatures, key_chains, chains)
+log_likelihood = jax.vmap(lambda z: te.log_likelihood(model, params.beta, x, z))
+expected = log_likelihood(drawn.latents[:, 0]).mean(axis=-1)  # E_i, [21]
+estimate = te.quadrature_weights("warped_trapezium", schedule) @ expected
 print(f"mean log p(x) of {NUM} images: exact {exact:.3f}, estimated {estimate:.3f} nats")

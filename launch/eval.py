@@ -88,6 +88,7 @@ def _sleep() -> None:
 def _line(values: dict[str, float]) -> str:
     return (
         f"fid_inf {values['fid_inf']:.4g} +- {values['fid_inf_stderr']:.2g}, "
+        f"fid {values['fid']:.4g} +- {values['fid_stderr']:.2g}, "
         f"kid_inf {values['kid_inf']:.4g} +- {values['kid_inf_stderr']:.2g}, "
         f"kid {values['kid']:.4g} +- {values['kid_stderr']:.2g}, "
         f"precision {values['precision']:.3g}, recall {values['recall']:.3g}"

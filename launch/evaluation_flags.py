@@ -1,4 +1,4 @@
-"""The flags of an evaluation, which `launch.eval` and `launch.sweep` share."""
+"""The flags of an evaluation, which `launch.eval`, `launch.sweep` and `launch.compare` share."""
 
 from typing import TYPE_CHECKING
 
@@ -10,21 +10,22 @@ if TYPE_CHECKING:
 flags.disclaim_key_flags()  # the flags are those of the program that asks for them
 
 
-def define() -> None:
-    """Defines the flags of the network and of how many images it sees."""
+def define(
+    num_images: str = "Images generated, and real ones used; 0 is all validation images, 4500 at"
+    " most.",
+) -> None:
+    """Defines the flags of the network and of how many images it sees, described as given."""
     flags.DEFINE_string(
-        "features", "efficientnet_lite0", "The network: efficientnet_lite0 or inception_v3."
+        "features",
+        "efficientnet_lite0",
+        "The network: efficientnet_lite0, inception_v3, or your own as MODULE:FUNCTION.",
     )
     flags.DEFINE_string(
         "resize", "bilinear", "bilinear is the field's reference; antialias is clean-FID's manner."
     )
     flags.DEFINE_string("inception_weights", None, "File of InceptionV3's FID weights.")
-    flags.DEFINE_string("cache_dir", None, "Folder for weights and real images' features.")
-    flags.DEFINE_integer(
-        "num_images",
-        0,
-        "Images generated, and real ones used; 0 is all validation images, 4500 at most.",
-    )
+    flags.DEFINE_string("cache_dir", None, "Folder for weights and features of images.")
+    flags.DEFINE_integer("num_images", 0, num_images)
     flags.DEFINE_integer("num_sizes", 10, "Sizes of the extrapolation's subsets.")
 
 

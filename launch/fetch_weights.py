@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import flags
 
 from launch import program
-from thermo_ebm.metrics import download, weights
+from thermo_ebm.metrics.networks import cache, download
 
 
 def define_flags() -> None:
@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     """Downloads the weights and says where they are."""
     del argv
     given = flags.FLAGS.cache_dir
-    folder = Path(given).expanduser() if given else weights.default_cache_dir()
+    folder = Path(given).expanduser() if given else cache.default_dir()
     print(download.fetch(flags.FLAGS.url, folder))
     return 0
 

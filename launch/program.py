@@ -19,11 +19,15 @@ flags.disclaim_key_flags()  # flags defined here are those of the program that a
 BAD_INPUT = 2
 
 
-def run(main: Callable[[Sequence[str]], int | None]) -> None:
+def run(main: Callable[[Sequence[str]], int | None], arguments: bool = False) -> None:
     """Runs `main(argv)` with parsed flags and exits with the code it returns.
 
     A `UserError`, a flag or config field that cannot be parsed, or running out of memory is printed
     as one line and the exit code is 2. `--help` and its relatives print help and exit with 0.
+
+    Args:
+      main: the program.
+      arguments: whether it takes arguments beside flags; otherwise they are refused.
     """
     runtime.prepare_jax()
 
@@ -31,7 +35,7 @@ def run(main: Callable[[Sequence[str]], int | None]) -> None:
 
     def guarded(argv: Sequence[str]) -> int:
         try:
-            if len(argv) > 1:
+            if len(argv) > 1 and not arguments:
                 raise UserError(f"unknown argument {argv[1]!r}; flags start with --")
             return main(argv) or 0
         except UserError as error:

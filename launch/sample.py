@@ -2,10 +2,13 @@
 
 python -m launch.sample --workdir=runs/digits
 python -m launch.sample --workdir=runs/digits --repetition=0 --step=400 --output=DIR --npz
+python -m launch.sample --workdir=runs/digits --num=4500 --images=DIR
 
 Writes samples.png, reconstructions.png (each image above its reconstruction) and
 interpolations.png (one pair per row); with --npz also drawn.npz, whose `samples` are as many as
---num says, while a picture shows at most 256. Exit codes: 0 done, 2 bad input.
+--num says, while a picture shows at most 256. With --images=DIR it writes samples alone, one PNG
+file each, for any other program to measure: with --seed=0 those that launch.eval measures. Exit
+codes: 0 done, 2 bad input.
 """
 
 import io
@@ -37,6 +40,9 @@ def define_flags() -> None:
     flags.DEFINE_integer("num", 64, "Samples; reconstructions and pairs are fewer.")
     program.define_seed("Of the draws; another one draws others.")
     flags.DEFINE_bool("npz", False, "Write the arrays too, as drawn.npz.")
+    flags.DEFINE_string(
+        "images", None, "A new or empty folder: write --num samples into it, one PNG each, only."
+    )
     flags.DEFINE_string("data_dir", None, "Where the data are now; the run's by default.")
 
 
@@ -54,6 +60,8 @@ def main(argv: Sequence[str]) -> int:
     program.check_devices()
     run = trained.open_run(workdir)
     step, params = trained.chosen_params(run, values.repetition, values.step)
+    if values.images:
+        return _export(run, step, params, Path(values.images))
     folder = layout.repetition_dir(workdir, values.repetition) / "drawn"
     folder = Path(values.output) if values.output else folder
     try:
@@ -62,10 +70,37 @@ def main(argv: Sequence[str]) -> int:
         written = _write(folder, where, step, _draw(run, params))
     except OSError as error:
         raise UserError(f"output={folder}: cannot be written: {error.strerror}") from error
-    except ValueError as error:  # a model that has diverged
+    except trained.UnusableCheckpoint as error:  # a model that has diverged
         raise UserError(f"repetition {values.repetition}, step {step}: {error}") from error
     print(f"drawn from repetition {values.repetition} at step {step}:")
     print("\n".join(f"  {path}" for path in written))
+    return 0
+
+
+def _export(run: "TrainedRun", step: int, params: "Params", folder: Path) -> int:
+    """Writes the samples one by one."""
+    import jax
+
+    from thermo_ebm.errors import UserError
+    from thermo_ebm.evaluation import evaluate, trained
+    from thermo_ebm.run import pictures
+
+    values = flags.FLAGS
+    checkpoint = evaluate.Checkpoint(values.repetition, step)
+    key, _ = evaluate.checkpoint_keys(run, checkpoint)
+    key = jax.random.fold_in(key, values.seed) if values.seed else key
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise UserError(f"images={folder}: is not empty; choose a new folder")
+        samples = evaluate.generate_images(run, values.num, _BATCH)(params, key)
+        for number, image in enumerate(samples):
+            pictures.save_png(folder / f"{number:06d}.png", image)
+    except OSError as error:
+        raise UserError(f"images={folder}: cannot be written: {error.strerror}") from error
+    except trained.UnusableCheckpoint as error:
+        raise UserError(f"repetition {values.repetition}, step {step}: {error}") from error
+    print(f"{len(samples)} samples of repetition {values.repetition} at step {step}: {folder}")
     return 0
 
 

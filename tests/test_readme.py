@@ -1,33 +1,40 @@
-"""The README names every field of the configuration with its default, and the two commands."""
+"""The README: short, opens with a picture and two commands; its code runs, its links lead on."""
 
+import importlib.util
+import re
 from pathlib import Path
 
-from configs import base
-from thermo_ebm.run.configuration import as_json, flatten
-
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_table_has_every_field_with_its_default():
-    fields = flatten(as_json(base.get_config()))
-    shown = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
-    }
-    missing = [
-        name
-        for name, value in shown.items()
-        if f"| `{name}` | {f'`{value}`' if value != '' else ''} |" not in README
-    ]
+def test_is_short_and_opens_with_picture_and_commands():
+    assert len(README.splitlines()) <= 150
+    opening = README.split("## In Python")[0]
+    assert opening.index("![") < opening.index("make quickstart") < opening.index("make test")
+
+
+def test_its_python_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len([line for line in code.splitlines() if line]) == 12
+    exec(compile(code, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "GradientStatistics" in printed
+    assert "nan" not in printed
+
+
+def test_files_it_names_are_there():
+    named = re.findall(r"\]\(([^)#]+)", README) + re.findall(
+        r"`((?:thermo_ebm|configs)/[\w/.]+)`", README
+    )
+    missing = [name for name in named if not (ROOT / name).exists()]
+    assert len(named) > 20
     assert missing == []
 
 
-def test_table_has_no_other_field():
-    rows = [line.split("`")[1] for line in README.splitlines() if line.startswith("| `")]
-    fields = {row for row in rows if row in flatten(as_json(base.get_config())) or "." in row}
-    known = set(flatten(as_json(base.get_config())))
-    assert {name for name in fields if "/" not in name and not name.endswith(".py")} <= known
-
-
-def test_opens_with_the_two_commands():
-    opening = README.split("## ")[0]
-    assert opening.index("make quickstart") < opening.index("make test")
+def test_programs_it_names_are_there():
+    named = set(re.findall(r"python -m ((?:launch|examples)\.\w+)", README))
+    programs = {f"launch.{path.stem}" for path in (ROOT / "launch").glob("*.py")}
+    inner = {"__init__", "cell", "config_file", "evaluation_flags", "program"}
+    assert named == programs - {f"launch.{name}" for name in inner}
+    assert all(importlib.util.find_spec(name) for name in named)

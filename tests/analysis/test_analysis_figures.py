@@ -318,6 +318,7 @@ def test_legends_stand_outside_the_axes(study, name):
     figure.canvas.draw()
     (legend,) = figure.legends
     assert all(axis.get_legend() is None for axis in figure.axes)
+    assert not legend.get_window_extent().overlaps(figure._suptitle.get_window_extent())
     for axis in figure.axes:
         assert not legend.get_window_extent().overlaps(axis.get_window_extent())
 

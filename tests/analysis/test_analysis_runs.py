@@ -69,7 +69,7 @@ def test_one_draw_is_not_counted_twice(tmp_path):
     assert all("left out" in note for note in readings.notes)
 
 
-def test_the_linear_schedule_of_earlier_versions_is_the_power_schedule_at_p_1(tmp_path):
+def test_the_linear_schedule_is_the_power_schedule_at_p_1(tmp_path):
     write_run(tmp_path / "a", config(loss__schedule="linear"))
     (settings,) = cells_of(load(tmp_path, None).frame).values()
     assert (settings.power, settings.schedule) == (1.0, "power")

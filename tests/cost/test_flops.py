@@ -137,7 +137,8 @@ def small_config() -> ConfigDict:
     config.sampler.prior.num_steps = K_PRIOR
     config.sampler.posterior.num_steps = K_POSTERIOR
     config.loss.num_temperatures = N_T
-    config.loss.kl_form = "none"
+    config.sampler.chains_per_image = 1
+    config.loss.quadrature, config.loss.correction = "trapezium", "pooled_gaussian"
     return config
 
 
@@ -150,7 +151,7 @@ EBM_FIRST = 2 * LATENT * FEATURES
 EBM = EBM_FIRST + 2 * FEATURES * FEATURES + 2 * FEATURES
 PRIOR_CHAIN = K_PRIOR * 2 * EBM
 POSTERIOR_CHAIN = K_POSTERIOR * 2 * (EBM + GEN)
-# The means over the batch are products with the mask: of a row an example, and on the way back too.
+# The means over the batch are products with the mask: two operations for each example of a row.
 MEAN = 2
 
 
@@ -159,8 +160,9 @@ def test_vanilla_loss_and_gradient_by_hand():
     config.loss.name = "vanilla"
     model = make_model(config.model, CHANNELS)
     count = gradient_flops(make_loss(config, model, None), model, BATCH, (8, 8, CHANNELS))
-    loss = PRIOR_CHAIN + POSTERIOR_CHAIN + GEN + 2 * EBM + 3 * MEAN
-    backward = 2 * GEN - GEN_FIRST + 2 * (2 * EBM - EBM_FIRST) + 3 * MEAN
+    # Means of the three parts, of two rates of acceptance, and of what is differentiated.
+    loss = PRIOR_CHAIN + POSTERIOR_CHAIN + GEN + 2 * EBM + (3 + 2 + 1) * MEAN
+    backward = 2 * GEN - GEN_FIRST + 2 * (2 * EBM - EBM_FIRST) + MEAN
     assert count.matmul == BATCH * (loss + backward)
     assert count.recomputed == 0
 
@@ -169,21 +171,23 @@ def thermodynamic_by_hand() -> int:
     """The loss alone, for the whole batch: chains, likelihoods, energies at both ends, KL."""
     chains = PRIOR_CHAIN + N_T * POSTERIOR_CHAIN
     moments = (N_T + 1) * (MEAN * LATENT + 2 * LATENT**2)
-    ends = 2 * (EBM + MEAN)
+    likelihoods = (N_T + 1) * (GEN + 2)  # and times the quadrature's weights
+    # Of E_i, acceptance, rejection, swaps; of round trips, sizes and what is differentiated.
+    means = (2 * (N_T + 1) + N_T + (N_T - 1) + 3) * MEAN
     # L_q^-1 L_p and L_q^-1 (mu_q - mu_p), both ways; factorisations are no matrix products.
     divergences = N_T * 2 * (2 * LATENT**3 + 2 * LATENT**2)
-    return BATCH * (chains + (N_T + 1) * (GEN + MEAN) + ends + moments) + divergences
+    return BATCH * (chains + likelihoods + 2 * EBM + means + moments) + divergences
 
 
 @pytest.mark.parametrize("chunk", [0, 1, 2])
 def test_thermodynamic_loss_and_gradient_by_hand(chunk):
     config = small_config()
     config.loss.prior_gradient, config.loss.generator_gradient = "contrastive", "detached"
-    config.sampler.temperature_chunk = chunk
+    config.sampler.image_chunk = chunk
     model = make_model(config.model, CHANNELS)
     loss = make_loss(config, model, None)
     count = gradient_flops(loss, model, BATCH, (8, 8, CHANNELS))
-    backward = (N_T + 1) * (2 * GEN - GEN_FIRST + MEAN) + 2 * (2 * EBM - EBM_FIRST + MEAN)
+    backward = (N_T + 1) * (2 * GEN - GEN_FIRST + 2) + 2 * (2 * EBM - EBM_FIRST) + MEAN
     assert count.useful == thermodynamic_by_hand() + BATCH * backward
     # The generator's activations may be computed again on the way back, and nothing else.
     assert count.recomputed in (0, BATCH * (N_T + 1) * GEN)

@@ -1,4 +1,4 @@
-"""The choice of the temperature chunk: the rule, the estimate behind it, and what it bounds."""
+"""The choice of the chunk of images: the rule, the estimate behind it, and what it bounds."""
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +10,16 @@ from thermo_ebm.config.build import make_loss
 from thermo_ebm.cost import memory, plan
 from thermo_ebm.cost.memory import StepBytes, automatic_chunk, choose_chunk, peak_bytes
 from thermo_ebm.models.latent_ebm import make_model
-from thermo_ebm.types import Batch
+from thermo_ebm.types import make_batch
 
 MIB = 2**20
 
 
 @pytest.mark.parametrize(
-    ("num_temperatures", "fixed", "per_temperature", "available", "expected"),
+    ("num_images", "fixed", "per_image", "available", "expected"),
     [
-        (10, 0, 10, 110, 0),  # all eleven likelihoods fit
-        (10, 0, 10, 109, 5),  # ten do: two halves
+        (10, 0, 10, 100, 0),  # all ten fit
+        (10, 0, 10, 99, 5),  # nine do: two halves
         (10, 0, 10, 50, 5),
         (10, 0, 10, 49, 4),  # three chunks: 4, 4, 2
         (10, 20, 10, 49, 2),
@@ -27,22 +27,20 @@ MIB = 2**20
         (10, 0, 10, 3, 1),  # none fits: one at a time
         (10, 50, 10, 3, 1),
         (30, 0, 10, 110, 10),  # the largest chunk that fits would be 11: three equal ones
-        (1, 0, 10, 10, 1),
+        (1, 0, 10, 3, 0),
         (10, 0, 0, 0, 0),
     ],
 )
-def test_rule(num_temperatures, fixed, per_temperature, available, expected):
-    step = StepBytes(fixed, per_temperature)
-    assert choose_chunk(num_temperatures, step, available) == expected
+def test_rule(num_images, fixed, per_image, available, expected):
+    assert choose_chunk(num_images, StepBytes(fixed, per_image), available) == expected
 
 
 def test_rule_uses_no_more_than_is_there_and_no_more_chunks_than_needed():
-    for num_temperatures in range(1, 31):
-        for fits in range(1, num_temperatures + 1):
-            chunk = choose_chunk(num_temperatures, StepBytes(7, 10), 7 + 10 * fits)
+    for num_images in range(2, 31):
+        for fits in range(1, num_images):
+            chunk = choose_chunk(num_images, StepBytes(7, 10), 7 + 10 * fits)
             assert 1 <= chunk <= fits
-            fewest = max(-(-num_temperatures // fits), min(2, num_temperatures))
-            assert -(-num_temperatures // chunk) == fewest
+            assert -(-num_images // chunk) == -(-num_images // fits)
 
 
 def test_peak_of_straight_code():
@@ -80,17 +78,16 @@ def small_config(num_temperatures: int = 6, **loss: str) -> ConfigDict:
 
 def loss_at(config: ConfigDict, chunk: int):
     copy = ConfigDict(config.to_dict())
-    copy.sampler.temperature_chunk = chunk
+    copy.sampler.image_chunk = chunk
     return make_loss(copy, make_model(config.model, 1), None)
 
 
-def chunk_for(config: ConfigDict, available: int) -> int:
+def chunk_for(config: ConfigDict, available: int, num_images: int = 16) -> int:
     model = make_model(config.model, 1)
     return automatic_chunk(
         lambda chunk: loss_at(config, chunk),
         model,
-        config.loss.num_temperatures,
-        16,
+        num_images,
         (8, 8, 1),
         available,
     )
@@ -100,14 +97,14 @@ def test_automatic_chunk_shrinks_with_the_memory():
     chunks = [chunk_for(small_config(), int(mib * MIB)) for mib in (1000, 3, 1.5, 0.5, 0)]
     assert chunks[0] == 0
     assert chunks[-1] == 1
-    shrinking = [chunk or 6 for chunk in chunks]
+    shrinking = [chunk or 16 for chunk in chunks]
     assert shrinking == sorted(shrinking, reverse=True)
     assert len(set(chunks)) > 2
 
 
-def test_automatic_chunk_keeps_its_size_with_more_temperatures():
-    few, many = (chunk_for(small_config(number), 3 * MIB) for number in (12, 24))
-    assert 2 <= few < 12
+def test_automatic_chunk_keeps_its_size_with_more_images():
+    few, many = (chunk_for(small_config(), int(1.5 * MIB), number) for number in (16, 32))
+    assert 2 <= few < 16
     assert abs(many - few) <= 1  # chunks are of nearly one size
 
 
@@ -120,21 +117,20 @@ def test_estimate_against_what_the_compiler_plans(gradient):
     assert 0.5 < estimated / planned_bytes(loss, model) < 2
 
 
-def planned_bytes(loss, model) -> int:
-    batch = Batch(jnp.zeros((16, 8, 8, 1)), jnp.arange(16), jnp.ones(16))
+def planned_bytes(loss, model, num_images: int = 16) -> int:
+    batch = make_batch(jnp.zeros((num_images, 8, 8, 1)))
     params = jax.eval_shape(model.init, jax.random.key(0))
     fn = jax.jit(jax.value_and_grad(loss, has_aux=True))
     plan = fn.lower(params, batch, jax.random.key(0)).compile().memory_analysis()
     return plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
 
 
-def test_planned_memory_stays_with_more_temperatures_under_a_chunk():
-    plans = {}
-    for num_temperatures in (6, 18):
-        config = small_config(num_temperatures)
-        model = make_model(config.model, 1)
-        plans[num_temperatures] = planned_bytes(loss_at(config, 2), model)
-    assert plans[18] < 1.15 * plans[6]
+def test_planned_memory_stays_with_more_images_under_a_chunk():
+    config = small_config()
+    model = make_model(config.model, 1)
+    few, many = (planned_bytes(loss_at(config, 2), model, number) for number in (6, 18))
+    assert many < 1.15 * few
+    assert planned_bytes(loss_at(config, 0), model, 18) > 2 * many
 
 
 class FakeDevice:

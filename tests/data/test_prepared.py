@@ -158,7 +158,7 @@ def test_data_sets_that_are_of_no_use(tmp_path):
 
 @pytest.mark.parametrize("name", ["mnsit", "../cifar10", "", "a b", "/etc", "cifar10/x/y"])
 def test_a_name_that_is_no_data_set_is_one_helpful_line(tfds_folder, name):
-    with pytest.raises(UserError, match="neither digits, idx, folder, npz nor") as error:
+    with pytest.raises(UserError, match="choose one of digits, idx, folder, npz, ") as error:
         data.load(make_config(name, tfds_folder))
     assert str(error.value).startswith(f"data.name={name!r}")
     assert "\n" not in str(error.value)

@@ -92,7 +92,7 @@ def test_every_checkpoint_gets_its_row_points_and_events(workdir, tmp_path):
             assert all(row[f"{PREFIX}_{metric}"] is not None for metric in PLAIN)
             assert row[f"{PREFIX}_num_images"] == 40
         shown = events(workdir, number)
-        assert shown[f"{PREFIX}_kid"] == [
+        assert shown[f"eval/{PREFIX}_kid"] == [
             (row["step"], pytest.approx(row[f"{PREFIX}_kid"], rel=1e-6)) for row in rows
         ]
         assert all(len(values) == 3 for values in shown.values())

@@ -123,7 +123,7 @@ def test_whatever_file_of_a_checkpoint_is_damaged_it_is_a_value_error(workdir):
         (folder / name).write_bytes(content[: len(content) // 2])
         try:
             found = leaves(trained.load_params(run, 0, 20))
-        except ValueError as error:
+        except trained.UnusableCheckpoint as error:
             messages.append(str(error))
         else:
             for one, other in zip(found, expected, strict=True):

@@ -24,7 +24,13 @@ LOG_EVIDENCE = lg.log_evidence(PARAMS, X)
 NUM, REPETITIONS = 200, 20
 SHORT = SamplerSettings(prior=ChainSettings(0.3, 3), posterior=ChainSettings(0.1, 3))
 LONG = SamplerSettings(prior=ChainSettings(0.01, 350), posterior=ChainSettings(0.005, 700))
-EXACT = LossSettings(3, power=0.5, generator_gradient="posterior")
+EXACT = LossSettings(
+    3,
+    power=0.5,
+    quadrature="trapezium",
+    correction="pooled_gaussian",
+    generator_gradient="posterior",
+)
 
 
 def batch_of_one_image():
@@ -66,7 +72,7 @@ def estimate_at(sampler, settings):
         settings.power
     )
     laws = [
-        lg.chain_law(*lg.natural(PARAMS, X, t), *(sampler.posterior if i else sampler.prior))
+        lg.chain_law(*lg.natural(PARAMS, X, t), *(sampler.posterior if i else sampler.prior)[:2])
         for i, t in enumerate(temperatures)
     ]
     terms = lg.path_of(PARAMS, X, laws)
@@ -112,7 +118,7 @@ def test_integral_over_long_chains_is_log_evidence(long_run):
     assert abs(estimate_at(LONG, EXACT)[0] - LOG_EVIDENCE) < stderr
 
     # The same samples in the printed formula, and without a correction, are far from it.
-    printed = [thermodynamic_integral(*row, kl_form="sum") for row in zip(*aux, strict=True)]
+    printed = [thermodynamic_integral(*row, kl_form="sum") for row in zip(*aux[:4], strict=True)]
     plain = [thermodynamic_integral(*row) for row in zip(*aux[:2], strict=True)]
     assert standard_errors_off(np.array(printed), LOG_EVIDENCE) > 10
     assert standard_errors_off(np.array(plain), LOG_EVIDENCE) > 10

@@ -15,6 +15,7 @@ import pytest
 import quick
 import smooth_network as tiny
 from jax.flatten_util import ravel_pytree
+from scipy import special
 
 from thermo_ebm.losses import (
     GENERATOR_GRADIENTS,
@@ -35,9 +36,11 @@ from thermo_ebm.types import Params
 KEY = jax.random.key(5)
 NUM = 16
 STEP = 1e-5  # errors of the order of STEP^2 and of 1e-15 / STEP: 1e-10
-TRAPEZIUM = LossSettings(3, power=2.0)
-LEFT = LossSettings(3, power=0.5, quadrature="left", kl_shrinkage="ledoit_wolf", kl_weight=1.5)
-RIGHT = LossSettings(3, power=1.0, quadrature="right", kl_form="none")
+TRAPEZIUM = LossSettings(3, power=2.0, quadrature="trapezium", correction="pooled_gaussian")
+LEFT = TRAPEZIUM._replace(
+    power=0.5, quadrature="left", kl_shrinkage="ledoit_wolf", kl_weight=1.5
+)
+RIGHT = LossSettings(3, power=1.0, quadrature="right", correction="none")
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -69,13 +72,30 @@ def frozen_chains(settings):
     temperatures = (np.arange(4) / 3) ** settings.power
     chains = partial(tempered_chains, tiny.make_model(), settings=tiny.SAMPLER)
     z = quick.jit(chains)(tiny.parameters(), batch.images, batch.position, temperatures, KEY)
-    return temperatures, z
+    return temperatures, z.latents[:, 0]
+
+
+def log_likelihoods(beta, z):
+    """log p_beta(x | z) of each image, up to a constant."""
+    error = tiny.make_batch(NUM).images - tiny.generator(beta, z)
+    return -(error**2).sum((1, 2, 3)) / (2 * 0.4**2)
 
 
 def mean_log_likelihood(beta, z):
-    """Mean over the batch of log p_beta(x | z), up to a constant."""
-    error = tiny.make_batch(NUM).images - tiny.generator(beta, z)
-    return -(error**2).sum() / (2 * 0.4**2) / NUM
+    return log_likelihoods(beta, z).mean()
+
+
+def weights_of(z, temperatures):
+    """Of every chain as a sample of its image's posterior, by iterating MBAR's own equation."""
+    beta = tiny.parameters().beta
+    values = np.array([log_likelihoods(beta, rows) for rows in z[1:]])  # [N, NUM]
+    t, c = temperatures[1:, None, None], np.zeros((len(values), NUM))
+    for _ in range(20_000):
+        mixture = special.logsumexp(t * values - c[:, None], axis=0)
+        c = special.logsumexp(t * values - mixture, axis=1)
+        c -= c[0]
+    weights = np.exp(values - mixture)
+    return weights / weights.sum(0)
 
 
 def contrast(alpha, z_posterior, z_prior):
@@ -102,9 +122,33 @@ def expected_gradients(settings):
         lambda b: quadrature_sum(b, z, temperatures, settings), base.beta
     )
     posterior = central_differences(lambda b: -mean_log_likelihood(b, z[-1]), base.beta)
+    weights = weights_of(z, temperatures)
+
+    def reweighted_sum(fn):
+        terms = zip(weights, z[1:], strict=True)
+        return sum((weight * fn(rows)).sum() for weight, rows in terms) / NUM
+
+    reweighted = central_differences(
+        lambda b: -reweighted_sum(lambda rows: log_likelihoods(b, rows)), base.beta
+    )
+    reweighted_contrast = central_differences(
+        lambda a: tiny.energy(a, z[0]).mean() - reweighted_sum(lambda rows: tiny.energy(a, rows)),
+        base.alpha,
+    )
     return (
-        {"langevin": whole[:size], "contrastive": contrastive, "none": None},
-        {"langevin": whole[size:], "detached": detached, "posterior": posterior},
+        {
+            "langevin": whole[:size],
+            "contrastive": contrastive,
+            "none": None,
+            # What "contrastive" is where the generator's gradient is reweighted.
+            "reweighted": reweighted_contrast,
+        },
+        {
+            "langevin": whole[size:],
+            "detached": detached,
+            "posterior": posterior,
+            "reweighted": reweighted,
+        },
     )
 
 
@@ -130,12 +174,14 @@ def check(settings, choices):
     for (prior, generator), ((loss, aux), grads) in results.items():
         # The value does not depend on the choice,
         np.testing.assert_allclose(loss, reference, rtol=1e-13)
+        aux = aux._replace(effective_sample_size=reference_aux.effective_sample_size)
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-13), aux, reference_aux)
-        # and each network's gradient on its own choice alone.
+        # and each network's gradient on its own choice alone, but for weights that are shared.
+        shared = prior == "contrastive" and generator == "reweighted"
         if prior == "none":
             assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(grads.alpha))
         else:
-            assert_close(grads.alpha, of_prior[prior])
+            assert_close(grads.alpha, of_prior["reweighted" if shared else prior])
         assert_close(grads.beta, of_generator[generator])
     return of_prior, of_generator
 
@@ -152,7 +198,7 @@ def test_shrinkage_is_not_at_its_bounds():
 
 def test_all_choices_under_the_trapezium():
     choices = list(itertools.product(PRIOR_GRADIENTS, GENERATOR_GRADIENTS))
-    assert len(choices) == 9
+    assert len(choices) == 12
     of_prior, of_generator = check(TRAPEZIUM, choices)
     # The choices are not alike: no case passes in another's place.
     for table in (of_prior, of_generator):
@@ -170,10 +216,10 @@ def test_vanilla():
     # Eq. 6 and 7 over chains frozen at the base parameters.
     base, batch, model = tiny.parameters(), tiny.make_batch(NUM), tiny.make_model()
     keys = [chain_keys(KEY, i, batch.position) for i in range(2)]
-    z_prior = prior_chains(model, base.alpha, keys[0], tiny.SAMPLER.prior)
+    z_prior = prior_chains(model, base.alpha, keys[0], tiny.SAMPLER.prior).latents
     z_posterior = posterior_chains(
         model, base, batch.images, jnp.ones(NUM), keys[1], tiny.SAMPLER.posterior
-    )
+    ).latents
 
     def loss(params):
         padded = tiny.make_batch(NUM, padding=1)

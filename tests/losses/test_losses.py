@@ -27,6 +27,8 @@ from thermo_ebm.types import Batch
 pytestmark = pytest.mark.usefixtures("x64")
 
 NUM = 6
+# The paper's form: its quadrature, and divergences of latents pooled over the batch.
+PAPER = LossSettings(4, quadrature="trapezium", correction="pooled_gaussian")
 SAMPLER = SamplerSettings(prior=ChainSettings(0.2, 5), posterior=ChainSettings(0.05, 4))
 
 
@@ -56,27 +58,27 @@ def normal_logpdf(images, z):
 
 CASES = {
     "default": (
-        LossSettings(4, power=3.0),
+        PAPER._replace(power=3.0),
         lambda t, e, f, b: np.trapezoid(e, t) + (f.sum() - b.sum()) / 2,
     ),
     "weighted": (
-        LossSettings(4, power=0.3, kl_weight=2.0, kl_shrinkage="ledoit_wolf"),
+        PAPER._replace(power=0.3, kl_weight=2.0, kl_shrinkage="ledoit_wolf"),
         lambda t, e, f, b: np.trapezoid(e, t) + f.sum() - b.sum(),
     ),
     "sum": (
-        LossSettings(4, power=3.0, kl_form="sum"),
+        PAPER._replace(power=3.0, kl_form="sum"),
         lambda t, e, f, b: np.trapezoid(e, t) + (f.sum() + b.sum()) / 2,
     ),
     "none": (
-        LossSettings(4, schedule="linear", power=3.0, kl_form="none"),
+        PAPER._replace(power=0.3, correction="none"),
         lambda t, e, f, b: np.trapezoid(e, t),
     ),
     "left": (
-        LossSettings(4, power=3.0, quadrature="left"),
+        PAPER._replace(power=3.0, quadrature="left"),
         lambda t, e, f, b: np.dot(np.diff(t), e[:-1]) + f.sum(),
     ),
     "right": (
-        LossSettings(4, power=3.0, quadrature="right"),
+        PAPER._replace(power=3.0, quadrature="right"),
         lambda t, e, f, b: np.dot(np.diff(t), e[1:]) - b.sum(),
     ),
 }
@@ -98,13 +100,13 @@ def losses_of_all_cases():
 def chains_at(temperatures, key):
     batch = linear_batch()
     args = lg.parameters(), batch.images, batch.position, temperatures, key, SAMPLER
-    return tempered_chains(lg.make_model(), *args)
+    return tempered_chains(lg.make_model(), *args).latents[:, 0]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_thermodynamic_loss_from_its_chains(case):
     settings, estimate = CASES[case]
-    temperatures = (np.arange(5) / 4) ** (1.0 if case == "none" else settings.power)
+    temperatures = (np.arange(5) / 4) ** settings.power
     z = np.asarray(chains_at(temperatures, jax.random.key(0)))
     expected = np.array([normal_logpdf(linear_batch().images, rows).mean() for rows in z])
     shrink = getattr(covariance, settings.kl_shrinkage)
@@ -116,6 +118,8 @@ def test_thermodynamic_loss_from_its_chains(case):
     loss, aux = losses_of_all_cases()[case]
     np.testing.assert_allclose(aux.temperatures, temperatures, rtol=1e-12)
     np.testing.assert_allclose(aux.expected_log_likelihood, expected, rtol=1e-9)
+    if settings.correction == "none":
+        forward, backward = np.full((2, 4), np.nan)
     np.testing.assert_allclose(aux.kl_forward, forward, rtol=1e-8)
     np.testing.assert_allclose(aux.kl_backward, backward, rtol=1e-8)
     np.testing.assert_allclose(
@@ -127,11 +131,11 @@ def test_vanilla_loss_from_its_chains():
     batch, key, model, params = linear_batch(), jax.random.key(0), lg.make_model(), lg.parameters()
     # The prior's chains are set 0 and the posterior's set 1, each at every example's position.
     keys = [chain_keys(key, i, batch.position) for i in range(2)]
-    z_prior = np.asarray(
-        quick.jit(partial(prior_chains, model, settings=SAMPLER.prior))(params.alpha, keys[0])
-    )
+    cold = quick.jit(partial(prior_chains, model, settings=SAMPLER.prior))
+    z_prior = np.asarray(cold(params.alpha, keys[0]).latents)
     hot = partial(posterior_chains, temperatures=jnp.ones(NUM), settings=SAMPLER.posterior)
-    z_posterior = np.asarray(quick.jit(partial(hot, model))(params, batch.images, keys=keys[1]))
+    hot = quick.jit(partial(hot, model))
+    z_posterior = np.asarray(hot(params, batch.images, keys=keys[1]).latents)
 
     def energy(z):
         alpha = params.alpha
@@ -159,20 +163,20 @@ def test_padding_changes_nothing(loss):
     if loss == "vanilla":
         results = [vanilla(batch, key) for batch in (whole, padded)]
     else:
-        settings = LossSettings(4, power=0.3, kl_weight=2.0, kl_shrinkage="ledoit_wolf")
+        settings = PAPER._replace(power=0.3, kl_weight=2.0, kl_shrinkage="ledoit_wolf")
         results = [thermodynamic(batch, key, settings) for batch in (whole, padded)]
     for expected, value in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-9)
 
 
-def test_chunks_of_temperatures_change_neither_value_nor_gradient():
+def test_chunks_of_images_change_neither_value_nor_gradient():
     batch, params, key = tiny.make_batch(), tiny.parameters(), jax.random.key(0)
-    settings = LossSettings(5, prior_gradient="langevin", generator_gradient="langevin")
+    settings = PAPER._replace(prior_gradient="langevin", generator_gradient="langevin")
 
     @quick.jit
     def run(params):
         def loss(params, chunk):
-            sampler = tiny.SAMPLER._replace(temperature_chunk=chunk)
+            sampler = tiny.SAMPLER._replace(image_chunk=chunk)
             return thermodynamic_loss(tiny.make_model(), params, batch, key, sampler, settings)
 
         step = jax.value_and_grad(loss, has_aux=True)
@@ -190,19 +194,19 @@ def test_chunks_bound_the_memory_of_the_gradient():
 
     model = tiny.make_model()._replace(generator=wide)
     beta = {"in": jnp.ones((3, width)), "out": jnp.ones((width, 4))}
-    sampler = tiny.SAMPLER._replace(temperature_chunk=2)
+    sampler = tiny.SAMPLER._replace(image_chunk=2)
 
     def memory(num):
-        settings = LossSettings(num, prior_gradient="langevin", generator_gradient="langevin")
+        settings = PAPER._replace(prior_gradient="langevin", generator_gradient="langevin")
 
         def loss(params):
-            args = model, params, tiny.make_batch(), jax.random.key(0), sampler, settings
+            args = model, params, tiny.make_batch(num), jax.random.key(0), sampler, settings
             return thermodynamic_loss(*args)[0]
 
         compiled = quick.jit(jax.grad(loss)).lower(tiny.parameters()._replace(beta=beta)).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    # Eight temperatures more: eight sets of latents, and not of the hidden layer's activations.
+    # Eight images more: their latents, and not the hidden layer's activations.
     activations = 5 * width * 8
     assert (memory(12) - memory(4)) / 8 < activations / 20
 
@@ -259,7 +263,7 @@ def test_losses_are_means_over_the_batch_and_follow_the_key():
 )
 def test_refuses_gradients_that_do_not_exist(settings, message):
     with pytest.raises(ValueError, match=message):
-        check_settings(settings)
+        check_settings(settings, SAMPLER)
     with pytest.raises(ValueError, match=message):
         thermodynamic(linear_batch(), jax.random.key(0), settings)
 

@@ -1,4 +1,4 @@
-"""KID against a double loop over the definition; unbiased, also under weights and bootstraps."""
+"""KID against a double loop over the definition; unbiased, and with an error that covers."""
 
 import jax
 import numpy as np
@@ -71,38 +71,56 @@ def test_float32_and_jax_arrays_are_computed_in_float64():
 def test_indicators_give_the_subsets_own_distances(kernel):
     rng = np.random.default_rng(3)
     x, y = rng.standard_normal((30, 5)), rng.standard_normal((25, 5)) + 0.2
-    draws = subsets.draw_subsets(jax.random.key(0), (5, 12, 25), 30, 25)
-    values = subsets.kid_values(x, y, draws)[kernel]
+    of_sizes = subsets.draw_subsets(jax.random.key(0), (5, 12, 25), 30, 25, draws_per_size=2)
+    draws = [draw for of_size in of_sizes for draw in of_size]
+    values = subsets.kid_values(x, y, draws)[kernel].values
+    assert len(values) == 6
     for draw, value in zip(draws, values, strict=True):
         expected = loop_distance(x[draw.real], y[draw.generated], kernel)
         assert value == pytest.approx(expected, rel=1e-10)
 
 
-@pytest.mark.parametrize("shift", [0.0, 0.3], ids=["equal", "apart"])
-def test_the_bootstraps_error(shift):
-    """Against the spread over fresh draws: right for distributions apart, never small when equal.
+def indicators_of(num, *subset_sizes):
+    """Nested and apart: the first images, the last ones, all of them."""
+    columns = np.zeros((num, len(subset_sizes)))
+    for column, size in enumerate(subset_sizes):
+        columns[: abs(size) if size > 0 else num, column] = 1
+        if size < 0:
+            columns[:size, column] = 0
+    return columns
 
-    For equal distributions the U-statistic is degenerate and a bootstrap overstates its spread.
-    """
+
+@KERNELS
+@pytest.mark.parametrize("shift", [0.0, 0.4], ids=["equal", "apart"])
+def test_the_covariance_is_that_of_fresh_draws(kernel, shift):
+    """Against the covariance over 300 fresh pairs of sets, within 4 of its standard errors."""
     rng = np.random.default_rng(4)
-    fresh, estimates = [], []
-    for repeat in range(60):
-        x, y = rng.standard_normal((100, 8)), rng.standard_normal((100, 8)) + shift
-        fresh.append(kid.kernel_distance(x, y))
-        if repeat < 12:
-            keys = jax.random.split(jax.random.key(repeat))
-            counts = [subsets.bootstrap_counts(key, 100, 100) for key in keys]
-            estimates.append(kid.weighted_distances(x, y, *counts)["polynomial"].std(ddof=1))
-    ratio = np.mean(estimates) / np.std(fresh, ddof=1)
-    # The spread over 60 draws is known to 9 %, so 3 standard errors are 27 %.
-    assert (0.73 if shift else 0.9) < ratio < (1.35 if shift else 2.2)
+    chosen = indicators_of(40, 12, -15, 40), indicators_of(30, 20, -10, 30)
+    values, estimated = [], []
+    for _ in range(300):
+        x = rng.gamma(2.0, 0.5, (40, 3))
+        y = rng.gamma(2.0, 0.5, (30, 3)) + shift
+        one = kid.subset_distances(x, y, *chosen, (kernel,))[kernel]
+        values.append(one.values)
+        estimated.append(one.covariance)
+    values, estimated = np.array(values), np.array(estimated)
+    deviation = values - values.mean(axis=0)
+    products = deviation[:, :, None] * deviation[:, None, :]
+    error = np.sqrt((products.var(axis=0) + estimated.var(axis=0)) / len(values))
+    # Keeping the linear part from falling below 0 makes the estimate a little large when equal.
+    surplus = 0.0 if shift else 0.25 * estimated.mean(axis=0)
+    difference = estimated.mean(axis=0) - products.mean(axis=0)
+    assert (difference > -4 * error).all()
+    assert (difference < 4 * error + surplus).all()
 
 
-def test_bootstrap_counts_are_samples_of_full_size():
-    counts = subsets.bootstrap_counts(jax.random.key(5), 50, 8)
-    assert counts.shape == (50, 8)
-    assert (counts.sum(axis=0) == 50).all()
-    assert len({tuple(column) for column in counts.T}) == 8
+def test_a_constant_kernel_has_no_variance():
+    rng = np.random.default_rng(5)
+    x, y = 1e3 * rng.standard_normal((6, 2)), 1e3 * rng.standard_normal((5, 2))
+    one = kid.subset_distances(x, y, np.ones((6, 1)), np.ones((5, 1)), ("rbf",))["rbf"]
+    # All images infinitely far apart: the kernel is constant off the diagonal.
+    assert one.values == pytest.approx([0.0], abs=1e-12)
+    assert one.covariance == pytest.approx(np.zeros((1, 1)), abs=1e-12)
 
 
 def test_wrong_arguments_are_refused():
@@ -111,9 +129,9 @@ def test_wrong_arguments_are_refused():
         kid.kernel_distance(x, x, kernel="linear")
     with pytest.raises(ValueError, match="at least 2"):
         kid.kernel_distance(x[:1], x)
-    with pytest.raises(ValueError, match="weights"):
-        kid.weighted_distances(x, x, np.ones((3, 1)), np.ones((4, 1)))
+    with pytest.raises(ValueError, match="indicators"):
+        kid.subset_distances(x, x, np.ones((3, 1)), np.ones((4, 1)))
     with pytest.raises(ValueError, match="two images"):
-        kid.weighted_distances(x, x, np.eye(4)[:, :1], np.ones((4, 1)))
-    with pytest.raises(ValueError, match="same number of weightings"):
-        kid.weighted_distances(x, x, np.ones((4, 2)), np.ones((4, 1)))
+        kid.subset_distances(x, x, np.eye(4)[:, :1], np.ones((4, 1)))
+    with pytest.raises(ValueError, match="same number of subsets"):
+        kid.subset_distances(x, x, np.ones((4, 2)), np.ones((4, 1)))

@@ -25,24 +25,41 @@ def test_the_papers_sizes():
         subsets.extrapolation_sizes(8, 10)
 
 
+def flat(of_sizes):
+    return [draw for of_size in of_sizes for draw in of_size]
+
+
 def test_draws_are_without_replacement_and_fresh():
-    draws = subsets.draw_subsets(jax.random.key(0), (10, 10, 40), 40, 50)
-    chosen = [side for draw in draws for side in draw]
-    assert [len(side) for side in chosen] == [10, 10, 10, 10, 40, 40]
+    of_sizes = subsets.draw_subsets(jax.random.key(0), (10, 10, 40), 40, 50, draws_per_size=2)
+    chosen = [side for draw in flat(of_sizes) for side in draw]
+    assert [len(side) for side in chosen] == [10] * 8 + [40] * 4
     assert all(len(set(side.tolist())) == len(side) for side in chosen)
-    assert len({tuple(sorted(side.tolist())) for side in chosen}) == 6
-    again = subsets.draw_subsets(jax.random.key(0), (10, 10, 40), 40, 50)
-    other = subsets.draw_subsets(jax.random.key(1), (10, 10, 40), 40, 50)
+    # All differ, but the draws of the size that is the whole real side.
+    assert len({tuple(sorted(side.tolist())) for side in chosen}) == 11
+    again = flat(subsets.draw_subsets(jax.random.key(0), (10, 10, 40), 40, 50, 2))
+    other = flat(subsets.draw_subsets(jax.random.key(1), (10, 10, 40), 40, 50, 2))
+    draws = flat(of_sizes)
     assert all((a.real == b.real).all() for a, b in zip(draws, again, strict=True))
     assert not (draws[0].real == other[0].real).all()
     for sizes in ((), (1, 10), (10, 41)):
         with pytest.raises(ValueError, match="cannot draw"):
             subsets.draw_subsets(jax.random.key(0), sizes, 40, 50)
+    with pytest.raises(ValueError, match="draws_per_size"):
+        subsets.draw_subsets(jax.random.key(0), (10,), 40, 50, 0)
+
+
+def test_the_draws_of_a_size_use_every_image_about_equally():
+    (draws,) = subsets.draw_subsets(jax.random.key(2), (13,), 40, 52, draws_per_size=4)
+    for number, side in ((40, 0), (52, 1)):
+        counts = np.bincount(np.concatenate([draw[side] for draw in draws]), minlength=number)
+        assert counts.max() - counts.min() <= 1
+    # Everything on both sides is there only once.
+    assert len(subsets.draw_subsets(jax.random.key(2), (40,), 40, 40)[0]) == 1
 
 
 def test_every_image_is_drawn_as_often():
     """Over 100 draws of 5 of 20 each image comes 25 times, within 4 standard errors."""
-    draws = subsets.draw_subsets(jax.random.key(2), (5,) * 100, 20, 20)
+    draws = flat(subsets.draw_subsets(jax.random.key(2), (5,) * 100, 20, 20, 1))
     for side in zip(*draws, strict=True):
         counts = np.bincount(np.concatenate(side), minlength=20)
         assert np.abs(counts - 25).max() < 4 * np.sqrt(100 * 0.25 * 0.75)
@@ -51,7 +68,7 @@ def test_every_image_is_drawn_as_often():
 def test_shared_fids_are_each_ones_own():
     """Sizes below and above the number of features, and below and above half of the images."""
     real, generated = features(150, 40, 0), features(170, 40, 1, shift=0.3)
-    draws = subsets.draw_subsets(jax.random.key(3), (20, 40, 41, 60, 90, 150), 150, 170)
+    draws = flat(subsets.draw_subsets(jax.random.key(3), (20, 40, 41, 60, 90, 150), 150, 170, 1))
     values = subsets.fid_values(real, generated, draws)
     for draw, value in zip(draws, values, strict=True):
         expected = fid.frechet_distance(real[draw.real], generated[draw.generated])
@@ -63,7 +80,7 @@ def test_shared_fids_with_dead_channels_and_copies():
     for side in (real, generated):
         side[:, 3] = 0.0
         side[:, 4] = side[:, 5]
-    draws = subsets.draw_subsets(jax.random.key(4), (30, 60, 150), 150, 170)
+    draws = flat(subsets.draw_subsets(jax.random.key(4), (30, 60, 150), 150, 170, 1))
     values = subsets.fid_values(real, generated, draws)
     for draw, value in zip(draws, values, strict=True):
         expected = fid.frechet_distance(real[draw.real], generated[draw.generated])
@@ -82,9 +99,11 @@ def test_a_summary_holds_every_metric_and_its_points():
     extrapolated = {f"{m}_inf{suffix}" for m in lines for suffix in ("", "_stderr", "_r_squared")}
     plain = ("fid", "kid", "precision", "recall", "density", "coverage")
     full = {f"{metric}{suffix}" for metric in plain for suffix in ("", "_stderr")}
-    assert set(summary.values) == extrapolated | full
+    assert set(summary.values) == extrapolated | full | {"memorization_distance"}
     assert all(summary.values[f"{metric}_stderr"] > 0 for metric in plain)
     assert all(np.isfinite(value) for value in summary.values.values())
+    nearest = mifid.cosine_distances(real.features, generated.features).min(axis=1)
+    assert summary.values["memorization_distance"] == pytest.approx(nearest.mean())
     assert [(p.metric, p.size) for p in summary.points] == [(m, n) for m in lines for n in sizes]
     full_fid = fid.frechet_distance(real.features, generated.features)
     assert summary.values["fid"] == pytest.approx(full_fid, rel=1e-6)
@@ -98,3 +117,14 @@ def test_a_summary_holds_every_metric_and_its_points():
     expected = mifid.memorization_informed_distance(real.features, generated.features)
     assert last["mifid"] == pytest.approx(expected, rel=1e-6)
     assert summarize(jax.random.key(6), real, generated, sizes) == summary
+
+
+def test_without_logits_there_is_no_inception_score():
+    one = Outputs(features(60, 8, 2), np.zeros((60, 0)))
+    other = Outputs(features(50, 8, 3), np.zeros((50, 0)))
+    summary = summarize(jax.random.key(0), one, other, subsets.extrapolation_sizes(50, 4))
+    assert not [name for name in summary.values if name.startswith("is_")]
+    # At unequal numbers the plain metrics are of all images of both.
+    expected = fid.frechet_distance(one.features, other.features)
+    assert summary.values["fid"] == pytest.approx(expected, rel=1e-6)
+    assert max(point.size for point in summary.points) == 50

@@ -18,7 +18,9 @@ from thermo_ebm.run import changes, configuration, layout, lock, record
 
 @pytest.fixture
 def config():
-    return importlib.import_module("configs.base").get_config()
+    made = importlib.import_module("configs.base").get_config()
+    made.loss.power = 6.0
+    return made
 
 
 def snapshot(folder):

@@ -35,6 +35,11 @@ def _tempered(x, positions, temperatures, key, sampler):
 
 
 def tempered(positions=None, x=None, temperatures=TEMPERATURES, key=KEY, **settings):
+    """Latents [T, num, latent_dim] of the first chain of each image."""
+    return every_chain(positions, x, temperatures, key, **settings).latents[:, 0]
+
+
+def every_chain(positions=None, x=None, temperatures=TEMPERATURES, key=KEY, **settings):
     batch = tiny.make_batch()
     return _tempered(
         batch.images if x is None else x,
@@ -54,10 +59,10 @@ def test_every_temperature_has_the_law_of_its_own_chain():
     images = jnp.broadcast_to(jnp.float32(x), (num, lg.DATA_DIM))
     z = jax.jit(partial(tempered_chains, lg.make_model(), settings=sampler))(
         params, images, jnp.arange(num), jnp.float32(TEMPERATURES), KEY
-    )
+    ).latents[:, 0]
     for i, temperature in enumerate(TEMPERATURES):
         settings = sampler.prior if i == 0 else sampler.posterior
-        law = lg.chain_law(*lg.natural(params, x, temperature), *settings)
+        law = lg.chain_law(*lg.natural(params, x, temperature), *settings[:2])
         assert standard_errors_off(np.asarray(z[i], np.float64), law) < 4
     # Temperatures share no noise: uncorrelated, |r| < 4.5 / sqrt(num) for 135 pairs.
     correlation = np.corrcoef(np.asarray(z).transpose(0, 2, 1).reshape(-1, num))
@@ -70,7 +75,7 @@ def test_first_state_and_first_step_share_no_noise():
         energy=lambda alpha, z: (z**2).sum(-1) / (2 * lg.PRIOR_SIGMA**2)  # cancels p0: no drift
     )
     keys = chain_keys(KEY, 0, jnp.arange(20_000))
-    z = np.asarray(prior_chains(model, {}, keys, ChainSettings(0.2, 1)), np.float64)
+    z = np.asarray(prior_chains(model, {}, keys, ChainSettings(0.2, 1)).latents, np.float64)
     law = lg.Gaussian(np.zeros(3), (lg.PRIOR_SIGMA**2 + 0.4) * np.eye(3))
     assert standard_errors_off(z, law) < 4
 
@@ -84,8 +89,8 @@ def test_the_posterior_at_zero_is_the_prior():
     )
     keys, settings = chain_keys(KEY, 0, batch.position), tiny.SAMPLER.prior
     cold = partial(posterior_chains, temperatures=jnp.zeros(5), settings=settings)
-    posterior = quick.jit(partial(cold, model))(params, batch.images, keys=keys)
-    prior = quick.jit(partial(prior_chains, model, settings=settings))(params.alpha, keys)
+    posterior = quick.jit(partial(cold, model))(params, batch.images, keys=keys).latents
+    prior = quick.jit(partial(prior_chains, model, settings=settings))(params.alpha, keys).latents
     np.testing.assert_allclose(posterior, prior, rtol=1e-12)
     # And the first temperature of the schedule is it, with the prior's own settings.
     np.testing.assert_allclose(tempered()[0], prior, rtol=1e-12)
@@ -105,8 +110,11 @@ def test_prior_chains_cost_no_generator_evaluation():
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("chunk", [1, 2])
-def test_chunks_of_temperatures_change_nothing(chunk):
-    np.testing.assert_allclose(tempered(temperature_chunk=chunk), tempered(), rtol=1e-12)
+@pytest.mark.parametrize("settings", [{}, {"chains_per_image": 2, "exchange_every": 1}])
+def test_chunks_of_images_change_nothing(chunk, settings):
+    chunked, whole = every_chain(image_chunk=chunk, **settings), every_chain(**settings)
+    for one, other in zip(chunked, whole, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
@@ -164,7 +172,7 @@ def test_bfloat16_chains_are_close_to_float32():
                 jnp.array([0.0, 0.5, 1.0]),
                 KEY,
                 sampler._replace(precision=precision),
-            )
+            ).latents[:, 0]
             for precision in ("float32", "bfloat16")
         ]
 

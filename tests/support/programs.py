@@ -100,7 +100,7 @@ def _run(name, argv, before):
             getattr(importlib.import_module("trained_run"), before)()
         launched = importlib.import_module(f"launch.{name}")
         launched.define_flags()
-        program.run(launched.main)
+        program.run(launched.main, getattr(launched, "TAKES_ARGUMENTS", False))
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:

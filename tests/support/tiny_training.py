@@ -56,9 +56,10 @@ def flags(**changes):
 
 _make_task, _make_programs = step.make_task, spmd.make_programs
 _compiled_by = (
-    *("batch_size", "val_batches", "data", "model", "sampler", "loss", "optimizer"),
+    *("batch_size", "val_batches", "model", "sampler", "loss", "optimizer"),
     *("dial", "evaluation"),
 )
+_compiled_by_data = ("image_size", "channels", "num_train", "num_val", "streaming")
 
 
 @functools.cache
@@ -73,6 +74,7 @@ def compile_once(monkeypatch):
     def make_task(made):
         _task.config = made
         chosen = [made[name] for name in _compiled_by]
+        chosen += [made.data[name] for name in _compiled_by_data]
         chosen += [made.divergence.max_skipped_steps, made.logging.grad_noise_draws]
         return _task(json.dumps(chosen, default=lambda value: value.to_dict()))
 

@@ -98,7 +98,7 @@ def test_a_long_name_stays_a_file_system_s():
         ([], "it has no cells"),
         ([{}, {"loss.pwoer": 1.0}], r"no field loss.pwoer; did you mean loss\.power\?"),
         ([{"loss": {"power": 1.0}}], 'loss is a group of fields; name each: ."loss.power": '),
-        ([{"model": 3}], 'model is a group of fields; name each: ."model.latent_dim": '),
+        ([{"model": 3}], 'model is a group of fields; name each: ."model'),
         ([{"batch_size": 2.5}], "experiment: .*batch_size"),
         ([{"batch_size": "many"}], "experiment: .*batch_size"),
         ([3], "a cell is a dict of fields and values, not 3"),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from thermo_ebm.thermo.cholesky import _factorise
+from thermo_ebm.thermo.cholesky import cholesky_and_inverse
 
 DIM = 7
 
@@ -37,7 +37,7 @@ def covariance(seed):
 
 def test_factor_and_inverse(x64):
     cov = covariance(0)
-    chol, inverse = _factorise(cov)
+    chol, inverse = cholesky_and_inverse(cov)
     np.testing.assert_allclose(chol, np.linalg.cholesky(cov), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(inverse @ chol, np.eye(DIM), atol=1e-11)
 
@@ -51,7 +51,7 @@ def test_gradients_are_lapacks(x64):
         return jnp.sum(weights * chol) + jnp.sum(jnp.sin(inverse) * weights)
 
     def own(cov):
-        chol, inverse = _factorise(cov)
+        chol, inverse = cholesky_and_inverse(cov)
         return jnp.sum(weights * chol) + jnp.sum(jnp.sin(inverse) * weights)
 
     found, wanted = jax.grad(own)(cov), jax.grad(by_lapack)(cov)

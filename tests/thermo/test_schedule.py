@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from thermo_ebm.thermo.schedule import SCHEDULES, linear_schedule, power_schedule
+from thermo_ebm.thermo.schedule import CURVES, make_schedule, power_schedule
 
 
 @pytest.mark.parametrize(
@@ -40,13 +40,30 @@ def test_crowds_towards_the_prior_above_one_and_the_posterior_below():
     assert np.median(power_schedule(10, 3.0)) < 0.5 < np.median(power_schedule(10, 0.3))
 
 
-def test_linear_disregards_the_power():
-    np.testing.assert_array_equal(linear_schedule(5, 6.0), power_schedule(5, 1.0))
+@pytest.mark.parametrize("name", CURVES)
+@pytest.mark.parametrize("power", [0.3, 1.0, 4.0])
+def test_slopes_are_the_curves_derivatives(x64, name, power):
+    """Against differences of a curve 1,000 times as fine."""
+    num, fine = 8, 8000
+    coarse, curve = (make_schedule(name, n, power) for n in (num, fine))
+    inner = np.arange(1, num) * (fine // num)
+    t = np.asarray(curve.temperatures)
+    differences = (t[inner + 1] - t[inner - 1]) * fine / 2
+    np.testing.assert_allclose(coarse.slopes[1:-1], differences, rtol=1e-5)
+    np.testing.assert_allclose(coarse.temperatures, t[:: fine // num], rtol=1e-12)
 
 
-def test_schedules_by_name():
-    assert SCHEDULES["power"] is power_schedule
-    assert SCHEDULES["linear"] is linear_schedule
+def test_sigmoid_is_symmetric_and_steepest_in_the_middle():
+    schedule = make_schedule("sigmoid", 10, 4.0)
+    t = np.asarray(schedule.temperatures)
+    assert (t[0], t[-1]) == (0.0, 1.0)
+    np.testing.assert_allclose(t + t[::-1], 1.0, atol=1e-6)
+    assert np.argmax(schedule.slopes) == 5
+
+
+def test_refuses_a_schedule_that_does_not_exist():
+    with pytest.raises(ValueError, match="schedule must be one of power, annealed_power, sigm"):
+        make_schedule("linear", 5, 1.0)
 
 
 @pytest.mark.usefixtures("x64")

@@ -36,6 +36,15 @@ def test_the_same_run(resident, tmp_path):
     tiny.assert_equal_runs(resident, tmp_path)
 
 
+def test_accumulated_batches(tmp_path):
+    accumulated = {"dial__accumulate": 2, "num_epochs": 2}
+    assert tiny.train(tiny.config(**accumulated), tmp_path / "resident") is Outcome.DONE
+    made, streamed = tiny.config(**accumulated, **STREAMED), tmp_path / "streamed"
+    assert tiny.train(made, streamed, dispatches=3) is Outcome.INTERRUPTED
+    assert tiny.train(made, streamed) is Outcome.DONE
+    tiny.assert_equal_runs(tmp_path / "resident", streamed, **accumulated)
+
+
 def test_stops_anywhere_change_nothing(resident, tmp_path):
     # Dispatches end at checkpoints and epochs too: after 1, 4, 7, 8, 10, ... steps.
     for dispatches in (0, 1, 1, 2, 1, 1, 0, 3):
@@ -76,7 +85,7 @@ def test_repetitions_that_train_together(tmp_path):
     alone = tiny.config(**changes | {"parallel_repetitions": 1}, **STREAMED)
     apart = tmp_path / "apart"
     assert tiny.train(alone, apart, dispatches=4) is Outcome.INTERRUPTED
-    alone = tiny.config(**changes | {"parallel_repetitions": 1})
+    alone = tiny.config(**changes | {"parallel_repetitions": 1, "steps_per_dispatch": 3})
     apart_resident = tmp_path / "apart_resident"
     assert tiny.train(alone, apart_resident, dispatches=4) is Outcome.INTERRUPTED
     assert tiny.train(tiny.config(**changes), apart_resident) is Outcome.DONE

@@ -1,22 +1,20 @@
-"""Changes of a run's configuration while it trained, as a report tells of them."""
+"""Whether a run kept its settings while it trained, by the record of its changes."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from thermo_ebm.run.changes import Change
+from thermo_ebm.run.configuration import is_free
 
 
-def mixing(changes: Sequence[Change], free: Callable[[str], bool]) -> list[Change]:
+def mixing(changes: Sequence[Change]) -> list[Change]:
     """Returns the changes after which a run belongs to no one setting.
 
-    Args:
-      changes: of one run.
-      free: whether a field may change without changing what is computed.
-
-    A field changed before the first step was trained with its new value alone. One that was changed
-    and changed back counts all the same: some epochs had another value.
+    Fields that change nothing that is computed do not count. A field changed before the first step
+    was trained with its new value alone. One that was changed and changed back counts all the same:
+    some epochs had another value.
     """
-    return [change for change in changes if change.step > 0 and not free(change.field)]
+    return [change for change in changes if change.step > 0 and not is_free(change.field)]
 
 
 def describe_change(change: Change) -> str:

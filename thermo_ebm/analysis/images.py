@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
+from thermo_ebm.run.layout import IMAGES
 
-IMAGES = "images.json"
 # Of 256 levels. Another JPEG decoder moves the mean of a quarter of an image by a tenth; the means
 # of two photographs are tens apart.
 _SAME_LEVEL = 2.0

@@ -9,15 +9,15 @@ from thermo_ebm.analysis.images import label_sources, read_source
 from thermo_ebm.analysis.settings import RUNS, THERMODYNAMIC, VANILLA, Settings
 from thermo_ebm.errors import UserError
 from thermo_ebm.fields import flatten
-from thermo_ebm.run import configuration
 from thermo_ebm.run.changes import Change, read_changes
+from thermo_ebm.run.configuration import FREE_FIELDS, read_config
+from thermo_ebm.run.layout import CONFIG
 
 # Fields that change neither what is computed nor which cell a run belongs to. The images are told
 # by their own record, wherever they lie.
 IGNORED = (
-    *("seed", "num_repetitions", "parallel_repetitions", "steps_per_dispatch", "checkpoint"),
-    *("logging", "divergence", "data.name", "data.data_dir", "data.skip_unreadable"),
-    *("sampler.temperature_chunk", "sampler.image_chunk"),
+    *(field for field in FREE_FIELDS if field != "num_epochs"),
+    *("seed", "data.name", "data.skip_unreadable"),
 )
 
 FIELDS = {
@@ -54,19 +54,14 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     Raises:
       UserError: naming the file, for a damaged one or a field without a usable value.
     """
-    configs = [flatten(configuration.read_config(folder)) for folder in folders]
+    configs = [flatten(read_config(folder)) for folder in folders]
     pairs = list(zip(folders, configs, strict=True))
     labels = label_sources([read_source(folder, config) for folder, config in pairs])
     runs = [
-        Run(folder, config, _settings(folder / "config.json", config, label), read_changes(folder))
+        Run(folder, config, _settings(folder / CONFIG, config, label), read_changes(folder))
         for (folder, config), label in zip(pairs, labels, strict=True)
     ]
     return _with_other_fields(runs)
-
-
-def is_free(field: str) -> bool:
-    """Whether a field may change in a run that stays in its cell."""
-    return field == "num_epochs" or _ignored(field)
 
 
 def number_field(run: Run, name: str, default: float) -> float:
@@ -75,7 +70,7 @@ def number_field(run: Run, name: str, default: float) -> float:
     Raises:
       UserError: naming the file and the field, where it is no finite number.
     """
-    return _field(run.folder / "config.json", {name: default} | run.config, name, float)
+    return _field(run.folder / CONFIG, {name: default} | run.config, name, float)
 
 
 def _settings(path: Path, config: Mapping[str, Any], dataset: str) -> Settings:

@@ -9,9 +9,10 @@ import pandas as pd
 
 from thermo_ebm.analysis.changes import describe_change, mixing
 from thermo_ebm.analysis.csvfile import check_epochs, read_csv
-from thermo_ebm.analysis.run_settings import Run, is_free, number_field, read_runs
+from thermo_ebm.analysis.run_settings import Run, number_field, read_runs
 from thermo_ebm.analysis.settings import cell_key
 from thermo_ebm.errors import UserError
+from thermo_ebm.run.layout import CHANGES, CONFIG
 
 
 class RunReadings(NamedTuple):
@@ -36,10 +37,10 @@ def load_runs(folder: Path) -> RunReadings:
         raise UserError(f"runs={folder}: no such folder")
     runs = read_runs(sorted(_run_folders(folder)))
     if not runs:
-        raise UserError(f"runs={folder}: holds no run directory (one with a config.json)")
+        raise UserError(f"runs={folder}: holds no run directory (one with a {CONFIG})")
     frames, temperatures, notes = [], [], []
     for run in runs:
-        if mixed := mixing(run.changes, is_free):
+        if mixed := mixing(run.changes):
             told = "; ".join(describe_change(change) for change in mixed)
             notes.append(f"{run.folder}: left out: its configuration changed ({told}).")
             continue
@@ -69,7 +70,7 @@ def repetition_of(path: Path) -> int:
 
 def _run_folders(folder: Path) -> Iterator[Path]:
     """Yields the outermost folders with a config.json; nothing inside a run is another run."""
-    if (folder / "config.json").is_file():
+    if (folder / CONFIG).is_file():
         yield folder
         return
     for child in folder.iterdir():
@@ -78,8 +79,8 @@ def _run_folders(folder: Path) -> Iterator[Path]:
 
 
 def _nothing_left(runs: list[Run]) -> str:
-    if any(mixing(run.changes, is_free) for run in runs):
-        return "no run with readings kept one configuration while it trained; see changes.json"
+    if any(mixing(run.changes) for run in runs):
+        return f"no run with readings kept one configuration while it trained; see {CHANGES}"
     return "no run has a readings.csv yet; train first"
 
 

@@ -237,11 +237,12 @@ def _open(config: ConfigDict) -> Source:
     if config.name in _LOCAL:
         return _LOCAL[config.name](path)
     if config.name not in prepared.NAMES and not prepared.is_there(config.name, path):
+        known = (*_LOCAL, *prepared.NAMES)
         raise UserError(
-            f"data.name={config.name!r}: neither {', '.join(_LOCAL)} nor a TFDS data set that is "
-            f"prepared in {prepared.root_folder(path)}; correct the name, or prepare the data set "
-            f"with `tfds build {config.name} --file_format=array_record --data_dir=DIR` and set "
-            "data.data_dir=DIR"
+            f"data.name={config.name!r}: choose one of {', '.join(known)}, or another TFDS data "
+            f"set that is prepared in {prepared.root_folder(path)}; to prepare one, use `tfds "
+            "build NAME --file_format=array_record --data_dir=DIR` on a machine with TensorFlow "
+            "and set data.data_dir=DIR"
         )
     return prepared.prepared(config.name, path)
 

@@ -13,25 +13,25 @@ from thermo_ebm.data.source import Images, read
 
 
 def stream(images: Images, numbers: np.ndarray, first: int, ahead: int) -> "Iterator[np.ndarray]":
-    """Yields the images of each step from `first` on, while those of later steps are being read.
+    """Yields the images of each batch from `first` on, while those of later ones are being read.
 
     Args:
       images: the chosen images.
-      numbers: int [num_steps, count], the numbers of the images of each step.
-      first: the first step wanted, in [0, num_steps].
-      ahead: steps that are read before they are asked for, at least 1.
+      numbers: int [num_batches, count], the numbers of the images of each batch.
+      first: the first batch wanted, in [0, num_batches].
+      ahead: batches that are read before they are asked for, at least 1.
 
     Returns:
       An iterator over uint8 [count, size, size, channels]; its `close()` ends the threads.
 
     Raises:
-      UserError: where the iterator arrives at a step of which an image cannot be read.
+      UserError: where the iterator arrives at a batch of which an image cannot be read.
     """
     import grain  # three seconds of imports, for streamed runs alone
 
-    steps = grain.MapDataset.range(first, len(numbers)).map(
-        lambda step: read(images, numbers[step])
+    batches = grain.MapDataset.range(first, len(numbers)).map(
+        lambda batch: read(images, numbers[batch])
     )
     threads = min(ahead, os.cpu_count() or 1, 16)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-    return iter(steps.to_iter_dataset(options))
+    return iter(batches.to_iter_dataset(options))

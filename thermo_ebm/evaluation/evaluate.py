@@ -13,13 +13,12 @@ from thermo_ebm import data
 from thermo_ebm.config.build import sampler_settings
 from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation import records, trained
-from thermo_ebm.evaluation.trained import TrainedRun
-from thermo_ebm.metrics import cache, networks
-from thermo_ebm.metrics.networks import Network, Outputs
-from thermo_ebm.metrics.preprocess import to_rgb
+from thermo_ebm.evaluation.trained import TrainedRun, UnusableCheckpoint
+from thermo_ebm.metrics import networks
+from thermo_ebm.metrics.networks import Network, Outputs, cache
+from thermo_ebm.metrics.networks.preprocess import to_rgb
 from thermo_ebm.metrics.subsets import extrapolation_sizes
 from thermo_ebm.metrics.summary import Summary, summarize
-from thermo_ebm.metrics.weights import default_cache_dir
 from thermo_ebm.run import layout, lock, tables
 from thermo_ebm.sampling.images import sample_images
 from thermo_ebm.train.state import EVALUATION
@@ -72,10 +71,8 @@ def check(settings: Settings) -> None:
 
 
 def label(settings: Settings) -> str:
-    """The prefix of columns and files: the network, and how it resized if not as by default."""
-    if settings.resize == Settings().resize:
-        return settings.features
-    return f"{settings.features}_{settings.resize}"
+    """The prefix of columns and files; see `networks.label`."""
+    return networks.label(settings.features, settings.resize)
 
 
 def num_images(num_val: int, settings: Settings) -> int:
@@ -108,7 +105,7 @@ def choose_network(settings: Settings) -> Network:
 
 
 def _cache_dir(settings: Settings) -> Path:
-    return Path(settings.cache_dir).expanduser() if settings.cache_dir else default_cache_dir()
+    return Path(settings.cache_dir).expanduser() if settings.cache_dir else cache.default_dir()
 
 
 def prepare(run: TrainedRun, settings: Settings, network: Network) -> Evaluation:
@@ -136,7 +133,7 @@ def generate_images(
     """Returns a function from parameters and a key to uint8 images [number, h, w, channels].
 
     The images do not depend on the batch size, which bounds the memory. The function raises
-    ValueError where a chain left the finite numbers.
+    UnusableCheckpoint where a chain left the finite numbers.
     """
     settings, num = sampler_settings(run.config).prior, min(batch_size, number)
 
@@ -148,7 +145,7 @@ def generate_images(
     def generate(params: Params, key: PRNGKey) -> np.ndarray:
         drawn = [batch(params, key, jnp.int32(first)) for first in range(0, number, num)]
         if not all(bool(finite) for _, finite in drawn):
-            raise ValueError("some of its samples are not finite numbers")
+            raise UnusableCheckpoint("some of its samples are not finite numbers")
         return np.concatenate([np.asarray(images) for images, _ in drawn])[:number]
 
     return generate
@@ -189,7 +186,7 @@ def evaluate(run: TrainedRun, one: Checkpoint, evaluation: Evaluation) -> Summar
     except FileNotFoundError as error:
         logging.warning("%s: vanished before it was evaluated", error)
         return None
-    except ValueError as error:
+    except UnusableCheckpoint as error:
         logging.warning("repetition %d, step %d: %s", one.repetition, one.step, error)
         return None
     prefix = evaluation.label
@@ -201,9 +198,15 @@ def evaluate(run: TrainedRun, one: Checkpoint, evaluation: Evaluation) -> Summar
     return summary
 
 
-def _summarize(run: TrainedRun, one: Checkpoint, evaluation: Evaluation, params: Params) -> Summary:
+def checkpoint_keys(run: TrainedRun, one: Checkpoint) -> tuple[PRNGKey, PRNGKey]:
+    """The keys of the images and of the metrics of a checkpoint's evaluation."""
     key = jax.random.fold_in(trained.repetition_key(run, one.repetition), EVALUATION)
     key_images, key_metrics = jax.random.split(jax.random.fold_in(key, one.step))
+    return key_images, key_metrics
+
+
+def _summarize(run: TrainedRun, one: Checkpoint, evaluation: Evaluation, params: Params) -> Summary:
+    key_images, key_metrics = checkpoint_keys(run, one)
     images = evaluation.generate(params, key_images)
     generated = evaluation.network.apply(to_rgb(images), evaluation.batch_size)
     return summarize(key_metrics, evaluation.real, generated, evaluation.sizes)

@@ -131,6 +131,14 @@ def _write_points(path: Path, epoch: int, points: Sequence[Point]) -> None:
     tables.write_cells(path, ordered, POINT_COLUMNS)
 
 
+def _columns_of(network: str, row: tables.Row) -> list[str]:
+    """A network's columns in a row: not those of another whose name begins with the same words."""
+    extents = [name.removesuffix("_num_images") for name in row if name.endswith("_num_images")]
+    longer = [f"{other}_" for other in extents if other.startswith(f"{network}_")]
+    mine = [name for name in row if name.startswith(f"{network}_")]
+    return [name for name in mine if not name.startswith(tuple(longer))]
+
+
 def _write_events(folder: Path, network: str, row: tables.Row) -> None:
     """Puts one new file with every row in the place of what is there."""
     others = [old for old in _read_rows(folder) if old["epoch"] != row["epoch"]]
@@ -138,7 +146,7 @@ def _write_events(folder: Path, network: str, row: tables.Row) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     opened = events.open_events(unfinished)
     for one in sorted([*others, row], key=lambda each: each["step"] or 0):
-        values = {name: value for name, value in one.items() if name.startswith(f"{network}_")}
+        values = {f"eval/{name}": one[name] for name in _columns_of(network, one)}
         events.write_scalars(opened, int(one["step"] or 0), values)
     events.close_events(opened)
     target = folder / "tensorboard" / f"eval_{network}"

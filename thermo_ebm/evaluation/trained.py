@@ -16,6 +16,13 @@ from thermo_ebm.train import checkpoints
 from thermo_ebm.types import Params, PRNGKey
 
 
+class UnusableCheckpoint(Exception):
+    """A checkpoint that is damaged, or whose model has left the finite numbers: one line says so.
+
+    Not a `ValueError`, so that no mistake of the program is taken for it.
+    """
+
+
 class TrainedRun(NamedTuple):
     """A run's folder and what its configuration says."""
 
@@ -64,7 +71,7 @@ def load_params(run: TrainedRun, number: int, at_step: int) -> Params:
     Raises:
       FileNotFoundError: the checkpoint is not there (any more).
       UserError: it was made by a program whose state has another structure.
-      ValueError: it is damaged.
+      UnusableCheckpoint: it is damaged.
     """
     folder = _folder(run, number)
     path = folder / str(at_step)
@@ -78,7 +85,7 @@ def load_params(run: TrainedRun, number: int, at_step: int) -> Params:
         if not path.is_dir():  # training removes old ones, also while they are read
             raise FileNotFoundError(path) from error
         reason = str(error).strip().split("\n")[0][:200] or repr(error)
-        raise ValueError(f"{path} cannot be read ({reason})") from error
+        raise UnusableCheckpoint(f"{path} cannot be read ({reason})") from error
 
 
 def chosen_params(run: TrainedRun, number: int, at_step: int | None) -> tuple[int, Params]:
@@ -99,7 +106,7 @@ def chosen_params(run: TrainedRun, number: int, at_step: int | None) -> tuple[in
         raise UserError(f"step={chosen}: no such checkpoint; there are {_listed(steps)}")
     try:
         return chosen, load_params(run, number, chosen)
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, UnusableCheckpoint) as error:
         others = _listed([other for other in steps if other != chosen])
         raise UserError(f"{error}; choose another step: {others}") from error
 

@@ -23,7 +23,8 @@ def extrapolate(
     """Fits value = intercept + slope / N by least squares.
 
     The standard error supposes independent errors of equal size. Those of a metric shrink with N
-    and its subsets share images, so it is a guide to the line's fit, not to the sampling of images.
+    and its subsets share images, so it is a guide to the line's fit, not to the sampling of images;
+    `summary.summarize` gives the error of the whole procedure.
 
     Args:
       sizes: [num_sizes], the N, positive; at least three points and two different N.
@@ -51,3 +52,10 @@ def extrapolate(
     variance = residual / (len(n) - 2) * (1.0 / len(n) + x.mean() ** 2 / spread)
     r_squared = 1.0 - residual / total if total > 0 else np.nan
     return Extrapolation(float(intercept), float(np.sqrt(variance)), float(slope), float(r_squared))
+
+
+def intercept_weights(sizes: Sequence[int]) -> np.ndarray:
+    """Returns w [num_sizes], of sum 1, such that `extrapolate`'s intercept is w . values."""
+    x = 1.0 / np.asarray(sizes, np.float64)
+    deviation = x - x.mean()
+    return 1.0 / len(x) - x.mean() * deviation / np.sum(deviation**2)

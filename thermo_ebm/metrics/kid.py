@@ -4,8 +4,20 @@
 
 (Gretton et al. 2012, eq. 3; Binkowski et al. 2018 for the polynomial kernel, "KID".) Unbiased, so
 negative for good generators as often as not; it is never clamped. Everything is computed from sums
-v^T K w over blocks of the kernel matrices, with several vectors v and w at once: indicators of
-subsets or a bootstrap's counts share one evaluation of the kernels.
+v^T K w over blocks of the kernel matrices, with the indicators of all subsets at once.
+
+MMD^2 is a two-sample U-statistic, so its variance is known in terms of three moments of the kernel
+(Hoeffding 1948; for MMD^2 Sutherland 2019, "Unbiased estimators for the variance of MMD
+estimators"). With g(x) = E k(x, x') - E k(x, y) and k centred in both arguments:
+
+  Cov(a, b) = 4 Var g(x) sum_i a_i b_i + 2 Var k(x, x') sum_{i != j} A_ij B_ij
+              + 4 Var k(x, y) sum_ij a_i b_i a_j b_j + the same for y
+
+for two subsets with the weights a_i = 1/n and A_ij = 1/(n (n - 1)). The moments are estimated from
+all images without bias. The second line is all there is for equal distributions, where g vanishes
+and its estimated variance is noise, correlated with the distance itself: where that estimate is
+below 0, a third of it is kept. For kernels of 4 to 70 effective dimensions +-1.96 then covers 95 to
+98 %; cut off at 0, or kept as it is, 100 % and 75 %.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,11 +32,20 @@ Kernel = Literal["polynomial", "rbf"]
 _BLOCK = 512  # rows and columns of the kernel matrices at once: 2 MB a block
 
 
-class Estimate(NamedTuple):
-    """A kernel distance and its standard error."""
+class Estimates(NamedTuple):
+    """Kernel distances of several subsets of the same images."""
 
-    value: float
-    stderr: float
+    values: np.ndarray  # [num_subsets]
+    covariance: np.ndarray  # [num_subsets, num_subsets], of the sampling of images
+
+
+class _Sums(NamedTuple):
+    """What is kept of a kernel matrix [num_rows, num_columns]."""
+
+    subsets: np.ndarray  # [num_subsets], over the pairs of each subset
+    rows: np.ndarray  # [num_rows]
+    columns: np.ndarray  # [num_columns]
+    squares: float  # over all pairs
 
 
 def kernel_distance(
@@ -48,53 +69,111 @@ def kernel_distance(
     """
     real, generated = checks.feature_pair(real_features, generated_features)
     ones = np.ones((len(real), 1)), np.ones((len(generated), 1))
-    return float(weighted_distances(real, generated, *ones, (kernel,))[kernel][0])
+    return float(subset_distances(real, generated, *ones, (kernel,))[kernel].values[0])
 
 
-def weighted_distances(
+def subset_distances(
     real: checks.Array,
     generated: checks.Array,
-    real_weights: np.ndarray,
-    generated_weights: np.ndarray,
+    real_indicators: np.ndarray,
+    generated_indicators: np.ndarray,
     kernels: tuple[Kernel, ...] = ("polynomial", "rbf"),
-) -> dict[str, np.ndarray]:
-    """Returns the unbiased MMD^2 of many weightings of the same features at once.
-
-    With weights a_i and b_j the means above are sum_{i != j} a_i a_j k / sum_{i != j} a_i a_j and
-    likewise. A subset is a column of zeros and ones; a bootstrap draw one of counts, and a pair of
-    copies of the same image is left out, for k(x, x) would be its value.
+) -> dict[str, Estimates]:
+    """Returns the unbiased MMD^2 of many subsets of the same features at once.
 
     Args:
       real: [num_real, num_features].
       generated: [num_generated, num_features].
-      real_weights: [num_real, num_weightings], not negative.
-      generated_weights: [num_generated, num_weightings].
+      real_indicators: [num_real, num_subsets], 1 for the images of a subset and 0 for the others.
+      generated_indicators: [num_generated, num_subsets].
       kernels: which kernels.
 
     Returns:
-      For each kernel the distances, [num_weightings].
+      The distances and their covariance, for each kernel.
 
     Raises:
-      ValueError: as `kernel_distance`, and if weights and features do not belong together or a
-        weighting has fewer than two images.
+      ValueError: as `kernel_distance`, and if indicators and features do not belong together or a
+        subset has fewer than two images.
     """
     real, generated = checks.feature_pair(real, generated)
     _check_kernels(kernels)
-    for features, weights in ((real, real_weights), (generated, generated_weights)):
-        if weights.ndim != 2 or len(weights) != len(features):
-            raise ValueError(f"weights {weights.shape} for features {features.shape}")
-        if ((weights > 0).sum(axis=0) < 2).any():
-            raise ValueError("every weighting must have at least two images")
-    if real_weights.shape[1] != generated_weights.shape[1]:
-        raise ValueError("both sides must have the same number of weightings")
-    within_real = _within(real, real_weights, kernels)
-    within_generated = _within(generated, generated_weights, kernels)
-    between = _sums(real, generated, real_weights, generated_weights, kernels)
-    pairs = real_weights.sum(axis=0) * generated_weights.sum(axis=0)
+    for features, chosen in ((real, real_indicators), (generated, generated_indicators)):
+        if chosen.ndim != 2 or len(chosen) != len(features):
+            raise ValueError(f"indicators {chosen.shape} for features {features.shape}")
+        if ((chosen > 0).sum(axis=0) < 2).any():
+            raise ValueError("every subset must have at least two images")
+    if real_indicators.shape[1] != generated_indicators.shape[1]:
+        raise ValueError("both sides must have the same number of subsets")
+    within_real = _within(real, real_indicators, kernels)
+    within_generated = _within(generated, generated_indicators, kernels)
+    between = _sums(real, generated, real_indicators, generated_indicators, kernels)
     return {
-        name: within_real[name] + within_generated[name] - 2 * between[name] / pairs
+        name: _estimates(
+            (within_real[name], within_generated[name], between[name]),
+            real_indicators,
+            generated_indicators,
+        )
         for name in kernels
     }
+
+
+def _estimates(
+    sums: tuple[_Sums, _Sums, _Sums], real: np.ndarray, generated: np.ndarray
+) -> Estimates:
+    """Puts the distances and their covariance together from the sums of the three matrices.
+
+    Args:
+      sums: within the real images and within the generated ones, without the diagonals, and
+        between the two.
+      real: [num_real, num_subsets], indicators.
+      generated: [num_generated, num_subsets].
+    """
+    sizes = real.sum(axis=0), generated.sum(axis=0)
+    values = -2 * sums[2].subsets / (sizes[0] * sizes[1])
+    for within, size in zip(sums, sizes, strict=False):
+        values = values + within.subsets / (size * (size - 1))
+    shared = [chosen.T @ chosen for chosen in (real, generated)]  # images in both of two subsets
+    singles = [both / np.outer(size, size) for both, size in zip(shared, sizes, strict=True)]
+    between = _variance_between(sums[2])
+    covariance = 4 * between * singles[0] * singles[1]
+    across = sums[2].rows / len(generated), sums[2].columns / len(real)
+    for within, mean_across, both, single, size, other in (
+        (sums[0], across[0], shared[0], singles[0], sizes[0], len(generated)),
+        (sums[1], across[1], shared[1], singles[1], sizes[1], len(real)),
+    ):
+        num = len(mean_across)
+        variance_within = _variance_within(within)
+        witness = within.rows / (num - 1) - mean_across
+        linear = witness.var(ddof=1) - variance_within / (num - 1) - between / other
+        linear = max(linear, linear / 3)
+        pairs = both * (both - 1) / np.outer(size * (size - 1), size * (size - 1))
+        covariance = covariance + 4 * linear * single + 2 * variance_within * pairs
+    return Estimates(values, covariance)
+
+
+def _variance_within(sums: _Sums) -> float:
+    """Returns the variance of k(x, x') centred in both (Szekely & Rizzo 2014, prop. 1); not < 0."""
+    num = len(sums.rows)
+    if num < 4:
+        return 0.0
+    centred = (
+        sums.squares
+        - 2 / (num - 2) * np.sum(sums.rows**2)
+        + np.sum(sums.rows) ** 2 / ((num - 1) * (num - 2))
+    )
+    return max(float(centred) / (num * (num - 3)), 0.0)
+
+
+def _variance_between(sums: _Sums) -> float:
+    """Returns the variance of k(x, y) centred in both arguments; unbiased, and not below 0."""
+    num_rows, num_columns = len(sums.rows), len(sums.columns)
+    centred = (
+        sums.squares
+        - np.sum(sums.rows**2) / num_columns
+        - np.sum(sums.columns**2) / num_rows
+        + np.sum(sums.rows) ** 2 / (num_rows * num_columns)
+    )
+    return max(float(centred) / ((num_rows - 1) * (num_columns - 1)), 0.0)
 
 
 def _check_kernels(kernels: tuple[Kernel, ...]) -> None:
@@ -104,43 +183,62 @@ def _check_kernels(kernels: tuple[Kernel, ...]) -> None:
 
 
 def _within(
-    features: np.ndarray, weights: np.ndarray, kernels: tuple[Kernel, ...]
-) -> dict[str, np.ndarray]:
-    """Returns sum_{i != j} w_i w_j k(x_i, x_j) / sum_{i != j} w_i w_j for each kernel."""
-    sums = _sums(features, features, weights, weights, kernels)
+    features: np.ndarray, indicators: np.ndarray, kernels: tuple[Kernel, ...]
+) -> dict[str, _Sums]:
+    """Returns the sums over the kernel matrix of one side without its diagonal."""
+    sums = _sums(features, features, indicators, indicators, kernels)
     norms = np.sum(features**2, axis=1)
-    squares = weights**2
-    pairs = weights.sum(axis=0) ** 2 - squares.sum(axis=0)
-    return {
-        name: (sums[name] - _DIAGONALS[name](norms, features.shape[1]) @ squares) / pairs
-        for name in kernels
-    }
+    without = {}
+    for name, whole in sums.items():
+        diagonal = _DIAGONALS[name](norms, features.shape[1])
+        rows = whole.rows - diagonal
+        squares = whole.squares - float(diagonal @ diagonal)
+        without[name] = _Sums(whole.subsets - diagonal @ indicators, rows, rows, squares)
+    return without
 
 
 def _sums(
     x: np.ndarray,
     y: np.ndarray,
-    x_weights: np.ndarray,
-    y_weights: np.ndarray,
+    x_indicators: np.ndarray,
+    y_indicators: np.ndarray,
     kernels: tuple[Kernel, ...],
-) -> dict[str, np.ndarray]:
-    """Returns the sums over all pairs a_i b_j k(x_i, y_j), [num_weightings] for each kernel."""
+) -> dict[str, _Sums]:
+    """Returns the sums over the kernel matrices of all pairs of x and y, for each kernel."""
     x_norms, y_norms = np.sum(x**2, axis=1), np.sum(y**2, axis=1)
-    symmetric = x is y and x_weights is y_weights
+    symmetric = x is y
 
-    def block_sums(block: tuple[slice, slice]) -> np.ndarray:
+    def block_sums(block: tuple[slice, slice]) -> list[_Sums]:
         rows, columns = block
         products = x[rows] @ y[columns].T
-        factor = 2.0 if symmetric and rows != columns else 1.0
-        sums = np.empty((len(kernels), x_weights.shape[1]))
-        for index, name in enumerate(kernels):
+        sums = []
+        for name in kernels:
             values = _KERNELS[name](products, x_norms[rows], y_norms[columns], x.shape[1])
-            weighted = values @ y_weights[columns]
-            sums[index] = factor * np.einsum("iw,iw->w", x_weights[rows], weighted)
+            chosen = values @ y_indicators[columns]
+            subsets = np.einsum("iw,iw->w", x_indicators[rows], chosen)
+            squares = float(np.vdot(values, values))
+            sums.append(_Sums(subsets, values.sum(axis=1), values.sum(axis=0), squares))
         return sums
 
-    totals = sum(map_over_cores(block_sums, _blocks(len(x), len(y), symmetric)))
-    return dict(zip(kernels, np.asarray(totals), strict=True))
+    blocks = list(_blocks(len(x), len(y), symmetric))
+    totals: dict[str, _Sums] = {
+        name: _Sums(np.zeros(x_indicators.shape[1]), np.zeros(len(x)), np.zeros(len(y)), 0.0)
+        for name in kernels
+    }
+    for (rows, columns), parts in zip(blocks, map_over_cores(block_sums, blocks), strict=True):
+        mirrored = symmetric and rows != columns
+        for name, part in zip(kernels, parts, strict=True):
+            total, factor = totals[name], 2.0 if mirrored else 1.0
+            total.rows[rows] += part.rows
+            total.columns[columns] += part.columns
+            if mirrored:
+                total.rows[columns] += part.columns
+                total.columns[rows] += part.rows
+            totals[name] = total._replace(
+                subsets=total.subsets + factor * part.subsets,
+                squares=total.squares + factor * part.squares,
+            )
+    return totals
 
 
 def _blocks(num_rows: int, num_columns: int, symmetric: bool) -> Iterator[tuple[slice, slice]]:

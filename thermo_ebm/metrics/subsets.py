@@ -5,8 +5,7 @@ fresh key each: subsampling the generated side alone leaves a bias that no line 
 drawing with replacement gives back the metric at the full size.
 
 What is shared: one evaluation of the kernels serves every subset of the KID (as a weighting); the
-FID's second moments of a subset larger than half come from the whole set's less the others'; the
-cosine distances of the MIFID are computed once.
+FID's second moments of a subset larger than half come from the whole set's less the others'.
 """
 
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from thermo_ebm.metrics import checks, fid, inception_score, kid, mifid
+from thermo_ebm.metrics import checks, fid, kid
 from thermo_ebm.metrics.parallel import map_over_cores
 
 
@@ -41,32 +40,53 @@ def extrapolation_sizes(largest: int = 4500, count: int = 10) -> tuple[int, ...]
 
 
 def draw_subsets(
-    key: jax.Array, sizes: Sequence[int], num_real: int, num_generated: int
-) -> list[Draw]:
-    """Draws a subset of each side for each size, without replacement, with fresh keys.
+    key: jax.Array,
+    sizes: Sequence[int],
+    num_real: int,
+    num_generated: int,
+    draws_per_size: int = 4,
+) -> list[list[Draw]]:
+    """Draws subsets of each side for each size, without replacement, with fresh keys.
+
+    The draws of one size are windows of one random order of the images, evenly spaced, so that
+    together they use every image about equally often: their mean varies less than that of draws
+    made apart.
 
     Args:
       key: consumed here.
       sizes: images in each subset, at most the number on either side.
       num_real: images to draw from.
       num_generated: images to draw from.
+      draws_per_size: subsets of each size; a size that is everything on both sides has one.
+
+    Returns:
+      The draws of each size.
 
     Raises:
-      ValueError: if a size is larger than that or smaller than 2.
+      ValueError: if a size is larger than that or smaller than 2, or no draws are asked for.
     """
     if not sizes or min(sizes) < 2 or max(sizes) > min(num_real, num_generated):
         raise ValueError(
             f"cannot draw subsets of {tuple(sizes)} from {num_real} real and {num_generated}"
             " generated images"
         )
+    if draws_per_size < 1:
+        raise ValueError(f"draws_per_size must be positive, not {draws_per_size}")
     draws = []
     for size, size_key in zip(sizes, jax.random.split(key, len(sizes)), strict=True):
         real_key, generated_key = jax.random.split(size_key)
-        # Whole permutations have one shape, so one compilation serves every size.
-        real = np.asarray(jax.random.permutation(real_key, num_real))[:size]
-        generated = np.asarray(jax.random.permutation(generated_key, num_generated))[:size]
-        draws.append(Draw(real, generated))
+        count = 1 if size == num_real == num_generated else draws_per_size
+        real = _windows(real_key, num_real, size, count)
+        generated = _windows(generated_key, num_generated, size, count)
+        draws.append([Draw(*pair) for pair in zip(real, generated, strict=True)])
     return draws
+
+
+def _windows(key: jax.Array, num_images: int, size: int, count: int) -> list[np.ndarray]:
+    # Whole permutations have one shape, so one compilation serves every size.
+    order = np.asarray(jax.random.permutation(key, num_images))
+    starts = [index * num_images // count for index in range(count)]
+    return [np.take(order, np.arange(start, start + size), mode="wrap") for start in starts]
 
 
 class _Side(NamedTuple):
@@ -134,22 +154,6 @@ def _subset_moments(side: _Side, subset: np.ndarray) -> tuple[np.ndarray, np.nda
     return mean, (second_moment - size * np.outer(mean, mean)) / (size - 1)
 
 
-def kid_values(
-    real: checks.Array,
-    generated: checks.Array,
-    draws: Sequence[Draw],
-    kernels: tuple[kid.Kernel, ...] = ("polynomial", "rbf"),
-) -> dict[str, np.ndarray]:
-    """Returns the unbiased KID of each draw, [num_draws], for each kernel.
-
-    Raises:
-      ValueError: as `kid.kernel_distance`.
-    """
-    real_weights = indicators([draw.real for draw in draws], len(real))
-    generated_weights = indicators([draw.generated for draw in draws], len(generated))
-    return kid.weighted_distances(real, generated, real_weights, generated_weights, kernels)
-
-
 def indicators(subsets: Sequence[np.ndarray], num_images: int) -> np.ndarray:
     """Returns a column of zeros and ones for each subset, [num_images, num_subsets]."""
     columns = np.zeros((num_images, len(subsets)))
@@ -158,39 +162,17 @@ def indicators(subsets: Sequence[np.ndarray], num_images: int) -> np.ndarray:
     return columns
 
 
-def bootstrap_counts(key: jax.Array, num_images: int, num_draws: int) -> np.ndarray:
-    """Returns how often each image is in each bootstrap sample, [num_images, num_draws]."""
-    indices = np.asarray(jax.random.randint(key, (num_draws, num_images), 0, num_images))
-    return np.stack([np.bincount(row, minlength=num_images) for row in indices], 1).astype(float)
-
-
-def memorization_penalties(
-    real: checks.Array, generated: checks.Array, draws: Sequence[Draw]
-) -> np.ndarray:
-    """Returns what each draw's FID is divided by to give its MIFID, [num_draws].
+def kid_values(
+    real: checks.Array,
+    generated: checks.Array,
+    draws: Sequence[Draw],
+    kernels: tuple[kid.Kernel, ...] = ("polynomial", "rbf"),
+) -> dict[str, kid.Estimates]:
+    """Returns the unbiased KID of each draw and their covariance, for each kernel.
 
     Raises:
-      ValueError: as `mifid.memorization_informed_distance`.
+      ValueError: as `kid.kernel_distance`.
     """
-    real, generated = checks.feature_pair(real, generated)
-    distances = mifid.cosine_distances(real, generated)
-    return np.array(
-        [
-            mifid.memorization_penalty(distances[np.ix_(draw.generated, draw.real)].min(axis=1))
-            for draw in draws
-        ]
-    )
-
-
-def inception_scores(logits: checks.Array, draws: Sequence[Draw]) -> np.ndarray:
-    """Returns the Inception Score of each draw's generated images, [num_draws].
-
-    Args:
-      logits: [num_generated, num_classes] of the generated images.
-      draws: from `draw_subsets`.
-
-    Raises:
-      ValueError: as `inception_score.inception_score`.
-    """
-    logits = np.asarray(logits)
-    return np.array([inception_score.inception_score(logits[draw.generated]) for draw in draws])
+    real_indicators = indicators([draw.real for draw in draws], len(real))
+    generated_indicators = indicators([draw.generated for draw in draws], len(generated))
+    return kid.subset_distances(real, generated, real_indicators, generated_indicators, kernels)

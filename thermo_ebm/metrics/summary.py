@@ -1,4 +1,4 @@
-"""All metrics of one set of generated images: extrapolated, plain, and the points of the lines."""
+"""All metrics of one set of images against another: extrapolated, plain, and the lines' points."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -6,16 +6,16 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from thermo_ebm.metrics import jackknife, kid, manifold, subsets
+from thermo_ebm.metrics import checks, jackknife, lines, manifold
 from thermo_ebm.metrics.extrapolate import extrapolate
-from thermo_ebm.metrics.networks import Outputs
+from thermo_ebm.metrics.networks.network import Outputs
+from thermo_ebm.metrics.subsets import Draw
 
-_BOOTSTRAP_DRAWS = 100
 _NUM_NEIGHBOURS = 5
 
 
 class Point(NamedTuple):
-    """One point of an extrapolation."""
+    """One point of an extrapolation: the mean over the draws of a size."""
 
     metric: str  # fid, kid, kid_rbf, mifid, is
     size: int
@@ -33,54 +33,58 @@ def summarize(key: jax.Array, real: Outputs, generated: Outputs, sizes: Sequence
     """Returns every metric of generated images against real ones.
 
     Args:
-      key: consumed here: for the subsets, the bootstrap and the jackknife.
-      real: a network's outputs for held-out real images.
-      generated: its outputs for generated images.
+      key: consumed here: for the subsets, the groups of the half-samples and the jackknife.
+      real: a network's outputs for held-out real images; without logits as well.
+      generated: its outputs for generated images; without logits there is no Inception Score.
       sizes: the sample sizes of the extrapolation, at least three.
 
     Returns:
-      `fid_inf`, `kid_inf`, `kid_rbf_inf`, `mifid_inf`, `is_inf`, each with `_stderr` and
-      `_r_squared` of its line; at the full numbers of images `fid`, `kid`, `precision`, `recall`,
-      `density` and `coverage`, each with `_stderr`: by bootstrap for `kid`, by jackknife for the
-      others. The points give each line.
+      `fid_inf`, `kid_inf`, `kid_rbf_inf`, `mifid_inf`, `is_inf`, each with the `_stderr` of the
+      whole procedure and the `_r_squared` of its line; at the full numbers of images `fid`, `kid`,
+      `precision`, `recall`, `density` and `coverage`, each with `_stderr`; and
+      `memorization_distance`, the mean cosine distance to the nearest real image. Errors are of
+      the sampling of images: by `halves` for FID, MIFID and Inception Score, by the variance of a
+      U-statistic for the KIDs (`kid`), by `jackknife` for the rest. The points give each line.
 
     Raises:
       ValueError: if shapes do not belong together, images are too few, values are not finite.
     """
-    subset_key, bootstrap_key, jackknife_key = jax.random.split(key, 3)
-    numbers = len(real.features), len(generated.features)
-    draws = subsets.draw_subsets(subset_key, sizes, *numbers)
-    left_out = jackknife.leave_groups_out(jackknife_key, *numbers)
-    everything = subsets.Draw(np.arange(numbers[0]), np.arange(numbers[1]))
-    fids = subsets.fid_values(real.features, generated.features, [*draws, everything, *left_out])
-    kids = _kids(bootstrap_key, real.features, generated.features, draws)
-    penalties = subsets.memorization_penalties(real.features, generated.features, draws)
-    line, full = fids[: len(draws)], len(draws)
-    lines = {
-        "fid": line,
-        "kid": kids.polynomial,
-        "kid_rbf": kids.rbf,
-        "mifid": line / penalties,
-        "is": subsets.inception_scores(generated.logits, draws),
-    }
-    values = {
-        **_extrapolated(sizes, lines),
-        "fid": float(fids[full]),
-        "fid_stderr": jackknife.stderr(fids[full + 1 :]),
-        "kid": kids.full.value,
-        "kid_stderr": kids.full.stderr,
-        **_manifold(real.features, generated.features, left_out),
-    }
+    features = checks.feature_pair(real.features, generated.features)
+    numbers = len(features[0]), len(features[1])
+    design_key, jackknife_key = jax.random.split(key)
+    design = lines.make_design(design_key, sizes, *numbers)
+    fids = lines.fid_curves(*features, design)
+    mifids, distance = lines.mifid_curves(*features, design, fids)
+    fid, kids = lines.half_sample_line(fids, sizes), lines.kid_lines(*features, design)
+    found = {"fid": fid, **kids, "mifid": lines.half_sample_line(mifids, sizes)}
+    if generated.logits.shape[1]:
+        scores = lines.score_curves(generated.logits, design)
+        found["is"] = lines.half_sample_line(scores, sizes)
+    values = _extrapolated(sizes, found)
+    for metric in ("fid", "kid"):
+        values |= {metric: found[metric].full, f"{metric}_stderr": found[metric].full_stderr}
+    values |= _manifold(*features, jackknife.leave_groups_out(jackknife_key, *numbers))
+    values["memorization_distance"] = distance
     points = [
         Point(metric, size, float(value))
-        for metric, line in lines.items()
-        for size, value in zip(sizes, line, strict=True)
+        for metric, line in found.items()
+        for size, value in zip(sizes, line.values, strict=True)
     ]
     return Summary(values, points)
 
 
+def _extrapolated(sizes: Sequence[int], found: Mapping[str, lines.Line]) -> dict[str, float]:
+    values = {}
+    for metric, line in found.items():
+        fit = extrapolate(sizes, line.values)
+        values[f"{metric}_inf"] = fit.intercept
+        values[f"{metric}_inf_stderr"] = line.stderr
+        values[f"{metric}_inf_r_squared"] = fit.r_squared
+    return values
+
+
 def _manifold(
-    real: np.ndarray, generated: np.ndarray, left_out: Sequence[subsets.Draw]
+    real: np.ndarray, generated: np.ndarray, left_out: Sequence[Draw]
 ) -> dict[str, float]:
     whole, *replicates = manifold.manifold_values(
         real, generated, [None, *left_out], _NUM_NEIGHBOURS
@@ -89,41 +93,4 @@ def _manifold(
     for name, value in whole._asdict().items():
         values[name] = value
         values[f"{name}_stderr"] = jackknife.stderr([getattr(one, name) for one in replicates])
-    return values
-
-
-class _Kids(NamedTuple):
-    polynomial: np.ndarray  # [num_sizes]
-    rbf: np.ndarray  # [num_sizes]
-    full: kid.Estimate  # polynomial, all images
-
-
-def _kids(
-    key: jax.Array, real: np.ndarray, generated: np.ndarray, draws: Sequence[subsets.Draw]
-) -> _Kids:
-    """Computes every KID in one pass over the kernel matrices."""
-    weights = []
-    for side_key, features, chosen in zip(
-        jax.random.split(key),
-        (real, generated),
-        ([draw.real for draw in draws], [draw.generated for draw in draws]),
-        strict=True,
-    ):
-        indicators = subsets.indicators([*chosen, np.arange(len(features))], len(features))
-        counts = subsets.bootstrap_counts(side_key, len(features), _BOOTSTRAP_DRAWS)
-        weights.append(np.concatenate([indicators, counts], axis=1))
-    distances = kid.weighted_distances(real, generated, weights[0], weights[1])
-    polynomial, num_sizes = distances["polynomial"], len(draws)
-    stderr = float(polynomial[num_sizes + 1 :].std(ddof=1))
-    full = kid.Estimate(float(polynomial[num_sizes]), stderr)
-    return _Kids(polynomial[:num_sizes], distances["rbf"][:num_sizes], full)
-
-
-def _extrapolated(sizes: Sequence[int], lines: Mapping[str, np.ndarray]) -> dict[str, float]:
-    values = {}
-    for metric, line in lines.items():
-        fit = extrapolate(sizes, line)
-        values[f"{metric}_inf"] = fit.intercept
-        values[f"{metric}_inf_stderr"] = fit.stderr
-        values[f"{metric}_inf_r_squared"] = fit.r_squared
     return values

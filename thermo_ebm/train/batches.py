@@ -52,29 +52,29 @@ def batch_share(batch_size: int, layout: Layout) -> int:
     return -(-batch_size // layout.num_devices)
 
 
-def make_dispatch_layout(batch_size: int, num_steps: int) -> Layout:
-    """The layout of the images of some steps, where each device holds its share of every batch."""
+def make_dispatch_layout(batch_size: int, num_batches: int) -> Layout:
+    """The layout of the images of some batches, where each device holds its share of every one."""
     whole = make_layout(0)
-    held = num_steps * batch_share(batch_size, whole)
+    held = num_batches * batch_share(batch_size, whole)
     return whole._replace(num_images=held * whole.num_devices)
 
 
 def dispatch_order(num_train: int, first: Array, batch_size: int, layout: Layout) -> Array:
-    """Where in a dispatch's images the images of an epoch's steps are.
+    """Where in a dispatch's images the images of an epoch's batches are.
 
     Args:
       num_train: training images.
-      first: the dispatch's first step, counted from the epoch's beginning.
-      batch_size: images of a step.
+      first: the dispatch's first batch, counted from the epoch's beginning.
+      batch_size: images of a batch.
       layout: of the dispatch's images (`make_dispatch_layout`).
 
     Returns:
-      int32 [num_train], to be used in place of the epoch's order; meaningless for the steps that
+      int32 [num_train], to be used in place of the epoch's order; meaningless for the batches that
       are not the dispatch's.
     """
-    step, slot = jnp.divmod(jnp.arange(num_train, dtype=jnp.int32), batch_size)
+    batch, slot = jnp.divmod(jnp.arange(num_train, dtype=jnp.int32), batch_size)
     share = batch_share(batch_size, layout)
-    return slot // share * layout.per_device + (step - first) * share + slot % share
+    return slot // share * layout.per_device + (batch - first) * share + slot % share
 
 
 def split_over_devices(images: np.ndarray, layout: Layout) -> np.ndarray:

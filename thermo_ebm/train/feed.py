@@ -6,7 +6,7 @@ bit for bit: the images of a step are fixed by the state's order and step alone.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,12 +15,7 @@ import numpy as np
 from thermo_ebm.data.source import Images
 from thermo_ebm.data.streaming import stream
 from thermo_ebm.train import hosts, spmd
-from thermo_ebm.train.batches import (
-    batch_share,
-    make_dispatch_layout,
-    make_layout,
-    split_over_devices,
-)
+from thermo_ebm.train.batches import batch_share, make_layout, split_over_devices
 from thermo_ebm.train.state import TrainState
 from thermo_ebm.train.step import Task
 
@@ -33,10 +28,10 @@ class Feed(NamedTuple):
 
 
 class _Stream(NamedTuple):
-    """One repetition's images from a step of an epoch on."""
+    """One repetition's images from a batch of an epoch on."""
 
     order: np.ndarray  # int32 [num_train], the epoch's
-    step: int  # of the epoch, which the next images are of
+    batch: int  # of the epoch, which the next images are of
     images: Any  # Grain's iterator over them
 
 
@@ -58,18 +53,20 @@ def streamed(images: Images, task: Task, steps_per_dispatch: int) -> Feed:
       task: what is trained, with `task.streaming`.
       steps_per_dispatch: at most so many steps are dispatched at once.
     """
+    accumulate = task.dial.accumulate
     num_steps = min(steps_per_dispatch, task.steps_per_epoch)
     streams: dict[int, _Stream] = {}
 
     def of_dispatch(state: TrainState, stop: np.ndarray, limit: int) -> jax.Array:
         orders, steps = (np.asarray(spmd.local(leaf)) for leaf in (state.order, state.step))
-        counts = np.clip(stop - steps, 0, min(limit, num_steps))
+        counts = accumulate * np.clip(stop - steps, 0, min(limit, num_steps))
+        firsts = accumulate * (steps % task.steps_per_epoch)
+        parts = np.zeros((len(steps), *_shape(images, task, num_steps * accumulate)), np.uint8)
         with hosts.together():
-            parts = [
-                _read(images, task, streams, i, orders[i], int(steps[i]), int(counts[i]), num_steps)
-                for i in range(len(steps))
-            ]
-        return spmd.spread(np.stack(parts, axis=1))
+            for i in np.flatnonzero(counts).tolist():
+                streams[i] = _at(streams.get(i), images, task, orders[i], firsts[i], parts.shape[2])
+                streams[i] = _fill(parts[i], streams[i], counts[i])
+        return spmd.spread(np.moveaxis(parts, 0, 1).reshape(_flat(parts)))
 
     def close() -> None:
         for one in streams.values():
@@ -79,41 +76,42 @@ def streamed(images: Images, task: Task, steps_per_dispatch: int) -> Feed:
     return Feed(of_dispatch, close)
 
 
-def _read(
-    images: Images,
-    task: Task,
-    streams: dict[int, _Stream],
-    repetition: int,
-    order: np.ndarray,
-    step: int,
-    count: int,
-    num_steps: int,
-) -> np.ndarray:
-    """One repetition's images of `count` steps: uint8 [local_devices, num_steps * share, ...]."""
-    layout = make_dispatch_layout(task.batch_size, num_steps)
-    share = batch_share(task.batch_size, layout)
-    shape = (images.size, images.size, images.channels)
-    parts = np.zeros((layout.local_devices, num_steps, share, *shape), np.uint8)
-    if count:
-        within = step % task.steps_per_epoch
-        found = streams.get(repetition)
-        if found is None or found.step != within or not np.array_equal(found.order, order):
-            if found is not None:
-                found.images.close()
-            found = _Stream(order, within, _open(images, task, order, within, num_steps))
-        for k in range(count):
-            rows = next(found.images)
-            parts[:, k].reshape(-1, *shape)[: len(rows)] = rows
-        streams[repetition] = found._replace(step=within + count)
-    return parts.reshape(layout.local_devices, num_steps * share, *shape)
+def _shape(images: Images, task: Task, num_batches: int) -> tuple[int, ...]:
+    """[local_devices, num_batches, share, height, width, channels] of one repetition's images."""
+    whole = make_layout(task.num_train)
+    share = batch_share(task.batch_size, whole)
+    image = (images.size, images.size, images.channels)
+    return (whole.local_devices, num_batches, share, *image)
 
 
-def _open(
-    images: Images, task: Task, order: np.ndarray, step: int, ahead: int
-) -> Iterator[np.ndarray]:
-    """The images that this process's devices get of every batch from a step of the epoch on."""
-    layout = make_dispatch_layout(task.batch_size, ahead)
-    per_process = layout.local_devices * batch_share(task.batch_size, layout)
+def _flat(parts: np.ndarray) -> tuple[int, ...]:
+    """[local_devices, num_repetitions, num_batches * share, ...], the batches after each other."""
+    repetitions, devices, batches, share, *image = parts.shape
+    return (devices, repetitions, batches * share, *image)
+
+
+def _at(
+    found: _Stream | None, images: Images, task: Task, order: np.ndarray, batch: int, ahead: int
+) -> _Stream:
+    """The stream where it is at this batch of this order already, or a new one from there on."""
+    if found is not None:
+        if found.batch == batch and np.array_equal(found.order, order):
+            return found
+        found.images.close()
+    whole = make_layout(task.num_train)
+    per_process = whole.local_devices * batch_share(task.batch_size, whole)
     mine = slice(jax.process_index() * per_process, (jax.process_index() + 1) * per_process)
-    used = order[: task.steps_per_epoch * task.batch_size]
-    return stream(images, used.reshape(-1, task.batch_size)[:, mine], step, ahead)
+    used = order[: task.steps_per_epoch * task.dial.accumulate * task.batch_size]
+    numbers = used.reshape(-1, task.batch_size)[:, mine]
+    return _Stream(order, int(batch), stream(images, numbers, int(batch), ahead))
+
+
+def _fill(parts: np.ndarray, found: _Stream, count: int) -> _Stream:
+    """Puts the next batches where they belong in [local_devices, num_batches, share, ...]."""
+    devices, _, share, *image = parts.shape
+    for k in range(count):
+        rows = next(found.images)
+        padded = np.zeros((devices * share, *image), np.uint8)
+        padded[: len(rows)] = rows
+        parts[:, k] = padded.reshape(devices, share, *image)
+    return found._replace(batch=found.batch + int(count))

@@ -18,7 +18,7 @@ from thermo_ebm.train import hosts
 from thermo_ebm.train.batches import make_dispatch_layout, make_layout
 from thermo_ebm.train.feed import Feed, resident, streamed
 from thermo_ebm.train.progress import say
-from thermo_ebm.train.step import Task
+from thermo_ebm.train.step import Task, updates_per_epoch
 
 _INT32 = 2**31 - 1
 
@@ -106,11 +106,15 @@ def check_memory(config: ConfigDict, device: jax.Device) -> None:
     Raises:
       UserError: says how many bytes are needed and what to do.
     """
-    needed, on_cpu = data_bytes(config), device.platform == "cpu"
-    places = [("each device", needed.device, memory.data_bytes(device))]
-    host = needed.host + (jax.local_device_count() * needed.device if on_cpu else 0)
-    host_share = memory.host_bytes() - int(memory.USABLE["cpu"] * memory.host_bytes())
-    places.append(("this machine", host, host_share))
+    needed, whole = data_bytes(config), memory.host_bytes()
+    host = whole - int(memory.USABLE["cpu"] * whole)
+    if device.platform == "cpu":  # whose devices are parts of the same memory
+        places = [("this machine", needed.host + jax.local_device_count() * needed.device, host)]
+    else:
+        places = [
+            ("each device", needed.device, memory.data_bytes(device)),
+            ("this machine", needed.host, host),
+        ]
     for place, wanted, available in places:
         if wanted > available:
             raise UserError(_too_large(config, place, wanted, available))
@@ -121,8 +125,8 @@ def data_bytes(config: ConfigDict) -> DataBytes:
     image = config.data.image_size**2 * config.data.channels
     validation = make_layout(config.data.num_val)
     if config.data.streaming:
-        steps = min(config.steps_per_dispatch, config.data.num_train // config.batch_size)
-        train = make_dispatch_layout(config.batch_size, steps)
+        steps = min(config.steps_per_dispatch, updates_per_epoch(config))
+        train = make_dispatch_layout(config.batch_size, steps * config.dial.accumulate)
         # The dispatch's images, and as many that are being read.
         repetitions = config.parallel_repetitions
         buffers = 2 * repetitions * train.per_process

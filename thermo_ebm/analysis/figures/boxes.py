@@ -65,7 +65,7 @@ def _boxplots(
             axis.set_title(style.wrapped(describe(first, names)), fontsize=8)
         axis.set_xlabel(title, fontsize=9)
     style.label_rows(axes, reading_title(reading))
-    heading = f"Last {reading_title(reading)} by {title.split(' of ')[0]}"
+    heading = f"last {reading_title(reading)} by {title.split(' of ')[0]}"
     single = last.loc[last["cell"].isin(set(every)), "cell"].value_counts().max() == 1
     note = (
         "One repetition per cell." if single else "Dots: repetitions. Box: quartiles; line: median."

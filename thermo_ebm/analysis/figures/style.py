@@ -85,7 +85,7 @@ def outside_legend(figure: Figure, axes: Sequence[Axes], size: float = 8.0) -> N
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     figure.legend(list(entries.values()), list(entries), fontsize=size, frameon=False,
-                  loc="outside right upper")  # fmt: skip
+                  loc="outside right center")  # fmt: skip
 
 
 def panel_size(count: int) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from thermo_ebm.analysis.report import page
 from thermo_ebm.analysis.report.dataset import Section, make_section, save_figure
 from thermo_ebm.analysis.report.diagnostics import diagnostics_parts
 from thermo_ebm.analysis.report.verdicts import count_verdicts
-from thermo_ebm.analysis.run_settings import Run, is_free
+from thermo_ebm.analysis.run_settings import Run
 from thermo_ebm.errors import UserError
 from thermo_ebm.run.changes import Change
 
@@ -131,7 +131,7 @@ def _changes_table(changed: list[tuple[Run, Change]]) -> page.Table:
             "after epoch": change.epoch,
             "after step": change.step,
             "change": describe_change(change).rpartition(" after ")[0],
-            "in the readings": "no: left out" if mixing(run.changes, is_free) else "yes",
+            "in the readings": "no: left out" if mixing(run.changes) else "yes",
         }
         for run, change in changed
     ]

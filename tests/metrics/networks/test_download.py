@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 
 from thermo_ebm.errors import UserError
-from thermo_ebm.metrics import cache, download
-from thermo_ebm.metrics.networks import Network, Outputs
-from thermo_ebm.metrics.weights import default_cache_dir
+from thermo_ebm.metrics.networks import Network, Outputs, cache, download
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def published(folder, content, digits=8):
@@ -115,9 +113,9 @@ def test_weights_are_found_where_they_are(tmp_path):
 
 def test_the_cache_folder_follows_the_desktops_rule(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert default_cache_dir() == Path("/somewhere/thermo_ebm")
+    assert cache.default_dir() == Path("/somewhere/thermo_ebm")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_cache_dir() == Path.home() / ".cache" / "thermo_ebm"
+    assert cache.default_dir() == Path.home() / ".cache" / "thermo_ebm"
 
 
 def fetch_weights(*flags):

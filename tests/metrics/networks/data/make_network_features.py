@@ -1,13 +1,13 @@
 """Makes network_features.npz: what the PyTorch builds give, for machines without torch.
 
-Where torch is installed: `python -m tests.metrics.data.make_network_features`
+Where torch is installed: `python -m tests.metrics.networks.data.make_network_features`
 """
 
 from pathlib import Path
 
 import numpy as np
 
-from tests.metrics import random_weights, torch_networks
+from tests.metrics.networks import random_weights, torch_networks
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Both feature networks against independent PyTorch builds, and against photographs."""
 
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -10,7 +11,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from thermo_ebm.errors import UserError
-from thermo_ebm.metrics import download, efficientnet, inception, networks, preprocess
+from thermo_ebm.metrics import networks
+from thermo_ebm.metrics.networks import architecture, download, efficientnet, inception, preprocess
 from thermo_ebm.metrics.weights import load_torch_legacy
 
 from . import legacy_files, random_weights
@@ -36,7 +38,9 @@ def inception_params(inception_state):
 
 @pytest.fixture(scope="module")
 def lite_params():
-    return efficientnet.params_from_torch(random_weights.efficientnet_state_dict())
+    return architecture.params_from_torch(
+        efficientnet.ARCHITECTURE, random_weights.efficientnet_state_dict()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +49,18 @@ def stages(images, inception_params, lite_params):
     inputs = preprocess.resize(images, 299, "bilinear") / 127.5 - 1
     lite_inputs = (preprocess.resize(images, 224, "bilinear") - 127) / 128
     return {
-        "inception_v3": jax.jit(inception.stages)(inception_params, inputs),
-        "efficientnet_lite0": jax.jit(efficientnet.stages)(lite_params, lite_inputs),
+        "inception_v3": jax.jit(partial(architecture.stages, inception.ARCHITECTURE))(
+            inception_params, inputs
+        ),
+        "efficientnet_lite0": jax.jit(partial(architecture.stages, efficientnet.ARCHITECTURE))(
+            lite_params, lite_inputs
+        ),
     }
+
+
+def lite_features(params, images, **options):
+    made = efficientnet.ARCHITECTURE
+    return architecture.features_and_logits(made, params, images, **options)[0]
 
 
 def relative_error(actual, expected):
@@ -96,25 +109,29 @@ def test_features_of_images_agree_with_what_pytorch_gave(
         expected_features = stored[f"{network}/features"]
         expected_logits = stored[f"{network}/logits"]
     if network == "inception_v3":
-        features, logits = inception.features_and_logits(inception_params, images)
+        features, logits = architecture.features_and_logits(
+            inception.ARCHITECTURE, inception_params, images
+        )
         expected_logits = expected_logits - np.asarray(inception_params["fc"]["b"])
     else:
-        features, logits = efficientnet.features_and_logits(lite_params, images)
+        features, logits = architecture.features_and_logits(
+            efficientnet.ARCHITECTURE, lite_params, images
+        )
     assert relative_error(features, expected_features) < TOLERANCE
     assert relative_error(logits, expected_logits) < TOLERANCE
 
 
 def test_features_do_not_depend_on_the_batch_size(lite_params):
     images = random_weights.random_images(5, 24, 24, seed=3)
-    together = efficientnet.features(lite_params, images)
+    together = lite_features(lite_params, images)
     assert together.shape == (5, 1280)
     # The last batch is padded, which must not reach the features either.
-    assert relative_error(efficientnet.features(lite_params, images, batch_size=2), together) < 1e-5
+    assert relative_error(lite_features(lite_params, images, batch_size=2), together) < 1e-5
 
 
 def test_the_two_ways_to_resize_differ(lite_params, images):
-    plain = efficientnet.features(lite_params, images)
-    antialiased = efficientnet.features(lite_params, images, resize="antialias")
+    plain = lite_features(lite_params, images)
+    antialiased = lite_features(lite_params, images, resize="antialias")
     assert 1e-3 < relative_error(antialiased, plain) < 1
 
 
@@ -131,7 +148,7 @@ def test_the_two_ways_to_resize_differ(lite_params, images):
 )
 def test_other_images_are_refused(network, images):
     with pytest.raises(ValueError, match="uint8"):
-        network.features({}, images)
+        architecture.features_and_logits(network.ARCHITECTURE, {}, images)
 
 
 def test_an_unknown_resize_and_batch_size_are_refused():
@@ -154,7 +171,7 @@ def test_wrong_weights_are_refused_by_name(inception_state):
     with pytest.raises(ValueError, match="not finite"):
         inception.params_from_torch(nan)
     with pytest.raises(ValueError, match="lack"):
-        efficientnet.params_from_torch(inception_state)
+        architecture.params_from_torch(efficientnet.ARCHITECTURE, inception_state)
 
 
 def centre_square(image):
@@ -166,12 +183,14 @@ def centre_square(image):
 
 
 def test_the_packaged_weights_classify_photographs():
-    params = efficientnet.params_from_torch(load_torch_legacy(efficientnet.weights_path()))
+    params = architecture.params_from_torch(
+        efficientnet.ARCHITECTURE, load_torch_legacy(efficientnet.weights_path())
+    )
     palace = Image.fromarray(load_sample_image("china.jpg"))
     daisy = Image.fromarray(load_sample_image("flower.jpg"))
     uniform = Image.open(matplotlib.cbook.get_sample_data("grace_hopper.jpg"))
     photographs = np.stack([centre_square(image) for image in (palace, daisy, uniform)])
-    _, logits = efficientnet.features_and_logits(params, photographs)
+    _, logits = architecture.features_and_logits(efficientnet.ARCHITECTURE, params, photographs)
     # ImageNet's classes: palace, daisy, military uniform.
     assert logits.argmax(axis=1).tolist() == [698, 985, 652]
 

@@ -43,7 +43,7 @@ def find_inception_weights(path: str | Path | None, cache_dir: Path) -> Path:
     """
     if path:
         if not Path(path).is_file():
-            raise UserError(f"--inception_weights={path}: there is no such file")
+            raise UserError(f"inception_weights={path}: there is no such file")
         if not sha256_of(Path(path)).startswith(sha256_prefix(INCEPTION_FILE)):
             logging.warning(
                 "%s is not %s: its figures do not compare with others'", path, INCEPTION_FILE

@@ -8,15 +8,22 @@ read. Files are written whole or not at all; one that cannot be read is computed
 import hashlib
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 
 from thermo_ebm import files
-from thermo_ebm.metrics.networks import Network, Outputs
+from thermo_ebm.metrics.networks.network import Network, Outputs
 
 _FORMAT = 1  # raise it when preprocessing or networks change what they compute
+
+
+def default_dir() -> Path:
+    """The folder for downloaded weights and cached features: `~/.cache/thermo_ebm`."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "thermo_ebm"
 
 
 def features_key(network: Network, images: np.ndarray, data_set: str, split: str) -> str:

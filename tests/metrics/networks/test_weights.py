@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from thermo_ebm.metrics import efficientnet
+from thermo_ebm.metrics.networks import efficientnet
 from thermo_ebm.metrics.weights import load_torch_legacy
 
 from . import legacy_files as lf

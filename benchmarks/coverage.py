@@ -1,0 +1,179 @@
+"""How often a metric's +-1.96 standard errors hold what it estimates, by simulation.
+
+Run by `python -m benchmarks.metrics --coverage`. Pairs of sets of features with known moments are
+drawn again and again; each pair is measured as an evaluation does it now ("after") and as it did
+with one draw a size, the line's own standard error, a jackknife for FID and a bootstrap for KID
+("before").
+
+What an error is of: KIDs are unbiased and `fid` is a quantity of its N, so for them, and in the
+column `coverage`, it is the mean over all repeats. `fid_inf` estimates the FID of infinitely many
+images, which is known here: the column `of truth` holds its bias against it as well, which is
+large where there are fewer images than features and which no standard error of sampling contains.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from thermo_ebm.metrics import jackknife, lines, subsets
+from thermo_ebm.metrics.extrapolate import extrapolate, intercept_weights
+
+CASES = {"equal": (0.0, 1.0), "near": (0.05, 1.05), "far": (0.5, 1.4)}  # shift, scale
+NUM_IMAGES, NUM_FEATURES = (400, 1500), (48, 512)
+METRICS = ("fid_inf", "fid", "kid_inf", "kid")
+_BOOTSTRAP_DRAWS = 100
+
+
+class Estimate(NamedTuple):
+    """A metric of one repeat and its standard error."""
+
+    value: float
+    stderr: float
+
+
+class Row(NamedTuple):
+    """A row of the table; spreads are over the repeats."""
+
+    metric: str
+    mean: float
+    truth: float  # nan where the mean is what is estimated
+    spread_before: float
+    spread_after: float
+    coverage_before: float
+    coverage_after: float
+    coverage_of_truth: float
+
+
+def draw_features(
+    rng: np.random.Generator, num_images: int, num_features: int, shift: float, scale: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Returns both sides, float64 [num_images, num_features], and the FID of their distributions.
+
+    Skewed marginals with a falling spectrum; the generated side is scaled about its mean and then
+    shifted, each by a share of the real side's spread.
+    """
+    spectrum = np.exp(-np.arange(num_features) / (num_features / 7))
+    direction = np.full(num_features, num_features**-0.5)
+    gap = shift * np.sqrt(np.sum(spectrum**2)) * direction
+
+    def sample() -> np.ndarray:
+        return (rng.gamma(4.0, 0.5, (num_images, num_features)) - 2.0) * spectrum
+
+    truth = float(np.sum(gap**2) + (scale - 1) ** 2 * np.sum(spectrum**2))
+    return 1.0 + sample(), 1.0 + scale * sample() + gap, truth
+
+
+def measure(
+    key: jax.Array, real: np.ndarray, generated: np.ndarray, num_sizes: int = 10
+) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
+    """Returns every metric before and after."""
+    design_key, group_key, bootstrap_key = jax.random.split(key, 3)
+    sizes = subsets.extrapolation_sizes(len(real), num_sizes)
+    design = lines.make_design(design_key, sizes, len(real), len(generated))
+    curves = lines.fid_curves(real, generated, design)
+    found = {
+        "fid": lines.half_sample_line(curves, sizes),
+        "kid": lines.kid_lines(real, generated, design)["kid"],
+    }
+    weights = intercept_weights(sizes)
+    after = {name: Estimate(line.full, line.full_stderr) for name, line in found.items()}
+    after |= {
+        f"{name}_inf": Estimate(float(weights @ line.values), line.stderr)
+        for name, line in found.items()
+    }
+    first = [of_size[0] for of_size in design.draws]
+    firsts = {
+        "fid": [curve[0, 0] for curve in curves],
+        "kid": subsets.kid_values(real, generated, first, ("polynomial",))["polynomial"].values,
+    }
+    before = {}
+    for name, values in firsts.items():
+        line = extrapolate(sizes, values)
+        before[f"{name}_inf"] = Estimate(line.intercept, line.stderr)
+    left_out = jackknife.leave_groups_out(group_key, len(real), len(generated))
+    replicates = subsets.fid_values(real, generated, left_out)
+    before["fid"] = Estimate(after["fid"].value, jackknife.stderr(replicates))
+    before["kid"] = Estimate(after["kid"].value, _bootstrap(bootstrap_key, real, generated))
+    return before, after
+
+
+def _bootstrap(key: jax.Array, real: np.ndarray, generated: np.ndarray) -> float:
+    """The bootstrap over images that `kid_stderr` was, pairs of copies left out."""
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    size = real.shape[1]
+    matrices = [(x @ y.T / size + 1) ** 3 for x, y in _pairs(real, generated)]
+    for matrix in matrices[:2]:
+        np.fill_diagonal(matrix, 0.0)
+    counts = [
+        rng.multinomial(len(side), np.full(len(side), 1 / len(side)), _BOOTSTRAP_DRAWS).astype(
+            float
+        )
+        for side in (real, generated)
+    ]
+    totals = []
+    for matrix, (x, y) in zip(matrices, _pairs(*counts), strict=True):
+        sums = np.einsum("bi,bi->b", x @ matrix, y)
+        copies = np.sum(x * x, axis=1) if x is y else 0.0
+        totals.append(sums / (x.sum(axis=1) * y.sum(axis=1) - copies))
+    return float((totals[0] + totals[1] - 2 * totals[2]).std(ddof=1))
+
+
+def _pairs(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    yield from ((x, x), (y, y), (x, y))
+
+
+def simulate(seed: int, case: str, num_images: int, num_features: int, repeats: int) -> list[Row]:
+    """Returns a row for each metric of one case."""
+    shift, scale = CASES[case]
+    rng = np.random.default_rng([seed, num_images, num_features, *case.encode()])
+    measured, truth = [], np.nan
+    for key in jax.random.split(jax.random.key(seed), repeats):
+        real, generated, truth = draw_features(rng, num_images, num_features, shift, scale)
+        measured.append(measure(key, real, generated))
+    rows = []
+    for metric in METRICS:
+        before, after = (
+            np.array([one[metric] for one in side]).T for side in zip(*measured, strict=True)
+        )
+        mean = float(after[0].mean())
+        of_truth = truth if metric == "fid_inf" else np.nan
+        rows.append(
+            Row(
+                metric,
+                mean,
+                of_truth,
+                float(before[0].std(ddof=1)),
+                float(after[0].std(ddof=1)),
+                _coverage(before, float(before[0].mean())),
+                _coverage(after, mean),
+                _coverage(after, of_truth) if metric == "fid_inf" else np.nan,
+            )
+        )
+    return rows
+
+
+def _coverage(estimates: np.ndarray, target: float) -> float:
+    values, stderrs = estimates
+    return float(np.mean(np.abs(values - target) <= 1.96 * stderrs))
+
+
+def print_table(seed: int, repeats: int) -> None:
+    """Simulates every case and prints each row when it is known."""
+    print(f"{repeats} repeats; sd over them; coverage of +-1.96 standard errors")
+    print(
+        "    N   D case  metric        mean      truth  sd before   sd after"
+        "  coverage before  after  of truth"
+    )
+    for num_features in NUM_FEATURES:
+        for num_images in NUM_IMAGES:
+            for case in CASES:
+                for row in simulate(seed, case, num_images, num_features, repeats):
+                    print(
+                        f"{num_images:5d} {num_features:3d} {case:5s} {row.metric:8s}"
+                        f" {row.mean:10.4g} {row.truth:10.4g} {row.spread_before:10.3g}"
+                        f" {row.spread_after:10.3g} {row.coverage_before:16.2f}"
+                        f" {row.coverage_after:6.2f} {row.coverage_of_truth:9.2f}",
+                        flush=True,
+                    )

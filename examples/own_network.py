@@ -1,0 +1,26 @@
+"""FID and KID with a PyTorch network of one's own.
+
+Needs torch. Run it from the repository's folder with
+python -m launch.compare FOLDER_A FOLDER_B --features=examples.own_network:features
+"""
+
+import numpy as np
+import torch
+
+torch.manual_seed(0)
+# In place of this random network put one whose features mean something for the images at hand.
+NETWORK = torch.nn.Sequential(
+    torch.nn.Conv2d(3, 32, 3, stride=2),
+    torch.nn.ReLU(),
+    torch.nn.Conv2d(32, 64, 3, stride=2),
+    torch.nn.ReLU(),
+    torch.nn.AdaptiveAvgPool2d(1),
+    torch.nn.Flatten(),
+).eval()
+
+
+@torch.no_grad()
+def features(images: np.ndarray) -> np.ndarray:
+    """Features [num, 64] of uint8 images [num, height, width, 3]; add logits as a second result."""
+    scaled = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return NETWORK(scaled).numpy()

@@ -1,0 +1,366 @@
+"""Comparing two sets of images: every kind of set, known answers, one line for each mistake."""
+
+import json
+import re
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import trained_run
+from PIL import Image
+from programs import Programs
+
+from thermo_ebm.errors import UserError
+from thermo_ebm.evaluation import compare, evaluate, sets, trained
+from thermo_ebm.evaluation.evaluate import Checkpoint
+from thermo_ebm.metrics import fid, networks
+from thermo_ebm.run import tables
+
+QUICK = "use_quick_network"
+FEW = "--num_sizes=4"
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    started = Programs(tmp_path_factory.mktemp("programs"))
+    yield started
+    started.close()
+
+
+def pixels(num, seed=0, size=8, brightness=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(brightness, 200 + brightness // 4, (num, size, size, 3), dtype=np.uint8)
+
+
+def write_folder(folder, images):
+    """Some in subfolders; names in the images' order."""
+    for number, image in enumerate(images):
+        path = folder / f"part{10 * number // len(images)}" / "deep" / f"{number:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    return folder
+
+
+def settings(tmp_path, **changes):
+    return compare.Settings(num_sizes=4, cache_dir=str(tmp_path / "cache"), **changes)
+
+
+def compared(first, second, tmp_path, **changes):
+    opened = [sets.open_set(str(one)) for one in (first, second)]
+    return compare.compare(*opened, settings(tmp_path, **changes))
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(networks, "choose", lambda *arguments: trained_run.quick_network())
+
+
+def test_a_folder_with_itself_and_with_another(tmp_path, quick):
+    del quick
+    folder = write_folder(tmp_path / "a", pixels(60))
+    np.savez(tmp_path / "same.npz", images=pixels(60))
+    np.savez(tmp_path / "bright.npz", pixels(50, 1, brightness=100))
+    same = compared(folder, folder, tmp_path).values
+    assert abs(same["fid"]) < 1e-2
+    assert same["kid"] < 3 * same["kid_stderr"]
+    assert (same["precision"], same["recall"]) == (1, 1)
+    # A folder and an array of the same images are the same set.
+    assert compared(folder, tmp_path / "same.npz", tmp_path).values == same
+    other = compared(folder, tmp_path / "bright.npz", tmp_path)
+    assert other.num_images == (60, 50)
+    assert other.values["fid"] > 10 * other.values["fid_stderr"] > 0
+    assert other.values["kid"] > 3 * other.values["kid_stderr"] > 0
+
+
+def test_fewer_images_are_drawn_by_the_seed(tmp_path, quick):
+    del quick
+    np.savez(tmp_path / "a.npz", pixels(80))
+    np.savez(tmp_path / "b.npz", pixels(70, 1))
+    first, again, other = (
+        compared(tmp_path / "a.npz", tmp_path / "b.npz", tmp_path, num_images=75, seed=seed)
+        for seed in (0, 0, 1)
+    )
+    assert first.num_images == (75, 70)
+    assert first == again
+    assert first.values["fid"] != other.values["fid"]
+
+
+def test_features_are_computed_once_and_progress_is_told(tmp_path, monkeypatch):
+    calls, told = [], []
+    monkeypatch.setattr(networks, "choose", lambda *rest: trained_run.quick_network(calls))
+    np.savez(tmp_path / "a.npz", pixels(60))
+    np.savez(tmp_path / "b.npz", pixels(50, 1))
+    opened = [sets.open_set(str(tmp_path / name)) for name in ("a.npz", "b.npz")]
+    chosen = settings(tmp_path, batch_size=5)
+    first = compare.compare(*opened, chosen, lambda *what: told.append(what))
+    assert calls == [25, 25, 10, 25, 25]  # parts of five batches; the last has at least one
+    assert told[:2] == [(f"features of {tmp_path}/a.npz", done, 60) for done in (25, 50)]
+    assert told[-1] == ("metrics", 1, 1)
+    # By content, whatever the file is called.
+    shutil.copy(tmp_path / "a.npz", tmp_path / "c.npz")
+    third = sets.open_set(str(tmp_path / "c.npz"))
+    assert compare.compare(third, opened[1], chosen).values == first.values
+    assert len(calls) == 4
+
+
+def test_data_sets_by_name_and_split(tmp_path):
+    run = trained.open_run(trained_run.original())
+    held_out = sets.open_set("digits:validation")
+    expected = trained.validation_images(run)
+    read = sets.read_images(held_out)
+    np.testing.assert_array_equal(read[: len(expected)], np.repeat(expected, 3, axis=-1))
+    assert len(read) == 297
+    train = sets.open_set("digits:train")
+    assert not set(train.indices) & set(held_out.indices)
+    assert len(train.indices) == 1500
+    with pytest.raises(UserError, match=r"cifar10:test: .*prepare"):
+        sets.open_set("cifar10:test", str(tmp_path))
+
+
+def test_a_runs_exported_images_have_the_evaluations_figures(programs, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained_run.original(), workdir)
+    run, folder = trained.open_run(workdir), tmp_path / "images"
+    chosen = trained_run.SETTINGS._replace(cache_dir=str(tmp_path / "cache"))
+    prepared = evaluate.prepare(run, chosen, trained_run.quick_network())
+    assert evaluate.evaluate(run, Checkpoint(1, 20), prepared) is not None
+    command = ("sample", f"--workdir={workdir}", "--repetition=1", "--step=20", "--num=40")
+    code, out, err = programs.run(*command, f"--images={folder}")
+    assert (code, err) == (0, "")
+    assert out == f"40 samples of repetition 1 at step 20: {folder}\n"
+    assert [path.name for path in sorted(folder.iterdir())][:2] == ["000000.png", "000001.png"]
+    np.savez(tmp_path / "real.npz", images=trained.validation_images(run))
+    output = tmp_path / "out.json"
+    arguments = (tmp_path / "real.npz", folder, f"--json={output}", "--num_sizes=3")
+    code, out, err = programs.run("compare", *arguments, before=QUICK)
+    assert code == 0, err
+    assert "fid_inf" in out
+    found = json.loads(output.read_text())["metrics"]
+    (row,) = tables.read(workdir / "rep_01/eval.csv", columns=None)
+    for metric in ("fid", "kid", "kid_stderr", "precision", "recall", "density", "coverage"):
+        expected = row[f"{trained_run.PREFIX}_{metric}"]
+        if not metric.endswith("stderr"):
+            assert found[metric] == pytest.approx(expected, rel=1e-6, abs=1e-9), metric
+    # Other folders are left alone, and another seed draws others.
+    code, _, err = programs.run(*command, f"--images={folder}")
+    assert code == 2
+    assert err == f"error: --images={folder}: is not empty; choose a new folder\n"
+    assert programs.run(*command, f"--images={tmp_path}/more", "--seed=1").code == 0
+    first, other = (Image.open(path / "000000.png") for path in (folder, tmp_path / "more"))
+    assert (np.asarray(first) != np.asarray(other)).any()
+
+
+def test_statistics_give_the_fid_of_the_images(programs, tmp_path):
+    np.savez(tmp_path / "a.npz", pixels(60))
+    np.savez(tmp_path / "b.npz", pixels(50, 1, brightness=60))
+    saved, output = tmp_path / "made" / "statistics.npz", tmp_path / "out.json"
+    code, out, err = programs.run(
+        "compare", tmp_path / "a.npz", f"--save_statistics={saved}", before=QUICK
+    )
+    assert code == 0, err
+    assert out == f"statistics of {tmp_path}/a.npz: {saved}\n"
+    with np.load(saved) as arrays:
+        assert arrays["mu"].shape == (12,)
+        assert arrays["sigma"].shape == (12, 12)
+    code, out, err = programs.run(
+        "compare", saved, tmp_path / "b.npz", f"--json={output}", before=QUICK
+    )
+    assert code == 0, err
+    assert "its error and all else need the images" in out
+    found = json.loads(output.read_text())
+    features = [trained_run.quick_features(one) for one in (pixels(60), pixels(50, 1, 8, 60))]
+    assert found["metrics"] == {"fid": pytest.approx(fid.frechet_distance(*features), rel=1e-6)}
+    assert found["num_images"] == [None, 50]
+
+
+def test_statistics_of_pytorch_fid_have_its_fid(tmp_path):
+    """Its own functions on the same features; the files are what it writes."""
+    fid_score = pytest.importorskip("pytorch_fid.fid_score")
+    rng = np.random.default_rng(0)
+    moments = []
+    for name in ("a", "b"):
+        features = rng.normal(size=(300, 20)) * rng.uniform(0.5, 2, 20)
+        moments.append((features.mean(axis=0), np.cov(features, rowvar=False)))
+        np.savez(tmp_path / f"{name}.npz", mu=moments[-1][0], sigma=moments[-1][1])
+    expected = fid_score.calculate_frechet_distance(*moments[0], *moments[1])
+    found = compared(tmp_path / "a.npz", tmp_path / "b.npz", tmp_path)
+    assert found.values["fid"] == pytest.approx(expected, rel=1e-6)
+
+
+def wrong_files(folder):
+    """Files that are no sets, and what the line must say."""
+    np.savez(folder / "pickled.npz", images=np.array([{}], dtype=object))
+    np.savez(folder / "pickled_mu.npz", mu=np.array([{}], dtype=object), sigma=np.eye(2))
+    np.savez(folder / "flat.npz", images=np.zeros((5, 8), np.uint8))
+    np.savez(folder / "float.npz", images=np.zeros((5, 8, 8, 3)))
+    np.savez(folder / "shapes.npz", mu=np.zeros(3), sigma=np.eye(4))
+    np.savez(folder / "mu_alone.npz", mu=np.zeros(3))
+    np.savez(folder / "nan.npz", mu=np.full(12, np.nan), sigma=np.eye(12))
+    np.savez(folder / "skew.npz", mu=np.zeros(2), sigma=np.array([[1, 1], [0, 1.0]]))
+    np.savez(folder / "width.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    np.savez(folder / "network.npz", mu=np.zeros(12), sigma=np.eye(12), network="inception_v3")
+    np.savez(folder / "few.npz", images=pixels(8))
+    (folder / "text.npz").write_text("no zip")
+    (folder / "mixed").mkdir()
+    for number, size in enumerate((8, 9, 8)):
+        Image.new("RGB", (size, size)).save(folder / f"mixed/{number}.png")
+    (folder / "broken").mkdir()
+    (folder / "broken/0.png").write_bytes(b"\x89PNG nothing")
+    (folder / "empty").mkdir()
+    return {
+        "pickled.npz": "pickled.npz cannot be read as .npz: Object arrays cannot be loaded",
+        "pickled_mu.npz": "pickled_mu.npz: cannot be read as .npz: Object arrays",
+        "flat.npz": "holds uint8 of shape (5, 8)",
+        "float.npz": "holds float64",
+        "shapes.npz": "mu and sigma must be",
+        "mu_alone.npz": "mu_alone.npz: cannot be read as .npz: ",
+        "nan.npz": "not finite",
+        "skew.npz": "sigma is not symmetric",
+        "width.npz": "statistics of 2048 features",
+        "network.npz": "made with the features of inception_v3, not of efficientnet_lite0",
+        "few.npz": "few.npz: 8 images are too few",
+        "text.npz": "text.npz",
+        "mixed": "--image_size=N crops",
+        "broken": "cannot read the image",
+        "empty": "no images",
+        "nowhere": "no such folder or file, and no data set with its split",
+        "mnist:train": "no such folder or file, and no data set with its split",
+        "cifar10": "no such folder or file, and no data set with its split",
+    }
+
+
+def test_whatever_is_wrong_is_one_line_and_code_2(programs, tmp_path):
+    np.savez(tmp_path / "good.npz", images=pixels(40))
+    good = tmp_path / "good.npz"
+    cases = [
+        ([good, tmp_path / name if "." in name or (tmp_path / name).exists() else name], message)
+        for name, message in wrong_files(tmp_path).items()
+    ]
+    cases += [
+        ([good], "1 sets of images: give A and B"),
+        ([], "0 sets of images"),
+        ([good, good, good], "3 sets of images"),
+        ([good, good, "--num_images=-1"], "--num_images=-1: must be at least 0"),
+        ([good, good, "--num_sizes=2"], "--num_sizes=2: must be at least 3"),
+        ([good, good, "--features=vgg"], "--features=vgg: must be one of"),
+        ([good, good, "--json=/dev/null/x"], "--json=/dev/null/x: cannot be written"),
+        ([good, good, "--features=no_such:net"], "no_such cannot be imported (ModuleNotFoundError"),
+    ]
+    for argv, message in cases:
+        code, out, err = programs.run("compare", *argv, FEW, before=QUICK)
+        lines = [line for line in err.splitlines() if not re.match(r"(features of|metrics)", line)]
+        assert (code, out) == (2, ""), (argv, out, err)
+        assert len(lines) == 1, (argv, err)
+        assert lines[0].startswith("error: "), (argv, err)
+        assert message in lines[0], (argv, err)
+
+
+def test_mixed_sizes_are_cropped_when_asked_for(tmp_path, quick):
+    del quick
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for number, shape in enumerate([(8, 8), (12, 9), (30, 40)] * 14):
+        grey = np.full(shape, number, np.uint8)
+        Image.fromarray(grey).convert("LA" if number % 2 else "L").save(
+            folder / f"{number:02d}.png"
+        )
+    read = sets.read_images(sets.open_set(str(folder)), image_size=8)
+    assert read.shape == (42, 8, 8, 3)
+    assert (read == np.arange(42)[:, None, None, None]).all()
+    assert compared(folder, folder, tmp_path, image_size=8).num_images == (42, 42)
+
+
+OWN = """
+import numpy as np
+
+def features(images):
+    means = images.mean(axis=(1, 2)) / 255
+    return np.concatenate([means, means**2], axis=1)
+
+def with_logits(images):
+    return features(images), features(images)[:, :3]
+
+def fails(images):
+    raise RuntimeError("out of ideas")
+
+def counts(images):
+    return images.mean(axis=(1, 2)).astype(int)
+"""
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    name = f"own_network_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield name
+    sys.modules.pop(name, None)
+
+
+def test_an_own_network_labels_and_measures(own_module, tmp_path):
+    np.savez(tmp_path / "a.npz", pixels(60))
+    np.savez(tmp_path / "b.npz", pixels(50, 1, brightness=50))
+    pair = tmp_path / "a.npz", tmp_path / "b.npz"
+    plain = compared(*pair, tmp_path, features=f"{own_module}:features")
+    label = plain.features
+    assert re.fullmatch("features_[0-9a-f]{8}", label)
+    assert "is_inf" not in plain.values
+    assert "is_inf: this network has no logits" in plain.notes
+    means = [one.mean(axis=(1, 2)) / 255 for one in (pixels(60), pixels(50, 1, brightness=50))]
+    features = [np.concatenate([one, one**2], axis=1) for one in means]
+    assert plain.values["fid"] == pytest.approx(fid.frechet_distance(*features), rel=1e-6)
+    both = compared(*pair, tmp_path, features=f"{own_module}:with_logits")
+    assert both.values["fid"] == pytest.approx(plain.values["fid"])
+    assert "is_inf" in both.values
+    # Another source is another label.
+    (tmp_path / "other.py").write_text(OWN + "\n# changed\n")
+    assert networks.label("other:features") != label
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("fails", r"the function failed \(RuntimeError: out of ideas\)"),
+        ("counts", "features of 60 images must be floating-point"),
+        ("absent", "has no function absent"),
+    ],
+)
+def test_own_networks_errors_are_told_with_its_name(own_module, tmp_path, function, message):
+    np.savez(tmp_path / "a.npz", pixels(60))
+    spec = f"{own_module}:{function}"
+    with pytest.raises(UserError, match=f"features={spec}: .*{message}") as caught:
+        compared(tmp_path / "a.npz", tmp_path / "a.npz", tmp_path, features=spec)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="own network gets images at their own size"):
+        networks.choose(spec, "antialias")
+
+
+def test_a_run_is_evaluated_with_an_own_network(own_module, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained_run.original(), workdir)
+    run = trained.open_run(workdir)
+    chosen = trained_run.SETTINGS._replace(
+        cache_dir=str(tmp_path / "cache"), features=f"{own_module}:features"
+    )
+    prepared = evaluate.prepare(run, chosen, evaluate.choose_network(chosen))
+    one = Checkpoint(0, 10)
+    assert one in evaluate.todo(run, chosen)
+    assert evaluate.evaluate(run, one, prepared) is not None
+    assert one not in evaluate.todo(run, chosen)
+    (row,) = tables.read(workdir / "rep_00/eval.csv", columns=None)
+    assert row[f"{networks.label(chosen.features)}_fid"] > 0
+
+
+def test_the_example_with_pytorch(tmp_path):
+    pytest.importorskip("torch")
+    np.savez(tmp_path / "a.npz", pixels(60))
+    np.savez(tmp_path / "b.npz", pixels(50, 1, brightness=100))
+    found = compared(
+        tmp_path / "a.npz",
+        tmp_path / "b.npz",
+        tmp_path,
+        features="examples.own_network:features",
+    )
+    assert re.fullmatch("features_[0-9a-f]{8}", found.features)
+    assert found.values["kid"] > 0

@@ -1,0 +1,176 @@
+"""Sets of images by what a user calls them: a folder, a file of images, a data set, or statistics.
+
+- a folder: every image under it, subfolders included;
+- `FILE.npz` of images: the array `images`, or the only one, uint8;
+- `NAME:SPLIT`: a data set of `data.NAMES` and `train` or `validation` (`test` means the same);
+- `FILE.npz` of statistics: `mu` [num_features] and `sigma` [num_features, num_features], as
+  pytorch-fid writes them, with a covariance that divides by N - 1.
+"""
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from thermo_ebm import files
+from thermo_ebm.data import local, prepared, select
+from thermo_ebm.data.source import Images, Split, Unreadable, read
+from thermo_ebm.errors import UserError, one_line
+
+DATA_SETS = ("digits", *prepared.NAMES)
+_SPLITS = {"train": "train", "validation": "validation", "test": "validation"}
+_DIGITS_HELD_OUT = 297  # as configs/digits.py has it
+
+
+class ImageSet(NamedTuple):
+    """Images that are decoded when they are needed."""
+
+    name: str  # as the user gave it
+    split: Split
+    indices: np.ndarray  # int [num], those of the split that belong to the set
+
+
+class Statistics(NamedTuple):
+    """The moments of a set's features."""
+
+    name: str
+    mean: np.ndarray  # [num_features]
+    covariance: np.ndarray  # [num_features, num_features]
+    network: str  # the prefix of the network that made the features; "" if the file does not say
+
+
+def open_set(name: str, data_dir: str = "") -> ImageSet | Statistics:
+    """Opens a set; see the top of this file.
+
+    Args:
+      name: what the user calls it.
+      data_dir: where prepared data sets are; "" is TFDS's own folder.
+
+    Raises:
+      UserError: there is no such thing, or it cannot be read.
+    """
+    path = Path(name).expanduser()
+    with _named(name):
+        if path.is_dir():
+            return _whole(name, local.folder(str(path)).train)
+        if path.is_file():
+            found = _statistics(name, path)
+            return found or _whole(name, local.npz(str(path)).train)
+        return _data_set(name, data_dir)
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Says of which set an error of a data source is, in place of training's field."""
+    try:
+        yield
+    except UserError as error:
+        message = str(error).removeprefix("data.data_dir: ")
+        raise UserError(message if name in message else f"{name}: {message}") from error
+
+
+def _whole(name: str, split: Split) -> ImageSet:
+    return ImageSet(name, split, np.arange(split.num))
+
+
+def _data_set(name: str, data_dir: str) -> ImageSet:
+    kind, _, split = name.partition(":")
+    if kind not in DATA_SETS or split not in _SPLITS:
+        raise UserError(
+            f"{name}: no such folder or file, and no data set with its split, such as "
+            f"cifar10:validation (data sets: {', '.join(DATA_SETS)}; splits: {', '.join(_SPLITS)})"
+        )
+    if kind == "digits":
+        source = local.digits()
+        chosen = select(source, source.train.num - _DIGITS_HELD_OUT, _DIGITS_HELD_OUT)
+        return ImageSet(name, source.train, getattr(chosen, _SPLITS[split]))
+    source = prepared.prepared(kind, data_dir)
+    part = source.train if split == "train" else source.validation
+    assert part is not None  # of a prepared data set
+    return _whole(name, part)
+
+
+def _statistics(name: str, path: Path) -> Statistics | None:
+    """The statistics in a file, or None where it holds something else."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if not isinstance(arrays, np.lib.npyio.NpzFile) or not {"mu", "sigma"} & {*arrays}:
+                return None
+            mean, covariance = (np.asarray(arrays[key], np.float64) for key in ("mu", "sigma"))
+            network = str(arrays["network"]) if "network" in arrays else ""
+    except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
+        raise UserError(f"{name}: cannot be read as .npz: {one_line(error)[:200]}") from error
+    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or not len(mean):
+        raise UserError(
+            f"{name}: mu and sigma must be [num_features] and [num_features, num_features], not "
+            f"{mean.shape} and {covariance.shape}"
+        )
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise UserError(f"{name}: mu or sigma has values that are not finite")
+    if not np.allclose(covariance, covariance.T, rtol=1e-4, atol=1e-6 * np.trace(covariance)):
+        raise UserError(f"{name}: sigma is not symmetric")
+    return Statistics(name, mean, covariance, network)
+
+
+def save_statistics(path: Path, statistics: Statistics) -> None:
+    """Writes `mu` and `sigma` as pytorch-fid does, and the network's name.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    content = io.BytesIO()
+    np.savez(content, mu=statistics.mean, sigma=statistics.covariance, network=statistics.network)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_bytes(path, content.getvalue())
+    except OSError as error:
+        raise UserError(f"save_statistics={path}: cannot be written: {error.strerror}") from error
+
+
+def limited(images: ImageSet, most: int, rng: np.random.Generator) -> ImageSet:
+    """Returns the set, or `most` of its images drawn at random in their own order."""
+    if most == 0 or len(images.indices) <= most:
+        return images
+    chosen = np.sort(rng.permutation(len(images.indices))[:most])
+    return images._replace(indices=images.indices[chosen])
+
+
+def read_images(images: ImageSet, image_size: int = 0) -> np.ndarray:
+    """Decodes a set as training does: grey images repeated, transparent ones shown on white.
+
+    Args:
+      images: the set.
+      image_size: height and width to crop and resize to, as training does; 0 keeps the images' own
+        size, which all must share and which must be square.
+
+    Returns:
+      uint8 [num, size, size, 3].
+
+    Raises:
+      UserError: an image cannot be read, or sizes differ.
+    """
+    split, numbers = images.split, np.arange(len(images.indices))
+    with _named(images.name):
+        if image_size:
+            return read(Images(split, images.indices, image_size, 3), numbers)
+        first = split.read(images.indices[:1].tolist())[0]
+        # One that cannot be read is told of by `read`, whatever the size.
+        size = first.width if isinstance(first, Image.Image) else 1
+
+        def checked(some: Sequence[int]) -> list[Image.Image | Unreadable]:
+            return [_of_size(images.name, image, size) for image in split.read(some)]
+
+        return read(Images(split._replace(read=checked), images.indices, size, 3), numbers)
+
+
+def _of_size(name: str, image: Image.Image | Unreadable, size: int) -> Image.Image | Unreadable:
+    if isinstance(image, Image.Image) and image.size != (size, size):
+        raise UserError(
+            f"{name}: images of {size} x {size} and of {image.height} x {image.width} pixels; "
+            "image_size=N crops each to its central square and resizes it, as training does"
+        )
+    return image

@@ -1,0 +1,104 @@
+"""Bounds on log p(x) from both sides, on images simulated from the model (Grosse et al. 2015).
+
+An image x = g(z) + sigma_l epsilon with z from the prior comes with an exact sample of its
+posterior: that z. Chains that start there and are annealed down to t = 0 give weights with
+
+    log w' = -sum_k (t_k - t_(k-1)) l(z_k),        E w' = 1 / p(x),
+
+so that -log mean w' is a stochastic upper bound on log p(x), as log mean w of the chains annealed
+up is a lower one. Their gap bounds the error of both, on images like the model's own. The upper
+bound supposes that z is a sample of p_alpha: long chains draw it (`settings.simulation_steps`).
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from thermo_ebm.likelihood.annealing import LikelihoodSettings, anneal, prior_latents
+from thermo_ebm.likelihood.estimators import forward_log_weights, log_mean_exp, summarise
+from thermo_ebm.models.latent_ebm import LatentEBM
+from thermo_ebm.sampling import kernels
+from thermo_ebm.sampling.chains import chain_keys
+from thermo_ebm.types import Array, Params, PRNGKey
+
+
+class Bounds(NamedTuple):
+    """Of each simulated image, in nats."""
+
+    lower: Array  # by chains annealed from the prior to the posterior, [num]
+    log_likelihood: Array  # MBAR's estimate from those chains, [num]
+    stderr: Array  # of MBAR's estimate, [num]
+    upper: Array  # by chains annealed from the image's own latent to the prior, [num]
+
+
+def simulate(
+    model: LatentEBM,
+    params: Params,
+    positions: Array,
+    key: PRNGKey,
+    settings: LikelihoodSettings,
+) -> tuple[Array, Array]:
+    """Images of the model and the latents that made them.
+
+    Args:
+      model: the model.
+      params: alpha and beta.
+      positions: [num], from which each image's random numbers come.
+      key: consumed.
+      settings: `simulation_steps` is the length of the prior's chains.
+
+    Returns:
+      x, [num, *image_shape], not clipped to [-1, 1]; and z, [num, latent_dim].
+    """
+    chex.assert_rank(positions, 1)
+    latent_key, noise_key = jax.random.split(key)
+    one = settings._replace(chains_per_image=1, prior_steps=settings.simulation_steps)
+    mask = jnp.ones(positions.shape[0])
+    z = prior_latents(model, params, positions, latent_key, one, mask)[0][0]
+    mean = model.generator(params.beta, z)
+    keys = chain_keys(noise_key, jnp.int32(0), positions)
+    noise = kernels.normal(keys, kernels.NOISE, mean[0].size).reshape(mean.shape)
+    return mean + model.likelihood_sigma * noise, z
+
+
+def bidirectional(
+    model: LatentEBM,
+    params: Params,
+    images: Array,
+    latents: Array,
+    positions: Array,
+    temperatures: Array,
+    key: PRNGKey,
+    settings: LikelihoodSettings,
+    mask: Array | None = None,
+) -> Bounds:
+    """Both bounds and the estimate between them; to be jitted.
+
+    Args:
+      model: the model.
+      params: alpha and beta.
+      images: from `simulate`, [num, *image_shape].
+      latents: the latents that made them, [num, latent_dim].
+      positions: [num], from which each image's random numbers come.
+      temperatures: t_0 = 0 .. t_N = 1, [num_temperatures + 1].
+      key: consumed.
+      settings: the estimator.
+      mask: [num], 0 for images that only fill up; by default all count.
+    """
+    chex.assert_shape(latents, (images.shape[0], model.latent_dim))
+    mask = jnp.ones(images.shape[0]) if mask is None else mask
+    up_key, down_key = jax.random.split(key)
+    z, log_step = prior_latents(model, params, positions, up_key, settings, mask)
+    up = anneal(
+        model, params, images, positions, z, temperatures, up_key, settings, log_step, mask
+    )
+    found = summarise(model, images, temperatures, up, mask)
+    exact = jnp.broadcast_to(latents, (settings.chains_per_image, *latents.shape))
+    falling = temperatures[::-1]
+    down = anneal(
+        model, params, images, positions, exact, falling, down_key, settings, up.log_step, mask
+    )
+    upper = -log_mean_exp(forward_log_weights(falling, down.log_likelihood))[0]
+    return Bounds(found.annealed, found.log_likelihood, found.stderr, upper)

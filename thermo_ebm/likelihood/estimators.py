@@ -1,0 +1,135 @@
+"""log p(x), its standard error and scores from what annealed chains saw on their way."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from thermo_ebm.collectives import all_sum
+from thermo_ebm.likelihood.annealing import Annealed
+from thermo_ebm.models.latent_ebm import LatentEBM
+from thermo_ebm.sampling.kernels import Point
+from thermo_ebm.thermo import ratios
+from thermo_ebm.types import Array
+
+_MBAR_ITERATIONS = 12
+
+
+class Scores(NamedTuple):
+    """Means over an image's chains at t = 1, which are samples of its posterior; [num] each."""
+
+    reconstruction: Array  # |x - g(z)|^2 / (2 sigma_l^2)
+    energy: Array  # -f_alpha(z)
+    norm: Array  # |z|^2 / (2 sigma_0^2)
+
+
+class Likelihood(NamedTuple):
+    """Of each image, in nats."""
+
+    log_likelihood: Array  # log p(x) by MBAR, [num]
+    stderr: Array  # its standard error, [num]
+    annealed: Array  # log mean w, a stochastic lower bound, [num]
+    annealed_stderr: Array  # [num]
+    effective_sample_size: Array  # of the M weights, [num]
+    rejection: Array  # of an exchange between neighbours, mean over images, [num_temperatures]
+    acceptance: Array  # of the moves at t_1 .. t_N, [num_temperatures]
+    scores: Scores  # of the latents at t = 1
+
+
+def summarise(
+    model: LatentEBM,
+    images: Array,
+    temperatures: Array,
+    seen: Annealed,
+    mask: Array,
+    axis_name: str | None = None,
+) -> Likelihood:
+    """What chains annealed from the prior to the posterior say of each image.
+
+    Args:
+      model: the model.
+      images: [num, *image_shape].
+      temperatures: t_0 = 0 .. t_N = 1, [num_temperatures + 1].
+      seen: from `anneal`.
+      mask: [num], 0 for images that only fill up.
+      axis_name: the pmapped axis the images are spread over, if any.
+    """
+    by_image = jnp.moveaxis(seen.log_likelihood, 2, 0)  # [num, num_temperatures + 1, M]
+    value, stderr = mbar_with_error(temperatures, by_image)
+    log_weights = forward_log_weights(temperatures, seen.log_likelihood)
+    annealed, annealed_stderr, size = log_mean_exp(log_weights)
+    log_ratio = -jnp.diff(temperatures)[:, None, None] * jnp.diff(seen.log_likelihood, axis=0)
+    rejection = -jnp.expm1(jnp.minimum(log_ratio, 0.0)).mean(axis=1)
+    sums, count = all_sum(((rejection * mask).sum(axis=1), mask.sum()), axis_name)
+    return Likelihood(
+        log_likelihood=value,
+        stderr=stderr,
+        annealed=annealed,
+        annealed_stderr=annealed_stderr,
+        effective_sample_size=size,
+        rejection=sums / count,
+        acceptance=seen.acceptance,
+        scores=posterior_scores(model, images, seen.last),
+    )
+
+
+def posterior_scores(model: LatentEBM, images: Array, last: Point) -> Scores:
+    """Scores of images [num, *image_shape] from chains at t = 1, a Point of [M * num]."""
+
+    def of_image(values: Array) -> Array:
+        return values.reshape(-1, images.shape[0]).mean(axis=0)
+
+    constant = math.prod(images.shape[1:]) / 2 * math.log(2 * math.pi * model.likelihood_sigma**2)
+    norm = jnp.sum(last.z**2, axis=-1) / (2 * model.prior_sigma**2)
+    return Scores(
+        reconstruction=of_image(-last.log_likelihood - constant),
+        energy=of_image(-last.log_prior - norm),
+        norm=of_image(norm),
+    )
+
+
+def mbar_with_error(temperatures: Array, log_likelihoods: Array) -> tuple[Array, Array]:
+    """log Z_1 / Z_0 and its standard error by a jackknife over the chains.
+
+    Args:
+      temperatures: t_0 = 0 .. t_N = 1.
+      log_likelihoods: [num, num_temperatures + 1, M], a chain in the same place throughout.
+
+    Returns:
+      [num] each.
+    """
+    per_image = log_likelihoods.shape[-1]
+    value = ratios.mbar(temperatures, log_likelihoods, _MBAR_ITERATIONS)[..., -1]
+
+    def without(m: Array) -> Array:
+        kept = (m + 1 + jnp.arange(per_image - 1)) % per_image
+        return ratios.mbar(temperatures, log_likelihoods[..., kept], _MBAR_ITERATIONS)[..., -1]
+
+    left_out = jax.lax.map(without, jnp.arange(per_image))
+    spread = jnp.sum((left_out - left_out.mean(axis=0)) ** 2, axis=0)
+    variance = (per_image - 1) / per_image * spread
+    # Of few chains the variance is itself uncertain: that of Student's t in the place of a normal.
+    return value, jnp.sqrt(variance * (per_image - 1) / max(per_image - 3, 1))
+
+
+def forward_log_weights(temperatures: Array, log_likelihood: Array) -> Array:
+    """log w of each chain, [num_temperatures + 1, M, num] -> [M, num]: see the package's text."""
+    return jnp.einsum("t,tmn->mn", jnp.diff(temperatures), log_likelihood[:-1])
+
+
+def log_mean_exp(log_weights: Array) -> tuple[Array, Array, Array]:
+    """log of the mean weight, its standard error (delta method) and the effective sample size.
+
+    Args:
+      log_weights: [M, num].
+
+    Returns:
+      [num] each.
+    """
+    per_image = log_weights.shape[0]
+    value = jax.nn.logsumexp(log_weights, axis=0) - jnp.log(per_image)
+    relative = jnp.exp(log_weights - value)
+    variance = jnp.sum((relative - 1) ** 2, axis=0) / (per_image - 1) / per_image
+    size = jnp.sum(relative, axis=0) ** 2 / jnp.sum(relative**2, axis=0)
+    return value, jnp.sqrt(variance), size
