@@ -1,4 +1,4 @@
-"""The part of a report on chains: the tables of `launch.tempered --diagnostics`, where there are."""
+"""The part of a report on chains: what `launch.tempered --diagnostics` left in runs' folders."""
 
 from collections.abc import Sequence
 from pathlib import Path
