@@ -37,9 +37,7 @@ KEY = jax.random.key(5)
 NUM = 16
 STEP = 1e-5  # errors of the order of STEP^2 and of 1e-15 / STEP: 1e-10
 TRAPEZIUM = LossSettings(3, power=2.0, quadrature="trapezium", correction="pooled_gaussian")
-LEFT = TRAPEZIUM._replace(
-    power=0.5, quadrature="left", kl_shrinkage="ledoit_wolf", kl_weight=1.5
-)
+LEFT = TRAPEZIUM._replace(power=0.5, quadrature="left", kl_shrinkage="ledoit_wolf", kl_weight=1.5)
 RIGHT = LossSettings(3, power=1.0, quadrature="right", correction="none")
 
 pytestmark = pytest.mark.usefixtures("x64")

@@ -106,9 +106,7 @@ def test_by_hand(quadrature, weights, correction):
     given = {"quadrature": quadrature, "slopes": slopes}
     assert thermodynamic_integral(*HAND, **given) == pytest.approx(plain)
     for eta in (0.0, 1.0, 2.0):
-        estimate = thermodynamic_integral(
-            temperatures, expected, FORWARD, BACKWARD, eta, **given
-        )
+        estimate = thermodynamic_integral(temperatures, expected, FORWARD, BACKWARD, eta, **given)
         assert estimate == pytest.approx(plain + eta * correction)
 
 

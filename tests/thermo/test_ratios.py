@@ -172,6 +172,7 @@ def test_with_one_temperature_all_weights_are_equal():
 def test_nothing_is_differentiated():
     temperatures, values = samples(1.0, num_temperatures=2)
     for estimator in (ratios.mbar, ratios.neighbour_ratios, ratios.posterior_weights):
+
         def total(v, estimator=estimator):
             return estimator(jnp.asarray(temperatures), v).sum()
 
