@@ -72,6 +72,8 @@ def main(argv: Sequence[str]) -> int:
             f"exchange_every={sampler.exchange_every}: needs num_temperatures of at least 2"
         )
     images = trained.validation_images(run, values.data_dir)
+    if not values.diagnostics and not 0 <= values.image < len(images):
+        raise UserError(f"image={values.image}: there are {len(images)}, counted from 0")
     step, params = trained.chosen_params(run, values.repetition, values.step)
     if values.diagnostics:
         return _diagnose(values, run, params, step, images, temperatures, sampler, output)
@@ -143,8 +145,6 @@ def _draw(
     from thermo_ebm.errors import UserError
     from thermo_ebm.evaluation import tempered
 
-    if not 0 <= values.image < len(images):
-        raise UserError(f"image={values.image}: there are {len(images)}, counted from 0")
     posteriors = tempered.tempered_posteriors(
         run.model,
         params,
