@@ -20,7 +20,7 @@ The output ends in the line `mean_bias=... target_error=... range=... overhead=.
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,7 +61,7 @@ class Sizes(NamedTuple):
     timed_steps: int
 
 
-FULL = Sizes(400, 256, 6, 600, 64, 200, 15)
+FULL = Sizes(400, 256, 4, 600, 64, 200, 15)
 QUICK = Sizes(4, 16, 4, 10, 4, 8, 2)
 
 
@@ -105,7 +105,7 @@ def prepare(quick: bool, seed: int) -> Bench:
         config,
         loss__name="vanilla",  # the chains of t = 0 and t = 1, and their plain means
         batch_size=config.data.num_train,
-        sampler__chains_per_image=2 if quick else 8,
+        sampler__chains_per_image=2 if quick else 4,
         sampler__prior__num_steps=sizes.reference_steps,
         sampler__posterior__num_steps=sizes.reference_steps,
     )
@@ -118,80 +118,57 @@ def prepare(quick: bool, seed: int) -> Bench:
 
 def rows(bench: Bench) -> Iterator[Row]:
     """Measures every knob, the others at their first values."""
-    config = bench.config
-    base = _Cell(bench, config, "p")
+    config, num = bench.config, bench.sizes.draws
+    base = make_cell(bench, config)
     for number, power in enumerate(POWERS):
-        yield base.row(power, power, bench.sizes.draws, number)
-    yield from _amplifications(bench, base)
+        yield drawn_row(bench, base, "p", power, number, power=power)
+    yield from amplification_rows(bench, base)
     for k in ACCUMULATIONS:
-        cell = _Cell(bench, measure.changed(config, dial__accumulate=k), "accumulate")
-        yield cell.row(k, config.loss.power, max(bench.sizes.draws // k, 8), 200 + k)
+        cell = make_cell(bench, measure.changed(config, dial__accumulate=k))
+        yield drawn_row(bench, cell, "accumulate", k, 200 + k, num=max(num // k, 8))
     for size in BATCH_SIZES:
-        cell = _Cell(bench, measure.changed(config, batch_size=size), "batch_size")
-        yield cell.row(size, config.loss.power, bench.sizes.draws, 300 + size)
+        cell = make_cell(bench, measure.changed(config, batch_size=size))
+        yield drawn_row(bench, cell, "batch_size", size, 300 + size)
     for m in CHAINS:
-        cell = _Cell(bench, measure.changed(config, sampler__chains_per_image=m), "chains")
-        yield cell.row(m, config.loss.power, bench.sizes.draws, 400 + m)
+        cell = make_cell(bench, measure.changed(config, sampler__chains_per_image=m))
+        yield drawn_row(bench, cell, "chains", m, 400 + m)
 
 
-class _Cell:
+class Cell(NamedTuple):
     """One task's compiled draws and the time of its step."""
 
-    def __init__(self, bench: Bench, config: ConfigDict, knob: str):
-        # Of a population of fewer images, a batch as large as that of the task.
-        self.bench, self.config, self.knob = bench, config, knob
-        self.task = step.make_task(config)
-        self.draw = measure.make_draws(self.task)
-        self.seconds = _median_seconds(bench, self.task)
-
-    def draws(self, power: float, num: int, number: int) -> measure.Draws:
-        key = jax.random.fold_in(self.bench.key, number)
-        schedule = measure.power_schedule(self.task, power)
-        params = spmd.local(self.bench.state.params)
-        return self.draw(params, schedule, self.bench.part, key, num)
-
-    def row(self, value: float, power: float, num: int, number: int) -> Row:
-        found = self.draws(power, num, number)
-        covariance = found.mean.var(axis=0, ddof=1, dtype=np.float64).sum()
-        seen = measure.moments(found.mean, covariance, self.bench.reference)
-        return self.make_row(self.knob, value, power, found, seen, 1.0, self.seconds)
-
-    def make_row(
-        self,
-        knob: str,
-        value: float,
-        power: float,
-        found: measure.Draws,
-        seen: measure.Moments,
-        amplification: float,
-        seconds: float,
-    ) -> Row:
-        halves = amplification * np.square(found.difference, dtype=np.float64).mean()
-        return Row(
-            knob,
-            value,
-            power,
-            self.config.batch_size,
-            self.config.sampler.chains_per_image,
-            len(found.mean),
-            found.effective_sample_size,
-            seen.noise,
-            float(halves),
-            seen.bias,
-            seen.least_bias,
-            1e3 * seconds,
-        )
+    config: ConfigDict
+    task: Task
+    draw: Callable[..., measure.Draws]
+    seconds: float
 
 
-def _median_seconds(bench: Bench, task: Task) -> float:
-    seconds = measure.seconds_per_step([task], bench.part, bench.sizes.timed_steps)
-    return float(np.median(seconds))
+def make_cell(bench: Bench, config: ConfigDict) -> Cell:
+    """Times the step of a configuration; its draws compile when they are first called."""
+    task = step.make_task(config)
+    return Cell(config, task, measure.make_draws(task), _median_seconds(bench, task))
 
 
-def _amplifications(bench: Bench, cell: _Cell) -> Iterator[Row]:
+def drawn_row(
+    bench: Bench,
+    cell: Cell,
+    knob: str,
+    value: float,
+    number: int,
+    power: float | None = None,
+    num: int | None = None,
+) -> Row:
+    """Draws a cell's gradient again and again; `number` chooses the random numbers."""
+    found = _draws(bench, cell, number, power, num)
+    covariance = found.mean.var(axis=0, ddof=1, dtype=np.float64).sum()
+    seen = measure.moments(found.mean, covariance, bench.reference)
+    return _row(cell, knob, value, power or bench.config.loss.power, found, seen)
+
+
+def amplification_rows(bench: Bench, cell: Cell) -> Iterator[Row]:
     """The same draws, amplified: everything else is equal."""
     power = bench.config.loss.power
-    found = cell.draws(power, bench.sizes.draws, 100)
+    found = _draws(bench, cell, 100)
     # The factor is a number like any other in the compiled step.
     louder = step.make_task(measure.changed(bench.config, dial__amplification=4.0))
     seconds = _median_seconds(bench, louder)
@@ -200,8 +177,46 @@ def _amplifications(bench: Bench, cell: _Cell) -> Iterator[Row]:
         repeats = bench.sizes.amplified
         means, covariance = measure.amplified(found.mean, found.difference, c, key, repeats)
         seen = measure.moments(np.asarray(means), float(covariance), bench.reference)
-        spent = cell.seconds if c == 1 else seconds
-        yield cell.make_row("amplification", c, power, found, seen, c, spent)
+        amplified = cell if c == 1 else cell._replace(seconds=seconds)
+        yield _row(amplified, "amplification", c, power, found, seen, c)
+
+
+def _draws(
+    bench: Bench, cell: Cell, number: int, power: float | None = None, num: int | None = None
+) -> measure.Draws:
+    schedule = measure.power_schedule(cell.task, power or bench.config.loss.power)
+    key, params = jax.random.fold_in(bench.key, number), spmd.local(bench.state.params)
+    return cell.draw(params, schedule, bench.part, key, num or bench.sizes.draws)
+
+
+def _row(
+    cell: Cell,
+    knob: str,
+    value: float,
+    power: float,
+    found: measure.Draws,
+    seen: measure.Moments,
+    amplification: float = 1.0,
+) -> Row:
+    return Row(
+        knob=knob,
+        value=value,
+        p=power,
+        batch=cell.config.batch_size,
+        chains=cell.config.sampler.chains_per_image,
+        draws=len(found.mean),
+        ess=found.effective_sample_size,
+        noise=seen.noise,
+        halves=float(amplification * np.square(found.difference, dtype=np.float64).mean()),
+        bias=seen.bias,
+        least=seen.least_bias,
+        step_ms=1e3 * cell.seconds,
+    )
+
+
+def _median_seconds(bench: Bench, task: Task) -> float:
+    seconds = measure.seconds_per_step([task], bench.part, bench.sizes.timed_steps)
+    return float(np.median(seconds))
 
 
 def target_errors(bench: Bench, noise: float) -> Iterator[tuple[float, float, float]]:
