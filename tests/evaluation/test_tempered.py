@@ -2,11 +2,6 @@
 
 import functools
 import importlib
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -38,28 +33,6 @@ TINY = {
     "sampler.prior.num_steps": 3,
     "sampler.posterior.num_steps": 2,
 }
-
-
-ROOT = Path(__file__).resolve().parents[2]
-# A process for each command, forked after the imports and before JAX has made anything of its own.
-LAUNCHER = """
-import json, os, sys, tempfile
-from launch import program, tempered
-import sklearn.datasets, thermo_ebm.evaluation.tempered, thermo_ebm.evaluation.trained
-results = []
-for argv in json.loads(sys.argv[1]):
-    with tempfile.TemporaryFile("w+") as output:
-        child = os.fork()
-        if child == 0:
-            os.dup2(output.fileno(), 1)
-            os.dup2(output.fileno(), 2)
-            sys.argv = ["tempered", *argv]
-            program.run(tempered.main)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        output.seek(0)
-        results.append([code, output.read()])
-print(json.dumps(results))
-"""
 
 
 def gaussian_model(latent_dim=2):
@@ -204,21 +177,8 @@ def quick_state(task):
     return jit(functools.partial(step.init_state, task))(0)
 
 
-def launch(*commands):
-    """Runs the program with each command's arguments: [(exit code, what it printed)]."""
-    arguments = [sys.executable, "-c", LAUNCHER, json.dumps(commands)]
-    quick = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}  # compiling costs more than running
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | quick
-    done = subprocess.run(
-        arguments, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    return [(code, out) for code, out in json.loads(done.stdout)]
-
-
-def test_the_program_draws_or_says_what_is_wrong(tmp_path):
+def test_the_program_draws_or_says_what_is_wrong(tmp_path, programs):
     plane, space = make_run(tmp_path / "plane"), make_run(tmp_path / "space", model__latent_dim=3)
-    picture = plane / "rep_00/drawn/tempered.png"
     wrong = {
         "--image=20": "--image=20: there are 20, counted from 0",
         "--power=0": "--power=0.0: must be positive",
@@ -226,27 +186,34 @@ def test_the_program_draws_or_says_what_is_wrong(tmp_path):
         f"--workdir={space}": f"{space}: model.latent_dim is 3, a plane's is 2",
         "--prior_step_size=-1": "--prior_step_size=-1.0: must be positive",
     }
-    plain = [f"--workdir={plane}", "--num_temperatures=2"]
-    measure = [f"--workdir={space}", "--diagnostics", "--num_temperatures=2", "--kernel=mala"]
-    small = ["--exchange_every=1", "--num_steps=20", "--num_images=2", "--chains_per_image=3"]
-    lone = [*measure, "--num_temperatures=1", "--exchange_every=1"]
-    good, measured, refused, *bad = launch(
-        [*plain, "--exchange_every=1"], [*measure, *small], lone, *([*plain, f] for f in wrong)
-    )
-    assert good == (0, f"drawn: {picture}\n")
-    table = space / "rep_00/diagnostics.csv"
-    assert measured[0] == 0, measured[1]
-    assert "posterior, t = 1 (* this run's K, mala)" in measured[1]
-    assert measured[1].endswith(f"written: {table}\n")
-    lines = table.read_text().splitlines()
-    assert len(lines) == 1 + 2 * 3  # 8 and 20 steps, at three temperatures
-    shown = diagnostics.diagnostics_parts([space, plane])
-    assert [type(part).__name__ for part in shown] == ["Heading", "Paragraph", "Details"]
-    assert len(shown[2].parts[0].rows) == 6
-    assert refused[0] == 2
-    assert "--exchange_every=1: needs num_temperatures of at least 2" in refused[1]
+    plain = ["tempered", f"--workdir={plane}", "--num_temperatures=2"]
+    good = programs.start(*plain, "--exchange_every=1")
+    bad = [programs.start(*plain, flag) for flag in wrong]
+    picture = plane / "rep_00/drawn/tempered.png"
+    assert good.wait()[:2] == (0, f"drawn: {picture}\n")
     assert picture.read_bytes().startswith(b"\x89PNG")
-    for (code, printed), message in zip(bad, wrong.values(), strict=True):
+    for process, message in zip(bad, wrong.values(), strict=True):
+        code, _, printed = process.wait()
         assert code == 2
         assert printed.startswith(f"error: {message}"), printed
         assert printed.count("\n") == 1
+
+
+def test_the_program_diagnoses_any_latent(tmp_path, programs):
+    space = make_run(tmp_path / "space", model__latent_dim=3)
+    command = ["tempered", f"--workdir={space}", "--diagnostics", "--exchange_every=1"]
+    small = ["--kernel=mala", "--num_steps=20", "--num_images=2", "--chains_per_image=3"]
+    measured = programs.start(*command, *small, "--num_temperatures=2")
+    refused = programs.start(*command, "--num_temperatures=1")
+    code, printed, _ = measured.wait()
+    table = space / "rep_00/diagnostics.csv"
+    assert code == 0
+    assert "posterior, t = 1 (* this run's K, mala)" in printed
+    assert printed.endswith(f"written: {table}\n")
+    assert len(table.read_text().splitlines()) == 1 + 2 * 3  # 8 and 20 steps, three temperatures
+    shown = diagnostics.diagnostics_parts([space, tmp_path])
+    assert [type(part).__name__ for part in shown] == ["Heading", "Paragraph", "Details"]
+    assert len(shown[2].parts[0].rows) == 6
+    code, _, printed = refused.wait()
+    assert code == 2
+    assert "--exchange_every=1: needs num_temperatures of at least 2" in printed

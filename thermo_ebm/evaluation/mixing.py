@@ -138,7 +138,9 @@ def as_text(rows: Sequence[Mixing], own: tuple[int, int], kernel: str) -> str:
         lines.append(" ".join(title.rjust(8) for title in _COLUMNS))
         lines += [_line(row, marked) for row in chosen]
     longest, enough = max(row.num_steps for row in rows), is_enough(rows)
-    lines.append("ESS per chain, E_t in nats, off: from chains of more than half the longest K;")
+    lines.append(
+        "ESS per chain; off: E_t less its mean over the later half of the longest chains, nats;"
+    )
     lines.append("accept, swap: what Metropolis and exchange with the next t accept, or would")
     lines.append(
         f"at no K up to {longest} do chains agree"
