@@ -1,7 +1,7 @@
 """What sets the noise of the learning gradient, and what each knob does to its mean and its cost.
 
   python -m benchmarks.dial
-  python -m benchmarks.dial --quick          # a model too small to say anything, in a minute
+  python -m benchmarks.dial --quick          # sizes too small to say anything
 
 Trains a small model of the digits with a fixed seed and then holds its parameters fixed. For each
 value of each knob (p, batch size, chains per image M, amplification, accumulation) the trainer's
@@ -41,28 +41,36 @@ _QUICK = flags.DEFINE_bool("quick", False, "Sizes at which nothing is measured w
 _SEED = flags.DEFINE_integer("seed", 0, "Of the model and of the draws.")
 _CSV = flags.DEFINE_string("csv", None, "A file to write the tables to.")
 
-POWERS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 6.0)
-BATCH_SIZES = (8, 16, 64)
-CHAINS = (1, 4)
-AMPLIFICATIONS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
-ACCUMULATIONS = (2, 4, 8)
-TARGETS = (2.0, 4.0, 8.0, 16.0, 32.0)  # in units of the noise at an amplification of 1
-
 
 class Sizes(NamedTuple):
-    """How much is drawn and trained."""
+    """How much is drawn and trained, and which values the knobs take."""
 
-    train_steps: int
-    draws: int  # of a gradient of one batch
-    references: int  # draws of the long chains' gradient of the whole population
-    reference_steps: int
-    amplified: int  # amplifications of each draw
-    target_steps: int
-    timed_steps: int
+    train_steps: int = 400
+    draws: int = 256  # of a gradient of one batch
+    references: int = 4  # draws of the long chains' gradient of the whole population
+    reference_chains: int = 4  # per image
+    reference_steps: int = 600
+    amplified: int = 64  # amplifications of each draw
+    target_steps: int = 200
+    timed_steps: int = 15
+    powers: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 6.0)
+    amplifications: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+    accumulations: tuple[int, ...] = (2, 4, 8)
+    batch_sizes: tuple[int, ...] = (8, 16, 64)
+    chains: tuple[int, ...] = (1, 4)
+    targets: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0, 32.0)  # over the unamplified noise
 
 
-FULL = Sizes(400, 256, 4, 600, 64, 200, 15)
-QUICK = Sizes(4, 16, 4, 10, 4, 8, 2)
+FULL = Sizes()
+QUICK = Sizes(
+    *(4, 16, 4, 2, 10, 4, 16, 2),
+    powers=(0.1, 6.0),
+    amplifications=(1.0, 4.0),
+    accumulations=(2,),
+    batch_sizes=(16,),
+    chains=(1,),
+    targets=(2.0,),
+)
 
 
 class Row(NamedTuple):
@@ -105,7 +113,7 @@ def prepare(quick: bool, seed: int) -> Bench:
         config,
         loss__name="vanilla",  # the chains of t = 0 and t = 1, and their plain means
         batch_size=config.data.num_train,
-        sampler__chains_per_image=2 if quick else 4,
+        sampler__chains_per_image=sizes.reference_chains,
         sampler__prior__num_steps=sizes.reference_steps,
         sampler__posterior__num_steps=sizes.reference_steps,
     )
@@ -118,18 +126,18 @@ def prepare(quick: bool, seed: int) -> Bench:
 
 def rows(bench: Bench) -> Iterator[Row]:
     """Measures every knob, the others at their first values."""
-    config, num = bench.config, bench.sizes.draws
+    config, sizes = bench.config, bench.sizes
     base = make_cell(bench, config)
-    for number, power in enumerate(POWERS):
+    for number, power in enumerate(sizes.powers):
         yield drawn_row(bench, base, "p", power, number, power=power)
     yield from amplification_rows(bench, base)
-    for k in ACCUMULATIONS:
+    for k in sizes.accumulations:
         cell = make_cell(bench, measure.changed(config, dial__accumulate=k))
-        yield drawn_row(bench, cell, "accumulate", k, 200 + k, num=max(num // k, 8))
-    for size in BATCH_SIZES:
+        yield drawn_row(bench, cell, "accumulate", k, 200 + k, num=max(sizes.draws // k, 8))
+    for size in sizes.batch_sizes:
         cell = make_cell(bench, measure.changed(config, batch_size=size))
         yield drawn_row(bench, cell, "batch_size", size, 300 + size)
-    for m in CHAINS:
+    for m in sizes.chains:
         cell = make_cell(bench, measure.changed(config, sampler__chains_per_image=m))
         yield drawn_row(bench, cell, "chains", m, 400 + m)
 
@@ -172,7 +180,7 @@ def amplification_rows(bench: Bench, cell: Cell) -> Iterator[Row]:
     # The factor is a number like any other in the compiled step.
     louder = step.make_task(measure.changed(bench.config, dial__amplification=4.0))
     seconds = _median_seconds(bench, louder)
-    for number, c in enumerate(AMPLIFICATIONS):
+    for number, c in enumerate(bench.sizes.amplifications):
         key = jax.random.fold_in(bench.key, 500 + number)
         repeats = bench.sizes.amplified
         means, covariance = measure.amplified(found.mean, found.difference, c, key, repeats)
@@ -221,7 +229,7 @@ def _median_seconds(bench: Bench, task: Task) -> float:
 
 def target_errors(bench: Bench, noise: float) -> Iterator[tuple[float, float, float]]:
     """Runs at five target noises: the target, the noise held, and the share of steps saturated."""
-    for factor in TARGETS:
+    for factor in bench.sizes.targets:
         config = measure.changed(bench.config, dial__target_noise=factor * noise)
         task = step.make_task(config)
         state = jax.tree.map(lambda leaf: leaf.copy(), bench.state)

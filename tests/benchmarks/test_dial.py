@@ -83,4 +83,4 @@ def test_the_program_ends_in_its_line(tmp_path):
     assert done.returncode == 0, done.stderr
     names = [word.partition("=")[0] for word in done.stdout.splitlines()[-1].split()]
     assert names == ["mean_bias", "target_error", "range", "overhead"]
-    assert len((tmp_path / "dial.csv").read_text().splitlines()) == 1 + 7 + 7 + 3 + 3 + 2 + 5
+    assert len((tmp_path / "dial.csv").read_text().splitlines()) == 1 + 2 + 2 + 1 + 1 + 1 + 1
