@@ -92,8 +92,9 @@ def test_the_csv_has_a_row_for_each(traces):
     header, *lines = mixing.as_csv(rows, kernel="ula").splitlines()
     assert header.split(",") == [*mixing.Mixing._fields, "kernel"]
     assert len(lines) == 3
-    names = header.split(",")
-    first, last = (dict(zip(names, line.split(","), strict=True)) for line in lines[::2])
+    first, last = (
+        dict(zip(header.split(","), line.split(","), strict=True)) for line in lines[::2]
+    )
     assert float(first["r_hat"]) == rows[0].r_hat
     assert last["swap_rate"] == ""
     assert last["kernel"] == "ula"

@@ -1,4 +1,4 @@
-"""Is K enough? Diagnostics of a trained model's chains by length, from one set of long chains.
+"""Is K enough? Diagnostics of a trained model's chains by their length, from long chains.
 
 The chains of training start from p0 and take K steps. Run on for many more, the same chains tell
 for every K below: whether the law of their ends has arrived (E_t against that of the long chains),
@@ -118,6 +118,47 @@ def as_csv(rows: Sequence[Mixing], **same: object) -> str:
         values = ["" if value != value else value for value in row]
         writer.writerow([*values, *same.values()])
     return text.getvalue()
+
+
+_COLUMNS = ("K", "ESS l", "ESS z", "R-hat l", "R-hat z", "E_t", "+-", "off", "+-", "accept", "swap")
+
+
+def as_text(rows: Sequence[Mixing], own: tuple[int, int], kernel: str) -> str:
+    """The table of posterior and prior as a person reads it, and whether K is enough.
+
+    Args:
+      rows: of `mixing_table`.
+      own: K of the run's posterior and prior chains, which are marked.
+      kernel: of the posterior's chains.
+    """
+    last, lines = max(row.index for row in rows), []
+    for index, name, marked in ((last, "posterior", own[0]), (0, "prior", own[1])):
+        chosen = [row for row in rows if row.index == index]
+        lines.append(f"{name}, t = {chosen[0].temperature:g} (* this run's K, {kernel})")
+        lines.append(" ".join(title.rjust(8) for title in _COLUMNS))
+        lines += [_line(row, marked) for row in chosen]
+    longest, enough = max(row.num_steps for row in rows), is_enough(rows)
+    lines.append(
+        "ESS per chain; off: E_t less its mean over the later half of the longest chains, nats;"
+    )
+    lines.append("accept, swap: what Metropolis and exchange with the next t accept, or would")
+    lines.append(
+        f"at no K up to {longest} do chains agree"
+        if enough is None
+        else f"chains agree from K = {enough} on"
+    )
+    lines[-1] += f": R-hat at most {AGREED}, E_t within 3 standard errors, at every t"
+    return "\n".join(lines)
+
+
+def _line(row: Mixing, marked: int) -> str:
+    # The last temperature's exchange is with the one below, which its row does not have.
+    values = [row.ess, row.ess_latents, row.r_hat, row.r_hat_latents]
+    values += [row.expected_log_likelihood, row.stderr, row.offset, row.offset_stderr]
+    values += [row.acceptance, row.swap_rate]
+    shown = ["-" if value != value else f"{value:.3g}" for value in values]
+    number = f"{row.num_steps}{'*' if row.num_steps == marked else ''}"
+    return " ".join(text.rjust(8) for text in (number, *shown))
 
 
 def _row(

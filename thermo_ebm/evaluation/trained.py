@@ -13,6 +13,7 @@ from thermo_ebm.errors import UserError, first_line
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model
 from thermo_ebm.run import configuration, layout, record
 from thermo_ebm.train import checkpoints
+from thermo_ebm.train.step import updates_per_epoch
 from thermo_ebm.types import Params, PRNGKey
 
 
@@ -45,7 +46,7 @@ def open_run(workdir: Path) -> TrainedRun:
         model = make_model(config.model, config.data.channels)
     except (UserError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{workdir / layout.CONFIG}: not a whole configuration: {error}") from error
-    steps_per_epoch = config.data.num_train // config.batch_size
+    steps_per_epoch = updates_per_epoch(config)
     return TrainedRun(workdir, config, model, steps_per_epoch, config.num_epochs * steps_per_epoch)
 
 
