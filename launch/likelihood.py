@@ -122,16 +122,26 @@ def _first(images: "np.ndarray", what: str) -> "np.ndarray":
 
 
 def _other_images(run: "TrainedRun") -> "np.ndarray | None":
-    from thermo_ebm.data.named import read_named
+    """The images of --against, cropped and resized as training does, in a fixed random order."""
+    import numpy as np
+
+    from thermo_ebm.errors import UserError
+    from thermo_ebm.evaluation import sets
 
     values, of_run = flags.FLAGS, run.config.data
     if values.against is None:
         return None
+    opened = sets.open_set(values.against, values.against_data_dir)
+    if isinstance(opened, sets.Statistics):
+        raise UserError(f"against={values.against}: holds statistics, not images")
     num = values.num_images or _DEFAULT_IMAGES
-    read = read_named(
-        values.against, num, of_run.image_size, of_run.channels, values.against_data_dir
+    # Folders are in the order of names, which may be that of classes.
+    order = np.random.default_rng(0).permutation(len(opened.indices))[:num]
+    some = opened._replace(indices=opened.indices[order])
+    return _first(
+        sets.read_images(some, of_run.image_size, of_run.channels),
+        f"images of against={values.against}",
     )
-    return _first(read, f"images of --against={values.against}")
 
 
 def _write(

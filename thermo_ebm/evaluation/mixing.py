@@ -30,7 +30,7 @@ class Mixing(NamedTuple):
     """Of the chains at one temperature after K steps; one row of `diagnostics.csv`."""
 
     num_steps: int  # K
-    index: int  # i of t_i
+    index: int  # type: ignore[assignment]  # i of t_i
     temperature: float
     expected_log_likelihood: float  # E_t over the chains' ends, nats per image
     stderr: float  # of that mean, from the spread of an image's chains
@@ -88,8 +88,8 @@ def mixing_table(
     temperatures = np.asarray(temperatures)
     rows = []
     for num_steps in sorted({n for n in lengths if n <= len(traces.latents)}):
-        rates = _swap_rates(traces.log_likelihood[:num_steps], temperatures)
-        trips = float(_round_trips(traces.source[:num_steps]).mean())
+        rates = _swap_rates(np.asarray(traces.log_likelihood)[:num_steps], temperatures)
+        trips = float(_round_trips(np.asarray(traces.source)[:num_steps]).mean())
         for i, temperature in enumerate(temperatures.tolist()):
             rows.append(_row(traces, num_steps, i, temperature, rates[i], trips))
     return rows

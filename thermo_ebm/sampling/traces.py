@@ -89,7 +89,7 @@ def tempered_traces(
         jnp.concatenate([whole(first), whole(second)], axis=1)
         for first, second in zip(prior[:3], hot[:3], strict=True)
     ]
-    return Traces(*both, 1 + hot.source.reshape(num_steps, -1, per_image, num))
+    return Traces(both[0], both[1], both[2], 1 + hot.source.reshape(num_steps, -1, per_image, num))
 
 
 def _trace(
