@@ -69,6 +69,7 @@ TEMPERATURE_COLUMNS = (
     "rejection",  # of an exchange between index and index + 1 where chains end; empty on the last
     "acceptance",  # of the chains' steps
     "swap_rate",  # of exchanges between index and index + 1; empty without exchange
+    "weight",  # of the quadrature
 )
 _WHOLE = ("epoch", "step", "index", "skipped_steps", "group_size")
 
