@@ -101,7 +101,7 @@ def controlled(settings, noise, state, key):
 def test_a_target_is_reached_from_both_sides_and_held(before):
     """The noise changes to 2 after it was much less or much more; the target is 10."""
     settings = DialSettings(target_noise=10.0)
-    noise = jnp.append(jnp.full(100, before), jnp.full(300, 2.0))
+    noise = jnp.append(jnp.full(100, before), jnp.full(400, 2.0))
     _, info = controlled(settings, noise, dial.init_dial(), jax.random.key(0))
     reached = np.asarray(info.amplification) * np.asarray(noise)
     assert not 0.5 < reached[101] / 10.0 < 2.0  # it has to be found anew
@@ -113,7 +113,7 @@ def test_a_target_is_reached_from_both_sides_and_held(before):
 
 def test_a_moving_noise_is_followed():
     settings = DialSettings(target_noise=1.0)
-    noise = jnp.linspace(0.5, 0.05, 400)
+    noise = jnp.geomspace(0.5, 0.2, 400)
     _, info = controlled(settings, noise, dial.init_dial(), jax.random.key(1))
     reached = np.asarray(info.amplification * noise)[50:]
     assert np.abs(reached.mean() - 1) < 0.1

@@ -132,7 +132,7 @@ def test_bias_falls_with_the_number_of_chains():
 def test_noise_rises_with_the_power_and_the_mean_stays():
     noises = [bias_and_noise(draws(SETTINGS, power, 4))[2] for power in (0.3, 1.0, 3.0, 6.0)]
     assert noises == sorted(noises)
-    assert noises[-1] > 2 * noises[0]
+    assert noises[-1] > 1.5 * noises[0]
     # At the same cost a gradient of the chains at t = 1 alone is noisier than any.
     posterior = SETTINGS._replace(generator_gradient="posterior")
     assert bias_and_noise(draws(posterior, 6.0, 4))[2] > noises[-1]

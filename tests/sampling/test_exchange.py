@@ -139,7 +139,7 @@ def test_round_trips_by_hand():
 
 # Two far modes of known weights: x = z^2 with noise, and a prior that leans to the right.
 
-TILT, NOISE, SEEN = 0.3, 0.35, 4.0
+TILT, NOISE, SEEN = 0.4, 0.35, 1.5**2
 
 
 def two_modes():
@@ -161,10 +161,10 @@ def weight_of_the_right_mode():
 
 @pytest.mark.parametrize("kernel", ["ula", "mala"])
 def test_far_modes_get_their_weights_by_exchange(kernel):
-    num = 2000
+    num = 800
     temperatures = jnp.float32((np.arange(9) / 8) ** 2)
     images = jnp.full((num, 1), SEEN)
-    posterior = ChainSettings(0.004, 400, kernel)
+    posterior = ChainSettings(0.01, 1200, kernel)
 
     @partial(quick.jit, static_argnums=0)
     def right(every):

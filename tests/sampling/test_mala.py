@@ -119,7 +119,7 @@ def test_a_nonlinear_posterior_stays_as_it_is():
 def test_acceptance_against_blackjax_on_the_same_states_and_noise():
     mala = pytest.importorskip("blackjax").mcmc.mala
     params, images, _, start = plane_start()
-    z, step_size, t = start[1, :40, 0], 0.2, 0.6
+    z, step_size, t = start[1, :40, 0], 0.04, 0.6
     x = np.broadcast_to(images[0], (len(z), images.shape[1]))
     model = plane.make_model()
 
