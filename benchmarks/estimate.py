@@ -132,7 +132,7 @@ def gaussian_case(num: int, seed: int) -> Case:
     square = np.einsum("bi,ij,bj->b", apart, np.linalg.inv(cov), apart)
     truth = -(square + np.linalg.slogdet(cov)[1] + 7 * np.log(2 * np.pi)) / 2
     params = Params(jax.tree.map(jnp.float32, alpha), jnp.float32(weights.T))
-    return Case("gaussian", model, params, images, truth, 0.05, expected, draw)
+    return Case("gaussian", model, params, images, truth, 0.01, expected, draw)
 
 
 def nonlinear_case(num: int, seed: int) -> Case:

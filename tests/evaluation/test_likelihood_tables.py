@@ -3,14 +3,22 @@
 import jax
 import numpy as np
 import pytest
+from quick import jit
 from trained_run import original
 
+from thermo_ebm import likelihood
 from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation import likelihood_figures, likelihood_summary, likelihoods, trained
 from thermo_ebm.evaluation import likelihood_files as tables
 
 SETTINGS = likelihoods.Settings(chains=2, num_temperatures=2, steps_per_temperature=1, batch_size=4)
 COLUMNS = tables.IMAGE_COLUMNS
+QUICK = jit(likelihood.estimate, static_argnames=("model", "settings"))
+
+
+@pytest.fixture(autouse=True)
+def quick_estimate(monkeypatch):
+    monkeypatch.setattr(likelihoods, "_estimate", QUICK)
 
 
 def session(folder, settings=SETTINGS, step=30, images=None):

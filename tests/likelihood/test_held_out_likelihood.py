@@ -130,8 +130,8 @@ def test_simulated_images_have_the_models_moments():
 
 
 def test_the_exact_latent_counts():
-    # From another image's latent the reverse chains give no bound at all.
-    images, latents, found, _ = bounds(4, 2)
+    # From another image's latent the reverse chains give no upper bound at all.
+    images, latents, found, truth = bounds(4, 2)
     settings = SETTINGS._replace(
         num_temperatures=4, steps_per_temperature=2, chains_per_image=2, simulation_steps=200
     )
@@ -140,7 +140,7 @@ def test_the_exact_latent_counts():
         PARAMS, images, latents[::-1], jnp.arange(200), power_schedule(4, 2.0), jax.random.key(2)
     )
     np.testing.assert_array_equal(shuffled.lower, found.lower)
-    assert (shuffled.upper - found.upper).mean() > 0.5
+    assert (np.asarray(shuffled.upper) - truth).mean() < -1.0
 
 
 def test_weights_by_hand():
