@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from configs.published import published
 from thermo_ebm.config import build, checks
 from thermo_ebm.errors import UserError
 from thermo_ebm.losses import LossSettings
@@ -96,6 +97,73 @@ def test_step_sizes_of_pang_and_others():
         ({"num_epochs": 10**9}, "num_epochs=1000000000: must be at most"),
         ({"checkpoint__keep": 0}, "checkpoint.keep=0: must be at least 1"),
         ({"logging__grad_noise_draws": 1}, "logging.grad_noise_draws=1: must be at least 8"),
+        ({"loss__schedule": "linear"}, "loss.schedule='linear': must be one of power, annealed"),
+        ({"loss__correction": "gaussian"}, "loss.correction='gaussian': must be one of none, rati"),
+        (
+            {"loss__correction": "ratio", "sampler__chains_per_image": 1},
+            "sampler.chains_per_image=1: loss.correction=ratio needs at least 2",
+        ),
+        ({"sampler__chains_per_image": 0}, "sampler.chains_per_image=0: must be at least 1"),
+        (
+            {"loss__quadrature": "warped_simpson", "loss__num_temperatures": 5},
+            "loss.num_temperatures=5: must be even for loss.quadrature=warped_simpson",
+        ),
+        (
+            {"loss__kl_form": "sum", "loss__quadrature": "warped_trapezium"},
+            "loss.kl_form=sum: goes with loss.quadrature=trapezium alone",
+        ),
+        ({"loss__final_power": 0.0}, "loss.final_power=0.0: must be positive"),
+        ({"sampler__posterior__kernel": "hmc"}, "sampler.posterior.kernel='hmc': must be one of"),
+        ({"sampler__exchange_every": -1}, "sampler.exchange_every=-1: must be at least 0"),
+        (
+            {"sampler__exchange_every": 2, "loss__num_temperatures": 1},
+            "sampler.exchange_every=2: needs loss.num_temperatures of at least 2",
+        ),
+        (
+            {"loss__prior_gradient": "langevin", "sampler__exchange_every": 2},
+            "sampler.exchange_every=2: gradients through the chains (langevin) need kernel=ula",
+        ),
+        (
+            {"loss__generator_gradient": "langevin", "sampler__prior__kernel": "mala"},
+            "sampler.prior.kernel=mala: gradients through the chains (langevin) need kernel=ula",
+        ),
+        ({"model__prior__activation": "relu"}, "model.prior.activation='relu': must be one of"),
+        ({"dial__amplification": 0.5}, "dial.amplification=0.5: must be at least 1"),
+        ({"dial__accumulate": 0}, "dial.accumulate=0: must be at least 1"),
+        ({"dial__target_noise": -1e-3}, "dial.target_noise=-0.001: must be at least 0"),
+        ({"dial__max_amplification": 0.9}, "dial.max_amplification=0.9: must be at least 1"),
+        (
+            {"dial__target_noise": 1e-3, "dial__amplification": 2.0},
+            "dial.amplification=2: dial.target_noise sets it",
+        ),
+        (
+            {"dial__amplification": 2.0, "batch_size": 1},
+            "dial.amplification=2: a batch of one image has no halves",
+        ),
+        (
+            {"dial__target_noise": 1e-3, "batch_size": 1},
+            "dial.target_noise=0.001: a batch of one image has no halves",
+        ),
+        (
+            {
+                "dial__amplification": 2.0,
+                "loss__correction": "pooled_gaussian",
+                "loss__generator_gradient": "langevin",
+            },
+            "dial.amplification=2: goes with gradients that are means over images",
+        ),
+        (
+            {"dial__accumulate": 200},
+            "dial.accumulate=200: so many batches of batch_size=75 are more than the training",
+        ),
+        (
+            {"evaluation__likelihood__chains_per_image": 1},
+            "evaluation.likelihood.chains_per_image=1: must be at least 2",
+        ),
+        (
+            {"evaluation__likelihood__num_temperatures": 1},
+            "evaluation.likelihood.num_temperatures=1: must be at least 2",
+        ),
     ],
 )
 def test_a_value_that_cannot_be_is_named(changes, message):
@@ -115,6 +183,23 @@ def test_missing_and_unknown_fields_are_named():
         checks.check(config, load("base"))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dial__amplification": 4.0, "loss__name": "vanilla"},
+        {"dial__target_noise": 1e-6, "loss__correction": "pooled_gaussian"},
+        {"dial__amplification": 4.0, "batch_size": 1, "dial__accumulate": 2},
+        {"loss__generator_gradient": "langevin", "dial__amplification": 4.0},
+        {"sampler__prior__kernel": "mala", "sampler__posterior__kernel": "mala"},
+        {"sampler__exchange_every": 3, "loss__schedule": "equal_barrier"},
+        {"loss__name": "vanilla", "sampler__chains_per_image": 1, "sampler__exchange_every": 2},
+        {"loss__quadrature": "warped_simpson", "loss__num_temperatures": 6},
+    ],
+)
+def test_what_goes_together_passes(changes):
+    check(**changes)
+
+
 def test_a_whole_number_will_do_for_a_float():
     check(loss__power=6, optimizer__clip_norm=1)
 
@@ -126,5 +211,26 @@ def test_settings_are_the_fields():
     assert (sampler.prior.step_size, sampler.precision) == (0.16, "float32")
     settings = build.loss_settings(config)
     assert settings == LossSettings(
-        num_temperatures=10, power=6.0, kl_shrinkage="oas", prior_gradient="contrastive"
+        num_temperatures=10,
+        power=config.loss.power,
+        quadrature="warped_trapezium",
+        correction=config.loss.correction,
+        prior_gradient="contrastive",
+        generator_gradient=config.loss.generator_gradient,
     )
+    config.loss.kl_form = "none"  # leaves the divergences out, as it always did
+    assert build.loss_settings(config).correction == "none"
+
+
+def test_the_published_form_is_one_word_away():
+    for name in NAMES:
+        config = load(name)
+        config.sampler.exchange_every = 3
+        made = published(config)
+        checks.check(made, load("base"))
+        settings, sampler = build.loss_settings(made), build.sampler_settings(made)
+        assert settings.quadrature == "trapezium"
+        assert (settings.correction, settings.kl_form) == ("pooled_gaussian", "sum")
+        assert (settings.prior_gradient, settings.generator_gradient) == ("none", "detached")
+        assert (sampler.chains_per_image, sampler.exchange_every) == (1, 0)
+        assert sampler.prior.kernel == sampler.posterior.kernel == "ula"

@@ -17,6 +17,7 @@ from thermo_ebm.models.latent_ebm import make_model as make_network
 from thermo_ebm.sampling.chains import (
     ChainSettings,
     SamplerSettings,
+    all_chain_keys,
     chain_keys,
     map_in_chunks,
     posterior_chains,
@@ -151,6 +152,87 @@ def test_no_two_chains_are_alike():
     distance = np.abs(z[:, None] - z[None]).max(-1)
     assert distance[~np.eye(25, dtype=bool)].min() > 1e-3
     assert np.abs(np.asarray(tempered(key=jax.random.key(8))) - np.asarray(tempered())).min() > 0
+
+
+# Chains of an image.
+
+
+def first_versions_chains(model, params, x, temperatures, key, sampler):
+    """The chains that the first version ran, one per image and temperature, written out."""
+
+    def chain(log_density, index, settings):
+        of_temperature = jax.random.fold_in(key, index)
+        positions = jnp.arange(x.shape[0])
+        keys = jax.vmap(lambda position: jax.random.fold_in(of_temperature, position))(positions)
+
+        def normal(k):
+            folded = jax.vmap(lambda key: jax.random.fold_in(key, k))(keys)
+            return jax.vmap(lambda key: jax.random.normal(key, (model.latent_dim,)))(folded)
+
+        z, s = model.prior_sigma * normal(0), settings.step_size
+        for k in range(1, settings.num_steps + 1):
+            z = z + s * jax.grad(lambda z: log_density(z).sum())(z) + jnp.sqrt(2 * s) * normal(k)
+        return z
+
+    ends = [chain(lambda z: log_prior(model, params.alpha, z), 0, sampler.prior)]
+    for index in range(1, len(temperatures)):
+        hot = partial(log_power_posterior, model, params, x, temperature=temperatures[index])
+        ends.append(chain(lambda z, hot=hot: hot(z=z), index, sampler.posterior))
+    return jnp.stack(ends)
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_one_chain_per_image_is_the_first_versions(steps):
+    sampler = SamplerSettings(ChainSettings(0.1, steps), ChainSettings(0.05, steps))
+    model, params = tiny.make_model(), jax.tree.map(jnp.float32, tiny.parameters())
+    batch, temperatures = tiny.make_batch(), jnp.float32(TEMPERATURES[:3])
+    x = jnp.float32(batch.images)
+    before = quick.jit(partial(first_versions_chains, model, sampler=sampler))
+    today = quick.jit(partial(tempered_chains, model, settings=sampler))
+    wanted = np.asarray(before(params, x, temperatures, KEY))
+    found = np.asarray(today(params, x, batch.position, temperatures, KEY).latents[:, 0])
+    if steps == 0:  # keys and first states, bit for bit
+        np.testing.assert_array_equal(found, wanted)
+    # Where networks are evaluated, sums may be in another order: a few units of the last place.
+    np.testing.assert_allclose(found, wanted, rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.usefixtures("x64")
+def test_further_chains_leave_the_first_as_it_is_and_are_others():
+    one, three = every_chain().latents, every_chain(chains_per_image=3).latents
+    assert three.shape == (6, 3, 5, 3)
+    np.testing.assert_allclose(three[:, 0], one[:, 0], rtol=1e-12)
+    two = every_chain(chains_per_image=2).latents
+    np.testing.assert_allclose(three[:, :2], two, rtol=1e-12)
+    flat = np.asarray(three).reshape(-1, 3)
+    distance = np.abs(flat[:, None] - flat[None]).max(-1)
+    assert distance[~np.eye(len(flat), dtype=bool)].min() > 1e-4
+
+
+def test_no_two_keys_are_alike():
+    keys = all_chain_keys(KEY, jnp.arange(6), jnp.arange(40), 5)
+    assert keys.shape == (6, 5, 40)
+    data = np.asarray(jax.random.key_data(keys)).reshape(6 * 5 * 40, -1)
+    assert len(np.unique(data, axis=0)) == len(data)
+    # The first chain's are those of a single one.
+    for index in range(6):
+        alone = jax.random.key_data(chain_keys(KEY, index, jnp.arange(40)))
+        np.testing.assert_array_equal(jax.random.key_data(keys[index, 0]), alone)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("kernel", ["ula", "mala"])
+def test_exchange_moves_whole_states_between_temperatures_of_a_chain(kernel):
+    """Without steps after the only exchange: the states of before, in other places."""
+    posterior = ChainSettings(0.05, 3, kernel)
+    settings = {"posterior": posterior, "chains_per_image": 2, "exchange_every": 2}
+    exchanged, alone = every_chain(**settings), every_chain(**(settings | {"exchange_every": 0}))
+    np.testing.assert_allclose(exchanged.latents[0], alone.latents[0], rtol=1e-12)  # the prior
+    assert exchanged.swap_probability.shape == (4, 5)
+    assert np.all((exchanged.swap_probability > 0) & (exchanged.swap_probability <= 1))
+    assert not np.any(alone.swap_probability)
+    moved = np.abs(exchanged.latents - alone.latents).max(-1) > 1e-6
+    assert 0.05 < moved[1:].mean() < 0.95
 
 
 def test_bfloat16_chains_are_close_to_float32():

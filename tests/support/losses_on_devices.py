@@ -13,8 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import smooth_network as tiny
 
+from thermo_ebm.gradients import halves
 from thermo_ebm.gradients.statistics import gradient_statistics
-from thermo_ebm.losses import LossSettings, thermodynamic_loss, vanilla_loss
+from thermo_ebm.losses import LossSettings
+from thermo_ebm.losses.objective import thermodynamic_objective, vanilla_objective
+from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
+from thermo_ebm.thermo.schedule import make_schedule
 from thermo_ebm.types import Batch
 
 NUM = 5  # does not divide by 2 or by 8; of 8 devices three have padding alone
@@ -24,17 +28,29 @@ NO_AXIS = 0  # stands for a plain call, outside pmap and without padding
 class Case(NamedTuple):
     settings: LossSettings | None  # None is the vanilla loss
     devices: tuple[int, ...]
+    sampler: SamplerSettings = tiny.SAMPLER
 
 
 CASES = {
     "vanilla": Case(None, (1, 8)),
-    "exact": Case(LossSettings(3, generator_gradient="posterior"), (8,)),
+    "exact": Case(
+        LossSettings(3, correction="pooled_gaussian", generator_gradient="posterior"), (8,)
+    ),
+    # Two chains per image that decide and exchange; the halves' difference is in the result too.
+    "reweighted": Case(
+        LossSettings(3, correction="ratio"),
+        (1, 2, 4, 8),
+        tiny.SAMPLER._replace(
+            posterior=ChainSettings(0.05, 3, "mala"), chains_per_image=2, exchange_every=1
+        ),
+    ),
     # Gradients through the moments of the whole batch: the statistics that devices share.
     "langevin": Case(
         LossSettings(
             3,
             power=2.0,
             quadrature="left",
+            correction="pooled_gaussian",
             kl_shrinkage="ledoit_wolf",
             prior_gradient="langevin",
             generator_gradient="langevin",
@@ -56,27 +72,40 @@ def spread(batch, num_devices):
     return Batch(pad(batch.images, 7.0), pad(batch.position, 0), pad(batch.mask, 0.0))
 
 
-def step(settings, axis_name, params, batch, key):
+def step(case, axis_name, params, batch, key):
     """The loss and what is made of it, as a training step does."""
+    model = tiny.make_model()
+    if case.settings is None:
+        objective = vanilla_objective(model, case.sampler, axis_name)
+    else:
+        objective = thermodynamic_objective(model, case.sampler, case.settings, axis_name)
+    schedule = make_schedule("power", 3, case.settings.power if case.settings else 1.0)
 
     def loss(params):
-        model = tiny.make_model()
-        if settings is None:
-            return vanilla_loss(model, params, batch, key, tiny.SAMPLER, axis_name)
-        return thermodynamic_loss(model, params, batch, key, tiny.SAMPLER, settings, axis_name)
+        return objective.loss(params, batch, key, schedule)
 
     (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
     if axis_name is not None:
         grads = jax.lax.psum(grads, axis_name)
-    return value, aux, grads, gradient_statistics(grads)
+    result = value, aux, grads, gradient_statistics(grads)
+    if objective.differentiated:
+        return result
+    chains = objective.draw(params, batch, key, schedule)
+    sums, _ = halves.halved_sums(
+        lambda params, images, z: objective.surrogate(params, images, z, schedule),
+        params,
+        batch,
+        chains.latents,
+    )
+    return result, halves.combine(sums, axis_name)
 
 
-def run(settings, num_devices):
+def run(case, num_devices):
     batch, params, key = tiny.make_batch(NUM), tiny.parameters(), jax.random.key(3)
     if num_devices == NO_AXIS:
-        return jax.jit(partial(step, settings, None))(params, batch, key)
+        return jax.jit(partial(step, case, None))(params, batch, key)
     pmapped = jax.pmap(
-        partial(step, settings, "devices"),
+        partial(step, case, "devices"),
         axis_name="devices",
         in_axes=(None, 0, None),
         devices=jax.devices()[:num_devices],
@@ -90,7 +119,7 @@ def main():
     out = {}
     for name, case in CASES.items():
         for num in (NO_AXIS, *case.devices):
-            for i, leaf in enumerate(jax.tree.leaves(run(case.settings, num))):
+            for i, leaf in enumerate(jax.tree.leaves(run(case, num))):
                 out[f"{name}/{num}/{i}"] = np.asarray(leaf)
     np.savez(sys.argv[1], **out)
 

@@ -115,7 +115,7 @@ def test_divergences_of_pooled_latents_do_not_correct_the_quadrature(name):
         temperatures, expected, forward, backward = terms(name, 10, power)
         plain = np.trapezoid(expected, temperatures) - truth(name)
         pooled = np.subtract(*both_ways(pooled_moments(name, temperatures))).sum() / 2
-        assert plain < -0.05
+        assert plain < -0.02
         # Each image's own divergences take all of the error away, those of the pool not a half.
         assert plain + (forward - backward).sum() / 2 == pytest.approx(0, abs=1e-9)
         assert plain + pooled < 0.5 * plain
@@ -123,15 +123,16 @@ def test_divergences_of_pooled_latents_do_not_correct_the_quadrature(name):
 
 # From samples: exact ones, independent over temperatures, chains and images.
 
+TRAPEZIUM = LossSettings(10, quadrature="trapezium")
 CASES = {
-    "none": LossSettings(10, power=1.0, quadrature="trapezium", correction="none"),
-    "pooled_gaussian": LossSettings(
-        10, power=1.0, quadrature="trapezium", correction="pooled_gaussian"
-    ),
-    "ratio": LossSettings(10, power=1.0, quadrature="trapezium", correction="ratio"),
-    "ratio, right": LossSettings(10, power=1.0, quadrature="right", correction="ratio"),
-    "ratio, warped": LossSettings(10, power=3.0, quadrature="warped_simpson", correction="ratio"),
+    "none": TRAPEZIUM._replace(correction="none"),
+    "pooled_gaussian": TRAPEZIUM._replace(correction="pooled_gaussian"),
+    "ratio": TRAPEZIUM._replace(correction="ratio"),
+    "ratio, right": TRAPEZIUM._replace(quadrature="right", correction="ratio"),
+    "ratio, warped": TRAPEZIUM._replace(quadrature="warped_simpson", correction="ratio"),
 }
+# Where the trapezium is visibly off and neighbouring temperatures still overlap.
+POWER = {"linear": 0.3, "plane": 1.0}
 
 
 def exact_samples(name, temperatures, seed):
@@ -152,25 +153,22 @@ def exact_samples(name, temperatures, seed):
 @cache
 def estimates(name):
     """Of every case, [REPETITIONS] each."""
-    found = {}
-    for case, settings in CASES.items():
-        schedule = make_schedule("power", settings.num_temperatures, settings.power)
+    schedule = make_schedule("power", 10, POWER[name])
+    temperatures = np.asarray(schedule.temperatures)
+    draws = [exact_samples(name, temperatures, seed) for seed in range(REPETITIONS)]
 
-        def estimate(z, values, settings=settings, schedule=schedule):
-            shape = (z.shape[0], NUM_IMAGES)
-            none = jnp.zeros((z.shape[0] - 2, NUM_IMAGES))
-            chains = TemperedChains(z, jnp.ones(shape), none, jnp.zeros(NUM_IMAGES, jnp.int32))
-            parts = ThermodynamicParts(values, jnp.full(NUM_IMAGES, jnp.nan))
-            mask = jnp.ones(NUM_IMAGES)
-            return -thermodynamic_summary(parts, chains, mask, settings, schedule, None)[0]
+    @quick.jit
+    def every_case(z, values):
+        of_image = jnp.ones((11, NUM_IMAGES))
+        chains = TemperedChains(z, of_image, of_image[:9], jnp.zeros(NUM_IMAGES, jnp.int32))
+        parts = ThermodynamicParts(values, jnp.full(NUM_IMAGES, jnp.nan))
+        return {
+            case: -thermodynamic_summary(parts, chains, of_image[0], settings, schedule, None)[0]
+            for case, settings in CASES.items()
+        }
 
-        draws = [
-            exact_samples(name, np.asarray(schedule.temperatures), seed)
-            for seed in range(REPETITIONS)
-        ]
-        run = quick.jit(jax.vmap(estimate))
-        found[case] = np.asarray(run(*(np.stack(leaves) for leaves in zip(*draws, strict=True))))
-    return found
+    leaves = map(np.stack, zip(*draws, strict=True))
+    return jax.tree.map(np.asarray, jax.vmap(every_case)(*leaves))
 
 
 def standard_errors_off(values, expected):
@@ -182,7 +180,7 @@ def test_ratios_from_samples_are_the_truth_and_pooled_divergences_are_not(name):
     found = estimates(name)
     for case in ("ratio", "ratio, right", "ratio, warped"):
         assert abs(standard_errors_off(found[case], truth(name))) < 3
-        assert found[case].std(ddof=1) < 0.1
+        assert found[case].std(ddof=1) < 0.3
     for case in ("none", "pooled_gaussian"):
         assert abs(standard_errors_off(found[case], truth(name))) > 10
     # With the difference of divergences the ratio is the estimate, whatever the quadrature.

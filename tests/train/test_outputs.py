@@ -16,11 +16,12 @@ CHANGES = {
     "logging__pictures_every_epochs": 2,
     "logging__tensorboard": True,
     "logging__grad_noise_every_epochs": 2,
-    "logging__grad_noise_draws": 3,
+    "logging__grad_noise_draws": 8,
     "checkpoint__every_steps": 0,
     "optimizer__decay__begin_epoch": 0,
 }
-NOISE = ("grad_noise", "grad_noise_batch", "grad_noise_mcmc", "grad_noise_relative")
+PARTS = ("grad_noise_batch", "grad_noise_mcmc", "grad_noise_interaction")
+NOISE = ("grad_noise", *PARTS)
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +65,20 @@ def test_rates_go_by_the_optimisers_own_count():
 def test_gradient_noise_is_measured_when_asked_for(run):
     first, second = tables.read(run / "readings.csv")
     assert all(first[name] is None for name in NOISE)
-    assert all(second[name] > 0 for name in NOISE)
-    # Batch and chains are independent: their shares are of the order of the whole.
-    assert second["grad_noise_batch"] + second["grad_noise_mcmc"] < 5 * second["grad_noise"]
+    assert second["grad_noise"] > 0
+    # The parts add up, each with a standard error of its own.
+    assert sum(second[name] for name in PARTS) == pytest.approx(second["grad_noise"], rel=1e-4)
+    assert all(second[f"{name}_stderr"] > 0 for name in NOISE)
+
+
+def test_noise_of_every_steps_gradient_is_among_the_readings(run):
+    for row in tables.read(run / "readings.csv"):
+        noise = row["train_grad_noise"]
+        assert 0 < noise < 10 * row["train_grad_var"]
+        between = sorted([row["train_grad_noise_prior"], row["train_grad_noise_generator"]])
+        assert between[0] <= noise <= between[1]  # a mean over the entries of both
+        assert row["dial_amplification"] == 1
+        assert row["dial_saturated"] == 0
 
 
 def test_temperatures_are_of_the_schedule(run):
@@ -75,7 +87,9 @@ def test_temperatures_are_of_the_schedule(run):
         (epoch, index) for epoch in (1, 2) for index in range(4)
     ]
     np.testing.assert_allclose(
-        [row["temperature"] for row in table[:4]], (np.arange(4) / 3) ** 6, rtol=1e-6
+        [row["temperature"] for row in table[:4]],
+        (np.arange(4) / 3) ** tiny.config().loss.power,
+        rtol=1e-6,
     )
     assert all((row["kl_forward"] is None) == (row["index"] == 3) for row in table)
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from thermo_ebm import data
 from thermo_ebm.config import checks
-from thermo_ebm.errors import UserError
+from thermo_ebm.errors import UserError, first_line
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model
 from thermo_ebm.run import configuration, layout, record
 from thermo_ebm.train import checkpoints
@@ -38,7 +38,7 @@ def open_run(workdir: Path) -> TrainedRun:
     """Reads a run's configuration and builds its model.
 
     Raises:
-      UserError: the folder is no run's, or its configuration is damaged.
+      UserError: the folder is not a run directory, or its configuration is damaged.
     """
     config = ConfigDict(configuration.read_config(workdir))
     try:
@@ -57,7 +57,7 @@ def repetitions(run: TrainedRun) -> list[int]:
 
 
 def checkpoint_steps(run: TrainedRun, number: int) -> list[int]:
-    """The steps a repetition has whole checkpoints of, in order."""
+    """The steps of which a repetition has whole checkpoints, in order."""
     return checkpoints.steps_in(_folder(run, number))
 
 
@@ -85,7 +85,7 @@ def load_params(run: TrainedRun, number: int, at_step: int) -> Params:
     except Exception as error:  # Orbax and TensorStore raise many kinds
         if not path.is_dir():  # training removes old ones, also while they are read
             raise FileNotFoundError(path) from error
-        reason = str(error).strip().split("\n")[0][:200] or repr(error)
+        reason = first_line(error)[:200]
         raise UnusableCheckpoint(f"{path} cannot be read ({reason})") from error
 
 

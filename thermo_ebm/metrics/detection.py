@@ -22,7 +22,7 @@ def detection(
     inliers: np.ndarray,
     outliers: np.ndarray,
     seed: int = 0,
-    num_resamples: int = 1000,
+    num_resamples: int = 500,
     level: float = 0.95,
 ) -> Detection:
     """AUROC and AUPRC of a score that is higher for outliers (scikit-learn's).

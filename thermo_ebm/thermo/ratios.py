@@ -9,6 +9,8 @@ Everything is per image; further images are leading axes. Nothing here is differ
 and ratios are constants to a loss.
 """
 
+import math
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -36,12 +38,19 @@ def bar(forward: Array, backward: Array) -> Array:
     2.0
     """
     chex.assert_equal_shape([forward, backward])
+    num = forward.shape[-1]
     both = jax.lax.stop_gradient(jnp.concatenate([forward, backward], axis=-1))
     both = jnp.clip(both, jnp.finfo(both.dtype).min / 4, jnp.finfo(both.dtype).max / 4)
+    ordered = jnp.sort(both, axis=-1)
+    middle = ordered[..., num - 1], ordered[..., num]
     # About the median, so that a large common offset costs no digits.
-    centre = jnp.median(both, axis=-1, keepdims=True)
-    a, r = jnp.split(both - centre, 2, axis=-1)
-    low, high = ((fn(both, axis=-1) - centre[..., 0]) for fn in (jnp.min, jnp.max))
+    centre = middle[0] / 2 + middle[1] / 2
+    a, r = jnp.split(both - centre[..., None], 2, axis=-1)
+    # The sigmoids of all samples less c add up to their number's half: c is within log(num + 1) of
+    # the two in the middle, however far off others are.
+    low, high = (
+        one - centre + sign * math.log(num + 1) for one, sign in zip(middle, (-1, 1), strict=True)
+    )
 
     def halve(bracket: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
         low, high = bracket
@@ -51,7 +60,7 @@ def bar(forward: Array, backward: Array) -> Array:
         return (jnp.where(above, c, low), jnp.where(above, high, c)), None
 
     (low, high), _ = jax.lax.scan(halve, (low, high), None, length=_BISECTIONS)
-    return low / 2 + high / 2 + centre[..., 0]
+    return low / 2 + high / 2 + centre
 
 
 def neighbour_ratios(temperatures: Array, log_likelihoods: Array) -> Array:
@@ -88,6 +97,8 @@ def mbar(temperatures: Array, log_likelihoods: Array, num_iterations: int = 30) 
     [0.0, -5.0]
     """
     chex.assert_axis_dimension(log_likelihoods, -2, temperatures.shape[0])
+    if temperatures.shape[0] == 1:
+        return jnp.zeros_like(log_likelihoods[..., 0])
     log_likelihoods, centre = _centred(jax.lax.stop_gradient(log_likelihoods))
     pairs = neighbour_ratios(temperatures, log_likelihoods)
     start = jnp.concatenate([jnp.zeros_like(pairs[..., :1]), jnp.cumsum(pairs, -1)], axis=-1)
@@ -144,11 +155,9 @@ def _fixed_point_step(logits: Array, c: Array) -> Array:
 def _newton_direction(logits: Array, c: Array, count: int) -> Array:
     shares = _shares(logits, c)[..., 1:]  # c_0 stays 0
     total = shares.sum(-2)
-    hessian = total[..., None] * jnp.eye(total.shape[-1]) - jnp.einsum(
-        "...nk,...nj->...kj", shares, shares
-    )
-    ridge = 1e-6 * count * jnp.eye(total.shape[-1], dtype=total.dtype)
-    flat = (hessian + ridge).reshape(-1, *hessian.shape[-2:])
+    unit = jnp.eye(total.shape[-1], dtype=total.dtype)
+    hessian = total[..., None] * unit - jnp.einsum("...nk,...nj->...kj", shares, shares)
+    flat = (hessian + 1e-6 * count * unit).reshape(-1, *hessian.shape[-2:])
     inverse = jax.vmap(cholesky_and_inverse)(flat)[1].reshape(hessian.shape)
     gradient = count - total
     step = jnp.einsum("...ki,...kj,...j->...i", inverse, inverse, gradient)

@@ -125,7 +125,15 @@ def equalised(schedule: Schedule, rejection: np.ndarray) -> Schedule:
     u = np.linspace(0.0, 1.0, len(temperatures))
     new = curve(u).astype(temperatures.dtype)
     new[0], new[-1] = 0.0, 1.0
-    for i in range(1, len(new) - 1):  # rounding may have made neighbours equal
-        new[i] = max(new[i], np.nextafter(new[i - 1], np.float64(1), dtype=new.dtype))
+    _separate(new)
     slopes = PchipInterpolator(u, new.astype(np.float64)).derivative()(u)
     return Schedule(*map(jnp.asarray, (new, slopes.astype(new.dtype))))
+
+
+def _separate(temperatures: np.ndarray) -> None:
+    """Makes neighbours differ where rounding has made them equal, the ends as they are."""
+    least, inner = np.finfo(temperatures.dtype).tiny, range(1, len(temperatures) - 1)
+    for i in inner:
+        temperatures[i] = max(temperatures[i], np.nextafter(temperatures[i - 1], 1.0), least)
+    for i in reversed(inner):
+        temperatures[i] = min(temperatures[i], np.nextafter(temperatures[i + 1], 0.0))

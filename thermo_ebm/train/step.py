@@ -333,7 +333,7 @@ def _through_chains(
     """The gradient through the chains, of each half where it is a mean over images."""
     differentiate = jax.value_and_grad(task.objective.loss, has_aux=True)
     rows, there = halves.halves_of(batch.images.shape[0], batch.position[0])
-    if not task.objective.mean_of_images:  # all in one half: there is no difference to be had
+    if not task.objective.mean_of_images:  # all in one half: there is no difference to measure
         (loss, aux), grads = differentiate(params, batch, key, schedule)
         count = jnp.stack([all_sum(batch.mask.sum(), AXIS), jnp.zeros(())])
         grads = jax.tree.map(lambda leaf: jnp.stack([count[0] * leaf, 0 * leaf]), grads)

@@ -102,7 +102,8 @@ def _write_tables(made: list[Section], folder: Path) -> list[Path]:
 
 def _opening(readings: Readings, made: dict[str, Section]) -> list[page.Part]:
     last = final(readings.frame)
-    counts = f"{len(last)} repetitions of {last['cell'].nunique()} cells."
+    cells = last["cell"].nunique()
+    counts = f"Cells: {cells}; repetitions: {len(last)}."
     parts: list[page.Part] = [
         page.Paragraph(f"{counts} Click on a column's title to sort a table by it."),
         page.table(pd.DataFrame([_overview(one) for one in made.values()])),

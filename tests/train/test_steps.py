@@ -1,0 +1,105 @@
+"""One step: what is accumulated, what the dial does, and which gradients have a noise at all."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_training as tiny
+
+from thermo_ebm.train import batches, step
+
+NUM = 24  # images of one update
+
+SMALL = {
+    "data__num_train": 48,
+    "data__num_val": 8,
+    "sampler__prior__num_steps": 2,
+    "sampler__posterior__num_steps": 2,
+    "model__generator__features": 2,
+}
+
+
+def images():
+    return np.random.default_rng(0).integers(0, 256, (48, 8, 8, 1), np.uint8)
+
+
+def on_one_device(fn, *args):
+    """fn(*args) inside pmap over a single device, where sums over devices have a meaning."""
+    device = jax.devices()[:1]
+    run = jax.pmap(lambda _: fn(*args), axis_name=step.AXIS, devices=device)
+    return jax.tree.map(lambda leaf: leaf[0], run(jnp.zeros(1)))
+
+
+def gradient_of(**changes):
+    """The gradient of one update over the first NUM images."""
+    task = step.make_task(tiny.config(**SMALL, **changes))
+    state = step.init_state(task, 0)
+    layout = batches.Layout(48, 1, 1)
+    schedule = step.first_schedule(task)
+    args = jnp.arange(NUM), jnp.asarray(images()), layout, jax.random.key(1), schedule
+    return on_one_device(partial(step._gradient, task), state.params, *args)
+
+
+def assert_close(one, other):
+    for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss__name": "vanilla"},
+        {"loss__generator_gradient": "reweighted", "loss__correction": "ratio"},
+        {"loss__generator_gradient": "langevin", "loss__correction": "none"},
+    ],
+    ids=["vanilla", "reweighted", "langevin"],
+)
+def test_batches_accumulated_are_one_batch_as_many_times_as_large(changes):
+    whole = gradient_of(batch_size=NUM, **changes)
+    parts = gradient_of(batch_size=NUM // 3, dial__accumulate=3, **changes)
+    # Chains have the same keys: an image keeps its place in the whole.
+    assert_close(parts.mean, whole.mean)
+    assert_close(parts.difference, whole.difference)
+    np.testing.assert_allclose(parts.loss, whole.loss, rtol=1e-5)
+    # And they are not those of the first batch alone.
+    first = gradient_of(batch_size=NUM // 3, **changes)
+    with pytest.raises((AssertionError, TypeError)):
+        assert_close(first.mean, whole.mean)
+
+
+def test_no_noise_is_measured_where_a_gradient_is_no_mean_over_images():
+    pooled = {"loss__generator_gradient": "langevin", "loss__correction": "pooled_gaussian"}
+    assert gradient_of(batch_size=NUM, **pooled).difference is None
+
+
+def stepped(**changes):
+    task = step.make_task(tiny.config(**SMALL, batch_size=NUM, **changes))
+    state = step.init_state(task, 0)
+    layout = batches.Layout(48, 1, 1)
+    return on_one_device(
+        partial(step.train_step, task), state, jnp.asarray(images()), layout
+    ), state
+
+
+def test_a_step_amplifies_what_it_measures_and_nothing_else():
+    plain, before = stepped(loss__name="vanilla")
+    loud, _ = stepped(loss__name="vanilla", dial__amplification=9.0)
+    for name in ("loss", "grad_var", "noise", "noise_prior", "noise_generator", "signal"):
+        assert getattr(loud.sums, name) == getattr(plain.sums, name)
+    assert plain.sums.amplification == 1
+    assert loud.sums.amplification == 9
+    np.testing.assert_allclose(loud.sums.update_noise, 9 * plain.sums.noise, rtol=1e-6)
+    np.testing.assert_allclose(plain.dial.noise, plain.sums.noise, rtol=1e-6)
+    # Adam's first moment is (1 - b1) times the gradient it was given, here g + sqrt(8) xi d.
+    added = first_moments(loud) - first_moments(plain)
+    expected = (1 - 0.5) ** 2 * 8 * float(plain.sums.noise) * added.size
+    np.testing.assert_allclose((added**2).sum(), expected, rtol=1e-4)
+    assert before.step == 0
+    assert plain.step == loud.step == 1
+
+
+def first_moments(state):
+    leaves = jax.tree_util.tree_leaves_with_path(state.optimiser)
+    return np.concatenate([np.ravel(leaf) for path, leaf in leaves if ".mu" in str(path)])
