@@ -107,8 +107,8 @@ def prepare(quick: bool, seed: int) -> Bench:
     task = step.make_task(config)
     images = data.load(config.data).train
     part = spmd.spread(split_over_devices(images, make_layout(task.num_train)))
-    state = measure.initial_state(task, seed, measure.power_schedule(task, config.loss.power))
-    state = measure.trained(task, state, part, sizes.train_steps)
+    start = measure.initial_state(task, seed)
+    state = measure.trained(task, start, part, sizes.train_steps)
     long = measure.changed(
         config,
         loss__name="vanilla",  # the chains of t = 0 and t = 1, and their plain means
@@ -223,7 +223,7 @@ def _row(
 
 
 def _median_seconds(bench: Bench, task: Task) -> float:
-    seconds = measure.seconds_per_step([task], bench.part, bench.sizes.timed_steps)
+    seconds = measure.seconds_per_step([task], bench.state, bench.part, bench.sizes.timed_steps)
     return float(np.median(seconds))
 
 
@@ -232,8 +232,8 @@ def target_errors(bench: Bench, noise: float) -> Iterator[tuple[float, float, fl
     for factor in bench.sizes.targets:
         config = measure.changed(bench.config, dial__target_noise=factor * noise)
         task = step.make_task(config)
-        state = jax.tree.map(lambda leaf: leaf.copy(), bench.state)
-        held, saturated = measure.held_noise(task, state, bench.part, bench.sizes.target_steps)
+        num_steps = bench.sizes.target_steps
+        held, saturated = measure.held_noise(task, bench.state, bench.part, num_steps)
         yield factor * noise, held, saturated
 
 
@@ -241,7 +241,7 @@ def overhead(bench: Bench) -> float:
     """A step's time with the halves measured over one without, median of steps in pairs."""
     task = step.make_task(bench.config)
     pair = [task, measure.without_halves(task)]
-    seconds = measure.seconds_per_step(pair, bench.part, 2 * bench.sizes.timed_steps)
+    seconds = measure.seconds_per_step(pair, bench.state, bench.part, 2 * bench.sizes.timed_steps)
     return float(np.median(seconds[:, 0] / seconds[:, 1]))
 
 

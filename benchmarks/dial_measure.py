@@ -176,12 +176,15 @@ def _jackknife(means: np.ndarray, reference: np.ndarray) -> float:
     return float(np.sqrt(variance))
 
 
-def initial_state(task: Task, seed: int, schedule: Schedule | None = None) -> TrainState:
-    """A replicated state of one repetition, before its first step."""
+def initial_state(task: Task, seed: int) -> TrainState:
+    """A replicated state of one repetition, before its first step, with the schedule of p."""
     state = jax.jit(partial(step.init_state, task))(seed)
-    if schedule is not None:
-        state = state._replace(schedule=schedule)
-    return jax.device_put(state, spmd.replicated())
+    schedule = power_schedule(task, task.settings.power)
+    return jax.device_put(state._replace(schedule=schedule), spmd.replicated())
+
+
+def _copy(state: TrainState) -> TrainState:
+    return spmd.select_repetition(spmd.stack_repetitions([state]), 0)
 
 
 def without_halves(task: Task) -> Task:
@@ -212,7 +215,7 @@ def held_noise(task: Task, state: TrainState, part: Array, num_steps: int) -> tu
     run, total, steps, saturated = spmd.make_programs(task, 1), 0.0, 0, 0.0
     stacked = spmd.stack_repetitions([state._replace(dial=dial.init_dial())])
     for done, (_, sums) in enumerate(_dispatches(task, run, stacked, part, num_steps)):
-        if 2 * done * task.steps_per_epoch >= num_steps:
+        if 2 * (done + 1) * task.steps_per_epoch > num_steps:
             total += float(sums.update_noise[0])
             saturated += float(sums.saturated[0])
             steps += int(sums.noise_steps[0])
@@ -231,10 +234,10 @@ def _dispatches(task: Task, run: Any, state: TrainState, part: Array, num_steps:
         yield state, sums
 
 
-def seconds_per_step(tasks: list[Task], part: Array, repeats: int, seed: int = 0) -> np.ndarray:
+def seconds_per_step(tasks: list[Task], state: TrainState, part: Array, repeats: int) -> np.ndarray:
     """Times the trainer's step of several tasks, one after another and again: [repeats, tasks]."""
     steps = [spmd.map_step(task) for task in tasks]
-    states = [initial_state(task, seed) for task in tasks]
+    states = [_copy(state) for _ in tasks]  # a step consumes its state
     seconds = np.zeros((repeats + 1, len(tasks)))
     for row in seconds:
         for i, run in enumerate(steps):

@@ -30,7 +30,7 @@ class Mixing(NamedTuple):
     """Of the chains at one temperature after K steps; one row of `diagnostics.csv`."""
 
     num_steps: int  # K
-    index: int  # type: ignore[assignment]  # i of t_i
+    temperature_index: int  # i of t_i
     temperature: float
     expected_log_likelihood: float  # E_t over the chains' ends, nats per image
     stderr: float  # of that mean, from the spread of an image's chains
@@ -88,8 +88,8 @@ def mixing_table(
     temperatures = np.asarray(temperatures)
     rows = []
     for num_steps in sorted({n for n in lengths if n <= len(traces.latents)}):
-        rates = _swap_rates(np.asarray(traces.log_likelihood)[:num_steps], temperatures)
-        trips = float(_round_trips(np.asarray(traces.source)[:num_steps]).mean())
+        rates = _swap_rates(np.asarray(traces.log_likelihood[:num_steps]), temperatures)
+        trips = float(_round_trips(np.asarray(traces.source[:num_steps])).mean())
         for i, temperature in enumerate(temperatures.tolist()):
             rows.append(_row(traces, num_steps, i, temperature, rates[i], trips))
     return rows
@@ -131,9 +131,9 @@ def as_text(rows: Sequence[Mixing], own: tuple[int, int], kernel: str) -> str:
       own: K of the run's posterior and prior chains, which are marked.
       kernel: of the posterior's chains.
     """
-    last, lines = max(row.index for row in rows), []
+    last, lines = max(row.temperature_index for row in rows), []
     for index, name, marked in ((last, "posterior", own[0]), (0, "prior", own[1])):
-        chosen = [row for row in rows if row.index == index]
+        chosen = [row for row in rows if row.temperature_index == index]
         lines.append(f"{name}, t = {chosen[0].temperature:g} (* this run's K, {kernel})")
         lines.append(" ".join(title.rjust(8) for title in _COLUMNS))
         lines += [_line(row, marked) for row in chosen]
@@ -175,7 +175,7 @@ def _row(
     r_hat, r_hat_latents = split_r_hat(of_likelihood), split_r_hat(of_latents).max(axis=-1)
     return Mixing(
         num_steps=num_steps,
-        index=i,
+        temperature_index=i,
         temperature=temperature,
         expected_log_likelihood=mean,
         stderr=error,
