@@ -55,11 +55,15 @@ def detection(
         [_resamples(rng, len(side), num_resamples) for side in (inliers, outliers)], axis=1
     )
     tails = ((1 - level) / 2, (1 + level) / 2)
+    auroc = np.quantile(weighted_auroc(labels, scores, weights), tails)
+    auprc = np.quantile(weighted_average_precision(labels, scores, weights), tails)
     return Detection(
         float(metrics.roc_auc_score(labels, scores)),
-        *np.quantile(weighted_auroc(labels, scores, weights), tails).tolist(),
+        float(auroc[0]),
+        float(auroc[1]),
         float(metrics.average_precision_score(labels, scores)),
-        *np.quantile(weighted_average_precision(labels, scores, weights), tails).tolist(),
+        float(auprc[0]),
+        float(auprc[1]),
         len(outliers) / len(scores),
     )
 
