@@ -242,11 +242,6 @@ def _check_combinations(config: ConfigDict) -> None:
             "data.streaming=True: goes with logging.grad_noise_every_epochs=0 alone, for the noise "
             "is measured on images from the whole training set"
         )
-    if config.data.streaming and accumulate > 1:
-        raise UserError(
-            f"dial.accumulate={accumulate}: goes with data.streaming=False alone; choose a larger "
-            "batch_size, which does the same"
-        )
     _check_loss(config)
     _check_dial(config)
 
