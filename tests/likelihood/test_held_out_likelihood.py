@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from quick import jit
 
-from benchmarks import estimate as known
 from thermo_ebm import likelihood
 from thermo_ebm.likelihood import LikelihoodSettings, bidirectional, estimators
 from thermo_ebm.thermo.schedule import power_schedule
@@ -42,15 +41,8 @@ def gaussian():
     return images, truth, estimate(MODEL, PARAMS, images)
 
 
-@functools.cache
-def nonlinear():
-    case = known.nonlinear_case(100, 0)
-    return case.images, case.truth, estimate(case.model, case.params, case.images)
-
-
-@pytest.mark.parametrize("case", [gaussian, nonlinear])
-def test_near_the_truth_with_errors_that_cover(case):
-    _, truth, found = case()
+def test_near_the_truth_with_errors_that_cover():
+    _, truth, found = gaussian()
     error = found.log_likelihood - truth
     assert abs(error.mean()) < 0.1
     inside = (np.abs(error) < 2 * found.stderr).mean()

@@ -54,17 +54,17 @@ def detection(
     weights = np.concatenate(
         [_resamples(rng, len(side), num_resamples) for side in (inliers, outliers)], axis=1
     )
-    tails = ((1 - level) / 2, (1 + level) / 2)
-    auroc = np.quantile(weighted_auroc(labels, scores, weights), tails)
-    auprc = np.quantile(weighted_average_precision(labels, scores, weights), tails)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    roc = np.quantile(weighted_auroc(labels, scores, weights), tails)
+    precision = np.quantile(weighted_average_precision(labels, scores, weights), tails)
     return Detection(
-        float(metrics.roc_auc_score(labels, scores)),
-        float(auroc[0]),
-        float(auroc[1]),
-        float(metrics.average_precision_score(labels, scores)),
-        float(auprc[0]),
-        float(auprc[1]),
-        len(outliers) / len(scores),
+        auroc=float(metrics.roc_auc_score(labels, scores)),
+        auroc_low=float(roc[0]),
+        auroc_high=float(roc[1]),
+        auprc=float(metrics.average_precision_score(labels, scores)),
+        auprc_low=float(precision[0]),
+        auprc_high=float(precision[1]),
+        share=len(outliers) / len(scores),
     )
 
 
