@@ -24,21 +24,21 @@ from launch import evaluation_flags, program
 if TYPE_CHECKING:
     from thermo_ebm.evaluation import compare
 
-flags.disclaim_key_flags()  # the flags are those of the program that asks for them
-
 TAKES_ARGUMENTS = True  # the two sets
 
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
     evaluation_flags.define(
-        "At most, of either set, drawn at random; 0 is 4500 (with statistics: all)."
+        "Most images of either set, drawn at random; 0 is 4500 (with statistics: all)."
     )
     flags.DEFINE_string("data_dir", "", "Where prepared data sets are; TFDS's by default.")
     flags.DEFINE_integer(
-        "image_size", 0, "First crop to a square and resize to this, as training does; 0 does not."
+        "image_size",
+        0,
+        "First crop to squares of this size, as training does; 0 keeps sizes.",
     )
-    flags.DEFINE_integer("batch_size", 100, "Images at once through the network.")
+    flags.DEFINE_integer("batch_size", 100, "Images per batch of the network.")
     program.define_seed("Of the images and subsets drawn.")
     flags.DEFINE_string("json", None, "File for the metrics as JSON.")
     flags.DEFINE_string("save_statistics", None, "File for mu and sigma of A's features.")

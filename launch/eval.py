@@ -19,13 +19,13 @@ from launch import evaluation_flags, program
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+    flags.DEFINE_string("workdir", None, "The run directory.", required=True)
     evaluation_flags.define()
-    flags.DEFINE_bool("watch", False, "Go on with each new checkpoint until training ends.")
-    flags.DEFINE_bool("newest_only", False, "Only each repetition's newest checkpoint.")
-    flags.DEFINE_integer("batch_size", 100, "Images at once.")
-    flags.DEFINE_string("data_dir", None, "Where the data are now; the run's by default.")
-    program.define_poll_seconds(10.0, "With --watch: how often to look.")
+    flags.DEFINE_bool("watch", False, "Wait for new checkpoints until training ends.")
+    flags.DEFINE_bool("newest_only", False, "Only the newest checkpoint of each repetition.")
+    flags.DEFINE_integer("batch_size", 100, "Images per batch.")
+    flags.DEFINE_string("data_dir", None, "Where the data are now, if they have moved.")
+    program.define_poll_seconds(10.0, "With --watch: seconds between checks for new checkpoints.")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -21,12 +21,14 @@ def define(
         "The network: efficientnet_lite0, inception_v3, or your own as MODULE:FUNCTION.",
     )
     flags.DEFINE_string(
-        "resize", "bilinear", "bilinear is the field's reference; antialias is clean-FID's manner."
+        "resize",
+        "bilinear",
+        "How images are resized: bilinear, as pytorch-fid does, or antialias, as clean-fid does.",
     )
     flags.DEFINE_string("inception_weights", None, "File of InceptionV3's FID weights.")
     flags.DEFINE_string("cache_dir", None, "Folder for weights and features of images.")
     flags.DEFINE_integer("num_images", 0, num_images)
-    flags.DEFINE_integer("num_sizes", 10, "Sizes of the extrapolation's subsets.")
+    flags.DEFINE_integer("num_sizes", 10, "Number of subset sizes in the extrapolation.")
 
 
 def settings() -> "Settings":

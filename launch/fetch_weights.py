@@ -3,7 +3,7 @@
   python -m launch.fetch_weights [--cache_dir=DIR]
 
 The file's SHA-256 is checked against the digits in its name. Nothing else in this project downloads
-weights. Exit code 0: they are there; 2: they cannot be had, and why, in one line.
+weights. Exit code 0: they are there; 2: they are not, with the reason in one line.
 """
 
 from collections.abc import Sequence

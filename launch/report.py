@@ -21,10 +21,10 @@ from thermo_ebm.errors import UserError
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_string("runs", None, "Folder searched for run directories (with a config.json).")
+    flags.DEFINE_string("runs", None, "Folder that is searched for run directories.")
     flags.DEFINE_string("readings", None, "Folder of the study's published CSV files.")
     flags.DEFINE_string("output", None, "Folder for report.html, figures/ and tables/.")
-    flags.DEFINE_string("features", None, "Network whose KID and FID decide the claims.")
+    flags.DEFINE_string("features", None, "Feature network whose KID and FID decide the claims.")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -33,17 +33,17 @@ _BATCH = 100  # samples at once
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
-    flags.DEFINE_integer("repetition", 0, "Which repetition.")
-    flags.DEFINE_integer("step", None, "Which checkpoint; the newest by default.")
-    flags.DEFINE_string("output", None, "Folder; rep_XX/drawn in the run's by default.")
-    flags.DEFINE_integer("num", 64, "Samples; reconstructions and pairs are fewer.")
-    program.define_seed("Of the draws; another one draws others.")
-    flags.DEFINE_bool("npz", False, "Write the arrays too, as drawn.npz.")
+    flags.DEFINE_string("workdir", None, "The run directory.", required=True)
+    flags.DEFINE_integer("repetition", 0, "Number of the repetition.")
+    flags.DEFINE_integer("step", None, "Step of the checkpoint; the newest by default.")
+    flags.DEFINE_string("output", None, "Output folder; the run's rep_XX/drawn by default.")
+    flags.DEFINE_integer("num", 64, "Number of samples; there are fewer reconstructions and pairs.")
+    program.define_seed("Seed of the random draws.")
+    flags.DEFINE_bool("npz", False, "Also write the arrays, as drawn.npz.")
     flags.DEFINE_string(
-        "images", None, "A new or empty folder: write --num samples into it, one PNG each, only."
+        "images", None, "A new or empty folder: write only --num samples into it, one PNG each."
     )
-    flags.DEFINE_string("data_dir", None, "Where the data are now; the run's by default.")
+    flags.DEFINE_string("data_dir", None, "Where the data are now, if they have moved.")
 
 
 def main(argv: Sequence[str]) -> int:

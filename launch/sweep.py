@@ -35,21 +35,25 @@ def define_flags() -> None:
     config_file.define(
         "configs/digits.py", "The configuration of all cells; --config.any.field=value."
     )
-    flags.DEFINE_string("workdir", None, "Folder of the cells' folders.", required=True)
-    flags.DEFINE_bool("dry_run", False, "Only print the cells and what they change.")
+    flags.DEFINE_string(
+        "workdir", None, "Folder of the run directories of all cells.", required=True
+    )
+    flags.DEFINE_bool("dry_run", False, "Only print the cells and the fields that they change.")
     flags.DEFINE_enum("executor", "local", ["local", "slurm"], "Where cells run.")
     flags.DEFINE_string("partition", None, "SLURM partition.")
     flags.DEFINE_integer("gpus", 0, "GPUs of each SLURM job.")
     flags.DEFINE_integer("cpus", 2, "CPUs of each SLURM job.")
-    flags.DEFINE_float("hours", 24.0, "Time of each SLURM job; requeued when it is up.")
-    flags.DEFINE_integer("at_once", 8, "SLURM jobs at once.")
+    flags.DEFINE_float("hours", 24.0, "Time limit of each SLURM job, which is then requeued.")
+    flags.DEFINE_integer("at_once", 8, "Most SLURM jobs at the same time.")
     flags.DEFINE_integer(
-        "signal_seconds", 120, "Before the time is up, for the last steps and the checkpoint."
+        "signal_seconds",
+        120,
+        "Seconds before the time limit at which jobs save and end.",
     )
     flags.DEFINE_multi_string(
-        "slurm", [], "A further parameter of sbatch, such as --slurm=account=me; may be repeated."
+        "slurm", [], "Another parameter of sbatch, such as --slurm=account=me; may be repeated."
     )
-    program.define_poll_seconds(5.0, "How often to look at the jobs.")
+    program.define_poll_seconds(5.0, "Seconds between checks of the jobs.")
     evaluation_flags.define()
 
 

@@ -1,15 +1,19 @@
-"""Draws the tempered posteriors of one image, for a run whose latent is two-dimensional.
+r"""Looks at the chains of a trained run: their pictures in a plane, and whether K is enough.
 
-python -m launch.train --config=configs/digits_plane.py --workdir=runs/plane
-python -m launch.tempered --workdir=runs/plane --image=4 --output=tempered_posteriors.png
+python -m launch.tempered --workdir=runs/digits --diagnostics
+python -m launch.tempered --workdir=runs/plane --image=11 --exchange_every=1 --output=plane.png
 
-The densities p(z | x, t) at t_i = (i / N_t)^p, the ends of the run's own chains over them, and the
-images of those. Exit codes: 0 done, 2 bad input.
+The first runs long chains on validation images, prints a table of effective sample size, split
+R-hat, E_t, acceptance and exchange by the chains' length, and writes all of it to
+rep_XX/diagnostics.csv. The second, for a run with a two-dimensional latent
+(configs/digits_plane.py), draws the densities p(z | x, t) of one image and the ends of chains over
+them, without exchange and, where there is any, with. Exit codes: 0 done, 2 bad input.
 """
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -24,51 +28,130 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
     flags.DEFINE_integer("repetition", 0, "Which repetition.")
     flags.DEFINE_integer("step", None, "Which checkpoint; the newest by default.")
-    flags.DEFINE_integer("image", 0, "Which validation image.")
-    flags.DEFINE_integer("num_temperatures", 5, "N_t.", lower_bound=1)
-    flags.DEFINE_float("power", 2.0, "p.")
-    program.define_seed("Of the chains.")
-    flags.DEFINE_string("output", None, "PNG or SVG; rep_XX/drawn/tempered.png by default.")
     flags.DEFINE_string("data_dir", None, "Where the data are now; the run's by default.")
+    program.define_seed("Of the chains.")
+    flags.DEFINE_bool("diagnostics", False, "Long chains and their table, instead of a picture.")
+    flags.DEFINE_enum("kernel", None, ["ula", "mala"], "Of the chains; the run's by default.")
+    flags.DEFINE_integer(
+        "exchange_every", None, "Steps between exchanges, 0 for none; the run's by default.", 0
+    )
+    flags.DEFINE_float("prior_step_size", None, "s of the prior's chains; the run's by default.")
+    flags.DEFINE_float("posterior_step_size", None, "s of the others; the run's by default.")
+    flags.DEFINE_integer(
+        "num_temperatures", None, "N_t; 5 in a picture, the run's in diagnostics.", lower_bound=1
+    )
+    flags.DEFINE_float("power", None, "p; 2 in a picture, the run's in diagnostics.")
+    flags.DEFINE_integer("image", 0, "Picture: which validation image.")
+    flags.DEFINE_string("output", None, "Picture: PNG or SVG; rep_XX/drawn/tempered.png.")
+    flags.DEFINE_integer("num_images", 8, "Diagnostics: how many validation images.", 1)
+    flags.DEFINE_integer("chains_per_image", 8, "Diagnostics: M, at every temperature.", 2)
+    flags.DEFINE_integer("num_steps", 1000, "Diagnostics: the longest chains' steps.", 8)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Draws the picture and names it."""
+    """Draws the picture or prints the table, and names the file."""
     del argv
+    from thermo_ebm.errors import UserError
+    from thermo_ebm.evaluation import trained
+
+    values = flags.FLAGS
+    output = _output(values)
+    if not values.diagnostics:
+        _check_output(output)  # before any work
+    program.check_devices()
+    run = trained.open_run(Path(values.workdir))
+    sampler = _sampler(values, run)
+    if not values.diagnostics and run.model.latent_dim != 2:
+        raise UserError(
+            f"{values.workdir}: model.latent_dim is {run.model.latent_dim}, a plane's is 2; "
+            "train configs/digits_plane.py, or ask for --diagnostics"
+        )
+    temperatures = _temperatures(values, run)
+    if sampler.exchange_every and len(temperatures) < 3:
+        raise UserError(
+            f"exchange_every={sampler.exchange_every}: needs num_temperatures of at least 2"
+        )
+    images = trained.validation_images(run, values.data_dir)
+    if not values.diagnostics and not 0 <= values.image < len(images):
+        raise UserError(f"image={values.image}: there are {len(images)}, counted from 0")
+    step, params = trained.chosen_params(run, values.repetition, values.step)
+    if values.diagnostics:
+        return _diagnose(values, run, params, step, images, temperatures, sampler, output)
+    return _draw(values, run, params, images, temperatures, sampler, output)
+
+
+def _output(values: flags.FlagValues) -> Path:
+    from thermo_ebm.run import layout
+
+    folder = layout.repetition_dir(values.workdir, values.repetition)
+    if values.diagnostics:
+        return folder / layout.DIAGNOSTICS
+    return Path(values.output) if values.output else folder / "drawn" / "tempered.png"
+
+
+def _sampler(values: flags.FlagValues, run: Any) -> Any:
+    """The run's own chains, with what the flags change."""
+    from thermo_ebm.config.build import sampler_settings
+    from thermo_ebm.errors import UserError
+
+    chosen = sampler_settings(run.config)
+    for name in ("prior_step_size", "posterior_step_size"):
+        if (size := values[name].value) is not None and not 0 < size < float("inf"):
+            raise UserError(f"{name}={size}: must be positive")
+    prior, posterior = (
+        chain._replace(
+            kernel=values.kernel or chain.kernel,
+            step_size=chain.step_size if size is None else size,
+        )
+        for chain, size in (
+            (chosen.prior, values.prior_step_size),
+            (chosen.posterior, values.posterior_step_size),
+        )
+    )
+    every = chosen.exchange_every if values.exchange_every is None else values.exchange_every
+    return chosen._replace(prior=prior, posterior=posterior, exchange_every=every)
+
+
+def _temperatures(values: flags.FlagValues, run: Any) -> Any:
+    """t_0 .. t_N: the flags', or else a picture's own or the run's."""
+    from thermo_ebm.errors import UserError
+    from thermo_ebm.thermo.schedule import make_schedule
+
+    loss = run.config.loss
+    name, number, power = "power", 5, 2.0
+    if values.diagnostics:
+        name, number, power = loss.schedule, loss.num_temperatures, loss.power
+        if loss.name == "vanilla":  # it has the two ends alone
+            name, number, power = "power", 1, 1.0
+    power = power if values.power is None else values.power
+    if not 0 < power < float("inf"):
+        raise UserError(f"power={power}: must be positive")
+    return make_schedule(name, values.num_temperatures or number, power).temperatures
+
+
+def _draw(
+    values: flags.FlagValues,
+    run: Any,
+    params: Any,
+    images: Any,
+    temperatures: Any,
+    sampler: Any,
+    output: Path,
+) -> int:
+    """Draws a plane and names the picture."""
     import jax
 
     from thermo_ebm import data
-    from thermo_ebm.config.build import sampler_settings
     from thermo_ebm.errors import UserError
-    from thermo_ebm.evaluation import tempered, trained
-    from thermo_ebm.run import layout
-    from thermo_ebm.thermo.schedule import power_schedule
+    from thermo_ebm.evaluation import tempered
 
-    values = flags.FLAGS
-    workdir = Path(values.workdir)
-    folder = layout.repetition_dir(workdir, values.repetition) / "drawn"
-    output = Path(values.output) if values.output else folder / "tempered.png"
-    _check_output(output)  # before any work
-    program.check_devices()
-    run = trained.open_run(workdir)
-    if run.model.latent_dim != 2:
-        raise UserError(
-            f"{workdir}: model.latent_dim is {run.model.latent_dim}, a plane's is 2; "
-            "train configs/digits_plane.py"
-        )
-    if not values.power > 0:
-        raise UserError(f"power={values.power}: must be positive")
-    images = trained.validation_images(run, values.data_dir)
-    if not 0 <= values.image < len(images):
-        raise UserError(f"image={values.image}: there are {len(images)}, counted from 0")
-    _, params = trained.chosen_params(run, values.repetition, values.step)
     posteriors = tempered.tempered_posteriors(
         run.model,
         params,
         data.to_unit(images[values.image]),
-        power_schedule(values.num_temperatures, values.power),
+        temperatures,
         jax.random.key(values.seed),
-        sampler_settings(run.config),
+        sampler,
     )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -76,6 +159,52 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         raise UserError(f"output={output}: cannot be written: {error.strerror}") from error
     print(f"drawn: {output}")
+    return 0
+
+
+def _diagnose(
+    values: flags.FlagValues,
+    run: Any,
+    params: Any,
+    step: int,
+    images: Any,
+    temperatures: Any,
+    sampler: Any,
+    output: Path,
+) -> int:
+    """Prints the table of long chains and writes all of it."""
+    import jax
+
+    from thermo_ebm import data, files
+    from thermo_ebm.evaluation import mixing
+
+    own = sampler.posterior.num_steps, sampler.prior.num_steps
+    sampler = sampler._replace(chains_per_image=values.chains_per_image)
+    chosen = data.to_unit(images[: values.num_images])
+    traces = mixing.long_traces(
+        run.model,
+        params,
+        chosen,
+        temperatures,
+        jax.random.key(values.seed),
+        sampler,
+        values.num_steps,
+    )
+    lengths = {*mixing.LENGTHS, *(n for n in own if n >= mixing.MIN_DRAWS), values.num_steps}
+    rows = mixing.mixing_table(traces, temperatures, sorted(lengths))
+    same = {
+        "step": step,
+        "num_images": len(chosen),
+        "chains_per_image": sampler.chains_per_image,
+        "kernel": sampler.posterior.kernel,
+        "exchange_every": sampler.exchange_every,
+        "prior_step_size": sampler.prior.step_size,
+        "posterior_step_size": sampler.posterior.step_size,
+    }
+    print(mixing.as_text(rows, own, sampler.posterior.kernel))
+    with files.clear_errors(output):
+        files.write_text(output, mixing.as_csv(rows, **same))
+    print(f"written: {output}")
     return 0
 
 

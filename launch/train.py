@@ -19,15 +19,15 @@ from thermo_ebm.errors import UserError
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
     config_file.define(None, "The configuration's file; --config.any.field=value changes a field.")
-    flags.DEFINE_string("workdir", None, "The run's folder, made if need be.", required=True)
+    flags.DEFINE_string("workdir", None, "The run directory, made if needed.", required=True)
     flags.DEFINE_list(
-        "allow_config_change", [], "Fields that may differ from the run that the folder holds."
+        "allow_config_change", [], "Fields that may differ from those of the existing run."
     )
     flags.DEFINE_bool(
         "distributed",
         False,
         "Train with other processes, each started with this same command; SLURM, TPU pods and Open "
-        "MPI tell who they are, otherwise set the next three flags.",
+        "MPI are detected; otherwise set the next three flags.",
     )
     flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
     flags.DEFINE_integer("num_processes", None, "How many processes there are.")

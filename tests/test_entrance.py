@@ -17,6 +17,7 @@ import pytest
 import quick
 import trained_run
 from ml_collections import ConfigDict
+from patience import PATIENCE
 
 import thermo_ebm as te
 from thermo_ebm.data import to_uint8
@@ -67,7 +68,7 @@ def python(code, **environment):
         env={**inherited, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
 
 
@@ -233,7 +234,7 @@ def test_the_wheel_holds_the_library_alone(tmp_path):
         shutil.copytree(ROOT / name, source / name, ignore=left_out)
     code = f"from setuptools import build_meta; print(build_meta.build_wheel({str(tmp_path)!r}))"
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=source, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], cwd=source, capture_output=True, text=True, timeout=PATIENCE
     )
     assert result.returncode == 0, result.stderr
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:

@@ -22,7 +22,7 @@ def clear_errors(where: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = "make room and" if full else "when that is mended"
+        what = "make room and" if full else "when that is fixed"
         raise UserError(
             f"{error.filename or where}: could not be written ({error.strerror or error}); what "
             f"was written before is intact: {what} run the same command again"

@@ -20,6 +20,7 @@ DATA_SETS = (
     "digits_small",
     "cifar10",
     "svhn",
+    "pang_svhn",
     "celeb_a",
     "fashion_mnist",
     "folder",

@@ -303,6 +303,9 @@ def test_captions_tell_only_of_what_is_there(study):
     assert "where not said otherwise" in words(DRAWN["schedules"](study))
     usual = study[study["num_temperatures"] == 10.0]
     assert "where not said otherwise" not in words(DRAWN["schedules"](usual))
+    many = [cell_frame(vanilla_settings(float(b)), 0.5, 0.05, 1, 2) for b in range(1, 43)]
+    assert "The first 40 of 42 cells." in words(DRAWN["loss"](pd.concat(many, ignore_index=True)))
+    assert "The first" not in words(DRAWN["loss"](study))
     assert "FLOPs" not in words(cost(study.drop(columns="flops_per_step")))
 
 

@@ -55,7 +55,7 @@ def report(tmp_path_factory):
             write_published(place / "readings" / name, kid=0.04 + 0.001 * repetition)
     command = [sys.executable, "-m", "launch.report", f"--runs={place / 'runs'}"]
     command += [f"--readings={place / 'readings'}", f"--output={place / 'out'}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "report.html" in done.stdout
     return place / "out"
@@ -148,7 +148,7 @@ def test_the_same_readings_give_the_same_pictures(tmp_path, study):
 
 def run(*arguments):
     command = [sys.executable, "-m", "launch.report", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(
@@ -212,9 +212,7 @@ def browse(path, *arguments):
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     flags += [f"--user-data-dir={profile}", "--enable-logging=stderr", "--dump-dom", *arguments]
-    done = subprocess.run(
-        [CHROMIUM, *flags, path.as_uri()], capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([CHROMIUM, *flags, path.as_uri()], capture_output=True, text=True)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 

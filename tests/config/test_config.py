@@ -10,7 +10,7 @@ from thermo_ebm.config import build, checks
 from thermo_ebm.errors import UserError
 from thermo_ebm.losses import LossSettings
 
-NAMES = ("digits", "cifar10", "celeb_a", "svhn", "folder")
+NAMES = ("digits", "cifar10", "celeb_a", "svhn", "pang_svhn", "folder")
 
 
 def load(name):
@@ -48,6 +48,15 @@ def test_the_papers_values():
     assert chain(cifar10.sampler.posterior) == (0.01, 40)
     assert chain(celeb_a.sampler.posterior) == (0.01, 20)
     assert (cifar10.model.latent_dim, celeb_a.model.latent_dim) == (100, 80)
+
+
+def test_step_sizes_of_pang_and_others():
+    """They step by s^2 / 2 with s = 0.4 and 0.1; the paper's steps are twice theirs."""
+    theirs, ours = load("pang_svhn").sampler, load("svhn").sampler
+    assert theirs.prior.step_size == pytest.approx(0.4**2 / 2)
+    assert theirs.posterior.step_size == pytest.approx(0.1**2 / 2)
+    for name in ("prior", "posterior"):
+        assert ours[name].step_size == pytest.approx(2 * theirs[name].step_size)
 
 
 @pytest.mark.parametrize(

@@ -356,11 +356,11 @@ def test_generated_images_depend_on_the_key_and_not_on_the_batches():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_images": 41}, "--num_images=41: more than the 40 validation images"),
-        ({"num_images": 8, "num_sizes": 10}, "--num_sizes=10: 8 images are too few"),
-        ({"num_images": -1}, "--num_images=-1: must be at least 0"),
-        ({"num_sizes": 2}, "--num_sizes=2: must be at least 3"),
-        ({"batch_size": 0}, "--batch_size=0: must be at least 1"),
+        ({"num_images": 41}, "num_images=41: more than the 40 validation images"),
+        ({"num_images": 8, "num_sizes": 10}, "num_sizes=10: 8 images are too few"),
+        ({"num_images": -1}, "num_images=-1: must be at least 0"),
+        ({"num_sizes": 2}, "num_sizes=2: must be at least 3"),
+        ({"batch_size": 0}, "batch_size=0: must be at least 1"),
     ],
 )
 def test_settings_that_cannot_be(changes, message):

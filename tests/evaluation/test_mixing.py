@@ -42,7 +42,7 @@ def test_ends_have_the_expectation_of_their_law(traces, index):
 
     rows = mixing.mixing_table(traces, TEMPERATURES, (4, 400))
     short, long = rows[index], rows[3 + index]
-    assert (short.num_steps, short.index, long.num_steps) == (4, index, 400)
+    assert (short.num_steps, short.temperature_index, long.num_steps) == (4, index, 400)
     for row in (short, long):
         assert abs(row.expected_log_likelihood - exact(row.num_steps)) < 4 * row.stderr
     assert abs(short.offset - (exact(4) - exact(400))) < 4 * short.offset_stderr

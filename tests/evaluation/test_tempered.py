@@ -2,11 +2,6 @@
 
 import functools
 import importlib
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +9,7 @@ import numpy as np
 import pytest
 from quick import jit
 
+from thermo_ebm.analysis.report import diagnostics
 from thermo_ebm.evaluation import tempered
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.run import layout, lock, record
@@ -39,28 +35,6 @@ TINY = {
 }
 
 
-ROOT = Path(__file__).resolve().parents[2]
-# A process for each command, forked after the imports and before JAX has made anything of its own.
-LAUNCHER = """
-import json, os, sys, tempfile
-from launch import program, tempered
-import sklearn.datasets, thermo_ebm.tempered, thermo_ebm.trained
-results = []
-for argv in json.loads(sys.argv[1]):
-    with tempfile.TemporaryFile("w+") as output:
-        child = os.fork()
-        if child == 0:
-            os.dup2(output.fileno(), 1)
-            os.dup2(output.fileno(), 2)
-            sys.argv = ["tempered", *argv]
-            program.run(tempered.main)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        output.seek(0)
-        results.append([code, output.read()])
-print(json.dumps(results))
-"""
-
-
 def gaussian_model(latent_dim=2):
     return LatentEBM(
         energy=lambda alpha, z: z @ alpha,
@@ -80,11 +54,12 @@ def power_posterior(temperature):
 
 
 @functools.cache
-def posteriors(num_chains=2000):
+def posteriors(num_chains=2000, exchange_every=0):
+    settings = SETTINGS._replace(exchange_every=exchange_every)
     params = Params(jnp.float32(SHIFT), jnp.float32(WEIGHTS))
     image, key = jnp.float32(IMAGE), jax.random.key(0)
     return tempered.tempered_posteriors(
-        gaussian_model(), params, image, TEMPERATURES, key, SETTINGS, num_chains
+        gaussian_model(), params, image, TEMPERATURES, key, settings, num_chains
     )
 
 
@@ -146,6 +121,34 @@ def test_the_picture_has_a_panel_a_temperature():
     assert all(axis.images for axis in figure.axes[5:])
 
 
+def test_chains_with_exchange_have_a_row_of_their_own():
+    made, exchanged = posteriors(), posteriors(exchange_every=2)
+    assert made.exchanged is None
+    np.testing.assert_allclose(exchanged.latents, made.latents, atol=1e-5)
+    # The prior's chains have no part in it.
+    np.testing.assert_allclose(exchanged.exchanged[0], made.latents[0], atol=1e-5)
+    moved = np.abs(exchanged.exchanged[1:] - made.latents[1:]).max(axis=-1) > 1e-3
+    assert moved.mean() > 0.2
+    figure = tempered.draw(exchanged)
+    figure.canvas.draw()
+    without, with_exchange = figure.axes[2], figure.axes[6]
+    np.testing.assert_array_equal(without.lines[0].get_xydata(), exchanged.latents[1])
+    np.testing.assert_array_equal(with_exchange.lines[0].get_xydata(), exchanged.exchanged[1])
+    assert "every 2 steps" in figure.axes[4].texts[0].get_text()
+    decoded = (exchanged.exchanged @ WEIGHTS).reshape(3, -1, *SHAPE)
+    np.testing.assert_allclose(exchanged.decoded, decoded, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("index", [1, 2])
+def test_exchanged_chains_end_where_their_density_is(index):
+    z = posteriors(exchange_every=2).exchanged[index]
+    mean, cov = power_posterior(TEMPERATURES[index])
+    error = np.sqrt(np.diag(cov) / len(z))
+    left = (1 - 0.05 / PRIOR_SIGMA**2) ** 60 * np.abs(mean)
+    assert (np.abs(z.mean(axis=0) - mean) < 4 * error + left).all()
+    assert np.linalg.det(np.cov(z.T)) == pytest.approx(np.linalg.det(cov), rel=0.3)
+
+
 def test_a_density_narrower_than_the_grid_is_drawn():
     made = posteriors()
     spike = np.zeros_like(made.density)
@@ -174,31 +177,43 @@ def quick_state(task):
     return jit(functools.partial(step.init_state, task))(0)
 
 
-def launch(*commands):
-    """Runs the program with each command's arguments: [(exit code, what it printed)]."""
-    arguments = [sys.executable, "-c", LAUNCHER, json.dumps(commands)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        arguments, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    return [(code, out) for code, out in json.loads(done.stdout)]
-
-
-def test_the_program_draws_or_says_what_is_wrong(tmp_path):
+def test_the_program_draws_or_says_what_is_wrong(tmp_path, programs):
     plane, space = make_run(tmp_path / "plane"), make_run(tmp_path / "space", model__latent_dim=3)
-    picture = plane / "rep_00/drawn/tempered.png"
     wrong = {
         "--image=20": "--image=20: there are 20, counted from 0",
         "--power=0": "--power=0.0: must be positive",
         f"--output={tmp_path}/p.bad": f"--output={tmp_path}/p.bad: Format 'bad' is not supported",
         f"--workdir={space}": f"{space}: model.latent_dim is 3, a plane's is 2",
+        "--prior_step_size=-1": "--prior_step_size=-1.0: must be positive",
     }
-    plain = [f"--workdir={plane}", "--num_temperatures=2"]
-    good, *bad = launch(plain, *([*plain, flag] for flag in wrong))
-    assert good == (0, f"drawn: {picture}\n")
+    plain = ["tempered", f"--workdir={plane}", "--num_temperatures=2"]
+    good = programs.start(*plain, "--exchange_every=1")
+    bad = [programs.start(*plain, flag) for flag in wrong]
+    picture = plane / "rep_00/drawn/tempered.png"
+    assert good.wait()[:2] == (0, f"drawn: {picture}\n")
     assert picture.read_bytes().startswith(b"\x89PNG")
-    for (code, printed), message in zip(bad, wrong.values(), strict=True):
+    for process, message in zip(bad, wrong.values(), strict=True):
+        code, _, printed = process.wait()
         assert code == 2
-        assert printed.startswith(f"error: {message}")
+        assert printed.startswith(f"error: {message}"), printed
         assert printed.count("\n") == 1
+
+
+def test_the_program_diagnoses_any_latent(tmp_path, programs):
+    space = make_run(tmp_path / "space", model__latent_dim=3)
+    command = ["tempered", f"--workdir={space}", "--diagnostics", "--exchange_every=1"]
+    small = ["--kernel=mala", "--num_steps=20", "--num_images=2", "--chains_per_image=3"]
+    measured = programs.start(*command, *small, "--num_temperatures=2")
+    refused = programs.start(*command, "--num_temperatures=1")
+    code, printed, _ = measured.wait()
+    table = space / "rep_00/diagnostics.csv"
+    assert code == 0
+    assert "posterior, t = 1 (* this run's K, mala)" in printed
+    assert printed.endswith(f"written: {table}\n")
+    assert len(table.read_text().splitlines()) == 1 + 2 * 3  # 8 and 20 steps, three temperatures
+    shown = diagnostics.diagnostics_parts([space, tmp_path])
+    assert [type(part).__name__ for part in shown] == ["Heading", "Paragraph", "Details"]
+    assert len(shown[2].parts[0].rows) == 6
+    code, _, printed = refused.wait()
+    assert code == 2
+    assert "--exchange_every=1: needs num_temperatures of at least 2" in printed

@@ -145,9 +145,9 @@ def test_a_checkpoint_of_another_structure_is_refused(workdir):
 @pytest.mark.parametrize(
     ("number", "step", "message"),
     [
-        (2, None, "--repetition=2: .* has 0, 1$"),
-        (0, 15, "--step=15: no such checkpoint; there are 0, 10, 20, 30$"),
-        (1, None, "30 cannot be read .*choose another with --step: 0, 10, 20$"),
+        (2, None, "repetition=2: .* has 0, 1$"),
+        (0, 15, "step=15: no such checkpoint; there are 0, 10, 20, 30$"),
+        (1, None, "30 cannot be read .*choose another step: 0, 10, 20$"),
     ],
 )
 def test_a_wrong_choice_names_what_there_is(workdir, number, step, message):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trained_run
+from patience import PATIENCE
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -16,7 +17,7 @@ SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 
 def run(name, *arguments):
     command = [sys.executable, "-m", f"examples.{name}", *map(str, arguments)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -29,8 +30,14 @@ def numbers(text):
 def test_scripts_are_short_and_say_how_they_are_run(path):
     text = path.read_text()
     assert len(text.splitlines()) < 40
-    assert f"python -m examples.{path.stem}" in text.split('"""')[1]
-    assert f"def test_{path.stem}(" in Path(__file__).read_text()
+    assert f"examples.{path.stem}" in text.split('"""')[1]
+
+
+def test_every_script_is_run():
+    here = Path(__file__).read_text()
+    not_here = {path.stem for path in SCRIPTS if f"def test_{path.stem}(" not in here}
+    comparisons = (ROOT / "tests/launch/test_compare.py").read_text()
+    assert [name for name in not_here if f'"examples.{name}:features"' not in comparisons] == []
 
 
 def test_own_model():

@@ -101,7 +101,7 @@ def test_features_are_computed_once_and_progress_is_told(tmp_path, monkeypatch):
     shutil.copy(tmp_path / "a.npz", tmp_path / "c.npz")
     third = sets.open_set(str(tmp_path / "c.npz"))
     assert compare.compare(third, opened[1], chosen).values == first.values
-    assert len(calls) == 4
+    assert len(calls) == 5
 
 
 def test_data_sets_by_name_and_split(tmp_path):
@@ -200,10 +200,10 @@ def wrong_files(folder):
     np.savez(folder / "skew.npz", mu=np.zeros(2), sigma=np.array([[1, 1], [0, 1.0]]))
     np.savez(folder / "width.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     np.savez(folder / "network.npz", mu=np.zeros(12), sigma=np.eye(12), network="inception_v3")
-    np.savez(folder / "few.npz", images=pixels(8))
+    np.savez(folder / "few.npz", images=pixels(6))
     (folder / "text.npz").write_text("no zip")
     (folder / "mixed").mkdir()
-    for number, size in enumerate((8, 9, 8)):
+    for number, size in enumerate((8, 9, 8) * 3):
         Image.new("RGB", (size, size)).save(folder / f"mixed/{number}.png")
     (folder / "broken").mkdir()
     (folder / "broken/0.png").write_bytes(b"\x89PNG nothing")
@@ -219,7 +219,7 @@ def wrong_files(folder):
         "skew.npz": "sigma is not symmetric",
         "width.npz": "statistics of 2048 features",
         "network.npz": "made with the features of inception_v3, not of efficientnet_lite0",
-        "few.npz": "few.npz: 8 images are too few",
+        "few.npz": "few.npz: 6 images are too few",
         "text.npz": "text.npz",
         "mixed": "--image_size=N crops",
         "broken": "cannot read the image",

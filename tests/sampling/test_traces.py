@@ -1,4 +1,4 @@
-"""Trajectories: the chains of training step by step, with what Metropolis would say of each step."""
+"""Trajectories: the chains of training step by step, and what Metropolis would say of each."""
 
 from functools import partial
 

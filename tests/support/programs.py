@@ -16,8 +16,9 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple
 
+from patience import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 300.0  # seconds, on a machine that others use too
 
 
 class Result(NamedTuple):

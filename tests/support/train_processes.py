@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from patience import PATIENCE
+
 TESTS = Path(__file__).resolve().parent
 
 
@@ -40,7 +42,7 @@ def start(runs, changes, num_devices=1, distributed=None):
     )
 
 
-def finish(process, timeout=300):
+def finish(process, timeout=PATIENCE):
     """The outcomes of its runs; AssertionError where it failed."""
     try:
         output, _ = process.communicate(timeout=timeout)
@@ -56,7 +58,7 @@ def free_address():
         return f"localhost:{probe.getsockname()[1]}"
 
 
-def train_as_processes(runs, changes, num_processes=2, timeout=300):
+def train_as_processes(runs, changes, num_processes=2, timeout=PATIENCE):
     """The same runs by several processes as one: the outcomes that each of them saw."""
     address = free_address()
     started = [start(runs, changes, 1, (address, num_processes, i)) for i in range(num_processes)]

@@ -119,4 +119,4 @@ def test_jobs_of_an_earlier_start_are_those_still_in_the_queue(monkeypatch, tmp_
     assert not found["b"].is_over()
     monkeypatch.setattr(slurm, "_queue", set)
     assert found["b"].is_over()
-    assert found["b"].failure().startswith("ended without a word: killed or cancelled (see ")
+    assert found["b"].failure().startswith("ended with no message: killed or cancelled (see ")

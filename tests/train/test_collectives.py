@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import losses_on_devices
 import numpy as np
 import pytest
+from patience import PATIENCE
 
 from thermo_ebm.collectives import all_sum, for_local_use, masked_mean
 
@@ -29,7 +30,7 @@ def results(tmp_path_factory):
         "PYTHONPATH": os.pathsep.join([str(root), str(SCRIPT.parent)]),
     }
     command = [sys.executable, str(SCRIPT), str(path)]
-    subprocess.run(command, env=environment, timeout=300, check=True)
+    subprocess.run(command, env=environment, timeout=PATIENCE, check=True)
     nested: dict = {}
     with np.load(path) as arrays:
         for name in sorted(arrays, key=lambda name: int(name.rsplit("/", 1)[1])):

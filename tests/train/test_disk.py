@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 import tiny_training as tiny
+from patience import PATIENCE
 from train_program import start
 
 
@@ -24,7 +25,7 @@ def small_disk(tmp_path):
 def test_a_full_disk_ends_the_run_and_keeps_the_older_checkpoints(small_disk, tmp_path):
     def train(workdir):
         process = start(workdir, num_epochs=20, checkpoint__keep_every_epochs=1)
-        _, stderr = process.communicate(timeout=300)
+        _, stderr = process.communicate(timeout=PATIENCE)
         return process.returncode, stderr
 
     code, stderr = train(small_disk / "run")
@@ -63,7 +64,7 @@ def test_a_damaged_checkpoint_is_one_line_of_warning(tmp_path):
     path = max((newest / "state").rglob("d/*"), key=lambda path: path.stat().st_size)
     path.write_bytes(path.read_bytes()[:100])
     process = start(tmp_path, num_epochs=2)
-    _, stderr = process.communicate(timeout=300)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stderr
     warnings = [line for line in stderr.splitlines() if "cannot be read" in line]
     assert len(warnings) == 1

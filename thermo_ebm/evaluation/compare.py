@@ -15,7 +15,7 @@ from thermo_ebm.evaluation.sets import ImageSet, Statistics
 from thermo_ebm.metrics import fid, networks
 from thermo_ebm.metrics.networks import Network, Outputs, cache
 from thermo_ebm.metrics.subsets import extrapolation_sizes
-from thermo_ebm.metrics.summary import summarize
+from thermo_ebm.metrics.summary import MIN_IMAGES, summarize
 
 MAX_IMAGES = 4500  # of either set, unless more are asked for; what the paper's metrics are of
 METRICS = {
@@ -135,6 +135,8 @@ def compare(
 def _sizes(first: ImageSet, second: ImageSet, settings: Settings) -> tuple[int, ...]:
     numbers = {one.name: len(one.indices) for one in (first, second)}
     name, number = min(numbers.items(), key=lambda item: item[1])
+    if number < MIN_IMAGES:
+        raise UserError(f"{name}: {number} images are too few (at least {MIN_IMAGES})")
     try:
         return extrapolation_sizes(number, settings.num_sizes)
     except ValueError as error:

@@ -18,7 +18,7 @@ from thermo_ebm.metrics import networks
 from thermo_ebm.metrics.networks import Network, Outputs, cache
 from thermo_ebm.metrics.networks.preprocess import to_rgb
 from thermo_ebm.metrics.subsets import extrapolation_sizes
-from thermo_ebm.metrics.summary import Summary, summarize
+from thermo_ebm.metrics.summary import MIN_IMAGES, Summary, summarize
 from thermo_ebm.run import layout, lock, tables
 from thermo_ebm.sampling.images import sample_images
 from thermo_ebm.train.state import EVALUATION
@@ -90,6 +90,8 @@ def num_images(num_val: int, settings: Settings) -> int:
         raise UserError(
             f"num_sizes={settings.num_sizes}: {number} images are too few ({error})"
         ) from error
+    if number < MIN_IMAGES:
+        raise UserError(f"num_images={number}: too few images (at least {MIN_IMAGES})")
     return number
 
 

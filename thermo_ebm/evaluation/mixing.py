@@ -1,4 +1,4 @@
-"""Is K enough? Diagnostics of a trained model's chains by their length, from one set of long chains.
+"""Is K enough? Diagnostics of a trained model's chains by their length, from long chains.
 
 The chains of training start from p0 and take K steps. Run on for many more, the same chains tell
 for every K below: whether the law of their ends has arrived (E_t against that of the long chains),
@@ -30,7 +30,7 @@ class Mixing(NamedTuple):
     """Of the chains at one temperature after K steps; one row of `diagnostics.csv`."""
 
     num_steps: int  # K
-    index: int  # i of t_i
+    temperature_index: int  # i of t_i
     temperature: float
     expected_log_likelihood: float  # E_t over the chains' ends, nats per image
     stderr: float  # of that mean, from the spread of an image's chains
@@ -88,8 +88,8 @@ def mixing_table(
     temperatures = np.asarray(temperatures)
     rows = []
     for num_steps in sorted({n for n in lengths if n <= len(traces.latents)}):
-        rates = _swap_rates(traces.log_likelihood[:num_steps], temperatures)
-        trips = float(_round_trips(traces.source[:num_steps]).mean())
+        rates = _swap_rates(np.asarray(traces.log_likelihood[:num_steps]), temperatures)
+        trips = float(_round_trips(np.asarray(traces.source[:num_steps])).mean())
         for i, temperature in enumerate(temperatures.tolist()):
             rows.append(_row(traces, num_steps, i, temperature, rates[i], trips))
     return rows
@@ -120,6 +120,47 @@ def as_csv(rows: Sequence[Mixing], **same: object) -> str:
     return text.getvalue()
 
 
+_COLUMNS = ("K", "ESS l", "ESS z", "R-hat l", "R-hat z", "E_t", "+-", "off", "+-", "accept", "swap")
+
+
+def as_text(rows: Sequence[Mixing], own: tuple[int, int], kernel: str) -> str:
+    """The table of posterior and prior as a person reads it, and whether K is enough.
+
+    Args:
+      rows: of `mixing_table`.
+      own: K of the run's posterior and prior chains, which are marked.
+      kernel: of the posterior's chains.
+    """
+    last, lines = max(row.temperature_index for row in rows), []
+    for index, name, marked in ((last, "posterior", own[0]), (0, "prior", own[1])):
+        chosen = [row for row in rows if row.temperature_index == index]
+        lines.append(f"{name}, t = {chosen[0].temperature:g} (* this run's K, {kernel})")
+        lines.append(" ".join(title.rjust(8) for title in _COLUMNS))
+        lines += [_line(row, marked) for row in chosen]
+    longest, enough = max(row.num_steps for row in rows), is_enough(rows)
+    lines.append(
+        "ESS per chain; off: E_t less its mean over the later half of the longest chains, nats;"
+    )
+    lines.append("accept, swap: what Metropolis and exchange with the next t accept, or would")
+    lines.append(
+        f"at no K up to {longest} do chains agree"
+        if enough is None
+        else f"chains agree from K = {enough} on"
+    )
+    lines[-1] += f": R-hat at most {AGREED}, E_t within 3 standard errors, at every t"
+    return "\n".join(lines)
+
+
+def _line(row: Mixing, marked: int) -> str:
+    # The last temperature's exchange is with the one below, which its row does not have.
+    values = [row.ess, row.ess_latents, row.r_hat, row.r_hat_latents]
+    values += [row.expected_log_likelihood, row.stderr, row.offset, row.offset_stderr]
+    values += [row.acceptance, row.swap_rate]
+    shown = ["-" if value != value else f"{value:.3g}" for value in values]
+    number = f"{row.num_steps}{'*' if row.num_steps == marked else ''}"
+    return " ".join(text.rjust(8) for text in (number, *shown))
+
+
 def _row(
     traces: Traces, num_steps: int, i: int, temperature: float, swap_rate: float, trips: float
 ) -> Mixing:
@@ -134,7 +175,7 @@ def _row(
     r_hat, r_hat_latents = split_r_hat(of_likelihood), split_r_hat(of_latents).max(axis=-1)
     return Mixing(
         num_steps=num_steps,
-        index=i,
+        temperature_index=i,
         temperature=temperature,
         expected_log_likelihood=mean,
         stderr=error,

@@ -1,4 +1,4 @@
-"""What evaluations leave in a repetition's folder: a row an epoch, the lines' points, events.
+"""What evaluations write to a repetition's folder: one row per epoch, points of lines, events.
 
 Programs that evaluate with different networks may write the same folder side by side: each write
 reads, changes and replaces the files under one lock. The row is written last, so that it is there

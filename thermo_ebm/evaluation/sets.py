@@ -139,16 +139,17 @@ def limited(images: ImageSet, most: int, rng: np.random.Generator) -> ImageSet:
     return images._replace(indices=images.indices[chosen])
 
 
-def read_images(images: ImageSet, image_size: int = 0) -> np.ndarray:
+def read_images(images: ImageSet, image_size: int = 0, channels: int = 3) -> np.ndarray:
     """Decodes a set as training does: grey images repeated, transparent ones shown on white.
 
     Args:
       images: the set.
       image_size: height and width to crop and resize to, as training does; 0 keeps the images' own
         size, which all must share and which must be square.
+      channels: 1 or 3.
 
     Returns:
-      uint8 [num, size, size, 3].
+      uint8 [num, size, size, channels].
 
     Raises:
       UserError: an image cannot be read, or sizes differ.
@@ -156,7 +157,7 @@ def read_images(images: ImageSet, image_size: int = 0) -> np.ndarray:
     split, numbers = images.split, np.arange(len(images.indices))
     with _named(images.name):
         if image_size:
-            return read(Images(split, images.indices, image_size, 3), numbers)
+            return read(Images(split, images.indices, image_size, channels), numbers)
         first = split.read(images.indices[:1].tolist())[0]
         # One that cannot be read is told of by `read`, whatever the size.
         size = first.width if isinstance(first, Image.Image) else 1
@@ -164,7 +165,7 @@ def read_images(images: ImageSet, image_size: int = 0) -> np.ndarray:
         def checked(some: Sequence[int]) -> list[Image.Image | Unreadable]:
             return [_of_size(images.name, image, size) for image in split.read(some)]
 
-        return read(Images(split._replace(read=checked), images.indices, size, 3), numbers)
+        return read(Images(split._replace(read=checked), images.indices, size, channels), numbers)
 
 
 def _of_size(name: str, image: Image.Image | Unreadable, size: int) -> Image.Image | Unreadable:

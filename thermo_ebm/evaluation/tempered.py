@@ -1,7 +1,8 @@
 """The power posteriors of one image in the plane of a two-dimensional latent, and their picture.
 
 In two dimensions nothing has to be sampled to be known: a sum over a grid normalises any density.
-The picture puts the ends of short-run chains over the densities they were run towards.
+The picture puts the ends of short-run chains over the densities they were run towards, without and
+with exchange between temperatures.
 """
 
 from typing import NamedTuple
@@ -33,8 +34,12 @@ class TemperedPosteriors(NamedTuple):
     temperatures: np.ndarray  # t_0 = 0 .. t_N, [num_temperatures + 1]
     axis: np.ndarray  # coordinates of the grid along either latent, [num_points]
     density: np.ndarray  # [num_temperatures + 1, num_points (z_2), num_points (z_1)]
-    latents: np.ndarray  # where the chains ended, [num_temperatures + 1, num_chains, 2]
-    decoded: np.ndarray  # g(latents), [num_temperatures + 1, num_chains, *image_shape]
+    latents: (
+        np.ndarray
+    )  # where chains without exchange ended, [num_temperatures + 1, num_chains, 2]
+    exchanged: np.ndarray | None  # the same of chains with exchange, where that was asked for
+    exchange_every: int  # steps between exchanges of those
+    decoded: np.ndarray  # g(latents) of the last of both, [num_temperatures + 1, num_chains, ...]
 
 
 def tempered_posteriors(
@@ -55,7 +60,8 @@ def tempered_posteriors(
       image: x, [height, width, channels] in [-1, 1].
       temperatures: t_0 = 0 .. t_N, [num_temperatures + 1].
       key: consumed.
-      settings: the chains' step sizes and lengths.
+      settings: the chains' step sizes, lengths and kernels; with `exchange_every`, chains are run
+        without exchange and with.
       num_chains: chains at each temperature.
       num_points: of the grid along either latent, which reaches 4 sigma_0 from the origin.
 
@@ -68,19 +74,28 @@ def tempered_posteriors(
     axis = model.prior_sigma * jnp.linspace(-4.0, 4.0, num_points)
 
     @jax.jit
-    def compute(params: Params, image: Array, key: PRNGKey) -> tuple[Array, Array, Array]:
+    def compute(params: Params, image: Array, key: PRNGKey) -> tuple[Array, list[Array], Array]:
         log_density = log_density_on_grid(model, params, image, temperatures, axis)
         x, positions = tile(image[None], num_chains), jnp.arange(num_chains)
-        one = settings._replace(chains_per_image=1)
-        z = tempered_chains(model, params, x, positions, temperatures, key, one).latents[:, 0]
-        decoded = model.generator(params.beta, z.reshape(-1, 2))
-        return log_density, z, decoded.reshape(*z.shape[:2], *image.shape)
+        sets = []
+        for every in sorted({0, settings.exchange_every}):
+            one = settings._replace(chains_per_image=1, exchange_every=every)
+            chains = tempered_chains(model, params, x, positions, temperatures, key, one)
+            sets.append(chains.latents[:, 0])
+        decoded = model.generator(params.beta, sets[-1].reshape(-1, 2))
+        return log_density, sets, decoded.reshape(*sets[-1].shape[:2], *image.shape)
 
-    log_density, z, decoded = jax.device_get(compute(params, image, key))
+    log_density, sets, decoded = jax.device_get(compute(params, image, key))
     grid = np.asarray(axis, np.float64)
-    density = normalised(log_density, grid)
     return TemperedPosteriors(
-        np.asarray(image), np.asarray(temperatures), grid, density, z, decoded
+        image=np.asarray(image),
+        temperatures=np.asarray(temperatures),
+        axis=grid,
+        density=normalised(log_density, grid),
+        latents=sets[0],
+        exchanged=sets[1] if len(sets) > 1 else None,
+        exchange_every=settings.exchange_every,
+        decoded=decoded,
     )
 
 
@@ -153,40 +168,65 @@ def draw(posteriors: TemperedPosteriors, columns: int = 4) -> Figure:
     Returns:
       A figure on a canvas of its own.
     """
-    num = len(posteriors.temperatures)
-    figure = Figure(figsize=(1.8 * num + 1.3, 4.1), layout="constrained")
+    num, rows = len(posteriors.temperatures), _rows(posteriors)
+    figure = Figure(figsize=(1.8 * num + 1.3, 2.0 * len(rows) + 2.1), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, num + 1, width_ratios=[0.75] + [1.0] * num)
+    axes = figure.subplots(len(rows) + 1, num + 1, width_ratios=[0.75] + [1.0] * num)
     _show_image(axes[0, 0], posteriors.image)
     axes[0, 0].set_title("image x", fontsize=10)
-    axes[1, 0].axis("off")
-    axes[1, 0].text(1.0, 0.5, "the images g(z)\nof the first\nchains' ends", ha="right",
-                    va="center", fontsize=9, color=_GRAY)  # fmt: skip
+    for row, (words, latents) in enumerate(rows):
+        for i in range(num):
+            _show_density(axes[row, i + 1], posteriors, latents[i], i)
+            if row == 0:
+                axes[0, i + 1].set_title(_title(posteriors, i), fontsize=10)
+        axes[row, 1].set_ylabel("$z_2$", fontsize=9, labelpad=-4)
+        if row > 0 or len(rows) > 1:
+            _say(axes[row, 0], words, inside=row > 0)
     for i in range(num):
-        _show_density(axes[0, i + 1], posteriors, i)
+        axes[len(rows) - 1, i + 1].set_xlabel("$z_1$", fontsize=9, labelpad=1)
         decoded = data.to_uint8(posteriors.decoded[i, : columns**2])
-        _show_image(axes[1, i + 1], data.to_unit(pictures.grid(decoded, columns)))
-    axes[0, 1].set_ylabel("$z_2$", fontsize=9, labelpad=-4)
+        _show_image(axes[-1, i + 1], data.to_unit(pictures.grid(decoded, columns)))
+    _say(axes[-1, 0], "the images g(z)\nof the first\nchains' ends", inside=True)
     title = r"$p(z \mid x, t) \propto p(x \mid z)^t\, p(z)$, from the prior to the posterior"
     figure.suptitle(title, fontsize=12)
     return figure
 
 
-def _show_density(axis: Axes, posteriors: TemperedPosteriors, index: int) -> None:
+def _rows(posteriors: TemperedPosteriors) -> list[tuple[str, np.ndarray]]:
+    """What is said of each set of chains, and where they ended."""
+    rows = [("chains without\nexchange", posteriors.latents)]
+    if posteriors.exchanged is not None:
+        every = posteriors.exchange_every
+        often = "every step" if every == 1 else f"every {every} steps"
+        rows.append((f"the same chains,\nstates exchanged\n{often}", posteriors.exchanged))
+    return rows
+
+
+def _title(posteriors: TemperedPosteriors, index: int) -> str:
+    ends = {0: ": prior", len(posteriors.temperatures) - 1: ": posterior"}
+    return f"t = {posteriors.temperatures[index]:.3g}{ends.get(index, '')}"
+
+
+def _say(axis: Axes, words: str, inside: bool) -> None:
+    """Words beside a row of panels: in the empty panel, or under its picture."""
+    if inside:
+        axis.axis("off")
+    x, y, ha, va = (1.0, 0.5, "right", "center") if inside else (0.5, -0.12, "center", "top")
+    axis.text(x, y, words, ha=ha, va=va, fontsize=9, color=_GRAY, transform=axis.transAxes)
+
+
+def _show_density(
+    axis: Axes, posteriors: TemperedPosteriors, latents: np.ndarray, index: int
+) -> None:
     """Shades nested regions of highest density and puts the chains' ends over them."""
     grid, density = posteriors.axis, posteriors.density[index]
     # A density narrower than the grid has fewer distinct levels.
     levels = np.unique([*highest_density_levels(density), density.max() * (1 + 1e-6)])
     shades = colormaps["Blues"](np.linspace(0.2, 0.85, len(levels) - 1))
     axis.contourf(grid, grid, density, levels=levels, colors=shades)
-    axis.plot(*posteriors.latents[index].T, ".", color=_CHAIN_COLOR, markersize=3, alpha=0.8,
-              markeredgewidth=0)  # fmt: skip
+    axis.plot(*latents.T, ".", color=_CHAIN_COLOR, markersize=3, alpha=0.8, markeredgewidth=0)
     axis.set(xlim=grid[[0, -1]], ylim=grid[[0, -1]], aspect="equal")
     axis.tick_params(labelsize=7, labelleft=index == 0)
-    axis.set_xlabel("$z_1$", fontsize=9, labelpad=1)
-    ends = {0: ": prior", len(posteriors.temperatures) - 1: ": posterior"}
-    text = f"t = {posteriors.temperatures[index]:.3g}{ends.get(index, '')}"
-    axis.set_title(text, fontsize=10)
 
 
 def _show_image(axis: Axes, image: np.ndarray) -> None:

@@ -9,10 +9,11 @@ from ml_collections import ConfigDict
 
 from thermo_ebm import data
 from thermo_ebm.config import checks
-from thermo_ebm.errors import UserError
+from thermo_ebm.errors import UserError, first_line
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model
 from thermo_ebm.run import configuration, layout, record
 from thermo_ebm.train import checkpoints
+from thermo_ebm.train.step import updates_per_epoch
 from thermo_ebm.types import Params, PRNGKey
 
 
@@ -37,7 +38,7 @@ def open_run(workdir: Path) -> TrainedRun:
     """Reads a run's configuration and builds its model.
 
     Raises:
-      UserError: the folder is no run's, or its configuration is damaged.
+      UserError: the folder is not a run directory, or its configuration is damaged.
     """
     config = ConfigDict(configuration.read_config(workdir))
     try:
@@ -45,7 +46,7 @@ def open_run(workdir: Path) -> TrainedRun:
         model = make_model(config.model, config.data.channels)
     except (UserError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{workdir / layout.CONFIG}: not a whole configuration: {error}") from error
-    steps_per_epoch = config.data.num_train // config.batch_size
+    steps_per_epoch = updates_per_epoch(config)
     return TrainedRun(workdir, config, model, steps_per_epoch, config.num_epochs * steps_per_epoch)
 
 
@@ -56,7 +57,7 @@ def repetitions(run: TrainedRun) -> list[int]:
 
 
 def checkpoint_steps(run: TrainedRun, number: int) -> list[int]:
-    """The steps a repetition has whole checkpoints of, in order."""
+    """The steps of which a repetition has whole checkpoints, in order."""
     return checkpoints.steps_in(_folder(run, number))
 
 
@@ -84,7 +85,7 @@ def load_params(run: TrainedRun, number: int, at_step: int) -> Params:
     except Exception as error:  # Orbax and TensorStore raise many kinds
         if not path.is_dir():  # training removes old ones, also while they are read
             raise FileNotFoundError(path) from error
-        reason = str(error).strip().split("\n")[0][:200] or repr(error)
+        reason = first_line(error)[:200]
         raise UnusableCheckpoint(f"{path} cannot be read ({reason})") from error
 
 

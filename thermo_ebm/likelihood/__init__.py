@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from thermo_ebm.likelihood.annealing import LikelihoodSettings, anneal, prior_latents
-from thermo_ebm.likelihood.estimators import Likelihood, summarise
+from thermo_ebm.likelihood.estimators import Likelihood, rejection_rates, summarise
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.thermo.schedule import Schedule, equalised, make_schedule
 from thermo_ebm.types import Array, Params, PRNGKey
@@ -62,12 +62,17 @@ def adapted_schedule(
     """The power schedule after `settings.pilots` adaptations to equal rejection rates."""
     schedule = make_schedule("power", settings.num_temperatures, settings.power)
     few = settings._replace(chains_per_image=max(settings.chains_per_image // 4, 2))
-    run = jax.jit(partial(estimate, model, settings=few))
-    positions = jnp.arange(images.shape[0])
+    positions, mask = jnp.arange(images.shape[0]), jnp.ones(images.shape[0])
+
+    @jax.jit
+    def pilot(params: Params, images: Array, temperatures: Array, key: PRNGKey) -> Array:
+        z, log_step = prior_latents(model, params, positions, key, few, mask)
+        seen = anneal(model, params, images, positions, z, temperatures, key, few, log_step, mask)
+        return rejection_rates(temperatures, seen.log_likelihood, mask)
+
     for number in range(settings.pilots):
-        pilot_key = jax.random.fold_in(key, number)
-        found = run(params, images, positions, schedule.temperatures, pilot_key)
-        schedule = equalised(schedule, jax.device_get(found.rejection))
+        found = pilot(params, images, schedule.temperatures, jax.random.fold_in(key, number))
+        schedule = equalised(schedule, jax.device_get(found))
     return Schedule(*map(jnp.asarray, schedule))
 
 

@@ -165,5 +165,3 @@ def _keys(key: PRNGKey, index: Array | int, positions: Array, settings: Likeliho
     """A key for each chain at one temperature, [M * num]."""
     indices = jnp.asarray(index)[None]
     return all_chain_keys(key, indices, positions, settings.chains_per_image).reshape(-1)
-
-

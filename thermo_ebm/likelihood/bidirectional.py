@@ -91,9 +91,7 @@ def bidirectional(
     mask = jnp.ones(images.shape[0]) if mask is None else mask
     up_key, down_key = jax.random.split(key)
     z, log_step = prior_latents(model, params, positions, up_key, settings, mask)
-    up = anneal(
-        model, params, images, positions, z, temperatures, up_key, settings, log_step, mask
-    )
+    up = anneal(model, params, images, positions, z, temperatures, up_key, settings, log_step, mask)
     found = summarise(model, images, temperatures, up, mask)
     exact = jnp.broadcast_to(latents, (settings.chains_per_image, *latents.shape))
     falling = temperatures[::-1]

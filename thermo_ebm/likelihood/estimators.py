@@ -59,19 +59,36 @@ def summarise(
     value, stderr = mbar_with_error(temperatures, by_image)
     log_weights = forward_log_weights(temperatures, seen.log_likelihood)
     annealed, annealed_stderr, size = log_mean_exp(log_weights)
-    log_ratio = -jnp.diff(temperatures)[:, None, None] * jnp.diff(seen.log_likelihood, axis=0)
-    rejection = -jnp.expm1(jnp.minimum(log_ratio, 0.0)).mean(axis=1)
-    sums, count = all_sum(((rejection * mask).sum(axis=1), mask.sum()), axis_name)
     return Likelihood(
         log_likelihood=value,
         stderr=stderr,
         annealed=annealed,
         annealed_stderr=annealed_stderr,
         effective_sample_size=size,
-        rejection=sums / count,
+        rejection=rejection_rates(temperatures, seen.log_likelihood, mask, axis_name),
         acceptance=seen.acceptance,
         scores=posterior_scores(model, images, seen.last),
     )
+
+
+def rejection_rates(
+    temperatures: Array, log_likelihood: Array, mask: Array, axis_name: str | None = None
+) -> Array:
+    """How often an exchange between neighbouring temperatures would be refused.
+
+    Args:
+      temperatures: [num_temperatures + 1].
+      log_likelihood: l at each temperature, [num_temperatures + 1, M, num].
+      mask: [num], 0 for images that only fill up.
+      axis_name: the pmapped axis the images are spread over, if any.
+
+    Returns:
+      The mean over images and chains, [num_temperatures].
+    """
+    log_ratio = -jnp.diff(temperatures)[:, None, None] * jnp.diff(log_likelihood, axis=0)
+    rejection = -jnp.expm1(jnp.minimum(log_ratio, 0.0)).mean(axis=1)
+    sums, count = all_sum(((rejection * mask).sum(axis=1), mask.sum()), axis_name)
+    return sums / count
 
 
 def posterior_scores(model: LatentEBM, images: Array, last: Point) -> Scores:

@@ -24,6 +24,7 @@ class ThermodynamicAux(NamedTuple):
     """What the thermodynamic loss is made of; means over the batch."""
 
     temperatures: Array  # t_i, [num_temperatures + 1]
+    weights: Array  # of the quadrature, [num_temperatures + 1]
     expected_log_likelihood: Array  # E_i, [num_temperatures + 1]
     kl_forward: Array  # KL(p_i, p_(i+1)), [num_temperatures]; nan without a correction
     kl_backward: Array  # KL(p_(i+1), p_i), [num_temperatures]; nan without a correction
@@ -199,6 +200,7 @@ def thermodynamic_summary(
     rejection = -jnp.expm1(jnp.minimum(log_ratio, 0.0)).mean(axis=1)
     return loss, ThermodynamicAux(
         temperatures=schedule.temperatures,
+        weights=quadrature_weights(settings.quadrature, schedule),
         expected_log_likelihood=expected,
         kl_forward=kl_forward,
         kl_backward=kl_backward,

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 
 class Detection(NamedTuple):
@@ -49,24 +48,59 @@ def detection(
         if scores.ndim != 1 or len(scores) < 2 or not np.isfinite(scores).all():
             raise ValueError(f"{name} must be at least 2 finite scores, not {scores.shape}")
 
-    def area(curve: str, first: np.ndarray, second: np.ndarray) -> float:
-        labels = np.repeat([0, 1], [len(first), len(second)])
-        return float(getattr(metrics, curve)(labels, np.concatenate([first, second])))
-
-    def with_interval(curve: str) -> tuple[float, float, float]:
-        found = stats.bootstrap(
-            (inliers, outliers),
-            lambda first, second: area(curve, first, second),
-            n_resamples=num_resamples,
-            vectorized=False,
-            confidence_level=level,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        )
-        low, high = found.confidence_interval
-        return area(curve, inliers, outliers), float(low), float(high)
-
-    share = len(outliers) / (len(inliers) + len(outliers))
-    return Detection(
-        *with_interval("roc_auc_score"), *with_interval("average_precision_score"), share
+    labels = np.repeat([0, 1], [len(inliers), len(outliers)])
+    scores = np.concatenate([inliers, outliers])
+    rng = np.random.default_rng(seed)
+    weights = np.concatenate(
+        [_resamples(rng, len(side), num_resamples) for side in (inliers, outliers)], axis=1
     )
+    tails = ((1 - level) / 2, (1 + level) / 2)
+    auroc = np.quantile(weighted_auroc(labels, scores, weights), tails)
+    auprc = np.quantile(weighted_average_precision(labels, scores, weights), tails)
+    return Detection(
+        float(metrics.roc_auc_score(labels, scores)),
+        float(auroc[0]),
+        float(auroc[1]),
+        float(metrics.average_precision_score(labels, scores)),
+        float(auprc[0]),
+        float(auprc[1]),
+        len(outliers) / len(scores),
+    )
+
+
+def _resamples(rng: np.random.Generator, num: int, num_resamples: int) -> np.ndarray:
+    """How often each image is drawn in each resample, [num_resamples, num]."""
+    return rng.multinomial(num, np.full(num, 1 / num), size=num_resamples).astype(np.float64)
+
+
+def weighted_auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """AUROC for many weightings of the same images at once.
+
+    Args:
+      labels: 0 for inliers and 1 for outliers, [num].
+      scores: higher for outliers, [num].
+      weights: of the images, [num_weightings, num].
+
+    Returns:
+      [num_weightings].
+    """
+    low, high = (weights[:, labels == label] for label in (0, 1))
+    inliers, outliers = (scores[labels == label] for label in (0, 1))
+    above = outliers > inliers[:, None]
+    wins = above + (outliers == inliers[:, None]) / 2
+    return np.sum((low @ wins) * high, axis=1) / (low.sum(axis=1) * high.sum(axis=1))
+
+
+def weighted_average_precision(
+    labels: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Average precision with outliers as positives; arguments and result as of `weighted_auroc`."""
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # of each group of ties
+    found = np.cumsum(weights[:, order] * labels[order], axis=1)[:, last]
+    seen = np.cumsum(weights[:, order], axis=1)[:, last]
+    # Where nothing has been seen yet, nothing has been found either.
+    precision = found / np.maximum(seen, np.finfo(np.float64).tiny)
+    recalled = np.diff(found, axis=1, prepend=0) / found[:, -1:]
+    return np.sum(precision * recalled, axis=1)

@@ -12,6 +12,7 @@ from thermo_ebm.metrics.networks.network import Outputs
 from thermo_ebm.metrics.subsets import Draw
 
 _NUM_NEIGHBOURS = 5
+MIN_IMAGES = _NUM_NEIGHBOURS + 2  # more than that many neighbours when one image is left out
 
 
 class Point(NamedTuple):
@@ -49,7 +50,7 @@ def summarize(key: jax.Array, real: Outputs, generated: Outputs, sizes: Sequence
     Raises:
       ValueError: if shapes do not belong together, images are too few, values are not finite.
     """
-    features = checks.feature_pair(real.features, generated.features)
+    features = checks.feature_pair(real.features, generated.features, MIN_IMAGES)
     numbers = len(features[0]), len(features[1])
     design_key, jackknife_key = jax.random.split(key)
     design = lines.make_design(design_key, sizes, *numbers)

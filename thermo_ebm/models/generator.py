@@ -33,12 +33,12 @@ def make_generator_network(
     Args:
       features: the paper's ngf; layer i has widths[i] * features channels.
       widths: multipliers of every layer but the last.
-      strides: one a layer, the last layer (to the image's channels) included. The first layer
+      strides: one per layer, the last layer (to the image's channels) included. The first layer
         turns 1 x 1 into kernel_size x kernel_size pixels and its stride is 1.
       channels: channels of the image.
       kernel_size: side of every kernel.
       leak: slope of the leaky ReLU below zero.
-      conv_transpose: the form of the transposed convolution, from `models/conv_transpose.py`.
+      conv_transpose: the form of the transposed convolution, from `models/conv_transpose/`.
 
     Returns:
       A function from latents [num, latent_dim] to images [num, size, size, channels] in (-1, 1).

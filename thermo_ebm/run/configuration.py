@@ -1,4 +1,4 @@
-"""The configuration a run was started with: read back, and held against what is asked for now."""
+"""The configuration a run was started with: read back, and compared with the one asked for now."""
 
 import json
 import os
@@ -21,7 +21,7 @@ FREE_FIELDS = (
     "parallel_repetitions",
     "steps_per_dispatch",
     "data.data_dir",
-    "data.skip_unreadable",  # which images a run does without is recorded when it begins
+    "data.skip_unreadable",  # the images that a run leaves out are recorded when it begins
     "data.streaming",
     "sampler.image_chunk",
     "checkpoint",

@@ -26,7 +26,7 @@ _GROUPS = ("train", "val", "learning_rate", "grad_noise")
 def open_events(folder: str | os.PathLike[str], resumed_step: int | None = None) -> "EventsWriter":
     """Opens a new TensorBoard event file in `folder`, made if need be.
 
-    Earlier files that are damaged are mended; what they were is kept in `damaged_events` beside it.
+    Earlier files that are damaged are repaired; the damaged originals are kept in `damaged_events`.
 
     Args:
       folder: the repetition's `tensorboard/`.

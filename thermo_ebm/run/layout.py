@@ -11,6 +11,7 @@ SKIPPED = "skipped_images.json"
 VERSIONS = "versions.json"
 READINGS, TEMPERATURES, EVALUATIONS = "readings.csv", "temperatures.csv", "eval.csv"
 ROLLBACKS = "rollbacks.json"
+DIAGNOSTICS = "diagnostics.csv"  # of the chains' mixing, where they were asked for
 STRIP = "samples/strip.npz"
 
 

@@ -29,7 +29,7 @@ def grid(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
 
     Args:
       images: uint8 [num, height, width, channels], num at least 1.
-      columns: images a row; a last row may be shorter.
+      columns: images per row; the last row may be shorter.
       gap: white pixels between neighbours, none around.
 
     Returns:
@@ -95,7 +95,7 @@ def side_by_side(
     Args:
       samples: uint8 [num, height, width, channels].
       real: the same, of the same height, width and channels.
-      columns: images a row in each grid.
+      columns: images per row in each grid.
       title: above the samples, such as "samples, epoch 10"; "real images" stands above the others.
 
     Returns:

@@ -17,7 +17,7 @@ from thermo_ebm.errors import UserError
 READING_COLUMNS = (
     "epoch",  # epochs done, from 1
     "step",  # steps done
-    "train_loss",  # nats an image, mean over the epoch's steps
+    "train_loss",  # nats per image, mean over the epoch's steps
     "train_loss_per_dim",
     "train_grad_mean",
     "train_grad_var",  # over the entries of one gradient, mean over the epoch's steps
@@ -69,6 +69,7 @@ TEMPERATURE_COLUMNS = (
     "rejection",  # of an exchange between index and index + 1 where chains end; empty on the last
     "acceptance",  # of the chains' steps
     "swap_rate",  # of exchanges between index and index + 1; empty without exchange
+    "weight",  # of the quadrature
 )
 _WHOLE = ("epoch", "step", "index", "skipped_steps", "group_size")
 

@@ -69,7 +69,7 @@ def interpolate(model: LatentEBM, params: Params, ends: Array, num_steps: int) -
       model: the model.
       params: alpha and beta.
       ends: [num_pairs, 2, latent_dim].
-      num_steps: images a pair, both ends included, at least 2.
+      num_steps: images per pair, both ends included, at least 2.
 
     Returns:
       [num_pairs, num_steps, *image_shape] in [-1, 1]; the first and last are the ends'.

@@ -85,11 +85,15 @@ def tempered_traces(
     def whole(leaf: Array) -> Array:
         return leaf.reshape(num_steps, -1, per_image, num, *leaf.shape[2:])
 
-    both = [
-        jnp.concatenate([whole(first), whole(second)], axis=1)
-        for first, second in zip(prior[:3], hot[:3], strict=True)
-    ]
-    return Traces(*both, 1 + hot.source.reshape(num_steps, -1, per_image, num))
+    def both(first: Array, second: Array) -> Array:
+        return jnp.concatenate([whole(first), whole(second)], axis=1)
+
+    return Traces(
+        latents=both(prior.z, hot.z),
+        log_likelihood=both(prior.log_likelihood, hot.log_likelihood),
+        acceptance=both(prior.acceptance, hot.acceptance),
+        source=1 + hot.source.reshape(num_steps, -1, per_image, num),
+    )
 
 
 def _trace(

@@ -187,7 +187,7 @@ def _slurm_failure(job: Any) -> str:
     """Why a job that has left the queue failed, in one line; empty where it did not."""
     where = f"(see {job.paths.stderr})"
     if not job.paths.result_pickle.exists():
-        return f"ended without a word: killed or cancelled {where}"
+        return f"ended with no message: killed or cancelled {where}"
     try:
         error = job.exception()
     except Exception as lost:

@@ -334,7 +334,7 @@ def _clear_errors(checkpoints: Checkpoints) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason, what = first_line(error)[:300], "when that is mended"
+        reason, what = first_line(error)[:300], "when that is fixed"
         if "No space left" in str(error):  # TensorStore wraps it in hundreds of characters
             reason, what = "no space left on device", "make room and"
         raise UserError(

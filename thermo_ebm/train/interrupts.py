@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT asked for, not suffered: the loop looks between two dispatches."""
+"""Catches SIGTERM and SIGINT, so that the training loop can check for them between dispatches."""
 
 import contextlib
 import signal

@@ -75,7 +75,7 @@ class Reporter:
         """Says what is done between two steps, such as "validating".
 
         On a terminal always. Elsewhere the first time, which takes longest for it compiles, and
-        where no line was written for `every_seconds`: many short ones are not worth a line each.
+        where no line was written for `every_seconds`: short ones would fill the log.
         """
         if not self._enabled:
             return
@@ -184,6 +184,6 @@ def _make_bar(plan: Plan, stream: TextIO) -> tqdm:
 
 
 def _rate(earlier: tuple[float, int], later: tuple[float, int]) -> float:
-    """Returns steps a second between two (time, step), 0 where that is not known."""
+    """Returns steps per second between two (time, step), 0 where that is not known."""
     seconds = later[0] - earlier[0]
     return (later[1] - earlier[1]) / seconds if seconds > 0 else 0.0

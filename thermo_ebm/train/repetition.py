@@ -218,6 +218,7 @@ def temperature_rows(epoch: int, aux: ThermodynamicAux, exchanged: bool) -> list
             "acceptance": entry(aux.acceptance, index),
             # Of pairs among t_1 .. t_N.
             "swap_rate": entry(aux.swap_probability, index - 1) if exchanged else None,
+            "weight": float(aux.weights[index]),
         }
         for index, temperature in enumerate(aux.temperatures)
     ]

@@ -170,7 +170,7 @@ def train_step(task: Task, state: TrainState, part: Array, layout: Layout) -> Tr
         state.order, state.step % task.steps_per_epoch * num, num
     )
     key, schedule = _step_key(state, CHAINS), current_schedule(task, state)
-    found = _gradient(task, state.params, indices, part, layout, key, schedule)
+    found = batch_gradient(task, state.params, indices, part, layout, key, schedule)
     statistics = gradient_statistics(found.mean)
     info, grads = _dialled(task, state, found)
     params, optimiser = optimisers.update(task.optimisers, grads, state.optimiser, state.params)
@@ -269,7 +269,7 @@ def _with_noise(sums: EpochSums, g: Params, d: Params, info: dial.DialInfo) -> E
     return sums._replace(noise_steps=measured.astype(jnp.int32), **kept)
 
 
-def _gradient(
+def batch_gradient(
     task: Task,
     params: Params,
     indices: Array,
@@ -333,7 +333,7 @@ def _through_chains(
     """The gradient through the chains, of each half where it is a mean over images."""
     differentiate = jax.value_and_grad(task.objective.loss, has_aux=True)
     rows, there = halves.halves_of(batch.images.shape[0], batch.position[0])
-    if not task.objective.mean_of_images:  # all in one half: there is no difference to be had
+    if not task.objective.mean_of_images:  # all in one half: there is no difference to measure
         (loss, aux), grads = differentiate(params, batch, key, schedule)
         count = jnp.stack([all_sum(batch.mask.sum(), AXIS), jnp.zeros(())])
         grads = jax.tree.map(lambda leaf: jnp.stack([count[0] * leaf, 0 * leaf]), grads)
@@ -439,7 +439,7 @@ def measure_noise(task: Task, state: TrainState, part: Array, layout: Layout) ->
     def gradient(batch_key: PRNGKey, chain_key: PRNGKey) -> Params:
         shape = (task.batch_size * task.dial.accumulate,)
         indices = jax.random.choice(batch_key, task.num_train, shape, replace=False)
-        return _gradient(task, state.params, indices, part, layout, chain_key, schedule).mean
+        return batch_gradient(task, state.params, indices, part, layout, chain_key, schedule).mean
 
     key = jax.random.fold_in(jax.random.fold_in(state.key, NOISE), state.step)
     return gradient_noise(gradient, key, task.grad_noise_draws)

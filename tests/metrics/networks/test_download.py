@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import PATIENCE
 
 from thermo_ebm.errors import UserError
 from thermo_ebm.metrics.networks import Network, Outputs, cache, download
@@ -120,7 +121,7 @@ def test_the_cache_folder_follows_the_desktops_rule(monkeypatch):
 
 def fetch_weights(*flags):
     command = [sys.executable, "-m", "launch.fetch_weights", *flags]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def test_the_program(tmp_path):

@@ -214,8 +214,8 @@ def test_users_mistakes_are_said_in_one_line(tmp_path):
     broken = tmp_path / "broken.pth"
     broken.write_bytes(b"PK\x03\x04")
     for arguments, message in (
-        (("vgg",), "--features=vgg"),
-        (("efficientnet_lite0", "nearest"), "--resize=nearest"),
+        (("vgg",), "features=vgg"),
+        (("efficientnet_lite0", "nearest"), "resize=nearest"),
         (("inception_v3", "bilinear", None, tmp_path), "fetch_weights.*--inception_weights=PATH"),
         (("inception_v3", "bilinear", tmp_path / "none.pth"), "no such file"),
         (("inception_v3", "bilinear", broken), r"broken\.pth cannot be used"),

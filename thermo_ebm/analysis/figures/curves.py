@@ -71,7 +71,9 @@ def _bulk(values: pd.Series) -> tuple[float, float] | None:
 def _curves(
     frame: pd.DataFrame, reading: str, label: str, title: str, note: str, logarithmic: bool = False
 ) -> Figure:
-    cells = dict(list(cells_of(frame).items())[: style.MAX_PANELS])
+    every = cells_of(frame)
+    cells = dict(list(every.items())[: style.MAX_PANELS])
+    note += style.panels_note(len(every))
     labels = short_labels(cells)
     figure, axes = style.new_grid(len(cells), 4, (2.4, 1.9))
     for axis, (key, settings) in zip(axes, cells.items(), strict=True):

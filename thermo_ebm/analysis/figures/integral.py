@@ -123,6 +123,7 @@ def integral(frame: pd.DataFrame, temperatures: pd.DataFrame) -> Figure | None:
     if temperatures.empty:
         return None
     cells = {k: s for k, s in cells_of(frame).items() if k in set(temperatures["cell"])}
+    total = len(cells)
     cells = dict(list(cells.items())[: style.MAX_PANELS])
     if not cells:
         return None
@@ -141,6 +142,7 @@ def integral(frame: pd.DataFrame, temperatures: pd.DataFrame) -> Figure | None:
     several = temperatures.groupby("cell")["repetition"].nunique().max() > 1
     title = f"{section_title(settings[0])}: the thermodynamic integral"
     note = _caption([estimate for estimate in drawn if estimate is not None], several)
+    note += style.panels_note(total)
     return style.finish(figure, title, f"{note} {provenance(settings)}")
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 from thermo_ebm.analysis.figures import style
+from thermo_ebm.analysis.figures.labels import annotate
 from thermo_ebm.analysis.figures.style import finish_section
 from thermo_ebm.analysis.names import ENTRY_VARIANCE, reading_title
 from thermo_ebm.analysis.readings import final
@@ -28,9 +28,6 @@ from thermo_ebm.analysis.settings import (
     varied,
 )
 from thermo_ebm.analysis.tables import quadratic_fit, regime_groups
-
-_LABEL_SIZE = 7.0  # points
-_Box = tuple[float, float, float, float]  # left, bottom, right, top in points
 
 CHANGED = ("num_temperatures", "posterior_steps", "kl_weight", "prior_steps")
 
@@ -83,7 +80,7 @@ def metric_by_variance_regimes(frame: pd.DataFrame, metric: str) -> Figure | Non
         axis.locator_params(nbins=5)
     for axis, (_, settings, group) in zip(axes, groups, strict=True):  # once the scales are known
         shown = "batch_size" if settings.loss == VANILLA else "power"
-        _annotate(axis, last, {key: describe(s, (shown,)) for key, s in group.items()}, metric)
+        annotate(axis, last, {key: describe(s, (shown,)) for key, s in group.items()}, metric)
     style.label_rows(axes, reading_title(metric))
     title = f"{reading_title(metric)} by regime"
     return finish_section(figure, cells, title, _note(last, cells, metric, curves))
@@ -140,7 +137,7 @@ def changes_over_powers(frame: pd.DataFrame, metric: str) -> Figure | None:
         _points(axis, last, [key], metric, color, "D", labels[key])
     numbers = {k: s.batch_size if s.loss == VANILLA else s.power for k, s in base.items()}
     for _, _, group in regime_groups(base):
-        _annotate(axis, last, {key: f"{numbers[key]:g}" for key in group}, metric)
+        annotate(axis, last, {key: f"{numbers[key]:g}" for key in group}, metric)
     axis.set_xlabel(ENTRY_VARIANCE, fontsize=9)
     axis.set_ylabel(reading_title(metric), fontsize=9)
     style.outside_legend(figure, [axis], 7.5)
@@ -222,43 +219,6 @@ def _points(
         capsize=2,
     )
     return list(zip(x, y, strict=True))
-
-
-def _annotate(axis: Axes, last: pd.DataFrame, labels: Mapping[str, str], metric: str) -> None:
-    """Writes a label beside each cell's mean, where it covers least of points and other labels."""
-    means = last.groupby("cell")[["train_grad_var", metric]].mean().loc[list(labels)].dropna()
-    axis.autoscale_view()
-    points = axis.transData.transform(means.to_numpy()) * 72 / axis.figure.dpi
-    taken = [_box(point, (-4.0, -4.0), 8.0, 8.0) for point in points]
-    for key, point, place in zip(means.index, points, means.to_numpy(), strict=True):
-        width = 0.6 * _LABEL_SIZE * len(labels[key])
-        offsets = [(x, y) for y in (4.0, -11.0, 13.0, -20.0) for x in (5.0, -5.0 - width)]
-        boxes = [_box(point, offset, width, _LABEL_SIZE) for offset in offsets]
-        covered = [sum(_overlap(box, other) for other in taken) for box in boxes]
-        best = int(np.argmin(covered))
-        taken.append(boxes[best])
-        note = axis.annotate(
-            labels[key],
-            place,
-            xytext=offsets[best],
-            textcoords="offset points",
-            fontsize=_LABEL_SIZE,
-            path_effects=[withStroke(linewidth=2.0, foreground="white")],
-            zorder=5,
-        )
-        note.set_in_layout(False)  # a long label must not squeeze the axes
-
-
-def _box(point: np.ndarray, offset: tuple[float, float], width: float, height: float) -> _Box:
-    x, y = point + offset
-    return x, y, x + width, y + height
-
-
-def _overlap(one: _Box, other: _Box) -> float:
-    """The area that two boxes share."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    return max(width, 0.0) * max(height, 0.0)
 
 
 def _variants(last: pd.DataFrame) -> list[tuple[Settings, dict[str, Settings]]]:

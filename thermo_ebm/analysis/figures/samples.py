@@ -18,7 +18,8 @@ _NOT_SAMPLES = re.compile(r"real|strip|recon|interpol|latent", re.IGNORECASE)
 def sample_grids(pictures: Mapping[str, Path], cells: Mapping[str, Settings]) -> Figure | None:
     """The newest grid of samples of each cell's first repetition, side by side (13 and 20)."""
     read = [(key, _picture(pictures[key])) for key in cells if key in pictures]
-    shown = [(key, picture) for key, picture in read if picture is not None][: style.MAX_PANELS]
+    found = [(key, picture) for key, picture in read if picture is not None]
+    shown = found[: style.MAX_PANELS]
     if not shown:
         return None
     labels = short_labels(cells)
@@ -32,6 +33,7 @@ def sample_grids(pictures: Mapping[str, Path], cells: Mapping[str, Settings]) ->
     settings = [cells[key] for key, _ in shown]
     title = f"{section_title(settings[0])}: samples"
     note = "Newest grid of samples of each cell's first repetition."
+    note += style.panels_note(len(found))
     return style.finish(figure, title, f"{note} {provenance(settings)}")
 
 

@@ -60,6 +60,11 @@ def new_grid(
     return figure, axes[:count]
 
 
+def panels_note(total: int) -> str:
+    """Returns what a caption says of cells that have no panel; empty where all have one."""
+    return f" The first {MAX_PANELS} of {total} cells." if total > MAX_PANELS else ""
+
+
 def finish(figure: Figure, title: str, caption: str) -> Figure:
     """Adds the title above and the caption (what gradients and quadrature were used) below."""
     inches = figure.get_figwidth()

@@ -14,6 +14,7 @@ from thermo_ebm.analysis.claims.verdicts import RULES
 from thermo_ebm.analysis.readings import Readings, final, networks, section, sections
 from thermo_ebm.analysis.report import page
 from thermo_ebm.analysis.report.dataset import Section, make_section, save_figure
+from thermo_ebm.analysis.report.diagnostics import diagnostics_parts
 from thermo_ebm.analysis.report.verdicts import count_verdicts
 from thermo_ebm.analysis.run_settings import Run
 from thermo_ebm.errors import UserError
@@ -61,6 +62,9 @@ def _write(readings: Readings, output: Path, features: str | None) -> list[Path]
     written += _write_tables(list(made.values()), output / "tables")
     links = {anchor: one.title for anchor, one in made.items()}
     body = [*_opening(readings, made), *(part for one in made.values() for part in one.parts)]
+    if chains := diagnostics_parts([run.folder for run in readings.runs]):
+        links["chains"] = "Chains"
+        body += chains
     if readings.runs:
         links["configurations"] = "Configurations"
         body += _configurations(readings.runs)
@@ -98,7 +102,8 @@ def _write_tables(made: list[Section], folder: Path) -> list[Path]:
 
 def _opening(readings: Readings, made: dict[str, Section]) -> list[page.Part]:
     last = final(readings.frame)
-    counts = f"{len(last)} repetitions of {last['cell'].nunique()} cells."
+    cells = last["cell"].nunique()
+    counts = f"Cells: {cells}; repetitions: {len(last)}."
     parts: list[page.Part] = [
         page.Paragraph(f"{counts} Click on a column's title to sort a table by it."),
         page.table(pd.DataFrame([_overview(one) for one in made.values()])),

@@ -134,7 +134,7 @@ def _range_told(cells: pd.DataFrame, network: str | None) -> str:
     best = _best(cells, network)
     column = f"{network}_kid_inf_mean"
     if not best or len(cells) < 2:
-        return best
+        return best and f"{best}."
     worst = cells.loc[cells[column].idxmax()]
     return f"Lowest {best}; highest {worst[column]:.4g} ({worst['cell']})."
 
@@ -236,6 +236,7 @@ def _used(settings: list[Settings]) -> str:
     differing = {"loss", *varied(settings), *PROVENANCE}
     fixed = [name for name in SYMBOLS if name not in differing]
     common = describe(settings[-1], fixed)  # a thermodynamic cell, if there is one
-    same = f" The same in all: {common}." if common else ""
-    cells = "1 cell" if len(settings) == 1 else f"{len(settings)} cells"
+    several = len(settings) > 1
+    same = f" {'The same in all' if several else 'Settings'}: {common}." if common else ""
+    cells = f"{len(settings)} cells" if several else "1 cell"
     return f"{cells}. {provenance(settings)}{same}"

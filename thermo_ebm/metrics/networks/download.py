@@ -70,7 +70,7 @@ def fetch(url: str, cache_dir: Path, timeout: float = 30.0) -> Path:
       The file's path.
 
     Raises:
-      UserError: if it cannot be had or written, or has another SHA-256; nothing is left behind.
+      UserError: if it cannot be downloaded or written, or has another SHA-256; nothing is left.
     """
     target = cache_dir / url.rsplit("/", 1)[-1]
     expected = sha256_prefix(target.name)

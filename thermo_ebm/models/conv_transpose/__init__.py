@@ -23,7 +23,7 @@ _MANY_CHANNELS = 128
 
 
 def on_cpu(x: Array, weights: Array, stride: int) -> Array:
-    """`winograd` where it can be had and pays, else `stamped`, whose arguments it takes."""
+    """`winograd` where it applies and is faster, else `stamped`; both take these arguments."""
     possible = (
         stride == 2 and weights.shape[:2] == (4, 4) and not (x.shape[1] % 2 or x.shape[2] % 2)
     )

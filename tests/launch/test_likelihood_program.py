@@ -1,0 +1,122 @@
+"""The likelihood program: its tables, summary and pictures, and one line for each wrong choice."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from trained_run import damage, original
+
+FAST = ("--chains=2", "--num_temperatures=2", "--steps_per_temperature=1", "--batch_size=4")
+
+
+def test_tables_summary_pictures_and_nothing_done_twice(programs, workdir, tmp_path):
+    np.savez(
+        tmp_path / "noise.npz",
+        images=np.random.default_rng(0).integers(0, 256, (6, 9, 9), np.uint8),
+    )
+    command = ("likelihood", f"--workdir={workdir}", "--num_images=6", "--num_simulated=2", *FAST)
+    code, out, err = programs.run(*command, f"--against={tmp_path / 'noise.npz'}")
+    assert code == 0, err
+    folder = workdir / "rep_00"
+    for line in (
+        r"log p\(x\) of 6 validation images, repetition 0, step 30:",
+        r"  mean -?[\d.]+ nats \(95 % interval -?[\d.]+ to -?[\d.]+\), [\d.]+ bits per dimension",
+        r"2 images simulated from the model: lower bound .*, upper bound .*; gap .* nats",
+        r"log p\(x\) of 6 images of .*noise.npz:",
+        r"  told apart by log_likelihood: AUROC [\d.]+ \([\d.]+ to [\d.]+\), AUPRC ",
+        r"  told apart by energy: ",
+        r"  told apart by pang: ",
+        rf"written: {folder}/likelihood.csv and {folder}/likelihood",
+    ):
+        assert re.search(f"^{line}", out, re.MULTILINE), (line, out)
+    made = sorted(path.name for path in (folder / "likelihood").iterdir())
+    assert [name for name in made if not name.startswith(".")] == [
+        "against_noise.csv",
+        "against_noise.png",
+        "against_noise_images.png",
+        "images.png",
+        "settings.json",
+        "simulated.csv",
+        "summary.json",
+    ]
+    lines = (folder / "likelihood.csv").read_text().splitlines()
+    assert lines[0].startswith("image,checksum,log_likelihood,bits_per_dim,stderr,annealed,")
+    assert len(lines) == 7
+    summary = json.loads((folder / "likelihood" / "summary.json").read_text())
+    assert summary["validation"]["num_images"] == 6
+    assert summary["simulated"]["gap"] == pytest.approx(
+        summary["simulated"]["upper"] - summary["simulated"]["lower"]
+    )
+    assert summary["against_noise"]["log_likelihood"]["share"] == 0.5
+
+    # A second command for more images and without the others keeps all that was done.
+    code, _, err = programs.run(*command[:2], "--num_images=8", "--num_simulated=0", *FAST)
+    assert code == 0, err
+    longer = (folder / "likelihood.csv").read_text().splitlines()
+    assert len(longer) == 9
+    assert longer[:7] == lines
+    kept = json.loads((folder / "likelihood" / "summary.json").read_text())
+    assert kept["against_noise"] == summary["against_noise"]
+    assert kept["simulated"] == summary["simulated"]
+
+    # Another checkpoint is refused there, and has room elsewhere.
+    other = (*command[:2], "--step=20", "--num_images=2", "--num_simulated=0", *FAST)
+    code, _, err = programs.run(*other)
+    assert code == 2
+    assert err.splitlines()[-1].startswith(f"error: --step=20: {folder}/likelihood.csv was made")
+    assert (folder / "likelihood.csv").read_text().splitlines() == longer
+    code, _, err = programs.run(*other, f"--output={tmp_path / 'elsewhere'}")
+    assert code == 0, err
+    assert (tmp_path / "elsewhere" / "likelihood.csv").exists()
+
+
+def test_one_line_for_what_is_wrong(programs, workdir, tmp_path):
+    (tmp_path / "empty").mkdir()
+    np.savez(tmp_path / "one.npz", images=np.zeros((1, 8, 8), np.uint8))
+    np.savez(tmp_path / "three.npz", images=np.zeros((3, 8, 8), np.uint8))
+    wrong = {
+        "--chains=1": "--chains=1: must be at least 2",
+        "--num_temperatures=1": "--num_temperatures=1: must be at least 2",
+        "--batch_size=0": "--batch_size=0: must be at least 1",
+        "--num_images=1": "--num_images=1: must be at least 2",
+        "--num_images=41": "--num_images=41: more than the 40 validation images",
+        "--num_simulated=1": "--num_simulated=1: must be 0, or at least 2",
+        "--repetition=5": "--repetition=5: ",
+        "--step=7": "--step=7: no such checkpoint; there are 0, 10, 20, 30",
+        "--workdir=/nowhere": "/nowhere",
+        "--against=nowhere": "--against=nowhere: no folder and no .npz file",
+        f"--against={tmp_path}/empty": f"--against={tmp_path}/empty: no images",
+        f"--against={tmp_path}/one.npz": "1 images of ",
+        "--against=cifar10:validation": "--against=cifar10:validation: 'validation' is no split",
+        f"--output={workdir}/config.json": f"--output={workdir}/config.json: cannot be written",
+    }
+    started = {
+        flag: programs.start("likelihood", f"--workdir={workdir}", flag, *_others(flag))
+        for flag in wrong
+    }
+    for flag, message in wrong.items():
+        code, out, err = started[flag].wait()
+        assert code == 2, (flag, err)
+        assert err.startswith(f"error: {message}"), (flag, err)
+        assert (err.count("\n"), out) == (1, ""), flag
+    assert not (workdir / "rep_00" / "likelihood").exists()
+    code, _, err = programs.run(
+        "likelihood", f"--workdir={workdir}", f"--against={tmp_path}/three.npz", "--num_images=4"
+    )
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("error: --num_images=4: more than the 3 images of ")
+
+
+def _others(flag):
+    """The quick settings, without the one that is wrong."""
+    name = flag.partition("=")[0]
+    return [other for other in FAST if other.partition("=")[0] != name]
+
+
+def test_a_damaged_checkpoint(programs, workdir):
+    damage(workdir / "rep_00" / "checkpoints" / "30")
+    code, out, err = programs.run("likelihood", f"--workdir={workdir}", *FAST)
+    assert (code, out) == (2, "")
+    assert "choose another step" in err
+    assert original() != workdir

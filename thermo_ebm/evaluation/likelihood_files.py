@@ -1,0 +1,140 @@
+"""What a held-out likelihood leaves in its folder: tables with a row per image, and how made.
+
+    likelihood.csv                  of the validation images
+    likelihood/settings.json        the checkpoint, settings and schedule that all rows share
+    likelihood/simulated.csv        bounds on images of the model
+    likelihood/against_NAME.csv     of other images
+    likelihood/summary.json, *.png
+
+A table is rewritten atomically after each group of images. A folder holds one checkpoint's figures
+by one estimator: rows of another are never mixed in.
+"""
+
+import contextlib
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from thermo_ebm import files
+from thermo_ebm.analysis.csvfile import read_csv
+from thermo_ebm.errors import UserError
+
+TABLE, FOLDER = "likelihood.csv", "likelihood"
+IMAGE_COLUMNS = (
+    "image",  # its place among the images, from 0
+    "checksum",  # CRC-32 of its pixels
+    "log_likelihood",  # log p(x), nats
+    "bits_per_dim",  # of a pixel's 256 levels
+    "stderr",  # of log p(x)
+    "annealed",  # a stochastic lower bound on log p(x)
+    "effective_sample_size",  # of the annealed chains' weights
+    "reconstruction",  # |x - g(z)|^2 / (2 sigma_l^2), mean over z of the posterior
+    "energy",  # -f(z), likewise
+    "norm",  # |z|^2 / (2 sigma_0^2), likewise
+)
+SIMULATED_COLUMNS = ("image", "lower", "log_likelihood", "stderr", "upper")
+_WHOLE = ("image", "checksum")
+
+Row = dict[str, float]
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Makes the folder and holds its lock: one process at a time fills its tables.
+
+    Raises:
+      UserError: another process holds the lock, or the folder cannot be written.
+    """
+    inner = folder / FOLDER
+    try:
+        inner.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(inner / ".lock", timeout=0.5)
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"{folder}: another process works on its likelihood now") from error
+    except OSError as error:
+        raise UserError(f"output={folder}: cannot be written: {error.strerror}") from error
+    try:
+        with files.clear_errors(folder):
+            yield
+    finally:
+        lock.release()
+
+
+def read_settings(folder: Path, wanted: Mapping[str, Any]) -> list[float] | None:
+    """The temperatures of the rows that are there, if these settings made them.
+
+    Args:
+      folder: of the tables.
+      wanted: what they must have been made with, plain numbers and words by flag or field.
+
+    Returns:
+      The schedule that was recorded with them, or None where nothing is there.
+
+    Raises:
+      UserError: the rows are of another checkpoint or of other settings.
+    """
+    path = folder / FOLDER / "settings.json"
+    try:
+        recorded = files.read_json(path)
+    except FileNotFoundError:
+        return None
+    if not isinstance(recorded, dict) or not isinstance(recorded.get("temperatures"), list):
+        raise UserError(f"{path}: not the settings of a likelihood; move {folder / FOLDER} away")
+    for name, value in wanted.items():
+        if recorded.get(name) != value:
+            raise UserError(
+                f"{name}={value}: {folder / TABLE} was made with {recorded.get(name)}; name "
+                "another folder as output, or move that table and the folder beside it away"
+            )
+    return [float(one) for one in recorded["temperatures"]]
+
+
+def write_settings(
+    folder: Path, settings: Mapping[str, Any], temperatures: Sequence[float]
+) -> None:
+    """Records what all rows are made with."""
+    whole = {**settings, "temperatures": [float(one) for one in temperatures]}
+    files.write_json(folder / FOLDER / "settings.json", whole)
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> dict[int, Row]:
+    """A table's rows by image; no file is no rows.
+
+    Raises:
+      UserError: the table is damaged; the message names the file and the line.
+    """
+    if not path.exists():
+        return {}
+    table = read_csv(path, columns).columns
+    rows = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
+    return {int(row["image"]): {name: float(row[name]) for name in columns} for row in rows}
+
+
+def write_rows(path: Path, rows: Mapping[int, Row], columns: Sequence[str]) -> None:
+    """Replaces a table, its rows in the order of images; floats come back bit for bit."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for image in sorted(rows):
+        row = rows[image]
+        writer.writerow(
+            str(int(row[name])) if name in _WHOLE else repr(float(row[name])) for name in columns
+        )
+    files.write_text(path, text.getvalue())
+
+
+def update_summary(folder: Path, parts: Mapping[str, Any]) -> None:
+    """Sets parts of the summary, keeping the others: they are of the same checkpoint."""
+    path = folder / FOLDER / "summary.json"
+    try:
+        known = files.read_json(path)
+    except FileNotFoundError:
+        known = {}
+    if not isinstance(known, dict):
+        raise UserError(f"{path}: not a summary; move it away")
+    files.write_json(path, {**known, **parts})
