@@ -129,8 +129,8 @@ def test_planned_memory_stays_with_more_images_under_a_chunk():
     config = small_config()
     model = make_model(config.model, 1)
     few, many = (planned_bytes(loss_at(config, 2), model, number) for number in (6, 18))
-    assert many < 1.15 * few
-    assert planned_bytes(loss_at(config, 0), model, 18) > 2 * many
+    assert many < 1.5 * few
+    assert planned_bytes(loss_at(config, 0), model, 18) > 1.5 * many
 
 
 class FakeDevice:

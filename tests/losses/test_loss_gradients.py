@@ -15,12 +15,12 @@ import pytest
 import quick
 import smooth_network as tiny
 from jax.flatten_util import ravel_pytree
-from scipy import special
 
 from thermo_ebm.losses import (
     GENERATOR_GRADIENTS,
     PRIOR_GRADIENTS,
     LossSettings,
+    thermodynamic,
     thermodynamic_loss,
     vanilla_loss,
 )
@@ -30,6 +30,7 @@ from thermo_ebm.sampling.chains import (
     prior_chains,
     tempered_chains,
 )
+from thermo_ebm.thermo import ratios
 from thermo_ebm.thermo.moments import shrunk_moments
 from thermo_ebm.types import Params
 
@@ -84,16 +85,12 @@ def mean_log_likelihood(beta, z):
 
 
 def weights_of(z, temperatures):
-    """Of every chain as a sample of its image's posterior, by iterating MBAR's own equation."""
-    beta = tiny.parameters().beta
-    values = np.array([log_likelihoods(beta, rows) for rows in z[1:]])  # [N, NUM]
-    t, c = temperatures[1:, None, None], np.zeros((len(values), NUM))
-    for _ in range(20_000):
-        mixture = special.logsumexp(t * values - c[:, None], axis=0)
-        c = special.logsumexp(t * values - mixture, axis=1)
-        c -= c[0]
-    weights = np.exp(values - mixture)
-    return weights / weights.sum(0)
+    """Of every chain as a sample of its image's posterior, [N, NUM]; proved in `test_ratios.py`."""
+    values = jnp.stack([log_likelihoods(tiny.parameters().beta, rows) for rows in z[1:]])
+    weigh = quick.jit(ratios.posterior_weights, static_argnums=2)
+    hot = jnp.asarray(temperatures[1:])
+    found = weigh(hot, values.T[..., None], thermodynamic._MBAR_ITERATIONS)
+    return np.asarray(found[..., 0]).T
 
 
 def contrast(alpha, z_posterior, z_prior):

@@ -202,8 +202,8 @@ def test_warped_rules_have_a_half_and_a_tenth_of_the_trapeziums_error(power):
 @pytest.mark.parametrize("power", [0.1, 0.3, 0.7])
 def test_below_one_the_warped_rules_are_finite_and_no_worse(name, power):
     plain = abs(error(name, 10, power, "trapezium"))
-    assert abs(error(name, 10, power, "warped_trapezium")) <= plain * (1 + 1e-9)
-    assert np.isfinite(error(name, 10, power, "warped_simpson"))
+    for quadrature in ("warped_trapezium", "warped_simpson"):
+        assert abs(error(name, 10, power, quadrature)) <= plain * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("power", [3.0, 6.0])

@@ -32,13 +32,13 @@ def on_one_device(fn, *args):
     return jax.tree.map(lambda leaf: leaf[0], run(jnp.zeros(1)))
 
 
-def gradient_of(**changes):
-    """The gradient of one update over the first NUM images."""
+def gradient_of(num=NUM, **changes):
+    """The gradient of one update over the first `num` images."""
     task = step.make_task(tiny.config(**SMALL, **changes))
     state = step.init_state(task, 0)
     layout = batches.Layout(48, 1, 1)
     schedule = step.first_schedule(task)
-    args = jnp.arange(NUM), jnp.asarray(images()), layout, jax.random.key(1), schedule
+    args = jnp.arange(num), jnp.asarray(images()), layout, jax.random.key(1), schedule
     return on_one_device(partial(step._gradient, task), state.params, *args)
 
 
@@ -64,8 +64,8 @@ def test_batches_accumulated_are_one_batch_as_many_times_as_large(changes):
     assert_close(parts.difference, whole.difference)
     np.testing.assert_allclose(parts.loss, whole.loss, rtol=1e-5)
     # And they are not those of the first batch alone.
-    first = gradient_of(batch_size=NUM // 3, **changes)
-    with pytest.raises((AssertionError, TypeError)):
+    first = gradient_of(NUM // 3, batch_size=NUM // 3, **changes)
+    with pytest.raises(AssertionError):
         assert_close(first.mean, whole.mean)
 
 
@@ -87,7 +87,7 @@ def test_a_step_amplifies_what_it_measures_and_nothing_else():
     plain, before = stepped(loss__name="vanilla")
     loud, _ = stepped(loss__name="vanilla", dial__amplification=9.0)
     for name in ("loss", "grad_var", "noise", "noise_prior", "noise_generator", "signal"):
-        assert getattr(loud.sums, name) == getattr(plain.sums, name)
+        np.testing.assert_allclose(getattr(loud.sums, name), getattr(plain.sums, name), rtol=1e-5)
     assert plain.sums.amplification == 1
     assert loud.sums.amplification == 9
     np.testing.assert_allclose(loud.sums.update_noise, 9 * plain.sums.noise, rtol=1e-6)
@@ -102,4 +102,6 @@ def test_a_step_amplifies_what_it_measures_and_nothing_else():
 
 def first_moments(state):
     leaves = jax.tree_util.tree_leaves_with_path(state.optimiser)
-    return np.concatenate([np.ravel(leaf) for path, leaf in leaves if ".mu" in str(path)])
+    return np.concatenate(
+        [np.ravel(leaf) for path, leaf in leaves if ".mu" in jax.tree_util.keystr(path)]
+    )

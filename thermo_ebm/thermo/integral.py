@@ -47,32 +47,24 @@ def warped_trapezium_weights(schedule: Schedule) -> Array:
 
 
 def warped_simpson_weights(schedule: Schedule) -> Array:
-    """Simpson's rule in u, for an even number of intervals.
-
-    Where the slope at 0 is infinite, the trapezium rule in u stands in for it.
-    """
+    """Simpson's rule in u, for an even number of intervals."""
     num = schedule.temperatures.shape[0] - 1
     if num % 2:
         raise ValueError(f"warped_simpson needs an even num_temperatures, not {num}.")
     rule = jnp.array([2.0, 4.0] * (num // 2) + [2.0]).at[jnp.array([0, num])].set(1.0)
-    trapezium = jnp.ones(num + 1).at[jnp.array([0, num])].set(0.5)
-    return _warped(schedule, jnp.where(jnp.isfinite(schedule.slopes[0]), rule, trapezium))
+    return _warped(schedule, rule)
 
 
 def _warped(schedule: Schedule, rule: Array) -> Array:
     """A rule in u as weights of E_i.
 
     The slopes are scaled so that they integrate to the interval's own length. Where the slope at
-    u = 0 is infinite (the power schedule below p = 1), the first interval is integrated by the
-    trapezium rule in t and the rest in u.
+    u = 0 is infinite (the power schedule below p = 1), the trapezium rule in t is used: the
+    integrand over u is steep there, and a rule in u, even on the other intervals alone, is worse.
     """
-    t, slopes = schedule
+    slopes = schedule.slopes
     whole = rule * jnp.where(jnp.isfinite(slopes), slopes, 0.0)
-    rest = whole.at[0].set(0.0).at[1].divide(2.0 if t.shape[0] > 2 else 1.0)
-    first = jnp.zeros_like(t).at[:2].set(t[1] / 2)
-    total = jnp.where(rest.sum() > 0, rest.sum(), 1.0)
-    in_t = first + rest * (1 - t[1]) / total
-    return jnp.where(jnp.isfinite(slopes[0]), whole / whole.sum(), in_t)
+    return jnp.where(jnp.isfinite(slopes[0]), whole / whole.sum(), trapezium_weights(schedule))
 
 
 QUADRATURES: dict[str, Callable[[Schedule], Array]] = {
