@@ -135,7 +135,8 @@ def _estimates(
     shared = [chosen.T @ chosen for chosen in (real, generated)]  # images in both of two subsets
     singles = [both / np.outer(size, size) for both, size in zip(shared, sizes, strict=True)]
     between = _variance_between(sums[2])
-    quadratic, linear_part = 4 * between * singles[0] * singles[1], 0.0
+    quadratic = 4 * between * singles[0] * singles[1]
+    linear_part = np.zeros_like(quadratic)
     across = sums[2].rows / len(generated), sums[2].columns / len(real)
     for within, mean_across, both, single, size, other in (
         (sums[0], across[0], shared[0], singles[0], sizes[0], len(generated)),

@@ -154,7 +154,7 @@ def kid_lines(real: checks.Array, generated: checks.Array, design: Design) -> di
             values=at_sizes @ values,
             stderr=float(np.sqrt(max(intercept @ covariance @ intercept, 0.0))),
             full=float(values[-1]),
-            full_stderr=float(np.sqrt(covariance[-1, -1])),
+            full_stderr=float(np.sqrt(max(covariance[-1, -1], 0.0))),
         )
     return lines
 
