@@ -2,12 +2,15 @@
 
   python -m benchmarks.metrics                                # all ten sizes: minutes
   python -m benchmarks.metrics --plain_sizes=1000,4500        # scales two plain sizes up to ten
+  python -m benchmarks.metrics --coverage                     # what the errors cover: half an hour
 
 Features are random, [num_images, num_features], not negative, with a falling spectrum as those of
 a network. A plain evaluation is what the field's programs do: numpy's covariances and scipy's
 general square root of their product for the FID, and three full kernel matrices for the KID, in
-float64. The shared form is `thermo_ebm.metrics.subsets`. Both see the same subsets; the table ends
-in their relative differences, the output in one line `plain_s=... shared_s=... ratio=...`.
+float64. The shared form is `thermo_ebm.metrics.lines`: four draws per size and the errors of the
+whole procedure. The plain form sees the first draw of each size; the table ends in their relative
+differences, the output in one line `plain_s=... shared_s=... ratio=...`. With --coverage nothing is
+timed: see `benchmarks.coverage`.
 """
 
 import sys
@@ -19,7 +22,8 @@ import numpy as np
 import scipy.linalg
 from absl import app, flags
 
-from thermo_ebm.metrics import subsets
+from benchmarks import coverage
+from thermo_ebm.metrics import lines, subsets
 
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 4500, "Images on either side.")
 _NUM_FEATURES = flags.DEFINE_integer("num_features", 2048, "Features of an image.")
@@ -27,6 +31,8 @@ _PLAIN_SIZES = flags.DEFINE_list(
     "plain_sizes", None, "Sizes timed in the plain form, extrapolated to all; all by default."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Of features and subsets.")
+_COVERAGE = flags.DEFINE_bool("coverage", False, "Simulate what the standard errors cover.")
+_REPEATS = flags.DEFINE_integer("repeats", 100, "With --coverage: pairs of sets in each case.")
 
 
 def random_features(seed: int, num_images: int, num_features: int) -> tuple[np.ndarray, np.ndarray]:
@@ -68,24 +74,36 @@ def timed(function: Callable[..., object], *arguments: object) -> tuple[float, o
 
 
 def shared(
-    real: np.ndarray, generated: np.ndarray, draws: Sequence[subsets.Draw]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the FID and the polynomial KID of every draw."""
-    kids = subsets.kid_values(real, generated, draws, ("polynomial",))
-    return subsets.fid_values(real, generated, draws), kids["polynomial"]
+    real: np.ndarray, generated: np.ndarray, design: lines.Design
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Returns the FID of every draw with its replicates, and the polynomial KID of every draw.
+
+    Errors are computed too: an intercept's and the full set's, of either metric.
+    """
+    curves = lines.fid_curves(real, generated, design)
+    lines.half_sample_line(curves, design.sizes)
+    draws = [draw for of_size in design.draws for draw in of_size]
+    estimates = subsets.kid_values(real, generated, draws, ("polynomial",))["polynomial"]
+    return curves, estimates.values
 
 
 def main(argv: Sequence[str]) -> None:
     """Times both forms, prints a row for each size and the ratio."""
+    if _COVERAGE.value:
+        coverage.print_table(_SEED.value, _REPEATS.value)
+        return
     real, generated = random_features(_SEED.value, _NUM_IMAGES.value, _NUM_FEATURES.value)
     sizes = subsets.extrapolation_sizes(_NUM_IMAGES.value)
     plain_sizes = [int(size) for size in _PLAIN_SIZES.value or sizes]
     if not set(plain_sizes) <= set(sizes):
         print(f"--plain_sizes must be among {sizes}", file=sys.stderr)
         sys.exit(2)
-    draws = subsets.draw_subsets(jax.random.key(_SEED.value), sizes, len(real), len(generated))
+    design = lines.make_design(jax.random.key(_SEED.value), sizes, len(real), len(generated))
+    draws = [of_size[0] for of_size in design.draws]
+    first = np.cumsum([0] + [len(of_size) for of_size in design.draws[:-1]])
     # A shared machine drifts: the shared form is timed before and after the plain one.
-    before, (fids, kids) = timed(shared, real, generated, draws)
+    before, (curves, every_kid) = timed(shared, real, generated, design)
+    fids, kids = [curve[0, 0] for curve in curves], every_kid[first]
     print("size  fid plain   s      kid plain   s     fid difference  kid difference")
     plain_seconds = []
     for size, draw, fid, kid in zip(sizes, draws, fids, kids, strict=True):
@@ -100,7 +118,7 @@ def main(argv: Sequence[str]) -> None:
             f"  {fid / fid_value - 1:13.1e} {kid / kid_value - 1:15.1e}",
             flush=True,
         )
-    after, _ = timed(shared, real, generated, draws)
+    after, _ = timed(shared, real, generated, design)
     plain, together = np.mean(plain_seconds) * len(sizes), (before + after) / 2
     print(f"shared form: {before:.2f} s before, {after:.2f} s after")
     print(f"plain_s={plain:.1f} shared_s={together:.2f} ratio={together / plain:.4f}")

@@ -32,10 +32,10 @@ def test_of_a_mean_of_group_means_it_is_the_textbook_s():
         halves.stderr(replicates[:-1])
 
 
-def test_of_a_quadratic_statistic_it_is_not_sqrt_2_too_large():
+def test_of_a_quadratic_statistic_it_is_less_than_a_jackknifes():
     """|mean|^2 at mean 0 in 6 dimensions has the variance 2 * 6 / n^2.
 
-    Kept between half of the first term and all of it, the estimate is 1.23 times that.
+    The estimate is meant to be one and a half times that, a jackknife's is twice.
     """
     rng, num = np.random.default_rng(1), 64
     squares, jackknifed = [], []
@@ -47,8 +47,8 @@ def test_of_a_quadratic_statistic_it_is_not_sqrt_2_too_large():
         left_out = [np.sum(x[groups != group].mean(axis=0) ** 2) for group in range(32)]
         jackknifed.append(31 * np.var(left_out))
     true = 12 / num**2
-    assert 0.95 * true < np.mean(squares) < 1.5 * true
-    assert np.mean(jackknifed) > 1.6 * true
+    assert 1.3 * true < np.mean(squares) < 1.75 * true
+    assert np.mean(jackknifed) > 1.8 * true
 
 
 def test_responses_without_weights_are_the_metrics_of_the_draw():
@@ -101,7 +101,7 @@ def test_errors_cover(case):
         inside = np.abs(after[:, 0] - after[:, 0].mean()) <= 1.96 * after[:, 1]
         assert inside.mean() > 0.95 - 3.5 * np.sqrt(0.95 * 0.05 / 60), metric
         ratio = np.sqrt(np.mean(after[:, 1] ** 2)) / after[:, 0].std(ddof=1)
-        assert 0.75 < ratio < 1.5, metric
+        assert 0.7 < ratio < 1.7, metric
         assert after[:, 0].std() < 1.1 * before[:, 0].std(), metric
 
 

@@ -6,12 +6,14 @@ weighted by 1 + d h and by 1 - d h:
 
     odd_r  = (T(1 + d h_r) - T(1 - d h_r)) / (2 d)            the metric's linear response
     even_r = (T(1 + d h_r) + T(1 - d h_r)) / (2 d^2)          its quadratic response
-    stderr^2 = mean_r odd_r^2 - variance_r even_r
+    stderr^2 = mean_r odd_r^2 - 1/2 variance_r even_r
 
 The first term alone is what a jackknife measures. It counts a quadratic statistic's variance twice
 (Efron & Stein 1981), and the distance of two equal distributions is quadratic in the samples: a
-jackknife's error is then sqrt(2) times too large. The second term takes the surplus away. As the
-true variance is between half of the first term and all of it, the estimate is kept there.
+jackknife's error is then sqrt(2) times too large. The variance of `even` is that surplus. Half of it
+is taken away, not all: the estimate rises and falls with the metric itself, so that an unbiased one
+is too small just where the metric is too low. As the true variance is between half of the first
+term and all of it, the estimate is kept there.
 """
 
 import jax
@@ -47,4 +49,4 @@ def stderr(replicates: np.ndarray) -> float:
     plus, minus = values[1:NUM_GROUPS], values[NUM_GROUPS:]
     odd = np.mean(((plus - minus) / (2 * _STEP)) ** 2)
     even = np.var((plus + minus) / (2 * _STEP**2), ddof=1)
-    return float(np.sqrt(max(odd - even, odd / 2)))
+    return float(np.sqrt(max(odd - even / 2, odd / 2)))

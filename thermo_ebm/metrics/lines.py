@@ -146,12 +146,15 @@ def kid_lines(real: checks.Array, generated: checks.Array, design: Design) -> di
     intercept = intercept_weights(design.sizes) @ at_sizes
     lines = {}
     for metric, kernel in (("kid", "polynomial"), ("kid_rbf", "rbf")):
-        values, covariance = estimates[kernel]
+        values, covariance, quadratic = estimates[kernel]
+        # An unbiased variance is too small just where the distance is too low: as in `halves`, the
+        # quadratic part counts one and a half times.
+        covariance = covariance + quadratic / 2
         lines[metric] = Line(
             values=at_sizes @ values,
             stderr=float(np.sqrt(max(intercept @ covariance @ intercept, 0.0))),
             full=float(values[-1]),
-            full_stderr=float(np.sqrt(covariance[-1, -1])),
+            full_stderr=float(np.sqrt(max(covariance[-1, -1], 0.0))),
         )
     return lines
 
