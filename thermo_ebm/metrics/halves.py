@@ -10,10 +10,10 @@ weighted by 1 + d h and by 1 - d h:
 
 The first term alone is what a jackknife measures. It counts a quadratic statistic's variance twice
 (Efron & Stein 1981), and the distance of two equal distributions is quadratic in the samples: a
-jackknife's error is then sqrt(2) times too large. The variance of `even` is that surplus. Half of it
-is taken away, not all: the estimate rises and falls with the metric itself, so that an unbiased one
-is too small just where the metric is too low. As the true variance is between half of the first
-term and all of it, the estimate is kept there.
+jackknife's error is then sqrt(2) times too large. The variance of `even` is that surplus. Half of
+it is taken away, not all: the estimate rises and falls with the metric itself, so that an unbiased
+one is too small just where the metric is too low. As the true variance is between half of the
+first term and all of it, the estimate is kept there.
 """
 
 import jax
