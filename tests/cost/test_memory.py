@@ -213,10 +213,10 @@ def test_usable_bytes_of_a_cpu_keeps_to_the_process_limit(tmp_path, monkeypatch)
 
 
 def test_memory_is_planned_for_the_repetitions_that_train_together(monkeypatch):
-    """More of them leave less for temperatures, and what a configuration may ask for counts not."""
+    """More of them leave less for images; what a configuration may ask for does not count."""
     config = digits.get_config()
     config.parallel_repetitions = 40
     monkeypatch.setattr(plan, "usable_bytes", lambda device: plan.device_bytes(config, 2))
-    chunks = [plan.with_chunk(config, size).sampler.temperature_chunk for size in (1, 2, 8)]
+    chunks = [plan.with_chunk(config, size).sampler.image_chunk for size in (1, 2, 8)]
     assert chunks[:2] == [0, 0]
-    assert 1 <= chunks[2] < config.loss.num_temperatures
+    assert 1 <= chunks[2] < config.batch_size

@@ -218,7 +218,7 @@ def test_other_networks_manners_and_numbers_are_told_apart(workdir, tmp_path):
         (
             f"eval_points_{PREFIX}.csv",
             b"epoch,metric,size,value\ngarbage,x\n",
-            "line 2: not one of",
+            "line 2: 2 values for 4 columns",
         ),
         (f"eval_points_{PREFIX}.csv", b"\xff\xfe", "cannot be read"),
         ("eval.csv", b"epoch\n1\n", "has no step"),
@@ -381,7 +381,7 @@ def test_a_folder_that_cannot_be_written(workdir, tmp_path):
     with pytest.raises(UserError, match=r"\.eval\.lock: evaluations cannot be written: Is a dir"):
         evaluate.evaluate(run, Checkpoint(0, 10), prepared)
     (workdir / f"rep_01/eval_points_{PREFIX}.csv").mkdir()
-    with pytest.raises(UserError, match=r"eval_points.*evaluations cannot be written"):
+    with pytest.raises(UserError, match=r"eval_points.*cannot be read"):
         evaluate.evaluate(run, Checkpoint(1, 10), prepared)
     assert not (workdir / "rep_01/eval.csv").exists()
 

@@ -104,7 +104,7 @@ def test_a_checkpoint_that_vanishes_while_it_is_read(workdir, monkeypatch):
         shutil.rmtree(folder / str(step))
         raise RuntimeError("half of the files are not there")
 
-    monkeypatch.setattr(checkpoints, "restore", restore)
+    monkeypatch.setattr(checkpoints, "restore_params", restore)
     with pytest.raises(FileNotFoundError):
         trained.load_params(run, 0, 20)
 

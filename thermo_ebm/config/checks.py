@@ -152,19 +152,19 @@ def check_values(config: ConfigDict) -> None:
     for field, value in flatten(config).items():
         _check_range(field, value)
     for field, choices in _CHOICES.items():
-        value = get(config, field)
+        value = _value(config, field)
         _require(field, value, value in choices, f"one of {', '.join(choices)}")
     for field, least in _AT_LEAST.items():
-        value = get(config, field)
+        value = _value(config, field)
         _require(field, value, value >= least, f"at least {least}")
     for field in _POSITIVE:
-        value = get(config, field)
+        value = _value(config, field)
         _require(field, value, value > 0, "positive")
     for field in _BELOW_ONE:
-        value = get(config, field)
+        value = _value(config, field)
         _require(field, value, value < 1, "below 1")
     for field in _WIDTHS:
-        value = get(config, field)
+        value = _value(config, field)
         _require(field, value, value <= _MAX_WIDTH, f"at most {_MAX_WIDTH}")
     _check_channels(config)
     _check_combinations(config)
@@ -184,7 +184,7 @@ def _check_channels(config: ConfigDict) -> None:
     channels = config.data.channels
     _require("data.channels", channels, channels in (1, 3), "1 or 3")
     for field in ("model.generator.widths", "model.generator.strides"):
-        value = tuple(get(config, field))
+        value = tuple(_value(config, field))
         whole = all(type(one) is int and one >= 1 for one in value)
         _require(field, value, whole, "whole numbers, each at least 1")
 
@@ -206,7 +206,7 @@ def _check_combinations(config: ConfigDict) -> None:
         )
     steps = config.data.num_train // (config.batch_size * accumulate)
     for field in _EPOCHS:
-        epochs = get(config, field)
+        epochs = _value(config, field)
         _require(field, epochs, epochs * steps <= _MAX_INT, f"at most {_MAX_INT // steps}")
     for name in ("prior", "generator"):
         first = config.optimizer[name].learning_rate
@@ -328,6 +328,13 @@ def _check_fields(config: ConfigDict, reference: ConfigDict) -> None:
 
 def _both_sequences(value: Any, example: Any) -> bool:
     return isinstance(value, tuple | list) and isinstance(example, tuple | list)
+
+
+def _value(config: ConfigDict, field: str) -> Any:
+    value = get(config, field)
+    if value is None:
+        raise UserError(f"config.{field}: is missing")
+    return value
 
 
 def _require(field: str, value: Any, holds: bool, must: str) -> None:
