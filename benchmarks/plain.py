@@ -13,12 +13,14 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from thermo_ebm.config.build import loss_settings, sampler_settings
-from thermo_ebm.losses import LossSettings
+from thermo_ebm.losses import LossSettings, is_differentiated
+from thermo_ebm.losses.thermodynamic import MBAR_ITERATIONS
 from thermo_ebm.models.latent_ebm import LatentEBM, log_likelihood, log_prior, make_model
-from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, chain_keys
-from thermo_ebm.thermo.integral import neighbour_kl, thermodynamic_integral
+from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, all_chain_keys, tile
+from thermo_ebm.thermo import ratios
+from thermo_ebm.thermo.integral import neighbour_kl, quadrature_correction, quadrature_weights
 from thermo_ebm.thermo.moments import shrunk_moments
-from thermo_ebm.thermo.schedule import make_schedule
+from thermo_ebm.thermo.schedule import Schedule, make_schedule
 from thermo_ebm.types import Array, Batch, Params, PRNGKey
 
 Loss = Callable[[Params, Batch, PRNGKey], Array]
@@ -106,14 +108,24 @@ def _energies(form: _Form, alpha: Any, z: Array) -> Array:
 
 def _vanilla_loss(form: _Form, params: Params, batch: Batch, key: PRNGKey) -> Array:
     fixed = jax.lax.stop_gradient(params)
-    prior_keys, keys = (chain_keys(key, jnp.array(i), batch.position) for i in range(2))
+    x, (prior_keys, keys) = _repeated(form, batch), _keys(form, batch, key, 2)
     z_prior = jax.vmap(lambda key: _prior_chain(form, fixed, key))(prior_keys)
-    z = jax.vmap(lambda x, key: _posterior_chain(form, fixed, x, jnp.ones(()), key))(
-        batch.images, keys
-    )
-    likelihood = _likelihoods(form, params.beta, batch.images, z).mean()
+    z = jax.vmap(lambda x, key: _posterior_chain(form, fixed, x, jnp.ones(()), key))(x, keys)
+    likelihood = _likelihoods(form, params.beta, x, z).mean()
     energy = _energies(form, params.alpha, z).mean() - _energies(form, params.alpha, z_prior).mean()
     return -(likelihood + energy)
+
+
+def _repeated(form: _Form, batch: Batch) -> Array:
+    """The images once for each of their chains, [M * num, ...]."""
+    return tile(batch.images, form.sampler.chains_per_image)
+
+
+def _keys(form: _Form, batch: Batch, key: PRNGKey, num: int) -> list[PRNGKey]:
+    """Keys of the chains at each temperature, [M * num] each."""
+    per_image = form.sampler.chains_per_image
+    every = all_chain_keys(key, jnp.arange(num), batch.position, per_image)
+    return list(every.reshape(num, -1))
 
 
 def _thermodynamic_loss(
@@ -124,45 +136,78 @@ def _thermodynamic_loss(
         params.alpha if settings.prior_gradient == "langevin" else fixed.alpha,
         params.beta if settings.generator_gradient == "langevin" else fixed.beta,
     )
-    beta = fixed.beta if settings.generator_gradient == "posterior" else params.beta
+    every = settings.generator_gradient in ("detached", "langevin")
+    beta = params.beta if every else fixed.beta
     schedule = make_schedule(settings.schedule, settings.num_temperatures, settings.power)
-    temperatures = schedule.temperatures
-    keys = [
-        chain_keys(key, jnp.array(i), batch.position) for i in range(settings.num_temperatures + 1)
-    ]
+    x, keys = _repeated(form, batch), _keys(form, batch, key, settings.num_temperatures + 1)
 
     def one_temperature(_: None, inputs: tuple[Array, PRNGKey]) -> tuple[None, tuple]:
         t, keys = inputs
-        z = jax.vmap(lambda x, key: _posterior_chain(form, chains, x, t, key))(batch.images, keys)
-        return None, (z, _likelihoods(form, beta, batch.images, z).mean())
+        z = jax.vmap(lambda x, key: _posterior_chain(form, chains, x, t, key))(x, keys)
+        return None, (z, _likelihoods(form, beta, x, z))
 
     z_0 = jax.vmap(lambda key: _prior_chain(form, chains, key))(keys[0])
-    first = _likelihoods(form, beta, batch.images, z_0).mean()
-    scanned = (temperatures[1:], jnp.stack(keys[1:]))
+    first = _likelihoods(form, beta, x, z_0)
+    scanned = (schedule.temperatures[1:], jnp.stack(keys[1:]))
     _, (z, rest) = jax.lax.scan(one_temperature, None, scanned)
-    z = jnp.concatenate([z_0[None], z])
-    loss = -_integral(temperatures, jnp.append(first, rest), z, batch.mask, settings)
-    return loss + _surrogate(form, params, batch, jax.lax.stop_gradient(z), settings)
+    z, likelihood = jnp.concatenate([z_0[None], z]), jnp.concatenate([first[None], rest])
+    loss = -_integral(schedule, likelihood, z, form.sampler.chains_per_image, settings)
+    fixed_z = jax.lax.stop_gradient(z)
+    return loss + _surrogate(form, params, x, fixed_z, likelihood, schedule, settings)
 
 
 def _integral(
-    temperatures: Array, expected: Array, z: Array, mask: Array, settings: LossSettings
+    schedule: Schedule, likelihood: Array, z: Array, per_image: int, settings: LossSettings
 ) -> Array:
-    if settings.kl_form == "none":
-        return thermodynamic_integral(temperatures, expected, quadrature=settings.quadrature)
-    divergences = neighbour_kl(shrunk_moments(z, mask, settings.kl_shrinkage))
-    weight, form, quadrature = settings.kl_weight, settings.kl_form, settings.quadrature
-    return thermodynamic_integral(temperatures, expected, *divergences, weight, form, quadrature)
+    """The corrected quadrature, from l [T, M * num] and latents [T, M * num, latent_dim]."""
+    expected = likelihood.mean(axis=1)
+    integral = jnp.sum(quadrature_weights(settings.quadrature, schedule) * expected)
+    if settings.correction == "none":
+        return integral
+    if settings.correction == "pooled_gaussian":
+        moments = shrunk_moments(z, jnp.ones(z.shape[1]), settings.kl_shrinkage)
+        forward, backward = neighbour_kl(moments)
+    else:
+        of_image = jnp.moveaxis(likelihood.reshape(len(likelihood), per_image, -1), 2, 0)
+        ratio = ratios.neighbour_ratios(schedule.temperatures, of_image).mean(axis=0)
+        steps, fixed = jnp.diff(schedule.temperatures), jax.lax.stop_gradient(expected)
+        forward, backward = ratio - steps * fixed[:-1], steps * fixed[1:] - ratio
+    correction = quadrature_correction(
+        schedule, expected, forward, backward, settings.kl_form, settings.quadrature
+    )
+    if not is_differentiated(settings):
+        correction = jax.lax.stop_gradient(correction)
+    return integral + settings.kl_weight * correction
 
 
 def _surrogate(
-    form: _Form, params: Params, batch: Batch, z: Array, settings: LossSettings
+    form: _Form,
+    params: Params,
+    x: Array,
+    z: Array,
+    likelihood: Array,
+    schedule: Schedule,
+    settings: LossSettings,
 ) -> Array:
     """Zero, with the gradients that do not come from the integral."""
-    value = jnp.zeros(())
+    value, per_image = jnp.zeros(()), form.sampler.chains_per_image
+    weights = jnp.zeros((len(z) - 1, x.shape[0])).at[-1].set(1.0)  # of t = 1 alone
+    if settings.generator_gradient == "reweighted":
+        by_image = jnp.moveaxis(likelihood[1:].reshape(len(z) - 1, per_image, -1), 2, 0)
+        hot = ratios.posterior_weights(schedule.temperatures[1:], by_image, MBAR_ITERATIONS)
+        weights = per_image * jnp.moveaxis(hot, 0, 2).reshape(weights.shape)
+
+    def mean(values: Callable[[Array], Array]) -> Array:
+        """Over the posterior, from the chains of t_1 .. t_N, one temperature after another."""
+
+        def add(total: Array, one: tuple[Array, Array]) -> tuple[Array, None]:
+            return total + jnp.mean(one[0] * values(one[1])), None
+
+        return jax.lax.scan(add, jnp.zeros(()), (weights, z[1:]))[0]
+
     if settings.prior_gradient == "contrastive":
         value += _energies(form, params.alpha, z[0]).mean()
-        value -= _energies(form, params.alpha, z[-1]).mean()
-    if settings.generator_gradient == "posterior":
-        value -= _likelihoods(form, params.beta, batch.images, z[-1]).mean()
+        value -= mean(lambda z: _energies(form, params.alpha, z))
+    if settings.generator_gradient in ("posterior", "reweighted"):
+        value -= mean(lambda z: _likelihoods(form, params.beta, x, z))
     return value - jax.lax.stop_gradient(value)

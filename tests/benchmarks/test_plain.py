@@ -25,12 +25,19 @@ BFLOAT16 = 0.1
 VARIANTS = [
     {"name": "vanilla"},
     {"prior_gradient": "contrastive", "generator_gradient": "detached"},
+    {"generator_gradient": "reweighted", "correction": "ratio"},
 ]
 SLOW_VARIANTS = [
     {"prior_gradient": "none", "generator_gradient": "posterior"},
     {"prior_gradient": "langevin", "generator_gradient": "langevin"},
     {"kl_form": "none", "quadrature": "left"},
-    {"kl_form": "sum", "kl_weight": 2.0},
+    {
+        "correction": "pooled_gaussian",
+        "kl_form": "sum",
+        "kl_weight": 2.0,
+        "quadrature": "trapezium",
+    },
+    {"correction": "pooled_gaussian", "generator_gradient": "detached"},
 ]
 
 
@@ -60,7 +67,7 @@ def assert_gradients_close(actual, expected, tolerance):
     for path, leaf in jax.tree.leaves_with_path(expected):
         other = dict(jax.tree.leaves_with_path(actual))[path]
         error, norm = np.linalg.norm(other - leaf), np.linalg.norm(leaf)
-        assert error <= tolerance * norm + 1e-7, (jax.tree_util.keystr(path), error, norm)
+        assert error <= tolerance * norm + 3e-7, (jax.tree_util.keystr(path), error, norm)
 
 
 def assert_fast_equals_plain(config: ConfigDict, form=None):
@@ -85,7 +92,7 @@ def test_loss_and_gradient_of_every_variant(variant):
 
 def test_loss_and_gradient_in_chunks():
     config = small_config(prior_gradient="langevin", generator_gradient="langevin")
-    config.sampler.temperature_chunk = 2
+    config.sampler.image_chunk = 2
     assert_fast_equals_plain(config)
 
 

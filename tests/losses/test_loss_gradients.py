@@ -89,7 +89,7 @@ def weights_of(z, temperatures):
     values = jnp.stack([log_likelihoods(tiny.parameters().beta, rows) for rows in z[1:]])
     weigh = quick.jit(ratios.posterior_weights, static_argnums=2)
     hot = jnp.asarray(temperatures[1:])
-    found = weigh(hot, values.T[..., None], thermodynamic._MBAR_ITERATIONS)
+    found = weigh(hot, values.T[..., None], thermodynamic.MBAR_ITERATIONS)
     return np.asarray(found[..., 0]).T
 
 

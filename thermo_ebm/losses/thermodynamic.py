@@ -17,7 +17,7 @@ from thermo_ebm.thermo.schedule import Schedule, make_schedule
 from thermo_ebm.types import Array, Batch, Params, PRNGKey, check_batch
 
 # Newton steps of MBAR: 3 bring the weights to rounding where neighbouring temperatures overlap.
-_MBAR_ITERATIONS = 4
+MBAR_ITERATIONS = 4
 
 
 class ThermodynamicAux(NamedTuple):
@@ -165,7 +165,7 @@ def thermodynamic_surrogate(
     weights = None
     if generator == "reweighted":
         by_image = jnp.moveaxis(fixed[1:], 2, 0)
-        hot = ratios.posterior_weights(schedule.temperatures[1:], by_image, _MBAR_ITERATIONS)
+        hot = ratios.posterior_weights(schedule.temperatures[1:], by_image, MBAR_ITERATIONS)
         size, weights = ratios.effective_sample_size(hot), jnp.moveaxis(hot, 0, 2)
         values -= jnp.sum(weights * likelihood[1:], axis=(0, 1))
     elif generator == "detached":
