@@ -1,7 +1,11 @@
 """Fixtures shared by the tests."""
 
+import os
 import shutil
 from pathlib import Path
+
+# Compiling costs the tests more than running; before JAX is imported.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 
 import jax
 import pytest

@@ -183,7 +183,7 @@ def test_bfloat16_chains_stay_near_the_float32_ones():
         config.sampler.posterior.num_steps = num_steps
         model, settings = make_model(config.model, 3), sampler_settings(config)
         args = (batch.images, batch.position, temperatures, key, settings)
-        return jax.jit(lambda: tempered_chains(model, params, *args))()
+        return jax.jit(lambda: tempered_chains(model, params, *args))().latents
 
     exact, rounded, start = latents("float32"), latents("bfloat16"), latents("float32", 0)
     assert exact.dtype == rounded.dtype == jnp.float32

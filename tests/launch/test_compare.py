@@ -206,7 +206,8 @@ def wrong_files(folder):
     for number, size in enumerate((8, 9, 8) * 3):
         Image.new("RGB", (size, size)).save(folder / f"mixed/{number}.png")
     (folder / "broken").mkdir()
-    (folder / "broken/0.png").write_bytes(b"\x89PNG nothing")
+    for number in range(9):
+        (folder / f"broken/{number}.png").write_bytes(b"\x89PNG nothing")
     (folder / "empty").mkdir()
     return {
         "pickled.npz": "pickled.npz cannot be read as .npz: Object arrays cannot be loaded",
@@ -222,7 +223,7 @@ def wrong_files(folder):
         "few.npz": "few.npz: 6 images are too few",
         "text.npz": "text.npz",
         "mixed": "--image_size=N crops",
-        "broken": "cannot read the image",
+        "broken": "cannot read 9 images",
         "empty": "no images",
         "nowhere": "no such folder or file, and no data set with its split",
         "mnist:train": "no such folder or file, and no data set with its split",

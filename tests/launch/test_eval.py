@@ -145,7 +145,7 @@ def bad_inputs(folder):
         "argument": ([run, "stray"], "unknown argument 'stray'; flags start with --"),
         "moved data": ([moved], f"no file '{folder}/gone.npz'; "),
         "moved again": ([moved, f"--data_dir={folder}/else.npz"], f"no file '{folder}/else.npz'"),
-        "where to": ([moved], "(--data_dir says where the data are now)"),
+        "where to": ([moved], "(data_dir says where the data are now)"),
         "unwritable": ([f"--workdir={folder}/unwritable"], "evaluations cannot be written: "),
         "structure": ([f"--workdir={folder}/structure"], "another structure"),
     }

@@ -85,10 +85,10 @@ def test_one_line_for_what_is_wrong(programs, workdir, tmp_path):
         "--repetition=5": "--repetition=5: ",
         "--step=7": "--step=7: no such checkpoint; there are 0, 10, 20, 30",
         "--workdir=/nowhere": "/nowhere",
-        "--against=nowhere": "--against=nowhere: no folder and no .npz file",
-        f"--against={tmp_path}/empty": f"--against={tmp_path}/empty: no images",
+        "--against=nowhere": "nowhere: no such folder or file",
+        f"--against={tmp_path}/empty": "no images",
         f"--against={tmp_path}/one.npz": "1 images of ",
-        "--against=cifar10:validation": "--against=cifar10:validation: 'validation' is no split",
+        "--against=cifar10:half": "cifar10:half: no such folder or file",
         f"--output={workdir}/config.json": f"--output={workdir}/config.json: cannot be written",
     }
     started = {

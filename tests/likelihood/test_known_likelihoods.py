@@ -70,7 +70,7 @@ def test_on_the_linear_model():
 
 def test_on_the_nonlinear_model_with_an_adapted_schedule():
     model, params, images, truth = nonlinear()
-    found = log_likelihood(model, float32(params), jnp.float32(images), jax.random.key(0), SETTINGS)
+    found = log_likelihood(model, float32(params), jnp.float32(images), jax.random.key(0))
     found = jax.tree.map(np.float64, found)
     check(found, truth)
     # Adapted to equal barriers, as far as one short pilot can.

@@ -24,7 +24,6 @@ class ThermodynamicAux(NamedTuple):
     """What the thermodynamic loss is made of; means over the batch."""
 
     temperatures: Array  # t_i, [num_temperatures + 1]
-    weights: Array  # of the quadrature, [num_temperatures + 1]
     expected_log_likelihood: Array  # E_i, [num_temperatures + 1]
     kl_forward: Array  # KL(p_i, p_(i+1)), [num_temperatures]; nan without a correction
     kl_backward: Array  # KL(p_(i+1), p_i), [num_temperatures]; nan without a correction
@@ -33,6 +32,7 @@ class ThermodynamicAux(NamedTuple):
     swap_probability: Array  # of exchanges among t_1 .. t_N, [num_temperatures - 1]
     round_trips: Array  # of an image's chains, a scalar
     effective_sample_size: Array  # of the reweighted chains of an image, a scalar; else nan
+    weights: Array  # of the quadrature, [num_temperatures + 1]
 
 
 class ThermodynamicParts(NamedTuple):
