@@ -68,6 +68,7 @@ def test_on_the_linear_model():
     check(along(model, params, images, 3.0, SETTINGS), np.array(truth))
 
 
+@pytest.mark.slow  # minutes where nothing is optimised when it is compiled
 def test_on_the_nonlinear_model_with_an_adapted_schedule():
     model, params, images, truth = nonlinear()
     found = log_likelihood(model, float32(params), jnp.float32(images), jax.random.key(0))
