@@ -249,9 +249,9 @@ def test_whatever_is_wrong_is_one_line_and_code_2(programs, tmp_path):
         ([good, good, "--features=no_such:net"], "no_such cannot be imported (ModuleNotFoundError"),
     ]
     for argv, message in cases:
-        code, out, err = programs.run("compare", *argv, FEW, before=QUICK)
+        code, out, err = programs.run("compare", FEW, *argv, before=QUICK)
         lines = [line for line in err.splitlines() if not re.match(r"(features of|metrics)", line)]
-        assert (code, out) == (2, ""), (argv, out, err)
+        assert (code, out) == (2, ""), f"{argv[-1]}: {out} {err}"
         assert len(lines) == 1, (argv, err)
         assert lines[0].startswith("error: "), (argv, err)
         assert message in lines[0], (argv, err)

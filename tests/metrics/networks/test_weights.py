@@ -69,6 +69,8 @@ def test_every_truncation_is_a_value_error(tmp_path):
             load_torch_legacy(write(tmp_path, content[:length]))
 
 
+# numpy reads a damaged name of a type as Python's source, and warns of what it finds there.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning")
 def test_damaged_bytes_never_give_another_exception(tmp_path):
     rng = np.random.default_rng(2)
     content = lf.state_dict_file({"w": FLOATS.reshape(3, 4), "b": FLOATS[:2]})
