@@ -42,7 +42,9 @@ def assert_close(one, other):
             for name in row:
                 # The gradient's mean is one of parts that cancel.
                 if name not in ("train_grad_mean", "group_size") and row[name] is not None:
-                    assert row[name] == pytest.approx(same[name], rel=TOLERANCE), (number, name)
+                    # A difference of halves has fewer digits than what it is made of.
+                    most = 50 * TOLERANCE if "noise" in name else TOLERANCE
+                    assert row[name] == pytest.approx(same[name], rel=most), (number, name)
         made = tiny.config(**CHANGES)
         state, wanted = tiny.end_state(made, one, number), tiny.end_state(made, other, number)
         for name, leaf in state.items():
