@@ -39,7 +39,7 @@ def gradient_of(num=NUM, **changes):
     layout = batches.Layout(48, 1, 1)
     schedule = step.first_schedule(task)
     args = jnp.arange(num), jnp.asarray(images()), layout, jax.random.key(1), schedule
-    return on_one_device(partial(step._gradient, task), state.params, *args)
+    return on_one_device(partial(step.batch_gradient, task), state.params, *args)
 
 
 def assert_close(one, other):
