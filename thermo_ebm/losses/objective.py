@@ -8,7 +8,7 @@ from thermo_ebm.losses import vanilla as ml
 from thermo_ebm.losses.settings import LossSettings, check_settings, is_differentiated
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.chains import SamplerSettings, TemperedChains
-from thermo_ebm.thermo.schedule import Schedule, make_schedule
+from thermo_ebm.thermo.schedule import Schedule
 from thermo_ebm.types import Array, Batch, Params, PRNGKey
 
 
@@ -71,8 +71,3 @@ def thermodynamic_objective(
         # The divergences of pooled latents belong to no image.
         mean_of_images=not (differentiated and settings.correction == "pooled_gaussian"),
     )
-
-
-def default_schedule(settings: LossSettings) -> Schedule:
-    """What the settings name, at the beginning of training."""
-    return make_schedule(settings.schedule, settings.num_temperatures, settings.power)
