@@ -21,10 +21,6 @@ from typing import NamedTuple
 import numpy as np
 from absl import app, flags
 
-_KILLS = flags.DEFINE_integer("kills", 24, "How many SIGKILLs.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of their moments.")
-_FOLDER = flags.DEFINE_string("folder", None, "Kept; without it a temporary one is removed.")
-
 FLAGS = {
     "data.num_train": 150,
     "data.num_val": 40,
@@ -209,15 +205,22 @@ def _newest_arrays(workdir: Path) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
+def define_flags() -> None:
+    """Defines this program's flags; not at import, so that programs can be imported together."""
+    flags.DEFINE_integer("kills", 24, "How many SIGKILLs.")
+    flags.DEFINE_integer("seed", 0, "Of their moments.")
+    flags.DEFINE_string("folder", None, "Kept; without it a temporary one is removed.")
+
+
 def main(argv: list[str]) -> int:
     del argv
-    folder = Path(_FOLDER.value or tempfile.mkdtemp(prefix="crash_test"))
-    report = crash(folder, _KILLS.value, _SEED.value)
-    if not _FOLDER.value:
+    folder = Path(flags.FLAGS.folder or tempfile.mkdtemp(prefix="crash_test"))
+    report = crash(folder, flags.FLAGS.kills, flags.FLAGS.seed)
+    if not flags.FLAGS.folder:
         shutil.rmtree(folder)
     in_saves = sum(kill.in_save for kill in report.kills)
     print(
-        f"seed={_SEED.value} kills={len(report.kills)} in_saves={in_saves} "
+        f"seed={flags.FLAGS.seed} kills={len(report.kills)} in_saves={in_saves} "
         f"epochs={report.epochs} differences={len(report.differences)}"
     )
     for name in report.differences:
@@ -226,4 +229,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -37,10 +37,6 @@ from thermo_ebm.train.state import TrainState
 from thermo_ebm.train.step import Task
 from thermo_ebm.types import Array
 
-_QUICK = flags.DEFINE_bool("quick", False, "Sizes at which nothing is measured well.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the model and of the draws.")
-_CSV = flags.DEFINE_string("csv", None, "A file to write the tables to.")
-
 
 class Sizes(NamedTuple):
     """How much is drawn and trained, and which values the knobs take."""
@@ -260,11 +256,18 @@ def _write_csv(path: Path, made: list[Row], targets: list[tuple[float, float, fl
         writer.writerows(["target_noise", target, *blank, *rest] for target, *rest in targets)
 
 
+def define_flags() -> None:
+    """Defines this program's flags; not at import, so that programs can be imported together."""
+    flags.DEFINE_bool("quick", False, "Sizes at which nothing is measured well.")
+    flags.DEFINE_integer("seed", 0, "Of the model and of the draws.")
+    flags.DEFINE_string("csv", None, "A file to write the tables to.")
+
+
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
     logging.set_verbosity(logging.WARNING)
-    bench = prepare(_QUICK.value, _SEED.value)
+    bench = prepare(flags.FLAGS.quick, flags.FLAGS.seed)
     made, targets = [], []
     _print(Row._fields)
     for row in rows(bench):
@@ -276,8 +279,8 @@ def main(argv: list[str]) -> None:
     for target, held, saturated in target_errors(bench, noise):
         targets.append((target, held, saturated))
         _print((f"{target:.4g}", held, held / target - 1, saturated))
-    if _CSV.value:
-        _write_csv(Path(_CSV.value), made, targets)
+    if flags.FLAGS.csv:
+        _write_csv(Path(flags.FLAGS.csv), made, targets)
     error = max(abs(held / target - 1) for target, held, _ in targets)
     spread = max(row.noise for row in knobs) / min(row.noise for row in knobs)
     print(
@@ -287,5 +290,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    define_flags()
     runtime.prepare_jax()
     app.run(main)

@@ -46,13 +46,6 @@ from thermo_ebm.thermo.moments import shrunk_moments
 from thermo_ebm.thermo.schedule import Schedule, make_schedule
 from thermo_ebm.types import Array, Params
 
-_CASES = flags.DEFINE_list("cases", ["gaussian", "nonlinear", "plane"], "Which models.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "A run of configs/digits_plane.py; else trained.")
-_CSV = flags.DEFINE_string("csv", None, "Where to write every figure.")
-_REPEATS = flags.DEFINE_integer("repeats", 8, "Draws of everything.", lower_bound=2)
-_IMAGES = flags.DEFINE_integer("images", 16, "Images of a batch.", lower_bound=2)
-_SEED = flags.DEFINE_integer("seed", 0, "Of images and draws.")
-
 SCHEDULES = ((4, 6.0), (10, 0.3), (10, 1.0), (10, 3.0), (10, 6.0), (20, 6.0))  # N_t and p
 # M and K: K = 0 draws from the power posteriors themselves, M = 0 has exact expectations.
 DRAWS = ((0, 0), (2, 0), (8, 0), (2, 20), (2, 200))
@@ -332,25 +325,36 @@ def make_case(name: str, num: int, seed: int, workdir: str | None) -> Case:
     return plane_case(num, Path(workdir) if workdir else _train(Path(tempfile.mkdtemp()) / "run"))
 
 
+def define_flags() -> None:
+    """Defines this program's flags; not at import, so that programs can be imported together."""
+    flags.DEFINE_list("cases", ["gaussian", "nonlinear", "plane"], "Which models.")
+    flags.DEFINE_string("workdir", None, "A run of configs/digits_plane.py; else trained.")
+    flags.DEFINE_string("csv", None, "Where to write every figure.")
+    flags.DEFINE_integer("repeats", 8, "Draws of everything.", lower_bound=2)
+    flags.DEFINE_integer("images", 16, "Images of a batch.", lower_bound=2)
+    flags.DEFINE_integer("seed", 0, "Of images and draws.")
+
+
 def main(argv: Sequence[str]) -> None:
     """Prints a table for each model and writes the CSV."""
     logging.set_verbosity(logging.WARNING)
-    if unknown := set(_CASES.value) - {"gaussian", "nonlinear", "plane"}:
+    if unknown := set(flags.FLAGS.cases) - {"gaussian", "nonlinear", "plane"}:
         print(f"--cases: {', '.join(sorted(unknown))}: there are gaussian, nonlinear, plane")
         sys.exit(2)
     rows: list[tuple] = []
-    for name in _CASES.value:
-        case = make_case(name, _IMAGES.value, _SEED.value, _WORKDIR.value)
+    for name in flags.FLAGS.cases:
+        case = make_case(name, flags.FLAGS.images, flags.FLAGS.seed, flags.FLAGS.workdir)
         truth = case.truth.mean()
         print(f"\n{name}: {len(case.images)} images, true mean log p(x) {truth:.3f} nats\n")
         print(_header(), flush=True)
-        for setting, offsets, spread in measure(case, _REPEATS.value, _SEED.value):
+        for setting, offsets, spread in measure(case, flags.FLAGS.repeats, flags.FLAGS.seed):
             print(_line(setting, offsets, spread), flush=True)
             rows += [(name, *setting, *key, offsets[key], spread[key], truth) for key in offsets]
-    if _CSV.value:
-        with open(_CSV.value, "w", newline="", encoding="utf-8") as file:
+    if flags.FLAGS.csv:
+        with open(flags.FLAGS.csv, "w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows(itertools.chain([COLUMNS], rows))
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -15,9 +15,6 @@ import jax
 import numpy as np
 from absl import app, flags
 
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the matrices.")
-_SECONDS = flags.DEFINE_float("seconds", 1.0, "How long each size is measured.")
-
 # Large enough for the peak, small enough to be done in a fraction of a second.
 _SIZES = {"cpu": (1024, 1536, 2048), "default": (4096, 8192, 12288)}
 _PRODUCTS = {"cpu": 1, "default": 8}  # products a dispatch, so that its cost does not show
@@ -64,15 +61,22 @@ def fastest(dtype: str, seconds: float = 0.5) -> Gemm:
     return gemms[int(np.argmax(rates))]
 
 
+def define_flags() -> None:
+    """Defines this program's flags; not at import, so that programs can be imported together."""
+    flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the matrices.")
+    flags.DEFINE_float("seconds", 1.0, "How long each size is measured.")
+
+
 def main(argv: Sequence[str]) -> None:
     del argv
     device = jax.devices()[0]
-    print(f"{device.platform} ({device.device_kind}), jax {jax.__version__}, {_DTYPE.value}")
+    print(f"{device.platform} ({device.device_kind}), jax {jax.__version__}, {flags.FLAGS.dtype}")
     sizes = _SIZES.get(jax.default_backend(), _SIZES["default"])
     for size in sizes:
-        rate = make_gemm(size, _DTYPE.value).rate(_SECONDS.value)
+        rate = make_gemm(size, flags.FLAGS.dtype).rate(flags.FLAGS.seconds)
         print(f"{size:>6} x {size}: {rate / 1e9:,.1f} GFLOP/s")
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

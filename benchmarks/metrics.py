@@ -25,15 +25,6 @@ from absl import app, flags
 from benchmarks import coverage
 from thermo_ebm.metrics import lines, subsets
 
-_NUM_IMAGES = flags.DEFINE_integer("num_images", 4500, "Images on either side.")
-_NUM_FEATURES = flags.DEFINE_integer("num_features", 2048, "Features of an image.")
-_PLAIN_SIZES = flags.DEFINE_list(
-    "plain_sizes", None, "Sizes timed in the plain form, extrapolated to all; all by default."
-)
-_SEED = flags.DEFINE_integer("seed", 0, "Of features and subsets.")
-_COVERAGE = flags.DEFINE_bool("coverage", False, "Simulate what the standard errors cover.")
-_REPEATS = flags.DEFINE_integer("repeats", 100, "With --coverage: pairs of sets in each case.")
-
 
 def random_features(seed: int, num_images: int, num_features: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns both sides, float32 [num_images, num_features]."""
@@ -87,18 +78,32 @@ def shared(
     return curves, estimates.values
 
 
+def define_flags() -> None:
+    """Defines this program's flags; not at import, so that programs can be imported together."""
+    flags.DEFINE_integer("num_images", 4500, "Images on either side.")
+    flags.DEFINE_integer("num_features", 2048, "Features of an image.")
+    flags.DEFINE_list(
+        "plain_sizes", None, "Sizes timed in the plain form, extrapolated to all; all by default."
+    )
+    flags.DEFINE_integer("seed", 0, "Of features and subsets.")
+    flags.DEFINE_bool("coverage", False, "Simulate what the standard errors cover.")
+    flags.DEFINE_integer("repeats", 100, "With --coverage: pairs of sets in each case.")
+
+
 def main(argv: Sequence[str]) -> None:
     """Times both forms, prints a row for each size and the ratio."""
-    if _COVERAGE.value:
-        coverage.print_table(_SEED.value, _REPEATS.value)
+    if flags.FLAGS.coverage:
+        coverage.print_table(flags.FLAGS.seed, flags.FLAGS.repeats)
         return
-    real, generated = random_features(_SEED.value, _NUM_IMAGES.value, _NUM_FEATURES.value)
-    sizes = subsets.extrapolation_sizes(_NUM_IMAGES.value)
-    plain_sizes = [int(size) for size in _PLAIN_SIZES.value or sizes]
+    real, generated = random_features(
+        flags.FLAGS.seed, flags.FLAGS.num_images, flags.FLAGS.num_features
+    )
+    sizes = subsets.extrapolation_sizes(flags.FLAGS.num_images)
+    plain_sizes = [int(size) for size in flags.FLAGS.plain_sizes or sizes]
     if not set(plain_sizes) <= set(sizes):
         print(f"--plain_sizes must be among {sizes}", file=sys.stderr)
         sys.exit(2)
-    design = lines.make_design(jax.random.key(_SEED.value), sizes, len(real), len(generated))
+    design = lines.make_design(jax.random.key(flags.FLAGS.seed), sizes, len(real), len(generated))
     draws = [of_size[0] for of_size in design.draws]
     first = np.cumsum([0] + [len(of_size) for of_size in design.draws[:-1]])
     # A shared machine drifts: the shared form is timed before and after the plain one.
@@ -125,4 +130,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -18,10 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import app
+from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/digits.py", "The configuration.")
 _READY = " compiled: training from step "
 
 
@@ -56,6 +55,11 @@ def seconds_to_first_step(arguments: list[str], environment: dict[str, str]) -> 
     raise RuntimeError("training ended before its first step:\n" + "".join(said))
 
 
+def define_flags() -> None:
+    """Defines this program's flags; not at import, so that programs can be imported together."""
+    config_flags.DEFINE_config_file("config", "configs/digits.py", "The configuration.")
+
+
 def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
@@ -65,7 +69,7 @@ def main(argv: Sequence[str]) -> None:
         folder = Path(name)
         environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
         environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-        arguments = [config_flag, *overrides, *data_flags(_CONFIG.value, folder)]
+        arguments = [config_flag, *overrides, *data_flags(flags.FLAGS.config, folder)]
         seconds = [
             seconds_to_first_step([*arguments, f"--workdir={folder / run}"], environment)
             for run in ("first", "second")
@@ -74,4 +78,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -39,21 +39,6 @@ from benchmarks.programs import Program
 from thermo_ebm import runtime
 from thermo_ebm.models import conv_transpose
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/cifar10.py", "The configuration.")
-_PARTS = flags.DEFINE_list("parts", ["step"], "step (all of it), chains (the sampling alone).")
-_FORMS = flags.DEFINE_list("forms", None, "Of the transposed convolution, by name.")
-_LOSSES = flags.DEFINE_list("losses", None, "thermodynamic, vanilla.")
-_GRADIENTS = flags.DEFINE_list("gradients", None, "prior_gradient+generator_gradient, each.")
-_BATCH_SIZES = flags.DEFINE_list("batch_sizes", None, "Of the whole batch.")
-_TEMPERATURES = flags.DEFINE_list("num_temperatures", None, "N_t.")
-_NUM_STEPS = flags.DEFINE_list("num_steps", None, "K of the posterior's chains.")
-_REPEATS = flags.DEFINE_integer("repeats", 5, "Steps timed for each row.")
-_WARM_UP = flags.DEFINE_integer("warm_up", 1, "Steps before them.")
-_PEAK_SECONDS = flags.DEFINE_float("peak_seconds", 0.5, "Length of each measurement of the peak.")
-_PLAIN = flags.DEFINE_bool("plain", True, "Whether to time the plain form of the last row.")
-_PLAIN_REPEATS = flags.DEFINE_integer("plain_repeats", 2, "Steps timed in the plain form.")
-_CSV = flags.DEFINE_string("csv", None, "A file to write the table to.")
-
 
 class Row(NamedTuple):
     """One line of the table: what was timed, and what came out."""
@@ -88,16 +73,17 @@ class Cell(NamedTuple):
 def cells() -> Iterator[Cell]:
     """Every combination of the flags' values."""
     choices = {
-        "loss.name": _LOSSES.value,
-        "gradients": _GRADIENTS.value,
-        "batch_size": _BATCH_SIZES.value and map(int, _BATCH_SIZES.value),
-        "loss.num_temperatures": _TEMPERATURES.value and map(int, _TEMPERATURES.value),
-        "sampler.posterior.num_steps": _NUM_STEPS.value and map(int, _NUM_STEPS.value),
+        "loss.name": flags.FLAGS.losses,
+        "gradients": flags.FLAGS.gradients,
+        "batch_size": flags.FLAGS.batch_sizes and map(int, flags.FLAGS.batch_sizes),
+        "loss.num_temperatures": flags.FLAGS.num_temperatures
+        and map(int, flags.FLAGS.num_temperatures),
+        "sampler.posterior.num_steps": flags.FLAGS.num_steps and map(int, flags.FLAGS.num_steps),
     }
     asked = {field: list(values) for field, values in choices.items() if values}
-    forms = _FORMS.value or [conv_transpose.for_backend(jax.default_backend()).__name__]
-    for part, form, *values in itertools.product(_PARTS.value, forms, *asked.values()):
-        config = ConfigDict(_CONFIG.value.to_dict())
+    forms = flags.FLAGS.forms or [conv_transpose.for_backend(jax.default_backend()).__name__]
+    for part, form, *values in itertools.product(flags.FLAGS.parts, forms, *asked.values()):
+        config = ConfigDict(flags.FLAGS.config.to_dict())
         fields = dict(zip(asked, values, strict=True))
         if "gradients" in fields:
             prior, generator = fields.pop("gradients").split("+")
@@ -123,12 +109,12 @@ def without_repetitions(every: Iterator[Cell]) -> Iterator[Cell]:
 
 def time_program(program: Program, peak: gemm.Gemm) -> tuple[np.ndarray, np.ndarray]:
     """Seconds of each step, and the peak's FLOP/s around it, [repeats] each."""
-    for _ in range(_WARM_UP.value):
+    for _ in range(flags.FLAGS.warm_up):
         program.call()
-    seconds, rates = [], [peak.rate(_PEAK_SECONDS.value)]
-    for _ in range(_REPEATS.value):
+    seconds, rates = [], [peak.rate(flags.FLAGS.peak_seconds)]
+    for _ in range(flags.FLAGS.repeats):
         seconds.append(_seconds(program))
-        rates.append(peak.rate(_PEAK_SECONDS.value))
+        rates.append(peak.rate(flags.FLAGS.peak_seconds))
     return np.array(seconds), (np.array(rates[1:]) + np.array(rates[:-1])) / 2
 
 
@@ -176,7 +162,7 @@ def ratio_to_plain(cell: Cell, fast: Program) -> float:
     plain = programs.plain_step(cell.config, programs.make_model(cell.config, cell.form))
     print(f"plain form compiled in {plain.compile_s:.1f} s", flush=True)
     ratios = []
-    for _ in range(_PLAIN_REPEATS.value):
+    for _ in range(flags.FLAGS.plain_repeats):
         before, slow, after = _seconds(fast), _seconds(plain), _seconds(fast)
         ratios.append(2 * slow / (before + after))
         print(f"plain step {slow:.2f} s, fast step {(before + after) / 2:.2f} s", flush=True)
@@ -200,6 +186,24 @@ def _write_csv(path: Path, rows: Sequence[Row]) -> None:
         writer.writerows(rows)
 
 
+def define_flags() -> None:
+    """Defines this program's flags; not at import, so that programs can be imported together."""
+    config_flags.DEFINE_config_file("config", "configs/cifar10.py", "The configuration.")
+    flags.DEFINE_list("parts", ["step"], "step (all of it), chains (the sampling alone).")
+    flags.DEFINE_list("forms", None, "Of the transposed convolution, by name.")
+    flags.DEFINE_list("losses", None, "thermodynamic, vanilla.")
+    flags.DEFINE_list("gradients", None, "prior_gradient+generator_gradient, each.")
+    flags.DEFINE_list("batch_sizes", None, "Of the whole batch.")
+    flags.DEFINE_list("num_temperatures", None, "N_t.")
+    flags.DEFINE_list("num_steps", None, "K of the posterior's chains.")
+    flags.DEFINE_integer("repeats", 5, "Steps timed for each row.")
+    flags.DEFINE_integer("warm_up", 1, "Steps before them.")
+    flags.DEFINE_float("peak_seconds", 0.5, "Length of each measurement of the peak.")
+    flags.DEFINE_bool("plain", True, "Whether to time the plain form of the last row.")
+    flags.DEFINE_integer("plain_repeats", 2, "Steps timed in the plain form.")
+    flags.DEFINE_string("csv", None, "A file to write the table to.")
+
+
 def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
@@ -216,13 +220,14 @@ def main(argv: Sequence[str]) -> None:
         row, program = measure(cell, peaks[dtype])
         rows.append(row)
         _print_row(row)
-    if _CSV.value:
-        _write_csv(Path(_CSV.value), rows)
-    timed = _PLAIN.value and cell.part == "step"
+    if flags.FLAGS.csv:
+        _write_csv(Path(flags.FLAGS.csv), rows)
+    timed = flags.FLAGS.plain and cell.part == "step"
     ratio = f"{ratio_to_plain(cell, program):.2f}" if timed else "not_timed"
     print(f"fraction_of_peak={rows[-1].fraction:.3f} ratio_to_plain={ratio}")
 
 
 if __name__ == "__main__":
+    define_flags()
     runtime.prepare_jax()
     app.run(main)
