@@ -218,7 +218,7 @@ def test_other_networks_manners_and_numbers_are_told_apart(workdir, tmp_path):
         (
             f"eval_points_{PREFIX}.csv",
             b"epoch,metric,size,value\ngarbage,x\n",
-            "line 2: 2 values for 4 columns",
+            ":2: 2 fields where the header has 4",
         ),
         (f"eval_points_{PREFIX}.csv", b"\xff\xfe", "cannot be read"),
         ("eval.csv", b"epoch\n1\n", "has no step"),
@@ -388,5 +388,5 @@ def test_a_folder_that_cannot_be_written(workdir, tmp_path):
 
 def test_a_damaged_table_is_named_with_its_line(workdir):
     (workdir / "rep_00/eval.csv").write_text("epoch,step\n1,10\n2\n")
-    with pytest.raises(UserError, match=r"eval.csv, line 3"):
+    with pytest.raises(UserError, match=r"eval\.csv:3: 1 fields"):
         evaluate.todo(trained.open_run(workdir), SETTINGS)

@@ -147,17 +147,20 @@ def test_what_a_row_may_hold(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "line 1"),
-        (b"epoch,loss\n1,2\n", "line 1: .*no column step"),
-        (b"epoch,step,step\n1,2,3\n", "line 1: .*a column is there twice"),
-        (",".join(tables.READING_COLUMNS).encode() + b"\n1,2\n", f"line 2: 2 values for {NUMBER}"),
+        (b"", r"\.csv:1: the file is empty"),
+        (b"epoch,loss\n1,2\n", r"\.csv:1: the column 'step' is missing"),
+        (b"epoch,step,step\n1,2,3\n", r"\.csv:1: .*a column twice"),
+        (
+            ",".join(tables.READING_COLUMNS).encode() + b"\n1,2\n",
+            f":2: 2 fields where the header has {NUMBER}",
+        ),
         (
             ",".join(tables.READING_COLUMNS).encode() + b"\n" + b"1,2,x" + b"," * (NUMBER - 3),
-            "line 2.*'x'",
+            ":2: .*'x'",
         ),
         (
             ",".join(tables.READING_COLUMNS).encode() + b"\n" + b",2,3" + b"," * (NUMBER - 3),
-            "line 2.*epoch",
+            ":2: .*epoch",
         ),
         (b"\xff\xfe", "cannot be read"),
     ],

@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from thermo_ebm.analysis.csvfile import check_epochs, read_csv
 from thermo_ebm.analysis.names import PUBLISHED_NETWORK
 from thermo_ebm.analysis.settings import PUBLISHED, THERMODYNAMIC, VANILLA, Settings, cell_key
 from thermo_ebm.errors import UserError
+from thermo_ebm.run.csvfile import check_epochs, read_csv
 
 COLUMNS = {
     "Epoch": "epoch",

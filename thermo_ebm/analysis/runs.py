@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from thermo_ebm.analysis.changes import describe_change, mixing
-from thermo_ebm.analysis.csvfile import check_epochs, read_csv
 from thermo_ebm.analysis.run_settings import Run, number_field, read_runs
 from thermo_ebm.analysis.settings import cell_key
 from thermo_ebm.errors import UserError
+from thermo_ebm.run.csvfile import check_epochs, read_csv
 from thermo_ebm.run.layout import CHANGES, CONFIG
 
 

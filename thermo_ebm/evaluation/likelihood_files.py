@@ -20,8 +20,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from thermo_ebm import files
-from thermo_ebm.analysis.csvfile import read_csv
 from thermo_ebm.errors import UserError
+from thermo_ebm.run.csvfile import read_csv
 
 TABLE, FOLDER = "likelihood.csv", "likelihood"
 IMAGE_COLUMNS = (

@@ -13,6 +13,7 @@ from typing import Any
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
+from thermo_ebm.run import csvfile
 
 READING_COLUMNS = (
     "epoch",  # epochs done, from 1
@@ -172,7 +173,7 @@ def _as_text(column: str, value: Any) -> str:
 def _as_value(column: str, text: str) -> Value:
     if text == "":
         return None
-    return int(text) if column in _WHOLE else float(text)
+    return int(float(text)) if column in _WHOLE else float(text)
 
 
 def read_cells(
@@ -188,28 +189,22 @@ def read_cells(
     Raises:
       UserError: as of `read`.
     """
-    try:
-        content = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
+    path = Path(path)
+    if not path.exists():
         return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
-    lines = list(csv.reader(io.StringIO(content)))
-    header = lines[0] if lines else []
-    missing = [name for name in ("epoch", *required) if name not in header]
-    if missing or len(set(header)) < len(header):
-        what = f"there is no column {missing[0]}" if missing else "a column is there twice"
-        raise UserError(f"{path}, line 1: not a table of a run ({what}); move it away")
-    rows = [dict(zip(header, line, strict=False)) for line in lines[1:]]
-    for number, (line, row) in enumerate(zip(lines[1:], rows, strict=True), 2):
-        try:
-            if len(line) != len(header) or row["epoch"] == "":
-                raise ValueError(f"{len(line)} values for {len(header)} columns, or no epoch")
-            for name in row.keys() - set(words):
-                _as_value(name, row[name])
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: {error}") from error
+    _, rows, lines = csvfile.read_text(path, ("epoch", *required))
+    for line, row in zip(lines, rows, strict=True):
+        if row["epoch"] == "":
+            raise UserError(f"{path}:{line}: the row has no epoch")
+        for name in row.keys() - set(words):
+            _check_number(path, line, name, row[name])
     return rows
+
+
+def _check_number(path: Path, line: int, name: str, text: str) -> None:
+    value = csvfile.number(path, line, name, text) if text else 0.0
+    if name in _WHOLE and not value.is_integer():
+        raise UserError(f"{path}:{line}: {name} is {text!r}, not a whole number")
 
 
 def write_cells(

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from thermo_ebm.analysis.csvfile import read_csv
 from thermo_ebm.analysis.report import page
+from thermo_ebm.run.csvfile import read_csv
 from thermo_ebm.run.layout import DIAGNOSTICS
 
 _COLUMNS = {

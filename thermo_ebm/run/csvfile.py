@@ -1,4 +1,4 @@
-"""A strict reader of small numeric CSV files: every mistake is told with its file and line."""
+"""A strict reader of small CSV files: every error names the file and the line."""
 
 import csv
 from collections.abc import Sequence
@@ -8,6 +8,14 @@ from typing import NamedTuple
 from thermo_ebm.errors import UserError
 
 
+class CsvText(NamedTuple):
+    """The fields of a CSV file as they are written, and the line that each row stands on."""
+
+    header: list[str]
+    rows: list[dict[str, str]]
+    lines: list[int]
+
+
 class CsvColumns(NamedTuple):
     """The columns of a CSV file, in its order, and the line that each row stands on."""
 
@@ -15,23 +23,16 @@ class CsvColumns(NamedTuple):
     lines: list[int]
 
 
-def read_csv(
-    path: Path,
-    required: Sequence[str],
-    text: Sequence[str] = (),
-    allow_empty: bool = False,
-) -> CsvColumns:
-    """Reads a CSV file with one header line.
+def read_text(path: Path, required: Sequence[str] = ()) -> CsvText:
+    """Reads a CSV file with one header line; blank lines are left out.
 
     Args:
       path: the file.
       required: columns that must be there; others are read as well.
-      text: columns that hold words; every other one holds numbers ("nan" and "inf" are numbers).
-      allow_empty: read an empty field as NaN (a reading that was not taken).
 
     Raises:
-      UserError: naming the file and line, for a missing column, a field too many or too few, or a
-        field that is not a number.
+      UserError: naming the file and line, for a missing or doubled column, or a field too many or
+        too few.
     """
     try:
         rows, lines = _rows(path)
@@ -40,17 +41,42 @@ def read_csv(
     if not rows:
         raise UserError(f"{path}:1: the file is empty; expected the header {','.join(required)}")
     header = [name.strip() for name in rows[0]]
-    _check_header(path, header, required)
-    columns: dict[str, list[float | str]] = {name: [] for name in header}
+    for name in required:
+        if name not in header:
+            raise UserError(f"{path}:1: the column {name!r} is missing from the header")
+    if len(set(header)) != len(header):
+        raise UserError(f"{path}:1: the header names a column twice: {','.join(header)}")
     for line, row in zip(lines[1:], rows[1:], strict=True):
         if len(row) != len(header):
             raise UserError(f"{path}:{line}: {len(row)} fields where the header has {len(header)}")
-        for name, field in zip(header, row, strict=True):
-            value = field if name in text else _number(path, line, name, field, allow_empty)
-            columns[name].append(value)
-    if len(rows) == 1:
+    return CsvText(header, [dict(zip(header, row, strict=True)) for row in rows[1:]], lines[1:])
+
+
+def read_csv(
+    path: Path,
+    required: Sequence[str],
+    text: Sequence[str] = (),
+    allow_empty: bool = False,
+) -> CsvColumns:
+    """Reads a CSV file of numbers.
+
+    Args:
+      path: the file.
+      required: columns that must be there; others are read as well.
+      text: columns that hold words; every other one holds numbers ("nan" and "inf" are numbers).
+      allow_empty: read an empty field as NaN (a reading that was not taken).
+
+    Raises:
+      UserError: as of `read_text`, for a field that is not a number, or where there are no rows.
+    """
+    header, rows, lines = read_text(path, required)
+    if not rows:
         raise UserError(f"{path}:2: no readings after the header; restore or remove the file")
-    return CsvColumns(columns, lines[1:])
+    columns: dict[str, list[float | str]] = {}
+    for name in header:
+        fields = [row[name] for row in rows]
+        columns[name] = fields if name in text else _numbers(path, lines, name, fields, allow_empty)
+    return CsvColumns(columns, lines)
 
 
 def check_epochs(
@@ -87,17 +113,17 @@ def _rows(path: Path) -> tuple[list[list[str]], list[int]]:
     return rows, lines
 
 
-def _check_header(path: Path, header: Sequence[str], required: Sequence[str]) -> None:
-    for name in required:
-        if name not in header:
-            raise UserError(f"{path}:1: the column {name!r} is missing from the header")
-    if len(set(header)) != len(header):
-        raise UserError(f"{path}:1: the header names a column twice: {','.join(header)}")
+def _numbers(
+    path: Path, lines: Sequence[int], name: str, fields: Sequence[str], allow_empty: bool
+) -> list[float]:
+    return [
+        float("nan") if allow_empty and not field.strip() else number(path, line, name, field)
+        for line, field in zip(lines, fields, strict=True)
+    ]
 
 
-def _number(path: Path, line: int, name: str, field: str, allow_empty: bool) -> float:
-    if not field.strip() and allow_empty:
-        return float("nan")
+def number(path: Path, line: int, name: str, field: str) -> float:
+    """The number in a field; raises UserError, naming file, line and column, if it is none."""
     try:
         return float(field)
     except ValueError:
