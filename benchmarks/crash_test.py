@@ -193,11 +193,11 @@ def _newest_arrays(workdir: Path) -> dict[str, np.ndarray]:
     import jax
 
     from thermo_ebm.evaluation import trained
-    from thermo_ebm.train import checkpoints, step
+    from thermo_ebm.train import checkpoints, tasks
 
     run = trained.open_run(workdir)
-    task = step.make_task(run.config, axis_name=None)
-    shapes = jax.eval_shape(lambda: step.init_state(task, 0))
+    task = tasks.make_task(run.config, axis_name=None)
+    shapes = jax.eval_shape(lambda: tasks.init_state(task, 0))
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     folder = workdir / "rep_00" / "checkpoints"
     state = checkpoints.restore(folder, run.total_steps, shapes, sharding).state

@@ -31,10 +31,10 @@ from ml_collections import ConfigDict
 
 from benchmarks import dial_measure as measure
 from thermo_ebm import data, runtime
-from thermo_ebm.train import spmd, step
+from thermo_ebm.train import spmd, tasks
 from thermo_ebm.train.batches import make_layout, split_over_devices
 from thermo_ebm.train.state import TrainState
-from thermo_ebm.train.step import Task
+from thermo_ebm.train.tasks import Task
 from thermo_ebm.types import Array
 
 
@@ -100,7 +100,7 @@ class Bench(NamedTuple):
 def prepare(quick: bool, seed: int) -> Bench:
     """Trains the model and draws the reference."""
     config, sizes = measure.make_config(quick), QUICK if quick else FULL
-    task = step.make_task(config)
+    task = tasks.make_task(config)
     images = data.load(config.data).train
     part = spmd.spread(split_over_devices(images, make_layout(task.num_train)))
     start = measure.initial_state(task, seed)
@@ -113,7 +113,7 @@ def prepare(quick: bool, seed: int) -> Bench:
         sampler__prior__num_steps=sizes.reference_steps,
         sampler__posterior__num_steps=sizes.reference_steps,
     )
-    draw = measure.make_draws(step.make_task(long), whole=True)
+    draw = measure.make_draws(tasks.make_task(long), whole=True)
     key, reference_key = jax.random.split(jax.random.key(seed))
     params = spmd.local(state.params)
     found = draw(params, spmd.local(state.schedule), part, reference_key, sizes.references)
@@ -149,7 +149,7 @@ class Cell(NamedTuple):
 
 def make_cell(bench: Bench, config: ConfigDict) -> Cell:
     """Times the step of a configuration; its draws compile when they are first called."""
-    task = step.make_task(config)
+    task = tasks.make_task(config)
     return Cell(config, task, measure.make_draws(task), _median_seconds(bench, task))
 
 
@@ -174,7 +174,7 @@ def amplification_rows(bench: Bench, cell: Cell) -> Iterator[Row]:
     power = bench.config.loss.power
     found = _draws(bench, cell, 100)
     # The factor is a number like any other in the compiled step.
-    louder = step.make_task(measure.changed(bench.config, dial__amplification=4.0))
+    louder = tasks.make_task(measure.changed(bench.config, dial__amplification=4.0))
     seconds = _median_seconds(bench, louder)
     for number, c in enumerate(bench.sizes.amplifications):
         key = jax.random.fold_in(bench.key, 500 + number)
@@ -227,7 +227,7 @@ def target_errors(bench: Bench, noise: float) -> Iterator[tuple[float, float, fl
     """Runs at five target noises: the target, the noise held, and the share of steps saturated."""
     for factor in bench.sizes.targets:
         config = measure.changed(bench.config, dial__target_noise=factor * noise)
-        task = step.make_task(config)
+        task = tasks.make_task(config)
         num_steps = bench.sizes.target_steps
         held, saturated = measure.held_noise(task, bench.state, bench.part, num_steps)
         yield factor * noise, held, saturated
@@ -235,7 +235,7 @@ def target_errors(bench: Bench, noise: float) -> Iterator[tuple[float, float, fl
 
 def overhead(bench: Bench) -> float:
     """A step's time with the halves measured over one without, median of steps in pairs."""
-    task = step.make_task(bench.config)
+    task = tasks.make_task(bench.config)
     pair = [task, measure.without_halves(task)]
     seconds = measure.seconds_per_step(pair, bench.state, bench.part, 2 * bench.sizes.timed_steps)
     return float(np.median(seconds[:, 0] / seconds[:, 1]))

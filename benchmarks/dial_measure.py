@@ -18,10 +18,10 @@ from ml_collections import ConfigDict
 
 from thermo_ebm.gradients import dial
 from thermo_ebm.thermo.schedule import Schedule, make_schedule
-from thermo_ebm.train import spmd, step
+from thermo_ebm.train import gradient, spmd, tasks
 from thermo_ebm.train.batches import make_layout
 from thermo_ebm.train.state import TrainState
-from thermo_ebm.train.step import AXIS, Task
+from thermo_ebm.train.tasks import AXIS, Task
 from thermo_ebm.types import Array, Params, PRNGKey
 
 _GROUPS = 16  # of draws, left out one after another
@@ -99,7 +99,7 @@ def make_draws(task: Task, whole: bool = False) -> Callable[..., Draws]:
     def one(params: Params, schedule: Schedule, part: Array, key: PRNGKey) -> Any:
         batch_key, chain_key = jax.random.split(key)
         indices = jnp.arange(num) if whole else jax.random.choice(batch_key, task.num_train, (num,))
-        found = step.batch_gradient(task, params, indices, part, layout, chain_key, schedule)
+        found = gradient.batch_gradient(task, params, indices, part, layout, chain_key, schedule)
         size = getattr(found.aux, "effective_sample_size", jnp.nan)
         return ravel_pytree(found.mean)[0], ravel_pytree(found.difference)[0], size
 
@@ -178,7 +178,7 @@ def _jackknife(means: np.ndarray, reference: np.ndarray) -> float:
 
 def initial_state(task: Task, seed: int) -> TrainState:
     """A replicated state of one repetition, before its first step, with the schedule of p."""
-    state = jax.jit(partial(step.init_state, task))(seed)
+    state = jax.jit(partial(tasks.init_state, task))(seed)
     schedule = power_schedule(task, task.settings.power)
     return jax.device_put(state._replace(schedule=schedule), spmd.replicated())
 

@@ -18,8 +18,7 @@ from thermo_ebm.models import conv_transpose, latent_ebm
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.chains import tempered_chains
 from thermo_ebm.thermo.schedule import make_schedule
-from thermo_ebm.train import batches, optimisers, spmd
-from thermo_ebm.train import step as training
+from thermo_ebm.train import batches, optimisers, spmd, tasks
 from thermo_ebm.types import Batch, LossFn, Params
 
 
@@ -66,12 +65,12 @@ def automatic_chunk(config: ConfigDict, model: LatentEBM) -> int:
 
 def fast_step(config: ConfigDict, model: LatentEBM) -> Program:
     """One step of the trainer, over all local devices."""
-    task = training.make_task(config)._replace(
-        model=model, objective=build.make_objective(config, model, training.AXIS)
+    task = tasks.make_task(config)._replace(
+        model=model, objective=build.make_objective(config, model, tasks.AXIS)
     )
     layout = batches.make_layout(config.data.num_train)
     step = spmd.map_step(task)
-    init = jax.jit(partial(training.init_state, task), out_shardings=spmd.replicated())
+    init = jax.jit(partial(tasks.init_state, task), out_shardings=spmd.replicated())
     images = spmd.spread(batches.split_over_devices(_images(config), layout))
     counts = _counts(partial(_step_flops, config), config, model)
     return _compile(step, counts, init(jnp.uint32(0)), images)

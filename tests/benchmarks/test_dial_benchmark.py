@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import dial_measure as measure
 from thermo_ebm import data
-from thermo_ebm.train import spmd, step
+from thermo_ebm.train import spmd, tasks
 from thermo_ebm.train.batches import make_layout, split_over_devices
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +60,7 @@ def test_amplified_draws_have_the_mean_and_so_many_times_the_noise():
 
 
 def test_the_step_without_halves_is_the_same_step():
-    task = step.make_task(measure.make_config(quick=True))
+    task = tasks.make_task(measure.make_config(quick=True))
     images = data.load(measure.make_config(quick=True).data).train
     part = spmd.spread(split_over_devices(images, make_layout(task.num_train)))
     ends = []

@@ -14,7 +14,7 @@ from thermo_ebm.evaluation import tempered
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.run import layout, lock, record
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
-from thermo_ebm.train import checkpoints, spmd, step
+from thermo_ebm.train import checkpoints, spmd, tasks
 from thermo_ebm.types import Params
 
 PRIOR_SIGMA, LIKELIHOOD_SIGMA = 1.2, 0.9
@@ -163,7 +163,7 @@ def make_run(workdir, **changes):
     config.update_from_flattened_dict(TINY | named)
     with lock.hold(workdir):
         record.record(workdir, config, record.Means(), "cpu", "cpu")
-    task = step.make_task(config, axis_name=None)
+    task = tasks.make_task(config, axis_name=None)
     state = quick_state(task)
     folder = layout.repetition_dir(workdir, 0) / "checkpoints"
     folder.parent.mkdir()
@@ -174,7 +174,7 @@ def make_run(workdir, **changes):
 
 
 def quick_state(task):
-    return jit(functools.partial(step.init_state, task))(0)
+    return jit(functools.partial(tasks.init_state, task))(0)
 
 
 def test_the_program_draws_or_says_what_is_wrong(tmp_path, programs):

@@ -13,7 +13,7 @@ import numpy as np
 from thermo_ebm.config import checks
 from thermo_ebm.cost import plan
 from thermo_ebm.run import configuration, layout, lock, tables
-from thermo_ebm.train import checkpoints, loop, spmd, step
+from thermo_ebm.train import checkpoints, loop, spmd, tasks
 
 CHANGES = {
     "num_epochs": 3,
@@ -54,7 +54,7 @@ def flags(**changes):
     return ["--config=configs/digits.py", *(f"--config.{name}={value}" for name, value in values)]
 
 
-_make_task, _make_programs = step.make_task, spmd.make_programs
+_make_task, _make_programs = tasks.make_task, spmd.make_programs
 _compiled_by = (
     *("batch_size", "val_batches", "model", "sampler", "loss", "optimizer"),
     *("dial", "evaluation"),
@@ -102,8 +102,8 @@ def train(made, workdir, dispatches=None, allow=()):
 
 
 def shapes(made):
-    task = step.make_task(made)
-    return jax.eval_shape(functools.partial(step.init_state, task), 0)
+    task = tasks.make_task(made)
+    return jax.eval_shape(functools.partial(tasks.init_state, task), 0)
 
 
 def end_state(made, workdir, number=0):

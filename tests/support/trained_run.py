@@ -15,7 +15,7 @@ import quick
 from thermo_ebm.evaluation import evaluate
 from thermo_ebm.metrics import networks
 from thermo_ebm.run import layout, lock, record
-from thermo_ebm.train import checkpoints, spmd, step
+from thermo_ebm.train import checkpoints, spmd, tasks
 
 CHANGES = {
     "num_epochs": 3,
@@ -54,8 +54,8 @@ def flags(**changes):
 
 def states(number):
     """A repetition's states after 0, 10, 20 and 30 steps, its parameters a little apart."""
-    task = step.make_task(config(), axis_name=None)
-    state = quick.jit(functools.partial(step.init_state, task))(number)
+    task = tasks.make_task(config(), axis_name=None)
+    state = quick.jit(functools.partial(tasks.init_state, task))(number)
     for epoch in range(4):
         params = jax.tree.map(lambda leaf, factor=1 + epoch / 8: leaf * factor, state.params)
         yield state._replace(params=params, step=np.int32(epoch * STEPS_PER_EPOCH))

@@ -9,7 +9,7 @@ import tiny_training as tiny
 
 from thermo_ebm.errors import UserError
 from thermo_ebm.train import checkpoints, spmd
-from thermo_ebm.train.step import init_state, make_task
+from thermo_ebm.train.tasks import init_state, make_task
 
 # Of damaged files Orbax leaves errors that nobody asks for.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

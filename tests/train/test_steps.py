@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_training as tiny
 
-from thermo_ebm.train import batches, step
+from thermo_ebm.train import batches, gradient, step, tasks
 
 NUM = 24  # images of one update
 
@@ -28,18 +28,18 @@ def images():
 def on_one_device(fn, *args):
     """fn(*args) inside pmap over a single device, where sums over devices have a meaning."""
     device = jax.devices()[:1]
-    run = jax.pmap(lambda _: fn(*args), axis_name=step.AXIS, devices=device)
+    run = jax.pmap(lambda _: fn(*args), axis_name=tasks.AXIS, devices=device)
     return jax.tree.map(lambda leaf: leaf[0], run(jnp.zeros(1)))
 
 
 def gradient_of(num=NUM, **changes):
     """The gradient of one update over the first `num` images."""
-    task = step.make_task(tiny.config(**SMALL, **changes))
-    state = step.init_state(task, 0)
+    task = tasks.make_task(tiny.config(**SMALL, **changes))
+    state = tasks.init_state(task, 0)
     layout = batches.Layout(48, 1, 1)
-    schedule = step.first_schedule(task)
+    schedule = tasks.first_schedule(task)
     args = jnp.arange(num), jnp.asarray(images()), layout, jax.random.key(1), schedule
-    return on_one_device(partial(step.batch_gradient, task), state.params, *args)
+    return on_one_device(partial(gradient.batch_gradient, task), state.params, *args)
 
 
 def assert_close(one, other):
@@ -75,8 +75,8 @@ def test_no_noise_is_measured_where_a_gradient_is_no_mean_over_images():
 
 
 def stepped(**changes):
-    task = step.make_task(tiny.config(**SMALL, batch_size=NUM, **changes))
-    state = step.init_state(task, 0)
+    task = tasks.make_task(tiny.config(**SMALL, batch_size=NUM, **changes))
+    state = tasks.init_state(task, 0)
     layout = batches.Layout(48, 1, 1)
     return on_one_device(
         partial(step.train_step, task), state, jnp.asarray(images()), layout

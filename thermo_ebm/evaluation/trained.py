@@ -13,7 +13,7 @@ from thermo_ebm.errors import UserError, first_line
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model
 from thermo_ebm.run import configuration, layout, record
 from thermo_ebm.train import checkpoints
-from thermo_ebm.train.step import updates_per_epoch
+from thermo_ebm.train.tasks import updates_per_epoch
 from thermo_ebm.types import Params, PRNGKey
 
 

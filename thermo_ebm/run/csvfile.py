@@ -75,7 +75,10 @@ def read_csv(
     columns: dict[str, list[float | str]] = {}
     for name in header:
         fields = [row[name] for row in rows]
-        columns[name] = fields if name in text else _numbers(path, lines, name, fields, allow_empty)
+        if name in text:
+            columns[name] = [*fields]
+        else:
+            columns[name] = [*_numbers(path, lines, name, fields, allow_empty)]
     return CsvColumns(columns, lines)
 
 

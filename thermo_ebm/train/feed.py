@@ -17,7 +17,7 @@ from thermo_ebm.data.streaming import stream
 from thermo_ebm.train import hosts, spmd
 from thermo_ebm.train.batches import batch_share, make_layout, split_over_devices
 from thermo_ebm.train.state import TrainState
-from thermo_ebm.train.step import Task
+from thermo_ebm.train.tasks import Task
 
 
 class Feed(NamedTuple):

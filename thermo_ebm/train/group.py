@@ -19,7 +19,7 @@ from thermo_ebm.train.batches import make_layout, split_over_devices
 from thermo_ebm.train.feed import Feed
 from thermo_ebm.train.spmd import Programs
 from thermo_ebm.train.state import PICTURES
-from thermo_ebm.train.step import Task
+from thermo_ebm.train.tasks import Task
 
 NUM_PICTURES = 64
 

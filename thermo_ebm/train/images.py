@@ -18,7 +18,7 @@ from thermo_ebm.train import hosts
 from thermo_ebm.train.batches import make_dispatch_layout, make_layout
 from thermo_ebm.train.feed import Feed, resident, streamed
 from thermo_ebm.train.progress import say
-from thermo_ebm.train.step import Task, updates_per_epoch
+from thermo_ebm.train.tasks import Task, updates_per_epoch
 
 _INT32 = 2**31 - 1
 

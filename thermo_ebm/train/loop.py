@@ -30,7 +30,7 @@ from thermo_ebm.train.interrupts import catch_interrupts
 from thermo_ebm.train.progress import Reporter, make_reporter, say
 from thermo_ebm.train.repetition import Repetition
 from thermo_ebm.train.state import TrainState
-from thermo_ebm.train.step import Task, make_task
+from thermo_ebm.train.tasks import Task, make_task
 
 _INT32 = 2**31 - 1
 _PATIENCE = 2.0  # seconds: steps of one dispatch take no longer, for signals wait for its end

@@ -16,7 +16,7 @@ from thermo_ebm.train.epochs import is_pending
 from thermo_ebm.train.group import Group
 from thermo_ebm.train.repetition import Repetition
 from thermo_ebm.train.state import TrainState
-from thermo_ebm.train.step import Task, init_state
+from thermo_ebm.train.tasks import Task, init_state
 
 
 def is_done(task: Task, workdir: Path, number: int, total_steps: int) -> bool:

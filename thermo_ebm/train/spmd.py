@@ -1,4 +1,4 @@
-"""The compiled programs of a run: `step.py` under pmap over all devices, vmapped over repetitions.
+"""The compiled programs of a run: the step under pmap over all devices, vmapped over repetitions.
 
 The only module that knows of pmap. States are stacked, one repetition along each leading axis, and
 replicated over the devices; images are split over them.
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thermo_ebm.gradients.noise import GradientNoise
-from thermo_ebm.train import step
+from thermo_ebm.train import step, validation
 from thermo_ebm.train.batches import (
     batch_share,
     dispatch_order,
@@ -21,7 +21,7 @@ from thermo_ebm.train.batches import (
     make_layout,
 )
 from thermo_ebm.train.state import TrainState, begin_epoch
-from thermo_ebm.train.step import AXIS, Task
+from thermo_ebm.train.tasks import AXIS, Task, init_state
 from thermo_ebm.types import Array
 
 
@@ -32,7 +32,7 @@ class Programs(NamedTuple):
     run: Callable[..., TrainState]  # (state, stop [num_repetitions], limit, images of a `Feed`)
     validate: Callable[..., tuple[Array, Any]]  # (state, validation images)
     noise: Callable[..., GradientNoise]  # (state, train images)
-    likelihood: Callable[..., step.MeanLikelihood]  # (state, validation images)
+    likelihood: Callable[..., validation.MeanLikelihood]  # (state, validation images)
     begin_epoch: Callable[..., TrainState]  # (state, epoch, chosen), [num_repetitions] each
 
 
@@ -48,12 +48,12 @@ def make_programs(task: Task, num_repetitions: int) -> Programs:
     run = over(partial(_run, task, train), in_axes=(0, 0, None, None))
     if task.streaming:
         run = over(partial(_run_streamed, task), in_axes=(0, 0, None, 0))
-    validate = over(lambda state, part: step.validate(task, state, part, val), in_axes=(0, None))
-    noise = over(lambda state, part: step.measure_noise(task, state, part, train), (0, None))
-    evaluate = partial(step.evaluate_likelihood, task)
+    validate = over(lambda state, part: validation.validate(task, state, part, val), (0, None))
+    noise = over(lambda state, part: validation.measure_noise(task, state, part, train), (0, None))
+    evaluate = partial(validation.evaluate_likelihood, task)
     likelihood = over(lambda state, part: evaluate(state, part, val), (0, None))
     return Programs(
-        init=_blocking(_jit(over(partial(step.init_state, task), (0,)))),
+        init=_blocking(_jit(over(partial(init_state, task), (0,)))),
         run=_blocking(_pmap(run, in_axes=(None, None, None, 0), donate_argnums=0)),
         validate=_blocking(_pmap(validate, in_axes=(None, 0))),
         noise=_blocking(_pmap(noise, in_axes=(None, 0))),
