@@ -4,8 +4,10 @@ import os
 import shutil
 from pathlib import Path
 
-# Compiling costs the tests more than running; before JAX is imported.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+import quick
+
+# Before JAX is imported; the processes that tests start inherit it.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick.XLA_FLAGS}"
 
 import jax
 import pytest

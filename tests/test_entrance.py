@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import quick
 import trained_run
 from ml_collections import ConfigDict
 from patience import PATIENCE
@@ -206,7 +205,7 @@ def test_reconstructions(run):
     again = run.reconstruct(images, jax.random.key(1), repetition=1, step=10)
     assert again.shape == images.shape
     params = run.params(1, 10)
-    expected = quick.jit(
+    expected = jax.jit(
         lambda *args: reconstruct(run.model, *args, jax.random.key(1), run.sampler.posterior)
     )(params, jnp.asarray(images))
     np.testing.assert_allclose(again, expected, atol=1e-5)

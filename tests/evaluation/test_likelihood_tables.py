@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 import pytest
-from quick import jit
 from trained_run import original
 
 from thermo_ebm import likelihood
@@ -13,7 +12,7 @@ from thermo_ebm.evaluation import likelihood_files as tables
 
 SETTINGS = likelihoods.Settings(chains=2, num_temperatures=2, steps_per_temperature=1, batch_size=4)
 COLUMNS = tables.IMAGE_COLUMNS
-QUICK = jit(likelihood.estimate, static_argnames=("model", "settings"))
+QUICK = jax.jit(likelihood.estimate, static_argnames=("model", "settings"))
 
 
 @pytest.fixture(autouse=True)

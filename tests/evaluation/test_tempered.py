@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick import jit
 
 from thermo_ebm.analysis.report import diagnostics
 from thermo_ebm.evaluation import tempered
@@ -174,7 +173,7 @@ def make_run(workdir, **changes):
 
 
 def quick_state(task):
-    return jit(functools.partial(tasks.init_state, task))(0)
+    return jax.jit(functools.partial(tasks.init_state, task))(0)
 
 
 def test_the_program_draws_or_says_what_is_wrong(tmp_path, programs):

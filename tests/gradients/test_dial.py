@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import quick
 
 from thermo_ebm.gradients import dial
 from thermo_ebm.gradients.dial import DialSettings
@@ -26,7 +25,7 @@ def vector(tree):
     return jnp.concatenate([tree.alpha["w"], tree.beta[0]], axis=-1)
 
 
-@partial(quick.jit, static_argnums=1)
+@partial(jax.jit, static_argnums=1)
 def amplified(keys, amplification):
     """Gradients before and after the dial, from halves with independent correlated noise."""
 
@@ -84,7 +83,7 @@ def test_a_fixed_amplification_is_what_was_asked_for():
 # The controller, over a gradient whose noise is known at every step.
 
 
-@partial(quick.jit, static_argnums=(0,))
+@partial(jax.jit, static_argnums=(0,))
 def controlled(settings, noise, state, key):
     """c and saturation at every step, for |d|^2 / n of mean noise[k] over 400 entries."""
 

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import quick
 
 from thermo_ebm.gradients.noise import gradient_noise
 from thermo_ebm.gradients.statistics import gradient_statistics
@@ -58,7 +57,7 @@ def synthetic(batch_key, chain_key):
 PARTS = np.array([BATCH_SD**2, CHAIN_SD**2, CROSS_SD**2])  # of batch, chains and their interaction
 
 
-@partial(quick.jit, static_argnums=(1, 2))
+@partial(jax.jit, static_argnums=(1, 2))
 def noises(key, max_draws, num):
     """`num` independent measurements, one after another."""
     keys = jax.random.split(key, num)
@@ -100,7 +99,7 @@ def test_noise_where_only_one_source_exists():
     def only_chains(batch_key, chain_key):
         return synthetic(jax.random.key(0), chain_key)
 
-    @quick.jit
+    @jax.jit
     def both(key):
         return [gradient_noise(gradient, key, 8) for gradient in (only_batch, only_chains)]
 
@@ -117,7 +116,7 @@ def test_no_draw_is_used_twice():
         jax.debug.callback(lambda v: seen.append(np.asarray(v)), value, ordered=True)
         return Params(value[:1], value[1:])
 
-    noise = quick.jit(lambda key: gradient_noise(gradient, key, 8))(jax.random.key(0))
+    noise = jax.jit(lambda key: gradient_noise(gradient, key, 8))(jax.random.key(0))
     jax.block_until_ready(noise)
     jax.effects_barrier()
     draws = np.stack(seen)

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import quick
 import smooth_network as tiny
 
 from thermo_ebm.gradients import halves
@@ -26,7 +25,7 @@ def linear(params, images, latents):
     return vectors[:, :2] @ params.alpha + vectors[:, 2:] @ params.beta, images.T
 
 
-@partial(quick.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1))
 def drawn(num, first, mask, key):
     """(g, d) of one batch of independent images with two chains each."""
     of_images, of_chains = jax.random.split(key)
@@ -112,7 +111,7 @@ def test_the_mean_is_the_gradient_of_the_loss(name):
     batch, params, key = tiny.make_batch(5, padding=2), tiny.parameters(), jax.random.key(0)
     schedule = make_schedule("power", 3, 1.0)
 
-    @quick.jit
+    @jax.jit
     def both(params):
         whole = jax.value_and_grad(objective.loss, has_aux=True)(params, batch, key, schedule)
         chains = objective.draw(params, batch, key, schedule)

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import plane_model as plane
 import pytest
-import quick
 from jax.flatten_util import ravel_pytree
 from scipy import special
 
@@ -59,7 +58,7 @@ def exact():
     return -flat(Params(alpha, beta))
 
 
-@partial(quick.jit, static_argnums=1)
+@partial(jax.jit, static_argnums=1)
 def gradients(latents, settings, temperatures, slopes):
     """Of every draw [num, T, M, NUM_IMAGES, 2], one after another: [num, size]."""
     params, images, _ = model_and_grid()
@@ -180,7 +179,7 @@ def test_chains_in_a_wrong_mode_have_little_weight():
     sampler = SamplerSettings(ChainSettings(0.1, 1), ChainSettings(0.1, 1))
     schedule = make_schedule("power", 10, 2.0)
 
-    @quick.jit
+    @jax.jit
     def of_both(z):
         def one(z, choice):
             settings = SETTINGS._replace(generator_gradient=choice)

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import linear_gaussian as lg
 import numpy as np
 import pytest
-from quick import jit
 
 from thermo_ebm import likelihood
 from thermo_ebm.likelihood import LikelihoodSettings, bidirectional, estimators
@@ -28,7 +27,7 @@ KEY = jax.random.key(1)
 
 
 def estimate(model, params, images, settings=SETTINGS):
-    run = jit(partial(likelihood.estimate, model, settings=settings))
+    run = jax.jit(partial(likelihood.estimate, model, settings=settings))
     temperatures = power_schedule(settings.num_temperatures, 3.0)
     found = run(params, jnp.float32(images), jnp.arange(len(images)), temperatures, KEY)
     return jax.tree.map(np.asarray, found)
@@ -84,9 +83,9 @@ def bounds(num_temperatures, steps, num=200):
         num_temperatures=num_temperatures, steps_per_temperature=steps, chains_per_image=2
     )
     positions = jnp.arange(num)
-    draw = jit(partial(bidirectional.simulate, MODEL, settings=settings))
+    draw = jax.jit(partial(bidirectional.simulate, MODEL, settings=settings))
     images, latents = draw(PARAMS, positions, KEY)
-    run = jit(partial(bidirectional.bidirectional, MODEL, settings=settings))
+    run = jax.jit(partial(bidirectional.bidirectional, MODEL, settings=settings))
     temperatures = power_schedule(num_temperatures, 2.0)
     found = run(PARAMS, images, latents, positions, temperatures, jax.random.key(2))
     truth = np.array([lg.log_evidence(lg.parameters(), x) for x in np.asarray(images, float)])
@@ -127,7 +126,7 @@ def test_the_exact_latent_counts():
     settings = SETTINGS._replace(
         num_temperatures=4, steps_per_temperature=2, chains_per_image=2, simulation_steps=200
     )
-    run = jit(partial(bidirectional.bidirectional, MODEL, settings=settings))
+    run = jax.jit(partial(bidirectional.bidirectional, MODEL, settings=settings))
     shuffled = run(
         PARAMS, images, latents[::-1], jnp.arange(200), power_schedule(4, 2.0), jax.random.key(2)
     )

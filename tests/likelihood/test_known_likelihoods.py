@@ -8,7 +8,6 @@ import linear_gaussian as lg
 import numpy as np
 import plane_model as plane
 import pytest
-import quick
 
 from thermo_ebm.likelihood import LikelihoodSettings, estimate, log_likelihood
 from thermo_ebm.likelihood.bidirectional import bidirectional
@@ -43,7 +42,7 @@ def float32(params):
 def along(model, params, images, power, settings, seed=1):
     """The estimate along a power schedule that is not adapted."""
     schedule = make_schedule("power", settings.num_temperatures, power)
-    run = quick.jit(partial(estimate, model, settings=settings))
+    run = jax.jit(partial(estimate, model, settings=settings))
     key, positions = jax.random.key(seed), jnp.arange(len(images))
     found = run(float32(params), jnp.float32(images), positions, schedule.temperatures, key)
     return jax.tree.map(np.float64, found)
@@ -86,7 +85,7 @@ def test_hasty_chains_bound_the_truth_from_both_sides():
     truth = plane.log_ratio(plane.make_grid(params, images), 1.0)
     hasty = SETTINGS._replace(num_temperatures=4, chains_per_image=2, steps_per_temperature=2)
     schedule = make_schedule("power", hasty.num_temperatures, 2.0)
-    run = quick.jit(partial(bidirectional, plane.make_model(), settings=hasty))
+    run = jax.jit(partial(bidirectional, plane.make_model(), settings=hasty))
     arrays = jnp.float32(images), jnp.float32(z), jnp.arange(num), schedule.temperatures
     found = run(float32(params), *arrays, jax.random.key(0))
     lower, upper = np.float64(found.lower) - truth, np.float64(found.upper) - truth
@@ -100,7 +99,7 @@ def test_padding_and_positions():
     model, params, images, _ = nonlinear()
     settings = SETTINGS._replace(num_temperatures=4, chains_per_image=3, prior_steps=10)
     temperatures = make_schedule("power", 4, 2.0).temperatures
-    run = quick.jit(partial(estimate, model, settings=settings))
+    run = jax.jit(partial(estimate, model, settings=settings))
 
     def figures(images, mask):
         key, positions = jax.random.key(0), jnp.arange(4)

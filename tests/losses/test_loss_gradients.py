@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import quick
 import smooth_network as tiny
 from jax.flatten_util import ravel_pytree
 
@@ -54,7 +53,7 @@ def central_differences(function, at):
     flat, unravel = ravel_pytree(at)
     shifts = STEP * jnp.eye(flat.size)
     points = jnp.concatenate([flat + shifts, flat - shifts])
-    values = quick.jit(lambda p: jax.lax.map(lambda row: function(unravel(row)), p))(points)
+    values = jax.jit(lambda p: jax.lax.map(lambda row: function(unravel(row)), p))(points)
     upper, lower = values.reshape(2, -1)
     return np.asarray((upper - lower) / (2 * STEP))
 
@@ -70,7 +69,7 @@ def frozen_chains(settings):
     batch = tiny.make_batch(NUM)
     temperatures = (np.arange(4) / 3) ** settings.power
     chains = partial(tempered_chains, tiny.make_model(), settings=tiny.SAMPLER)
-    z = quick.jit(chains)(tiny.parameters(), batch.images, batch.position, temperatures, KEY)
+    z = jax.jit(chains)(tiny.parameters(), batch.images, batch.position, temperatures, KEY)
     return temperatures, z.latents[:, 0]
 
 
@@ -87,7 +86,7 @@ def mean_log_likelihood(beta, z):
 def weights_of(z, temperatures):
     """Of every chain as a sample of its image's posterior, [N, NUM]; proved in `test_ratios.py`."""
     values = jnp.stack([log_likelihoods(tiny.parameters().beta, rows) for rows in z[1:]])
-    weigh = quick.jit(ratios.posterior_weights, static_argnums=2)
+    weigh = jax.jit(ratios.posterior_weights, static_argnums=2)
     hot = jnp.asarray(temperatures[1:])
     found = weigh(hot, values.T[..., None], thermodynamic.MBAR_ITERATIONS)
     return np.asarray(found[..., 0]).T
@@ -150,7 +149,7 @@ def expected_gradients(settings):
 def all_choices(settings, choices):
     """{choice: ((loss, aux), gradient)}, compiled together."""
 
-    @quick.jit
+    @jax.jit
     def run(params):
         return [
             jax.value_and_grad(loss_of, has_aux=True)(
@@ -224,6 +223,6 @@ def test_vanilla():
         likelihood = -mean_log_likelihood(params.beta, z_posterior)
         return likelihood + contrast(params.alpha, z_posterior, z_prior)
 
-    gradient = quick.jit(jax.grad(loss))(base)
+    gradient = jax.jit(jax.grad(loss))(base)
     assert_close(gradient, central_differences(frozen, base))
     assert isinstance(gradient, Params)

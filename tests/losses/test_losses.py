@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import linear_gaussian as lg
 import numpy as np
 import pytest
-import quick
 import smooth_network as tiny
 from scipy import stats
 from sklearn import covariance
@@ -38,12 +37,12 @@ def linear_batch(num=NUM, padding=0, seed=0):
     return Batch(jnp.asarray(images), jnp.arange(num + padding), jnp.asarray(mask))
 
 
-@partial(quick.jit, static_argnums=(2, 3))
+@partial(jax.jit, static_argnums=(2, 3))
 def thermodynamic(batch, key, settings, sampler=SAMPLER):
     return thermodynamic_loss(lg.make_model(), lg.parameters(), batch, key, sampler, settings)
 
 
-@partial(quick.jit, static_argnums=(2,))
+@partial(jax.jit, static_argnums=(2,))
 def vanilla(batch, key, sampler=SAMPLER):
     return vanilla_loss(lg.make_model(), lg.parameters(), batch, key, sampler)
 
@@ -88,7 +87,7 @@ CASES = {
 def losses_of_all_cases():
     """Compiled together: most of them share their chains."""
 
-    @quick.jit
+    @jax.jit
     def run(batch, key):
         args = lg.make_model(), lg.parameters(), batch, key, SAMPLER
         return {name: thermodynamic_loss(*args, settings) for name, (settings, _) in CASES.items()}
@@ -96,7 +95,7 @@ def losses_of_all_cases():
     return run(linear_batch(), jax.random.key(0))
 
 
-@quick.jit
+@jax.jit
 def chains_at(temperatures, key):
     batch = linear_batch()
     args = lg.parameters(), batch.images, batch.position, temperatures, key, SAMPLER
@@ -131,10 +130,10 @@ def test_vanilla_loss_from_its_chains():
     batch, key, model, params = linear_batch(), jax.random.key(0), lg.make_model(), lg.parameters()
     # The prior's chains are set 0 and the posterior's set 1, each at every example's position.
     keys = [chain_keys(key, i, batch.position) for i in range(2)]
-    cold = quick.jit(partial(prior_chains, model, settings=SAMPLER.prior))
+    cold = jax.jit(partial(prior_chains, model, settings=SAMPLER.prior))
     z_prior = np.asarray(cold(params.alpha, keys[0]).latents)
     hot = partial(posterior_chains, temperatures=jnp.ones(NUM), settings=SAMPLER.posterior)
-    hot = quick.jit(partial(hot, model))
+    hot = jax.jit(partial(hot, model))
     z_posterior = np.asarray(hot(params, batch.images, keys=keys[1]).latents)
 
     def energy(z):
@@ -173,7 +172,7 @@ def test_chunks_of_images_change_neither_value_nor_gradient():
     batch, params, key = tiny.make_batch(), tiny.parameters(), jax.random.key(0)
     settings = PAPER._replace(prior_gradient="langevin", generator_gradient="langevin")
 
-    @quick.jit
+    @jax.jit
     def run(params):
         def loss(params, chunk):
             sampler = tiny.SAMPLER._replace(image_chunk=chunk)
@@ -203,7 +202,7 @@ def test_chunks_bound_the_memory_of_the_gradient():
             args = model, params, tiny.make_batch(num), jax.random.key(0), sampler, settings
             return thermodynamic_loss(*args)[0]
 
-        compiled = quick.jit(jax.grad(loss)).lower(tiny.parameters()._replace(beta=beta)).compile()
+        compiled = jax.jit(jax.grad(loss)).lower(tiny.parameters()._replace(beta=beta)).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     # Eight images more: their latents, and not the hidden layer's activations.

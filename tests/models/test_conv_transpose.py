@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import numpy_networks as independent
 import pytest
-import quick
 
 from thermo_ebm.models.conv_transpose import dilated, stamped
 
@@ -28,7 +27,7 @@ def arrays(kernel_size, stride, num=2, height=3, width=4, c_in=2, c_out=3):
 def test_values_and_gradients_are_the_loops(form, kernel_size, stride):
     x, weights, cotangent = arrays(kernel_size, stride)
 
-    @quick.jit
+    @jax.jit
     def with_gradients(x, weights):
         out, pullback = jax.vjp(lambda x, weights: form(x, weights, stride), x, weights)
         return out, *pullback(cotangent)
@@ -53,7 +52,7 @@ def test_second_derivatives_of_the_two_forms_agree(kernel_size, stride):
 
         return jnp.sum(jnp.sin(jax.grad(log_density)(x)))
 
-    @quick.jit
+    @jax.jit
     def both(x, weights):
         return [
             jax.grad(partial(of_score, form), argnums=(0, 1))(x, weights)
@@ -76,7 +75,7 @@ def test_one_pixel_by_hand():
 def test_the_two_forms_agree_in_float32():
     x, weights, _ = arrays(4, 2, num=3, height=8, width=8, c_in=32, c_out=16)
     x, weights = x.astype(np.float32), weights.astype(np.float32)
-    forms = [quick.jit(form, static_argnums=2)(x, weights, 2) for form in (stamped, dilated)]
+    forms = [jax.jit(form, static_argnums=2)(x, weights, 2) for form in (stamped, dilated)]
     assert forms[0].dtype == forms[1].dtype == np.float32
     # Sums of 128 products of order 1, each rounded to 6e-8.
     np.testing.assert_allclose(forms[0], forms[1], rtol=0, atol=1e-4)

@@ -9,7 +9,6 @@ import linear_gaussian as lg
 import numpy as np
 import numpy_networks as independent
 import pytest
-import quick
 import smooth_network as tiny
 from scipy import stats
 
@@ -160,7 +159,7 @@ def test_generator_is_the_network_in_numpy():
         layers.append((np.asarray(weights, np.float64), np.asarray(bias, np.float64)))
     assert config.generator.leak == 0.2
     expected = independent.generator(layers, z, config.generator.strides, 0.2)
-    images = quick.jit(model.generator)(params.beta, jnp.float32(z))
+    images = jax.jit(model.generator)(params.beta, jnp.float32(z))
     assert images.shape == (3, 8, 8, 3)
     assert np.abs(images).max() <= 1
     np.testing.assert_allclose(images, expected, rtol=1e-4, atol=1e-5)
@@ -169,9 +168,9 @@ def test_generator_is_the_network_in_numpy():
 def test_initial_images_are_neither_flat_nor_saturated():
     config = config_of("digits")
     model = make_model(config.model, config.data.channels)
-    params = quick.jit(model.init)(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     z = jax.random.normal(jax.random.key(1), (64, model.latent_dim))
-    spread = float(jnp.std(quick.jit(model.generator)(params.beta, z)))
+    spread = float(jnp.std(jax.jit(model.generator)(params.beta, z)))
     assert 0.1 < spread < 0.8
     # An output pixel meets (k / s)^2 of the input's: 32, 64 x 2^2 and 32 x 4^2 products a sum.
     # Haiku's normals are cut off at two standard deviations, which leaves 0.88 of them.
@@ -182,7 +181,7 @@ def test_initial_images_are_neither_flat_nor_saturated():
             if f"layer_{i}" in str(path) and leaf.ndim == 4
         )
         np.testing.assert_allclose(np.std(weights), 0.88 * fan_in**-0.5, rtol=0.05)
-    other = quick.jit(model.init)(jax.random.key(1))
+    other = jax.jit(model.init)(jax.random.key(1))
     assert count(other) == count(params)
     assert np.abs(other.alpha["energy"]["w"] - params.alpha["energy"]["w"]).max() > 0
 
@@ -258,10 +257,10 @@ def test_compute_dtype_changes_the_networks_arithmetic_alone():
 
     half = with_compute_dtype(model._replace(energy=energy), jnp.dtype("bfloat16"))
     z = jax.random.normal(jax.random.key(0), (7, 5))
-    out, grads = quick.jit(jax.value_and_grad(lambda a: half.energy(a, z).sum()))(params.alpha)
+    out, grads = jax.jit(jax.value_and_grad(lambda a: half.energy(a, z).sum()))(params.alpha)
     assert seen == [(jnp.bfloat16, jnp.bfloat16)]
     assert {leaf.dtype for leaf in jax.tree.leaves((out, grads))} == {jnp.dtype("float32")}
-    image, exact = (quick.jit(m.generator)(params.beta, z) for m in (half, model))
+    image, exact = (jax.jit(m.generator)(params.beta, z) for m in (half, model))
     assert image.dtype == jnp.float32
     # bfloat16 keeps 8 bits (0.4 %), three layers deep: 2 % of the image, root mean square.
     assert 1e-4 < np.sqrt(np.mean((image - exact) ** 2) / np.mean(exact**2)) < 0.02

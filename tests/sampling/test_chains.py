@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import linear_gaussian as lg
 import numpy as np
 import pytest
-import quick
 import smooth_network as tiny
 from sample_moments import standard_errors_off
 
@@ -29,7 +28,7 @@ KEY = jax.random.key(7)
 TEMPERATURES = np.array([0.0, 0.1, 0.4, 0.7, 0.9, 1.0])
 
 
-@partial(quick.jit, static_argnums=(4,))
+@partial(jax.jit, static_argnums=(4,))
 def _tempered(x, positions, temperatures, key, sampler):
     model, params = tiny.make_model(), tiny.parameters()
     return tempered_chains(model, params, x, positions, temperatures, key, sampler)
@@ -90,8 +89,8 @@ def test_the_posterior_at_zero_is_the_prior():
     )
     keys, settings = chain_keys(KEY, 0, batch.position), tiny.SAMPLER.prior
     cold = partial(posterior_chains, temperatures=jnp.zeros(5), settings=settings)
-    posterior = quick.jit(partial(cold, model))(params, batch.images, keys=keys).latents
-    prior = quick.jit(partial(prior_chains, model, settings=settings))(params.alpha, keys).latents
+    posterior = jax.jit(partial(cold, model))(params, batch.images, keys=keys).latents
+    prior = jax.jit(partial(prior_chains, model, settings=settings))(params.alpha, keys).latents
     np.testing.assert_allclose(posterior, prior, rtol=1e-12)
     # And the first temperature of the schedule is it, with the prior's own settings.
     np.testing.assert_allclose(tempered()[0], prior, rtol=1e-12)
@@ -187,8 +186,8 @@ def test_one_chain_per_image_is_the_first_versions(steps):
     model, params = tiny.make_model(), jax.tree.map(jnp.float32, tiny.parameters())
     batch, temperatures = tiny.make_batch(), jnp.float32(TEMPERATURES[:3])
     x = jnp.float32(batch.images)
-    before = quick.jit(partial(first_versions_chains, model, sampler=sampler))
-    today = quick.jit(partial(tempered_chains, model, settings=sampler))
+    before = jax.jit(partial(first_versions_chains, model, sampler=sampler))
+    today = jax.jit(partial(tempered_chains, model, settings=sampler))
     wanted = np.asarray(before(params, x, temperatures, KEY))
     found = np.asarray(today(params, x, batch.position, temperatures, KEY).latents[:, 0])
     if steps == 0:  # keys and first states, bit for bit
@@ -244,7 +243,7 @@ def test_bfloat16_chains_are_close_to_float32():
     x = jax.random.uniform(jax.random.key(1), (16, 8, 8, 1), minval=-1, maxval=1)
     sampler = SamplerSettings(prior=ChainSettings(0.16, 40), posterior=ChainSettings(0.05, 10))
 
-    @quick.jit
+    @jax.jit
     def both(params):
         return [
             tempered_chains(

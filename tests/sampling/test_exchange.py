@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import plane_model as plane
 import pytest
-import quick
 
 from thermo_ebm.losses import LossSettings, check_settings
 from thermo_ebm.models.latent_ebm import LatentEBM
@@ -37,7 +36,7 @@ def test_phases_alternate_at_every_exchange(every):
     # l falls with the temperature: whatever is tried is accepted.
     point = points(np.float32([[5, 5], [4, 4], [3, 3], [2, 2], [1, 1]]))
     swap = exchange.make_exchange(TEMPERATURES, chain_keys(10), every)
-    _, seen = quick.jit(jax.vmap(swap, in_axes=(None, 0)))(point, jnp.arange(30))
+    _, seen = jax.jit(jax.vmap(swap, in_axes=(None, 0)))(point, jnp.arange(30))
     phases = []
     for done, (source, due) in enumerate(zip(seen.source, seen.due, strict=True)):
         assert due == (done > 0 and done % every == 0)
@@ -60,7 +59,7 @@ def test_decisions_are_of_each_image_and_each_chain():
     falls, rises = np.linspace(1000, -1000, 5), np.linspace(-1000, 1000, 5)
     point = points(np.stack([falls, rises, falls, rises], axis=1))
     swap = exchange.make_exchange(TEMPERATURES, chain_keys(20), 1)
-    moved, seen = quick.jit(swap)(point, 1)
+    moved, seen = jax.jit(swap)(point, 1)
     np.testing.assert_array_equal(seen.source[:, 1::2].T, [np.arange(5)] * 2)
     np.testing.assert_array_equal(seen.source[:, 0::2].T, [[0, 2, 1, 4, 3]] * 2)
     # The whole point moves, within its own group.
@@ -77,13 +76,13 @@ def test_decisions_are_of_each_image_and_each_chain():
 def test_equal_groups_draw_their_own_numbers():
     point = points(np.broadcast_to(np.linspace(-2, 2, 5)[:, None], (5, 400)))
     swap = exchange.make_exchange(TEMPERATURES, chain_keys(2000), 1)
-    _, seen = quick.jit(swap)(point, 1)
+    _, seen = jax.jit(swap)(point, 1)
     swapped = np.asarray(seen.source)[1] == 2
     probability = float(seen.probability[1, 0])
     assert probability == pytest.approx(np.exp(-0.3), rel=1e-5)  # dt = 0.3, dl = 1
     stderr = np.sqrt(probability * (1 - probability) / 400)
     assert abs(swapped.mean() - probability) < 4 * stderr
-    _, later = quick.jit(swap)(point, 3)
+    _, later = jax.jit(swap)(point, 3)
     assert np.any(later.source != seen.source)
 
 
@@ -99,7 +98,7 @@ def test_the_product_of_tempered_posteriors_is_invariant():
     flat = jnp.float32(values.reshape(-1))
     point = Point(jnp.float32(z), flat, jnp.float32(z), flat, jnp.float32(z))
 
-    @quick.jit
+    @jax.jit
     def exchanged(point):
         swap = exchange.make_exchange(jnp.asarray(TEMPERATURES), chain_keys(len(z)), 2)
         first, seen = swap(point, 2)
@@ -166,7 +165,7 @@ def test_far_modes_get_their_weights_by_exchange(kernel):
     images = jnp.full((num, 1), SEEN)
     posterior = ChainSettings(0.01, 1200, kernel)
 
-    @partial(quick.jit, static_argnums=0)
+    @partial(jax.jit, static_argnums=0)
     def right(every):
         sampler = SamplerSettings(ChainSettings(0.1, 5), posterior, exchange_every=every)
         model = two_modes()

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import linear_gaussian as linear
 import numpy as np
 import pytest
-from quick import jit
 
 from thermo_ebm.sampling import images
 from thermo_ebm.sampling.chains import ChainSettings
@@ -29,7 +28,7 @@ def make(likelihood_sigma):
 def test_samples_do_not_depend_on_the_batches_they_are_drawn_in():
     model, params = make(0.3)
     key, settings = jax.random.key(0), ChainSettings(0.1, 5)
-    draw = jit(
+    draw = jax.jit(
         partial(images.sample_images, model, params, key, settings=settings),
         static_argnames="num",
     )
@@ -48,7 +47,10 @@ def test_reconstructions_are_of_their_own_image():
     z = 2 * jax.random.normal(jax.random.key(1), (12, LATENT_DIM))
     x = model.generator(params.beta, z)
     settings = ChainSettings(1e-4, 200)
-    made = jit(partial(images.reconstruct, model, settings=settings))(params, x, jax.random.key(2))
+    reconstruct = jax.jit(partial(images.reconstruct, model, settings=settings))
+    made = reconstruct(params, x, jax.random.key(2))
+        params, x, jax.random.key(2)
+    )
     distances = np.linalg.norm(np.asarray(made)[:, None] - np.asarray(x), axis=-1)
     assert made.shape == x.shape
     np.testing.assert_array_equal(distances.argmin(axis=1), np.arange(12))

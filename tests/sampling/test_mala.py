@@ -8,7 +8,6 @@ import linear_gaussian as lg
 import numpy as np
 import plane_model as plane
 import pytest
-import quick
 from sample_moments import standard_errors_off
 
 from thermo_ebm.sampling import kernels
@@ -27,7 +26,7 @@ def keys(num, seed=0):
     return jax.random.split(jax.random.key(seed), num)
 
 
-@partial(quick.jit, static_argnums=(0, 4, 5))
+@partial(jax.jit, static_argnums=(0, 4, 5))
 def run(evaluate, z, temperature, keys, step_size, num_steps):
     """Ends of the adjusted chains, their acceptance, and ends of the unadjusted ones."""
     point, acceptance, _ = kernels.adjusted_chain(
@@ -132,7 +131,7 @@ def test_acceptance_against_blackjax_on_the_same_states_and_noise():
         _, info = mala.build_kernel()(key, state, log_density, step_size)
         return info.acceptance_rate
 
-    @quick.jit
+    @jax.jit
     def both(z, keys):
         # Their key is split for noise and acceptance; a position's noise is one normal draw.
         noise = jax.vmap(lambda key: jax.random.normal(jax.random.split(key)[0], (2,)))(keys)
@@ -192,7 +191,7 @@ def test_chains_of_the_model_choose_their_kernel():
     model, single = plane.make_model(), plane.float32(params)
     x, t = jnp.float32(np.repeat(images, 50, axis=0)), jnp.ones(150)
 
-    @partial(quick.jit, static_argnums=0)
+    @partial(jax.jit, static_argnums=0)
     def both(kernel):
         prior = prior_chains(model, single.alpha, keys(150), ChainSettings(0.6, 5, kernel))
         settings = ChainSettings(0.02, 5, kernel)

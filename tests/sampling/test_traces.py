@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import quick
 import smooth_network as tiny
 
 from thermo_ebm.sampling import exchange
@@ -22,7 +21,7 @@ def run(function, kernel, exchange_every, steps_of_chain=0, **more):
     settings = SamplerSettings(one, one, chains_per_image=2, exchange_every=exchange_every)
     batch = tiny.make_batch()
     fn = partial(function, tiny.make_model(), settings=settings, **more)
-    return quick.jit(fn)(
+    return jax.jit(fn)(
         tiny.parameters(),
         x=batch.images,
         positions=batch.position,

@@ -16,6 +16,7 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple
 
+import quick
 from patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,7 +65,7 @@ class Programs:
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")]),
             "XDG_CACHE_HOME": str(folder / "cache"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiling costs more than running
+            "XLA_FLAGS": quick.XLA_FLAGS,
         }
         self.folder, self.count = folder, 0
         self.server = subprocess.Popen(

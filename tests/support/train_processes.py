@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import quick
 from patience import PATIENCE
 
 TESTS = Path(__file__).resolve().parent
@@ -22,7 +23,7 @@ def environment(num_devices=1):
     """Of a process with virtual devices, which wait for each other on too few threads."""
     return os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices} {quick.XLA_FLAGS}",
         "NPROC": "32",
         "PYTHONPATH": str(TESTS.parents[1]),
         "TF_CPP_MIN_LOG_LEVEL": "3",

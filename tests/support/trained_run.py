@@ -10,7 +10,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import quick
 
 from thermo_ebm.evaluation import evaluate
 from thermo_ebm.metrics import networks
@@ -55,7 +54,7 @@ def flags(**changes):
 def states(number):
     """A repetition's states after 0, 10, 20 and 30 steps, its parameters a little apart."""
     task = tasks.make_task(config(), axis_name=None)
-    state = quick.jit(functools.partial(tasks.init_state, task))(number)
+    state = jax.jit(functools.partial(tasks.init_state, task))(number)
     for epoch in range(4):
         params = jax.tree.map(lambda leaf, factor=1 + epoch / 8: leaf * factor, state.params)
         yield state._replace(params=params, step=np.int32(epoch * STEPS_PER_EPOCH))

@@ -13,7 +13,6 @@ import linear_gaussian as lg
 import numpy as np
 import plane_model as plane
 import pytest
-import quick
 
 from thermo_ebm.losses import LossSettings
 from thermo_ebm.losses.thermodynamic import ThermodynamicParts, thermodynamic_summary
@@ -93,7 +92,7 @@ def error(name, num, power, quadrature):
 def test_exact_terms_give_the_mean_log_likelihood_under_every_quadrature(name, num):
     rules = [rule for rule in QUADRATURES if num % 2 == 0 or rule != "warped_simpson"]
 
-    @quick.jit
+    @jax.jit
     def all_rules(temperatures, slopes, expected, forward, backward):
         given = temperatures, expected, forward, backward
         return jnp.stack(
@@ -110,7 +109,7 @@ def test_exact_terms_give_the_mean_log_likelihood_under_every_quadrature(name, n
 
 @pytest.mark.parametrize("name", MODELS)
 def test_divergences_of_pooled_latents_do_not_correct_the_quadrature(name):
-    both_ways = quick.jit(neighbour_kl)
+    both_ways = jax.jit(neighbour_kl)
     for power in (0.3, 1.0, 3.0, 6.0):
         temperatures, expected, forward, backward = terms(name, 10, power)
         plain = np.trapezoid(expected, temperatures) - truth(name)
@@ -157,7 +156,7 @@ def estimates(name):
     temperatures = np.asarray(schedule.temperatures)
     draws = [exact_samples(name, temperatures, seed) for seed in range(REPETITIONS)]
 
-    @quick.jit
+    @jax.jit
     def every_case(z, values):
         of_image = jnp.ones((11, NUM_IMAGES))
         chains = TemperedChains(z, of_image, of_image[:9], jnp.zeros(NUM_IMAGES, jnp.int32))

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import plane_model as plane
 import pytest
-import quick
 
 from thermo_ebm.thermo import ratios
 from thermo_ebm.thermo.schedule import power_schedule
@@ -13,8 +12,8 @@ from thermo_ebm.thermo.schedule import power_schedule
 pytestmark = pytest.mark.usefixtures("x64")
 
 NUM_IMAGES, CHAINS = 3, 16
-bar, neighbours = quick.jit(ratios.bar), quick.jit(ratios.neighbour_ratios)
-mbar, weights = quick.jit(ratios.mbar), quick.jit(ratios.posterior_weights)
+bar, neighbours = jax.jit(ratios.bar), jax.jit(ratios.neighbour_ratios)
+mbar, weights = jax.jit(ratios.mbar), jax.jit(ratios.posterior_weights)
 
 
 def samples(power, seed=0, num_temperatures=8):
@@ -63,7 +62,7 @@ def test_mbar_solves_its_equation_and_few_steps_are_enough():
     mixture = np.log((CHAINS * np.exp(logits - found[:, None])).sum(-1, keepdims=True))
     again = np.log(np.exp(logits - mixture).sum(1))
     np.testing.assert_allclose(again - again[:, :1], found, atol=1e-9)
-    few = quick.jit(ratios.mbar, static_argnums=2)(temperatures, values, 4)
+    few = jax.jit(ratios.mbar, static_argnums=2)(temperatures, values, 4)
     np.testing.assert_allclose(few, found, atol=1e-6)
 
 
@@ -178,4 +177,4 @@ def test_nothing_is_differentiated():
         def total(v, estimator=estimator):
             return estimator(jnp.asarray(temperatures), v).sum()
 
-        assert np.all(np.asarray(quick.jit(jax.grad(total))(jnp.asarray(values))) == 0)
+        assert np.all(np.asarray(jax.jit(jax.grad(total))(jnp.asarray(values))) == 0)

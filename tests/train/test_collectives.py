@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import losses_on_devices
 import numpy as np
 import pytest
+import quick
 from patience import PATIENCE
 
 from thermo_ebm.collectives import all_sum, for_local_use, masked_mean
@@ -24,7 +25,7 @@ def results(tmp_path_factory):
     root = SCRIPT.parents[2]
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count=8 {quick.XLA_FLAGS}",
         "JAX_PLATFORMS": "cpu",
         "NPROC": "32",  # more threads than devices: fewer hang while they wait for each other
         "PYTHONPATH": os.pathsep.join([str(root), str(SCRIPT.parent)]),
