@@ -49,8 +49,6 @@ def test_reconstructions_are_of_their_own_image():
     settings = ChainSettings(1e-4, 200)
     reconstruct = jax.jit(partial(images.reconstruct, model, settings=settings))
     made = reconstruct(params, x, jax.random.key(2))
-        params, x, jax.random.key(2)
-    )
     distances = np.linalg.norm(np.asarray(made)[:, None] - np.asarray(x), axis=-1)
     assert made.shape == x.shape
     np.testing.assert_array_equal(distances.argmin(axis=1), np.arange(12))

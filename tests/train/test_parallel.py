@@ -7,17 +7,12 @@ import tiny_training as tiny
 from thermo_ebm.train import checkpoints
 from thermo_ebm.train.loop import Outcome
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 NUM = 3
 CHANGES = {"num_repetitions": NUM, "num_epochs": 2, "checkpoint__every_steps": 4}
 # Rounding of float32, a few units in the last place, grown over 20 steps.
 TOLERANCE = 5e-5
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_once():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        tiny.compile_once(monkeypatch)
-        yield
 
 
 @pytest.fixture(scope="module")

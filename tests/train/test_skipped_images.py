@@ -13,12 +13,7 @@ from thermo_ebm.files import read_json
 from thermo_ebm.run import layout
 from thermo_ebm.train.loop import Outcome
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_once():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        tiny.compile_once(monkeypatch)
-        yield
+pytestmark = pytest.mark.usefixtures("compile_once")
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,9 @@ from thermo_ebm.run import layout
 from thermo_ebm.train import batches, checkpoints, images
 from thermo_ebm.train.loop import Outcome
 
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 STREAMED = {"data__streaming": True, "steps_per_dispatch": 3}  # one program for most tests
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_once():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        tiny.compile_once(monkeypatch)
-        yield
 
 
 @pytest.fixture(scope="module")
