@@ -7,6 +7,7 @@ import signal
 import time
 
 import numpy as np
+import pytest
 import trained_run
 from programs import wait_until
 from trained_run import PREFIX, damage, original
@@ -48,6 +49,7 @@ def test_with_the_real_network_then_again_with_nothing_to_do(programs, workdir):
     assert written(workdir) == before
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_as_if_it_had_not_been(programs, workdir, tmp_path):
     """SIGKILL after random times, until a run gets through; nothing is double, nothing half."""
     whole = tmp_path / "whole"

@@ -88,6 +88,7 @@ def test_a_grid_whose_failed_cell_stops_no_other_and_is_mended(programs, tmp_pat
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.slow
 def test_stopped_and_killed_in_the_middle_it_continues(programs, tmp_path):
     """Ctrl-C saves the cell; after SIGKILL the cell goes on, and the next sweep waits for it."""
     arguments = command(tmp_path, ONE, num_epochs=150, checkpoint__every_epochs=1000)

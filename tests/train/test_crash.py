@@ -6,6 +6,7 @@ import pytest
 from benchmarks import crash_test
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path, capsys):
     report = crash_test.crash(tmp_path, kills=3, seed=4)

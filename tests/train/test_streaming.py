@@ -31,6 +31,7 @@ def test_the_same_run(resident, tmp_path):
     tiny.assert_equal_runs(resident, tmp_path)
 
 
+@pytest.mark.slow
 def test_accumulated_batches(tmp_path):
     accumulated = {"dial__accumulate": 2, "num_epochs": 2}
     assert tiny.train(tiny.config(**accumulated), tmp_path / "resident") is Outcome.DONE
@@ -73,6 +74,7 @@ def test_begun_resident_and_continued_streamed_and_back(resident, tmp_path):
     tiny.assert_equal_runs(resident, tmp_path)
 
 
+@pytest.mark.slow
 def test_repetitions_that_train_together(tmp_path):
     """Each has an order of its own; resumed, one has gone further than the other."""
     changes = {"num_repetitions": 2, "num_epochs": 2, "parallel_repetitions": 2}
@@ -102,6 +104,7 @@ MANY = {
 MANY_STREAMED = MANY | {"data__streaming": True}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_several_devices(tmp_path):
     runs = {name: tmp_path / name for name in ("resident", "streamed")}
@@ -111,6 +114,7 @@ def test_several_devices(tmp_path):
     tiny.assert_equal_runs(runs["resident"], runs["streamed"], **MANY)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_processes(tmp_path):
     """Each reads its own share; an image that only one of them cannot read ends both."""
