@@ -136,8 +136,9 @@ MEANINGS = {
 HEAD = """# Configuration fields
 
 This page lists every field of a configuration with its default and its meaning. A configuration is
-a Python file with a function `get_config()` that returns an `ml_collections.ConfigDict`. Every field can be changed on the command line, for example
-`--config.loss.power=3` or `--config.model.generator.widths="(2, 1)"`.
+a Python file with a function `get_config()` that returns an `ml_collections.ConfigDict`.
+Every field can be changed on the command line, for example `--config.loss.power=3` or
+`--config.model.generator.widths="(2, 1)"`.
 [Choosing settings](guides/settings.md) gives recommendations, and
 [The mathematics](mathematics.md) defines the symbols. This page is generated from `configs/base.py`
 by `python -m docs.tools.configuration`.

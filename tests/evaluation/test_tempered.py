@@ -180,10 +180,10 @@ def quick_state(task):
 def test_the_program_draws_or_says_what_is_wrong(tmp_path, programs):
     plane, space = make_run(tmp_path / "plane"), make_run(tmp_path / "space", model__latent_dim=3)
     wrong = {
-        "--image=20": "--image=20: there are 20, counted from 0",
+        "--image=20": "--image=20: must be from 0 to 19 (validation images)",
         "--power=0": "--power=0.0: must be positive",
         f"--output={tmp_path}/p.bad": f"--output={tmp_path}/p.bad: Format 'bad' is not supported",
-        f"--workdir={space}": f"{space}: model.latent_dim is 3, a plane's is 2",
+        f"--workdir={space}": f"{space}: model.latent_dim is 3, a picture needs 2",
         "--prior_step_size=-1": "--prior_step_size=-1.0: must be positive",
     }
     plain = ["tempered", f"--workdir={plane}", "--num_temperatures=2"]

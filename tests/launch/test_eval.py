@@ -44,7 +44,7 @@ def test_with_the_real_network_then_again_with_nothing_to_do(programs, workdir):
     before = written(workdir)
     code, out, err = programs.run(*command)
     assert (code, err) == (0, "")
-    assert out == f"{workdir}: nothing to evaluate that has not been with {PREFIX}\n"
+    assert out == f"{workdir}: nothing to do, every checkpoint has been evaluated with {PREFIX}\n"
     assert written(workdir) == before
 
 

@@ -205,7 +205,7 @@ def test_as_a_slurm_job_array(programs, tmp_path):
     before = submitted.read_text()
     code, _, err = process.kill(signal.SIGINT)
     assert code == 3
-    assert err == "interrupted; its SLURM jobs go on: the same command continues\n"
+    assert err == "interrupted; its SLURM jobs continue: the same command continues\n"
     code, out, err = programs.run("sweep", *arguments)
     assert code == 1
     assert last_table(out)[0] == dict(zip(cells, ["done", "failed", "done"], strict=True))

@@ -66,7 +66,7 @@ FLAGS = {
     "--bogus=1": "Unknown command line flag 'bogus'",
     "stray": "unknown argument 'stray'; flags start with --",
     "--allow_config_change=foo": "--allow_config_change=foo: there is no such field",
-    "--coordinator=here:1": "--coordinator, --num_processes and --process_id go with --distributed",
+    "--coordinator=here:1": "--coordinator, --num_processes and --process_id need --distributed",
     "--distributed": "--distributed: coordinator_address should be defined. (outside SLURM, ",
 }
 
