@@ -304,7 +304,7 @@ def test_changes_of_what_is_not_computed_keep_a_run(tmp_path):
 
 def test_runs_that_all_changed_leave_nothing_to_report(tmp_path):
     write_changes(write_run(tmp_path / "run"), (1, 10, "loss.power", 3.0, 6.0))
-    with pytest.raises(UserError, match="kept one configuration"):
+    with pytest.raises(UserError, match="changed during training"):
         load(tmp_path, None)
 
 

@@ -123,7 +123,7 @@ def test_an_npz_whose_member_is_no_array(tmp_path):
     path = tmp_path / "images.npz"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("images", b"no array")
-    with pytest.raises(UserError, match="its member is no array"):
+    with pytest.raises(UserError, match="its member is not an array"):
         local.npz(str(path))
 
 

@@ -88,15 +88,15 @@ def refusal(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda whole: whole[:-1], "announces 20 images of 6 x 8 pixels, 960 bytes, and holds 959"),
-        (lambda whole: whole + b"\0", "960 bytes, and holds 961"),
+        (lambda whole: whole[:-1], "declares 20 images of 6 x 8 pixels, 960 bytes, but holds 959"),
+        (lambda whole: whole + b"\0", "960 bytes, but holds 961"),
         (lambda whole: whole[:10], "is not an IDX file of images"),
         (lambda whole: b"", "starts with nothing"),
         (lambda whole: b"\0\0\x08\x01" + whole[4:], "starts with 00 00 08 01"),  # labels
         (lambda whole: b"\0\0\x0d\x03" + whole[4:], "starts with 00 00 0d 03"),  # floats
         (lambda whole: b"<html>" + whole, "starts with 3c 68 74 6d"),
-        (lambda whole: whole[:4] + b"\xff" * 12 + whole[16:], "announces 4294967295 images"),
-        (lambda whole: whole[:4] + bytes(12), "announces 0 images"),
+        (lambda whole: whole[:4] + b"\xff" * 12 + whole[16:], "declares 4294967295 images"),
+        (lambda whole: whole[:4] + bytes(12), "declares 0 images"),
     ],
 )
 def test_damaged_files_are_refused_in_one_line(folder, change, message):

@@ -266,7 +266,7 @@ def test_a_checkpoint_that_vanishes_or_is_damaged_is_skipped_with_a_warning(
         done.append((one, evaluate.evaluate(run, one, prepared) is not None))
     assert [one for one, written in done if not written] == [Checkpoint(0, 20), Checkpoint(1, 20)]
     assert len(done) == 6
-    assert "rep_01/checkpoints/20: vanished before it was evaluated" in caplog.text
+    assert "rep_01/checkpoints/20: was removed before it could be evaluated" in caplog.text
     assert "rep_00/checkpoints/20 cannot be read (" in caplog.text
     assert [row["step"] for row in table(workdir, 0)] == [10, 30]
 

@@ -78,7 +78,7 @@ def test_rows_of_other_settings_checkpoints_and_images_are_not_mixed(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             session(tmp_path, **changes)
-    with pytest.raises(UserError, match="image 0 was another one"):
+    with pytest.raises(UserError, match="image 0 differs from that of this run"):
         likelihoods.validation_table(opened, images[1:5], lambda done: None)
     assert (tmp_path / tables.TABLE).read_bytes() == before
 

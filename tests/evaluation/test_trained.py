@@ -48,7 +48,7 @@ def test_only_whole_checkpoints_and_real_repetitions_count(workdir):
         (None, "is not a run directory"),
         ("{", "cannot be read as JSON"),
         ("[]", "not a configuration"),
-        ("{}", "not a whole configuration"),
+        ("{}", "not a complete configuration"),
     ],
 )
 def test_open_run_says_what_is_wrong_with_the_configuration(tmp_path, content, message):
@@ -65,7 +65,7 @@ def test_open_run_says_what_is_wrong_with_the_configuration(tmp_path, content, m
 def test_a_configuration_with_a_wrong_value_is_refused(workdir, field, value):
     path = workdir / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
-    with pytest.raises(UserError, match=r"config.json: not a whole configuration"):
+    with pytest.raises(UserError, match=r"config.json: not a complete configuration"):
         trained.open_run(workdir)
 
 
@@ -74,7 +74,7 @@ def test_a_configuration_without_a_field_is_named(workdir):
     fields = json.loads(path.read_text())
     del fields["model"]["prior"]
     path.write_text(json.dumps(fields))
-    with pytest.raises(UserError, match=r"config.json: not a whole configuration.*prior"):
+    with pytest.raises(UserError, match=r"config.json: not a complete configuration.*prior"):
         trained.open_run(workdir)
 
 
@@ -138,7 +138,7 @@ def test_a_checkpoint_of_another_structure_is_refused(workdir):
     fields = json.loads(path.read_text())
     fields["model"]["latent_dim"] = 5
     path.write_text(json.dumps(fields))
-    with pytest.raises(UserError, match="another structure"):
+    with pytest.raises(UserError, match="a different structure"):
         trained.load_params(trained.open_run(workdir), 0, 30)
 
 

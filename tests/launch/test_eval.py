@@ -147,7 +147,7 @@ def bad_inputs(folder):
         "moved again": ([moved, f"--data_dir={folder}/else.npz"], f"no file '{folder}/else.npz'"),
         "where to": ([moved], "(data_dir says where the data are now)"),
         "unwritable": ([f"--workdir={folder}/unwritable"], "evaluations cannot be written: "),
-        "structure": ([f"--workdir={folder}/structure"], "another structure"),
+        "structure": ([f"--workdir={folder}/structure"], "a different structure"),
     }
 
 

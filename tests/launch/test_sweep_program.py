@@ -145,7 +145,7 @@ def test_whatever_is_wrong_is_one_line_and_code_2(programs, tmp_path):
         ([f"--experiment={tmp_path}/syntax.py"], "SyntaxError"),
         ([f"--experiment={tmp_path}/none.py"], r"none\.py: defines no function get_cells\(\)"),
         ([f"--experiment={tmp_path}/raises.py"], "KeyError: 'x'"),
-        ([f"--experiment={tmp_path}/empty.py"], "--experiment: it has no cells"),
+        ([f"--experiment={tmp_path}/empty.py"], "--experiment: has no cells"),
         ([f"--experiment={tmp_path}/field.py"], "--experiment: there is no field loss.pwoer"),
         ([f"--experiment={tmp_path}/value.py"], "loss.power=-1.0: must be positive"),
         ([f"--experiment={tmp_path}/twice.py"], "cells 1 and 2 are the same run"),

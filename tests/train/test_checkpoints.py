@@ -174,7 +174,7 @@ def test_nothing_is_moved_when_none_can_be_read(folder):
 
 def test_another_structure_is_refused_with_what_differs(folder):
     other = tiny.config(model__latent_dim=6)
-    with pytest.raises(UserError, match=r"30: its state has another structure") as caught:
+    with pytest.raises(UserError, match=r"30: its state has a different structure") as caught:
         restore_newest(folder, other)
     assert "params.alpha" in str(caught.value)
     assert "float32[4, 8] there, float32[6, 8] here" in str(caught.value)

@@ -126,7 +126,7 @@ def test_too_many_rollbacks_end_the_repetition(tmp_path, caplog):
     assert Outcome.DIVERGED.value == 4
     expected = [*RECORD, {"from_step": 27, "to_step": 24, "branch": 2}]
     assert record(tmp_path) == expected
-    assert "repetition 0 diverged for good at step 27, after 2 rollbacks" in caplog.text
+    assert "repetition 0 diverged at step 27 and is given up after 2 rollbacks" in caplog.text
     assert "optimizer.clip_norm" in caplog.text
     assert len(tiny.rows(tmp_path)) == 2
     # The same command again finds the same, and a longer leash goes on.

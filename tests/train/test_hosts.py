@@ -68,7 +68,7 @@ def test_each_process_loads_its_share(monkeypatch):
 def test_an_error_of_one_process_ends_all(monkeypatch):
     """Seen by the process that has no error itself, and by the one that has."""
     monkeypatch.setattr(hosts, "any_of", lambda flag: True)
-    with pytest.raises(UserError, match="another process cannot go on"), hosts.together():
+    with pytest.raises(UserError, match="another process stopped"), hosts.together():
         pass
     with pytest.raises(UserError, match="my own"), hosts.together():
         raise UserError("my own")

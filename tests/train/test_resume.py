@@ -47,7 +47,7 @@ def test_images_that_are_not_there_or_others_change_nothing(tmp_path):
     run = tmp_path / "run"
     assert tiny.train(made("ours"), run, dispatches=1) is Outcome.INTERRUPTED
     before = snapshot(run)
-    another = "not those the run was started with"
+    another = "not those that the run was started with"
     for name, message in (("nosuch", "no file"), ("others", another), ("mirrored", another)):
         with pytest.raises(UserError, match=message):
             tiny.train(made(name, logging__every_seconds=5.0), run)

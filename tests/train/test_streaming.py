@@ -163,7 +163,7 @@ def test_other_images_are_noticed(resident, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (190, 8, 8), np.uint8)
     np.savez(tmp_path / "others.npz", images=images)
     made = tiny.config(data__name="npz", data__data_dir=str(tmp_path / "others.npz"), **STREAMED)
-    with pytest.raises(UserError, match="not those the run was started with"):
+    with pytest.raises(UserError, match="not those that the run was started with"):
         tiny.train(made, tmp_path / "run", allow=["data.name"])
     digits = layout.repetition_dir(resident, 0).parent / layout.IMAGES
     assert (tmp_path / "run" / layout.IMAGES).read_bytes() == digits.read_bytes()

@@ -80,13 +80,17 @@ def _run_folders(folder: Path) -> Iterator[Path]:
 
 def _nothing_left(runs: list[Run]) -> str:
     if any(mixing(run.changes) for run in runs):
-        return f"no run with readings kept one configuration while it trained; see {CHANGES}"
+        return (
+            f"the configuration of every run with readings changed during training; see {CHANGES}"
+        )
     return "no run has a readings.csv yet; train first"
 
 
 def _refuse_columns(path: Path, columns: set[str]) -> None:
     if columns:
-        raise UserError(f"{path}, line 1: column {min(columns)} has another meaning; remove it")
+        raise UserError(
+            f"{path}, line 1: the column {min(columns)} has another meaning; rename or remove it"
+        )
 
 
 def _load_repetition(run: Run, path: Path) -> tuple[pd.DataFrame, list[str]]:

@@ -262,7 +262,7 @@ def _limited_number(images: ImageSet, settings: Settings) -> int:
 def _check_width(statistics: Statistics, num_features: int, settings: Settings) -> None:
     if len(statistics.mean) != num_features:
         raise UserError(
-            f"{statistics.name}: statistics of {len(statistics.mean)} features, where "
+            f"{statistics.name}: statistics of {len(statistics.mean)} features, but "
             f"features={settings.features} or the other set has {num_features}"
         )
 

@@ -186,7 +186,7 @@ def evaluate(run: TrainedRun, one: Checkpoint, evaluation: Evaluation) -> Summar
         params = trained.load_params(run, one.repetition, one.step)
         summary = _summarize(run, one, evaluation, params)
     except FileNotFoundError as error:
-        logging.warning("%s: vanished before it was evaluated", error)
+        logging.warning("%s: was removed before it could be evaluated", error)
         return None
     except UnusableCheckpoint as error:
         logging.warning("repetition %d, step %d: %s", one.repetition, one.step, error)

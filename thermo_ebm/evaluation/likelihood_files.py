@@ -55,7 +55,9 @@ def hold(folder: Path) -> Iterator[None]:
         lock = FileLock(inner / ".lock", timeout=0.5)
         lock.acquire()
     except Timeout as error:
-        raise UserError(f"{folder}: another process works on its likelihood now") from error
+        raise UserError(
+            f"{folder}: another process is estimating likelihoods there; wait for its end"
+        ) from error
     except OSError as error:
         raise UserError(f"output={folder}: cannot be written: {error.strerror}") from error
     try:

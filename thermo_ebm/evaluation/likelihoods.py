@@ -198,7 +198,9 @@ def _table(
     rows = tables.read_rows(path, tables.IMAGE_COLUMNS)
     for image, row in rows.items():
         if image < len(checksums) and row["checksum"] != checksums[image]:
-            raise UserError(f"{path}: image {image} was another one; move the table away")
+            raise UserError(
+                f"{path}: image {image} differs from that of this run; move the table away"
+            )
     return _fill(rows, len(images), size, compute, path, tables.IMAGE_COLUMNS, progress)
 
 

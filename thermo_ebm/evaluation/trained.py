@@ -45,7 +45,9 @@ def open_run(workdir: Path) -> TrainedRun:
         checks.check_values(config)
         model = make_model(config.model, config.data.channels)
     except (UserError, KeyError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"{workdir / layout.CONFIG}: not a whole configuration: {error}") from error
+        raise UserError(
+            f"{workdir / layout.CONFIG}: not a complete configuration: {error}"
+        ) from error
     steps_per_epoch = updates_per_epoch(config)
     return TrainedRun(workdir, config, model, steps_per_epoch, config.num_epochs * steps_per_epoch)
 

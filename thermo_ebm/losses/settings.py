@@ -53,7 +53,7 @@ def check_settings(settings: LossSettings, sampler: SamplerSettings) -> None:
     adjusted = "mala" in (sampler.prior.kernel, sampler.posterior.kernel)
     if is_differentiated(settings) and (adjusted or sampler.exchange_every):
         raise ValueError(
-            "gradient 'langevin' goes through unadjusted chains alone: it needs kernel 'ula' and "
+            "gradient 'langevin' needs unadjusted chains without exchange: kernel 'ula' and "
             "exchange_every 0."
         )
 

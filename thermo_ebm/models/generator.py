@@ -44,12 +44,12 @@ def make_generator_network(
       A function from latents [num, latent_dim] to images [num, size, size, channels] in (-1, 1).
 
     Raises:
-      ValueError: if strides are not one more than widths, or the first is not 1.
+      ValueError: if there is not one more stride than widths, or the first stride is not 1.
     """
     if len(strides) != len(widths) + 1 or strides[0] != 1:
         raise ValueError(
-            f"generator strides {tuple(strides)} must start with 1 and be one more than the "
-            f"widths {tuple(widths)}."
+            f"generator strides {tuple(strides)} must start with 1 and have one more entry than "
+            f"the widths {tuple(widths)}."
         )
     layer_channels = [width * features for width in widths] + [channels]
 

@@ -56,7 +56,7 @@ def make_cells(base: ConfigDict, changes: Iterable[Mapping[str, Any]]) -> list[C
     """
     cells = [_make_cell(base, change) for change in changes]
     if not cells:
-        raise UserError("experiment: it has no cells")
+        raise UserError("experiment: has no cells")
     names = [cell.name for cell in cells]
     for i, name in enumerate(names):
         if name in names[:i]:

@@ -73,7 +73,7 @@ def describe(code: int) -> str:
         return f"killed by {signal.Signals(-code).name}"
     return {
         3: "interrupted; checkpoints are written",
-        4: "a repetition diverged for good; see its rollbacks.json",
+        4: "a repetition diverged and was given up; see its rollbacks.json",
     }.get(code, "")
 
 

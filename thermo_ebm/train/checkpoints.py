@@ -302,8 +302,8 @@ def _check_structure(path: Path, found: dict[str, str], wanted: dict[str, str]) 
     if differing:
         shown = "; ".join(differing[:5]) + ("; ..." if len(differing) > 5 else "")
         raise UserError(
-            f"{path}: its state has another structure than this program's ({len(differing)} "
-            f"differences: {shown}); go on with the version that made it, or start anew"
+            f"{path}: its state has a different structure than this program's ({len(differing)} "
+            f"differences: {shown}); continue with the version that made it, or start a new run"
         )
 
 

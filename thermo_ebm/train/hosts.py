@@ -76,5 +76,5 @@ def together() -> Iterator[None]:
         failed = error
     if any_of(failed is not None):
         raise failed or UserError(
-            f"process {jax.process_index()}: another process cannot go on and says why"
+            f"process {jax.process_index()}: another process stopped and reports the reason"
         )

@@ -77,7 +77,7 @@ def _skipped(config: ConfigDict, workdir: Path) -> list[str]:
     checksums = hosts.of_all(zlib.crc32(json.dumps(found).encode()) & _INT32)
     if (checksums != checksums[0]).any():
         raise UserError(
-            "data.data_dir: some processes cannot read images that others can; try again"
+            "data.data_dir: some processes cannot read images that other processes can; try again"
         )
     if found and hosts.is_first():
         say(f"{len(found)} images cannot be read and are left out: {workdir / layout.SKIPPED}")
@@ -144,11 +144,11 @@ def _too_large(config: ConfigDict, place: str, wanted: int, available: int) -> s
     others = (
         "fewer validation images, a smaller data.image_size or a smaller steps_per_dispatch"
         if config.data.streaming
-        else "fewer images, a smaller data.image_size or, to read training images as they are "
-        "needed, data.streaming=true"
+        else "fewer images, a smaller data.image_size or data.streaming=true, which reads training "
+        "images when they are needed"
     )
     return (
         f"data.num_train={config.data.num_train} and data.num_val={config.data.num_val}: the "
         f"images need {wanted:,} bytes of the memory of {place}, where {available:,} bytes are "
-        f"there for them; choose {others}"
+        f"available; choose {others}"
     )

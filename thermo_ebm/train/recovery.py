@@ -77,8 +77,8 @@ def roll_back(
     from_step = int(spmd.local(state.step)[i])
     if len(one.rollbacks) >= group.config.divergence.max_rollbacks:
         logging.error(
-            "repetition %d diverged for good at step %d, after %d rollbacks (see %s): lower the "
-            "step sizes or the learning rates, or set optimizer.clip_norm",
+            "repetition %d diverged at step %d and is given up after %d rollbacks (see %s): lower "
+            "the step sizes or the learning rates, or set optimizer.clip_norm",
             *(one.number, from_step, len(one.rollbacks), one.folder / ROLLBACKS),
         )
         return None
