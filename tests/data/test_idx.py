@@ -36,7 +36,7 @@ def pack(path, **changes):
     path.unlink()
 
 
-def test_training_and_test_images_packed_or_not(folder):
+def test_training_and_test_images_compressed_or_not(folder):
     config = make_config("idx", folder, num_train=20, num_val=10)
     plain = data.load(config)
     assert levels_of(plain.train) == set(range(20))
@@ -105,7 +105,7 @@ def test_damaged_files_are_refused_in_one_line(folder, change, message):
     assert message in refusal(folder)
 
 
-def test_damaged_packed_files_are_refused_in_one_line(folder):
+def test_damaged_compressed_files_are_refused_in_one_line(folder):
     path = folder / (TRAIN + ".gz")
     images = np.random.default_rng(0).integers(0, 256, (20, 6, 8), np.uint8)
     (folder / TRAIN).write_bytes(as_idx(images))

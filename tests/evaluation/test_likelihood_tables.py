@@ -122,7 +122,7 @@ def test_damaged_files(tmp_path):
     ("field", "value", "least"),
     [("chains", 1, 2), ("num_temperatures", 1, 2), ("steps_per_temperature", 0, 1)],
 )
-def test_settings_that_estimate_nothing(field, value, least):
+def test_settings_that_cannot_estimate(field, value, least):
     with pytest.raises(UserError, match=f"^{field}={value}: must be at least {least}$"):
         likelihoods.check(SETTINGS._replace(**{field: value}))
 

@@ -1,4 +1,4 @@
-"""A run read back: what is there, its parameters bit for bit, and what is missing or damaged."""
+"""Loading a run: its checkpoints, its parameters bit for bit, and missing or damaged files."""
 
 import json
 import shutil
@@ -114,7 +114,7 @@ def _names(folder):
 
 
 def test_whatever_file_of_a_checkpoint_is_damaged_it_is_a_value_error(workdir):
-    """Each file truncated in turn; one that nothing depends on may still give the parameters."""
+    """Each file is truncated in turn; the parameters may still be read if they do not need it."""
     run = trained.open_run(workdir)
     folder = workdir / "rep_00/checkpoints/20"
     expected, messages = leaves(trained.load_params(run, 0, 20)), []
@@ -170,7 +170,7 @@ def test_validation_images_are_those_that_training_held_out():
 
 
 def test_validation_images_where_the_data_have_moved(workdir, tmp_path):
-    """Those of an .npz of one split, which are cut off the back of all of them."""
+    """With an .npz file of one split, these are the images at its end."""
     images = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 1), np.uint8)
     np.savez(tmp_path / "there.npz", images=images)
     path = workdir / "config.json"

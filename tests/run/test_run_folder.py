@@ -267,7 +267,7 @@ def test_other_validation_images_are_refused_as_training_images_are(tmp_path, co
 
 
 @pytest.mark.parametrize("room", [0, 1, 2, 3])
-def test_a_full_disk_at_the_record_leaves_a_folder_that_goes_on(
+def test_a_full_disk_at_the_record_leaves_a_folder_that_can_continue(
     tmp_path, config, monkeypatch, room
 ):
     """Room for so many files of it; so does a kill between two of them."""
@@ -294,7 +294,7 @@ def test_a_full_disk_at_the_record_leaves_a_folder_that_goes_on(
     }
 
 
-def test_folders_that_are_no_runs(tmp_path, config):
+def test_folders_that_are_not_runs(tmp_path, config):
     (tmp_path / "thesis.tex").write_text("years of work")
     for use in (
         lambda: configuration.check_config(tmp_path, config),

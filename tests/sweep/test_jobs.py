@@ -73,7 +73,7 @@ def test_why_a_process_failed(tmp_path, code, log, reason):
     assert why == "" or why.endswith(f"(see {tmp_path}/cell.log)")
 
 
-def test_a_cell_goes_to_its_process_whole(tmp_path, monkeypatch):
+def test_a_cell_reaches_its_process_unchanged(tmp_path, monkeypatch):
     (cell,) = cells.make_cells(trained_run.config(), [{"loss.power": 0.5}])
     settings, seen = Settings(features="inception_v3", num_images=9), []
 

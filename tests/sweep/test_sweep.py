@@ -1,4 +1,4 @@
-"""Sweeps: names that tell cells apart, what has become of a cell, and one trained and evaluated."""
+"""Sweeps: names that distinguish cells, the status of a cell, and a trained and evaluated cell."""
 
 import contextlib
 import importlib
