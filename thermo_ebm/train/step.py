@@ -1,6 +1,6 @@
 """One training step, as a pure function of one repetition's state on one device.
 
-A `Task` is what stays the same through a run: the model, the loss and the optimisers. The
+A `Task` holds what stays the same throughout a run: the model, the loss and the optimisers. The
 functions here run inside `pmap` over `AXIS` (see `spmd.py`); batches, losses, gradients and
 statistics are those of the whole batch, whatever the number of devices.
 """
@@ -49,7 +49,7 @@ AXIS = "devices"
 
 
 class Task(NamedTuple):
-    """What a run trains, and how."""
+    """The model, loss and optimisers of a run."""
 
     model: LatentEBM
     objective: Objective  # over the whole batch
@@ -154,7 +154,7 @@ def current_schedule(task: Task, state: TrainState) -> Schedule:
 def train_step(task: Task, state: TrainState, part: Array, layout: Layout) -> TrainState:
     """One step: batch, loss, gradient, statistics, update (eq. 4 by both Adams).
 
-    A step whose loss or gradient is not finite changes no parameter and is counted.
+    A step whose loss or gradient is not finite is counted and changes no parameter.
 
     Args:
       task: the task.
@@ -201,7 +201,7 @@ def _step_key(state: TrainState, use: int) -> PRNGKey:
 
 
 def _dialled(task: Task, state: TrainState, found: Gradient) -> tuple[dial.DialInfo, Params]:
-    """The gradient that the optimisers get: clipped, then with the noise that the dial asks for.
+    """The gradient for the optimisers: clipped, then with the noise that the dial sets.
 
     Clipping acts on the mean gradient; the difference shrinks by the same factor.
     """
@@ -217,7 +217,7 @@ def _dialled(task: Task, state: TrainState, found: Gradient) -> tuple[dial.DialI
 def _clipped(
     limit: float, grads: Params, difference: Params | None
 ) -> tuple[Params, Params | None]:
-    """Both scaled by what brings the norm of the first to the limit, where it is larger."""
+    """Both gradients, scaled so that the norm of the first does not exceed the limit."""
     norm = jnp.sqrt(halves.square(grads))
 
     def clip(leaf: Array) -> Array:
@@ -278,9 +278,10 @@ def batch_gradient(
     key: PRNGKey,
     schedule: Schedule,
 ) -> Gradient:
-    """Loss and gradient over the whole batch, in as many parts as are accumulated.
+    """Loss and gradient over the complete batch, in as many parts as are accumulated.
 
-    Examples keep their places in the whole: so many batches are one batch as many times as large.
+    Examples keep their positions in the complete batch: n accumulated batches equal one batch n
+    times as large.
     """
     size = task.batch_size
 
@@ -330,7 +331,7 @@ def _over_fixed_chains(
 def _through_chains(
     task: Task, params: Params, batch: Batch, key: PRNGKey, schedule: Schedule
 ) -> tuple[halves.HalvedSums, Array, Any]:
-    """The gradient through the chains, of each half where it is a mean over images."""
+    """The gradient through the chains, for each half if it is a mean over images."""
     differentiate = jax.value_and_grad(task.objective.loss, has_aux=True)
     rows, there = halves.halves_of(batch.images.shape[0], batch.position[0])
     if not task.objective.mean_of_images:  # all in one half: there is no difference to measure
@@ -349,7 +350,7 @@ def _through_chains(
     count = all_sum(own, AXIS)
 
     def counted(leaf: Array) -> Array:
-        """Times the images of each half; a half without any has no mean."""
+        """Multiplies by the images of each half; a half without images has no mean."""
         number = count.reshape(-1, *[1] * (leaf.ndim - 1))
         return jnp.where(number > 0, number * leaf, 0.0)
 
@@ -367,7 +368,7 @@ def _num_devices() -> Array:
 def run_steps(
     task: Task, state: TrainState, stop: Array, limit: Array, part: Array, layout: Layout
 ) -> TrainState:
-    """Steps until `stop` steps are done in all, or `limit` were taken, or too many were skipped."""
+    """Runs steps until `stop` steps are done, `limit` were taken, or too many were skipped."""
 
     def going(carry: tuple[Array, TrainState]) -> Array:
         taken, state = carry
@@ -400,16 +401,16 @@ def validate(task: Task, state: TrainState, part: Array, layout: Layout) -> tupl
 
 
 class MeanLikelihood(NamedTuple):
-    """Of the first validation images, in nats per image."""
+    """Mean log-likelihood of the first validation images, in nats per image."""
 
     mean: Array  # by MBAR
-    stderr: Array  # of the mean, for these images: the chains' alone
+    stderr: Array  # standard error of the mean for these images, from the chains alone
 
 
 def evaluate_likelihood(
     task: Task, state: TrainState, part: Array, layout: Layout
 ) -> MeanLikelihood:
-    """The held-out log-likelihood by one estimator for all runs, whatever the loss."""
+    """The held-out log-likelihood, by the same estimator for all losses."""
     num, settings = min(task.likelihood_images, task.num_val), task.likelihood
     batch = gather(part, jnp.arange(num), jnp.ones(num), layout, AXIS)
     key = jax.random.fold_in(jax.random.fold_in(state.key, LIKELIHOOD), state.step)
