@@ -1,4 +1,4 @@
-"""A strict reader of small numeric CSV files: every mistake is told with its file and line."""
+"""A strict reader of small numeric CSV files: errors name the file and line."""
 
 import csv
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Reads run folders: each repetition's readings, temperatures and evaluations, a row per epoch."""
+"""Reads run folders: readings, temperatures and evaluations of each repetition by epoch."""
 
 import re
 from collections.abc import Iterator
@@ -41,8 +41,8 @@ def load_runs(folder: Path) -> RunReadings:
     frames, temperatures, notes = [], [], []
     for run in runs:
         if mixed := mixing(run.changes):
-            told = "; ".join(describe_change(change) for change in mixed)
-            notes.append(f"{run.folder}: left out: its configuration changed ({told}).")
+            described = "; ".join(describe_change(change) for change in mixed)
+            notes.append(f"{run.folder}: left out: its configuration changed ({described}).")
             continue
         repetitions = sorted(run.folder.glob("rep_[0-9]*/readings.csv"))
         if not repetitions:

@@ -46,7 +46,7 @@ def is_first() -> bool:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether the value is true in any process. All processes must call it."""
+    """Whether `flag` is true in any process. All processes must call it."""
     return bool(of_all(flag).any())
 
 

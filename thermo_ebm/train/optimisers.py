@@ -63,7 +63,7 @@ def num_updates(state: OptimiserState) -> tuple[Any, Any]:
 
 
 def last_rates(optimisers: Optimisers, updates: tuple[Any, Any]) -> tuple[float, float]:
-    """The learning rates of the last of `count` updates; before the first update, its rate."""
+    """The learning rates in the last update; before the first update, those of the first."""
     prior, generator = (max(int(number) - 1, 0) for number in updates)
     return float(optimisers.prior_rate(prior)), float(optimisers.generator_rate(generator))
 

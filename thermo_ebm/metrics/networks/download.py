@@ -61,7 +61,7 @@ def find_inception_weights(path: str | Path | None, cache_dir: Path) -> Path:
 
 
 def fetch(url: str, cache_dir: Path, timeout: float = 30.0) -> Path:
-    """Downloads a weight file into the cache folder, checked and all at once.
+    """Downloads a weight file into the cache folder; the file is checked and written atomically.
 
     Args:
       url: its address; the name ends in a hyphen and the first digits of its SHA-256, 8 at least.
