@@ -100,7 +100,7 @@ def weighted_average_precision(
     last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # of each group of ties
     found = np.cumsum(weights[:, order] * labels[order], axis=1)[:, last]
     seen = np.cumsum(weights[:, order], axis=1)[:, last]
-    # Without any images yet, the recall is zero.
+    # Where `seen` is 0, `found` is 0 as well, and the precision is 0.
     precision = found / np.maximum(seen, np.finfo(np.float64).tiny)
     recalled = np.diff(found, axis=1, prepend=0) / found[:, -1:]
     return np.sum(precision * recalled, axis=1)
