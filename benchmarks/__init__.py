@@ -1,1 +1,1 @@
-"""Benchmarks: what the documentation's figures are measured with."""
+"""Benchmarks: the programs that measure the figures in the documentation."""

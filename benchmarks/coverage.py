@@ -1,14 +1,15 @@
-"""How often a metric's +-1.96 standard errors hold what it estimates, by simulation.
+"""Simulates how often the interval of +-1.96 standard errors of a metric contains its estimand.
 
 Run by `python -m benchmarks.metrics --coverage`. Pairs of sets of features with known moments are
-drawn again and again; each pair is measured as an evaluation does it now ("after") and as it did
-with one draw a size, the line's own standard error, a jackknife for FID and a bootstrap for KID
-("before").
+drawn repeatedly. Each pair is measured as evaluations do now ("after") and as an earlier version
+did ("before"): one draw per size, the standard error of the line, a jackknife for FID and a
+bootstrap for KID.
 
-What an error is of: KIDs are unbiased and `fid` is a quantity of its N, so for them, and in the
-column `coverage`, it is the mean over all repeats. `fid_inf` estimates the FID of infinitely many
-images, which is known here: the column `of truth` holds its bias against it as well, which is
-large where there are fewer images than features and which no standard error of sampling contains.
+The estimand: KIDs are unbiased and `fid` depends on its N, so that for them, and in the column
+`coverage`, the estimand is the mean over all repeats. `fid_inf` estimates the FID of infinitely
+many images, which is known here: the column `of truth` therefore also includes the bias of
+`fid_inf`, which is large if there are fewer images than features and which no standard error of
+sampling includes.
 """
 
 from collections.abc import Iterator

@@ -1,11 +1,11 @@
-"""Kills a real training run again and again, and compares its end with an uninterrupted run's.
+"""Kills a real training run repeatedly, and compares its final state with an uninterrupted run's.
 
 python -m benchmarks.crash_test --kills=24 --seed=0
 
-Each attempt runs `python -m launch.train` and gets a SIGKILL at a random moment: while it starts
-(imports, restoring, compiling), while it trains, or a few milliseconds into a save. Nothing may
-differ in the end: parameters, optimisers, readings, temperatures, the strip. Exit code 1 if
-anything does.
+Each attempt runs `python -m launch.train` and is ended by a SIGKILL at a random time: during
+start-up (imports, restoring, compiling), during training, or a few milliseconds into a save. At the
+end the parameters, optimisers, readings, temperatures and pictures must be identical. The exit code
+is 1 if anything differs.
 """
 
 import os
@@ -39,38 +39,38 @@ FLAGS = {
 KINDS = ("start", "training", "save", "save")  # in turn
 EPOCHS_A_KILL = 3
 TIMES = ("seconds", "images_per_second")
-PATIENCE = 600  # seconds that any one attempt may take
+PATIENCE = 600  # largest number of seconds for one attempt
 
 
 class Kill(NamedTuple):
-    """One SIGKILL, and what it left."""
+    """One SIGKILL, and the state that it left on disk."""
 
     kind: str
     after: float  # seconds from the process's start
-    newest: int  # step of the newest whole checkpoint
+    newest: int  # step of the newest complete checkpoint
     in_save: bool  # an unfinished checkpoint was left
     rows: int  # of the readings
 
 
 class Report(NamedTuple):
-    """What came of it."""
+    """The result of the test."""
 
     kills: list[Kill]
-    differences: list[str]  # between the killed and the uninterrupted run; none is the aim
+    differences: list[str]  # between the killed and the uninterrupted run; should be empty
     epochs: int
 
 
 def crash(folder: Path, kills: int, seed: int, say=print) -> Report:
-    """Trains once in peace and once under fire in `folder`, and compares the two.
+    """Trains once without and once with kills in `folder`, and compares the two runs.
 
     Raises:
-      RuntimeError: an attempt failed, or did not come to its kill or its end.
+      RuntimeError: an attempt failed, or did not reach its kill or its end in time.
     """
     chance = random.Random(seed)
     epochs = EPOCHS_A_KILL * kills
-    peaceful, killed = folder / "uninterrupted", folder / "killed"
+    uninterrupted, killed = folder / "uninterrupted", folder / "killed"
     started = time.monotonic()
-    _finish(_start(peaceful, epochs))
+    _finish(_start(uninterrupted, epochs))
     say(f"uninterrupted: {epochs} epochs in {time.monotonic() - started:.1f} s")
     record, start_seconds = [], 5.0
     for number in range(kills):
@@ -84,7 +84,7 @@ def crash(folder: Path, kills: int, seed: int, say=print) -> Report:
             f"{kill.newest}, {kill.rows} rows{what}"
         )
     _finish(_start(killed, epochs))
-    return Report(record, differences(peaceful, killed), epochs)
+    return Report(record, differences(uninterrupted, killed), epochs)
 
 
 def _start(workdir: Path, epochs: int) -> subprocess.Popen:
@@ -109,7 +109,7 @@ def _finish(process: subprocess.Popen) -> None:
 def _attempt(
     workdir: Path, epochs: int, kind: str, chance: random.Random, start_seconds: float
 ) -> tuple[Kill, float]:
-    """One process and its end; the seconds until it trained, for the next one's kill."""
+    """Runs and kills one process; returns the seconds until training began, for the next kill."""
     folder = workdir / "rep_00" / "checkpoints"
     before, started = _later(folder), time.monotonic()
     process = _start(workdir, epochs)
@@ -143,7 +143,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _later(folder: Path) -> set[str]:
-    """Checkpoints, whole or not, after the one of step 0."""
+    """Checkpoints after that of step 0, complete or not."""
     return {name for name in _names(folder) if name.partition(".")[0] != "0"}
 
 
@@ -160,7 +160,7 @@ def _wait_for(process: subprocess.Popen, happened) -> None:
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """What two finished runs' first repetitions differ in, bit for bit but for the times."""
+    """Differences between the first repetitions of two finished runs, bit for bit except times."""
     from thermo_ebm.run import pictures, tables
 
     found = []
@@ -207,9 +207,9 @@ def _newest_arrays(workdir: Path) -> dict[str, np.ndarray]:
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_integer("kills", 24, "How many SIGKILLs.")
-    flags.DEFINE_integer("seed", 0, "Of their moments.")
-    flags.DEFINE_string("folder", None, "Kept; without it a temporary one is removed.")
+    flags.DEFINE_integer("kills", 24, "Number of SIGKILLs.")
+    flags.DEFINE_integer("seed", 0, "Seed of the times of the kills.")
+    flags.DEFINE_string("folder", None, "Folder to keep the runs in; by default a temporary one.")
 
 
 def main(argv: list[str]) -> int:

@@ -1,22 +1,24 @@
-"""What sets the noise of the learning gradient, and what each knob does to its mean and its cost.
+"""The effect of each setting on the noise, the mean and the cost of the learning gradient.
 
   python -m benchmarks.dial
-  python -m benchmarks.dial --quick          # sizes too small to say anything
+  python -m benchmarks.dial --quick          # a fast check; sizes too small for results
 
 Trains a small model of the digits with a fixed seed and then holds its parameters fixed. For each
-value of each knob (p, batch size, chains per image M, amplification, accumulation) the trainer's
-own gradient is drawn again and again: `noise` is tr Cov(g) / n over the draws, `halves` what a step
-measures of it by itself (|d|^2 / n, times the amplification), `bias` the distance of the mean
-gradient from that of long chains over the norm of the latter, its sampling variance taken off, and
-`least` the same with its standard error taken off as well. `step_ms` is one whole training step.
-Then short runs with `dial.target_noise` go on from the trained model.
+value of each setting (p, batch size, chains per image M, amplification, accumulation) the training
+gradient is drawn repeatedly. `noise` is tr Cov(g) / n over the draws. `halves` is the noise as
+measured by a training step (|d|^2 / n, times the amplification). `bias` is the distance of the mean
+gradient from that of long chains, divided by the norm of the latter, with the sampling variance
+subtracted; `least` is the same with the standard error subtracted as well. `step_ms` is the time of
+one complete training step. Then short runs with `dial.target_noise` continue from the trained
+model.
 
 The output ends in the line `mean_bias=... target_error=... range=... overhead=...`:
 
   mean_bias     the largest `least` over amplifications and accumulations
   target_error  the largest relative error of the update's noise over the last half of those runs
   range         largest over smallest noise by amplification and accumulation, all else equal
-  overhead      a step's time with the halves measured over one without, median of paired steps
+  overhead      time of a step that measures the halves over that of one that does not, median of
+  pairs
 """
 
 import csv
@@ -39,7 +41,7 @@ from thermo_ebm.types import Array
 
 
 class Sizes(NamedTuple):
-    """How much is drawn and trained, and which values the knobs take."""
+    """Numbers of draws and training steps, and the values of the settings."""
 
     train_steps: int = 400
     draws: int = 256  # of a gradient of one batch
@@ -70,7 +72,7 @@ QUICK = Sizes(
 
 
 class Row(NamedTuple):
-    """One value of one knob."""
+    """One value of one setting."""
 
     knob: str
     value: float
@@ -87,7 +89,7 @@ class Row(NamedTuple):
 
 
 class Bench(NamedTuple):
-    """What all measurements share."""
+    """The state that all measurements share."""
 
     config: ConfigDict
     sizes: Sizes
@@ -121,7 +123,7 @@ def prepare(quick: bool, seed: int) -> Bench:
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """Measures every knob, the others at their first values."""
+    """Measures every setting, with the others at their first values."""
     config, sizes = bench.config, bench.sizes
     base = make_cell(bench, config)
     for number, power in enumerate(sizes.powers):
@@ -162,7 +164,7 @@ def drawn_row(
     power: float | None = None,
     num: int | None = None,
 ) -> Row:
-    """Draws a cell's gradient again and again; `number` chooses the random numbers."""
+    """Draws the gradient of a cell repeatedly; `number` chooses the random numbers."""
     found = _draws(bench, cell, number, power, num)
     covariance = found.mean.var(axis=0, ddof=1, dtype=np.float64).sum()
     seen = measure.moments(found.mean, covariance, bench.reference)
@@ -258,9 +260,9 @@ def _write_csv(path: Path, made: list[Row], targets: list[tuple[float, float, fl
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_bool("quick", False, "Sizes at which nothing is measured well.")
-    flags.DEFINE_integer("seed", 0, "Of the model and of the draws.")
-    flags.DEFINE_string("csv", None, "A file to write the tables to.")
+    flags.DEFINE_bool("quick", False, "Small sizes, at which no figure is accurate.")
+    flags.DEFINE_integer("seed", 0, "Seed of the model and of the draws.")
+    flags.DEFINE_string("csv", None, "CSV file to which the tables are written.")
 
 
 def main(argv: list[str]) -> None:

@@ -1,8 +1,8 @@
-"""What `benchmarks/dial.py` measures with: repeated draws of the trainer's gradient, and its steps.
+"""Measurements for `benchmarks/dial.py`: repeated draws of the training gradient, and timed steps.
 
-Draws take independent images from the population, so that the noise is that of an endless data set
-and the mean gradient is the population's. The temperatures are an argument of every compiled
-program (the state's own schedule, as that of "equal_barrier"), so that all p share one.
+Draws take independent images from the population, so that the noise is that of an infinite data set
+and the mean gradient is that of the population. The temperatures are an argument of every compiled
+program (the schedule in the state, as for "equal_barrier"), so that all p share one program.
 """
 
 import time
@@ -44,7 +44,7 @@ class Moments(NamedTuple):
 
 
 def make_config(quick: bool) -> ConfigDict:
-    """A small model of the digits, of which a few hundred images are the whole population."""
+    """A small model of the digits, with a few hundred images as the population."""
     from configs import digits
 
     config = digits.get_config()

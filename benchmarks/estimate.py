@@ -1,17 +1,18 @@
-"""Every estimate of log p(x) against the truth, on three models whose log p(x) is known.
+"""Compares every estimate of log p(x) with the true value, on three models with known log p(x).
 
   python -m benchmarks.estimate                          # trains the third model first
   python -m benchmarks.estimate --workdir=runs/plane     # a run of configs/digits_plane.py
   python -m benchmarks.estimate --cases=gaussian,nonlinear --csv=estimate.csv
 
-Models: a linear-Gaussian one (3 latents, 7 values, closed form); a nonlinear one with 2 latents
-and 12 values; and the digits with a 2-dimensional latent as trained (both by a sum over a grid). A
-batch of different images each. Entries are the offset of the batch's mean from its true mean
-log p(x), and the standard deviation over repeated draws, in nats.
+Models: a linear-Gaussian model (3-dimensional latent, 7 data values, closed form); a nonlinear
+model with a 2-dimensional latent and 12 data values; and a trained model of the digits with a
+2-dimensional latent (both by a sum over a grid). Each has a batch of different images. Entries are
+the offset of the estimated from the true mean log p(x) of the batch, and the standard deviation
+over repeated draws, in nats.
 
-Draws: `exact` ones of the power posteriors themselves, or the ends of chains of K steps like those
-of training. `inf` chains per image are exact expectations: quadrature without sampling. In the
-printed table a correction follows its quadrature; the CSV has every combination.
+Draws are `exact` samples of the power posteriors, or the ends of chains of K steps as in training.
+`inf` chains per image stand for exact expectations: quadrature without sampling. In the printed
+table a correction follows its quadrature; the CSV has every combination.
 """
 
 import csv
@@ -99,7 +100,9 @@ def gaussian_case(num: int, seed: int) -> Case:
     alpha = {"linear": linear, "quadratic": quadratic}
     model = LatentEBM(energy, lambda beta, z: z @ beta, lambda key: None, 3, 1.0, sigma)
     prior = np.eye(3) + quadratic
-    images = rng.normal(size=(num, 7)) * 1.5  # not the model's own: posteriors move a long way
+    images = (
+        rng.normal(size=(num, 7)) * 1.5
+    )  # not drawn from the model: posteriors differ much from the prior
 
     def laws(t: float) -> tuple[np.ndarray, np.ndarray]:
         cov = np.linalg.inv(prior + t * weights.T @ weights / sigma**2)
@@ -327,12 +330,18 @@ def make_case(name: str, num: int, seed: int, workdir: str | None) -> Case:
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_list("cases", ["gaussian", "nonlinear", "plane"], "Which models.")
-    flags.DEFINE_string("workdir", None, "A run of configs/digits_plane.py; else trained.")
-    flags.DEFINE_string("csv", None, "Where to write every figure.")
-    flags.DEFINE_integer("repeats", 8, "Draws of everything.", lower_bound=2)
-    flags.DEFINE_integer("images", 16, "Images of a batch.", lower_bound=2)
-    flags.DEFINE_integer("seed", 0, "Of images and draws.")
+    flags.DEFINE_list(
+        "cases",
+        ["gaussian", "nonlinear", "plane"],
+        "Models to measure: gaussian, nonlinear, plane.",
+    )
+    flags.DEFINE_string(
+        "workdir", None, "Run of configs/digits_plane.py; by default one is trained."
+    )
+    flags.DEFINE_string("csv", None, "CSV file to which all figures are written.")
+    flags.DEFINE_integer("repeats", 8, "Number of repeated draws.", lower_bound=2)
+    flags.DEFINE_integer("images", 16, "Number of images in the batch.", lower_bound=2)
+    flags.DEFINE_integer("seed", 0, "Seed of the images and draws.")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,9 +1,11 @@
-"""The machine's matrix-multiplication peak, as measured with JAX's own product of square matrices.
+"""The machine's peak speed of matrix multiplication, measured with JAX's product of square
+matrices.
 
   python -m benchmarks.gemm --dtype=bfloat16
 
-The peak is that of the fastest of a few sizes. A benchmark that quotes a fraction of it measures it
-again beside each of its own measurements (`Gemm.rate`), since shared machines drift.
+The peak is that of the fastest of a few sizes. A benchmark that reports a fraction of the peak
+measures the peak again beside each of its own measurements (`Gemm.rate`), since the speed of shared
+machines drifts.
 """
 
 import time
@@ -17,7 +19,10 @@ from absl import app, flags
 
 # Large enough for the peak, small enough to be done in a fraction of a second.
 _SIZES = {"cpu": (1024, 1536, 2048), "default": (4096, 8192, 12288)}
-_PRODUCTS = {"cpu": 1, "default": 8}  # products a dispatch, so that its cost does not show
+_PRODUCTS = {
+    "cpu": 1,
+    "default": 8,
+}  # products per dispatch, so that the cost of a dispatch is negligible
 
 
 class Gemm(NamedTuple):
@@ -56,15 +61,15 @@ def fastest(dtype: str, seconds: float = 0.5) -> Gemm:
     """The product of the size that runs fastest here, by its median of three."""
     sizes = _SIZES.get(jax.default_backend(), _SIZES["default"])
     gemms = [make_gemm(size, dtype) for size in sizes]
-    # Sizes in turn: a burst of other work on the machine meets them all.
+    # Sizes in turn, so that a burst of other work on the machine affects all of them.
     rates = np.median([[gemm.rate(seconds / 3) for gemm in gemms] for _ in range(3)], axis=0)
     return gemms[int(np.argmax(rates))]
 
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the matrices.")
-    flags.DEFINE_float("seconds", 1.0, "How long each size is measured.")
+    flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Type of the matrices.")
+    flags.DEFINE_float("seconds", 1.0, "Seconds for which each size is measured.")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,16 +1,16 @@
-"""All sizes of FID and KID with shared work, against plain evaluations one by one.
+"""Times FID and KID at all sizes with shared work, and compares them with plain evaluations.
 
   python -m benchmarks.metrics                                # all ten sizes: minutes
   python -m benchmarks.metrics --plain_sizes=1000,4500        # scales two plain sizes up to ten
-  python -m benchmarks.metrics --coverage                     # what the errors cover: half an hour
+  python -m benchmarks.metrics --coverage                     # coverage of the errors: half an hour
 
-Features are random, [num_images, num_features], not negative, with a falling spectrum as those of
-a network. A plain evaluation is what the field's programs do: numpy's covariances and scipy's
+Features are random, [num_images, num_features], non-negative, with a falling spectrum like those of
+a network. A plain evaluation is that of common programs: numpy's covariances and scipy's
 general square root of their product for the FID, and three full kernel matrices for the KID, in
 float64. The shared form is `thermo_ebm.metrics.lines`: four draws per size and the errors of the
-whole procedure. The plain form sees the first draw of each size; the table ends in their relative
-differences, the output in one line `plain_s=... shared_s=... ratio=...`. With --coverage nothing is
-timed: see `benchmarks.coverage`.
+complete procedure. The plain form uses the first draw of each size; the last columns of the table
+have the relative differences, and the last line is `plain_s=... shared_s=... ratio=...`. With
+--coverage nothing is timed: see `benchmarks.coverage`.
 """
 
 import sys
@@ -80,14 +80,16 @@ def shared(
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_integer("num_images", 4500, "Images on either side.")
-    flags.DEFINE_integer("num_features", 2048, "Features of an image.")
+    flags.DEFINE_integer("num_images", 4500, "Number of images in each set.")
+    flags.DEFINE_integer("num_features", 2048, "Number of features per image.")
     flags.DEFINE_list(
-        "plain_sizes", None, "Sizes timed in the plain form, extrapolated to all; all by default."
+        "plain_sizes",
+        None,
+        "Sizes timed in the plain form and extrapolated to all sizes; by default all.",
     )
-    flags.DEFINE_integer("seed", 0, "Of features and subsets.")
-    flags.DEFINE_bool("coverage", False, "Simulate what the standard errors cover.")
-    flags.DEFINE_integer("repeats", 100, "With --coverage: pairs of sets in each case.")
+    flags.DEFINE_integer("seed", 0, "Seed of features and subsets.")
+    flags.DEFINE_bool("coverage", False, "Simulate the coverage of the standard errors.")
+    flags.DEFINE_integer("repeats", 100, "With --coverage, number of pairs of sets in each case.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -106,7 +108,7 @@ def main(argv: Sequence[str]) -> None:
     design = lines.make_design(jax.random.key(flags.FLAGS.seed), sizes, len(real), len(generated))
     draws = [of_size[0] for of_size in design.draws]
     first = np.cumsum([0] + [len(of_size) for of_size in design.draws[:-1]])
-    # A shared machine drifts: the shared form is timed before and after the plain one.
+    # The speed of a shared machine drifts: the shared form is timed before and after the plain one.
     before, (curves, every_kid) = timed(shared, real, generated, design)
     fids, kids = [curve[0, 0] for curve in curves], every_kid[first]
     print("size  fid plain   s      kid plain   s     fid difference  kid difference")

@@ -1,8 +1,9 @@
-"""The plain form of the training step: what the fast one is compared with, in time and in value.
+"""The plain form of the training step, with which the fast form is compared in time and value.
 
-Written the way LEBM code usually is: one chain for one example, under vmap; the temperatures one
-after another in a scan; the framework's transposed convolution. It draws the same random numbers
-and takes the same gradients as `thermo_ebm.losses`, so that both agree to rounding.
+The plain form is written in the usual way of LEBM code: one chain for one example, under vmap; the
+temperatures one after another in a scan; the framework's transposed convolution. It draws the same
+random numbers and takes the same gradients as `thermo_ebm.losses`, so that both agree up to
+rounding.
 """
 
 from collections.abc import Callable
@@ -40,7 +41,7 @@ def make_loss(config: ConfigDict) -> Loss:
     form, settings = _Form(model, sampler_settings(config)), loss_settings(config)
 
     def loss(params: Params, batch: Batch, key: PRNGKey) -> Array:
-        # The framework's convolution takes the kernel the other way round; turned once a step.
+        # The framework's convolution takes the kernel the other way round; turned once per step.
         turned = jax.tree.map(lambda w: w[::-1, ::-1] if w.ndim == 4 else w, params.beta)
         params = params._replace(beta=turned)
         if config.loss.name == "vanilla":

@@ -1,4 +1,4 @@
-"""What `benchmarks/step.py` times: the trainer's step, its chains alone, and the plain form."""
+"""The programs that `benchmarks/step.py` times: a training step, its chains and its plain form."""
 
 import time
 from collections.abc import Callable
@@ -23,10 +23,10 @@ from thermo_ebm.types import Batch, LossFn, Params
 
 
 class Program(NamedTuple):
-    """Something compiled, to be called again and again."""
+    """A compiled program that can be called repeatedly."""
 
     call: Callable[[], None]
-    count: flops.FlopCount  # of the arithmetic as it is done
+    count: flops.FlopCount  # of the arithmetic that is computed
     model_flops: int  # of the model's own: transposed convolutions in their direct form
     bytes_planned: int  # a device's arguments, results and buffers
     compile_s: float

@@ -1,11 +1,12 @@
-r"""Seconds from the command to the first training step, with an empty compilation cache and a full.
+r"""Seconds from the command to the first training step, with an empty and a filled compilation
+cache.
 
   python -m benchmarks.startup --config=configs/digits.py
   python -m benchmarks.startup --config=configs/cifar10.py
 
-Starts `python -m launch.train` as a user does, twice in folders of their own with one compilation
-cache of their own, and ends it when it says that it is compiled. Configurations of data that may
-not be there train on random images of the same size. The output ends in the line
+Starts `python -m launch.train` twice as a user does, in two new folders with one new compilation
+cache, and ends the program when it reports that it has compiled. Configurations whose data may be
+missing train on random images of the same size. The last line of the output is
 `first_s=... second_s=...`.
 """
 

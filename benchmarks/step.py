@@ -1,4 +1,4 @@
-"""Times training steps and sets them against the machine's matrix-multiplication peak.
+"""Times training steps and compares them with the machine's peak speed of matrix multiplication.
 
   python -m benchmarks.step --config=configs/cifar10.py --batch_sizes=8 --num_temperatures=4 \
       --num_steps=5
@@ -7,15 +7,16 @@
   python -m benchmarks.step --config=configs/celeb_a.py --config.sampler.precision=bfloat16 \
       --parts=step,chains --forms=stamped,dilated --noplain          # on an accelerator
 
-Several values of a field give a row each; where none are given, the config's own counts. A row is
-timed on random images after a warm-up, and each step stands between two measurements of the peak:
+Each combination of the given values is one row; fields without given values are those of the
+configuration. A row is timed on random images after a warm-up, and each step is timed between two
+measurements of the peak:
 the fraction is the median over steps of the step's FLOP/s over the mean of those two.
 
-FLOPs are the model's arithmetic, counted from the jaxpr (`thermo_ebm/flops.py`): every matrix
-product once, and transposed convolutions in their direct form, whichever form is timed. So
-`fraction` is a speed that forms can be compared by, and passes 1 where a form saves products.
-`executed` is the share of the peak that the machine sustains: products as they are done,
-recomputed ones included. Memory is what XLA plans for one device: arguments, results, buffers.
+FLOPs are the model's arithmetic, counted from the jaxpr (`thermo_ebm/cost/flops.py`): every matrix
+product once, and transposed convolutions in their direct form, whichever form is timed. Forms can
+therefore be compared by `fraction`, which exceeds 1 where a form saves products. `executed` is the
+share of the peak that the machine sustains: the products that are actually computed, recomputed
+ones included. Memory is what XLA plans for one device: arguments, results, buffers.
 
 The last row's step is also timed in the plain form (`benchmarks/plain.py`). The output ends in the
 line `fraction_of_peak=... ratio_to_plain=...` of that row.
@@ -50,14 +51,14 @@ class Row(NamedTuple):
     batch: int
     n_t: int
     k: int
-    chunk: int  # images at once; 0 is all
+    chunk: int  # images sampled at once; 0 is all
     step_s: float
     images_s: float
     gflop: float  # the model's, of one step
     gflop_s: float
     peak_gflop_s: float
     fraction: float  # of the peak, by the model's arithmetic
-    executed: float  # the same by what is executed
+    executed: float  # of the peak, by the products that are computed
     memory_mib: float
     compile_s: float
 
@@ -95,7 +96,7 @@ def cells() -> Iterator[Cell]:
 
 
 def without_repetitions(every: Iterator[Cell]) -> Iterator[Cell]:
-    """Drops vanilla cells that differ only in what the loss has nothing of, and their chains."""
+    """Drops vanilla cells that differ only in settings without effect on the vanilla loss."""
     seen = set()
     for cell in every:
         if cell.config.loss.name == "vanilla":
@@ -189,19 +190,23 @@ def _write_csv(path: Path, rows: Sequence[Row]) -> None:
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
     config_flags.DEFINE_config_file("config", "configs/cifar10.py", "The configuration.")
-    flags.DEFINE_list("parts", ["step"], "step (all of it), chains (the sampling alone).")
-    flags.DEFINE_list("forms", None, "Of the transposed convolution, by name.")
-    flags.DEFINE_list("losses", None, "thermodynamic, vanilla.")
-    flags.DEFINE_list("gradients", None, "prior_gradient+generator_gradient, each.")
-    flags.DEFINE_list("batch_sizes", None, "Of the whole batch.")
-    flags.DEFINE_list("num_temperatures", None, "N_t.")
-    flags.DEFINE_list("num_steps", None, "K of the posterior's chains.")
-    flags.DEFINE_integer("repeats", 5, "Steps timed for each row.")
-    flags.DEFINE_integer("warm_up", 1, "Steps before them.")
-    flags.DEFINE_float("peak_seconds", 0.5, "Length of each measurement of the peak.")
+    flags.DEFINE_list(
+        "parts", ["step"], "Parts to time: step (complete) or chains (only the sampling)."
+    )
+    flags.DEFINE_list("forms", None, "Forms of the transposed convolution, by name.")
+    flags.DEFINE_list("losses", None, "Losses to time: thermodynamic, vanilla.")
+    flags.DEFINE_list(
+        "gradients", None, "Gradients to time, each as prior_gradient+generator_gradient."
+    )
+    flags.DEFINE_list("batch_sizes", None, "Batch sizes, over all devices.")
+    flags.DEFINE_list("num_temperatures", None, "Values of N_t.")
+    flags.DEFINE_list("num_steps", None, "Values of K, steps of the posterior's chains.")
+    flags.DEFINE_integer("repeats", 5, "Number of timed steps for each row.")
+    flags.DEFINE_integer("warm_up", 1, "Number of steps before timing.")
+    flags.DEFINE_float("peak_seconds", 0.5, "Seconds for each measurement of the peak.")
     flags.DEFINE_bool("plain", True, "Whether to time the plain form of the last row.")
-    flags.DEFINE_integer("plain_repeats", 2, "Steps timed in the plain form.")
-    flags.DEFINE_string("csv", None, "A file to write the table to.")
+    flags.DEFINE_integer("plain_repeats", 2, "Number of timed steps in the plain form.")
+    flags.DEFINE_string("csv", None, "CSV file to which the table is written.")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,1 +1,1 @@
-"""Configurations: one file a data set over one base."""
+"""Configurations: one file per data set, each based on `base.py`."""

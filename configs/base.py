@@ -1,41 +1,42 @@
-"""The fields every configuration has, with the paper's values (tables 4 and 5).
+"""The fields of every configuration, with the paper's values (tables 4 and 5).
 
-Not run by itself: `configs/digits.py` and the other data sets' files fill it in.
+This file is not trained by itself: `configs/digits.py` and the files of the other data sets change
+the fields that differ. docs/configuration.md explains every field.
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """Returns the base configuration, unlocked, so that a data set's file can complete it."""
+    """Returns the base configuration, unlocked, so that the file of a data set can change it."""
     config = ConfigDict()
     config.seed = 0  # repetition r uses seed + r
     config.num_repetitions = 5
-    config.parallel_repetitions = 1  # how many repetitions train in one program
+    config.parallel_repetitions = 1  # repetitions trained together in one program
     config.num_epochs = 50
     config.batch_size = 75
-    config.val_batches = 10  # of batch_size images, for val_loss and the temperatures; 0 is all
+    config.val_batches = 10  # for val_loss and temperatures.csv; 0 uses all
 
     config.data = ConfigDict()
     # digits, idx, folder, npz, or a TFDS data set: cifar10, svhn_cropped, celeb_a, mnist, ...
     config.data.name = "cifar10"
-    # TFDS folder, folder of images or IDX files, or .npz file; "" is TFDS's own default.
+    # TFDS folder, folder of images or IDX files, or .npz file; "" is the default folder of TFDS.
     config.data.data_dir = ""
     config.data.image_size = 32
     config.data.channels = 3
     config.data.num_train = 12_000
     config.data.num_val = 4_500
-    config.data.skip_unreadable = False  # go on without images that cannot be read
-    config.data.streaming = False  # read training images as they are needed, not all beforehand
+    config.data.skip_unreadable = False  # skip images that cannot be read
+    config.data.streaming = False  # read training images when they are needed
 
     config.model = ConfigDict()
     config.model.latent_dim = 100
     config.model.prior_sigma = 1.0
     config.model.likelihood_sigma = 0.3
-    # A smooth energy (gelu) makes "langevin" gradients right; leaky_relu is the paper's.
+    # "langevin" gradients are correct only for a smooth energy (gelu); the paper has leaky_relu.
     config.model.prior = ConfigDict({"features": 100, "leak": 0.1, "activation": "leaky_relu"})
-    # Layer i is a transposed convolution to widths[i] * features channels; the last one, to the
-    # image's channels, has the last stride.
+    # Layer i is a transposed convolution to widths[i] * features channels; the last layer has the
+    # last stride and the channels of the image.
     config.model.generator = ConfigDict(
         {
             "features": 64,
@@ -50,32 +51,32 @@ def get_config() -> ConfigDict:
     config.sampler.prior = ConfigDict({"step_size": 0.16, "num_steps": 60, "kernel": "ula"})
     config.sampler.posterior = ConfigDict({"step_size": 0.01, "num_steps": 20, "kernel": "ula"})
     config.sampler.chains_per_image = 2  # M, at every temperature
-    config.sampler.exchange_every = 0  # steps between exchanges of temperatures; 0 has none
-    config.sampler.image_chunk = 0  # images sampled at once; 0 chooses from the memory
-    config.sampler.precision = "float32"  # of the chains alone: float32 or bfloat16
+    config.sampler.exchange_every = 0  # steps between exchanges; 0 disables exchange
+    config.sampler.image_chunk = 0  # images sampled at once; 0 fits the memory
+    config.sampler.precision = "float32"  # of the networks in chains; or bfloat16
 
     config.loss = ConfigDict()
     config.loss.name = "thermodynamic"  # or vanilla
     config.loss.num_temperatures = 10
-    config.loss.schedule = "power"  # annealed_power, sigmoid, equal_barrier
+    config.loss.schedule = "power"  # or annealed_power, sigmoid, equal_barrier
     config.loss.power = 1.0
     config.loss.final_power = 1.0  # of annealed_power, after anneal_epochs
     config.loss.anneal_epochs = 50
-    config.loss.quadrature = "warped_trapezium"  # warped_simpson, trapezium, left, right
-    config.loss.correction = "ratio"  # none, pooled_gaussian
-    config.loss.kl_form = "difference"  # sum, none
+    config.loss.quadrature = "warped_trapezium"  # or warped_simpson, trapezium, left, right
+    config.loss.correction = "ratio"  # or none, pooled_gaussian
+    config.loss.kl_form = "difference"  # or sum, none
     config.loss.kl_weight = 1.0
     config.loss.kl_shrinkage = "oas"  # or ledoit_wolf
-    config.loss.prior_gradient = "contrastive"  # langevin, none
-    config.loss.generator_gradient = "reweighted"  # posterior, detached, langevin
+    config.loss.prior_gradient = "contrastive"  # or langevin, none
+    config.loss.generator_gradient = "reweighted"  # or posterior, detached, langevin
 
     config.dial = ConfigDict()
     config.dial.amplification = 1.0  # factor of the gradient's covariance, at least 1
     config.dial.accumulate = 1  # batches per update
-    config.dial.target_noise = 0.0  # of the update's gradient, per parameter; 0 sets none
-    config.dial.max_amplification = 64.0  # the largest that a target may ask for
+    config.dial.target_noise = 0.0  # of the update's gradient, per parameter; 0: no target
+    config.dial.max_amplification = 64.0  # the largest that a target may use
 
-    # The held-out log-likelihood, by one estimator for all runs.
+    # val_log_likelihood, the held-out log-likelihood, by the same estimator in all runs.
     config.evaluation = ConfigDict()
     config.evaluation.likelihood = ConfigDict(
         {
@@ -96,25 +97,25 @@ def get_config() -> ConfigDict:
         {"learning_rate": 1e-4, "final_learning_rate": 5e-5, "b1": 0.5, "b2": 0.999}
     )
     config.optimizer.decay = ConfigDict({"begin_epoch": 1, "rate": 0.975, "interval_epochs": 1})
-    config.optimizer.clip_norm = 0.0  # 0 clips nothing
+    config.optimizer.clip_norm = 0.0  # 0 disables clipping
 
     config.divergence = ConfigDict()
-    # Non-finite steps in a row before a rollback; a whole epoch of them is always too many.
+    # Non-finite steps in a row before a rollback; an epoch of such steps is always too many.
     config.divergence.max_skipped_steps = 10
     config.divergence.max_rollbacks = 3  # rollbacks before the repetition ends as diverged
 
-    config.steps_per_dispatch = 20  # at most; fewer where they would take more than two seconds
+    config.steps_per_dispatch = 20  # at most; fewer if these would take more than two seconds
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every_epochs = 1
-    config.checkpoint.every_steps = 0  # within an epoch too; 0 is at its end alone
-    config.checkpoint.keep = 3  # newest ones kept
-    config.checkpoint.keep_every_epochs = 10  # and these for good, to be evaluated; 0 keeps none
+    config.checkpoint.every_steps = 0  # also within an epoch; 0: only at the end of epochs
+    config.checkpoint.keep = 3  # number of newest checkpoints kept
+    config.checkpoint.keep_every_epochs = 10  # also kept, permanently; 0 keeps none
 
     config.logging = ConfigDict()
-    config.logging.every_seconds = 10.0  # plain log lines, where there is no terminal
+    config.logging.every_seconds = 10.0  # between log lines where there is no terminal
     config.logging.pictures_every_epochs = 5  # 0 draws none
     config.logging.grad_noise_every_epochs = 0  # 0 measures none
-    config.logging.grad_noise_draws = 256  # at most; ends when the error is below a tenth
+    config.logging.grad_noise_draws = 256  # at most; fewer if the error is below a tenth
     config.logging.tensorboard = True
     return config

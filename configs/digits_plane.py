@@ -1,4 +1,4 @@
-"""The digits with a two-dimensional latent, whose densities can be looked at.
+"""The digits with a two-dimensional latent, whose densities can be drawn.
 
 python -m launch.train --config=configs/digits_plane.py --workdir=runs/plane
 python -m launch.tempered --workdir=runs/plane
@@ -15,8 +15,8 @@ def get_config() -> ConfigDict:
     config.num_epochs = 15
 
     config.model.latent_dim = 2
-    # Two numbers cannot say much of an image: a narrower likelihood would leave peaks too far
-    # apart for chains to go from one to another.
+    # Two numbers describe an image poorly: a narrower likelihood would give posteriors with peaks
+    # too far apart for chains to move between them.
     config.model.likelihood_sigma = 0.6
 
     config.sampler.prior.step_size = 0.1

@@ -1,4 +1,4 @@
-r"""The digits with a quarter of the channels and shorter chains: for many runs on two cores.
+r"""The digits with a quarter of the channels and shorter chains, for many runs on two cores.
 
 python -m launch.sweep --experiment=configs/study.py --config=configs/digits_small.py \
     --workdir=runs/study

@@ -1,4 +1,4 @@
-r"""The paper's first experiment: variance by batch size (vanilla) and by p (thermodynamic).
+r"""The paper's first experiment: gradient variance by batch size (vanilla) and p (thermodynamic).
 
 python -m launch.sweep --experiment=configs/experiment1.py --config=configs/cifar10.py \
     --workdir=runs/experiment1

@@ -1,10 +1,10 @@
-r"""The paper's second experiment: what helps p = 0.1 (N_t, K, eta), one change at a time.
+r"""The paper's second experiment: changes of N_t, K, K_z and eta at p = 0.1, one at a time.
 
 python -m launch.sweep --experiment=configs/experiment2.py --config=configs/celeb_a.py \
     --workdir=runs/experiment2
 
-On CelebA these are the paper's N_t = 20 and 30, K = 40 and K_z = 80 (from 10, 20 and 60); on other
-data as many times what their configuration has.
+On CelebA the changed values are the paper's N_t = 20 and 30, K = 40 and K_z = 80 (from 10, 20 and
+60); on other data the values of the configuration are multiplied by the same factors.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from configs.published import PUBLISHED
 
 
 def get_cells(config: ConfigDict) -> list[dict[str, Any]]:
-    """Returns the fields that each cell changes of a data set's configuration."""
+    """Returns the fields that each cell changes in the configuration of a data set."""
     num_temperatures, sampler = config.loss.num_temperatures, config.sampler
     changes: tuple[dict[str, Any], ...] = (
         {},

@@ -1,10 +1,10 @@
-r"""Fashion-MNIST at 16 x 16 pixels: a small model of pictures that two cores can train.
+r"""Fashion-MNIST at 16 x 16 pixels: a small model of photographs that trains on two cores.
 
 From the IDX files of Debian's package (`apt-get install dataset-fashion-mnist`):
 
 python -m launch.train --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
 
-From TFDS's data set, the same images:
+From the data set of TFDS, with the same images:
 
 python -m launch.train --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist \
     --config.data.name=fashion_mnist --config.data.data_dir=TFDS

@@ -1,4 +1,4 @@
-r"""SVHN with the networks, chains and learning rates of Pang et al. (2020), maximum likelihood.
+r"""SVHN with the networks, chains and learning rates of Pang et al. (2020), vanilla loss.
 
 python -m launch.train --config=configs/pang_svhn.py --workdir=runs/pang_svhn \
     --config.data.data_dir=TFDS
@@ -6,7 +6,7 @@ python -m launch.train --config=configs/pang_svhn.py --workdir=runs/pang_svhn \
 "Learning latent space energy-based prior model" (NeurIPS 2020) writes a Langevin step as
 z - s^2 / 2 grad U + s epsilon, with s = 0.4 for the prior and 0.1 for the posterior. Here it is
 z + s grad log q + sqrt(2 s) epsilon, so that their step sizes are 0.4^2 / 2 = 0.08 and
-0.1^2 / 2 = 0.005. `configs/svhn.py` has 0.16 and 0.01, twice as much.
+0.1^2 / 2 = 0.005. `configs/svhn.py` has 0.16 and 0.01, which is twice as much.
 """
 
 from ml_collections import ConfigDict

@@ -1,15 +1,15 @@
 """The paper's published form of the thermodynamic loss, for any configuration.
 
-`published(config)` turns a configuration into it; experiments over the published form add
-`PUBLISHED` to the fields that their cells change.
+`published(config)` changes a configuration to the published form; experiments in the published form
+add the fields of `PUBLISHED` to those that their cells change.
 """
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
-# Eq. 24 as printed, with divergences of latents pooled over the batch, and chains that give the
-# prior no gradient: what the published code did in effect.
+# Eq. 24 as printed, with divergences of latents pooled over the batch, and no gradient for the
+# prior, which is the effect of the published code.
 PUBLISHED: dict[str, Any] = {
     "sampler.chains_per_image": 1,
     "sampler.exchange_every": 0,

@@ -1,9 +1,9 @@
-r"""Our own study: does an exact gradient, or another quadrature, undo the collapse below p = 1?
+r"""Study: does an exact gradient or another quadrature prevent the collapse below p = 1?
 
 python -m launch.sweep --experiment=configs/study.py --config=configs/digits_small.py \
     --workdir=runs/study
 
-On an accelerator, with the real CIFAR-10:
+On an accelerator, with CIFAR-10:
 
 python -m launch.sweep --experiment=configs/study.py --config=configs/cifar10.py \
     --workdir=runs/study_cifar10 --config.data.data_dir=TFDS --config.sampler.precision=bfloat16 \

@@ -1,4 +1,4 @@
-r"""SVHN, cropped digits, with CIFAR-10's values.
+r"""SVHN (cropped digits) with the values of CIFAR-10.
 
 python -m launch.train --config=configs/svhn.py --workdir=runs/svhn \
     --config.data.data_dir=TFDS

@@ -1,4 +1,4 @@
-"""FID and KID between two folders of images, with the features of EfficientNet-Lite0.
+"""Computes FID and KID between two folders of images with features of EfficientNet-Lite0.
 
 Run it with: python -m examples.compare_folders FOLDER_A FOLDER_B
 """

@@ -1,4 +1,4 @@
-"""The noise of the learning gradient against the power p of the temperature schedule.
+"""Measures the noise of the learning gradient for several powers p of the temperature schedule.
 
 The noise is tr Cov(g) / |E g|^2 over repeated draws of batch and chains, at fixed parameters.
 Run it with: python -m examples.noise_against_power [number of draws] [p ...]
@@ -22,7 +22,7 @@ params = model.init(jax.random.key(0))
 
 
 def noise(power: float) -> jax.Array:
-    """Relative noise of the gradient at one power."""
+    """Relative noise of the gradient for one power."""
 
     def gradient(key: jax.Array) -> jax.Array:
         keys = jax.random.split(key)
@@ -32,7 +32,7 @@ def noise(power: float) -> jax.Array:
 
     draws = jax.lax.map(gradient, jax.random.split(jax.random.key(1), DRAWS))
     variance, norm = draws.var(axis=0, ddof=1).sum(), (draws.mean(axis=0) ** 2).sum()
-    return variance / (norm - variance / DRAWS)  # the mean's own noise taken off
+    return variance / (norm - variance / DRAWS)  # the noise of the mean is subtracted
 
 
 for power in [float(p) for p in sys.argv[2:]] or (0.1, 1.0, 6.0):

@@ -1,4 +1,4 @@
-"""A model of your own callables, and its exact likelihood beside the thermodynamic estimate.
+"""A model made of your own callables: its thermodynamic estimate and its exact likelihood.
 
 With a linear generator and no energy, x = W z + noise is Gaussian, so log p(x) has a closed form.
 Run it with: python -m examples.own_model [number of images]

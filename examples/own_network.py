@@ -1,4 +1,4 @@
-"""FID and KID with a PyTorch network of one's own.
+"""FID and KID with your own PyTorch network.
 
 Needs torch. Run it from the repository's folder with
 python -m launch.compare FOLDER_A FOLDER_B --features=examples.own_network:features
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 torch.manual_seed(0)
-# In place of this random network put one whose features mean something for the images at hand.
+# Replace this random network by one whose features are meaningful for your images.
 NETWORK = torch.nn.Sequential(
     torch.nn.Conv2d(3, 32, 3, stride=2),
     torch.nn.ReLU(),

@@ -1,4 +1,4 @@
-"""Samples and reconstructions from a trained run, as arrays and as one picture.
+"""Draws samples and reconstructions from a trained run, as arrays and as one picture.
 
 First train one: python -m launch.train --config=configs/digits.py --workdir=runs/digits
 Run it with: python -m examples.sample_run runs/digits samples.png

@@ -1,1 +1,1 @@
-"""The programs: absl flags live here and nowhere else."""
+"""The programs. All absl flags of the project are defined here."""

@@ -1,8 +1,8 @@
-"""One cell of a sweep, in a process of its own; started by `launch.sweep`.
+"""Trains and evaluates one cell of a sweep; started by `launch.sweep` in a process of its own.
 
 python -m launch.cell --cell=FILE
 
-Exit codes as of `launch.train`: 0 done, 2 bad input, 3 interrupted, 4 diverged for good.
+Exit codes as for `launch.train`: 0 done, 2 bad input, 3 interrupted, 4 diverged and given up.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from thermo_ebm.sweep import jobs
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_string("cell", None, "The cell, as launch.sweep wrote it.", required=True)
+    flags.DEFINE_string("cell", None, "File with the cell, written by launch.sweep.", required=True)
 
 
 def main(argv: Sequence[str]) -> int:

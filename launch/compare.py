@@ -5,11 +5,11 @@ python -m launch.compare cifar10:validation samples.npz --features=inception_v3 
 python -m launch.compare statistics.npz GENERATED_FOLDER --features=inception_v3
 python -m launch.compare REAL_FOLDER --save_statistics=statistics.npz
 
-A and B are folders of images of any depth, .npz files with an array of images (uint8), data sets
-with a split (NAME:train, NAME:validation), or .npz files of statistics with `mu` and `sigma`, as
-pytorch-fid writes them; with statistics there is the FID alone. A set of more than 4,500 images is
-represented by as many drawn at random, unless --num_images says otherwise. Exit codes: 0 done, 2
-bad input.
+A and B are folders of images (searched recursively), .npz files with an array of images (uint8),
+data sets with a split (NAME:train, NAME:validation), or .npz files of statistics with `mu` and
+`sigma` as pytorch-fid writes them; for statistics only the FID is computed. From a set of more than
+4,500 images, 4,500 are drawn at random, unless --num_images gives another number. Exit codes:
+0 done, 2 bad input.
 """
 
 import sys
@@ -30,22 +30,24 @@ TAKES_ARGUMENTS = True  # the two sets
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
     evaluation_flags.define(
-        "Most images of either set, drawn at random; 0 is 4500 (with statistics: all)."
+        "Largest number of images per set, drawn at random; 0 means 4500 (with statistics: all)."
     )
-    flags.DEFINE_string("data_dir", "", "Where prepared data sets are; TFDS's by default.")
+    flags.DEFINE_string("data_dir", "", "Folder of prepared data sets; by default that of TFDS.")
     flags.DEFINE_integer(
         "image_size",
         0,
-        "First crop to squares of this size, as training does; 0 keeps sizes.",
+        "Crop and resize to squares of this size first, as training does; 0 keeps sizes.",
     )
-    flags.DEFINE_integer("batch_size", 100, "Images per batch of the network.")
-    program.define_seed("Of the images and subsets drawn.")
-    flags.DEFINE_string("json", None, "File for the metrics as JSON.")
-    flags.DEFINE_string("save_statistics", None, "File for mu and sigma of A's features.")
+    flags.DEFINE_integer("batch_size", 100, "Images per batch in the network.")
+    program.define_seed("Seed of the random choice of images and subsets.")
+    flags.DEFINE_string("json", None, "File to which the metrics are written as JSON.")
+    flags.DEFINE_string(
+        "save_statistics", None, "File (.npz) to which mu and sigma of A's features are written."
+    )
 
 
 def main(argv: Sequence[str]) -> int:
-    """Compares, prints the table and writes what is asked for."""
+    """Compares the two sets, prints the table and writes the requested files."""
     from thermo_ebm.errors import UserError
     from thermo_ebm.evaluation import compare, sets
 
@@ -74,7 +76,7 @@ def _save(
     from thermo_ebm.evaluation import compare, sets
 
     if isinstance(first, sets.Statistics):
-        raise UserError(f"save_statistics={path}: {first.name} holds statistics already")
+        raise UserError(f"save_statistics={path}: {first.name} already holds statistics")
     network = compare.choose_network(settings)
     statistics = compare.statistics_of(first, network, settings, _report)
     sets.save_statistics(path, statistics)
@@ -97,7 +99,7 @@ def _settings() -> "compare.Settings":
 
 
 def _report(what: str, done: int, num: int) -> None:
-    """One line that grows on a terminal, a line a part elsewhere."""
+    """Progress: one line that is updated on a terminal, elsewhere one line per part."""
     end = "\n" if done == num or not sys.stderr.isatty() else "\r"
     print(f"{what}: {done} of {num}", end=end, file=sys.stderr, flush=True)
 

@@ -1,4 +1,4 @@
-"""The flag --config: a configuration's file, its fields, and what can go wrong in either."""
+"""The flag --config: reads a configuration file and explains errors in it or in its fields."""
 
 import re
 import traceback
@@ -18,7 +18,7 @@ _CLOSE_BY = "Configuration is not available because of an earlier failure"
 
 
 def define(default: str | None, what: str) -> None:
-    """Defines --config for a program; without a default it must be given."""
+    """Defines the flag --config of a program; without a default the flag is required."""
     config_flags.DEFINE_config_file("config", default, what)
     flags.declare_key_flag("config")
     if default is None:
@@ -26,9 +26,9 @@ def define(default: str | None, what: str) -> None:
 
 
 def read() -> ConfigDict:
-    """The configuration asked for, locked; values that earlier versions had are today's.
+    """The configuration that --config names, locked; values of earlier versions are replaced.
 
-    A file that cannot be read fails only here, where it is used.
+    A file that cannot be read fails only here, where the configuration is used.
 
     Raises:
       UserError: naming the file.
@@ -53,7 +53,7 @@ def _unreadable(path: str) -> str:
 
 
 def explain(argv: Sequence[str], error: BaseException) -> str:
-    """Where a configuration's file or one of its fields failed while flags were parsed, and how."""
+    """The message for an error in a configuration's file or fields while flags were parsed."""
     if isinstance(error, KeyError | AttributeError) and (unknown := _unknown_field(argv, error)):
         return unknown
     if isinstance(error, OSError) and str(error).startswith(_CLOSE_BY):
@@ -67,7 +67,7 @@ def explain(argv: Sequence[str], error: BaseException) -> str:
 
 
 def meant_field(flag: str) -> str | None:
-    """The message for a flag that does not exist but names a field of the configuration."""
+    """The message for an unknown flag that has the name of a configuration field."""
     if "config" not in flags.FLAGS:
         return None
     from configs import base
@@ -81,7 +81,7 @@ def meant_field(flag: str) -> str | None:
 
 
 def _unknown_field(argv: Sequence[str], error: BaseException) -> str | None:
-    """The message for --config.FIELD=value where that is what `error` complains of."""
+    """The message for --config.FIELD=value if `error` is about this field."""
     quoted = re.match(r"\W*(\w+)", str(error.args[0]) if error.args else "")
     for name in (argument.split("=")[0] for argument in argv if argument.startswith("--config.")):
         if quoted and quoted[1] in name.split("."):

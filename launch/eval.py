@@ -3,8 +3,9 @@
 python -m launch.eval --workdir=runs/digits
 python -m launch.eval --workdir=runs/cifar10 --features=inception_v3 --watch
 
-Exit codes: 0 done (also when there was nothing to do), 1 there are checkpoints to evaluate but none
-can be, 2 bad input, 3 interrupted (the same command goes on).
+Exit codes: 0 done (also when there was nothing to do), 1 no checkpoint could be
+evaluated although there were some to evaluate, 2 bad input, 3 interrupted (the same command
+continues).
 """
 
 import sys
@@ -22,19 +23,23 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "The run directory.", required=True)
     evaluation_flags.define()
     flags.DEFINE_bool("watch", False, "Wait for new checkpoints until training ends.")
-    flags.DEFINE_bool("newest_only", False, "Only the newest checkpoint of each repetition.")
+    flags.DEFINE_bool(
+        "newest_only", False, "Evaluate only the newest checkpoint of each repetition."
+    )
     flags.DEFINE_integer("batch_size", 100, "Images per batch.")
-    flags.DEFINE_string("data_dir", None, "Where the data are now, if they have moved.")
-    program.define_poll_seconds(10.0, "With --watch: seconds between checks for new checkpoints.")
+    flags.DEFINE_string(
+        "data_dir", None, "Where the data are now; by default where the run had them."
+    )
+    program.define_poll_seconds(10.0, "With --watch, seconds between checks for new checkpoints.")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Evaluates what is not yet evaluated."""
+    """Evaluates the checkpoints that have not been evaluated yet."""
     del argv
     try:
         return _evaluate(Path(flags.FLAGS.workdir))
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on", file=sys.stderr)
+        print("interrupted: the same command continues", file=sys.stderr)
         return 3
 
 
@@ -46,7 +51,7 @@ def _evaluate(workdir: Path) -> int:
         batch_size=values.batch_size, data_dir=values.data_dir
     )
     evaluate.check(settings)
-    # Before any waiting: what cannot work is said at once.
+    # Errors are reported at once, before any waiting.
     program.check_devices()
     network = evaluate.choose_network(settings)
     _wait_for_run(workdir)
@@ -58,7 +63,7 @@ def _evaluate(workdir: Path) -> int:
         started = time.monotonic()
         summary = evaluate.evaluate(run, one, prepared)
         if summary is None:
-            # One that training removed meanwhile is no failure.
+            # A checkpoint that training has removed in the meantime is not a failure.
             failed += one.step in trained.checkpoint_steps(run, one.repetition)
         else:
             written += 1
@@ -67,14 +72,14 @@ def _evaluate(workdir: Path) -> int:
             print(f"rep {one.repetition:02d} epoch {epoch}: {line} ({seconds:.0f} s)", flush=True)
     name = evaluate.label(settings)
     if prepared is None:
-        print(f"{workdir}: nothing to evaluate that has not been with {name}")
+        print(f"{workdir}: nothing to do, every checkpoint has been evaluated with {name}")
     else:
         print(f"{written} checkpoints evaluated with {name}: {workdir}/rep_*/eval.csv")
     return 1 if failed and not written else 0
 
 
 def _wait_for_run(workdir: Path) -> None:
-    """With --watch, a run that has not begun is waited for."""
+    """With --watch, waits for a run that has not begun."""
     if flags.FLAGS.watch and not (workdir / "config.json").exists():
         print(f"{workdir}: waiting for training to begin", file=sys.stderr, flush=True)
         while not (workdir / "config.json").exists():

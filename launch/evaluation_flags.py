@@ -7,32 +7,36 @@ from absl import flags
 if TYPE_CHECKING:
     from thermo_ebm.evaluation.evaluate import Settings
 
-flags.disclaim_key_flags()  # the flags are those of the program that asks for them
+flags.disclaim_key_flags()  # the flags belong to the program that defines them
 
 
 def define(
-    num_images: str = "Images generated, and real ones used; 0 is all validation images, 4500 at"
-    " most.",
+    num_images: str = "Number of generated and of real images; 0 means all validation images, at"
+    " most 4500.",
 ) -> None:
-    """Defines the flags of the network and of how many images it sees, described as given."""
+    """Defines the flags of the feature network; `num_images` is the help of --num_images."""
     flags.DEFINE_string(
         "features",
         "efficientnet_lite0",
-        "The network: efficientnet_lite0, inception_v3, or your own as MODULE:FUNCTION.",
+        "Feature network: efficientnet_lite0, inception_v3, or your own as MODULE:FUNCTION.",
     )
     flags.DEFINE_string(
         "resize",
         "bilinear",
-        "How images are resized: bilinear, as pytorch-fid does, or antialias, as clean-fid does.",
+        "Resizing of images: bilinear (as in pytorch-fid) or antialias (as in clean-fid).",
     )
-    flags.DEFINE_string("inception_weights", None, "File of InceptionV3's FID weights.")
-    flags.DEFINE_string("cache_dir", None, "Folder for weights and features of images.")
+    flags.DEFINE_string("inception_weights", None, "File with the FID weights of InceptionV3.")
+    flags.DEFINE_string(
+        "cache_dir",
+        None,
+        "Folder for weights and for features of real images; by default ~/.cache/thermo_ebm.",
+    )
     flags.DEFINE_integer("num_images", 0, num_images)
     flags.DEFINE_integer("num_sizes", 10, "Number of subset sizes in the extrapolation.")
 
 
 def settings() -> "Settings":
-    """What these flags say; everything else as by default."""
+    """The settings given by these flags; other settings have their defaults."""
     from thermo_ebm.evaluation.evaluate import Settings
 
     values = flags.FLAGS

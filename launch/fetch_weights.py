@@ -1,9 +1,9 @@
-"""Downloads InceptionV3's FID weights (95 MB), once, into the cache folder.
+"""Downloads the FID weights of InceptionV3 (95 MB) into the cache folder; needed only once.
 
   python -m launch.fetch_weights [--cache_dir=DIR]
 
-The file's SHA-256 is checked against the digits in its name. Nothing else in this project downloads
-weights. Exit code 0: they are there; 2: they are not, with the reason in one line.
+The file's SHA-256 is checked against the digits in its name. No other program of this project
+downloads weights. Exit codes: 0 the weights are there, 2 they are not, with the reason in one line.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,16 @@ from thermo_ebm.metrics.networks import cache, download
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_string("cache_dir", None, "Folder for the weights; ~/.cache/thermo_ebm.")
-    flags.DEFINE_string("url", download.INCEPTION_URL, "Where the weights are.")
+    flags.DEFINE_string(
+        "cache_dir", None, "Folder for the weights; by default ~/.cache/thermo_ebm."
+    )
+    flags.DEFINE_string(
+        "url", download.INCEPTION_URL, "Address from which the weights are downloaded."
+    )
 
 
 def main(argv: Sequence[str]) -> int:
-    """Downloads the weights and says where they are."""
+    """Downloads the weights and prints the path of the file."""
     del argv
     given = flags.FLAGS.cache_dir
     folder = Path(given).expanduser() if given else cache.default_dir()

@@ -1,13 +1,14 @@
-"""Estimates the held-out log-likelihood log p(x) of a trained run, image by image.
+"""Estimates the held-out log-likelihood log p(x) of a trained run for each image.
 
 python -m launch.likelihood --workdir=runs/digits
 python -m launch.likelihood --workdir=runs/cifar10 --num_images=500 --against=svhn_cropped:test
 
-Annealed importance sampling and MBAR with Metropolis-adjusted chains; a certificate on images
-simulated from the model (a lower and an upper bound); with --against, how well log p(x), the
-energy and Pang's score tell other images apart. Writes rep_XX/likelihood.csv, and a summary and
-pictures into rep_XX/likelihood. Images that are done are not done again.
-Exit codes: 0 done, 2 bad input, 3 interrupted (the same command goes on).
+The estimate uses annealed importance sampling and MBAR with Metropolis-adjusted chains. Images
+simulated from the model give a certificate: a lower and an upper bound. With --against, the
+program measures how well log p(x), the energy and the score of Pang et al. distinguish other images
+from validation images. The program writes rep_XX/likelihood.csv, and a summary and pictures into
+rep_XX/likelihood. Finished images are not computed again.
+Exit codes: 0 done, 2 bad input, 3 interrupted (the same command continues).
 """
 
 import contextlib
@@ -34,35 +35,43 @@ _DPI = 120
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
-    flags.DEFINE_integer("repetition", 0, "Which repetition.")
-    flags.DEFINE_integer("step", None, "Which checkpoint; the newest by default.")
+    flags.DEFINE_string("workdir", None, "The run directory.", required=True)
+    flags.DEFINE_integer("repetition", 0, "Number of the repetition.")
+    flags.DEFINE_integer("step", None, "Step of the checkpoint; the newest by default.")
     flags.DEFINE_integer(
-        "num_images", None, "Images of each kind; 100 by default, or as many as there are."
+        "num_images", None, "Images of each set; by default 100, or all if there are fewer."
     )
     flags.DEFINE_integer("chains", 16, "Chains per image, at least 2.")
-    flags.DEFINE_integer("num_temperatures", 30, "Temperatures between prior and posterior.")
+    flags.DEFINE_integer(
+        "num_temperatures", 30, "Intervals between the temperatures of prior and posterior."
+    )
     flags.DEFINE_integer("steps_per_temperature", 10, "Steps of a chain at each temperature.")
-    flags.DEFINE_integer("num_simulated", 20, "Images of the certificate; 0 leaves it out.")
-    flags.DEFINE_string(
-        "against", None, "Other images: a folder, an .npz file, or a data set as cifar10:test."
+    flags.DEFINE_integer(
+        "num_simulated", 20, "Simulated images for the certificate; 0 omits the certificate."
     )
     flags.DEFINE_string(
-        "against_data_dir", "", "Where the data set of --against is; TFDS's own default."
+        "against", None, "Other images: a folder, an .npz file, or a data set such as cifar10:test."
     )
-    flags.DEFINE_integer("batch_size", 25, "Images at once.")
-    program.define_seed("Of the chains.")
-    flags.DEFINE_string("output", None, "Folder of the tables; rep_XX in the run's by default.")
-    flags.DEFINE_string("data_dir", None, "Where the data are now; the run's by default.")
+    flags.DEFINE_string(
+        "against_data_dir", "", "Folder of the data set of --against; by default that of TFDS."
+    )
+    flags.DEFINE_integer(
+        "batch_size", 25, "Images processed together; their chains share a step size."
+    )
+    program.define_seed("Seed of the chains.")
+    flags.DEFINE_string("output", None, "Folder for the tables; by default rep_XX of the run.")
+    flags.DEFINE_string(
+        "data_dir", None, "Where the data are now; by default where the run had them."
+    )
 
 
 def main(argv: Sequence[str]) -> int:
-    """Fills the tables, writes the summary and the pictures, and says what they say."""
+    """Fills the tables, writes the summary and the pictures, and prints the results."""
     del argv
     try:
         return _likelihood(Path(flags.FLAGS.workdir))
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on", file=sys.stderr)
+        print("interrupted: the same command continues", file=sys.stderr)
         return 3
 
 
@@ -110,7 +119,7 @@ def _check_numbers() -> None:
 
 
 def _first(images: "np.ndarray", what: str) -> "np.ndarray":
-    """As many images as were asked for."""
+    """The first images, as many as --num_images asks for."""
     from thermo_ebm.errors import UserError
 
     wanted = flags.FLAGS.num_images
@@ -135,7 +144,7 @@ def _other_images(run: "TrainedRun") -> "np.ndarray | None":
     if isinstance(opened, sets.Statistics):
         raise UserError(f"against={values.against}: holds statistics, not images")
     num = values.num_images or _DEFAULT_IMAGES
-    # Folders are in the order of names, which may be that of classes.
+    # Folders are sorted by name, and thus possibly by class.
     order = np.random.default_rng(0).permutation(len(opened.indices))[:num]
     some = opened._replace(indices=opened.indices[order])
     return _first(
@@ -147,7 +156,7 @@ def _other_images(run: "TrainedRun") -> "np.ndarray | None":
 def _write(
     session: "Session", where: str, images: "np.ndarray", others: "np.ndarray | None"
 ) -> None:
-    """Fills the tables and writes what is made of them."""
+    """Fills the tables, prints the results, and writes the summary and the pictures."""
     from thermo_ebm.evaluation import likelihood_files, likelihood_summary, likelihoods
 
     with _bar("validation images", len(images)) as progress:
@@ -169,7 +178,7 @@ def _write(
 
 
 def _certify(session: "Session") -> dict[str, Any]:
-    """Says how far apart the bounds are on images of the model."""
+    """Prints the gap between the bounds on images simulated from the model."""
     from thermo_ebm.evaluation import likelihood_summary, likelihoods
 
     num = flags.FLAGS.num_simulated
@@ -188,7 +197,7 @@ def _mean_line(found: Any) -> str:
     return (
         f"  mean {found.log_likelihood:.2f} nats (95 % interval {found.low:.2f} to "
         f"{found.high:.2f}), {found.bits_per_dim:.3f} bits per dimension; standard error of the "
-        f"estimate itself {found.stderr:.2g}; least effective sample size "
+        f"estimate itself {found.stderr:.2g}; smallest effective sample size "
         f"{found.least_effective_sample_size:.1f} of {flags.FLAGS.chains} chains"
     )
 
@@ -196,7 +205,7 @@ def _mean_line(found: Any) -> str:
 def _compare(
     session: "Session", where: str, name: str, rows: list[Any], others: list[Any]
 ) -> dict[str, Any]:
-    """Says and draws how well each score tells the other images apart."""
+    """Prints and draws how well each score detects the other images."""
     from thermo_ebm.evaluation import likelihood_figures, likelihood_summary
 
     place = flags.FLAGS.against
@@ -205,7 +214,7 @@ def _compare(
     print(_mean_line(likelihood_summary.mean(others)))
     for score, one in found.items():
         print(
-            f"  told apart by {score}: AUROC {one.auroc:.3f} ({one.auroc_low:.3f} to "
+            f"  detected by {score}: AUROC {one.auroc:.3f} ({one.auroc_low:.3f} to "
             f"{one.auroc_high:.3f}), AUPRC {one.auprc:.3f} ({one.auprc_low:.3f} to "
             f"{one.auprc_high:.3f}; chance {one.share:.2f})"
         )
@@ -248,14 +257,14 @@ def _inner(session: "Session") -> Path:
 
 
 def _slug(place: str) -> str:
-    """A file's name for what --against names: its last part, letters and digits alone."""
+    """A file name for the images of --against: letters and digits of the last part of its path."""
     last = Path(place.rstrip("/")).name.removesuffix(".npz")
     return re.sub(r"[^A-Za-z0-9]+", "_", last).strip("_") or "images"
 
 
 @contextlib.contextmanager
 def _bar(what: str, total: int) -> Iterator[Callable[[int], Any]]:
-    """A bar with the time left, on a terminal; elsewhere a line at the end of each stage."""
+    """On a terminal, a bar with the time left; elsewhere a line at the end of each stage."""
     from tqdm import tqdm
 
     with tqdm(total=total, desc=what, unit="img", disable=None, dynamic_ncols=True) as bar:

@@ -1,4 +1,4 @@
-"""What every program does before and after its work: set-up of JAX, and errors as one line."""
+"""What all programs share: set-up of JAX, common flags, and errors as one line."""
 
 import logging as python_logging
 import os
@@ -14,7 +14,7 @@ from launch import config_file
 from thermo_ebm import runtime
 from thermo_ebm.errors import UserError, one_line
 
-flags.disclaim_key_flags()  # flags defined here are those of the program that asks for them
+flags.disclaim_key_flags()  # flags defined here belong to the program that defines them
 
 BAD_INPUT = 2
 
@@ -27,7 +27,7 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: bool = False) ->
 
     Args:
       main: the program.
-      arguments: whether it takes arguments beside flags; otherwise they are refused.
+      arguments: whether the program takes arguments besides flags; otherwise they are refused.
     """
     runtime.prepare_jax()
 
@@ -40,10 +40,10 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: bool = False) ->
             return main(argv) or 0
         except UserError as error:
             return _complain(str(error))
-        except KeyboardInterrupt:  # where nothing is under way that could be lost
+        except KeyboardInterrupt:  # nothing is running that could be lost
             print("interrupted", file=sys.stderr)
             return 128 + signal.SIGINT
-        except BrokenPipeError:  # nobody reads on, as behind `| head`
+        except BrokenPipeError:  # the reader has gone, as with `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         except Exception as error:
@@ -58,7 +58,7 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: bool = False) ->
 
 
 def define_poll_seconds(default: float, what: str) -> None:
-    """Defines the flag of the programs that wait for others."""
+    """Defines --poll_seconds, for the programs that wait for others."""
     flags.DEFINE_float("poll_seconds", default, what)
     flags.register_validator(
         "poll_seconds", lambda seconds: 0 <= seconds <= 86400, message="must be from 0 to 86400"
@@ -66,13 +66,13 @@ def define_poll_seconds(default: float, what: str) -> None:
 
 
 def define_seed(what: str) -> None:
-    """Defines the flag of the programs that draw: what a random key is made from."""
+    """Defines --seed, from which a program makes its random key."""
     flags.DEFINE_integer("seed", 0, what, lower_bound=0, upper_bound=2**31 - 1)
 
 
 def _quieten() -> None:
-    """Leaves out what Orbax and asyncio log and raise as well, with whole tracebacks."""
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
+    """Hides what Orbax and asyncio log and raise in addition to an error, with tracebacks."""
+    logging.set_verbosity(logging.WARNING)  # at INFO, Orbax logs every file
     logging.get_absl_handler().addFilter(lambda record: "/orbax/" not in record.pathname)
     python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
     sys.excepthook = _excepthook
@@ -82,13 +82,13 @@ def _quieten() -> None:
 def _excepthook(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """Leaves out what writes of a failed save say that end after it, in threads of their own."""
+    """Hides errors from the threads of a failed save that end after the save."""
     if str(error) != "Event loop is closed":
         sys.__excepthook__(kind, error, trace)
 
 
 def _unraisablehook(unraisable: "sys.UnraisableHookArgs") -> None:
-    """The same for reads of a damaged checkpoint that end after it was given up."""
+    """Hides errors from reads of a damaged checkpoint that end after the restore has failed."""
     code = getattr(unraisable.object, "cr_code", None)  # of a coroutine
     of_orbax = code is not None and "/orbax/" in code.co_filename
     if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
@@ -96,10 +96,10 @@ def _unraisablehook(unraisable: "sys.UnraisableHookArgs") -> None:
 
 
 def check_devices() -> None:
-    """Finds out whether JAX has devices that it computes right on.
+    """Checks that JAX has a device on which it computes correct results.
 
     Raises:
-      UserError: none of the kind asked for, or a jaxlib that is wrong on CPUs.
+      UserError: no device of the requested kind, or a jaxlib that computes wrong results on CPUs.
     """
     import jax
     import jaxlib
@@ -108,25 +108,25 @@ def check_devices() -> None:
         backend = jax.default_backend()
     except (RuntimeError, AssertionError) as error:  # JAX asserts that some platform was found
         wanted = os.environ.get("JAX_PLATFORMS", "")
-        reason = one_line(error) or f"JAX_PLATFORMS={wanted} names none that is installed here"
+        reason = one_line(error) or f"JAX_PLATFORMS={wanted} names no platform that is installed"
         raise UserError(f"JAX finds no device: {reason}") from error
     if backend == "cpu" and jaxlib.__version__ == "0.10.2":
         raise UserError("jaxlib 0.10.2 computes wrong results on CPUs: install 0.10.1 or 0.11")
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Of the device, which XLA tells by its message alone, or of the host."""
+    """Whether the device (recognised only by XLA's message) or the host ran out of memory."""
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-    """Parses flags; whatever goes wrong in them or in a configuration's file ends the program."""
+    """Parses flags; any error in them or in a configuration's file ends the program."""
     try:
         return flags.FLAGS(list(argv))
     except flags.UnrecognizedFlagError as error:
         sys.exit(_complain(config_file.meant_field(error.flagname) or one_line(error)))
     except flags.Error as error:
-        # What a configuration's file raises can come with its whole traceback: the last line tells.
+        # An error in a configuration's file can include its traceback: the last line says why.
         last = str(error).strip().splitlines()[-1]
         sys.exit(_complain(f"--config: {last}" if "Traceback" in str(error) else one_line(error)))
     except (Exception, SystemExit) as error:  # a configuration's file is a program
@@ -136,7 +136,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def _is_help(error: BaseException) -> bool:
-    """Whether one of absl's own flags, such as --help, has printed what it is for and ends."""
+    """Whether the program ends because of an absl flag such as --help, which has printed."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -150,7 +150,7 @@ def _complain(message: str) -> int:
 
 
 def _as_flags(message: str) -> str:
-    """The library names fields; those that are flags of this program are written as such."""
+    """Writes the names of this program's flags with `--`; library messages have plain names."""
     own = [
         flag.name
         for module, defined in flags.FLAGS.flags_by_module_dict().items()

@@ -1,9 +1,9 @@
-"""Makes the report of a sweep, of the study's published readings, or of both.
+"""Writes the report of a sweep, of the paper's published readings, or of both.
 
     python -m launch.report --runs=RUNS --output=DIR
     python -m launch.report --readings=READINGS --output=DIR
 
-writes DIR/report.html (one page that needs nothing else), DIR/figures (PNG and SVG) and DIR/tables
+writes DIR/report.html (one page that needs no other file), DIR/figures (PNG and SVG) and DIR/tables
 (CSV). Exit codes: 0 done, 2 bad input.
 """
 
@@ -22,17 +22,21 @@ from thermo_ebm.errors import UserError
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
     flags.DEFINE_string("runs", None, "Folder that is searched for run directories.")
-    flags.DEFINE_string("readings", None, "Folder of the study's published CSV files.")
+    flags.DEFINE_string("readings", None, "Folder of the paper's published CSV files.")
     flags.DEFINE_string("output", None, "Folder for report.html, figures/ and tables/.")
-    flags.DEFINE_string("features", None, "Feature network whose KID and FID decide the claims.")
+    flags.DEFINE_string(
+        "features",
+        None,
+        "Feature network whose KID and FID decide the claims; by default InceptionV3 if any.",
+    )
 
 
 def main(argv: Sequence[str]) -> None:
-    """Reads, writes the report and says where it is."""
+    """Reads the readings, writes the report and prints its path."""
     del argv
     values = flags.FLAGS
     if not values.output:
-        raise UserError("give --output=FOLDER for the report")
+        raise UserError("--output: missing; give --output=FOLDER for the report")
     if not values.runs and not values.readings:
         raise UserError("nothing to report on: give --runs=FOLDER, --readings=FOLDER or both")
     try:
@@ -46,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _as_flag(message: str) -> str:
-    """Writes a message that begins with a flag's name as the flag is written."""
+    """Adds `--` to a message that begins with the name of a flag."""
     named = message.startswith(("runs=", "readings=", "output=", "features="))
     return f"--{message}" if named else message
 

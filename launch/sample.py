@@ -1,14 +1,14 @@
-"""Draws from a trained run: samples, reconstructions of validation images, interpolations.
+"""Draws samples, reconstructions of validation images and interpolations from a trained run.
 
 python -m launch.sample --workdir=runs/digits
 python -m launch.sample --workdir=runs/digits --repetition=0 --step=400 --output=DIR --npz
 python -m launch.sample --workdir=runs/digits --num=4500 --images=DIR
 
 Writes samples.png, reconstructions.png (each image above its reconstruction) and
-interpolations.png (one pair per row); with --npz also drawn.npz, whose `samples` are as many as
---num says, while a picture shows at most 256. With --images=DIR it writes samples alone, one PNG
-file each, for any other program to measure: with --seed=0 those that launch.eval measures. Exit
-codes: 0 done, 2 bad input.
+interpolations.png (one pair per row). A picture shows at most 256 samples; with --npz the program
+also writes drawn.npz, which holds all --num samples. With --images=DIR the program writes only
+samples, one PNG file each, for use in other programs; with --seed=0 these are the samples that
+launch.eval evaluates. Exit codes: 0 done, 2 bad input.
 """
 
 import io
@@ -37,17 +37,21 @@ def define_flags() -> None:
     flags.DEFINE_integer("repetition", 0, "Number of the repetition.")
     flags.DEFINE_integer("step", None, "Step of the checkpoint; the newest by default.")
     flags.DEFINE_string("output", None, "Output folder; the run's rep_XX/drawn by default.")
-    flags.DEFINE_integer("num", 64, "Number of samples; there are fewer reconstructions and pairs.")
+    flags.DEFINE_integer(
+        "num", 64, "Number of samples; fewer reconstructions and interpolated pairs are drawn."
+    )
     program.define_seed("Seed of the random draws.")
     flags.DEFINE_bool("npz", False, "Also write the arrays, as drawn.npz.")
     flags.DEFINE_string(
         "images", None, "A new or empty folder: write only --num samples into it, one PNG each."
     )
-    flags.DEFINE_string("data_dir", None, "Where the data are now, if they have moved.")
+    flags.DEFINE_string(
+        "data_dir", None, "Where the data are now; by default where the run had them."
+    )
 
 
 def main(argv: Sequence[str]) -> int:
-    """Draws, writes the pictures and names them."""
+    """Draws, writes the pictures and prints their paths."""
     del argv
     from thermo_ebm.errors import UserError
     from thermo_ebm.evaluation import trained
@@ -70,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
         written = _write(folder, where, step, _draw(run, params))
     except OSError as error:
         raise UserError(f"output={folder}: cannot be written: {error.strerror}") from error
-    except trained.UnusableCheckpoint as error:  # a model that has diverged
+    except trained.UnusableCheckpoint as error:  # the model has diverged
         raise UserError(f"repetition {values.repetition}, step {step}: {error}") from error
     print(f"drawn from repetition {values.repetition} at step {step}:")
     print("\n".join(f"  {path}" for path in written))

@@ -1,4 +1,4 @@
-r"""Trains and evaluates every cell of an experiment; the same command continues it.
+r"""Trains and evaluates every cell of an experiment; the same command continues a sweep.
 
 python -m launch.sweep --experiment=configs/experiment1.py --config=configs/cifar10.py \
     --workdir=RUNS [--dry_run] [--executor=slurm --partition=gpu --gpus=1 --hours=8]
@@ -30,35 +30,37 @@ if TYPE_CHECKING:
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
     flags.DEFINE_string(
-        "experiment", None, "File with get_cells() or get_cells(config).", required=True
+        "experiment", None, "Python file with get_cells() or get_cells(config).", required=True
     )
     config_file.define(
-        "configs/digits.py", "The configuration of all cells; --config.any.field=value."
+        "configs/digits.py", "Configuration of all cells; --config.any.field=value changes a field."
     )
     flags.DEFINE_string(
         "workdir", None, "Folder of the run directories of all cells.", required=True
     )
-    flags.DEFINE_bool("dry_run", False, "Only print the cells and the fields that they change.")
+    flags.DEFINE_bool(
+        "dry_run", False, "Only print the cells and the fields that each cell changes."
+    )
     flags.DEFINE_enum("executor", "local", ["local", "slurm"], "Where cells run.")
     flags.DEFINE_string("partition", None, "SLURM partition.")
     flags.DEFINE_integer("gpus", 0, "GPUs of each SLURM job.")
     flags.DEFINE_integer("cpus", 2, "CPUs of each SLURM job.")
     flags.DEFINE_float("hours", 24.0, "Time limit of each SLURM job, which is then requeued.")
-    flags.DEFINE_integer("at_once", 8, "Most SLURM jobs at the same time.")
+    flags.DEFINE_integer("at_once", 8, "Largest number of SLURM jobs at the same time.")
     flags.DEFINE_integer(
         "signal_seconds",
         120,
-        "Seconds before the time limit at which jobs save and end.",
+        "Seconds before the time limit at which a job saves and ends.",
     )
     flags.DEFINE_multi_string(
-        "slurm", [], "Another parameter of sbatch, such as --slurm=account=me; may be repeated."
+        "slurm", [], "Another option of sbatch, such as --slurm=account=me; may be repeated."
     )
     program.define_poll_seconds(5.0, "Seconds between checks of the jobs.")
     evaluation_flags.define()
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs what is not yet done, and prints the table of cells."""
+    """Runs the cells that are not done, and prints the table of cells."""
     del argv
     import jax
 
@@ -66,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     from thermo_ebm.sweep import cells, experiment
     from thermo_ebm.sweep.follow import Sweep
 
-    jax.config.update("jax_platforms", "cpu")  # of this process: the cells need the accelerator
+    jax.config.update("jax_platforms", "cpu")  # only this process: the cells need the accelerator
     values, config, settings = flags.FLAGS, config_file.read(), evaluation_flags.settings()
     changes = experiment.read_changes(Path(values.experiment), config)
     made = cells.make_cells(config, changes)
@@ -75,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
         for cell, change in zip(made, changes, strict=True):
             print(" ".join([cell.name, *(f"{field}={value}" for field, value in change.items())]))
         return 0
-    evaluate.choose_network(settings)  # weights that are missing are missed before the training
+    evaluate.choose_network(settings)  # reports missing weights before training
     root = Path(values.workdir).absolute()
     return _follow(Sweep(root, made, settings, _executor(root, settings)))
 
@@ -84,7 +86,7 @@ def _follow(sweep: "Sweep") -> int:
     """Follows the sweep to its end, or until it is interrupted; returns the exit code."""
     from thermo_ebm.sweep.follow import follow
 
-    # SIGTERM ends the sweep as Ctrl-C does: with its cell saved.
+    # SIGTERM ends the sweep as Ctrl-C does: the running cell is saved.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     running: dict[str, Job] = {}
     try:
@@ -94,7 +96,7 @@ def _follow(sweep: "Sweep") -> int:
             job.stop()
         if not isinstance(error, KeyboardInterrupt):
             raise
-        where = "; its SLURM jobs go on" if sweep.executor.queues else ""
+        where = "; its SLURM jobs continue" if sweep.executor.queues else ""
         print(f"interrupted{where}: the same command continues", file=sys.stderr)
         return 3
     for name, reason in failed.items():
@@ -103,7 +105,7 @@ def _follow(sweep: "Sweep") -> int:
 
 
 def _check(cells: "list[Cell]", settings: "Settings") -> None:
-    """Refuses what would fail after hours: every cell's configuration, and the evaluation's."""
+    """Checks the configuration of every cell and the evaluation before hours of work."""
     from configs import base
     from thermo_ebm.config import checks
     from thermo_ebm.evaluation import evaluate
@@ -144,7 +146,7 @@ def _resources() -> "Resources":
 
 
 def _table() -> "Callable[[States], None]":
-    """Prints the table when it has changed: each cell's status, counts, and the time left."""
+    """Prints the table when a status has changed: cells, counts, and the time left."""
     from thermo_ebm.sweep.cells import Status
 
     started = time.monotonic()

@@ -1,13 +1,14 @@
-r"""Looks at the chains of a trained run: their pictures in a plane, and whether K is enough.
+r"""Examines the chains of a trained run: pictures in two dimensions, and diagnostics of length.
 
 python -m launch.tempered --workdir=runs/digits --diagnostics
 python -m launch.tempered --workdir=runs/plane --image=11 --exchange_every=1 --output=plane.png
 
-The first runs long chains on validation images, prints a table of effective sample size, split
-R-hat, E_t, acceptance and exchange by the chains' length, and writes all of it to
-rep_XX/diagnostics.csv. The second, for a run with a two-dimensional latent
-(configs/digits_plane.py), draws the densities p(z | x, t) of one image and the ends of chains over
-them, without exchange and, where there is any, with. Exit codes: 0 done, 2 bad input.
+The first command runs long chains on validation images, prints a table of effective sample size,
+split R-hat, E_t, acceptance and exchange rates for several chain lengths, and writes the values of
+all temperatures to rep_XX/diagnostics.csv. The second command, for a run with a two-dimensional
+latent (configs/digits_plane.py), draws the densities p(z | x, t) of one image and the final states
+of chains over them, without exchange and, if --exchange_every is not 0, also with exchange. Exit
+codes: 0 done, 2 bad input.
 """
 
 import os
@@ -25,31 +26,44 @@ _SUFFIXES = (".png", ".svg")
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
-    flags.DEFINE_integer("repetition", 0, "Which repetition.")
-    flags.DEFINE_integer("step", None, "Which checkpoint; the newest by default.")
-    flags.DEFINE_string("data_dir", None, "Where the data are now; the run's by default.")
-    program.define_seed("Of the chains.")
-    flags.DEFINE_bool("diagnostics", False, "Long chains and their table, instead of a picture.")
-    flags.DEFINE_enum("kernel", None, ["ula", "mala"], "Of the chains; the run's by default.")
-    flags.DEFINE_integer(
-        "exchange_every", None, "Steps between exchanges, 0 for none; the run's by default.", 0
+    flags.DEFINE_string("workdir", None, "The run directory.", required=True)
+    flags.DEFINE_integer("repetition", 0, "Number of the repetition.")
+    flags.DEFINE_integer("step", None, "Step of the checkpoint; the newest by default.")
+    flags.DEFINE_string(
+        "data_dir", None, "Where the data are now; by default where the run had them."
     )
-    flags.DEFINE_float("prior_step_size", None, "s of the prior's chains; the run's by default.")
-    flags.DEFINE_float("posterior_step_size", None, "s of the others; the run's by default.")
-    flags.DEFINE_integer(
-        "num_temperatures", None, "N_t; 5 in a picture, the run's in diagnostics.", lower_bound=1
+    program.define_seed("Seed of the chains.")
+    flags.DEFINE_bool(
+        "diagnostics", False, "Print diagnostics of long chains instead of drawing a picture."
     )
-    flags.DEFINE_float("power", None, "p; 2 in a picture, the run's in diagnostics.")
-    flags.DEFINE_integer("image", 0, "Picture: which validation image.")
-    flags.DEFINE_string("output", None, "Picture: PNG or SVG; rep_XX/drawn/tempered.png.")
-    flags.DEFINE_integer("num_images", 8, "Diagnostics: how many validation images.", 1)
+    flags.DEFINE_enum(
+        "kernel", None, ["ula", "mala"], "Kernel of the chains; by default the run's."
+    )
+    flags.DEFINE_integer(
+        "exchange_every", None, "Steps between exchanges, 0 for none; by default the run's.", 0
+    )
+    flags.DEFINE_float("prior_step_size", None, "s of the prior's chains; by default the run's.")
+    flags.DEFINE_float("posterior_step_size", None, "s of all other chains; by default the run's.")
+    flags.DEFINE_integer(
+        "num_temperatures",
+        None,
+        "N_t; by default 5 for a picture, the run's for diagnostics.",
+        lower_bound=1,
+    )
+    flags.DEFINE_float("power", None, "p; by default 2 for a picture, the run's for diagnostics.")
+    flags.DEFINE_integer("image", 0, "Picture: number of the validation image, from 0.")
+    flags.DEFINE_string(
+        "output", None, "Picture: PNG or SVG file; by default rep_XX/drawn/tempered.png."
+    )
+    flags.DEFINE_integer("num_images", 8, "Diagnostics: number of validation images.", 1)
     flags.DEFINE_integer("chains_per_image", 8, "Diagnostics: M, at every temperature.", 2)
-    flags.DEFINE_integer("num_steps", 1000, "Diagnostics: the longest chains' steps.", 8)
+    flags.DEFINE_integer(
+        "num_steps", 1000, "Diagnostics: number of steps of the longest chains.", 8
+    )
 
 
 def main(argv: Sequence[str]) -> int:
-    """Draws the picture or prints the table, and names the file."""
+    """Draws the picture or prints the table, and prints the path of the file."""
     del argv
     from thermo_ebm.errors import UserError
     from thermo_ebm.evaluation import trained
@@ -63,8 +77,8 @@ def main(argv: Sequence[str]) -> int:
     sampler = _sampler(values, run)
     if not values.diagnostics and run.model.latent_dim != 2:
         raise UserError(
-            f"{values.workdir}: model.latent_dim is {run.model.latent_dim}, a plane's is 2; "
-            "train configs/digits_plane.py, or ask for --diagnostics"
+            f"{values.workdir}: model.latent_dim is {run.model.latent_dim}, a picture needs 2; "
+            "train configs/digits_plane.py, or give --diagnostics"
         )
     temperatures = _temperatures(values, run)
     if sampler.exchange_every and len(temperatures) < 3:
@@ -73,7 +87,9 @@ def main(argv: Sequence[str]) -> int:
         )
     images = trained.validation_images(run, values.data_dir)
     if not values.diagnostics and not 0 <= values.image < len(images):
-        raise UserError(f"image={values.image}: there are {len(images)}, counted from 0")
+        raise UserError(
+            f"image={values.image}: must be from 0 to {len(images) - 1} (validation images)"
+        )
     step, params = trained.chosen_params(run, values.repetition, values.step)
     if values.diagnostics:
         return _diagnose(values, run, params, step, images, temperatures, sampler, output)
@@ -90,7 +106,7 @@ def _output(values: flags.FlagValues) -> Path:
 
 
 def _sampler(values: flags.FlagValues, run: Any) -> Any:
-    """The run's own chains, with what the flags change."""
+    """The run's own chain settings, with the changes that the flags ask for."""
     from thermo_ebm.config.build import sampler_settings
     from thermo_ebm.errors import UserError
 
@@ -113,7 +129,7 @@ def _sampler(values: flags.FlagValues, run: Any) -> Any:
 
 
 def _temperatures(values: flags.FlagValues, run: Any) -> Any:
-    """t_0 .. t_N: the flags', or else a picture's own or the run's."""
+    """t_0 .. t_N: from the flags, or else the defaults of a picture or of the run."""
     from thermo_ebm.errors import UserError
     from thermo_ebm.thermo.schedule import make_schedule
 
@@ -121,7 +137,7 @@ def _temperatures(values: flags.FlagValues, run: Any) -> Any:
     name, number, power = "power", 5, 2.0
     if values.diagnostics:
         name, number, power = loss.schedule, loss.num_temperatures, loss.power
-        if loss.name == "vanilla":  # it has the two ends alone
+        if loss.name == "vanilla":  # it has only the temperatures 0 and 1
             name, number, power = "power", 1, 1.0
     power = power if values.power is None else values.power
     if not 0 < power < float("inf"):
@@ -138,7 +154,7 @@ def _draw(
     sampler: Any,
     output: Path,
 ) -> int:
-    """Draws a plane and names the picture."""
+    """Draws the densities and chains, and prints the path of the picture."""
     import jax
 
     from thermo_ebm import data
@@ -172,7 +188,7 @@ def _diagnose(
     sampler: Any,
     output: Path,
 ) -> int:
-    """Prints the table of long chains and writes all of it."""
+    """Prints the table of long chains and writes the values of all temperatures."""
     import jax
 
     from thermo_ebm import data, files
@@ -212,7 +228,7 @@ def _check_output(output: Path) -> None:
     from thermo_ebm.errors import UserError
 
     if os.path.isdir(output):  # unlike Path's, false for a name that is too long
-        raise UserError(f"output={output}: is a folder; name a file")
+        raise UserError(f"output={output}: is a folder; give a file")
     if output.suffix.lower() not in _SUFFIXES:
         known = " or ".join(_SUFFIXES)
         raise UserError(

@@ -2,7 +2,8 @@
 
 python -m launch.train --config=configs/digits.py --workdir=runs/digits --config.num_epochs=20
 
-Exit codes: 0 done, 2 bad input, 3 interrupted with checkpoints written, 4 diverged for good.
+Exit codes: 0 done, 2 bad input, 3 interrupted with checkpoints written (the same command
+continues), 4 a repetition diverged and was given up.
 """
 
 import contextlib
@@ -18,20 +19,22 @@ from thermo_ebm.errors import UserError
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    config_file.define(None, "The configuration's file; --config.any.field=value changes a field.")
-    flags.DEFINE_string("workdir", None, "The run directory, made if needed.", required=True)
+    config_file.define(None, "File of the configuration; --config.any.field=value changes a field.")
+    flags.DEFINE_string("workdir", None, "The run directory, created if needed.", required=True)
     flags.DEFINE_list(
-        "allow_config_change", [], "Fields that may differ from those of the existing run."
+        "allow_config_change",
+        [],
+        "Fields that may differ from the configuration of the existing run.",
     )
     flags.DEFINE_bool(
         "distributed",
         False,
-        "Train with other processes, each started with this same command; SLURM, TPU pods and Open "
-        "MPI are detected; otherwise set the next three flags.",
+        "Train together with other processes started with the same command. SLURM, TPU pods and "
+        "Open MPI are detected; otherwise set --coordinator, --num_processes and --process_id.",
     )
-    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
-    flags.DEFINE_integer("num_processes", None, "How many processes there are.")
-    flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
+    flags.DEFINE_string("coordinator", None, "Address HOST:PORT of process 0.")
+    flags.DEFINE_integer("num_processes", None, "Number of processes.")
+    flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -64,11 +67,11 @@ def _join(hosts: ModuleType) -> None:
     if values.distributed:
         hosts.start(*explicit)
     elif explicit != (None, None, None):
-        raise UserError("--coordinator, --num_processes and --process_id go with --distributed")
+        raise UserError("--coordinator, --num_processes and --process_id need --distributed")
 
 
 def _summary(workdir: Path, outcome: str) -> str:
-    """Names what was written."""
+    """The paths of the files that were written."""
     lines = [f"{outcome}: {workdir}"]
     for folder in sorted(workdir.glob("rep_*")):
         pictures = sorted(folder.glob("samples/epoch_*.png"))

@@ -97,7 +97,7 @@ def test_the_graph_is_read():
     assert "thermo_ebm.sampling.kernels" in GRAPH["thermo_ebm.sampling.chains"]
 
 
-def test_every_room_has_its_floor():
+def test_every_subpackage_has_its_level():
     assert {part(name) for name in LIBRARY} - {""} == FLOOR.keys()
 
 

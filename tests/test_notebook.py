@@ -1,4 +1,4 @@
-"""The notebook: stored clean, importing only what there is, and running from its top."""
+"""The notebook: stored without outputs, imports only existing names, and runs completely."""
 
 import ast
 import importlib
@@ -71,7 +71,7 @@ def test_outside_a_clone_it_takes_a_zip_of_the_repository(tmp_path, monkeypatch,
     assert set_up(tmp_path, monkeypatch, {})[0]["clone"] == names["clone"]
 
 
-def test_another_zip_is_told_from_a_clone(tmp_path, monkeypatch):
+def test_another_zip_is_recognised(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="holds no clone of ThermoEBM"):
         set_up(tmp_path, monkeypatch, zipped("thesis.tex"))
 

@@ -1,4 +1,4 @@
-"""The README: short, opens with a picture and two commands; its code runs, its links lead on."""
+"""The README: short, opens with a picture and two commands; its code runs, and its links work."""
 
 import importlib.util
 import re

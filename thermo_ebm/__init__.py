@@ -1,6 +1,6 @@
 """Latent-space energy-based prior models trained by thermodynamic integration, in JAX.
 
-Everything a script needs is here under one name:
+Everything that a script needs is available under one name:
 
 >>> import jax
 >>> import thermo_ebm as te
@@ -21,9 +21,9 @@ Everything a script needs is here under one name:
 >>> parts.expected_log_likelihood.shape  # E_i at t_0 = 0 .. t_4 = 1
 (5,)
 
-Importing the package loads none of its parts before they are used, touches no device and compiles
-nothing. It sets the environment variable `NPROC` where the user has not (see
-`thermo_ebm.runtime.prevent_hangs`): with fewer threads XLA's CPU client can wait for ever.
+Importing the package loads its submodules only when they are used, touches no device and compiles
+nothing. The import sets the environment variable `NPROC` unless the user has set it (see
+`thermo_ebm.runtime.prevent_hangs`): with too few threads, XLA's CPU client can hang.
 """
 
 import importlib
@@ -69,7 +69,7 @@ __all__ = [
     "vanilla_loss",
 ]
 
-# Where each name is defined. Loaded on first use: programs set JAX up before they import it.
+# Where each name is defined. Modules are loaded on first use: programs set up JAX before that.
 _MODULES = {
     "Batch": "types",
     "ChainSettings": "sampling.chains",

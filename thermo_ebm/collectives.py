@@ -23,10 +23,10 @@ def _psum_forward(tree: chex.ArrayTree, axis_name: str) -> tuple[chex.ArrayTree,
 
 
 def _psum_backward(axis_name: str, residual: None, cotangent: chex.ArrayTree) -> tuple:
-    # Every device computes the same loss from the sum, so each already holds the whole
-    # cotangent: a device's gradient is then its own examples' share, and the shares add up to
-    # the gradient. (The transpose of a psum differs between JAX versions; this one does not.)
-    # Where the sum is used on a device's own examples again, see `for_local_use`.
+    # Every device computes the same loss from the sum, so that each already has the
+    # complete cotangent: the gradient on a device is the share of its own examples, and the shares
+    # add up to the gradient. (The transpose of a psum differs between JAX versions; this one does
+    # not.) Where the sum is used on a device's own examples again, see `for_local_use`.
     del axis_name, residual
     return (cotangent,)
 
@@ -35,10 +35,10 @@ _psum.defvjp(_psum_forward, _psum_backward)
 
 
 def for_local_use(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
-    """Unchanged: marks a sum over devices that each device now applies to its own examples.
+    """Identity that marks a sum over devices which each device applies to its own examples.
 
-    Its gradient is then spread over the devices too, a share from each one's examples, and is
-    summed here; without the mark each device would go on with its own share alone.
+    The gradient of such a sum is spread over the devices, a share from the examples of each, and is
+    summed here; without the mark, each device would use only its own share.
     """
     return tree if axis_name is None else _identity(tree, axis_name)
 
@@ -62,7 +62,7 @@ _identity.defvjp(_identity_forward, _identity_backward)
 
 
 def masked_mean(values: Array, mask: Array, axis_name: str | None) -> Array:
-    """Mean over the whole batch of values [..., num] whose mask [num] is 1."""
+    """Mean over the complete batch of the values [..., num] whose mask [num] is 1."""
     chex.assert_equal_shape_suffix([values, mask], 1)
     total, count = all_sum((values @ mask, mask.sum()), axis_name)
     return total / count

@@ -1,4 +1,4 @@
-"""The one exception for what a user can get wrong, and others told on one line."""
+"""The exception for mistakes of a user, and messages of other exceptions on one line."""
 
 
 class UserError(Exception):
@@ -9,11 +9,11 @@ class UserError(Exception):
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, its line breaks made spaces."""
+    """The message of an exception, with spaces in place of line breaks."""
     return " ".join(str(error).split())
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, for those that go on for pages."""
+    """The first line of the message of an exception, for messages of many lines."""
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else repr(error)

@@ -23,7 +23,7 @@ def flatten(nested: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[st
 
 
 def get(nested: Any, field: str, default: Any = None) -> Any:
-    """A field's value in nested dicts or a ConfigDict; `default` where it is not there."""
+    """A field's value in nested dicts or a ConfigDict; `default` if there is no such field."""
     for name in field.split("."):
         if not isinstance(nested, Mapping | ConfigDict) or name not in nested:
             return default
@@ -32,7 +32,7 @@ def get(nested: Any, field: str, default: Any = None) -> Any:
 
 
 def put(nested: dict[str, Any], field: str, value: Any) -> None:
-    """Sets a field in nested dicts; a group that is not there is made."""
+    """Sets a field in nested dicts; missing groups are created."""
     *groups, name = field.split(".")
     for group in groups:
         nested = nested.setdefault(group, {})
@@ -40,7 +40,7 @@ def put(nested: dict[str, Any], field: str, value: Any) -> None:
 
 
 def remove(nested: dict[str, Any], field: str) -> None:
-    """Removes a field from nested dicts, if it is there."""
+    """Removes a field from nested dicts, if it exists."""
     group, _, name = field.rpartition(".")
     within = get(nested, group) if group else nested
     if isinstance(within, dict):
@@ -48,6 +48,6 @@ def remove(nested: dict[str, Any], field: str) -> None:
 
 
 def nearest(field: str, known: Iterable[str]) -> str:
-    """The end of a message on a field that does not exist: the one that may be meant, if any."""
+    """End of a message about an unknown field: a suggestion of the field that may be meant."""
     matches = difflib.get_close_matches(field, list(known), n=1)
     return f"; did you mean {matches[0]}?" if matches else ""

@@ -1,4 +1,4 @@
-"""Files that are either the old or the new version, whatever happens while they are written."""
+"""Atomic writing: a file is always the old or the new version, whatever interrupts the write."""
 
 import contextlib
 import errno
@@ -13,10 +13,10 @@ from thermo_ebm.errors import UserError
 
 @contextlib.contextmanager
 def clear_errors(where: str | os.PathLike[str]) -> Iterator[None]:
-    """Turns an error of the system in writing under `where` into one clear line.
+    """Turns an operating-system error while writing under `where` into one clear line.
 
     Raises:
-      UserError: for the OSError that the body raised.
+      UserError: in place of an OSError that the body raises.
     """
     try:
         yield
@@ -32,7 +32,8 @@ def clear_errors(where: str | os.PathLike[str]) -> Iterator[None]:
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     """Replaces `path` atomically: a crash or a full disk leaves what was there before.
 
-    The bytes go to a hidden file in the same folder, are forced to the disk, and take the name.
+    The bytes are written to a hidden file in the same folder and forced to disk; then the hidden
+    file is renamed to `path`.
 
     Raises:
       OSError: as the system says (ENOSPC on a full disk); the unfinished file is removed.
@@ -67,7 +68,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
     Raises:
       FileNotFoundError: there is no such file.
-      UserError: it cannot be read, or is not JSON.
+      UserError: the file cannot be read, or is not JSON.
     """
     try:
         return json.loads(Path(path).read_bytes())
@@ -78,7 +79,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Forces a new name to the disk too; some file systems refuse, and lose nothing by it."""
+    """Forces the new name to disk; file systems that refuse this do not need it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

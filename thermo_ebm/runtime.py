@@ -1,14 +1,14 @@
-"""What JAX reads once, at its start: set for programs and for a user's own scripts alike."""
+"""Settings that JAX reads once at its start, for programs and for a user's own scripts."""
 
 import os
 from pathlib import Path
 
 
 def prevent_hangs() -> None:
-    """Gives XLA's CPU client enough threads; what the user has set stays.
+    """Gives XLA's CPU client enough threads, unless the user has set `NPROC`.
 
-    XLA's CPU threads wait for each other, and with as few as two cores they can wait for ever.
-    Without effect once JAX has started its backend.
+    XLA's CPU threads wait for each other, and with as few as two cores they can hang.
+    The function has no effect once JAX has started its backend.
     """
     os.environ.setdefault("NPROC", str(max(os.cpu_count() or 1, 8)))
 

@@ -26,8 +26,9 @@ class Params(NamedTuple):
 class Batch(NamedTuple):
     """One device's share of a batch, padded to the same size on every device.
 
-    `position` is an example's place in the whole batch. Random numbers are folded from it, so
-    that an example's chains do not depend on how many devices share the batch.
+    `position` is the position of each example in the complete batch. The random numbers of an
+    example are derived from its position, so that its chains do not depend on the number of
+    devices that share the batch.
     """
 
     images: Array  # [num, *image_shape], in [-1, 1]
@@ -36,7 +37,7 @@ class Batch(NamedTuple):
 
 
 def make_batch(images: Array | np.ndarray) -> Batch:
-    """A whole batch on one device: every image counts, and positions are 0 .. num - 1.
+    """A batch on a single device: every image counts, and positions are 0 .. num - 1.
 
     >>> make_batch(np.zeros((2, 8, 8, 1), np.float32)).position
     Array([0, 1], dtype=int32)

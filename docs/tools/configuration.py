@@ -2,7 +2,7 @@
 
 python -m docs.tools.configuration
 
-Fields and defaults are those of `configs/base.py`; what each means is said here.
+Fields and defaults are those of `configs/base.py`; their meanings are in `MEANINGS`.
 """
 
 import importlib
@@ -27,79 +27,85 @@ DATA_SETS = (
 )
 
 MEANINGS = {
-    "batch_size": "images in a step, over all devices together",
+    "batch_size": "images per step, over all devices together",
     "checkpoint.every_epochs": "epochs between checkpoints",
     "checkpoint.every_steps": "steps between checkpoints within an epoch; 0 writes none",
     "checkpoint.keep": "how many of the newest checkpoints are kept",
-    "checkpoint.keep_every_epochs": "every so many epochs a checkpoint is kept for good, to be "
-    "evaluated; 0 keeps none",
-    "data.channels": "1 or 3; grey images are repeated, colours become grey by luminance",
-    "data.data_dir": "TFDS folder, folder of images or IDX files, or `.npz` file; empty is TFDS's "
-    "default",
-    "data.image_size": "height and width in pixels; what the generator makes",
+    "checkpoint.keep_every_epochs": "epochs between checkpoints that are kept permanently, to be "
+    "evaluated; 0 keeps none permanently",
+    "data.channels": "1 or 3; grey images are repeated to 3, colours become grey by luminance",
+    "data.data_dir": "TFDS folder, folder of images or IDX files, or `.npz` file; if empty, the "
+    "default folder of TFDS",
+    "data.image_size": "height and width in pixels; must be the size that the generator makes",
     "data.name": "`digits`, `idx`, `folder`, `npz`, or a TFDS data set: `cifar10`, `svhn_cropped`, "
     "`celeb_a`, `mnist`, ...",
     "data.num_train": "training images",
-    "data.num_val": "validation images, never among the training images",
-    "data.skip_unreadable": "go on without images that cannot be read; their names are recorded",
-    "data.streaming": "read training images as they are needed, for sets larger than the memory",
-    "dial.accumulate": "batches per update; divides the gradient's covariance",
+    "data.num_val": "validation images; never overlap with the training images",
+    "data.skip_unreadable": "skip images that cannot be read, and record their names",
+    "data.streaming": "read training images when they are needed, for data sets larger than memory",
+    "dial.accumulate": "batches averaged per update, which divides the gradient's covariance",
     "dial.amplification": "factor of the gradient's covariance, at least 1; the mean gradient "
-    "stays",
-    "dial.max_amplification": "the largest amplification that a target may ask for",
-    "dial.target_noise": "noise of the update's gradient, per parameter, that amplification "
-    "holds; 0 sets none",
-    "divergence.max_rollbacks": "rollbacks after which the repetition ends as diverged",
-    "divergence.max_skipped_steps": "steps in a row that may be skipped because a value is not "
-    "finite, before a rollback; at most an epoch's",
+    "is unchanged",
+    "dial.max_amplification": "largest amplification that `dial.target_noise` may use",
+    "dial.target_noise": "noise of the update's gradient, per parameter, at which the "
+    "amplification holds it; 0 sets no target",
+    "divergence.max_rollbacks": "number of rollbacks after which a repetition ends as diverged",
+    "divergence.max_skipped_steps": "skipped (non-finite) steps in a row before a rollback; at "
+    "most the steps of one epoch",
     "evaluation.likelihood.chains_per_image": "chains per image of the held-out log-likelihood",
     "evaluation.likelihood.every_epochs": "epochs between evaluations of `val_log_likelihood`; 0 "
     "evaluates none",
-    "evaluation.likelihood.num_images": "validation images it is evaluated on",
-    "evaluation.likelihood.num_temperatures": "intervals of its own schedule of temperatures",
-    "evaluation.likelihood.prior_steps": "steps of the chains that start it, towards the prior",
+    "evaluation.likelihood.num_images": "validation images used for `val_log_likelihood`",
+    "evaluation.likelihood.num_temperatures": "intervals of the temperature schedule used for "
+    "`val_log_likelihood`",
+    "evaluation.likelihood.prior_steps": "steps of the prior chains from which "
+    "`val_log_likelihood` starts",
     "evaluation.likelihood.steps_per_temperature": "Metropolis-adjusted steps at each temperature",
     "logging.every_seconds": "seconds between log lines when there is no terminal",
-    "logging.grad_noise_draws": "most draws in one measurement, which ends when its error is "
-    "below a tenth",
+    "logging.grad_noise_draws": "largest number of gradients drawn in one measurement of the "
+    "noise, which ends once its relative standard error is below a tenth",
     "logging.grad_noise_every_epochs": "epochs between measurements of the gradient's noise; 0 "
     "measures none",
-    "logging.pictures_every_epochs": "epochs between pictures; 0 draws none",
+    "logging.pictures_every_epochs": "epochs between pictures of samples; 0 draws none",
     "logging.tensorboard": "write TensorBoard event files",
     "loss.anneal_epochs": "epochs over which `annealed_power` goes from `power` to `final_power`",
-    "loss.correction": "of the quadrature: `none`, `ratio` (from the chains' own log-likelihoods) "
-    "or `pooled_gaussian` (the paper's)",
+    "loss.correction": "correction of the quadrature: `none`, `ratio` (from the chains' own "
+    "log-likelihoods) or `pooled_gaussian` (the paper's)",
     "loss.final_power": "p at the end of `annealed_power`",
-    "loss.generator_gradient": "where the generator's gradient comes from: `reweighted`, "
-    "`posterior`, `detached` or `langevin`",
-    "loss.kl_form": "`difference` (exact) or `sum` (as printed in the paper)",
-    "loss.kl_shrinkage": "how the covariances of `pooled_gaussian` are shrunk: `oas` or "
+    "loss.generator_gradient": "estimator of the generator's gradient: `reweighted`, `posterior`, "
+    "`detached` or `langevin`",
+    "loss.kl_form": "combination of the two divergences in the correction: `difference` (exact), "
+    "`sum` (as printed in the paper) or `none` (no correction)",
+    "loss.kl_shrinkage": "shrinkage of the covariances in `pooled_gaussian`: `oas` or "
     "`ledoit_wolf`",
-    "loss.kl_weight": "eta, the weight of the correction; 1 is the estimate of log p(x)",
-    "loss.name": "`thermodynamic` or `vanilla`; the other `loss` fields are the former's",
+    "loss.kl_weight": "eta, the weight of the correction; the loss estimates -log p(x) only with 1",
+    "loss.name": "`thermodynamic` or `vanilla`; the other `loss` fields belong to `thermodynamic`",
     "loss.num_temperatures": "N_t, the number of intervals between t = 0 and t = 1",
-    "loss.power": "p, the power of the temperature schedule (of `sigmoid` its steepness)",
-    "loss.prior_gradient": "where the prior's gradient comes from: `contrastive`, `langevin` or "
-    "`none`",
-    "loss.quadrature": "`warped_trapezium`, `warped_simpson`, `trapezium`, `left` or `right`",
-    "loss.schedule": "`power`, `annealed_power`, `sigmoid` or `equal_barrier`",
-    "model.generator.features": "ngf, the unit of the layers' channels",
-    "model.generator.kernel_size": "side of every kernel",
+    "loss.power": "p, the power of the temperature schedule (for `sigmoid`, the steepness)",
+    "loss.prior_gradient": "estimator of the prior's gradient: `contrastive`, `langevin` or `none`",
+    "loss.quadrature": "quadrature over temperatures: `warped_trapezium`, `warped_simpson`, "
+    "`trapezium`, `left` or `right`",
+    "loss.schedule": "temperature schedule: `power`, `annealed_power`, `sigmoid` or "
+    "`equal_barrier`",
+    "model.generator.features": "ngf, the unit in which `model.generator.widths` counts channels",
+    "model.generator.kernel_size": "height and width of every kernel",
     "model.generator.leak": "slope of the generator's leaky ReLU below zero",
-    "model.generator.strides": "one per layer; image size = kernel size times their product",
-    "model.generator.widths": "channels of each layer but the last, in units of `features`",
+    "model.generator.strides": "stride of each layer; image size = kernel size times the product "
+    "of the strides",
+    "model.generator.widths": "channels of each layer except the last, in units of "
+    "`model.generator.features`",
     "model.latent_dim": "D, the dimension of the latent z",
     "model.likelihood_sigma": "sigma_l, the standard deviation of the likelihood",
-    "model.prior.activation": "`leaky_relu` (the paper's) or `gelu`, whose energy is smooth",
+    "model.prior.activation": "`leaky_relu` (the paper's) or `gelu`, which makes the energy smooth",
     "model.prior.features": "width of the energy network's two hidden layers",
     "model.prior.leak": "slope of the energy network's leaky ReLU below zero",
     "model.prior_sigma": "sigma_0, the standard deviation of the reference prior",
     "num_epochs": "epochs of training",
-    "num_repetitions": "how many models are trained, with different seeds",
-    "optimizer.clip_norm": "largest norm of the gradient; 0 does not clip",
+    "num_repetitions": "number of models that are trained, each with its own seed",
+    "optimizer.clip_norm": "largest norm of the gradient; 0 disables clipping",
     "optimizer.decay.begin_epoch": "epochs before the learning rates start to fall",
-    "optimizer.decay.interval_epochs": "epochs between falls of the learning rates",
-    "optimizer.decay.rate": "factor of each fall",
+    "optimizer.decay.interval_epochs": "epochs between reductions of the learning rates",
+    "optimizer.decay.rate": "factor of each reduction",
     "optimizer.generator.b1": "beta 1 of the generator's Adam",
     "optimizer.generator.b2": "beta 2 of the generator's Adam",
     "optimizer.generator.final_learning_rate": "lowest learning rate of the generator",
@@ -108,30 +114,34 @@ MEANINGS = {
     "optimizer.prior.b2": "beta 2 of the prior's Adam",
     "optimizer.prior.final_learning_rate": "lowest learning rate of the prior",
     "optimizer.prior.learning_rate": "initial learning rate of the prior",
-    "parallel_repetitions": "repetitions trained together in one program, by `vmap`",
+    "parallel_repetitions": "repetitions trained together in one program, using `vmap`",
     "sampler.chains_per_image": "M, chains of each image at every temperature",
-    "sampler.exchange_every": "steps between exchanges of neighbouring temperatures; 0 has none",
-    "sampler.image_chunk": "images sampled together, with all their temperatures; 0 chooses by "
-    "the device's memory",
+    "sampler.exchange_every": "steps between exchanges of states between neighbouring "
+    "temperatures; 0 disables exchange",
+    "sampler.image_chunk": "images sampled together, with all their temperatures; 0 chooses a "
+    "number that fits the device's memory",
     "sampler.posterior.kernel": "`ula` (unadjusted Langevin) or `mala` (Metropolis-adjusted)",
     "sampler.posterior.num_steps": "K, steps of each posterior chain",
-    "sampler.posterior.step_size": "s of the posterior chains",
-    "sampler.precision": "of the networks inside the chains: `float32` or `bfloat16`",
-    "sampler.prior.kernel": "`ula` or `mala`, as above",
+    "sampler.posterior.step_size": "s, the step size of the posterior chains",
+    "sampler.precision": "precision of the networks inside the chains: `float32` or `bfloat16`",
+    "sampler.prior.kernel": "`ula` (unadjusted Langevin) or `mala` (Metropolis-adjusted)",
     "sampler.prior.num_steps": "K_z, steps of each prior chain",
-    "sampler.prior.step_size": "s of the prior chains",
+    "sampler.prior.step_size": "s, the step size of the prior chains",
     "seed": "repetition r uses the seed `seed` + r",
-    "steps_per_dispatch": "largest number of steps between two checks for signals; fewer when "
-    "they would take more than two seconds",
-    "val_batches": "batches of validation images for `val_loss` and `temperatures.csv`; 0 is all",
+    "steps_per_dispatch": "largest number of steps between two checks for signals; fewer if "
+    "this number of steps would take more than two seconds",
+    "val_batches": "batches of validation images for `val_loss` and `temperatures.csv`; 0 uses all",
 }
 
 HEAD = """# Configuration fields
 
-A configuration is a Python file with a function `get_config()` that returns an
-`ml_collections.ConfigDict`. Every field can be changed on the command line, for example
-`--config.loss.power=3` or `--config.model.generator.widths="(2, 1)"`. This page is written by
-`python -m docs.tools.configuration` from `configs/base.py`.
+This page lists every field of a configuration with its default and its meaning. A configuration is
+a Python file with a function `get_config()` that returns an `ml_collections.ConfigDict`.
+Every field can be changed on the command line, for example `--config.loss.power=3` or
+`--config.model.generator.widths="(2, 1)"`.
+[Choosing settings](guides/settings.md) gives recommendations, and
+[The mathematics](mathematics.md) defines the symbols. This page is generated from `configs/base.py`
+by `python -m docs.tools.configuration`.
 
 | field | default | meaning |
 |---|---|---|
@@ -140,8 +150,9 @@ A configuration is a Python file with a function `get_config()` that returns an
 CHANGES = """
 ## What each configuration changes
 
-`configs/base.py` holds the paper's sizes. Each file below changes some fields and takes the rest
-from there. `configs/published.py` turns any configuration into the paper's published form.
+`configs/base.py` holds the paper's sizes. Each file below changes some fields of `configs/base.py`
+and keeps the others. `configs/published.py` turns any configuration into the paper's published
+form.
 """
 
 

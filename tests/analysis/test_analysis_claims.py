@@ -142,7 +142,7 @@ def test_claims_without_their_cells_are_left_out():
     assert decide(final(single), {"KID": KID}).empty
 
 
-def test_one_repetition_a_cell_decides_nothing():
+def test_one_repetition_per_cell_decides_nothing():
     frame = pd.concat(
         [cell_frame(vanilla_settings(b), 10 / b, 0.05, repetitions=1) for b in (25.0, 50.0, 75.0)]
     )

@@ -290,7 +290,7 @@ def test_a_single_run_has_curves_and_no_figure_of_one_point():
     assert DRAWN["variance"](once) is None
 
 
-def test_captions_tell_only_of_what_is_there(study):
+def test_captions_describe_only_what_is_there(study):
     both = words(DRAWN["metric"](study))
     assert "Curves:" in both
     assert "dashed" in both  # p ≤ 1 has three points

@@ -47,7 +47,7 @@ def test_changes_of_the_second_experiment(change, field, value):
     assert settings == baseline._replace(**{field: value})
 
 
-def test_steps_come_from_the_paper_and_stay_open_where_it_is_silent():
+def test_steps_come_from_the_paper_or_stay_unknown():
     steps = [parse_path(Path(f"/x/{d}/{TAIL}"))[0].posterior_steps for d in ("CIFAR10", "SVHN")]
     assert steps == [40.0, None]
 
@@ -69,7 +69,7 @@ GOOD = "0,250.5,0.001,4.5,251.0,400.0,900.0,0.08,1e6"
         (HEADER, ["", ""], 2, "no readings"),
     ],
 )
-def test_malformed_files_are_told_with_file_and_line(tmp_path, header, rows, line, words):
+def test_malformed_files_are_reported_with_file_and_line(tmp_path, header, rows, line, words):
     path = write_published(tmp_path / "logs/CelebA" / TAIL, header=header, rows=rows)
     with pytest.raises(UserError) as caught:
         load_published(tmp_path)
@@ -97,7 +97,7 @@ def test_an_empty_and_a_binary_file(tmp_path):
         "extra_logs/CelebA/temps=many/p=0.1/batch=75/experiment0.csv",
     ],
 )
-def test_other_layouts_are_told_with_the_file(tmp_path, place):
+def test_other_layouts_are_reported_with_the_file(tmp_path, place):
     path = write_published(tmp_path / place)
     with pytest.raises(UserError, match=path.name):
         load_published(tmp_path)
@@ -112,7 +112,7 @@ def test_other_layouts_are_told_with_the_file(tmp_path, place):
         (f"extra_logs/CelebA/temps=inf/{TAIL}", "temps is inf"),
     ],
 )
-def test_values_that_no_study_has_are_told_with_file_and_field(tmp_path, place, words):
+def test_values_that_no_study_has_are_reported_with_file_and_field(tmp_path, place, words):
     path = write_published(tmp_path / place)
     with pytest.raises(UserError, match=rf"{path.name}: {words}"):
         load_published(tmp_path)

@@ -172,7 +172,9 @@ def test_mistakes_are_one_line_and_code_2(arguments, words, tmp_path):
 def test_an_unknown_network_and_a_folder_that_cannot_be_written(tmp_path):
     write_run(tmp_path / "runs/a")
     readings = load(tmp_path / "runs", None)
-    with pytest.raises(UserError, match=f"features=resnet: the readings are of {NETWORK}"):
+    with pytest.raises(
+        UserError, match=f"features=resnet: no readings with it, only with {NETWORK}"
+    ):
         write_report(readings, tmp_path / "out", "resnet")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):

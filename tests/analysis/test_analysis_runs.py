@@ -1,4 +1,4 @@
-"""Run folders: cells from configs, evaluations joined, mistakes told with their file and line."""
+"""Run folders: cells from configs, joined evaluations, errors reported with file and line."""
 
 import json
 
@@ -26,7 +26,7 @@ def test_runs_are_found_and_evaluations_joined(tmp_path):
     assert len(readings.temperatures) == 4 * 3
 
 
-def test_the_last_evaluation_counts_but_a_loss_that_was_lost_stays_lost(tmp_path):
+def test_the_last_evaluation_counts_but_a_loss_that_is_not_finite_stays(tmp_path):
     run = write_run(tmp_path / "run", repetitions=1)
     header, first, _ = (run / "rep_00/readings.csv").read_text().splitlines()
     lines = [header, first, "2,20,nan,0.0,nan,nan,,1e9,3.0"]
@@ -75,7 +75,7 @@ def test_the_linear_schedule_is_the_power_schedule_at_p_1(tmp_path):
     assert (settings.power, settings.schedule) == (1.0, "power")
 
 
-def test_unfinished_runs_are_remarked(tmp_path):
+def test_unfinished_runs_are_noted(tmp_path):
     write_run(tmp_path / "a", config(num_epochs=5))
     write_run(tmp_path / "b", repetitions=0)
     notes = load_runs(tmp_path).notes
@@ -94,7 +94,7 @@ def test_unfinished_runs_are_remarked(tmp_path):
         ("rep_00/temperatures.csv", "epoch,index\n1,0\n", "temperatures.csv:1:"),
     ],
 )
-def test_malformed_files_are_told_with_file_and_line(tmp_path, name, content, where):
+def test_malformed_files_are_reported_with_file_and_line(tmp_path, name, content, where):
     run = write_run(tmp_path / "run")
     (run / name).write_text(content)
     with pytest.raises(UserError) as caught:
@@ -193,7 +193,7 @@ def test_columns_with_another_meaning_are_refused(tmp_path, name, column):
         load(tmp_path, None)
 
 
-def test_metrics_of_an_earlier_epoch_are_remarked(tmp_path):
+def test_metrics_of_an_earlier_epoch_are_noted(tmp_path):
     run = write_run(tmp_path / "run")
     header, row = (run / "rep_01/eval.csv").read_text().splitlines()
     (run / "rep_01/eval.csv").write_text(f"{header}\n{row.replace('2,20', '1,10', 1)}\n")
@@ -304,7 +304,7 @@ def test_changes_of_what_is_not_computed_keep_a_run(tmp_path):
 
 def test_runs_that_all_changed_leave_nothing_to_report(tmp_path):
     write_changes(write_run(tmp_path / "run"), (1, 10, "loss.power", 3.0, 6.0))
-    with pytest.raises(UserError, match="kept one configuration"):
+    with pytest.raises(UserError, match="changed during training"):
         load(tmp_path, None)
 
 

@@ -1,4 +1,4 @@
-"""Whether another gradient or quadrature mends small p: the comparison of variants."""
+"""The comparison of variants: does another gradient or quadrature improve small p?"""
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ def compared(*variants):
     return table[table["variant"] == "TI, compared"]
 
 
-def test_a_variant_that_mends_small_p_alone():
+def test_a_variant_that_improves_only_small_p():
     published = variant(0.0, prior_gradient="none")
     table = compared(published, variant(-0.02, seed=1, prior_gradient="contrastive"))
     better, gap = table.itertuples(index=False)

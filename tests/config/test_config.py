@@ -63,7 +63,7 @@ def test_step_sizes_of_pang_and_others():
     ("changes", "message"),
     [
         ({"seed": -1}, "seed=-1: must be at least 0"),
-        ({"seed": 2**31 - 1, "num_repetitions": 2}, "seed=2147483647: repetitions' seeds"),
+        ({"seed": 2**31 - 1, "num_repetitions": 2}, "seed=2147483647: seed plus num_repetitions"),
         ({"batch_size": True}, "config.batch_size=True: must be int, not bool"),
         ({"batch_size": 7.0}, "config.batch_size=7.0: must be int, not float"),
         ({"batch_size": 0}, "batch_size=0: must be at least 1"),
@@ -74,7 +74,7 @@ def test_step_sizes_of_pang_and_others():
         ({"loss__kl_weight": math.inf}, "loss.kl_weight=inf: must be finite"),
         ({"optimizer__prior__b1": 1.0}, "optimizer.prior.b1=1.0: must be below 1"),
         ({"loss__quadrature": "simpson"}, "loss.quadrature='simpson': must be one of trapezium,"),
-        ({"loss__kl_form": "sum", "loss__quadrature": "left"}, "loss.kl_form=sum: goes with"),
+        ({"loss__kl_form": "sum", "loss__quadrature": "left"}, "loss.kl_form=sum: needs loss"),
         ({"data__channels": 2}, "data.channels=2: must be 1 or 3"),
         ({"data__image_size": 9}, "data.image_size=9: the generator makes 8 x 8 pixels"),
         ({"model__generator__strides": (1, 2)}, "model.generator.strides=(1, 2): must start"),
@@ -110,7 +110,7 @@ def test_step_sizes_of_pang_and_others():
         ),
         (
             {"loss__kl_form": "sum", "loss__quadrature": "warped_trapezium"},
-            "loss.kl_form=sum: goes with loss.quadrature=trapezium alone",
+            "loss.kl_form=sum: needs loss.quadrature=trapezium",
         ),
         ({"loss__final_power": 0.0}, "loss.final_power=0.0: must be positive"),
         ({"sampler__posterior__kernel": "hmc"}, "sampler.posterior.kernel='hmc': must be one of"),
@@ -134,15 +134,15 @@ def test_step_sizes_of_pang_and_others():
         ({"dial__max_amplification": 0.9}, "dial.max_amplification=0.9: must be at least 1"),
         (
             {"dial__target_noise": 1e-3, "dial__amplification": 2.0},
-            "dial.amplification=2: dial.target_noise sets it",
+            "dial.amplification=2: must be 1 if dial.target_noise is set",
         ),
         (
             {"dial__amplification": 2.0, "batch_size": 1},
-            "dial.amplification=2: a batch of one image has no halves",
+            "dial.amplification=2: needs at least two images per update",
         ),
         (
             {"dial__target_noise": 1e-3, "batch_size": 1},
-            "dial.target_noise=0.001: a batch of one image has no halves",
+            "dial.target_noise=0.001: needs at least two images per update",
         ),
         (
             {
@@ -150,11 +150,11 @@ def test_step_sizes_of_pang_and_others():
                 "loss__correction": "pooled_gaussian",
                 "loss__generator_gradient": "langevin",
             },
-            "dial.amplification=2: goes with gradients that are means over images",
+            "dial.amplification=2: needs a gradient that is a mean over images",
         ),
         (
             {"dial__accumulate": 200},
-            "dial.accumulate=200: so many batches of batch_size=75 are more than the training",
+            "dial.accumulate=200: as many batches of batch_size=75 need more images",
         ),
         (
             {"evaluation__likelihood__chains_per_image": 1},

@@ -57,7 +57,7 @@ def test_matmul_of_single_operations_and_control_flow(fn, args, expected):
     assert count_flops(fn, *args).matmul == expected
 
 
-def test_recomputation_is_counted_and_told_apart():
+def test_recomputation_is_counted_separately():
     def loss(x, y):
         return jnp.sum(jax.checkpoint(lambda x, y: jnp.tanh(x @ y))(x, y))
 

@@ -1,4 +1,4 @@
-"""Data sources: values, splits, shards, arrays, and what bad input answers."""
+"""Data sources: values, splits, shards, arrays, and the answers to bad input."""
 
 import zipfile
 
@@ -92,7 +92,7 @@ def test_npz_with_something_else_in_it(tmp_path, arrays, message):
     assert str(path) in str(error.value)
 
 
-def test_npz_that_is_none(tmp_path):
+def test_missing_npz(tmp_path):
     with pytest.raises(UserError, match="no file"):
         data.load(make_config("npz", tmp_path / "absent.npz"))
     with pytest.raises(UserError, match="no file"):
@@ -119,11 +119,11 @@ def test_a_damaged_npz_is_one_line(tmp_path):
             assert str(error).startswith(f"data.data_dir: {path}")  # noqa: PT017
 
 
-def test_an_npz_whose_member_is_no_array(tmp_path):
+def test_an_npz_whose_member_is_not_an_array(tmp_path):
     path = tmp_path / "images.npz"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("images", b"no array")
-    with pytest.raises(UserError, match="its member is no array"):
+    with pytest.raises(UserError, match="its member is not an array"):
         local.npz(str(path))
 
 

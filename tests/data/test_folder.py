@@ -1,4 +1,4 @@
-"""Folders of images: which are found, in which order, and what is made of each."""
+"""Folders of images: which images are found, their order, and their preparation."""
 
 import os
 
@@ -87,7 +87,7 @@ def test_an_unreadable_image_is_named(tmp_path):
         data.load(make_config("folder", tmp_path))
 
 
-def test_folder_that_is_none(tmp_path):
+def test_missing_folder(tmp_path):
     with pytest.raises(UserError, match="no folder"):
         data.load(make_config("folder", tmp_path / "absent"))
     with pytest.raises(UserError, match="no folder"):

@@ -36,7 +36,7 @@ def pack(path, **changes):
     path.unlink()
 
 
-def test_training_and_test_images_packed_or_not(folder):
+def test_training_and_test_images_compressed_or_not(folder):
     config = make_config("idx", folder, num_train=20, num_val=10)
     plain = data.load(config)
     assert levels_of(plain.train) == set(range(20))
@@ -88,15 +88,15 @@ def refusal(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda whole: whole[:-1], "announces 20 images of 6 x 8 pixels, 960 bytes, and holds 959"),
-        (lambda whole: whole + b"\0", "960 bytes, and holds 961"),
+        (lambda whole: whole[:-1], "declares 20 images of 6 x 8 pixels, 960 bytes, but holds 959"),
+        (lambda whole: whole + b"\0", "960 bytes, but holds 961"),
         (lambda whole: whole[:10], "is not an IDX file of images"),
         (lambda whole: b"", "starts with nothing"),
         (lambda whole: b"\0\0\x08\x01" + whole[4:], "starts with 00 00 08 01"),  # labels
         (lambda whole: b"\0\0\x0d\x03" + whole[4:], "starts with 00 00 0d 03"),  # floats
         (lambda whole: b"<html>" + whole, "starts with 3c 68 74 6d"),
-        (lambda whole: whole[:4] + b"\xff" * 12 + whole[16:], "announces 4294967295 images"),
-        (lambda whole: whole[:4] + bytes(12), "announces 0 images"),
+        (lambda whole: whole[:4] + b"\xff" * 12 + whole[16:], "declares 4294967295 images"),
+        (lambda whole: whole[:4] + bytes(12), "declares 0 images"),
     ],
 )
 def test_damaged_files_are_refused_in_one_line(folder, change, message):
@@ -105,7 +105,7 @@ def test_damaged_files_are_refused_in_one_line(folder, change, message):
     assert message in refusal(folder)
 
 
-def test_damaged_packed_files_are_refused_in_one_line(folder):
+def test_damaged_compressed_files_are_refused_in_one_line(folder):
     path = folder / (TRAIN + ".gz")
     images = np.random.default_rng(0).integers(0, 256, (20, 6, 8), np.uint8)
     (folder / TRAIN).write_bytes(as_idx(images))

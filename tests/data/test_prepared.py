@@ -1,4 +1,4 @@
-"""TFDS data sets: made here in a temporary folder; the real CIFAR-10 where a copy lies near by."""
+"""TFDS data sets: prepared in a temporary folder; and the real CIFAR-10 where a copy exists."""
 
 import io
 import socket
@@ -146,7 +146,7 @@ def test_a_configuration_of_a_data_set(tmp_path):
         data.load(make_config("emnist/balanced", tmp_path))
 
 
-def test_data_sets_that_are_of_no_use(tmp_path):
+def test_unusable_data_sets(tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
     prepare(tmp_path, "numbers", {"train": (0, 9)}, value=tfds.features.Scalar(np.int64))
     with pytest.raises(UserError, match=r"no feature 'image'.*its features: value"):
@@ -157,7 +157,7 @@ def test_data_sets_that_are_of_no_use(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mnsit", "../cifar10", "", "a b", "/etc", "cifar10/x/y"])
-def test_a_name_that_is_no_data_set_is_one_helpful_line(tfds_folder, name):
+def test_an_unknown_data_set_is_one_helpful_line(tfds_folder, name):
     with pytest.raises(UserError, match="choose one of digits, idx, folder, npz, ") as error:
         data.load(make_config(name, tfds_folder))
     assert str(error.value).startswith(f"data.name={name!r}")

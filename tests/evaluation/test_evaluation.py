@@ -1,4 +1,4 @@
-"""Evaluations: every row once and whole, whatever comes between; what cannot be is said."""
+"""Evaluations: every row once and complete, whatever interrupts; errors are reported."""
 
 import atexit
 import csv
@@ -36,7 +36,7 @@ def _compiled(number, batch_size):
 
 @pytest.fixture(autouse=True)
 def _compile_once(monkeypatch):
-    """All runs here have the same model, whose chains compile for a second."""
+    """All runs here have the same model, whose chains take a second to compile."""
     monkeypatch.setattr(
         evaluate, "generate_images", lambda run, number, batch: _compiled(number, batch)
     )
@@ -60,7 +60,7 @@ def table(workdir, repetition=0):
 
 
 def tree(workdir):
-    """Every file that evaluations write, but events, whose bytes hold the time."""
+    """Every file that evaluations write, except events, which contain the time."""
     return {
         str(path.relative_to(workdir)): path.read_bytes()
         for path in sorted(workdir.rglob("eval*"))
@@ -141,14 +141,14 @@ STAGES = {
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("before", [True, False])
-def test_broken_off_anywhere_the_end_is_the_same(
+def test_interrupted_anywhere_the_result_is_the_same(
     workdir,
     tmp_path,
     monkeypatch,
     stage,
     before,
 ):
-    """Broken off in the second row, before or after each thing that is written, and gone on."""
+    """Interrupted in the second row, before or after each write, and continued."""
     shutil.rmtree(workdir / "rep_01")
     whole = uninterrupted()
     module, name = STAGES[stage]
@@ -178,7 +178,7 @@ def test_broken_off_anywhere_the_end_is_the_same(
 
 @functools.cache
 def uninterrupted():
-    """The first repetition, evaluated in one go."""
+    """The first repetition, evaluated without interruption."""
     folder = Path(tempfile.mkdtemp(prefix="uninterrupted"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     shutil.copytree(original(), folder / "run")
@@ -188,7 +188,7 @@ def uninterrupted():
     return folder / "run"
 
 
-def test_other_networks_manners_and_numbers_are_told_apart(workdir, tmp_path):
+def test_other_networks_resizings_and_numbers_are_distinguished(workdir, tmp_path):
     run = trained.open_run(workdir)
     first = Checkpoint(0, 10)
     evaluate.evaluate(run, first, prepare(run, tmp_path))
@@ -266,7 +266,7 @@ def test_a_checkpoint_that_vanishes_or_is_damaged_is_skipped_with_a_warning(
         done.append((one, evaluate.evaluate(run, one, prepared) is not None))
     assert [one for one, written in done if not written] == [Checkpoint(0, 20), Checkpoint(1, 20)]
     assert len(done) == 6
-    assert "rep_01/checkpoints/20: vanished before it was evaluated" in caplog.text
+    assert "rep_01/checkpoints/20: was removed before it could be evaluated" in caplog.text
     assert "rep_00/checkpoints/20 cannot be read (" in caplog.text
     assert [row["step"] for row in table(workdir, 0)] == [10, 30]
 

@@ -77,7 +77,7 @@ def test_rows_of_other_settings_checkpoints_and_images_are_not_mixed(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             session(tmp_path, **changes)
-    with pytest.raises(UserError, match="image 0 was another one"):
+    with pytest.raises(UserError, match="image 0 differs from that of this run"):
         likelihoods.validation_table(opened, images[1:5], lambda done: None)
     assert (tmp_path / tables.TABLE).read_bytes() == before
 
@@ -121,7 +121,7 @@ def test_damaged_files(tmp_path):
     ("field", "value", "least"),
     [("chains", 1, 2), ("num_temperatures", 1, 2), ("steps_per_temperature", 0, 1)],
 )
-def test_settings_that_estimate_nothing(field, value, least):
+def test_settings_that_cannot_estimate(field, value, least):
     with pytest.raises(UserError, match=f"^{field}={value}: must be at least {least}$"):
         likelihoods.check(SETTINGS._replace(**{field: value}))
 

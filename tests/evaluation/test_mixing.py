@@ -1,4 +1,4 @@
-"""The table "is K enough?": against closed forms, and what it says of chains that are known."""
+"""The table of chain lengths: against closed forms, and for chains with known laws."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The tempered posteriors in a plane: against a Gaussian's closed form, drawn, and as a program."""
+"""Tempered posteriors in two dimensions: against a closed form, drawn, and as a program."""
 
 import functools
 import importlib
@@ -110,7 +110,7 @@ def test_only_planes():
         tempered.tempered_posteriors(gaussian_model(latent_dim=3), *arguments)
 
 
-def test_the_picture_has_a_panel_a_temperature():
+def test_the_picture_has_a_panel_per_temperature():
     figure = tempered.draw(posteriors())
     figure.canvas.draw()
     titles = [axis.get_title() for axis in figure.axes]
@@ -120,7 +120,7 @@ def test_the_picture_has_a_panel_a_temperature():
     assert all(axis.images for axis in figure.axes[5:])
 
 
-def test_chains_with_exchange_have_a_row_of_their_own():
+def test_chains_with_exchange_have_their_own_row():
     made, exchanged = posteriors(), posteriors(exchange_every=2)
     assert made.exchanged is None
     np.testing.assert_allclose(exchanged.latents, made.latents, atol=1e-5)
@@ -156,7 +156,7 @@ def test_a_density_narrower_than_the_grid_is_drawn():
 
 
 def make_run(workdir, **changes):
-    """A run with a checkpoint of its first step, as training would leave it."""
+    """A run with a checkpoint of its first step, as written by training."""
     config = importlib.import_module("configs.digits_plane").get_config()
     named = {name.replace("__", "."): value for name, value in changes.items()}
     config.update_from_flattened_dict(TINY | named)
@@ -179,10 +179,10 @@ def quick_state(task):
 def test_the_program_draws_or_says_what_is_wrong(tmp_path, programs):
     plane, space = make_run(tmp_path / "plane"), make_run(tmp_path / "space", model__latent_dim=3)
     wrong = {
-        "--image=20": "--image=20: there are 20, counted from 0",
+        "--image=20": "--image=20: must be from 0 to 19 (validation images)",
         "--power=0": "--power=0.0: must be positive",
         f"--output={tmp_path}/p.bad": f"--output={tmp_path}/p.bad: Format 'bad' is not supported",
-        f"--workdir={space}": f"{space}: model.latent_dim is 3, a plane's is 2",
+        f"--workdir={space}": f"{space}: model.latent_dim is 3, a picture needs 2",
         "--prior_step_size=-1": "--prior_step_size=-1.0: must be positive",
     }
     plain = ["tempered", f"--workdir={plane}", "--num_temperatures=2"]

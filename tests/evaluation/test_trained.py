@@ -1,4 +1,4 @@
-"""A run read back: what is there, its parameters bit for bit, and what is missing or damaged."""
+"""Loading a run: its checkpoints, its parameters bit for bit, and missing or damaged files."""
 
 import json
 import shutil
@@ -48,7 +48,7 @@ def test_only_whole_checkpoints_and_real_repetitions_count(workdir):
         (None, "is not a run directory"),
         ("{", "cannot be read as JSON"),
         ("[]", "not a configuration"),
-        ("{}", "not a whole configuration"),
+        ("{}", "not a complete configuration"),
     ],
 )
 def test_open_run_says_what_is_wrong_with_the_configuration(tmp_path, content, message):
@@ -65,7 +65,7 @@ def test_open_run_says_what_is_wrong_with_the_configuration(tmp_path, content, m
 def test_a_configuration_with_a_wrong_value_is_refused(workdir, field, value):
     path = workdir / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
-    with pytest.raises(UserError, match=r"config.json: not a whole configuration"):
+    with pytest.raises(UserError, match=r"config.json: not a complete configuration"):
         trained.open_run(workdir)
 
 
@@ -74,7 +74,7 @@ def test_a_configuration_without_a_field_is_named(workdir):
     fields = json.loads(path.read_text())
     del fields["model"]["prior"]
     path.write_text(json.dumps(fields))
-    with pytest.raises(UserError, match=r"config.json: not a whole configuration.*prior"):
+    with pytest.raises(UserError, match=r"config.json: not a complete configuration.*prior"):
         trained.open_run(workdir)
 
 
@@ -114,7 +114,7 @@ def _names(folder):
 
 
 def test_whatever_file_of_a_checkpoint_is_damaged_it_is_a_value_error(workdir):
-    """Each file truncated in turn; one that nothing depends on may still give the parameters."""
+    """Each file is truncated in turn; the parameters may still be read if they do not need it."""
     run = trained.open_run(workdir)
     folder = workdir / "rep_00/checkpoints/20"
     expected, messages = leaves(trained.load_params(run, 0, 20)), []
@@ -138,7 +138,7 @@ def test_a_checkpoint_of_another_structure_is_refused(workdir):
     fields = json.loads(path.read_text())
     fields["model"]["latent_dim"] = 5
     path.write_text(json.dumps(fields))
-    with pytest.raises(UserError, match="another structure"):
+    with pytest.raises(UserError, match="a different structure"):
         trained.load_params(trained.open_run(workdir), 0, 30)
 
 
@@ -170,7 +170,7 @@ def test_validation_images_are_those_that_training_held_out():
 
 
 def test_validation_images_where_the_data_have_moved(workdir, tmp_path):
-    """Those of an .npz of one split, which are cut off the back of all of them."""
+    """With an .npz file of one split, these are the images at its end."""
     images = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 1), np.uint8)
     np.savez(tmp_path / "there.npz", images=images)
     path = workdir / "config.json"

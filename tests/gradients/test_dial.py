@@ -121,7 +121,7 @@ def test_a_moving_noise_is_followed():
 @pytest.mark.parametrize(
     ("target", "expected", "saturated"), [(1.0, 1.0, 1), (3.0, 3.0, 0), (1000.0, 64.0, 1)]
 )
-def test_a_target_out_of_reach_is_said_to_be(target, expected, saturated):
+def test_a_target_out_of_reach_is_reported(target, expected, saturated):
     _, info = controlled(
         DialSettings(target_noise=target),
         jnp.full(50, 1.0 if target > 1 else 2.0),
@@ -143,7 +143,7 @@ def test_the_running_mean_by_hand():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_no_number_is_not_taken_in(bad):
+def test_values_that_are_not_finite_are_ignored(bad):
     state = dial.observe(dial.init_dial(), params(jnp.ones(DIM)))
     after = dial.observe(state, params(jnp.full(DIM, bad)))
     assert after == state

@@ -86,17 +86,17 @@ def test_fewer_images_are_drawn_by_the_seed(tmp_path, quick):
     assert first.values["fid"] != other.values["fid"]
 
 
-def test_features_are_computed_once_and_progress_is_told(tmp_path, monkeypatch):
-    calls, told = [], []
+def test_features_are_computed_once_and_progress_is_reported(tmp_path, monkeypatch):
+    calls, reported = [], []
     monkeypatch.setattr(networks, "choose", lambda *rest: trained_run.quick_network(calls))
     np.savez(tmp_path / "a.npz", pixels(60))
     np.savez(tmp_path / "b.npz", pixels(50, 1))
     opened = [sets.open_set(str(tmp_path / name)) for name in ("a.npz", "b.npz")]
     chosen = settings(tmp_path, batch_size=5)
-    first = compare.compare(*opened, chosen, lambda *what: told.append(what))
+    first = compare.compare(*opened, chosen, lambda *what: reported.append(what))
     assert calls == [25, 25, 10, 25, 25]  # parts of five batches; the last has at least one
-    assert told[:2] == [(f"features of {tmp_path}/a.npz", done, 60) for done in (25, 50)]
-    assert told[-1] == ("metrics", 1, 1)
+    assert reported[:2] == [(f"features of {tmp_path}/a.npz", done, 60) for done in (25, 50)]
+    assert reported[-1] == ("metrics", 1, 1)
     # By content, whatever the file is called.
     shutil.copy(tmp_path / "a.npz", tmp_path / "c.npz")
     third = sets.open_set(str(tmp_path / "c.npz"))
@@ -327,7 +327,7 @@ def test_an_own_network_labels_and_measures(own_module, tmp_path):
         ("absent", "has no function absent"),
     ],
 )
-def test_own_networks_errors_are_told_with_its_name(own_module, tmp_path, function, message):
+def test_own_networks_errors_are_reported_with_its_name(own_module, tmp_path, function, message):
     np.savez(tmp_path / "a.npz", pixels(60))
     spec = f"{own_module}:{function}"
     with pytest.raises(UserError, match=f"features={spec}: .*{message}") as caught:

@@ -45,12 +45,12 @@ def test_with_the_real_network_then_again_with_nothing_to_do(programs, workdir):
     before = written(workdir)
     code, out, err = programs.run(*command)
     assert (code, err) == (0, "")
-    assert out == f"{workdir}: nothing to evaluate that has not been with {PREFIX}\n"
+    assert out == f"{workdir}: nothing to do, every checkpoint has been evaluated with {PREFIX}\n"
     assert written(workdir) == before
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_it_ends_as_if_it_had_not_been(programs, workdir, tmp_path):
+def test_repeated_kills_do_not_change_the_result(programs, workdir, tmp_path):
     """SIGKILL after random times, until a run gets through; nothing is double, nothing half."""
     whole = tmp_path / "whole"
     shutil.copytree(workdir, whole)
@@ -96,7 +96,7 @@ def test_watching_ends_at_once_where_nobody_trains(programs, workdir):
     assert out.count("epoch") == 6
 
 
-def test_interrupted_it_says_so_and_goes_on(programs, tmp_path):
+def test_an_interrupted_evaluation_says_so_and_continues(programs, tmp_path):
     watcher = programs.start("eval", f"--workdir={tmp_path}/run", "--watch", before=QUICK)
     wait_until(lambda: "waiting" in watcher.err())
     code, _, err = watcher.kill(signal.SIGINT)
@@ -149,7 +149,7 @@ def bad_inputs(folder):
         "moved again": ([moved, f"--data_dir={folder}/else.npz"], f"no file '{folder}/else.npz'"),
         "where to": ([moved], "(data_dir says where the data are now)"),
         "unwritable": ([f"--workdir={folder}/unwritable"], "evaluations cannot be written: "),
-        "structure": ([f"--workdir={folder}/structure"], "another structure"),
+        "structure": ([f"--workdir={folder}/structure"], "a different structure"),
     }
 
 

@@ -48,7 +48,7 @@ def test_evaluating_only_damaged_checkpoints_fails(programs, workdir):
         MemoryError("Unable to allocate 9 bytes"),
     ],
 )
-def test_a_want_of_memory_is_one_line(monkeypatch, capsys, error):
+def test_running_out_of_memory_is_one_line(monkeypatch, capsys, error):
     codes = []
     monkeypatch.setattr(program.runtime, "prepare_jax", lambda: None)
     monkeypatch.setattr(program, "_quieten", lambda: None)

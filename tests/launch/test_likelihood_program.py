@@ -24,9 +24,9 @@ def test_tables_summary_pictures_and_nothing_done_twice(programs, workdir, tmp_p
         r"  mean -?[\d.]+ nats \(95 % interval -?[\d.]+ to -?[\d.]+\), [\d.]+ bits per dimension",
         r"2 images simulated from the model: lower bound .*, upper bound .*; gap .* nats",
         r"log p\(x\) of 6 images of .*noise.npz:",
-        r"  told apart by log_likelihood: AUROC [\d.]+ \([\d.]+ to [\d.]+\), AUPRC ",
-        r"  told apart by energy: ",
-        r"  told apart by pang: ",
+        r"  detected by log_likelihood: AUROC [\d.]+ \([\d.]+ to [\d.]+\), AUPRC ",
+        r"  detected by energy: ",
+        r"  detected by pang: ",
         rf"written: {folder}/likelihood.csv and {folder}/likelihood",
     ):
         assert re.search(f"^{line}", out, re.MULTILINE), (line, out)

@@ -55,7 +55,7 @@ def test_dry_run_prints_the_cells_and_makes_nothing(programs, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_grid_whose_failed_cell_stops_no_other_and_is_mended(programs, tmp_path):
+def test_a_failed_cell_stops_no_other_and_can_be_repaired(programs, tmp_path):
     arguments = command(tmp_path, GRID)
     cells, runs = names(programs, arguments), tmp_path / "runs"
     (runs / cells[1]).mkdir(parents=True)
@@ -146,7 +146,7 @@ def test_whatever_is_wrong_is_one_line_and_code_2(programs, tmp_path):
         ([f"--experiment={tmp_path}/syntax.py"], "SyntaxError"),
         ([f"--experiment={tmp_path}/none.py"], r"none\.py: defines no function get_cells\(\)"),
         ([f"--experiment={tmp_path}/raises.py"], "KeyError: 'x'"),
-        ([f"--experiment={tmp_path}/empty.py"], "--experiment: it has no cells"),
+        ([f"--experiment={tmp_path}/empty.py"], "--experiment: has no cells"),
         ([f"--experiment={tmp_path}/field.py"], "--experiment: there is no field loss.pwoer"),
         ([f"--experiment={tmp_path}/value.py"], "loss.power=-1.0: must be positive"),
         ([f"--experiment={tmp_path}/twice.py"], "cells 1 and 2 are the same run"),
@@ -206,7 +206,7 @@ def test_as_a_slurm_job_array(programs, tmp_path):
     before = submitted.read_text()
     code, _, err = process.kill(signal.SIGINT)
     assert code == 3
-    assert err == "interrupted; its SLURM jobs go on: the same command continues\n"
+    assert err == "interrupted; its SLURM jobs continue: the same command continues\n"
     code, out, err = programs.run("sweep", *arguments)
     assert code == 1
     assert last_table(out)[0] == dict(zip(cells, ["done", "failed", "done"], strict=True))

@@ -66,7 +66,7 @@ FLAGS = {
     "--bogus=1": "Unknown command line flag 'bogus'",
     "stray": "unknown argument 'stray'; flags start with --",
     "--allow_config_change=foo": "--allow_config_change=foo: there is no such field",
-    "--coordinator=here:1": "--coordinator, --num_processes and --process_id go with --distributed",
+    "--coordinator=here:1": "--coordinator, --num_processes and --process_id need --distributed",
     "--distributed": "--distributed: coordinator_address should be defined. (outside SLURM, ",
 }
 
@@ -105,7 +105,7 @@ def cases(folder):
         (
             "a file as workdir",
             [own, f"--workdir={folder}/dict.py"],
-            f"--workdir={folder}/dict.py: no folder can be made there",
+            f"--workdir={folder}/dict.py: the folder cannot be created",
         ),
         (
             "somebody else's folder",
@@ -256,7 +256,7 @@ def test_a_finished_run_is_left_alone_whatever_is_asked(run):
         "  field           in the run  asked for",
         "  loss.kl_weight  1.0         2.0",
         "  loss.power      1.0         2.0",
-        "Use another folder, or go on all the same with "
+        "Use another folder, or continue anyway with "
         "--allow_config_change=loss.kl_weight,loss.power",
     ]
     assert "kl_weight" not in unheld[2]
@@ -282,7 +282,7 @@ def test_a_finished_run_whose_data_are_gone_or_others_is_refused(run, tmp_path):
     )
     for (code, stdout, stderr), message in (
         (gone, f"no file '{tmp_path}/gone.npz'"),
-        (other, "its training images are not those the run was started with"),
+        (other, "its training images are not those that the run was started with"),
     ):
         assert (code, stdout) == (2, "")
         assert stderr.splitlines()[0] == "repetition 0 is done: skipped"
@@ -305,7 +305,7 @@ def test_a_state_of_another_structure_is_refused(run):
     changed = ask(workdir, "--allow_config_change=model.latent_dim", model__latent_dim=6)
     ((code, _, stderr),) = launch_many([changed])
     assert code == 2
-    assert "model.latent_dim cannot change in a run" in stderr
+    assert "model.latent_dim cannot change in an existing run" in stderr
     assert stderr.count("\n") == 1
     assert contents(workdir) == before
 

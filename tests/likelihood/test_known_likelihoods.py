@@ -78,7 +78,7 @@ def test_on_the_nonlinear_model_with_an_adapted_schedule():
     assert np.all((found.acceptance > 0.3) & (found.acceptance < 0.9))
 
 
-def test_hasty_chains_bound_the_truth_from_both_sides():
+def test_short_chains_bound_the_truth_from_both_sides():
     """So few temperatures and steps that annealing lags behind both ways, on simulated images."""
     params, num = plane.parameters(), 100
     z, images = plane.simulated_images(params, num)

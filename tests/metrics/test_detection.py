@@ -19,7 +19,7 @@ def test_by_hand():
     assert found.share == pytest.approx(0.4)
 
 
-def test_told_apart_without_fault_and_the_other_way_round():
+def test_perfect_and_inverted_detection():
     low, high = np.arange(5.0), np.arange(10.0, 15.0)
     found = detection(low, high, num_resamples=20)
     assert (found.auroc, found.auroc_low, found.auroc_high) == (1.0, 1.0, 1.0)

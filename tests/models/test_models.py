@@ -188,7 +188,7 @@ def test_initial_images_are_neither_flat_nor_saturated():
 
 def test_refuses_strides_that_do_not_fit_the_widths():
     for strides in ((1, 2), (2, 2, 1)):
-        with pytest.raises(ValueError, match="must start with 1 and be one more"):
+        with pytest.raises(ValueError, match="must start with 1 and have one more entry"):
             make_generator_network(2, (2, 1), strides, 3, 4, 0.2, stamped)
 
 

@@ -68,7 +68,7 @@ def test_samples_stand_on_the_left_of_real_images_below_titles(channels):
     assert (canvas[:6] == 255).all()
 
 
-def test_a_title_longer_than_its_grid_is_whole():
+def test_a_title_longer_than_its_grid_is_not_cut():
     images = random_images(1, 48, 48, 1)
     title = "samples, after a very long training of many epochs"
     canvas = pictures.side_by_side(images, images, 1, title)

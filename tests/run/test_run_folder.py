@@ -105,7 +105,9 @@ def test_other_changes_are_refused_with_a_table(tmp_path, config):
         ["loss.power", "6.0            3.0"],
         ["model.generator.widths", "[16, 8, 4, 2]  [8, 4]"],
     ]
-    assert lines[-1] == "Use another folder: model.generator.widths cannot change in a run"
+    assert (
+        lines[-1] == "Use another folder: model.generator.widths cannot change in an existing run"
+    )
     assert "num_epochs" not in str(error.value)
     assert snapshot(tmp_path) == before
 
@@ -114,7 +116,7 @@ def test_what_checkpoints_and_epochs_are_made_by_never_changes(tmp_path, config)
     begin(tmp_path, config)
     before = snapshot(tmp_path)
     config.batch_size = 25
-    with pytest.raises(UserError, match="batch_size cannot change in a run"):
+    with pytest.raises(UserError, match="batch_size cannot change in an existing run"):
         configuration.check_config(tmp_path, config, allow=["batch_size"])
     assert snapshot(tmp_path) == before
 
@@ -123,7 +125,7 @@ def test_a_file_of_that_name_from_another_program_is_left_alone(tmp_path, config
     (tmp_path / "config.json").write_text('{"architectures": ["Other"], "model": {}}')
     before = snapshot(tmp_path)
     with pytest.raises(
-        UserError, match=r"its config\.json is not a run's \(its fields: architectures"
+        UserError, match=r"its config\.json is not that of a run \(its fields: architectures"
     ):
         configuration.check_config(tmp_path, config)
     assert snapshot(tmp_path) == before
@@ -230,9 +232,13 @@ def test_other_images_are_refused_and_nothing_is_written(tmp_path, config):
     begin(tmp_path, config)
     check_images(tmp_path, [0.1, 17.5, 199.0])  # another version of the decoder
     before = snapshot(tmp_path)
-    with pytest.raises(UserError, match=r"not those the run was started with \(1 of 3 mean levels"):
+    with pytest.raises(
+        UserError, match=r"not those that the run was started with \(1 of 3 mean levels"
+    ):
         check_images(tmp_path, [0.0, 21.0, 200.0])
-    with pytest.raises(UserError, match=r"not those the run was started with \(0 of 2 mean levels"):
+    with pytest.raises(
+        UserError, match=r"not those that the run was started with \(0 of 2 mean levels"
+    ):
         check_images(tmp_path, MEANS[:2])
     assert snapshot(tmp_path) == before
     (tmp_path / "images.json").unlink()
@@ -261,7 +267,7 @@ def test_other_validation_images_are_refused_as_training_images_are(tmp_path, co
 
 
 @pytest.mark.parametrize("room", [0, 1, 2, 3])
-def test_a_full_disk_at_the_record_leaves_a_folder_that_goes_on(
+def test_a_full_disk_at_the_record_leaves_a_folder_that_can_continue(
     tmp_path, config, monkeypatch, room
 ):
     """Room for so many files of it; so does a kill between two of them."""
@@ -288,7 +294,7 @@ def test_a_full_disk_at_the_record_leaves_a_folder_that_goes_on(
     }
 
 
-def test_folders_that_are_no_runs(tmp_path, config):
+def test_folders_that_are_not_runs(tmp_path, config):
     (tmp_path / "thesis.tex").write_text("years of work")
     for use in (
         lambda: configuration.check_config(tmp_path, config),
@@ -297,7 +303,7 @@ def test_folders_that_are_no_runs(tmp_path, config):
         with pytest.raises(UserError, match="neither empty nor a run directory"):
             use()
     assert os.listdir(tmp_path) == ["thesis.tex"]
-    with pytest.raises(UserError, match="no folder can be made"):
+    with pytest.raises(UserError, match="the folder cannot be created"):
         configuration.check_config(tmp_path / "thesis.tex", config)
     with pytest.raises(UserError, match="not a run directory"):
         configuration.read_config(tmp_path)

@@ -111,7 +111,7 @@ def test_a_table_of_another_version_is_rewritten_with_the_columns_of_today(tmp_p
     assert [row["train_loss"] for row in rows] == [0.5, 0.25, 1.5]
 
 
-def test_temperatures_have_many_rows_an_epoch(tmp_path):
+def test_temperatures_have_many_rows_per_epoch(tmp_path):
     path, columns = tmp_path / "temperatures.csv", tables.TEMPERATURE_COLUMNS
 
     def rows(epoch, kl):
@@ -165,7 +165,7 @@ def test_what_a_row_may_hold(tmp_path):
         (b"\xff\xfe", "cannot be read"),
     ],
 )
-def test_files_that_are_no_readings_are_named_and_kept(tmp_path, content, message):
+def test_files_that_are_not_readings_are_named_and_kept(tmp_path, content, message):
     path = tmp_path / "readings.csv"
     path.write_bytes(content)
     with pytest.raises(UserError, match=message) as error:
@@ -266,7 +266,7 @@ def flip(content, place):
         (lambda content: b"", 0),
     ],
 )
-def test_damaged_events_are_mended_and_hide_no_later_file(tmp_path, caplog, damage, left):
+def test_damaged_events_are_repaired_and_hide_no_later_file(tmp_path, caplog, damage, left):
     folder = tmp_path / "rep_00" / "tensorboard"
     write_epochs(folder, None, (1, 2, 3), 0.0)
     (file,) = folder.iterdir()
@@ -278,7 +278,7 @@ def test_damaged_events_are_mended_and_hide_no_later_file(tmp_path, caplog, dama
     aside = list((tmp_path / "rep_00" / events.DAMAGED).glob("*"))
     assert [path.read_bytes() for path in aside] == ([damaged] if damaged else [])
     assert ("is damaged after" in caplog.text) == bool(damaged)
-    # What is mended is whole: it stays as it is from then on.
+    # The repaired file is complete: it stays unchanged from then on.
     before = file.read_bytes()
     write_epochs(folder, 90, (5,), 20.0)
     assert file.read_bytes() == before

@@ -81,7 +81,7 @@ def test_ranks_make_monotone_functions_equal():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_cannot_be_told_is_nan(bad):
+def test_undefined_diagnostics_are_nan(bad):
     constant, broken = np.ones((2, 8)), autoregressive(0.0, 2, 8)
     broken[0, 3] = bad
     for function in (diagnostics.effective_sample_size, diagnostics.split_r_hat):

@@ -172,7 +172,7 @@ def test_the_decision_by_hand():
     np.testing.assert_allclose(new.log_prior, [-(proposal**2) / 2, -(z**2) / 2], rtol=1e-5)
 
 
-def test_a_proposal_outside_of_the_finite_numbers_is_refused():
+def test_a_proposal_that_is_not_finite_is_rejected():
     def evaluate(z):
         inside = jnp.where(z[:, 0] > 1.0, jnp.nan, 0.0)
         return kernels.Point(z, jnp.zeros(len(z)), 0 * z, inside, 0 * z)

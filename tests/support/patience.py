@@ -1,3 +1,3 @@
-"""How long a test waits for what may hang: long, for the machine may have other work to do."""
+"""How long a test waits for what may hang: long, since the machine may be busy."""
 
 PATIENCE = 1500  # seconds; pytest's own --timeout is longer

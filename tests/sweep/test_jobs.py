@@ -60,7 +60,7 @@ def test_an_error_of_training_is_not_hidden_by_a_requeue(handled):
         (0, "", ""),
         (2, "20:00:00 epoch 1\nerror: loss.power=-1: must be positive\n", "loss.power=-1: must be"),
         (3, "", "interrupted; checkpoints are written"),
-        (4, "", "a repetition diverged for good; see its rollbacks.json"),
+        (4, "", "a repetition diverged and was given up; see its rollbacks.json"),
         (1, "Traceback\nValueError: odd\n", "ValueError: odd"),
         (1, "", "it said nothing"),
         (-9, "20:00:00 epoch 1\n", "killed by SIGKILL"),
@@ -73,7 +73,7 @@ def test_why_a_process_failed(tmp_path, code, log, reason):
     assert why == "" or why.endswith(f"(see {tmp_path}/cell.log)")
 
 
-def test_a_cell_goes_to_its_process_whole(tmp_path, monkeypatch):
+def test_a_cell_reaches_its_process_unchanged(tmp_path, monkeypatch):
     (cell,) = cells.make_cells(trained_run.config(), [{"loss.power": 0.5}])
     settings, seen = Settings(features="inception_v3", num_images=9), []
 
@@ -98,7 +98,7 @@ def test_a_slurm_job_says_how_it_ended(monkeypatch, tmp_path):
     monkeypatch.setattr(jobs, "run", lambda encoded, catch: {"good": 0, "bad": 4}[encoded])
     job = slurm.CellJob()
     job("good")
-    with pytest.raises(RuntimeError, match="diverged for good"):
+    with pytest.raises(RuntimeError, match="diverged and was given up"):
         job("bad")
     again = job.checkpoint("good")
     assert isinstance(again.function, slurm.CellJob)

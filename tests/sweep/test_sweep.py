@@ -1,4 +1,4 @@
-"""Sweeps: names that tell cells apart, what has become of a cell, and one trained and evaluated."""
+"""Sweeps: names that distinguish cells, the status of a cell, and a trained and evaluated cell."""
 
 import contextlib
 import importlib
@@ -95,7 +95,7 @@ def test_a_long_name_stays_a_file_system_s():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ([], "it has no cells"),
+        ([], "experiment: has no cells"),
         ([{}, {"loss.pwoer": 1.0}], r"no field loss.pwoer; did you mean loss\.power\?"),
         ([{"loss": {"power": 1.0}}], 'loss is a group of fields; name each: ."loss.power": '),
         ([{"model": 3}], 'model is a group of fields; name each: ."model'),

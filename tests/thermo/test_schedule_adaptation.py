@@ -79,7 +79,7 @@ def test_equal_rates_change_nothing():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_rates_that_are_no_numbers_change_nothing(bad):
+def test_rates_that_are_not_finite_change_nothing(bad):
     schedule = make_schedule("equal_barrier", NUM, 3.0)
     assert equalised(schedule, np.append(np.full(NUM - 1, 0.4), bad)) is schedule
 

@@ -1,4 +1,4 @@
-"""Checkpoints: equal bits back, damage of every kind found and set aside, other states refused."""
+"""Checkpoints: restored bit for bit; damage is found and moved away; other states are refused."""
 
 import shutil
 
@@ -50,7 +50,7 @@ def saved(states, tmp_path_factory):
 
 @pytest.fixture
 def folder(saved, tmp_path):
-    """A copy of it, to be damaged."""
+    """A copy of the folder, to be damaged."""
     shutil.copytree(saved, tmp_path / "rep" / "checkpoints")
     return tmp_path / "rep" / "checkpoints"
 
@@ -85,7 +85,7 @@ def test_an_empty_folder_has_none(tmp_path):
     assert restore_newest(tmp_path / "checkpoints") is None
 
 
-def test_old_ones_go_and_every_so_many_stay(states, tmp_path):
+def test_old_checkpoints_are_removed_except_periodic_ones(states, tmp_path):
     opened = checkpoints.open_checkpoints(tmp_path / "checkpoints", keep=1, keep_period=20)
     for state in states.values():
         checkpoints.save(opened, state, 0.0)
@@ -174,7 +174,7 @@ def test_nothing_is_moved_when_none_can_be_read(folder):
 
 def test_another_structure_is_refused_with_what_differs(folder):
     other = tiny.config(model__latent_dim=6)
-    with pytest.raises(UserError, match=r"30: its state has another structure") as caught:
+    with pytest.raises(UserError, match=r"30: its state has a different structure") as caught:
         restore_newest(folder, other)
     assert "params.alpha" in str(caught.value)
     assert "float32[4, 8] there, float32[6, 8] here" in str(caught.value)

@@ -1,4 +1,4 @@
-"""A short form of `python -m benchmarks.crash_test`: real processes, killed, lose nothing."""
+"""A short form of `python -m benchmarks.crash_test`: killed real processes lose nothing."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from benchmarks import crash_test
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path, capsys):
+def test_a_run_killed_at_random_times_ends_like_an_uninterrupted_run(tmp_path, capsys):
     report = crash_test.crash(tmp_path, kills=3, seed=4)
     print("\n".join(map(str, report.kills)))
     assert [kill.kind for kill in report.kills] == ["start", "training", "save"]

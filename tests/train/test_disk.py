@@ -11,7 +11,7 @@ from train_program import start
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """Half a megabyte of memory as a file system."""
+    """A file system of half a megabyte in memory."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", str(folder)]

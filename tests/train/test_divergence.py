@@ -1,4 +1,4 @@
-"""Steps that are not finite: skipped, counted, rolled back, and given up in the end."""
+"""Steps that are not finite: skipped, counted, rolled back, and finally given up."""
 
 import json
 import shutil
@@ -19,14 +19,14 @@ RECORD = [{"from_step": 16, "to_step": 12, "branch": 1}]
 
 
 def is_bad(state):
-    """Steps 5 and 6; from 13 on until a rollback; from 24 on whatever is done."""
+    """Steps 5 and 6; from 13 on until a rollback; from 24 on in any case."""
     once = (state.step == 5) | (state.step == 6)
     return once | ((state.step >= 13) & (state.branch == 0)) | (state.step >= 24)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _sick_steps():
-    """Parameters that are no numbers, in the steps above, before the step takes its gradient."""
+    """Makes parameters NaN in the steps above, before the gradient of the step."""
     healthy = step.train_step
 
     def sick(task, state, part, layout):
@@ -66,7 +66,7 @@ def test_skipped_steps_are_counted_and_reach_no_parameter(recovered):
     )
 
 
-def test_skipped_steps_are_no_updates_of_the_optimisers(recovered):
+def test_skipped_steps_do_not_update_the_optimisers(recovered):
     state = tiny.end_state(tiny.config(), recovered)
     assert state["optimiser.prior.0.count"] == state["step"] - 2
 
@@ -77,7 +77,7 @@ def test_too_many_in_a_row_go_back_to_the_newest_checkpoint(recovered):
 
 
 def test_a_rollback_is_the_same_when_interrupted_at_every_step(recovered, tmp_path):
-    """Each signal writes a checkpoint, where no rollback goes, and which displaces no other."""
+    """Each signal writes a checkpoint that no rollback uses and that displaces no other."""
     made = tiny.config(num_epochs=2, checkpoint__keep=1, **CHANGES)
     outcomes = [tiny.train(made, tmp_path, dispatches=1)]
     while outcomes[-1] is Outcome.INTERRUPTED and len(outcomes) < 100:
@@ -126,7 +126,7 @@ def test_too_many_rollbacks_end_the_repetition(tmp_path, caplog):
     assert Outcome.DIVERGED.value == 4
     expected = [*RECORD, {"from_step": 27, "to_step": 24, "branch": 2}]
     assert record(tmp_path) == expected
-    assert "repetition 0 diverged for good at step 27, after 2 rollbacks" in caplog.text
+    assert "repetition 0 diverged at step 27 and is given up after 2 rollbacks" in caplog.text
     assert "optimizer.clip_norm" in caplog.text
     assert len(tiny.rows(tmp_path)) == 2
     # The same command again finds the same, and a longer leash goes on.
@@ -137,7 +137,7 @@ def test_too_many_rollbacks_end_the_repetition(tmp_path, caplog):
     assert len(record(tmp_path)) == 3
 
 
-def test_other_repetitions_go_on_after_one_diverged(tmp_path, monkeypatch):
+def test_other_repetitions_continue_after_one_diverged(tmp_path, monkeypatch):
     made = tiny.config(
         num_epochs=2, num_repetitions=2, **CHANGES | {"divergence__max_rollbacks": 0}
     )
@@ -172,8 +172,8 @@ ONE_CHECKPOINT = {
 }
 
 
-def test_no_way_back_is_said_and_loses_nothing(tmp_path):
-    """The only checkpoint that was due is damaged; what a signal interrupted diverges."""
+def test_a_missing_checkpoint_to_roll_back_to_is_reported_and_nothing_is_lost(tmp_path):
+    """The only scheduled checkpoint is damaged; the run continued after a signal diverges."""
     made = tiny.config(num_epochs=2, steps_per_dispatch=1, **CHANGES | ONE_CHECKPOINT)
     assert tiny.train(made, tmp_path, dispatches=12) is Outcome.INTERRUPTED
     folder = tmp_path / "rep_00"
@@ -185,7 +185,7 @@ def test_no_way_back_is_said_and_loses_nothing(tmp_path):
 
 
 def test_no_checkpoint_that_was_due_is_left(tmp_path):
-    """The same, found damaged and set aside before."""
+    """The same, with the damaged checkpoint found and moved away before."""
     made = tiny.config(num_epochs=2, steps_per_dispatch=1, **CHANGES | ONE_CHECKPOINT)
     assert tiny.train(made, tmp_path, dispatches=12) is Outcome.INTERRUPTED
     folder = tmp_path / "rep_00"
@@ -196,7 +196,7 @@ def test_no_checkpoint_that_was_due_is_left(tmp_path):
 
 
 def test_a_whole_epoch_of_skipped_steps_is_too_many(tmp_path, monkeypatch):
-    """Though fewer than may be skipped in a row: nothing was trained, and the exit code says so."""
+    """Even if fewer than may be skipped in a row: nothing was trained, as the exit code shows."""
     monkeypatch.setattr("test_divergence.is_bad", lambda state: state.step >= 0)
     made = tiny.config(num_epochs=1, loss__kl_weight=1.25, divergence__max_skipped_steps=11)
     assert tiny.train(made, tmp_path) is Outcome.DIVERGED

@@ -24,7 +24,7 @@ CHANGES = {
 
 @pytest.mark.timeout(900)
 def test_two_processes_train_what_one_does(tmp_path):
-    """Whole; begun by one and ended by two; begun by two, of which one is told to stop."""
+    """By two; begun by one and ended by two; begun by two, of which one gets a signal."""
     runs = {name: tmp_path / name for name in ("one", "one_two", "two", "two_one")}
     assert finish(start([(runs["one"], None), (runs["one_two"], 3)], CHANGES)) == [
         "DONE",
@@ -55,7 +55,7 @@ def test_two_processes_train_what_one_does(tmp_path):
 
 
 def test_each_process_loads_its_share(monkeypatch):
-    """Of 151 images two processes decode 76 and 75."""
+    """Two processes decode 76 and 75 of 151 images."""
     config = tiny.config(**CHANGES).data
     whole = data.load(config)
     shares = [data.load(config, (index, 2)) for index in range(2)]
@@ -66,9 +66,9 @@ def test_each_process_loads_its_share(monkeypatch):
 
 
 def test_an_error_of_one_process_ends_all(monkeypatch):
-    """Seen by the process that has no error itself, and by the one that has."""
+    """Seen by the process without an error and by the one with it."""
     monkeypatch.setattr(hosts, "any_of", lambda flag: True)
-    with pytest.raises(UserError, match="another process cannot go on"), hosts.together():
+    with pytest.raises(UserError, match="another process stopped"), hosts.together():
         pass
     with pytest.raises(UserError, match="my own"), hosts.together():
         raise UserError("my own")

@@ -1,4 +1,4 @@
-"""Repetitions that train in one program: the figures of one by one, resumable either way."""
+"""Repetitions trained in one program or one by one: the same figures, resumable either way."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def one_by_one(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def in_pairs(tmp_path_factory):
-    """The first two together, the third alone."""
+    """The first two together, then the third."""
     workdir = tmp_path_factory.mktemp("in_pairs")
     made = tiny.config(parallel_repetitions=2, **CHANGES)
     assert tiny.train(made, workdir) is Outcome.DONE
@@ -65,7 +65,7 @@ def test_begun_together_and_continued_one_by_one(one_by_one, tmp_path):
 
 
 def test_killed_between_the_last_checkpoints_of_two(in_pairs, tmp_path, monkeypatch):
-    """The one that is done stands still beside the other, whose figures are the same bits."""
+    """The finished repetition stays unchanged; the figures of the other are the same bits."""
     save = checkpoints.save
 
     def killed(opened, state, seconds):
@@ -84,7 +84,7 @@ def test_killed_between_the_last_checkpoints_of_two(in_pairs, tmp_path, monkeypa
 
 
 def test_begun_one_by_one_and_continued_together(one_by_one, tmp_path):
-    """The first is in its second epoch, and the second at its beginning, when they meet."""
+    """When they are joined, the first is in its second epoch and the second at its beginning."""
     assert tiny.train(tiny.config(**CHANGES), tmp_path, dispatches=4) is Outcome.INTERRUPTED
     made = tiny.config(parallel_repetitions=2, **CHANGES)
     assert tiny.train(made, tmp_path) is Outcome.DONE

@@ -15,7 +15,7 @@ from thermo_ebm.train.progress import make_reporter
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """A clock that the test advances."""
 
     def __init__(self):
         self.now = 0.0
@@ -53,7 +53,7 @@ def test_compilation_counts_neither_for_speed_nor_for_time_left():
     assert "100 images/s, 0:00:04 left" in last
 
 
-def test_images_a_second_are_recent_and_time_left_counts_pauses():
+def test_images_per_second_are_recent_and_time_left_counts_pauses():
     stream, clock = io.StringIO(), Clock()
     with make_reporter("rep_00", 101, 101, 10, 0, 0.0, stream, clock) as reporter:
         run(reporter, clock, range(1, 41))
@@ -72,7 +72,7 @@ def test_a_resumed_run_counts_from_where_it_was():
 
 @pytest.mark.parametrize("back_to", [0, 20, 40])
 def test_after_a_rollback_times_left_are_of_the_steps_since(back_to):
-    """Below the first step seen, to it, and above it: never negative, no division by 0."""
+    """Below, at and above the first step seen: never negative, no division by 0."""
     stream, clock = io.StringIO(), Clock()
     with make_reporter("rep_00", 100, 20, 10, 0, 0.0, stream, clock) as reporter:
         run(reporter, clock, [20, 40, 60])
@@ -96,8 +96,8 @@ def test_the_end_of_an_epoch_has_its_line():
     )
 
 
-def test_what_is_done_between_steps_is_told_but_not_each_time():
-    """The first time, for it compiles, and where nothing was written for a while."""
+def test_activities_between_steps_are_reported_but_not_each_time():
+    """The first time, because it compiles, and when nothing was written for a while."""
     stream, clock = io.StringIO(), Clock()
     with make_reporter("rep_00", 100, 20, 75, 0, 10.0, stream, clock) as reporter:
         for what, seconds in (("validating", 1), ("validating", 1), ("drawing", 9), ("drawing", 9)):

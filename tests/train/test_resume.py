@@ -28,7 +28,7 @@ def whole(tmp_path_factory):
 
 
 def test_images_that_are_not_there_or_others_change_nothing(tmp_path):
-    """Nothing is trained with them, and nothing recorded."""
+    """Nothing is trained with such images, and nothing is recorded."""
     rng = np.random.default_rng(0)
     ours, others = rng.integers(0, 256, (2, 190, 8, 8), np.uint8)
     named = {"ours": ours, "moved": ours, "others": others, "mirrored": ours[:, :, ::-1]}
@@ -42,7 +42,7 @@ def test_images_that_are_not_there_or_others_change_nothing(tmp_path):
     run = tmp_path / "run"
     assert tiny.train(made("ours"), run, dispatches=1) is Outcome.INTERRUPTED
     before = snapshot(run)
-    another = "not those the run was started with"
+    another = "not those that the run was started with"
     for name, message in (("nosuch", "no file"), ("others", another), ("mirrored", another)):
         with pytest.raises(UserError, match=message):
             tiny.train(made(name, logging__every_seconds=5.0), run)
@@ -55,7 +55,7 @@ def snapshot(folder):
     return {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_an_uninterrupted_run_has_a_row_an_epoch(whole):
+def test_an_uninterrupted_run_has_a_row_per_epoch(whole):
     for number in range(3):
         steps = [(row["epoch"], row["step"]) for row in tiny.rows(whole, number)]
         assert steps == [(1, 10), (2, 20), (3, 30)]
@@ -142,7 +142,7 @@ def test_events_of_an_epoch_that_is_written_again_replace_the_first(tmp_path, mo
 
 
 def test_slow_steps_are_dispatched_a_few_at_a_time(whole, tmp_path, monkeypatch):
-    """So that a signal need not wait for as many as may be dispatched."""
+    """So that a signal need not wait for the largest number of dispatched steps."""
     limits = []
 
     clock = itertools.count()
@@ -174,13 +174,13 @@ def test_other_dispatches_and_checkpoints_change_nothing(whole, tmp_path):
     tiny.assert_equal_runs(whole, tmp_path)
 
 
-def test_a_longer_run_goes_on_from_a_shorter_one(whole, tmp_path):
+def test_a_longer_run_continues_a_shorter_one(whole, tmp_path):
     assert tiny.train(tiny.config(num_epochs=1), tmp_path) is Outcome.DONE
     assert tiny.train(tiny.config(), tmp_path) is Outcome.DONE
     tiny.assert_equal_runs(whole, tmp_path)
 
 
-def test_done_repetitions_are_skipped_and_started_ones_go_on(whole, tmp_path, capsys):
+def test_done_repetitions_are_skipped_and_started_ones_continue(whole, tmp_path, capsys):
     three = tiny.config(num_repetitions=3, steps_per_dispatch=20)
     # The first step, and epochs of 4 + 4 + 2: the first repetition, and some of the second.
     assert tiny.train(three, tmp_path, dispatches=16) is Outcome.INTERRUPTED

@@ -1,4 +1,4 @@
-"""Runs that do without unreadable images: recorded once, and the same when they go on."""
+"""Runs that skip unreadable images: recorded once, and the same images when they continue."""
 
 import shutil
 
@@ -48,21 +48,21 @@ def test_without_the_field_nothing_is_trained(folder, tmp_path):
     assert not (tmp_path / "run" / layout.SKIPPED).exists()
 
 
-def test_a_run_goes_on_with_the_images_it_began_with(whole, folder, tmp_path):
-    """Also when they were mended, or the field is left out."""
+def test_a_run_continues_with_the_images_it_began_with(whole, folder, tmp_path):
+    """Even if the images were repaired, or the field is omitted."""
     run = tmp_path / "run"
     assert tiny.train(made(folder), run, dispatches=4) is Outcome.INTERRUPTED
-    mended = shutil.copytree(folder, tmp_path / "mended")
-    shutil.copy(mended / "000001.png", mended / "000050.png")
-    assert tiny.train(made(mended), run, dispatches=1) is Outcome.INTERRUPTED
+    repaired = shutil.copytree(folder, tmp_path / "repaired")
+    shutil.copy(repaired / "000001.png", repaired / "000050.png")
+    assert tiny.train(made(repaired), run, dispatches=1) is Outcome.INTERRUPTED
     assert tiny.train(made(folder, data__skip_unreadable=False), run) is Outcome.DONE
     tiny.assert_equal_runs(whole, run)
-    validation = trained.validation_images(trained.open_run(run), str(mended))
+    validation = trained.validation_images(trained.open_run(run), str(repaired))
     wanted = trained.validation_images(trained.open_run(whole))
     np.testing.assert_array_equal(validation, wanted)
 
 
-def test_an_image_that_is_torn_later_is_named(folder, tmp_path):
+def test_an_image_damaged_later_is_named(folder, tmp_path):
     damaged = shutil.copytree(folder, tmp_path / "damaged")
     run = tmp_path / "run"
     assert tiny.train(made(damaged), run, dispatches=4) is Outcome.INTERRUPTED

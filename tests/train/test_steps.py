@@ -69,7 +69,7 @@ def test_batches_accumulated_are_one_batch_as_many_times_as_large(changes):
         assert_close(first.mean, whole.mean)
 
 
-def test_no_noise_is_measured_where_a_gradient_is_no_mean_over_images():
+def test_no_noise_is_measured_if_a_gradient_is_not_a_mean_over_images():
     pooled = {"loss__generator_gradient": "langevin", "loss__correction": "pooled_gaussian"}
     assert gradient_of(batch_size=NUM, **pooled).difference is None
 

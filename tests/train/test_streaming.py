@@ -1,4 +1,4 @@
-"""Streamed images train what resident ones do, bit for bit, whatever stops the run."""
+"""Streamed and resident images train the same model bit for bit, whatever stops the run."""
 
 import jax
 import numpy as np
@@ -76,7 +76,7 @@ def test_begun_resident_and_continued_streamed_and_back(resident, tmp_path):
 
 @pytest.mark.slow
 def test_repetitions_that_train_together(tmp_path):
-    """Each has an order of its own; resumed, one has gone further than the other."""
+    """Each has its own order of images; when resumed, one is further than the other."""
     changes = {"num_repetitions": 2, "num_epochs": 2, "parallel_repetitions": 2}
     assert tiny.train(tiny.config(**changes), tmp_path / "resident") is Outcome.DONE
     alone = tiny.config(**changes | {"parallel_repetitions": 1}, **STREAMED)
@@ -135,8 +135,8 @@ def test_two_processes(tmp_path):
     )
 
 
-def test_an_image_that_is_torn_while_the_run_goes_is_named(tmp_path, monkeypatch):
-    """Nothing is lost: when it is mended, the same command goes on."""
+def test_an_image_damaged_during_the_run_is_named(tmp_path, monkeypatch):
+    """Nothing is lost: once the image is repaired, the same command continues."""
     images = tmp_path / "images"
     save_images(images, np.random.default_rng(0).integers(0, 256, (200, 8, 8), np.uint8))
     fields = {"data__name": "folder", "data__data_dir": str(images), "num_epochs": 2}
@@ -162,7 +162,7 @@ def test_other_images_are_noticed(resident, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (190, 8, 8), np.uint8)
     np.savez(tmp_path / "others.npz", images=images)
     made = tiny.config(data__name="npz", data__data_dir=str(tmp_path / "others.npz"), **STREAMED)
-    with pytest.raises(UserError, match="not those the run was started with"):
+    with pytest.raises(UserError, match="not those that the run was started with"):
         tiny.train(made, tmp_path / "run", allow=["data.name"])
     digits = layout.repetition_dir(resident, 0).parent / layout.IMAGES
     assert (tmp_path / "run" / layout.IMAGES).read_bytes() == digits.read_bytes()
@@ -170,7 +170,9 @@ def test_other_images_are_noticed(resident, tmp_path):
 
 @pytest.mark.parametrize("num_devices", [1, 3, 8])
 @pytest.mark.parametrize("batch_size", [4, 7, 24])
-def test_a_dispatch_s_images_are_found_where_they_were_put(num_devices, batch_size, monkeypatch):
+def test_the_images_of_a_dispatch_are_found_where_they_were_put(
+    num_devices, batch_size, monkeypatch
+):
     monkeypatch.setattr(jax, "local_device_count", lambda *_: num_devices)
     num_steps, num_train, first = 3, 100, 1
     made = batches.make_dispatch_layout(batch_size, num_steps)
@@ -211,7 +213,7 @@ def test_images_that_the_memory_does_not_hold_are_refused_before_they_are_read(
         tiny.train(tiny.config(data__name="folder", data__data_dir="/absent"), tmp_path)
 
 
-def test_an_accelerator_s_own_memory_is_asked(monkeypatch):
+def test_the_memory_of_an_accelerator_is_checked(monkeypatch):
     class Accelerator:
         platform = "gpu"
 

@@ -1,4 +1,4 @@
-"""Whether a run kept its settings while it trained, by the record of its changes."""
+"""Checks from its record of changes whether a run kept its settings during training."""
 
 import json
 from collections.abc import Sequence

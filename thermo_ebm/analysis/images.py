@@ -1,4 +1,4 @@
-"""Which runs were trained on the same images, by the record that each run keeps of them."""
+"""Determines which runs were trained on the same images, from the record in each run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,7 +39,7 @@ def label_sources(sources: Sequence[Source]) -> list[str]:
     """Returns a label for each source: equal labels for the same images, others for others.
 
     The label is the data set's name. A folder or .npz file has its own name added, and images that
-    still cannot be told apart by it have a number.
+    still have the same label get a number.
     """
     groups: list[list[int]] = []
     for index, source in enumerate(sources):

@@ -116,7 +116,7 @@ def _settings(dataset: str, batch_size: float, power: float) -> Settings:
 
 def _change(path: Path, name: str, value: str) -> dict[str, Any]:
     if name not in CHANGES:
-        raise UserError(f"{path}: the change {name!r} is none of {', '.join(CHANGES)}")
+        raise UserError(f"{path}: the change {name!r} is not one of {', '.join(CHANGES)}")
     return {CHANGES[name]: _float(path, name, value)}
 
 

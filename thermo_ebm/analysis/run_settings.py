@@ -13,8 +13,8 @@ from thermo_ebm.run.changes import Change, read_changes
 from thermo_ebm.run.configuration import FREE_FIELDS, read_config
 from thermo_ebm.run.layout import CONFIG
 
-# Fields that change neither what is computed nor which cell a run belongs to. The images are told
-# by their own record, wherever they lie.
+# Fields that change neither what is computed nor which cell a run belongs to. The images are
+# recognised by their own record, wherever they are stored.
 IGNORED = (
     *(field for field in FREE_FIELDS if field != "num_epochs"),
     *("seed", "data.name", "data.skip_unreadable"),

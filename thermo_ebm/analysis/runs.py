@@ -1,4 +1,4 @@
-"""Reads run folders: each repetition's readings, temperatures and evaluations, a row per epoch."""
+"""Reads run folders: readings, temperatures and evaluations of each repetition by epoch."""
 
 import re
 from collections.abc import Iterator
@@ -41,8 +41,8 @@ def load_runs(folder: Path) -> RunReadings:
     frames, temperatures, notes = [], [], []
     for run in runs:
         if mixed := mixing(run.changes):
-            told = "; ".join(describe_change(change) for change in mixed)
-            notes.append(f"{run.folder}: left out: its configuration changed ({told}).")
+            described = "; ".join(describe_change(change) for change in mixed)
+            notes.append(f"{run.folder}: left out: its configuration changed ({described}).")
             continue
         repetitions = sorted(run.folder.glob("rep_[0-9]*/readings.csv"))
         if not repetitions:
@@ -80,13 +80,17 @@ def _run_folders(folder: Path) -> Iterator[Path]:
 
 def _nothing_left(runs: list[Run]) -> str:
     if any(mixing(run.changes) for run in runs):
-        return f"no run with readings kept one configuration while it trained; see {CHANGES}"
+        return (
+            f"the configuration of every run with readings changed during training; see {CHANGES}"
+        )
     return "no run has a readings.csv yet; train first"
 
 
 def _refuse_columns(path: Path, columns: set[str]) -> None:
     if columns:
-        raise UserError(f"{path}, line 1: column {min(columns)} has another meaning; remove it")
+        raise UserError(
+            f"{path}, line 1: the column {min(columns)} has another meaning; rename or remove it"
+        )
 
 
 def _load_repetition(run: Run, path: Path) -> tuple[pd.DataFrame, list[str]]:

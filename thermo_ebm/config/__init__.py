@@ -1,1 +1,1 @@
-"""A configuration checked field by field, and what is built from it."""
+"""Checks of a configuration, and the settings that are built from it."""

@@ -1,4 +1,4 @@
-"""A checked configuration turned into the settings and the loss that the mathematics takes."""
+"""Builds the settings and the loss of the numerical code from a checked configuration."""
 
 from ml_collections import ConfigDict
 
@@ -12,7 +12,7 @@ from thermo_ebm.types import LossFn
 
 
 def sampler_settings(config: ConfigDict) -> SamplerSettings:
-    """The chains that a whole configuration asks for."""
+    """The chain settings of a complete configuration."""
     sampler = config.sampler
     prior, posterior = (
         ChainSettings(one.step_size, one.num_steps, one.kernel)
@@ -29,9 +29,9 @@ def sampler_settings(config: ConfigDict) -> SamplerSettings:
 
 
 def loss_settings(config: ConfigDict) -> LossSettings:
-    """The thermodynamic loss that a whole configuration asks for."""
+    """The settings of the thermodynamic loss of a complete configuration."""
     settings = LossSettings(**{field: config.loss[field] for field in LossSettings._fields})
-    # "none" as a form of the divergences leaves them out, as it always did.
+    # kl_form "none" omits the divergences, as in all versions.
     return settings._replace(correction="none") if settings.kl_form == "none" else settings
 
 

@@ -1,4 +1,4 @@
-"""A configuration checked field by field, and turned into the settings the mathematics takes."""
+"""Checks every field of a configuration, before anything is compiled."""
 
 import math
 from typing import Any
@@ -133,7 +133,7 @@ def check(config: ConfigDict, reference: ConfigDict) -> None:
 
     Args:
       config: the configuration.
-      reference: one with every field there is, of the right types (`configs/base.py`).
+      reference: a configuration with all fields and the right types (`configs/base.py`).
 
     Raises:
       UserError: naming the field and what it must be.
@@ -143,7 +143,7 @@ def check(config: ConfigDict, reference: ConfigDict) -> None:
 
 
 def check_values(config: ConfigDict) -> None:
-    """The part of `check` that needs no reference: every value by itself, and some together.
+    """The part of `check` that needs no reference: single values and some combinations.
 
     Raises:
       UserError: naming the field and what it must be.
@@ -171,7 +171,7 @@ def check_values(config: ConfigDict) -> None:
 
 
 def _check_range(field: str, value: Any) -> None:
-    """Numbers that the device's 32 bits do not hold would become other ones, silently."""
+    """Refuses numbers that 32 bits cannot represent, which the device would change silently."""
     if type(value) is int:
         _require(field, value, abs(value) <= _MAX_INT, f"within {_MAX_INT}")
     if type(value) is float:
@@ -190,9 +190,9 @@ def _check_channels(config: ConfigDict) -> None:
 
 
 def _check_combinations(config: ConfigDict) -> None:
-    """What no field shows by itself."""
+    """Refuses combinations of values that do not fit together."""
     if config.seed + config.num_repetitions > _MAX_INT:
-        raise UserError(f"seed={config.seed}: repetitions' seeds must stay below {_MAX_INT}")
+        raise UserError(f"seed={config.seed}: seed plus num_repetitions must be at most {_MAX_INT}")
     if config.batch_size > config.data.num_train:
         raise UserError(
             f"batch_size={config.batch_size}: larger than the training set "
@@ -201,8 +201,8 @@ def _check_combinations(config: ConfigDict) -> None:
     accumulate = config.dial.accumulate
     if config.batch_size * accumulate > config.data.num_train:
         raise UserError(
-            f"dial.accumulate={accumulate}: so many batches of batch_size={config.batch_size} are "
-            f"more than the training set (data.num_train={config.data.num_train})"
+            f"dial.accumulate={accumulate}: as many batches of batch_size={config.batch_size} need "
+            f"more images than the training set has (data.num_train={config.data.num_train})"
         )
     steps = config.data.num_train // (config.batch_size * accumulate)
     for field in _EPOCHS:
@@ -223,7 +223,7 @@ def _check_combinations(config: ConfigDict) -> None:
     strides, widths = tuple(generator.strides), tuple(generator.widths)
     if len(strides) != len(widths) + 1 or strides[0] != 1:
         raise UserError(
-            f"model.generator.strides={strides}: must start with 1 and be one more than "
+            f"model.generator.strides={strides}: must start with 1 and have one more entry than "
             f"model.generator.widths={widths}"
         )
     if any(not 1 <= stride <= generator.kernel_size for stride in strides):
@@ -239,8 +239,8 @@ def _check_combinations(config: ConfigDict) -> None:
         )
     if config.data.streaming and config.logging.grad_noise_every_epochs:
         raise UserError(
-            "data.streaming=True: goes with logging.grad_noise_every_epochs=0 alone, for the noise "
-            "is measured on images from the whole training set"
+            "data.streaming=True: needs logging.grad_noise_every_epochs=0, since this measurement "
+            "draws images from the complete training set"
         )
     _check_loss(config)
     _check_dial(config)
@@ -252,7 +252,7 @@ def _check_loss(config: ConfigDict) -> None:
     if loss.name == "vanilla":
         return
     if loss.kl_form == "sum" and loss.quadrature != "trapezium":
-        raise UserError("loss.kl_form=sum: goes with loss.quadrature=trapezium alone")
+        raise UserError("loss.kl_form=sum: needs loss.quadrature=trapezium")
     if loss.quadrature == "warped_simpson" and loss.num_temperatures % 2:
         raise UserError(
             f"loss.num_temperatures={loss.num_temperatures}: must be even for "
@@ -284,11 +284,12 @@ def _check_loss(config: ConfigDict) -> None:
 
 
 def _check_dial(config: ConfigDict) -> None:
-    """A dial needs the halves of a batch, of a gradient that is a mean over images."""
+    """Refuses a dial without two halves of a batch, or without a gradient that is a mean."""
     dial = dial_settings(config)
     if dial.target_noise and dial.amplification != 1:
         raise UserError(
-            f"dial.amplification={dial.amplification:g}: dial.target_noise sets it; leave it at 1"
+            f"dial.amplification={dial.amplification:g}: must be 1 if dial.target_noise is set, "
+            "which chooses the amplification"
         )
     if not is_used(dial):
         return
@@ -296,19 +297,20 @@ def _check_dial(config: ConfigDict) -> None:
     value = dial.target_noise or dial.amplification
     if config.batch_size * dial.accumulate < 2:
         raise UserError(
-            f"{field}={value:g}: a batch of one image has no halves to measure its noise"
+            f"{field}={value:g}: needs at least two images per update, since the noise is "
+            "measured from the two halves of a batch"
         )
     loss = loss_settings(config)
     pooled = loss.correction == "pooled_gaussian" and is_differentiated(loss)
     if config.loss.name != "vanilla" and pooled:
         raise UserError(
-            f"{field}={value:g}: goes with gradients that are means over images, not with langevin "
-            "and loss.correction=pooled_gaussian"
+            f"{field}={value:g}: needs a gradient that is a mean over images, not langevin "
+            "gradients with loss.correction=pooled_gaussian"
         )
 
 
 def _check_fields(config: ConfigDict, reference: ConfigDict) -> None:
-    """Every field of the reference is there, no other, and of its type (an int may be a float)."""
+    """Requires the fields of the reference, no others, and their types (int passes as float)."""
     have, want = flatten(config), flatten(reference)
     for field in have:
         if field not in want:

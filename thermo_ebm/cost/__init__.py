@@ -1,1 +1,1 @@
-"""What a step costs before anything runs: arithmetic and memory."""
+"""The cost of a step, computed before anything runs: arithmetic and memory."""

@@ -22,7 +22,7 @@ class FlopCount(NamedTuple):
     """Operations of one call; a multiply-add is two."""
 
     matmul: int  # of matrix products and convolutions, recomputed ones included
-    recomputed: int  # the part of `matmul` that `jax.checkpoint` does a second time
+    recomputed: int  # the part of `matmul` that `jax.checkpoint` recomputes
     elementwise: int  # one for each element an arithmetic primitive gives, or a reduction takes
 
     @property
@@ -70,7 +70,7 @@ def count_flops(
       while_trip_count: how often the body of a `while_loop` with matrix products runs.
 
     Returns:
-      The count. Factorisations and triangular solves are in none of the figures.
+      The count. Factorisations and triangular solves are not counted.
 
     Raises:
       ValueError: for a `while_loop` with matrix products and no `while_trip_count`.
@@ -84,7 +84,7 @@ def gradient_flops(
     """Counts the loss and its gradient on one batch, chains included. See `gradient_jaxpr`.
 
     Returns:
-      The count of one training step but for the optimisers, which do no matrix product.
+      The count of one training step without the optimisers, which compute no matrix product.
     """
     return _count(gradient_jaxpr(loss, model, batch_size, image_shape), None, False)
 

@@ -1,7 +1,7 @@
 """How many images to sample at once, from the memory of the device.
 
 The loss and its gradient need memory in proportion to the chains that run at once. Both ends of
-that line are read off the jaxpr of the loss, before anything is compiled.
+this line are computed from the jaxpr of the loss, before anything is compiled.
 """
 
 import os
@@ -36,8 +36,8 @@ class StepBytes(NamedTuple):
 def choose_chunk(num_images: int, step: StepBytes, available: int) -> int:
     """The number of images to sample at once, as `sampler.image_chunk` takes it.
 
-    As few chunks as fit, all of nearly one size. One image is sampled at once if none fits: an
-    estimate should not keep a run from trying.
+    As few chunks as fit, all of nearly equal size. If not even one image fits, the number is 1: an
+    estimate should not prevent a run from trying.
 
     Args:
       num_images: on one device, at least 1.
@@ -146,8 +146,9 @@ def _while_it_runs(eqn: JaxprEqn, made: int) -> int:
 def usable_bytes(device: jax.Device) -> int:
     """Bytes of a device's memory that a step may take, the same at every start on one machine.
 
-    Of a CPU's memory, this process's limit included, every CPU device has an equal share. What
-    happens to be free is not asked: a resumed run must choose as the interrupted one did.
+    Every CPU device has an equal share of the CPU's memory, or of the limit of this process. The
+    memory that happens to be free is not considered: a resumed run must choose as the interrupted
+    one did.
     """
     return int(_usable_share(device) * device_bytes(device))
 
@@ -162,7 +163,7 @@ def device_bytes(device: jax.Device) -> int:
     if device.platform == "cpu":
         return host_bytes() // jax.local_device_count("cpu")
     statistics = device.memory_stats() or {}
-    # A device that does not tell: small for any that has been made in years.
+    # For a device that does not report its memory: small for any recent device.
     return statistics.get("bytes_limit", 8 * 2**30)
 
 

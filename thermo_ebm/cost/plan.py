@@ -1,4 +1,4 @@
-"""What is worked out before anything compiles: the chunk of images, memory and arithmetic."""
+"""Plans made before anything is compiled: the chunk of images, memory and arithmetic."""
 
 import math
 
@@ -16,7 +16,7 @@ from thermo_ebm.types import LossFn
 def with_chunk(config: ConfigDict, repetitions: int) -> ConfigDict:
     """The configuration with `sampler.image_chunk` chosen where it is 0.
 
-    The chunk is the largest that a device's memory takes, 0 again where all images fit.
+    The chunk is the largest that fits a device's memory; it stays 0 if all images fit.
 
     Args:
       config: the configuration.

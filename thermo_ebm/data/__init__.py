@@ -1,7 +1,7 @@
 """Data: one function from a configuration to training and validation images.
 
-Sources (`data.name`): `digits` (embedded), `idx` (MNIST's format), `folder` (image files), `npz`
-(one array), and any image data set that TFDS has prepared, by its name there. Images stay uint8
+Sources (`data.name`): `digits` (in scikit-learn), `idx` (MNIST's format), `folder` (image files),
+`npz` (one array), and any image data set prepared by TFDS, under its TFDS name. Images stay uint8
 until the device maps them to [-1, 1] with `to_unit`.
 """
 
@@ -28,19 +28,21 @@ from thermo_ebm.errors import UserError
 
 Array = TypeVar("Array", np.ndarray, jax.Array)
 
-# What `data.name` is besides the name of a TFDS data set, and how `data.data_dir` is opened.
+# Values of `data.name` other than names of TFDS data sets, and what opens `data.data_dir`.
 _LOCAL: dict[str, Callable[[str], Source]] = {
     "digits": lambda path: local.digits(),
     "idx": idx,
     "folder": local.folder,
     "npz": local.npz,
 }
-_SHUFFLE_SEED = 0  # of the data, not of the run: every repetition and run sees the same split
-_NUM_MEANS = 64  # images by which a data set is known again
+_SHUFFLE_SEED = (
+    0  # belongs to the data, not to the run: all repetitions and runs have the same split
+)
+_NUM_MEANS = 64  # number of images that identify a data set
 
 
 class Dataset(NamedTuple):
-    """Images that never overlap between the two."""
+    """Training and validation images, which never overlap."""
 
     train: np.ndarray  # uint8 [num_train, size, size, channels]
     validation: np.ndarray  # uint8 [num_val, size, size, channels]
@@ -67,8 +69,8 @@ def load(
     """Loads the images that `config` (a run's `config.data`) asks for.
 
     A source with a test split gives its first `num_train` training and first `num_val` test images.
-    One with a single split is shuffled, always alike; training images are taken from its front and
-    validation images from its back.
+    A source with a single split is shuffled, always in the same order; training images are taken
+    from its front and validation images from its back.
 
     Args:
       config: name, data_dir, image_size, channels, num_train, num_val; see `configs/base.py`.
@@ -81,8 +83,8 @@ def load(
       Dataset of uint8 arrays [num, image_size, image_size, channels].
 
     Raises:
-      UserError: a field has no valid value, the source is not there or cannot be read, or it has
-        fewer images than asked for.
+      UserError: a field has an invalid value, or the source does not exist, cannot be read, or has
+        fewer images than requested.
     """
     opened = open_images(config, skipped)
     return Dataset(*read_shards(opened, shard))
@@ -93,11 +95,11 @@ def open_images(config: ConfigDict, skipped: Collection[str] | None = None) -> O
 
     Args:
       config: as for `load`.
-      skipped: names of images to do without (`find_unreadable`), in whose place the next ones are
-        chosen. None looks for the unreadable ones where `config.skip_unreadable` is set.
+      skipped: names of images to skip (`find_unreadable`), in whose place the next images are
+        chosen. With None, unreadable images are searched for if `config.skip_unreadable` is set.
 
     Raises:
-      UserError: as `load`, but for images that turn out to be unreadable later.
+      UserError: as for `load`, except for images that are found to be unreadable later.
     """
     _check_fields(config)
     if skipped is None:
@@ -109,8 +111,8 @@ def open_images(config: ConfigDict, skipped: Collection[str] | None = None) -> O
 def find_unreadable(config: ConfigDict) -> tuple[str, ...]:
     """Decodes every image that is chosen; returns the names of those that cannot be decoded.
 
-    The choice goes on behind an unreadable image until there are enough readable ones. Which ones
-    are chosen depends on the data set alone, so that every process finds the same.
+    An unreadable image is replaced by the next one until there are enough readable images. The
+    choice depends only on the data set, so that every process makes the same choice.
 
     Raises:
       UserError: as `open_images`; in particular, too few images are readable.
@@ -177,7 +179,7 @@ def select(
 
 
 def some_means(images: np.ndarray, num: int, shard: tuple[int, int] = (0, 1)) -> np.ndarray:
-    """Mean levels by which a data set is known again: quarters of images spread over all of it.
+    """Mean levels that identify a data set: those of the quarters of a sample of its images.
 
     Args:
       images: uint8 [per_shard, size, size, channels], the shard that `load` gave.
@@ -198,7 +200,7 @@ def some_means(images: np.ndarray, num: int, shard: tuple[int, int] = (0, 1)) ->
 
 
 def some_numbers(num: int) -> np.ndarray:
-    """Which images `some_means` looks at, of `num`: int [min(num, 64)]."""
+    """The numbers of the images that `some_means` uses, out of `num`: int [min(num, 64)]."""
     return np.unique(np.linspace(0, num - 1, min(num, _NUM_MEANS)).astype(int))
 
 
@@ -249,7 +251,7 @@ def _open(config: ConfigDict) -> Source:
 
 def _check_fields(config: ConfigDict) -> None:
     if config.channels not in (1, 3):
-        raise UserError(f"data.channels={config.channels}: images have 1 or 3 channels")
+        raise UserError(f"data.channels={config.channels}: must be 1 or 3")
     for field in ("image_size", "num_train", "num_val"):
         if config[field] < 1:
             raise UserError(f"data.{field}={config[field]}: must be at least 1")

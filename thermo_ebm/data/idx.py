@@ -1,4 +1,4 @@
-"""IDX files, the format of MNIST and of what took its place (Fashion-MNIST, KMNIST, EMNIST).
+"""IDX files, the format of MNIST and of its successors (Fashion-MNIST, KMNIST, EMNIST).
 
 An IDX file of images is two zero bytes, the type 8 (unsigned byte), the number of dimensions 3,
 three big-endian 32-bit sizes (images, rows, columns) and the pixels, one byte each
@@ -25,7 +25,7 @@ def idx(path: str) -> Source:
     """Opens the training and test images in the folder `path`; the files of labels are not read.
 
     Args:
-      path: a folder with `train-images-idx3-ubyte` and `t10k-images-idx3-ubyte`, either packed
+      path: a folder with `train-images-idx3-ubyte` and `t10k-images-idx3-ubyte`, either compressed
         (`.gz`) or not; a prefix (`emnist-letters-`), `.idx3` for `-idx3`, and `test` for `t10k` are
         accepted.
 
@@ -45,7 +45,7 @@ def idx(path: str) -> Source:
 
 
 def read_images(path: Path) -> np.ndarray:
-    """Reads one IDX file of images, packed by gzip or not.
+    """Reads one IDX file of images, compressed by gzip or not.
 
     Returns:
       uint8 [num, rows, columns].
@@ -70,14 +70,14 @@ def read_images(path: Path) -> np.ndarray:
     found = len(content) - _HEADER.size
     if 0 in shape or found != math.prod(shape):
         raise UserError(
-            f"data.data_dir: {path} announces {shape[0]} images of {shape[1]} x {shape[2]} pixels, "
-            f"{math.prod(shape)} bytes, and holds {found}; copy or download it again"
+            f"data.data_dir: {path} declares {shape[0]} images of {shape[1]} x {shape[2]} pixels, "
+            f"{math.prod(shape)} bytes, but holds {found}; copy or download it again"
         )
     return np.frombuffer(content, np.uint8, offset=_HEADER.size).reshape(shape)
 
 
 def _find(folder: Path, *parts: str) -> Path:
-    """The one file of images of a part; the unpacked one where it is there in both forms."""
+    """The file of images of one part; the uncompressed file if both forms exist."""
     endings = [f"{part}-images{mark}idx3-ubyte" for part in parts for mark in "-."]
     for suffix in ("", ".gz"):
         names = [ending + suffix for ending in endings]
@@ -85,7 +85,7 @@ def _find(folder: Path, *parts: str) -> Path:
         if len(found) > 1:
             raise UserError(
                 f"data.data_dir: {folder} holds several files of {parts[0]} images "
-                f"({', '.join(file.name for file in found)}); put one data set in a folder"
+                f"({', '.join(file.name for file in found)}); put only one data set into a folder"
             )
         if found:
             return found[0]

@@ -1,4 +1,4 @@
-"""Sources that are plain local files: the embedded digits, an `.npz` array, a folder of images."""
+"""Sources that are local files: scikit-learn's digits, an `.npz` array, a folder of images."""
 
 import os
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def array_split(images: np.ndarray) -> Split:
 
 def digits() -> Source:
     """Returns scikit-learn's 1,797 handwritten 8 x 8 digits, grey levels 0..16 scaled to 0..255."""
-    from sklearn.datasets import load_digits  # a second of imports, for this source alone
+    from sklearn.datasets import load_digits  # takes a second to import; only this source needs it
 
     images = np.round(load_digits().images * (255 / 16)).astype(np.uint8)
     return Source("scikit-learn's digits", array_split(images), None)
@@ -49,8 +49,8 @@ def npz(path: str) -> Source:
     layout_ok = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 3))
     if images.dtype != np.uint8 or not layout_ok or 0 in images.shape:
         raise UserError(
-            f"data.data_dir: {path} holds {images.dtype} of shape {images.shape}; images are uint8 "
-            "[num, height, width] or [num, height, width, 1 or 3]"
+            f"data.data_dir: {path} holds {images.dtype} of shape {images.shape}; images must be "
+            "uint8 [num, height, width] or [num, height, width, 1 or 3]"
         )
     return Source(path, array_split(images), None)
 
@@ -65,7 +65,7 @@ def _only_array(path: str) -> np.ndarray:
             raise ValueError(f"arrays {names}, none of them named 'images'")
         images = arrays["images" if "images" in names else names[0]]
         if not isinstance(images, np.ndarray):
-            raise ValueError("its member is no array")
+            raise ValueError("its member is not an array")
         return images
 
 
@@ -94,7 +94,7 @@ def _image_names(path: str) -> list[str]:
     names, seen = [], set()
     for parent, folders, files in os.walk(path, followlinks=True):
         real = os.path.realpath(parent)
-        if real in seen:  # links that lead in a circle, or to one folder twice
+        if real in seen:  # circular links, or two links to one folder
             folders[:] = []
             continue
         seen.add(real)

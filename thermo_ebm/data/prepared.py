@@ -16,10 +16,10 @@ from PIL import Image
 from thermo_ebm.data.source import Source, Split, Unreadable
 from thermo_ebm.errors import UserError, one_line
 
-# Data sets with a configuration of their own under configs/; every other one is read alike.
+# Data sets with their own configuration in configs/; all others are read in the same way.
 NAMES = ("cifar10", "svhn_cropped", "celeb_a", "fashion_mnist")
 _VALID_NAME = re.compile(r"\w+(/[\w.+-]+)?")
-_HELD_OUT = ("test", "validation")  # the first of these that the data set has
+_HELD_OUT = ("test", "validation")  # the first of these splits that the data set has
 
 
 def prepared(name: str, data_dir: str) -> Source:
@@ -54,7 +54,7 @@ def prepared(name: str, data_dir: str) -> Source:
 
 
 def is_there(name: str, data_dir: str) -> bool:
-    """Whether a version of the data set is prepared there, in whatever format."""
+    """Whether a version of the data set is prepared there, in any format."""
     return bool(_versions(name, root_folder(data_dir)))
 
 
@@ -126,12 +126,12 @@ def _how_to_prepare(name: str, root: Path, versions: list[Path]) -> str:
 
 
 def _builder(version: Path) -> Any:
-    import tensorflow_datasets as tfds  # half a second, for these sources alone
+    import tensorflow_datasets as tfds  # takes half a second to import; only these sources need it
 
     try:
         builder = tfds.builder_from_directory(version)
         features = dict(builder.info.features.items())
-    except Exception as error:  # TFDS raises nearly anything on damaged files
+    except Exception as error:  # TFDS raises many kinds of errors on damaged files
         raise UserError(
             f"data.data_dir: cannot read {version / 'dataset_info.json'} or features.json beside "
             f"it (copy or prepare the data set again): {_reason(error)}"

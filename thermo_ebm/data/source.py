@@ -1,4 +1,4 @@
-"""What every source of images offers, and the decoding that all of them share."""
+"""The interface of every source of images, and the decoding that all sources share."""
 
 import os
 from collections.abc import Callable, Collection, Sequence
@@ -10,12 +10,12 @@ from PIL import Image
 
 from thermo_ebm.errors import UserError, one_line
 
-_CHUNK = 64  # images that one thread reads at a time
-_NAMED = 10  # unreadable images that a message names
+_CHUNK = 64  # number of images that one thread reads at a time
+_NAMED = 10  # number of unreadable images that a message names
 
 
 class Unreadable(NamedTuple):
-    """What is read in place of an image that cannot be decoded."""
+    """Stands for an image that cannot be decoded."""
 
     where: str  # its file, or its place in a larger file
     reason: str
@@ -30,7 +30,7 @@ class Split(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A data set before anything of it is decoded."""
+    """A data set before any image is decoded."""
 
     description: str  # for messages: what and where
     train: Split
@@ -51,7 +51,7 @@ def prepare_image(image: Image.Image, size: int, channels: int) -> np.ndarray:
 
     The largest square around the centre is cropped and resized (bilinear, antialiased), which
     leaves an image of the right size as it is. Grey images are repeated to three channels; colour
-    ones become grey by luminance (ITU-R 601). What is transparent shows white.
+    images become grey by luminance (ITU-R 601). Transparent pixels become white.
     """
     if image.mode.startswith("I"):  # 16-bit grey; PIL would clip it at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -63,7 +63,7 @@ def prepare_image(image: Image.Image, size: int, channels: int) -> np.ndarray:
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         box = (left, top, left + side, top + side)
-        # Not resize(box=...), whose filter reaches for pixels outside the box.
+        # Not resize(box=...), whose filter uses pixels outside the box.
         image = image.crop(box).resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image, np.uint8).reshape(size, size, channels)
 
@@ -85,7 +85,7 @@ def read(images: Images, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
 
 
 def read_sets(sets: Sequence[tuple[Images, Sequence[int] | np.ndarray]]) -> list[np.ndarray]:
-    """Decodes some images of several sets; one error names what is unreadable in all of them."""
+    """Decodes some images of several sets; one error names all unreadable images."""
     decoded: list[np.ndarray] = []
     unreadable: list[Unreadable] = []
     for images, numbers in sets:
@@ -100,7 +100,7 @@ def read_sets(sets: Sequence[tuple[Images, Sequence[int] | np.ndarray]]) -> list
 def unreadable_names(images: Images, numbers: Sequence[int] | np.ndarray) -> list[str]:
     """Decodes some of the chosen images; returns the names of those that cannot be decoded."""
     found: dict[int, Unreadable] = {}
-    for start in range(0, len(numbers), 100 * _CHUNK):  # what is decoded here is not kept
+    for start in range(0, len(numbers), 100 * _CHUNK):  # the decoded images are not kept
         found |= _decode(images, numbers[start : start + 100 * _CHUNK])[1]
     return [images.split.name(index) for index in sorted(found)]
 
@@ -159,6 +159,6 @@ def _refusal(found: Sequence[Unreadable]) -> str:
             what += f" and {len(found) - _NAMED} more"
         what += f" (the first: {found[0].reason})"
     return (
-        f"data.data_dir: cannot read {what}; replace what is damaged, or go on without it with "
+        f"data.data_dir: cannot read {what}; replace what is damaged, or skip it with "
         "data.skip_unreadable=true"
     )

@@ -1,7 +1,7 @@
-"""Training images read as they are needed, ahead of the steps that need them, by Grain's threads.
+"""Streaming of training images: threads of Grain read them shortly before they are needed.
 
-Which images a step needs is known beforehand (`TrainState.order` and `step`), so the stream has no
-state of its own that a checkpoint would have to hold: it starts at any step.
+The images of a step are known in advance (`TrainState.order` and `step`). The stream can therefore
+start at any step, and a checkpoint need not hold any state of the stream.
 """
 
 import os
@@ -13,7 +13,7 @@ from thermo_ebm.data.source import Images, read
 
 
 def stream(images: Images, numbers: np.ndarray, first: int, ahead: int) -> "Iterator[np.ndarray]":
-    """Yields the images of each batch from `first` on, while those of later ones are being read.
+    """Yields the images of each batch from `first` on, while images of later batches are read.
 
     Args:
       images: the chosen images.
@@ -25,9 +25,9 @@ def stream(images: Images, numbers: np.ndarray, first: int, ahead: int) -> "Iter
       An iterator over uint8 [count, size, size, channels]; its `close()` ends the threads.
 
     Raises:
-      UserError: where the iterator arrives at a batch of which an image cannot be read.
+      UserError: raised by the iterator at a batch with an image that cannot be read.
     """
-    import grain  # three seconds of imports, for streamed runs alone
+    import grain  # takes three seconds to import; only streamed runs need it
 
     batches = grain.MapDataset.range(first, len(numbers)).map(
         lambda batch: read(images, numbers[batch])

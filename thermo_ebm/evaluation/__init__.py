@@ -1,1 +1,1 @@
-"""A trained run read back, evaluated and drawn."""
+"""Loading, evaluating and drawing trained runs."""

@@ -1,4 +1,4 @@
-"""Every metric between two sets of images, whoever made them."""
+"""Computes every metric between two arbitrary sets of images."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from thermo_ebm.metrics.networks import Network, Outputs, cache
 from thermo_ebm.metrics.subsets import extrapolation_sizes
 from thermo_ebm.metrics.summary import MIN_IMAGES, summarize
 
-MAX_IMAGES = 4500  # of either set, unless more are asked for; what the paper's metrics are of
+MAX_IMAGES = 4500  # images per set unless more are requested; the number of the paper's metrics
 METRICS = {
     "fid_inf": "FID of infinitely many images, by extrapolation",
     "fid": "Frechet distance; biased upwards by the number of images",
@@ -32,11 +32,11 @@ METRICS = {
     "density": "the same as precision, counted; 1 for equal distributions",
     "coverage": "share of A's neighbourhoods that hold any of B",
 }
-Report = Callable[[str, int, int], None]  # what is done, how much of it, of how much
+Report = Callable[[str, int, int], None]  # (activity, amount done, total amount)
 
 
 class Settings(NamedTuple):
-    """What a user can choose of a comparison."""
+    """Settings of a comparison."""
 
     features: str = "efficientnet_lite0"
     resize: str = "bilinear"
@@ -45,7 +45,7 @@ class Settings(NamedTuple):
     data_dir: str = ""
     num_images: int = 0  # at most, of either set; 0 is `MAX_IMAGES`, and all for statistics
     num_sizes: int = 10
-    image_size: int = 0  # to crop and resize to first; 0 leaves images as they are
+    image_size: int = 0  # size to crop and resize to first; 0 keeps the images
     batch_size: int = 100
     seed: int = 0
 
@@ -62,7 +62,7 @@ class Comparison(NamedTuple):
 
 
 def check(settings: Settings) -> None:
-    """Refuses what nothing can be compared with.
+    """Refuses settings with which no comparison is possible.
 
     Raises:
       UserError: naming the field and what it must be.
@@ -78,7 +78,7 @@ def choose_network(settings: Settings) -> Network:
     """The feature network, with its weights.
 
     Raises:
-      UserError: there is no such network, or its weights are not there.
+      UserError: there is no such network, or its weights are missing.
     """
     return networks.choose(
         settings.features, settings.resize, settings.inception_weights, _cache_dir(settings)
@@ -97,13 +97,13 @@ def compare(
 ) -> Comparison:
     """Computes every metric of the second set against the first.
 
-    Where either is statistics there is the FID alone, of all images of the other.
+    If either set is a file of statistics, only the FID is computed, from all images of the other.
 
     Args:
       first: the reference ("real"), from `sets.open_set`.
-      second: what is measured ("generated").
+      second: the set that is measured ("generated").
       settings: network, numbers and seed.
-      report: told of each set's progress.
+      report: called with the progress of each set.
 
     Raises:
       UserError: images cannot be read or are too few, or statistics are another network's.
@@ -165,7 +165,7 @@ def _notes(outputs: list[Outputs], settings: Settings) -> list[str]:
 def features_of(
     images: ImageSet, network: Network, settings: Settings, report: Report | None = None
 ) -> Outputs:
-    """Returns a set's features and logits, from the cache where the same images were seen.
+    """Returns a set's features and logits, from the cache if the same images were seen before.
 
     Raises:
       UserError: an image cannot be read.
@@ -179,7 +179,7 @@ def features_of(
 
 
 def _reporting(network: Network, name: str, report: Report) -> Callable[[np.ndarray, int], Outputs]:
-    """The network applied part by part; parts are whole batches, so nothing else is compiled."""
+    """Applies the network in parts that are complete batches, so that nothing else is compiled."""
 
     def apply(images: np.ndarray, batch_size: int) -> Outputs:
         num, length, parts, done = len(images), 5 * batch_size, [], 0
@@ -262,13 +262,13 @@ def _limited_number(images: ImageSet, settings: Settings) -> int:
 def _check_width(statistics: Statistics, num_features: int, settings: Settings) -> None:
     if len(statistics.mean) != num_features:
         raise UserError(
-            f"{statistics.name}: statistics of {len(statistics.mean)} features, where "
+            f"{statistics.name}: statistics of {len(statistics.mean)} features, but "
             f"features={settings.features} or the other set has {num_features}"
         )
 
 
 def table(comparison: Comparison) -> str:
-    """Returns the metrics as lines of text."""
+    """Returns the table of metrics as text."""
     lines = [
         f"A: {_described(comparison, 0)}",
         f"B: {_described(comparison, 1)}",
@@ -291,7 +291,7 @@ def _described(comparison: Comparison, side: int) -> str:
 
 
 def write_json(path: Path, comparison: Comparison) -> None:
-    """Writes everything that `table` shows, and the lines' R^2.
+    """Writes the content of `table` and the R^2 of the lines as JSON.
 
     Raises:
       UserError: the file cannot be written.

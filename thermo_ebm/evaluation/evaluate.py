@@ -24,11 +24,11 @@ from thermo_ebm.sampling.images import sample_images
 from thermo_ebm.train.state import EVALUATION
 from thermo_ebm.types import Params, PRNGKey
 
-MAX_IMAGES = 4500  # what the paper's metrics are of
+MAX_IMAGES = 4500  # the number of images of the paper's metrics
 
 
 class Settings(NamedTuple):
-    """What a user can choose of an evaluation."""
+    """Settings of an evaluation."""
 
     features: str = "efficientnet_lite0"
     resize: str = "bilinear"
@@ -41,25 +41,25 @@ class Settings(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What checkpoints are evaluated with."""
+    """Everything that the evaluations of a run's checkpoints share."""
 
     network: Network
     label: str  # the prefix of columns and files
     real: Outputs  # of the held-out images
     sizes: tuple[int, ...]  # of the extrapolation's subsets; the last is all images
-    batch_size: int  # images at once, generated and through the network
+    batch_size: int  # images per batch, in the generator and in the network
     generate: Callable[[Params, PRNGKey], np.ndarray]  # uint8 [num_images, h, w, channels]
 
 
 class Checkpoint(NamedTuple):
-    """One that is to be evaluated."""
+    """A checkpoint to be evaluated."""
 
     repetition: int
     step: int
 
 
 def check(settings: Settings) -> None:
-    """Refuses what no run can be evaluated with.
+    """Refuses settings with which no run can be evaluated.
 
     Raises:
       UserError: naming the flag and what it must be.
@@ -79,7 +79,7 @@ def num_images(num_val: int, settings: Settings) -> int:
     """How many images are generated for a run with `num_val` validation images.
 
     Raises:
-      UserError: there are fewer than asked for, or too few for the extrapolation.
+      UserError: there are fewer than requested, or too few for the extrapolation.
     """
     number = settings.num_images or min(num_val, MAX_IMAGES)
     if number > num_val:
@@ -99,7 +99,7 @@ def choose_network(settings: Settings) -> Network:
     """The feature network, with its weights.
 
     Raises:
-      UserError: there is no such network, or its weights are not there.
+      UserError: there is no such network, or its weights are missing.
     """
     return networks.choose(
         settings.features, settings.resize, settings.inception_weights, _cache_dir(settings)
@@ -111,10 +111,10 @@ def _cache_dir(settings: Settings) -> Path:
 
 
 def prepare(run: TrainedRun, settings: Settings, network: Network) -> Evaluation:
-    """Computes the real images' features, or finds them, once for all checkpoints of a run.
+    """Computes the real images' features, or reads them from the cache, once for a run.
 
     Raises:
-      UserError: the data are not there, or more images are asked for than there are.
+      UserError: the data are missing, or have fewer images than requested.
     """
     number, batch = num_images(run.config.data.num_val, settings), settings.batch_size
     real = to_rgb(trained.validation_images(run, settings.data_dir)[:number])
@@ -135,7 +135,7 @@ def generate_images(
     """Returns a function from parameters and a key to uint8 images [number, h, w, channels].
 
     The images do not depend on the batch size, which bounds the memory. The function raises
-    UnusableCheckpoint where a chain left the finite numbers.
+    UnusableCheckpoint if a chain is not finite.
     """
     settings, num = sampler_settings(run.config).prior, min(batch_size, number)
 
@@ -154,9 +154,8 @@ def generate_images(
 
 
 def todo(run: TrainedRun, settings: Settings, newest_only: bool = False) -> list[Checkpoint]:
-    """The checkpoints at epochs' ends not yet evaluated with this network, images and sizes.
-
-    Oldest first.
+    """The checkpoints at ends of epochs that are not evaluated yet with these settings, oldest
+    first.
 
     Raises:
       UserError: there are too few images, or a table of evaluations is damaged.
@@ -173,12 +172,12 @@ def todo(run: TrainedRun, settings: Settings, newest_only: bool = False) -> list
 
 
 def evaluate(run: TrainedRun, one: Checkpoint, evaluation: Evaluation) -> Summary | None:
-    """Evaluates one checkpoint and writes its row; None, with a warning, where it cannot be.
+    """Evaluates one checkpoint and writes its row; None, with a warning, if that is impossible.
 
-    That is where it has vanished meanwhile or is damaged, or where its samples are not finite.
+    That is the case if it was removed meanwhile, is damaged, or gives samples that are not finite.
 
     Raises:
-      UserError: the checkpoint is another program's, or the row cannot be written.
+      UserError: the checkpoint has another structure, or the row cannot be written.
     """
     folder = layout.repetition_dir(run.workdir, one.repetition)
     records.check_writable(folder, evaluation.label)
@@ -186,7 +185,7 @@ def evaluate(run: TrainedRun, one: Checkpoint, evaluation: Evaluation) -> Summar
         params = trained.load_params(run, one.repetition, one.step)
         summary = _summarize(run, one, evaluation, params)
     except FileNotFoundError as error:
-        logging.warning("%s: vanished before it was evaluated", error)
+        logging.warning("%s: was removed before it could be evaluated", error)
         return None
     except UnusableCheckpoint as error:
         logging.warning("repetition %d, step %d: %s", one.repetition, one.step, error)
@@ -220,17 +219,19 @@ def pending(
     newest_only: bool = False,
     watch: Callable[[], None] | None = None,
 ) -> Iterator[Checkpoint]:
-    """Yields each checkpoint of `todo` once, looked for anew after each: they come and go.
+    """Yields each checkpoint of `todo` once; checkpoints are searched for again after each one.
 
     Args:
       run: the run.
-      settings: what is evaluated.
+      settings: the settings of the evaluation.
       newest_only: only each repetition's newest checkpoint.
       watch: called to wait for more while a program trains there; None does not wait.
     """
     seen: set[Checkpoint] = set()
     while True:
-        training = lock.is_held(run.workdir)  # asked before looking, so that none is missed
+        training = lock.is_held(
+            run.workdir
+        )  # asked before the search, so that no checkpoint is missed
         new = [one for one in todo(run, settings, newest_only) if one not in seen]
         if new:
             seen.add(new[0])

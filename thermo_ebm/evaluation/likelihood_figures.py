@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from thermo_ebm.analysis.figures.style import GRAY, finish, new_figure
 from thermo_ebm.metrics.detection import Detection
 
-_INLIERS, _OUTLIERS = "#0072B2", "#D55E00"  # told apart by most colour-blind readers
+_INLIERS, _OUTLIERS = "#0072B2", "#D55E00"  # distinct for most colour-blind readers
 _TITLES = {
     "log_likelihood": "log p(x), nats",
     "energy": "-f(z), nats",

@@ -1,4 +1,4 @@
-"""What a held-out likelihood leaves in its folder: tables with a row per image, and how made.
+"""The files of a held-out likelihood: tables with one row per image, and their settings.
 
     likelihood.csv                  of the validation images
     likelihood/settings.json        the checkpoint, settings and schedule that all rows share
@@ -6,8 +6,8 @@
     likelihood/against_NAME.csv     of other images
     likelihood/summary.json, *.png
 
-A table is rewritten atomically after each group of images. A folder holds one checkpoint's figures
-by one estimator: rows of another are never mixed in.
+A table is rewritten atomically after each group of images. A folder holds the figures of one
+checkpoint by one estimator, and never mixes two.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ from thermo_ebm.run.csvfile import read_csv
 
 TABLE, FOLDER = "likelihood.csv", "likelihood"
 IMAGE_COLUMNS = (
-    "image",  # its place among the images, from 0
+    "image",  # number of the image, from 0
     "checksum",  # CRC-32 of its pixels
     "log_likelihood",  # log p(x), nats
-    "bits_per_dim",  # of a pixel's 256 levels
-    "stderr",  # of log p(x)
+    "bits_per_dim",  # bits per dimension, for 256 levels per value
+    "stderr",  # standard error of log p(x)
     "annealed",  # a stochastic lower bound on log p(x)
-    "effective_sample_size",  # of the annealed chains' weights
+    "effective_sample_size",  # of the weights of the annealed chains
     "reconstruction",  # |x - g(z)|^2 / (2 sigma_l^2), mean over z of the posterior
     "energy",  # -f(z), likewise
     "norm",  # |z|^2 / (2 sigma_0^2), likewise
@@ -44,7 +44,7 @@ Row = dict[str, float]
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Makes the folder and holds its lock: one process at a time fills its tables.
+    """Creates the folder and holds its lock, so that one process at a time fills its tables.
 
     Raises:
       UserError: another process holds the lock, or the folder cannot be written.
@@ -55,7 +55,9 @@ def hold(folder: Path) -> Iterator[None]:
         lock = FileLock(inner / ".lock", timeout=0.5)
         lock.acquire()
     except Timeout as error:
-        raise UserError(f"{folder}: another process works on its likelihood now") from error
+        raise UserError(
+            f"{folder}: another process is estimating likelihoods there; wait for its end"
+        ) from error
     except OSError as error:
         raise UserError(f"output={folder}: cannot be written: {error.strerror}") from error
     try:
@@ -66,17 +68,17 @@ def hold(folder: Path) -> Iterator[None]:
 
 
 def read_settings(folder: Path, wanted: Mapping[str, Any]) -> list[float] | None:
-    """The temperatures of the rows that are there, if these settings made them.
+    """The temperatures of the existing rows, if they were made with these settings.
 
     Args:
-      folder: of the tables.
-      wanted: what they must have been made with, plain numbers and words by flag or field.
+      folder: the folder of the tables.
+      wanted: the settings required, plain numbers and words by flag or field.
 
     Returns:
-      The schedule that was recorded with them, or None where nothing is there.
+      The recorded schedule, or None if there are no rows.
 
     Raises:
-      UserError: the rows are of another checkpoint or of other settings.
+      UserError: the rows belong to another checkpoint or to other settings.
     """
     path = folder / FOLDER / "settings.json"
     try:
@@ -97,13 +99,13 @@ def read_settings(folder: Path, wanted: Mapping[str, Any]) -> list[float] | None
 def write_settings(
     folder: Path, settings: Mapping[str, Any], temperatures: Sequence[float]
 ) -> None:
-    """Records what all rows are made with."""
+    """Records the settings that all rows share."""
     whole = {**settings, "temperatures": [float(one) for one in temperatures]}
     files.write_json(folder / FOLDER / "settings.json", whole)
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> dict[int, Row]:
-    """A table's rows by image; no file is no rows.
+    """A table's rows by image; without a file there are no rows.
 
     Raises:
       UserError: the table is damaged; the message names the file and the line.
@@ -116,7 +118,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> dict[int, Row]:
 
 
 def write_rows(path: Path, rows: Mapping[int, Row], columns: Sequence[str]) -> None:
-    """Replaces a table, its rows in the order of images; floats come back bit for bit."""
+    """Replaces a table, with rows in the order of images; floats are read back bit for bit."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -129,7 +131,7 @@ def write_rows(path: Path, rows: Mapping[int, Row], columns: Sequence[str]) -> N
 
 
 def update_summary(folder: Path, parts: Mapping[str, Any]) -> None:
-    """Sets parts of the summary, keeping the others: they are of the same checkpoint."""
+    """Sets parts of the summary, and keeps the others, which belong to the same checkpoint."""
     path = folder / FOLDER / "summary.json"
     try:
         known = files.read_json(path)

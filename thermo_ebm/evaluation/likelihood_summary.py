@@ -1,4 +1,4 @@
-"""What tables of a held-out likelihood amount to: means, the bidirectional gap, detection."""
+"""Summaries of tables of a held-out likelihood: means, the bidirectional gap, detection."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,14 +11,14 @@ from thermo_ebm.metrics.detection import Detection, detection
 
 
 class Mean(NamedTuple):
-    """Over images, in nats per image."""
+    """Means over images, in nats per image."""
 
     num_images: int
     log_likelihood: float
     low: float  # the ends of the mean's 95 % interval, from the spread over images
     high: float
     bits_per_dim: float
-    stderr: float  # of the estimate alone, the images given
+    stderr: float  # standard error of the estimate for the given images
     least_effective_sample_size: float
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint's held-out log-likelihood image by image, resumable, and other images beside it."""
+"""A checkpoint's held-out log-likelihood for each image, resumable, and that of other images."""
 
 import math
 import zlib
@@ -28,11 +28,11 @@ _estimate = jax.jit(likelihood.estimate, static_argnames=_STATIC)
 _simulate = jax.jit(simulate, static_argnames=_STATIC)
 _bidirectional = jax.jit(bidirectional, static_argnames=_STATIC)
 
-Progress = Callable[[int], Any]  # called with the number of images that were just done
+Progress = Callable[[int], Any]  # called with the number of images just finished
 
 
 class Settings(NamedTuple):
-    """What a user can choose; the fields are named as the flags are."""
+    """Settings; the fields have the names of the flags."""
 
     chains: int = 16
     num_temperatures: int = 30
@@ -42,7 +42,7 @@ class Settings(NamedTuple):
 
 
 class Session(NamedTuple):
-    """One checkpoint, how its likelihood is estimated, and the folder the tables are in."""
+    """One checkpoint, the settings of its likelihood, and the folder of the tables."""
 
     run: TrainedRun
     params: Params
@@ -57,7 +57,7 @@ class Session(NamedTuple):
 
 
 def check(settings: Settings) -> None:
-    """Refuses what no likelihood can be estimated with.
+    """Refuses settings with which no likelihood can be estimated.
 
     Raises:
       UserError: naming the field and what it must be.
@@ -81,7 +81,7 @@ def open_session(
     settings: Settings,
     folder: Path,
 ) -> Session:
-    """Takes up the tables in `folder` where they were left, or begins them.
+    """Continues the tables in `folder`, or begins them.
 
     The temperatures are adapted once, on the first `batch_size` of the images, and recorded.
 
@@ -119,12 +119,12 @@ def open_session(
 
 
 def validation_table(session: Session, images: np.ndarray, progress: Progress) -> list[tables.Row]:
-    """The rows of validation images, those that are missing computed: `likelihood.csv`.
+    """The rows of validation images, in `likelihood.csv`; missing rows are computed.
 
     Args:
       session: the checkpoint and the estimator.
       images: uint8 [num, height, width, channels].
-      progress: told of images done, those of earlier calls too.
+      progress: called with numbers of finished images, including those of earlier calls.
 
     Returns:
       A row for each image.
@@ -143,12 +143,12 @@ def against_path(session: Session, name: str) -> Path:
 def against_table(
     session: Session, images: np.ndarray, name: str, progress: Progress
 ) -> list[tables.Row]:
-    """The same for other images, called `name`."""
+    """Like `validation_table`, for other images, called `name`."""
     return _table(session, images, against_path(session, name), _AGAINST, progress)
 
 
 def simulated_table(session: Session, num: int, progress: Progress) -> list[tables.Row]:
-    """Bounds on `num` images simulated from the model, those that are missing computed."""
+    """Bounds for `num` images simulated from the model; missing rows are computed."""
     model, estimator, path = session.run.model, session.estimator, _simulated_path(session)
     size = min(session.settings.batch_size, num)
 
@@ -198,7 +198,9 @@ def _table(
     rows = tables.read_rows(path, tables.IMAGE_COLUMNS)
     for image, row in rows.items():
         if image < len(checksums) and row["checksum"] != checksums[image]:
-            raise UserError(f"{path}: image {image} was another one; move the table away")
+            raise UserError(
+                f"{path}: image {image} differs from that of this run; move the table away"
+            )
     return _fill(rows, len(images), size, compute, path, tables.IMAGE_COLUMNS, progress)
 
 
@@ -215,7 +217,7 @@ def _columns(found: likelihood.Likelihood, dim: int) -> dict[str, np.ndarray]:
 
 
 def _padded(group: list[int], size: int) -> tuple[Array, Array]:
-    """Positions of a group of images, its last one repeated up to `size`, and the mask."""
+    """Positions of a group of images, padded to `size` by repeating the last, and the mask."""
     missing = size - len(group)
     positions = jnp.asarray([*group, *[group[-1]] * missing], jnp.int32)
     return positions, jnp.asarray([1.0] * len(group) + [0.0] * missing)
@@ -230,9 +232,9 @@ def _fill(
     columns: tuple[str, ...],
     progress: Progress,
 ) -> list[tables.Row]:
-    """Computes the rows of 0 .. num - 1 that are missing, `size` at once, writing after each group.
+    """Computes the missing rows of 0 .. num - 1 in groups of `size`, writing after each group.
 
-    Groups are the same when an interrupted table is taken up, and so are all figures.
+    The groups, and therefore all figures, are the same when an interrupted table is continued.
     """
     missing = [image for image in range(num) if image not in rows]
     progress(num - len(missing))

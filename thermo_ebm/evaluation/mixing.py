@@ -1,8 +1,9 @@
-"""Is K enough? Diagnostics of a trained model's chains by their length, from long chains.
+"""Is K large enough? Diagnostics of a trained model's chains by length, from long chains.
 
-The chains of training start from p0 and take K steps. Run on for many more, the same chains tell
-for every K below: whether the law of their ends has arrived (E_t against that of the long chains),
-and whether chains of that length mix (effective sample size, split R-hat).
+The chains of training start from p0 and take K steps. Continued for many more steps, the same
+chains show for every smaller K whether the distribution of their states after K steps has converged
+(E_t compared with the long chains), and whether chains of that length mix (effective sample size,
+split R-hat).
 """
 
 import csv
@@ -27,22 +28,22 @@ AGREED = 1.01  # the largest R-hat of chains that agree (Vehtari et al. 2021, se
 
 
 class Mixing(NamedTuple):
-    """Of the chains at one temperature after K steps; one row of `diagnostics.csv`."""
+    """Diagnostics of chains at one temperature after K steps; one row of `diagnostics.csv`."""
 
     num_steps: int  # K
     temperature_index: int  # i of t_i
     temperature: float
     expected_log_likelihood: float  # E_t over the chains' ends, nats per image
-    stderr: float  # of that mean, from the spread of an image's chains
-    offset: float  # from the mean over the later half of the longest chains
+    stderr: float  # standard error of E_t, from the spread of an image's chains
+    offset: float  # difference from the mean over the later half of the longest chains
     offset_stderr: float
     ess: float  # of l, draws per chain, median over images
     ess_latents: float  # of the latents' worst coordinate, median over images
     r_hat: float  # of l, median over images
     r_hat_latents: float  # of the latents' worst coordinate, median over images
-    r_hat_worst: float  # the largest of both over all images
-    acceptance: float  # what Metropolis accepts, or would: mean over steps
-    swap_rate: float  # what an exchange with index + 1 accepts, or would; nan for the last
+    r_hat_worst: float  # the larger of both, maximum over all images
+    acceptance: float  # Metropolis acceptance, actual or hypothetical; mean over steps
+    swap_rate: float  # swap rate with index + 1, actual or hypothetical; nan for the last
     round_trips: float  # between t_1 and t_N per image's chains, in K steps
 
 
@@ -58,7 +59,7 @@ def long_traces(
     """`tempered_traces` of images [num, *image_shape] in [-1, 1], on the host.
 
     Raises:
-      ValueError: fewer than two chains per image, which R-hat compares, or too few steps.
+      ValueError: fewer than the two chains per image that R-hat needs, or too few steps.
     """
     if settings.chains_per_image < 2:
         raise ValueError("diagnostics need chains_per_image of at least 2.")
@@ -75,12 +76,12 @@ def long_traces(
 def mixing_table(
     traces: Traces, temperatures: Array | np.ndarray, lengths: Sequence[int] = LENGTHS
 ) -> list[Mixing]:
-    """The diagnostics of every temperature at each length up to that of the traces.
+    """The diagnostics at every temperature for each length up to that of the traces.
 
     Args:
-      traces: of long chains.
+      traces: the trajectories of long chains.
       temperatures: t_0 = 0 .. t_N, [num_temperatures + 1].
-      lengths: of chains, at least 4 steps each; those that are longer than the traces are left out.
+      lengths: numbers of steps, at least 4 each; lengths beyond that of the traces are ignored.
 
     Returns:
       One row for each length and temperature, the length slowest.
@@ -96,8 +97,8 @@ def mixing_table(
 
 
 def is_enough(rows: Sequence[Mixing]) -> int | None:
-    """The smallest K from which on chains agree: R-hat at most 1.01 at every temperature, and E_t
-    within 3 standard errors of the long chains'. None where there is none.
+    """The smallest K from which on chains agree: R-hat is at most 1.01 at every temperature, and
+    E_t is within 3 standard errors of that of the long chains. None if there is no such K.
     """
     enough = None
     for num_steps in sorted({row.num_steps for row in rows}, reverse=True):
@@ -110,7 +111,7 @@ def is_enough(rows: Sequence[Mixing]) -> int | None:
 
 
 def as_csv(rows: Sequence[Mixing], **same: object) -> str:
-    """The table as CSV, with columns of its own for what all rows have in common."""
+    """The table as CSV, with further columns for values that all rows share."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*Mixing._fields, *same])
@@ -124,11 +125,11 @@ _COLUMNS = ("K", "ESS l", "ESS z", "R-hat l", "R-hat z", "E_t", "+-", "off", "+-
 
 
 def as_text(rows: Sequence[Mixing], own: tuple[int, int], kernel: str) -> str:
-    """The table of posterior and prior as a person reads it, and whether K is enough.
+    """The table of posterior and prior as text, and whether K is large enough.
 
     Args:
       rows: of `mixing_table`.
-      own: K of the run's posterior and prior chains, which are marked.
+      own: K of the run's posterior and prior chains; these rows are marked.
       kernel: of the posterior's chains.
     """
     last, lines = max(row.temperature_index for row in rows), []
@@ -152,7 +153,7 @@ def as_text(rows: Sequence[Mixing], own: tuple[int, int], kernel: str) -> str:
 
 
 def _line(row: Mixing, marked: int) -> str:
-    # The last temperature's exchange is with the one below, which its row does not have.
+    # The last temperature is exchanged with the one below, whose row has the swap rate.
     values = [row.ess, row.ess_latents, row.r_hat, row.r_hat_latents]
     values += [row.expected_log_likelihood, row.stderr, row.offset, row.offset_stderr]
     values += [row.acceptance, row.swap_rate]
@@ -167,7 +168,7 @@ def _row(
     likelihood = np.asarray(traces.log_likelihood[:, i], np.float64)  # [steps, M, num]
     mean, error = _end_mean(likelihood[num_steps - 1])
     long_mean, long_error = _long_mean(likelihood)
-    # The longest chains' own ends are among the draws that they are held against.
+    # The ends of the longest chains are among the draws with which they are compared.
     offset_error = np.hypot(error, long_error)
     of_likelihood = np.swapaxes(likelihood[:num_steps], 0, 1)  # [M, K, num]
     of_latents = np.swapaxes(traces.latents[:num_steps, i], 0, 1)  # [M, K, num, latent_dim]

@@ -1,9 +1,9 @@
-"""What evaluations write to a repetition's folder: one row per epoch, points of lines, events.
+"""Writes evaluations to a repetition's folder: one row per epoch, points of lines, events.
 
-Programs that evaluate with different networks may write the same folder side by side: each write
-reads, changes and replaces the files under one lock. The row is written last, so that it is there
-only when everything else is; TensorBoard's file is made anew from all rows, so that an evaluation
-that was killed and repeated shows nothing twice.
+Programs that evaluate with different networks can write to the same folder at the same time: each
+write reads, changes and replaces the files under one lock. The row is written last, so that a row
+exists only if everything else does. The TensorBoard file is written anew from all rows, so that an
+evaluation that was killed and repeated appears only once.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ def points_path(folder: Path, network: str) -> Path:
 
 
 def extent(network: str, num_images: int, num_sizes: int) -> dict[str, tables.Value]:
-    """What a row says of how its metrics of a network were made: of how many images and sizes."""
+    """The numbers of images and sizes with which a row's metrics of a network were computed."""
     return {f"{network}_num_images": num_images, f"{network}_num_sizes": num_sizes}
 
 
@@ -36,7 +36,7 @@ def evaluated_steps(folder: Path, network: str, num_images: int, num_sizes: int)
     """The steps that have this network's metrics of this many images and sizes.
 
     Raises:
-      UserError: the table is damaged; it names the file and the line.
+      UserError: the table is damaged; the message names the file and the line.
     """
     rows = tables.read(folder / EVAL, columns=None)
     wanted = extent(network, num_images, num_sizes).items()
@@ -61,7 +61,7 @@ def write(
       tensorboard: whether to write events too.
 
     Raises:
-      UserError: something cannot be written, or the table there is damaged.
+      UserError: a file cannot be written, or the existing table is damaged.
     """
     try:
         with _locked(folder):
@@ -76,10 +76,10 @@ def write(
 
 
 def check_writable(folder: Path, network: str) -> None:
-    """Fails before hours of work are done in vain.
+    """Fails early if evaluations could not be written.
 
     Raises:
-      UserError: nothing can be written into the folder, or a table there is damaged.
+      UserError: the folder cannot be written, or a table in it is damaged.
     """
     try:
         with _locked(folder):
@@ -93,7 +93,7 @@ def check_writable(folder: Path, network: str) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Waits for other writers; a process that dies lets go."""
+    """Waits for other writers; the lock of a process that dies is released."""
     with open(folder / LOCK, "a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -111,7 +111,7 @@ def _read_rows(folder: Path) -> list[tables.Row]:
 
 
 def _read_points(path: Path) -> list[dict[str, str]]:
-    """The points' cells; no file is no points."""
+    """The cells of the points; without a file there are none."""
     return tables.read_cells(path, POINT_COLUMNS, words=("metric",))
 
 
@@ -132,7 +132,7 @@ def _write_points(path: Path, epoch: int, points: Sequence[Point]) -> None:
 
 
 def _columns_of(network: str, row: tables.Row) -> list[str]:
-    """A network's columns in a row: not those of another whose name begins with the same words."""
+    """A network's columns in a row, without those of networks whose names begin alike."""
     extents = [name.removesuffix("_num_images") for name in row if name.endswith("_num_images")]
     longer = [f"{other}_" for other in extents if other.startswith(f"{network}_")]
     mine = [name for name in row if name.startswith(f"{network}_")]
@@ -140,7 +140,7 @@ def _columns_of(network: str, row: tables.Row) -> list[str]:
 
 
 def _write_events(folder: Path, network: str, row: tables.Row) -> None:
-    """Puts one new file with every row in the place of what is there."""
+    """Replaces the existing event files by a new file with all rows."""
     others = [old for old in _read_rows(folder) if old["epoch"] != row["epoch"]]
     unfinished = folder / f".eval_{network}.tmp"
     shutil.rmtree(unfinished, ignore_errors=True)

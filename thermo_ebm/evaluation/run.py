@@ -22,7 +22,7 @@ from thermo_ebm.sampling import images as sampling
 from thermo_ebm.sampling.chains import SamplerSettings
 from thermo_ebm.types import Array, Params, PRNGKey, make_batch
 
-_AT_ONCE = 100  # samples that are drawn together
+_AT_ONCE = 100  # number of samples drawn together
 
 # Compiled once per model and number of images, not once per call.
 _sample = jax.jit(sampling.sample_images, static_argnames=("model", "num", "settings"))
@@ -32,13 +32,13 @@ _reconstruct = jax.jit(sampling.reconstruct, static_argnames=("model", "settings
 class Run(NamedTuple):
     """A trained run. Images are float32 [num, height, width, channels] in [-1, 1]."""
 
-    config: ConfigDict  # the configuration it was trained with
+    config: ConfigDict  # the configuration of the run
     model: LatentEBM
-    sampler: SamplerSettings  # the chains it was trained with
+    sampler: SamplerSettings  # the chains used in training
     files: trained.TrainedRun  # its directory, for `thermo_ebm.evaluation.trained`
 
     def params(self, repetition: int = 0, step: int | None = None) -> Params:
-        """The parameters of a repetition at a checkpoint, by default its newest.
+        """The parameters of a repetition at one of its checkpoints, by default the newest.
 
         Raises:
           UserError: there is no such repetition or checkpoint, or it cannot be read.
@@ -50,16 +50,17 @@ class Run(NamedTuple):
     ) -> np.ndarray:
         """Images of the model: the prior's chains, then the generator's mean (eq. 2).
 
-        Image i depends on the key and on i alone, so that more images begin with the same ones.
+        Image i depends only on the key and on i, so that a larger number begins with the same
+        images.
 
         Args:
-          num: how many, at least 1.
+          num: number of images, at least 1.
           key: consumed.
           repetition: which repetition's parameters.
-          step: of which checkpoint; None is the newest.
+          step: step of the checkpoint; None is the newest.
 
         Returns:
-          [num, height, width, channels]; `thermo_ebm.data.to_uint8` makes pixels of them.
+          [num, height, width, channels]; `thermo_ebm.data.to_uint8` converts them to pixels.
 
         Raises:
           UserError: there is no such repetition or checkpoint, or it cannot be read.
@@ -82,13 +83,13 @@ class Run(NamedTuple):
         repetition: int = 0,
         step: int | None = None,
     ) -> np.ndarray:
-        """Images of latents from the chains of p(z | x), one per image x, all images at once.
+        """Reconstructions from chains towards p(z | x), one for each image x, all images at once.
 
         Args:
           images: x, [num, height, width, channels] in [-1, 1], of the run's size.
           key: consumed.
           repetition: which repetition's parameters.
-          step: of which checkpoint; None is the newest.
+          step: step of the checkpoint; None is the newest.
 
         Returns:
           [num, height, width, channels].
@@ -108,7 +109,7 @@ class Run(NamedTuple):
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:
-    """Opens a run directory that `launch.train` wrote. Parameters are read when they are needed.
+    """Opens a run directory written by `launch.train`. Parameters are read when they are needed.
 
     Raises:
       UserError: the folder is not a run directory, or its configuration is damaged.

@@ -1,4 +1,4 @@
-"""Sets of images by what a user calls them: a folder, a file of images, a data set, or statistics.
+"""Sets of images by name: a folder, a file of images, a data set, or statistics.
 
 - a folder: every image under it, subfolders included;
 - `FILE.npz` of images: the array `images`, or the only one, uint8;
@@ -44,14 +44,14 @@ class Statistics(NamedTuple):
 
 
 def open_set(name: str, data_dir: str = "") -> ImageSet | Statistics:
-    """Opens a set; see the top of this file.
+    """Opens a set; the docstring of this module describes the names.
 
     Args:
-      name: what the user calls it.
+      name: the name of the set.
       data_dir: where prepared data sets are; "" is TFDS's own folder.
 
     Raises:
-      UserError: there is no such thing, or it cannot be read.
+      UserError: there is no such set, or it cannot be read.
     """
     path = Path(name).expanduser()
     with _named(name):
@@ -65,7 +65,7 @@ def open_set(name: str, data_dir: str = "") -> ImageSet | Statistics:
 
 @contextlib.contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Says of which set an error of a data source is, in place of training's field."""
+    """Names the set in an error of a data source, in place of the configuration's field."""
     try:
         yield
     except UserError as error:
@@ -95,7 +95,7 @@ def _data_set(name: str, data_dir: str) -> ImageSet:
 
 
 def _statistics(name: str, path: Path) -> Statistics | None:
-    """The statistics in a file, or None where it holds something else."""
+    """The statistics in a file, or None if it holds something else."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if not isinstance(arrays, np.lib.npyio.NpzFile) or not {"mu", "sigma"} & {*arrays}:
@@ -159,7 +159,7 @@ def read_images(images: ImageSet, image_size: int = 0, channels: int = 3) -> np.
         if image_size:
             return read(Images(split, images.indices, image_size, channels), numbers)
         first = split.read(images.indices[:1].tolist())[0]
-        # One that cannot be read is told of by `read`, whatever the size.
+        # `read` reports images that cannot be read, whatever their size.
         size = first.width if isinstance(first, Image.Image) else 1
 
         def checked(some: Sequence[int]) -> list[Image.Image | Unreadable]:

@@ -1,8 +1,8 @@
-"""The power posteriors of one image in the plane of a two-dimensional latent, and their picture.
+"""The power posteriors of one image for a two-dimensional latent, and their picture.
 
-In two dimensions nothing has to be sampled to be known: a sum over a grid normalises any density.
-The picture puts the ends of short-run chains over the densities they were run towards, without and
-with exchange between temperatures.
+In two dimensions a sum over a grid normalises any density, so that no sampling is needed. The
+picture shows the ends of short-run chains over their target densities, without and with exchange
+between temperatures.
 """
 
 from typing import NamedTuple
@@ -22,8 +22,8 @@ from thermo_ebm.run import pictures
 from thermo_ebm.sampling.chains import SamplerSettings, map_in_chunks, tempered_chains, tile
 from thermo_ebm.types import Array, Params, PRNGKey
 
-MASSES = (0.95, 0.8, 0.6, 0.4, 0.2)  # of the nested regions that the picture shades
-_AT_ONCE = 2048  # points of the grid that the generator sees at once
+MASSES = (0.95, 0.8, 0.6, 0.4, 0.2)  # masses of the nested regions that the picture shades
+_AT_ONCE = 2048  # points of the grid that the generator processes at once
 _CHAIN_COLOR, _GRAY = "#D55E00", "#555555"
 
 
@@ -34,10 +34,8 @@ class TemperedPosteriors(NamedTuple):
     temperatures: np.ndarray  # t_0 = 0 .. t_N, [num_temperatures + 1]
     axis: np.ndarray  # coordinates of the grid along either latent, [num_points]
     density: np.ndarray  # [num_temperatures + 1, num_points (z_2), num_points (z_1)]
-    latents: (
-        np.ndarray
-    )  # where chains without exchange ended, [num_temperatures + 1, num_chains, 2]
-    exchanged: np.ndarray | None  # the same of chains with exchange, where that was asked for
+    latents: np.ndarray  # ends of chains without exchange, [num_temperatures + 1, num_chains, 2]
+    exchanged: np.ndarray | None  # ends of chains with exchange, if requested
     exchange_every: int  # steps between exchanges of those
     decoded: np.ndarray  # g(latents) of the last of both, [num_temperatures + 1, num_chains, ...]
 
@@ -52,7 +50,7 @@ def tempered_posteriors(
     num_chains: int = 256,
     num_points: int = 181,
 ) -> TemperedPosteriors:
-    """The densities of all temperatures on a grid, and chains that were run towards each.
+    """The densities at all temperatures on a grid, and the ends of chains towards each.
 
     Args:
       model: one with a two-dimensional latent.
@@ -144,7 +142,7 @@ def normalised(log_density: np.ndarray, axis: np.ndarray) -> np.ndarray:
 
 
 def highest_density_levels(density: np.ndarray, masses: tuple[float, ...] = MASSES) -> np.ndarray:
-    """The levels above which a density on an even grid holds these shares of its mass.
+    """The levels above which a density on an even grid has the given shares of its mass.
 
     Args:
       density: [num_points, num_points].
@@ -193,7 +191,7 @@ def draw(posteriors: TemperedPosteriors, columns: int = 4) -> Figure:
 
 
 def _rows(posteriors: TemperedPosteriors) -> list[tuple[str, np.ndarray]]:
-    """What is said of each set of chains, and where they ended."""
+    """The text for each set of chains, and the ends of the chains."""
     rows = [("chains without\nexchange", posteriors.latents)]
     if posteriors.exchanged is not None:
         every = posteriors.exchange_every
@@ -208,7 +206,7 @@ def _title(posteriors: TemperedPosteriors, index: int) -> str:
 
 
 def _say(axis: Axes, words: str, inside: bool) -> None:
-    """Words beside a row of panels: in the empty panel, or under its picture."""
+    """Writes a text beside a row of panels: in the empty panel, or under its picture."""
     if inside:
         axis.axis("off")
     x, y, ha, va = (1.0, 0.5, "right", "center") if inside else (0.5, -0.12, "center", "top")

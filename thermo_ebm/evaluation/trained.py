@@ -1,4 +1,4 @@
-"""A trained run read back: its configuration, its model, and the parameters of its checkpoints."""
+"""Loading a trained run: its configuration, its model, and the parameters of its checkpoints."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -18,14 +18,14 @@ from thermo_ebm.types import Params, PRNGKey
 
 
 class UnusableCheckpoint(Exception):
-    """A checkpoint that is damaged, or whose model has left the finite numbers: one line says so.
+    """A checkpoint that is damaged or whose model is not finite; the message is one line.
 
-    Not a `ValueError`, so that no mistake of the program is taken for it.
+    Not a subclass of `ValueError`, so that errors of the program are not mistaken for it.
     """
 
 
 class TrainedRun(NamedTuple):
-    """A run's folder and what its configuration says."""
+    """A run's folder, with its configuration and model."""
 
     workdir: Path
     config: ConfigDict
@@ -45,7 +45,9 @@ def open_run(workdir: Path) -> TrainedRun:
         checks.check_values(config)
         model = make_model(config.model, config.data.channels)
     except (UserError, KeyError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"{workdir / layout.CONFIG}: not a whole configuration: {error}") from error
+        raise UserError(
+            f"{workdir / layout.CONFIG}: not a complete configuration: {error}"
+        ) from error
     steps_per_epoch = updates_per_epoch(config)
     return TrainedRun(workdir, config, model, steps_per_epoch, config.num_epochs * steps_per_epoch)
 
@@ -57,12 +59,12 @@ def repetitions(run: TrainedRun) -> list[int]:
 
 
 def checkpoint_steps(run: TrainedRun, number: int) -> list[int]:
-    """The steps of which a repetition has whole checkpoints, in order."""
+    """The steps for which a repetition has complete checkpoints, in order."""
     return checkpoints.steps_in(_folder(run, number))
 
 
 def epoch_steps(run: TrainedRun, number: int) -> list[int]:
-    """Those of `checkpoint_steps` at the end of an epoch, the first excepted."""
+    """The steps in `checkpoint_steps` at the end of an epoch, except step 0."""
     return [s for s in checkpoint_steps(run, number) if s > 0 and s % run.steps_per_epoch == 0]
 
 
@@ -83,14 +85,14 @@ def load_params(run: TrainedRun, number: int, at_step: int) -> Params:
     except UserError:
         raise
     except Exception as error:  # Orbax and TensorStore raise many kinds
-        if not path.is_dir():  # training removes old ones, also while they are read
+        if not path.is_dir():  # training removes old checkpoints, even while they are read
             raise FileNotFoundError(path) from error
         reason = first_line(error)[:200]
         raise UnusableCheckpoint(f"{path} cannot be read ({reason})") from error
 
 
 def chosen_params(run: TrainedRun, number: int, at_step: int | None) -> tuple[int, Params]:
-    """The step and the parameters of a repetition's checkpoint, the newest where no step is given.
+    """Step and parameters of a repetition's checkpoint; the newest if no step is given.
 
     Raises:
       UserError: there is no such repetition or checkpoint, or it cannot be read.
@@ -121,7 +123,7 @@ def validation_images(run: TrainedRun, data_dir: str | None = None) -> np.ndarra
 
     Args:
       run: the run.
-      data_dir: where the data are now; None is where they were.
+      data_dir: where the data are now; None for the place that the run recorded.
 
     Raises:
       UserError: they are not there, or cannot be read.
@@ -129,7 +131,7 @@ def validation_images(run: TrainedRun, data_dir: str | None = None) -> np.ndarra
     config = run.config.data.copy_and_resolve_references()
     if data_dir is not None:
         config.data_dir = data_dir
-    config.num_train = 1  # which ones are held out does not depend on it, and none is decoded
+    config.num_train = 1  # held-out images do not depend on num_train; none of these is decoded
     try:
         return data.load(config, skipped=record.read_skipped(run.workdir)).validation
     except UserError as error:

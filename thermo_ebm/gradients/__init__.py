@@ -1,1 +1,1 @@
-"""What is measured of a learning gradient: its entries' statistics and its noise."""
+"""Measurements of a learning gradient: statistics of its entries, and its noise."""

@@ -1,9 +1,10 @@
-"""The dial: a gradient's noise set without touching its mean.
+"""The dial: sets the noise of a gradient without changing its mean.
 
     g' = g + sqrt(c - 1) xi d,    xi = +-1 from the step's key,
 
-has the mean of g and c times its covariance, whatever the covariance's shape, with d from the
-batch's halves (`halves.py`). A target sets c from a running mean of the measured noise.
+has the mean of g and c times its covariance, whatever the covariance's shape, where d
+comes from the two halves of the batch (`halves.py`). With a target, c is chosen from a running mean
+of the measured noise.
 """
 
 from typing import NamedTuple
@@ -14,46 +15,46 @@ import jax.numpy as jnp
 from thermo_ebm.gradients.halves import size, square
 from thermo_ebm.types import Array, Params, PRNGKey
 
-_MEMORY = 0.95  # of the running mean: some twenty steps
+_MEMORY = 0.95  # decay of the running mean, over some twenty steps
 
 
 class DialSettings(NamedTuple):
-    """How the noise of the gradient is set."""
+    """Settings of the gradient's noise."""
 
     amplification: float = 1.0  # c, at least 1: the factor of the covariance
     accumulate: int = 1  # batches per update: divides the covariance
-    target_noise: float = 0.0  # of the update's gradient, per parameter; 0 sets none
-    max_amplification: float = 64.0  # the largest c that a target may ask for
+    target_noise: float = 0.0  # target for the update's gradient, per parameter; 0: no target
+    max_amplification: float = 64.0  # the largest c that a target may use
 
 
 class DialState(NamedTuple):
-    """The running mean of the noise, of steps so far; scalars."""
+    """The running mean of the noise over the steps so far; scalars."""
 
     noise: Array  # sum of |d|^2 / n, weighted by _MEMORY^age
     weight: Array  # sum of the weights
 
 
 class DialInfo(NamedTuple):
-    """What one step's dial did; scalars."""
+    """Effect of the dial in one step; scalars."""
 
     amplification: Array  # c
     saturated: Array  # 1 where the target could not be reached, else 0
 
 
 def init_dial() -> DialState:
-    """No steps so far."""
+    """The state before the first step."""
     return DialState(jnp.zeros(()), jnp.zeros(()))
 
 
 def is_used(settings: DialSettings) -> bool:
-    """Whether the gradient's noise is changed at all."""
+    """Whether the dial changes the gradient's noise."""
     return settings.amplification != 1.0 or settings.target_noise > 0
 
 
 def choose_amplification(settings: DialSettings, state: DialState) -> DialInfo:
-    """c of the next step: fixed, or what brings the running mean to the target.
+    """c of the next step: fixed, or the value that brings the running mean to the target.
 
-    The first step of a target, which has no mean yet, is not amplified.
+    With a target, the first step is not amplified, since there is no mean yet.
     """
     if not settings.target_noise:
         return DialInfo(jnp.asarray(settings.amplification, jnp.float32), jnp.zeros(()))
@@ -65,7 +66,7 @@ def choose_amplification(settings: DialSettings, state: DialState) -> DialInfo:
 
 
 def amplify(grads: Params, difference: Params, amplification: Array, key: PRNGKey) -> Params:
-    """g + sqrt(c - 1) xi d; with c = 1 every bit stays as it was.
+    """g + sqrt(c - 1) xi d; with c = 1 the gradient is unchanged bit for bit.
 
     Args:
       grads: g.
@@ -80,7 +81,7 @@ def amplify(grads: Params, difference: Params, amplification: Array, key: PRNGKe
 
 
 def observe(state: DialState, difference: Params) -> DialState:
-    """Takes one step's |d|^2 per parameter into the running mean, if it is finite."""
+    """Adds |d|^2 per parameter of one step to the running mean, if it is finite."""
     noise = square(difference) / size(difference)
     new = DialState(_MEMORY * state.noise + noise, _MEMORY * state.weight + 1.0)
     return jax.tree.map(lambda a, b: jnp.where(jnp.isfinite(noise), a, b), new, state)

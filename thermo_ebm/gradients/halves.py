@@ -1,13 +1,13 @@
-"""A gradient from the two halves of its batch: the mean, and a difference that is pure noise.
+"""The gradient from the two halves of a batch: the mean, and a difference that is pure noise.
 
-Images are dealt out to two halves by their place in the whole batch. With g_A and g_B the gradients
-of the halves and n_A + n_B = n,
+Images are divided into two halves by their position in the complete batch. With g_A and g_B the
+gradients of the halves and n_A + n_B = n,
 
     g = (n_A g_A + n_B g_B) / n,    d = sqrt(n_A n_B) / n (g_A - g_B),    E d = 0,
     E |d|^2 = tr Cov(g),
 
-so that every step measures the noise of its own gradient, for no further arithmetic, and
-|g|^2 - |d|^2 the signal (McCandlish et al. 2018).
+so that every step measures the noise of its own gradient without further arithmetic, and
+|g|^2 - |d|^2 measures the signal (McCandlish et al. 2018).
 """
 
 from collections.abc import Callable
@@ -19,27 +19,27 @@ import jax.numpy as jnp
 from thermo_ebm.collectives import all_sum
 from thermo_ebm.types import Array, Batch, Params
 
-# (params, images [num, ...], latents [T, M, num, D]) -> each image's share of a loss [num], whose
-# mean is differentiated, and parts with the images along their last axis.
+# (params, images [num, ...], latents [T, M, num, D]) -> (each image's share of a loss [num], whose
+# mean is differentiated, and terms with the images along their last axis)
 Surrogate = Callable[[Params, Array, Array], tuple[Array, Any]]
 
 
 class HalvedSums(NamedTuple):
-    """Sums over the images of each half on this device, to be added up over batches."""
+    """Sums over the images of each half on this device, which can be added over batches."""
 
-    grads: Params  # of the surrogate, [2, ...] each
-    images: Array  # how many, [2]
+    grads: Params  # gradients of the surrogate, [2, ...] each
+    images: Array  # number of images, [2]
 
 
 def halves_of(num: int, first: Array) -> tuple[Array, Array]:
-    """Which of a device's rows belong to which half, by the parity of their place in the batch.
+    """The rows of a device in each half, by the parity of their position in the batch.
 
     Args:
       num: rows on this device.
-      first: place of the first row in the whole batch.
+      first: position of the first row in the complete batch.
 
     Returns:
-      Row numbers [2, ceil(num / 2)], and 1 where there is such a row, else 0, of the same shape.
+      Row numbers [2, ceil(num / 2)], and a mask of this shape: 1 for a row that exists, else 0.
     """
     rows = 2 * jnp.arange(-(-num // 2)) + (jnp.arange(2)[:, None] - first) % 2
     return jnp.minimum(rows, num - 1), (rows < num).astype(jnp.float32)
@@ -48,13 +48,13 @@ def halves_of(num: int, first: Array) -> tuple[Array, Array]:
 def halved_sums(
     surrogate: Surrogate, params: Params, batch: Batch, latents: Array
 ) -> tuple[HalvedSums, Any]:
-    """Gradients of the surrogate's sums over each half of this device's images, and its parts.
+    """Gradients of the surrogate summed over each half of this device's images, and its terms.
 
     Args:
       surrogate: see `Surrogate`; images are independent of each other.
       params: alpha and beta.
       batch: this device's share.
-      latents: [T, M, num, latent_dim], of the same images.
+      latents: [T, M, num, latent_dim], those of the same images.
     """
     num = batch.images.shape[0]
     rows, there = halves_of(num, batch.position[0])
@@ -82,12 +82,12 @@ def combine(sums: HalvedSums, axis_name: str | None) -> tuple[Params, Params]:
     """g and d from the sums of both halves, on all devices.
 
     Args:
-      sums: this device's, of one batch or added up over several.
+      sums: those of this device, for one batch or added over several.
       axis_name: the pmapped axis the batch is spread over, if any.
     """
     grads, count = all_sum(sums, axis_name)
     num = count.sum()
-    # sqrt(n_A n_B) / n (S_A / n_A - S_B / n_B), S the halves' sums.
+    # sqrt(n_A n_B) / n (S_A / n_A - S_B / n_B), with the sums S of the halves.
     scale = jnp.sqrt(count[0] * count[1]) / num
     mean = jax.tree.map(lambda leaf: (leaf[0] + leaf[1]) / num, grads)
     difference = jax.tree.map(lambda leaf: scale * (leaf[0] / count[0] - leaf[1] / count[1]), grads)

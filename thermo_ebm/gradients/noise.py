@@ -1,14 +1,14 @@
-"""Where a gradient's noise comes from: a crossed design of batches and chains.
+"""Sources of a gradient's noise: a crossed design of batches and chains.
 
 g_ij is the gradient of batch i with the chains' random numbers j. Its variance over repeated draws
-is the sum of three: V_batch of the batch, V_chains of the chains, and their interaction. Each block
-crosses two batches with two sets of random numbers:
+is the sum of three parts: V_batch from the batch, V_chains from the chains, and V_interaction. Each
+block crosses two batches with two sets of random numbers:
 
     e = (g_11 - g_12 - g_21 + g_22) / 2                    E |e|^2 = V_interaction
     b = (g_11 + g_12 - g_21 - g_22) / 2                    E |b|^2 = 2 V_batch + V_interaction
     c = (g_11 - g_12 + g_21 - g_22) / 2                    E |c|^2 = 2 V_chains + V_interaction
 
-Blocks are independent, so that their spread gives honest standard errors.
+Blocks are independent, so that their spread gives valid standard errors.
 """
 
 from collections.abc import Callable
@@ -21,19 +21,19 @@ from thermo_ebm.gradients.halves import size, square
 from thermo_ebm.types import Array, Params, PRNGKey
 
 DRAWS_PER_BLOCK = 4
-RELATIVE_ERROR = 0.1  # of the total, at which a measurement ends
+RELATIVE_ERROR = 0.1  # relative error of the total at which a measurement ends
 
 
 class GradientNoise(NamedTuple):
     """Variance over *repeated draws* of the gradient at fixed parameters, per parameter."""
 
-    total: Array  # new batch and new chains: the sum of the next three, a scalar
+    total: Array  # new batch and new chains: the sum of the next three fields, a scalar
     batch: Array  # V_batch, a scalar
     chains: Array  # V_chains, a scalar
     interaction: Array  # a scalar
-    stderr: Array  # of total, batch, chains and interaction, [4]
-    relative: Array  # the total over the mean's squared norm, inf where that is not resolved
-    draws: Array  # gradients that were drawn, int32
+    stderr: Array  # standard errors of total, batch, chains and interaction, [4]
+    relative: Array  # total / squared norm of the mean, inf if that norm is not resolved
+    draws: Array  # number of gradients drawn, int32
 
 
 class _Sums(NamedTuple):
@@ -47,17 +47,17 @@ class _Sums(NamedTuple):
 def gradient_noise(
     gradient: Callable[[PRNGKey, PRNGKey], Params], key: PRNGKey, max_draws: int
 ) -> GradientNoise:
-    """Variance of the stochastic gradient over repeated draws, and where it comes from.
+    """Variance of the stochastic gradient over repeated draws, and its sources.
 
-    Draws blocks of four gradients until the total's standard error is below a tenth of it.
+    Draws blocks of four gradients until the standard error of the total is below a tenth of it.
 
     Args:
       gradient: (batch key, chain key) -> gradient with respect to (alpha, beta).
       key: consumed.
-      max_draws: gradients at most; at least 8, rounded down to whole blocks.
+      max_draws: largest number of gradients, at least 8; rounded down to complete blocks.
 
     Returns:
-      The noise. Parts can come out below zero, where they are small.
+      The noise. Small parts can have negative estimates.
 
     Raises:
       ValueError: if max_draws < 8.
@@ -93,7 +93,7 @@ def gradient_noise(
 
 
 def _standard_errors(sums: _Sums) -> Array:
-    """Of the means over blocks, [5]."""
+    """Standard errors of the means over blocks, [5]."""
     num = sums.blocks
     mean = sums.values / num
     variance = (sums.squares / num - mean**2) * num / jnp.maximum(num - 1, 1)
@@ -103,7 +103,8 @@ def _standard_errors(sums: _Sums) -> Array:
 def _block(gradient: Callable[[PRNGKey, PRNGKey], Params], key: PRNGKey) -> Array:
     """V_total, V_batch, V_chains, V_interaction and |mean|^2 from one block, summed over entries.
 
-    The contrasts are added up one gradient after another, which needs the memory of five.
+    The contrasts are accumulated one gradient after another, which needs memory for five
+    gradients.
     """
     keys = jax.random.split(key, 4)
     signs = jnp.array([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2

@@ -12,9 +12,9 @@ class GradientStatistics(NamedTuple):
     """Mean and variance over the *entries* of one gradient vector, each a scalar."""
 
     mean: Array
-    var: Array  # of alpha's and beta's entries together: the paper's "Train Grad Var"
-    var_prior: Array  # of alpha's alone
-    var_generator: Array  # of beta's alone
+    var: Array  # over the entries of alpha and beta together: the paper's "Train Grad Var"
+    var_prior: Array  # over those of alpha alone
+    var_generator: Array  # over those of beta alone
 
 
 def gradient_statistics(grads: Params) -> GradientStatistics:
@@ -41,6 +41,6 @@ def _mean_and_var(tree: Params) -> tuple[Array, Array]:
     leaves = jax.tree.leaves(tree)
     size = sum(leaf.size for leaf in leaves)
     mean = jnp.sum(jnp.stack([leaf.sum() for leaf in leaves])) / size
-    # About the mean: the difference of two large sums would lose the variance in float32.
+    # Relative to the mean: a difference of two large sums would lose the variance in float32.
     squares = jnp.stack([jnp.sum((leaf - mean) ** 2) for leaf in leaves])
     return mean, jnp.sum(squares) / size

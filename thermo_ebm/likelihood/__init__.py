@@ -1,17 +1,18 @@
 """Held-out log-likelihood: annealed importance sampling and MBAR, with Metropolis-adjusted moves.
 
-Chains start from the prior p_alpha, which is normalised at t = 0 whatever its energy, and are taken
-to the posterior along a schedule of their own (Neal 2001). With t_0 = 0 < ... < t_N = 1 and a
-chain's states z_0, z_1, ... between the temperatures,
+Chains start from the prior p_alpha at t = 0, whose normalising constant is not needed, and are
+taken to the posterior along a separate schedule (Neal 2001). With t_0 = 0 < ... < t_N = 1 and
+z_(k-1) the state of a chain when its temperature rises from t_(k-1) to t_k,
 
     log w = sum_k (t_k - t_(k-1)) l(z_(k-1)),        E w = p(x),
 
-so that log mean w is a stochastic lower bound on log p(x), and tight where chains follow. MBAR
-(`thermo/ratios.py`) uses the same chains' log-likelihoods at all temperatures at once and has the
-smaller error; its standard error is a jackknife over the chains, which are independent.
+so that log mean w is a stochastic lower bound on log p(x), which is tight if the chains follow the
+changing density. MBAR (`thermo/ratios.py`) uses the log-likelihoods of the same chains at all
+temperatures at once and has a smaller error; its standard error is a jackknife over the chains,
+which are independent.
 
-On images simulated from the model the chains can be run the other way, from the latent that made
-the image: `bidirectional` has the upper bound that this gives.
+For images simulated from the model, chains can also run in the other direction, from the latent
+that made the image: `bidirectional` computes the resulting upper bound.
 """
 
 from functools import partial
@@ -36,7 +37,7 @@ def log_likelihood(
     key: PRNGKey,
     settings: LikelihoodSettings = LikelihoodSettings(),  # noqa: B008 (immutable)
 ) -> Likelihood:
-    """log p(x) of each image, its schedule adapted to equal barriers.
+    """log p(x) of each image, with a schedule that is adapted to equal barriers.
 
     Args:
       model: the model.
@@ -87,7 +88,7 @@ def estimate(
     mask: Array | None = None,
     axis_name: str | None = None,
 ) -> Likelihood:
-    """log p(x) of each image along a given schedule; to be jitted.
+    """log p(x) of each image along a given schedule; can be jitted.
 
     Args:
       model: the model.
@@ -97,7 +98,7 @@ def estimate(
       temperatures: t_0 = 0 .. t_N = 1, [num_temperatures + 1].
       key: consumed.
       settings: the estimator.
-      mask: [num], 0 for images that only fill up; by default all count.
+      mask: [num], 0 for padding images; by default all images count.
       axis_name: the pmapped axis the images are spread over, if any.
 
     Raises:

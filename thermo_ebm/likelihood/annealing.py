@@ -1,4 +1,4 @@
-"""Chains taken from the prior to the posterior, or back, by Metropolis-adjusted Langevin steps."""
+"""Annealing of chains from prior to posterior, or back, by Metropolis-adjusted Langevin steps."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,24 +19,24 @@ _STEP_SIZE = 0.1  # at first, in units of sigma_0^2
 
 
 class LikelihoodSettings(NamedTuple):
-    """How the log-likelihood is estimated."""
+    """Settings of the estimator of the log-likelihood."""
 
     num_temperatures: int = 30  # N
     chains_per_image: int = 16  # M, at least 2
-    steps_per_temperature: int = 10  # the first half of which adapt the step size
-    prior_steps: int = 200  # of the chains that start it, towards p_alpha
-    power: float = 3.0  # of the schedule before it is adapted
-    pilots: int = 2  # runs with a quarter of the chains that adapt the schedule
-    simulation_steps: int = 2000  # of the prior's chains that images are simulated from
+    steps_per_temperature: int = 10  # steps; the first half of them adapt the step size
+    prior_steps: int = 200  # steps of the initial chains towards p_alpha
+    power: float = 3.0  # p of the schedule before its adaptation
+    pilots: int = 2  # pilot runs, with a quarter of the chains, that adapt the schedule
+    simulation_steps: int = 2000  # steps of the prior chains that give latents of simulated images
 
 
 class Annealed(NamedTuple):
-    """What chains saw on their way, in the order of the temperatures they went through."""
+    """Record of annealed chains, in the order of the temperatures that they passed."""
 
     log_likelihood: Array  # l at each temperature, [num_temperatures + 1, M, num]
     acceptance: Array  # [num_temperatures]
-    last: Point  # where the chains are in the end, [M * num]
-    log_step: Array  # log of the step size in the end, a scalar
+    last: Point  # final states of the chains, [M * num]
+    log_step: Array  # log of the final step size, a scalar
 
 
 def prior_latents(
@@ -48,7 +48,7 @@ def prior_latents(
     mask: Array,
     axis_name: str | None = None,
 ) -> tuple[Array, Array]:
-    """Long adjusted chains towards p_alpha, [M, num, latent_dim], and their step size's log."""
+    """Ends of long adjusted chains towards p_alpha, [M, num, latent_dim], and log step size."""
     keys = _keys(key, 0, positions, settings)
     z = model.prior_sigma * kernels.normal(keys, kernels.NOISE, model.latent_dim)
 
@@ -85,7 +85,7 @@ def anneal(
     mask: Array,
     axis_name: str | None = None,
 ) -> Annealed:
-    """Takes chains from the first temperature through all others, in the order given.
+    """Takes chains from the first temperature through all others, in the given order.
 
     Args:
       model: the model.
@@ -93,10 +93,10 @@ def anneal(
       images: [num, *image_shape].
       positions: [num].
       z: states at the first temperature, [M, num, latent_dim].
-      temperatures: rising from the prior's, or falling from the posterior's.
+      temperatures: increasing from the prior's, or decreasing from the posterior's.
       key: consumed.
       settings: the estimator.
-      log_step: log of the step size to begin with, a scalar.
+      log_step: log of the initial step size, a scalar.
       mask: [num].
       axis_name: the pmapped axis the images are spread over, if any.
     """
@@ -139,10 +139,10 @@ def _moves(
     weights: Array,
     axis_name: str | None,
 ) -> tuple[Point, Array, Array]:
-    """Adjusted steps at one temperature; the first half adapt the step size that all chains share.
+    """Adjusted steps at one temperature; the first half adapts the step size that all chains share.
 
-    Returns where the chains are then, the log of the step size, and the acceptance of the second
-    half, a mean over all chains.
+    Returns the new states, the log of the step size, and the acceptance rate in the second half, a
+    mean over all chains.
     """
     num, adapting = point.z.shape[0], -(-num_steps // 2)
     total = all_sum(weights.sum(), axis_name)

@@ -1,13 +1,14 @@
 """Bounds on log p(x) from both sides, on images simulated from the model (Grosse et al. 2015).
 
 An image x = g(z) + sigma_l epsilon with z from the prior comes with an exact sample of its
-posterior: that z. Chains that start there and are annealed down to t = 0 give weights with
+posterior, namely z. Chains that start at this z and are annealed down to t = 0 give weights with
 
     log w' = -sum_k (t_k - t_(k-1)) l(z_k),        E w' = 1 / p(x),
 
-so that -log mean w' is a stochastic upper bound on log p(x), as log mean w of the chains annealed
-up is a lower one. Their gap bounds the error of both, on images like the model's own. The upper
-bound supposes that z is a sample of p_alpha: long chains draw it (`settings.simulation_steps`).
+so that -log mean w' is a stochastic upper bound on log p(x), just as log mean w of the chains
+annealed up is a lower bound. The gap between the two bounds the error of both, on images like the
+model's own. The upper bound assumes that z is a sample of p_alpha: long chains draw z
+(`settings.simulation_steps`).
 """
 
 from typing import NamedTuple
@@ -25,12 +26,12 @@ from thermo_ebm.types import Array, Params, PRNGKey
 
 
 class Bounds(NamedTuple):
-    """Of each simulated image, in nats."""
+    """Bounds and estimate for each simulated image, in nats."""
 
-    lower: Array  # by chains annealed from the prior to the posterior, [num]
+    lower: Array  # from chains annealed from the prior to the posterior, [num]
     log_likelihood: Array  # MBAR's estimate from those chains, [num]
-    stderr: Array  # of MBAR's estimate, [num]
-    upper: Array  # by chains annealed from the image's own latent to the prior, [num]
+    stderr: Array  # standard error of MBAR's estimate, [num]
+    upper: Array  # from chains annealed from the image's own latent to the prior, [num]
 
 
 def simulate(
@@ -40,7 +41,7 @@ def simulate(
     key: PRNGKey,
     settings: LikelihoodSettings,
 ) -> tuple[Array, Array]:
-    """Images of the model and the latents that made them.
+    """Simulates images from the model; returns them with the latents that made them.
 
     Args:
       model: the model.
@@ -74,7 +75,7 @@ def bidirectional(
     settings: LikelihoodSettings,
     mask: Array | None = None,
 ) -> Bounds:
-    """Both bounds and the estimate between them; to be jitted.
+    """Both bounds and the estimate between them; can be jitted.
 
     Args:
       model: the model.
@@ -85,7 +86,7 @@ def bidirectional(
       temperatures: t_0 = 0 .. t_N = 1, [num_temperatures + 1].
       key: consumed.
       settings: the estimator.
-      mask: [num], 0 for images that only fill up; by default all count.
+      mask: [num], 0 for padding images; by default all images count.
     """
     chex.assert_shape(latents, (images.shape[0], model.latent_dim))
     mask = jnp.ones(images.shape[0]) if mask is None else mask

@@ -1,4 +1,4 @@
-"""log p(x), its standard error and scores from what annealed chains saw on their way."""
+"""log p(x), its standard error and scores from the record of annealed chains."""
 
 import math
 from typing import NamedTuple
@@ -17,7 +17,7 @@ _MBAR_ITERATIONS = 12
 
 
 class Scores(NamedTuple):
-    """Means over an image's chains at t = 1, which are samples of its posterior; [num] each."""
+    """Means over an image's chains at t = 1, which sample its posterior; [num] each."""
 
     reconstruction: Array  # |x - g(z)|^2 / (2 sigma_l^2)
     energy: Array  # -f_alpha(z)
@@ -25,7 +25,7 @@ class Scores(NamedTuple):
 
 
 class Likelihood(NamedTuple):
-    """Of each image, in nats."""
+    """Estimates for each image, in nats."""
 
     log_likelihood: Array  # log p(x) by MBAR, [num]
     stderr: Array  # its standard error, [num]
@@ -45,14 +45,14 @@ def summarise(
     mask: Array,
     axis_name: str | None = None,
 ) -> Likelihood:
-    """What chains annealed from the prior to the posterior say of each image.
+    """Estimates for each image from chains annealed from the prior to the posterior.
 
     Args:
       model: the model.
       images: [num, *image_shape].
       temperatures: t_0 = 0 .. t_N = 1, [num_temperatures + 1].
       seen: from `anneal`.
-      mask: [num], 0 for images that only fill up.
+      mask: [num], 0 for padding images.
       axis_name: the pmapped axis the images are spread over, if any.
     """
     by_image = jnp.moveaxis(seen.log_likelihood, 2, 0)  # [num, num_temperatures + 1, M]
@@ -74,12 +74,12 @@ def summarise(
 def rejection_rates(
     temperatures: Array, log_likelihood: Array, mask: Array, axis_name: str | None = None
 ) -> Array:
-    """How often an exchange between neighbouring temperatures would be refused.
+    """Rejection rates of exchanges between neighbouring temperatures.
 
     Args:
       temperatures: [num_temperatures + 1].
       log_likelihood: l at each temperature, [num_temperatures + 1, M, num].
-      mask: [num], 0 for images that only fill up.
+      mask: [num], 0 for padding images.
       axis_name: the pmapped axis the images are spread over, if any.
 
     Returns:
@@ -111,7 +111,7 @@ def mbar_with_error(temperatures: Array, log_likelihoods: Array) -> tuple[Array,
 
     Args:
       temperatures: t_0 = 0 .. t_N = 1.
-      log_likelihoods: [num, num_temperatures + 1, M], a chain in the same place throughout.
+      log_likelihoods: [num, num_temperatures + 1, M], with each chain at the same index throughout.
 
     Returns:
       [num] each.
@@ -126,12 +126,12 @@ def mbar_with_error(temperatures: Array, log_likelihoods: Array) -> tuple[Array,
     left_out = jax.lax.map(without, jnp.arange(per_image))
     spread = jnp.sum((left_out - left_out.mean(axis=0)) ** 2, axis=0)
     variance = (per_image - 1) / per_image * spread
-    # Of few chains the variance is itself uncertain: that of Student's t in the place of a normal.
+    # With few chains the variance is itself uncertain: the variance of Student's t, not a normal's.
     return value, jnp.sqrt(variance * (per_image - 1) / max(per_image - 3, 1))
 
 
 def forward_log_weights(temperatures: Array, log_likelihood: Array) -> Array:
-    """log w of each chain, [num_temperatures + 1, M, num] -> [M, num]: see the package's text."""
+    """log w of each chain (see the package), [num_temperatures + 1, M, num] -> [M, num]."""
     return jnp.einsum("t,tmn->mn", jnp.diff(temperatures), log_likelihood[:-1])
 
 

@@ -1,7 +1,7 @@
-"""The two objectives: maximum likelihood directly (vanilla) and by thermodynamic integration.
+"""The two objectives: direct maximum likelihood (vanilla) and thermodynamic integration.
 
-A loss is in nats per image. Its value and its gradient are chosen apart: where a gradient comes
-from is a field of `LossSettings`, and no choice changes the value.
+A loss is in nats per image. Its value and the estimator of its gradient are chosen separately: the
+estimator is a field of `LossSettings` and does not change the value.
 """
 
 from thermo_ebm.losses.settings import (

@@ -32,7 +32,7 @@ def log_likelihoods(
         values = log_likelihood(model, beta, tile(x, times), z.reshape(-1, z.shape[-1]))
         return jnp.swapaxes(values.reshape(z.shape[:3]), 0, 2)
 
-    # Recomputed on the way back, so that chunks bound the memory of the gradient as well.
+    # Recomputed in the backward pass, so that chunks bound the memory of the gradient as well.
     fn = jax.checkpoint(chunk) if image_chunk else chunk
     values = map_in_chunks(fn, (images, jnp.swapaxes(latents, 0, 2)), image_chunk)
     return jnp.swapaxes(values, 0, 2)

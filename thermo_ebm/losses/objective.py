@@ -1,4 +1,4 @@
-"""A loss taken apart, as training needs it: chains once, then the gradient of each half."""
+"""A loss split into steps for training: chains once, then the gradient of each half-batch."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,23 +13,23 @@ from thermo_ebm.types import Array, Batch, Params, PRNGKey
 
 
 class Objective(NamedTuple):
-    """A loss whose chains are detached, in three steps; and as a whole.
+    """A loss with detached chains in three steps, and as one function.
 
-    `surrogate` takes some of the images and of the chains' latents: images are independent.
+    `surrogate` can be applied to a part of the images and their latents: images are independent.
     """
 
     draw: Callable[[Params, Batch, PRNGKey, Schedule], TemperedChains]
     surrogate: Callable[[Params, Array, Array, Schedule], tuple[Array, Any]]
     summary: Callable[[Any, TemperedChains, Array, Schedule], tuple[Array, Any]]
     loss: Callable[[Params, Batch, PRNGKey, Schedule | None], tuple[Array, Any]]
-    differentiated: bool  # its gradient goes through the chains: only `loss` gives it
-    mean_of_images: bool  # its gradient is a mean over images
+    differentiated: bool  # the gradient goes through the chains: only `loss` computes it
+    mean_of_images: bool  # the gradient is a mean over images
 
 
 def vanilla_objective(
     model: LatentEBM, sampler: SamplerSettings, axis_name: str | None
 ) -> Objective:
-    """The vanilla loss; schedules are ignored."""
+    """The vanilla loss, which ignores schedules."""
     return Objective(
         draw=lambda params, batch, key, _: ml.vanilla_draws(model, params, batch, key, sampler),
         surrogate=lambda params, images, latents, _: ml.vanilla_surrogate(
@@ -50,7 +50,7 @@ def thermodynamic_objective(
     """The thermodynamic loss.
 
     Raises:
-      ValueError: settings that do not go together.
+      ValueError: settings that do not fit together.
     """
     check_settings(settings, sampler)
     differentiated = is_differentiated(settings)
@@ -68,6 +68,6 @@ def thermodynamic_objective(
             model, params, batch, key, sampler, settings, axis_name, schedule
         ),
         differentiated=differentiated,
-        # The divergences of pooled latents belong to no image.
+        # The divergences of pooled latents do not belong to single images.
         mean_of_images=not (differentiated and settings.correction == "pooled_gaussian"),
     )

@@ -1,4 +1,4 @@
-"""What can be chosen of the thermodynamic loss."""
+"""Settings of the thermodynamic loss."""
 
 from typing import NamedTuple
 
@@ -11,13 +11,15 @@ CORRECTIONS = ("none", "ratio", "pooled_gaussian")
 
 
 class LossSettings(NamedTuple):
-    """The thermodynamic loss: its schedule, its quadrature, and where its gradients come from."""
+    """The thermodynamic loss: its schedule, its quadrature, and the estimators of its gradients."""
 
     num_temperatures: int = 10  # N_t
     schedule: str = "power"
     power: float = 1.0  # p
     quadrature: str = "warped_trapezium"
-    correction: str = "none"  # of the quadrature: "ratio", or the paper's "pooled_gaussian"
+    correction: str = (
+        "none"  # correction of the quadrature: "ratio", or the paper's "pooled_gaussian"
+    )
     kl_form: str = "difference"  # or "sum", as printed
     kl_weight: float = 1.0  # eta
     kl_shrinkage: str = "oas"
@@ -31,11 +33,11 @@ def is_differentiated(settings: LossSettings) -> bool:
 
 
 def check_settings(settings: LossSettings, sampler: SamplerSettings) -> None:
-    """Refuses what does not exist or does not go together.
+    """Refuses unknown names and settings that do not fit together.
 
     Raises:
-      ValueError: naming the field; names of schedules, quadratures and divergences are checked
-        where they are used.
+      ValueError: the message names the field; names of schedules, quadratures and divergences are
+        checked where they are used.
     """
     for field, names in (
         ("prior_gradient", PRIOR_GRADIENTS),
@@ -53,16 +55,16 @@ def check_settings(settings: LossSettings, sampler: SamplerSettings) -> None:
     adjusted = "mala" in (sampler.prior.kernel, sampler.posterior.kernel)
     if is_differentiated(settings) and (adjusted or sampler.exchange_every):
         raise ValueError(
-            "gradient 'langevin' goes through unadjusted chains alone: it needs kernel 'ula' and "
+            "gradient 'langevin' needs unadjusted chains without exchange: kernel 'ula' and "
             "exchange_every 0."
         )
 
 
 def check_sampler(sampler: SamplerSettings) -> None:
-    """Refuses kernels that do not exist, and fewer than one chain per image.
+    """Refuses unknown kernels, and fewer than one chain per image.
 
     Raises:
-      ValueError: naming the field.
+      ValueError: the message names the field.
     """
     for name in (sampler.prior.kernel, sampler.posterior.kernel):
         if name not in KERNELS:

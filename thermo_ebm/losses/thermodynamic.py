@@ -1,4 +1,4 @@
-"""Maximum likelihood by thermodynamic integration (eq. 27), and where its gradients come from."""
+"""Maximum likelihood by thermodynamic integration (eq. 27), and the estimators of its gradients."""
 
 from typing import NamedTuple
 
@@ -16,30 +16,30 @@ from thermo_ebm.thermo.moments import shrunk_moments
 from thermo_ebm.thermo.schedule import Schedule, make_schedule
 from thermo_ebm.types import Array, Batch, Params, PRNGKey, check_batch
 
-# Newton steps of MBAR: 3 bring the weights to rounding where neighbouring temperatures overlap.
+# Newton steps of MBAR: 3 are exact up to rounding if neighbouring densities overlap.
 MBAR_ITERATIONS = 4
 
 
 class ThermodynamicAux(NamedTuple):
-    """What the thermodynamic loss is made of; means over the batch."""
+    """Terms of the thermodynamic loss; means over the batch."""
 
     temperatures: Array  # t_i, [num_temperatures + 1]
     expected_log_likelihood: Array  # E_i, [num_temperatures + 1]
     kl_forward: Array  # KL(p_i, p_(i+1)), [num_temperatures]; nan without a correction
     kl_backward: Array  # KL(p_(i+1), p_i), [num_temperatures]; nan without a correction
-    rejection: Array  # of an exchange between t_i and t_(i+1) where chains end, [num_temperatures]
-    acceptance: Array  # of the chains' steps, [num_temperatures + 1]
-    swap_probability: Array  # of exchanges among t_1 .. t_N, [num_temperatures - 1]
+    rejection: Array  # of exchanges of t_i and t_(i+1) at chains' ends, [num_temperatures]
+    acceptance: Array  # acceptance rate of the chains' steps, [num_temperatures + 1]
+    swap_probability: Array  # of exchanges in t_1 .. t_N, [num_temperatures - 1]
     round_trips: Array  # of an image's chains, a scalar
-    effective_sample_size: Array  # of the reweighted chains of an image, a scalar; else nan
-    weights: Array  # of the quadrature, [num_temperatures + 1]
+    effective_sample_size: Array  # of an image, a scalar; nan without reweighting
+    weights: Array  # weights of the quadrature, [num_temperatures + 1]
 
 
 class ThermodynamicParts(NamedTuple):
-    """What the loss's value is made of, of each image."""
+    """Terms of the loss's value for each image."""
 
     log_likelihood: Array  # l of every chain, [num_temperatures + 1, M, num]
-    effective_sample_size: Array  # [num]; nan where chains are not reweighted
+    effective_sample_size: Array  # [num]; nan without reweighting
 
 
 def thermodynamic_loss(
@@ -52,22 +52,23 @@ def thermodynamic_loss(
     axis_name: str | None = None,
     schedule: Schedule | None = None,
 ) -> tuple[Array, ThermodynamicAux]:
-    """The negative thermodynamic integral (eq. 27), with the gradients that `settings` choose.
+    """The negative thermodynamic integral (eq. 27), with the gradients chosen in `settings`.
 
-    `prior_gradient`: where alpha's gradient comes from.
-      "langevin": through all K steps of the chains (the paper's text). With a leaky ReLU's energy,
-        whose score jumps, it leaves the jumps out; with a smooth energy it is right.
+    `prior_gradient`: the estimator of alpha's gradient.
+      "langevin": through all K steps of the chains (the paper's text). For an energy with leaky
+        ReLUs, whose score jumps, the estimator ignores the jumps; for a smooth energy it is right.
       "contrastive": E_1[grad f] - E_0[grad f], the derivative of the exact integral, from the
-        chains at t = 1 and t = 0 (of all temperatures, reweighted, where the generator's are).
-      "none": chains detached and nothing else.
+        chains at t = 1 and t = 0 (E_1 from the reweighted chains of all temperatures if the
+        generator's gradient is "reweighted").
+      "none": no gradient; chains are detached.
 
-    `generator_gradient`: where beta's comes from.
-      "langevin": the total derivative, through the chains too.
+    `generator_gradient`: the estimator of beta's gradient.
+      "langevin": the total derivative, including the derivative through the chains.
       "detached": the quadrature's weighted sum of E_i over fixed chains: the gradient of the
-        quadrature, not that of log p(x), also with converged chains.
+        quadrature, which differs from that of log p(x) even for converged chains.
       "posterior": E_1 over the chains at t = 1, the derivative of the exact integral.
       "reweighted": E_1 over the chains of all temperatures t_1 .. t_N, each weighted as a sample of
-        the posterior (`ratios.posterior_weights`): the same gradient, whose noise rises with p.
+        the posterior (`ratios.posterior_weights`): the same mean, with noise that rises with p.
 
     Args:
       model: the model.
@@ -77,14 +78,14 @@ def thermodynamic_loss(
       sampler: the chains.
       settings: the loss.
       axis_name: the pmapped axis the batch is spread over, if any.
-      schedule: the temperatures; by default what `settings` name.
+      schedule: the temperatures; by default the schedule named in `settings`.
 
     Returns:
-      The loss over the whole batch, a scalar in nats per image, and its parts. With an axis, its
-      gradient is this device's share: sum it over the devices.
+      The loss over the whole batch, a scalar in nats per image, and its parts. With an axis, the
+      gradient is this device's share: sum the shares over the devices.
 
     Raises:
-      ValueError: for an unknown name in `settings`, or settings that do not go together.
+      ValueError: for an unknown name in `settings`, or settings that do not fit together.
     """
     check_batch(batch)
     check_settings(settings, sampler)
@@ -116,7 +117,7 @@ def thermodynamic_draws(
     settings: LossSettings,
     schedule: Schedule,
 ) -> TemperedChains:
-    """The chains at all temperatures, differentiable only where a gradient goes through them."""
+    """The chains at all temperatures, differentiable only if a gradient goes through them."""
     fixed, through = jax.lax.stop_gradient(params), _through_chains(settings)
     alpha = params.alpha if through is not None and through.alpha else fixed.alpha
     beta = params.beta if through is not None and through.beta else fixed.beta
@@ -140,13 +141,13 @@ def thermodynamic_surrogate(
     settings: LossSettings,
     schedule: Schedule,
 ) -> tuple[Array, ThermodynamicParts]:
-    """Each image's share of what is differentiated with chains fixed, and of the loss's value.
+    """Each image's share of the differentiated surrogate (chains fixed) and of the loss's value.
 
     Args:
       model: the model.
       params: alpha and beta.
       images: [num, *image_shape].
-      latents: where the chains ended, [num_temperatures + 1, M, num, latent_dim].
+      latents: final states of the chains, [num_temperatures + 1, M, num, latent_dim].
       sampler: the chains.
       settings: the loss.
       schedule: the temperatures.
@@ -195,7 +196,7 @@ def thermodynamic_summary(
     loss, (expected, kl_forward, kl_backward) = _negative_estimate(
         likelihood, chains.latents, mask, settings, schedule, axis_name
     )
-    # exp(-(dt) (l_i - l_(i+1))): what an exchange of neighbours would be accepted with.
+    # exp(-(dt) (l_i - l_(i+1))): the acceptance probability of an exchange of neighbours.
     log_ratio = -jnp.diff(schedule.temperatures)[:, None, None] * jnp.diff(likelihood, axis=0)
     rejection = -jnp.expm1(jnp.minimum(log_ratio, 0.0)).mean(axis=1)
     return loss, ThermodynamicAux(
@@ -220,7 +221,7 @@ def _negative_estimate(
     schedule: Schedule,
     axis_name: str | None,
 ) -> tuple[Array, tuple[Array, Array, Array]]:
-    """Minus the corrected quadrature; E_i and the divergences that it is made of."""
+    """Minus the corrected quadrature, with the E_i and divergences that it uses."""
     expected = masked_mean(likelihood.mean(axis=1), mask, axis_name)
     integral = jnp.sum(quadrature_weights(settings.quadrature, schedule) * expected)
     divergences = _divergences(likelihood, latents, expected, mask, settings, schedule, axis_name)
@@ -242,7 +243,7 @@ def _divergences(
     schedule: Schedule,
     axis_name: str | None,
 ) -> tuple[Array, Array] | None:
-    """KL(p_i, p_(i+1)) and KL(p_(i+1), p_i), [num_temperatures] each, as the correction asks."""
+    """KL(p_i, p_(i+1)) and KL(p_(i+1), p_i), [num_temperatures] each, by the chosen correction."""
     if settings.correction == "none":
         return None
     if settings.correction == "pooled_gaussian":
@@ -250,8 +251,8 @@ def _divergences(
         pooled = latents.reshape(latents.shape[0], -1, latents.shape[-1])
         every = jnp.tile(mask, latents.shape[1])
         return neighbour_kl(shrunk_moments(pooled, every, settings.kl_shrinkage, axis_name))
-    # With c = log Z_(i+1) / Z_i of an image: KL(p_i, p_(i+1)) = c - dt E_i, and the other way
-    # round dt E_(i+1) - c.
+    # With c = log Z_(i+1) / Z_i of an image: KL(p_i, p_(i+1)) = c - dt E_i, and
+    # KL(p_(i+1), p_i) = dt E_(i+1) - c.
     by_image = jnp.moveaxis(likelihood, 2, 0)
     of_image = ratios.neighbour_ratios(schedule.temperatures, by_image)
     c = masked_mean(jnp.moveaxis(of_image, 0, 1), mask, axis_name)
@@ -260,7 +261,7 @@ def _divergences(
 
 
 def _through_chains(settings: LossSettings) -> Params | None:
-    """Which of alpha and beta get a gradient through the chains; None if neither does."""
+    """Which of alpha and beta have a gradient through the chains; None if neither does."""
     through = Params(
         settings.prior_gradient == "langevin", settings.generator_gradient == "langevin"
     )

@@ -1,4 +1,4 @@
-"""Maximum likelihood directly: the loss whose gradient is that of eq. 6 and 7."""
+"""Direct maximum likelihood: the loss whose gradient is that of eq. 6 and 7."""
 
 from typing import NamedTuple
 
@@ -16,16 +16,16 @@ _ENDS = (0.0, 1.0)  # the temperatures of prior and posterior
 
 
 class VanillaAux(NamedTuple):
-    """What the vanilla loss is made of, each a mean over the batch."""
+    """Terms of the vanilla loss, each a mean over the batch."""
 
     log_likelihood: Array  # E_post[log p_beta(x | z)], scalar
     energy_posterior: Array  # E_post[f_alpha(z)], scalar
     energy_prior: Array  # E_prior[f_alpha(z)], scalar
-    acceptance: Array  # of the chains of prior and posterior, [2]
+    acceptance: Array  # acceptance rates of the chains of prior and posterior, [2]
 
 
 class VanillaParts(NamedTuple):
-    """The same of each image, means over its chains."""
+    """Terms of the vanilla loss for each image, means over its chains."""
 
     log_likelihood: Array  # [num]
     energy_posterior: Array  # [num]
@@ -44,7 +44,8 @@ def vanilla_loss(
 
     L = -(E_post[log p_beta(x | z)] + E_post[f_alpha(z)] - E_prior[f_alpha(z)])
 
-    Its value is not the negative log-likelihood; its gradient is that of it, with converged chains.
+    The value of L is not the negative log-likelihood; for converged chains, its gradient is that of
+    the negative log-likelihood.
 
     Args:
       model: the model.
@@ -55,8 +56,8 @@ def vanilla_loss(
       axis_name: the pmapped axis the batch is spread over, if any.
 
     Returns:
-      The loss over the whole batch, a scalar in nats per image, and its parts. With an axis, its
-      gradient is this device's share: sum it over the devices.
+      The loss over the whole batch, a scalar in nats per image, and its parts. With an axis, the
+      gradient is this device's share: sum the shares over the devices.
 
     Raises:
       ValueError: for an unknown kernel or fewer than one chain per image.

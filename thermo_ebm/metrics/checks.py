@@ -1,4 +1,4 @@
-"""Checks shared by the metrics: what a pair of feature matrices must be."""
+"""Checks of feature matrices, shared by the metrics."""
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ def feature_matrix(name: str, values: Array, min_images: int = 2) -> np.ndarray:
     """Returns features [num_images, num_features] as float64.
 
     Raises:
-      ValueError: if they have another rank, fewer images, no features, or values not finite.
+      ValueError: for another rank, fewer images, no features, or values that are not finite.
     """
     matrix = np.asarray(values)
     if matrix.ndim != 2 or matrix.shape[0] < min_images or matrix.shape[1] < 1:
@@ -32,7 +32,7 @@ def feature_pair(
     """Returns both sides as float64; see `feature_matrix`.
 
     Raises:
-      ValueError: also if the numbers of features differ.
+      ValueError: as for `feature_matrix`, and if the numbers of features differ.
     """
     real = feature_matrix("real features", real, min_images)
     generated = feature_matrix("generated features", generated, min_images)

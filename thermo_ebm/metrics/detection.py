@@ -1,4 +1,4 @@
-"""How well a score tells two sets of images apart, with bootstrap intervals."""
+"""Detection of outliers by a score: AUROC and AUPRC with bootstrap intervals."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Detection(NamedTuple):
-    """Areas under curves, each with the ends of its interval."""
+    """Areas under two curves, each with the ends of its interval."""
 
     auroc: float  # probability that an outlier scores higher than an inlier; 1/2 is chance
     auroc_low: float
@@ -26,8 +26,8 @@ def detection(
 ) -> Detection:
     """AUROC and AUPRC of a score that is higher for outliers (scikit-learn's).
 
-    The intervals are percentiles of a bootstrap that draws the images of each set anew. Where the
-    sets are told apart without fault every resample is too, and an interval has no width.
+    The intervals are percentiles of a bootstrap that resamples the images of each set. If the score
+    separates the sets perfectly, it does so in every resample, and the interval has zero width.
 
     Args:
       inliers: scores, [num_inliers], at least 2.
@@ -42,7 +42,7 @@ def detection(
     >>> detection(np.array([0.0, 1.0, 2.0]), np.array([1.5, 3.0])).auroc.__round__(3)
     0.833
     """
-    from sklearn import metrics  # a second of imports, for this function alone
+    from sklearn import metrics  # takes a second to import; only this function needs it
 
     for name, scores in (("inliers", inliers), ("outliers", outliers)):
         if scores.ndim != 1 or len(scores) < 2 or not np.isfinite(scores).all():
@@ -100,7 +100,7 @@ def weighted_average_precision(
     last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # of each group of ties
     found = np.cumsum(weights[:, order] * labels[order], axis=1)[:, last]
     seen = np.cumsum(weights[:, order], axis=1)[:, last]
-    # Where nothing has been seen yet, nothing has been found either.
+    # Where `seen` is 0, `found` is 0 as well, and the precision is 0.
     precision = found / np.maximum(seen, np.finfo(np.float64).tiny)
     recalled = np.diff(found, axis=1, prepend=0) / found[:, -1:]
     return np.sum(precision * recalled, axis=1)

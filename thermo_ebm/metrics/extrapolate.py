@@ -1,4 +1,4 @@
-"""Metrics at infinitely many images (Chong & Forsyth 2020): a straight line in 1/N, read at 0."""
+"""Metrics at infinitely many images (Chong & Forsyth 2020): a straight line in 1/N, at 1/N = 0."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,8 +22,8 @@ def extrapolate(
 ) -> Extrapolation:
     """Fits value = intercept + slope / N by least squares.
 
-    The standard error supposes independent errors of equal size. Those of a metric shrink with N
-    and its subsets share images, so it is a guide to the line's fit, not to the sampling of images;
+    The standard error supposes independent errors of equal size. The errors of a metric shrink
+    with N and its subsets share images: this error describes the fit, not the sampling of images;
     `summary.summarize` gives the error of the whole procedure.
 
     Args:
@@ -31,7 +31,7 @@ def extrapolate(
       values: [num_sizes], the metric at each.
 
     Raises:
-      ValueError: if that does not hold, or something is not finite.
+      ValueError: if these conditions do not hold, or a value is not finite.
     """
     n, y = np.asarray(sizes, np.float64), np.asarray(values, np.float64)
     if n.ndim != 1 or n.shape != y.shape or len(n) < 3:

@@ -3,8 +3,8 @@
   FID = |mu_r - mu_g|^2 + tr(S_r) + tr(S_g) - 2 tr((S_r^(1/2) S_g S_r^(1/2))^(1/2))
 
 With any factors S_r = F^T F and S_g = G^T G the last trace is the sum of the singular values of
-F G^T: the eigenvalues of S_r S_g are those of (F G^T)(F G^T)^T. So no square root of a matrix is
-taken, nothing is inverted, and neither N < D nor a singular covariance is a special case.
+F G^T: the eigenvalues of S_r S_g are those of (F G^T)(F G^T)^T. Therefore no matrix square root is
+computed, nothing is inverted, and neither N < D nor a singular covariance is a special case.
 """
 
 import numpy as np
@@ -20,16 +20,17 @@ def frechet_distance(real_features: checks.Array, generated_features: checks.Arr
     >>> round(frechet_distance(features, features + 3.0), 6)  # means 3 apart in both features
     18.0
 
-    Computed in float64 from the features themselves, never squaring their condition: the factors
-    are the centred features, or their QR decomposition's R where there are more images than
-    features. `moments_distance` is faster and good for ten sizes in a row.
+    Computed in float64 from the features themselves, without squaring their condition number: the
+    factors are the centred features, or the factor R of their QR decomposition if there are more
+    images than features. `moments_distance` is faster and suited to many sizes in a row.
 
     Args:
       real_features: [num_real, num_features].
       generated_features: [num_generated, num_features].
 
     Raises:
-      ValueError: for another rank, different widths, fewer than two images, values not finite.
+      ValueError: for another rank, different numbers of features, fewer than two images, or values
+        that are not finite.
     """
     real, generated = checks.feature_pair(real_features, generated_features)
     factors, means, traces = [], [], []
@@ -58,8 +59,8 @@ def moments_distance(
     """Returns the FID of two Gaussians given by their moments, in float64.
 
     The trace comes from the symmetric eigenvalues of F S_g F^T with S_r = F^T F by Cholesky with
-    pivoting, which a singular covariance (dead channels, N < D) ends early. An eigenvalue that is
-    zero is off by about 1e-16 of the largest, so its root by 1e-8.
+    pivoting, which ends early for a singular covariance (dead channels, N < D). An eigenvalue of
+    zero has an error of about 1e-16 of the largest eigenvalue, and its root therefore of 1e-8.
 
     Args:
       real_mean: [num_features].
@@ -68,7 +69,7 @@ def moments_distance(
       generated_covariance: [num_features, num_features], symmetric.
 
     Raises:
-      ValueError: if the shapes do not belong together.
+      ValueError: if the shapes do not fit together.
     """
     size = real_mean.shape[0]
     if not (
@@ -89,7 +90,7 @@ def _congruence(real_covariance: np.ndarray, generated_covariance: np.ndarray) -
     """Returns the upper triangle of F S_g F^T [n, n] with F^T F = S_r, up to a permutation."""
     # Transposing a symmetric matrix is free and gives LAPACK the order it wants.
     upper, pivots, rank, _ = scipy.linalg.lapack.dpstrf(real_covariance.T, lower=0)
-    upper[rank:] = 0.0  # what pivoting left over is rounding
+    upper[rank:] = 0.0  # the remainder after pivoting is rounding
     order = pivots - 1
     permuted = generated_covariance[np.ix_(order, order)].T
     product, _ = scipy.linalg.lapack.dsygst(permuted, upper, itype=2, lower=0)

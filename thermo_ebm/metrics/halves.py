@@ -28,7 +28,7 @@ WEIGHTS = np.concatenate([np.ones((1, NUM_GROUPS)), 1 + _STEP * _SIGNS, 1 - _STE
 
 
 def assign_groups(key: jax.Array, num_images: int) -> np.ndarray:
-    """Returns each image's group, int [num_images], drawn at random and as equal as can be.
+    """Returns each image's group, int [num_images], drawn at random with nearly equal sizes.
 
     Args:
       key: consumed here.

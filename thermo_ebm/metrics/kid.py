@@ -2,9 +2,10 @@
 
   MMD^2 = mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j)
 
-(Gretton et al. 2012, eq. 3; Binkowski et al. 2018 for the polynomial kernel, "KID".) Unbiased, so
-negative for good generators as often as not; it is never clamped. Everything is computed from sums
-v^T K w over blocks of the kernel matrices, with the indicators of all subsets at once.
+(Gretton et al. 2012, eq. 3; Binkowski et al. 2018 for the polynomial kernel, "KID".) The estimate
+is unbiased and therefore often negative for good generators; it is never clamped. Everything is
+computed from sums v^T K w over blocks of the kernel matrices, with the indicators of all subsets at
+once.
 
 MMD^2 is a two-sample U-statistic, so its variance is known in terms of three moments of the kernel
 (Hoeffding 1948; for MMD^2 Sutherland 2019, "Unbiased estimators for the variance of MMD
@@ -14,9 +15,9 @@ estimators"). With g(x) = E k(x, x') - E k(x, y) and k centred in both arguments
               + 4 Var k(x, y) sum_ij a_i b_i a_j b_j + the same for y
 
 for two subsets with the weights a_i = 1/n and A_ij = 1/(n (n - 1)). The moments are estimated from
-all images without bias. The second line is all there is for equal distributions, where g vanishes
-and its estimated variance is noise, correlated with the distance itself: where that estimate is
-below 0, a third of it is kept. (Cut off at 0, it makes errors too large; kept, too small.)
+all images without bias. For equal distributions only the second line remains: g vanishes, and its
+estimated variance is noise that is correlated with the distance itself. If this estimate is below
+0, a third of it is kept. (With a cut-off at 0 the errors are too large; without one, too small.)
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -36,11 +37,11 @@ class Estimates(NamedTuple):
 
     values: np.ndarray  # [num_subsets]
     covariance: np.ndarray  # [num_subsets, num_subsets], of the sampling of images
-    quadratic: np.ndarray  # the part of the covariance that is there for equal distributions too
+    quadratic: np.ndarray  # the part of the covariance that remains for equal distributions
 
 
 class _Sums(NamedTuple):
-    """What is kept of a kernel matrix [num_rows, num_columns]."""
+    """Sums over a kernel matrix [num_rows, num_columns]."""
 
     subsets: np.ndarray  # [num_subsets], over the pairs of each subset
     rows: np.ndarray  # [num_rows]
@@ -60,12 +61,12 @@ def kernel_distance(
     Args:
       real_features: [num_real, num_features].
       generated_features: [num_generated, num_features]; the numbers may differ.
-      kernel: "polynomial" is (x.y / num_features + 1)^3, KID's, the one to quote; "rbf" is
+      kernel: "polynomial" is (x.y / num_features + 1)^3, the kernel of KID, to be quoted; "rbf" is
         exp(-|x - y|^2 / num_features).
 
     Raises:
-      ValueError: for an unknown kernel, another rank, different widths, fewer than two images,
-        values not finite.
+      ValueError: for an unknown kernel, another rank, different numbers of features, fewer than two
+        images, or values that are not finite.
     """
     real, generated = checks.feature_pair(real_features, generated_features)
     ones = np.ones((len(real), 1)), np.ones((len(generated), 1))
@@ -92,7 +93,7 @@ def subset_distances(
       The distances and their covariance, for each kernel.
 
     Raises:
-      ValueError: as `kernel_distance`, and if indicators and features do not belong together or a
+      ValueError: as for `kernel_distance`, and if indicators and features do not fit together or a
         subset has fewer than two images.
     """
     real, generated = checks.feature_pair(real, generated)
@@ -120,7 +121,7 @@ def subset_distances(
 def _estimates(
     sums: tuple[_Sums, _Sums, _Sums], real: np.ndarray, generated: np.ndarray
 ) -> Estimates:
-    """Puts the distances and their covariance together from the sums of the three matrices.
+    """Combines the sums of the three matrices to the distances and their covariance.
 
     Args:
       sums: within the real images and within the generated ones, without the diagonals, and

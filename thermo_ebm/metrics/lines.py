@@ -1,4 +1,4 @@
-"""Metrics at many sizes: the lines to be extrapolated, and errors of the whole procedure.
+"""Metrics at many sizes: the lines to be extrapolated, and errors of the complete procedure.
 
 Every metric is computed of the same draws. Its values at one size are averaged over that size's
 draws; the line's intercept is a fixed weighted sum of those averages (`intercept_weights`), so its
@@ -20,7 +20,7 @@ from thermo_ebm.metrics.subsets import Draw
 
 
 class Design(NamedTuple):
-    """Which images every metric is computed of."""
+    """The images from which every metric is computed."""
 
     sizes: tuple[int, ...]
     draws: list[list[Draw]]  # of each size; the last list is one draw of everything

@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage: fidelity and variety told apart.
+"""Precision, recall, density and coverage: separate measures of fidelity and variety.
 
 Each set's manifold is the union of balls around its points, out to the k-th nearest neighbour.
 

@@ -12,7 +12,7 @@ from thermo_ebm.types import Array
 
 
 def image_size(strides: Sequence[int], kernel_size: int) -> int:
-    """Side of the image that these strides give: the first layer makes k x k pixels of 1 x 1."""
+    """Height and width of the image for these strides; the first layer turns 1 x 1 into k x k."""
     size = kernel_size
     for stride in strides[1:]:
         size *= stride
@@ -33,7 +33,7 @@ def make_generator_network(
     Args:
       features: the paper's ngf; layer i has widths[i] * features channels.
       widths: multipliers of every layer but the last.
-      strides: one per layer, the last layer (to the image's channels) included. The first layer
+      strides: one per layer, including the last layer (to the image's channels). The first layer
         turns 1 x 1 into kernel_size x kernel_size pixels and its stride is 1.
       channels: channels of the image.
       kernel_size: side of every kernel.
@@ -44,12 +44,12 @@ def make_generator_network(
       A function from latents [num, latent_dim] to images [num, size, size, channels] in (-1, 1).
 
     Raises:
-      ValueError: if strides are not one more than widths, or the first is not 1.
+      ValueError: if there is not one more stride than widths, or the first stride is not 1.
     """
     if len(strides) != len(widths) + 1 or strides[0] != 1:
         raise ValueError(
-            f"generator strides {tuple(strides)} must start with 1 and be one more than the "
-            f"widths {tuple(widths)}."
+            f"generator strides {tuple(strides)} must start with 1 and have one more entry than "
+            f"the widths {tuple(widths)}."
         )
     layer_channels = [width * features for width in widths] + [channels]
 
@@ -74,8 +74,8 @@ def _weights(
 ) -> tuple[Array, Array]:
     """Weights [k, k, c_in, c_out] and a zero bias [c_out].
 
-    The weights are normal with variance 1 / fan_in before they are cut off at two standard
-    deviations, as Haiku's own layers are.
+    As in Haiku's own layers, the weights are normal with variance 1 / fan_in before truncation at
+    two standard deviations.
     """
     init = hk.initializers.TruncatedNormal(stddev=fan_in**-0.5)
     with hk.experimental.name_scope(f"layer_{layer}"):

@@ -38,7 +38,7 @@ class LatentEBM(NamedTuple):
 class ModelSettings(NamedTuple):
     """The fields of `config.model`, with the paper's values for CIFAR-10 (table 6).
 
-    A field's name is the one in the configuration with its dots replaced by underscores.
+    Field names are those of the configuration with dots replaced by underscores.
     """
 
     latent_dim: int = 100  # D
@@ -72,17 +72,18 @@ def make_model(
     (5, 8, 8, 1)
 
     Args:
-      config: a whole configuration, or its `config.model`; None for the paper's values.
-      channels: channels of the image; by default `config.data.channels` of a whole configuration,
-        else 3.
-      conv_transpose: the form of the transposed convolution; by default the fastest here.
+      config: a complete configuration, or its `config.model`; None for the paper's values.
+      channels: channels of the image; by default `config.data.channels` if a complete
+        configuration is given, else 3.
+      conv_transpose: the form of the transposed convolution; by default the fastest on this
+        backend.
       **settings: fields of `ModelSettings`, which replace the configuration's.
 
     Returns:
       The model. Nothing is computed until its functions are called.
 
     Raises:
-      ValueError: for a name that is not a field of `ModelSettings`, or strides that do not go with
+      ValueError: for a name that is not a field of `ModelSettings`, or strides that do not fit
         the widths.
     """
     if config is not None and "model" in config:
@@ -142,7 +143,7 @@ def _build(
 
 
 def _transform(network: Callable[[Array], Array]) -> hk.Transformed:
-    """A Haiku function as a pair of pure ones; the networks draw no random numbers."""
+    """A Haiku function as a pair of pure functions; the networks draw no random numbers."""
     return cast(hk.Transformed, hk.without_apply_rng(hk.transform(network)))
 
 
@@ -196,8 +197,8 @@ def log_power_posterior(
 def with_compute_dtype(model: LatentEBM, dtype: jnp.dtype) -> LatentEBM:
     """The same model with its networks evaluated in `dtype` and their outputs given in float32.
 
-    The precision policy of chains on an accelerator: parameters stay as they are, only the
-    arithmetic inside the networks changes. With float32 the model comes back unchanged.
+    This is the precision policy of chains on an accelerator: parameters are unchanged, only the
+    arithmetic inside the networks uses `dtype`. With float32 the model is returned unchanged.
     """
     if dtype == jnp.float32:
         return model

@@ -8,8 +8,8 @@ import jax
 
 from thermo_ebm.types import Array
 
-# The paper's energy has leaky ReLUs. Its score jumps where a unit changes sides, and a derivative
-# through the steps of a chain ("langevin" gradients) leaves the jumps out; a smooth unit has none.
+# The paper's energy has leaky ReLUs. Its score jumps where a unit changes sign, and a derivative
+# through the steps of a chain ("langevin" gradients) ignores the jumps; a smooth unit has none.
 ACTIVATIONS = ("leaky_relu", "gelu")
 
 

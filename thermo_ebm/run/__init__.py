@@ -1,1 +1,1 @@
-"""A run's folder: its layout, configuration, record, tables, events, pictures and lock."""
+"""The folder of a run: its layout, configuration, record, tables, events, pictures and lock."""

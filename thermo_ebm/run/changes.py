@@ -1,7 +1,8 @@
-"""What changed of a run's configuration since it began, as its folder records it.
+"""The recorded changes to a run's configuration since it began.
 
-`changes.json` is a list, oldest first, of what each start accepted: the field, its old and its new
-value, and the epoch and step from which the new one held (of the repetition that was furthest).
+`changes.json` is a list, oldest first, of the changes accepted at each start: the field, its old
+and new values, and the epoch and step (of the furthest repetition) from which the new value
+applied.
 """
 
 import os
@@ -16,7 +17,7 @@ from thermo_ebm.run.layout import CHANGES
 
 
 class Change(NamedTuple):
-    """One field that is not what it was."""
+    """One change of a field."""
 
     epoch: int  # epochs that the furthest repetition had done with the old value
     step: int  # and its steps
@@ -26,7 +27,7 @@ class Change(NamedTuple):
 
 
 def read_changes(workdir: str | os.PathLike[str]) -> list[Change]:
-    """Reads a run's changes, oldest first; no file is no change.
+    """Reads a run's changes, oldest first; empty if there is no file.
 
     Raises:
       UserError: the file is damaged.
@@ -50,11 +51,11 @@ def read_changes(workdir: str | os.PathLike[str]) -> list[Change]:
 def add_changes(
     workdir: str | os.PathLike[str], differences: Sequence[Difference], epoch: int, step: int
 ) -> None:
-    """Adds what a start accepted; what a start that was killed has recorded is not doubled.
+    """Adds the changes accepted at a start; changes recorded by a killed start are not duplicated.
 
     Raises:
-      OSError: it cannot be written.
-      UserError: the file there is damaged.
+      OSError: the file cannot be written.
+      UserError: the existing file is damaged.
     """
     old = read_changes(workdir)
     new = [Change(epoch, step, *difference) for difference in differences]

@@ -1,4 +1,4 @@
-"""The configuration a run was started with: read back, and compared with the one asked for now."""
+"""The configuration of a run: written, read, and compared with the one requested now."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from thermo_ebm.fields import flatten
 from thermo_ebm.run import upgrade
 from thermo_ebm.run.layout import CONFIG, has_begun, run_folder
 
-# What may change when a run goes on: how far, how often and where, never what is computed.
+# Fields that may change when a run continues; none of them changes what is computed.
 FREE_FIELDS = (
     "num_epochs",
     "num_repetitions",
@@ -28,7 +28,7 @@ FREE_FIELDS = (
     "divergence",
     "logging",
 )
-# What never may: checkpoints have its shape, or count their epochs by it.
+# Fields that may never change: they determine checkpoints' shapes or the steps per epoch.
 FIXED_FIELDS = (
     "batch_size",
     "data.channels",
@@ -45,7 +45,7 @@ ABSENT = "(absent)"
 
 
 class Difference(NamedTuple):
-    """One field that is not what it was."""
+    """One field whose value has changed."""
 
     field: str  # dotted, as in --config.loss.power
     old: Any
@@ -55,13 +55,13 @@ class Difference(NamedTuple):
 def check_config(
     workdir: str | os.PathLike[str], config: ConfigDict, allow: Sequence[str] = ()
 ) -> list[Difference]:
-    """Holds `config` against the one the run started with; writes nothing.
+    """Compares `config` with the configuration that the run was started with; writes nothing.
 
     A folder in which no repetition has begun takes any configuration.
 
     Args:
       workdir: the run's folder.
-      config: the whole configuration.
+      config: the complete configuration.
       allow: fields (`loss.power`) or groups of them (`loss`) that may differ, besides FREE_FIELDS.
 
     Returns:
@@ -69,7 +69,7 @@ def check_config(
 
     Raises:
       UserError: another field differs (a table says which), or one of FIXED_FIELDS; `allow` names a
-        field that does not exist; `config.json` is damaged; or the folder is none of a run.
+        field that does not exist; `config.json` is damaged; or the folder is not that of a run.
     """
     folder = run_folder(workdir)
     new = as_json(config)
@@ -77,7 +77,7 @@ def check_config(
     begun = found is not None and has_begun(folder)
     if found is not None and not begun and not upgrade.is_of_a_run(found):
         raise UserError(
-            f"workdir={folder}: its {CONFIG} is not a run's (its fields: "
+            f"workdir={folder}: its {CONFIG} is not that of a run (its fields: "
             f"{', '.join(list(found)[:3]) or 'none'}); choose another folder"
         )
     old = found if begun else None
@@ -92,8 +92,8 @@ def check_config(
         raise UserError(_refusal(folder, refused))
     if fixed := _fixed(changed):
         raise UserError(
-            f"workdir={folder}: {', '.join(fixed)} cannot change in a run, whose checkpoints and "
-            "epochs are made by it; use another folder"
+            f"workdir={folder}: {', '.join(fixed)} cannot change in an existing run, because they "
+            "determine its checkpoints and epochs; use another folder"
         )
     return changed
 
@@ -160,9 +160,9 @@ def _refusal(folder: Path, refused: list[Difference]) -> str:
     table = [f"  {field:<{widths[0]}}  {old:<{widths[1]}}  {new}" for field, old, new in rows]
     fixed = _fixed(refused)
     names = ",".join(d.field for d in refused)
-    way_on = f"Use another folder, or go on all the same with allow_config_change={names}"
+    way_on = f"Use another folder, or continue anyway with allow_config_change={names}"
     if fixed:
-        way_on = f"Use another folder: {', '.join(fixed)} cannot change in a run"
+        way_on = f"Use another folder: {', '.join(fixed)} cannot change in an existing run"
     return "\n".join(
         [
             f"workdir={folder}: the run was started with another configuration:",

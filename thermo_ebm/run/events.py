@@ -1,8 +1,8 @@
 """TensorBoard events: thin functions over tensorboardX, which needs no TensorFlow.
 
-Written synchronously (tensorboardX's own SummaryWriter queues them for a thread): a kill loses
-nothing that was written, and a full disk raises where it happens. As with `tables`, write an
-epoch's events before its checkpoint.
+Events are written synchronously (tensorboardX's own SummaryWriter queues them for a thread), so
+that a kill loses nothing that was written, and a full disk raises an error at once. As with
+`tables`, write an epoch's events before its checkpoint.
 """
 
 import os
@@ -19,19 +19,21 @@ from thermo_ebm import files
 if TYPE_CHECKING:
     from tensorboardX.event_file_writer import EventsWriter
 
-DAMAGED = "damaged_events"  # beside the folder of events: TensorBoard looks into that one alone
+DAMAGED = (
+    "damaged_events"  # beside the folder of events, which is the only one that TensorBoard reads
+)
 _GROUPS = ("train", "val", "learning_rate", "grad_noise")
 
 
 def open_events(folder: str | os.PathLike[str], resumed_step: int | None = None) -> "EventsWriter":
-    """Opens a new TensorBoard event file in `folder`, made if need be.
+    """Opens a new TensorBoard event file in `folder`, which is created if needed.
 
     Earlier files that are damaged are repaired; the damaged originals are kept in `damaged_events`.
 
     Args:
       folder: the repetition's `tensorboard/`.
-      resumed_step: the step of the checkpoint that training goes on from: TensorBoard then leaves
-        out what earlier files hold of later steps. None at a start: it leaves out everything.
+      resumed_step: the step of the checkpoint from which training continues: TensorBoard then
+        ignores later steps in earlier files. None at a start: earlier files are ignored.
     """
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto import event_pb2
@@ -50,7 +52,7 @@ def open_events(folder: str | os.PathLike[str], resumed_step: int | None = None)
 
 
 def write_scalars(events: "EventsWriter", step: int, values: Mapping[str, Any]) -> None:
-    """Writes the values that are there (not None) as scalars of that step, forced to the disk."""
+    """Writes the values that are not None as scalars of that step, forced to disk."""
     from tensorboardX import summary
 
     for name, value in values.items():
@@ -73,7 +75,7 @@ def close_events(events: "EventsWriter") -> None:
 
 
 def grouped(column: str) -> str:
-    """The tag of a reading, by which TensorBoard groups it: what stands before the first /.
+    """The TensorBoard tag of a reading; TensorBoard groups tags by the part before the first /.
 
     >>> [grouped(name) for name in ("train_grad_var", "grad_noise", "grad_noise_mcmc", "seconds")]
     ['train/grad_var', 'grad_noise/total', 'grad_noise/mcmc', 'run/seconds']
@@ -87,9 +89,9 @@ def grouped(column: str) -> str:
 
 
 def _mend(path: Path) -> None:
-    """Moves a file that is cut short or damaged away, and puts what is whole of it in its place.
+    """Moves a truncated or damaged file away, and writes its undamaged records in its place.
 
-    TensorBoard shows nothing of a file from where it is damaged on.
+    TensorBoard shows nothing of a file after the damaged place.
     """
     content = path.read_bytes()
     whole = _whole_records(content)
@@ -98,7 +100,7 @@ def _mend(path: Path) -> None:
     aside = path.parent.parent / DAMAGED / path.name.replace("tfevents", "damaged")
     aside.parent.mkdir(exist_ok=True)
     logging.warning(
-        "%s is damaged after %d of its %d bytes: those stay, the whole file is in %s",
+        "%s is damaged after %d of its %d bytes: those are kept, the original file is in %s",
         *(path, whole, len(content), aside),
     )
     files.write_bytes(aside, content)
@@ -106,7 +108,7 @@ def _mend(path: Path) -> None:
 
 
 def _whole_records(content: bytes) -> int:
-    """The length of the records at the beginning of an event file that are whole and unchanged.
+    """The length of the complete and undamaged records at the beginning of an event file.
 
     A record is its length (8 bytes), a checksum of that (4), the data and a checksum of them (4).
     """

@@ -1,4 +1,4 @@
-"""The layout of a run's folder: which file is where, and whether a folder can be a run's."""
+"""The layout of a run directory: names of files and folders, and checks of the folder."""
 
 import os
 from pathlib import Path
@@ -11,33 +11,33 @@ SKIPPED = "skipped_images.json"
 VERSIONS = "versions.json"
 READINGS, TEMPERATURES, EVALUATIONS = "readings.csv", "temperatures.csv", "eval.csv"
 ROLLBACKS = "rollbacks.json"
-DIAGNOSTICS = "diagnostics.csv"  # of the chains' mixing, where they were asked for
+DIAGNOSTICS = "diagnostics.csv"  # diagnostics of the chains, where they were requested
 STRIP = "samples/strip.npz"
 
 
 def repetition_dir(workdir: str | os.PathLike[str], repetition: int) -> Path:
-    """Returns the folder of repetition `repetition`, counted from 0; makes nothing."""
+    """Returns the folder of repetition `repetition`, counted from 0; creates nothing."""
     return Path(workdir) / f"rep_{repetition:02d}"
 
 
 def checkpoints_dir(workdir: str | os.PathLike[str], repetition: int) -> Path:
-    """Returns the folder of a repetition's checkpoints; makes nothing."""
+    """Returns the folder of a repetition's checkpoints; creates nothing."""
     return repetition_dir(workdir, repetition) / "checkpoints"
 
 
 def has_begun(workdir: str | os.PathLike[str]) -> bool:
-    """Whether a repetition has: from then on the configuration binds."""
+    """Whether any repetition has begun; from then on the configuration is binding."""
     return any(Path(workdir).glob("rep_*"))
 
 
 def run_folder(workdir: str | os.PathLike[str]) -> Path:
-    """Makes the folder, or finds it to be empty or a run's. Hidden files do not count."""
+    """Creates the folder, or checks that it is empty or a run directory, hidden files aside."""
     folder = Path(workdir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = [name for name in os.listdir(folder) if not name.startswith(".")]
     except OSError as error:
-        raise UserError(f"workdir={folder}: no folder can be made there: {error}") from error
+        raise UserError(f"workdir={folder}: the folder cannot be created: {error}") from error
     if names and CONFIG not in names:
         raise UserError(
             f"workdir={folder}: neither empty nor a run directory (no {CONFIG}); choose another "

@@ -19,12 +19,13 @@ _PATIENCE = 0.5  # seconds: `is_held` takes the lock for a moment
 
 @contextlib.contextmanager
 def hold(workdir: str | os.PathLike[str]) -> Iterator[None]:
-    """Makes the folder if need be and holds its lock; the system releases it if the process dies.
+    """Creates the folder if needed and holds its lock, which is released if the process dies.
 
-    A folder in which nothing was recorded is as it was afterwards: absent, or empty.
+    If nothing was recorded in the folder, it is left as it was: absent or empty.
 
     Raises:
-      UserError: another process holds it (named), or it is not a folder for a run.
+      UserError: another process holds the lock (the message names the process), or the folder
+        cannot hold a run.
     """
     folder, absent = Path(workdir), not Path(workdir).exists()
     run_folder(folder)
@@ -33,7 +34,7 @@ def hold(workdir: str | os.PathLike[str]) -> Iterator[None]:
     try:
         lock.acquire(timeout=_PATIENCE, poll_interval=0.1)
     except Timeout as error:
-        raise UserError(f"workdir={folder}: in use by {_holder(path)}; nothing done") from error
+        raise UserError(f"workdir={folder}: in use by {_holder(path)}; nothing was done") from error
     except PermissionError as error:
         raise UserError(f"workdir={folder}: cannot be written: {error.strerror}") from error
     except OSError as error:
@@ -49,12 +50,12 @@ def hold(workdir: str | os.PathLike[str]) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 path.unlink()
                 if absent:
-                    folder.rmdir()  # refuses where anything is left
+                    folder.rmdir()  # fails if anything is left
         lock.release(force=True)
 
 
 def is_held(workdir: str | os.PathLike[str]) -> bool:
-    """Whether a process holds the folder's lock now, that is, trains there."""
+    """Whether a process holds the lock of the folder, that is, trains there."""
     path = Path(workdir) / LOCK
     if not path.exists():
         return False
@@ -71,12 +72,12 @@ def _holder(path: Path) -> str:
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
         return f"process {holder['pid']} on {holder['host']}"
-    except (OSError, ValueError, KeyError, TypeError):  # it has only just taken the lock
+    except (OSError, ValueError, KeyError, TypeError):  # the process has only just taken the lock
         return "another process"
 
 
 def _write_holder(path: Path, text: str) -> None:
-    """Says who holds the lock. On a full disk it stays unsaid, and the lock holds all the same."""
+    """Records who holds the lock. On a full disk nothing is recorded, but the lock still holds."""
     with contextlib.suppress(OSError), open(path, "r+", encoding="utf-8") as file:
         file.truncate()
         file.write(text)

@@ -12,13 +12,13 @@ from PIL import Image, ImageDraw, ImageFont
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
 
-_CELL = 48  # images smaller than this, in pixels, are magnified by a whole factor to reach it
+_CELL = 48  # images smaller than this, in pixels, are magnified by an integer factor to reach it
 _MAX_SCALE = 8
 _WHITE = 255
 
 
 class Strip(NamedTuple):
-    """One fixed latent's image after some epochs, in their order."""
+    """The image of one fixed latent after several epochs, in order."""
 
     epochs: np.ndarray  # int [num]
     frames: np.ndarray  # uint8 [num, height, width, channels]
@@ -30,7 +30,7 @@ def grid(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
     Args:
       images: uint8 [num, height, width, channels], num at least 1.
       columns: images per row; the last row may be shorter.
-      gap: white pixels between neighbours, none around.
+      gap: white pixels between neighbours, without a border.
 
     Returns:
       uint8 [rows * (height + gap) - gap, columns * (width + gap) - gap, channels].
@@ -52,7 +52,7 @@ def grid(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
 
 
 def near_square(num: int) -> int:
-    """How many of `num` images of equal size to put in each row, for a grid of about equal sides.
+    """The number of images per row that makes a grid of `num` images about square.
 
     >>> [near_square(num) for num in (1, 2, 9, 10, 64, 256)]
     [1, 2, 3, 4, 8, 16]
@@ -74,13 +74,14 @@ def titled(image: np.ndarray, title: str) -> np.ndarray:
 
 
 def magnify(images: np.ndarray) -> np.ndarray:
-    """Repeats the pixels of small images, so that they can be looked at.
+    """Magnifies small images by repeating their pixels.
 
     Args:
       images: uint8 [num, height, width, channels].
 
     Returns:
-      The same, larger by the smallest whole factor that brings the height to 48 pixels, 8 at most.
+      The images, magnified by the smallest integer factor that gives a height of 48 pixels, at
+      most 8.
     """
     _check_images(images)
     scale = min(_MAX_SCALE, math.ceil(_CELL / images.shape[1]))
@@ -96,7 +97,8 @@ def side_by_side(
       samples: uint8 [num, height, width, channels].
       real: the same, of the same height, width and channels.
       columns: images per row in each grid.
-      title: above the samples, such as "samples, epoch 10"; "real images" stands above the others.
+      title: title above the samples, such as "samples, epoch 10"; "real images" stands above the
+        others.
 
     Returns:
       uint8 [height, width, channels], to be saved or shown.
@@ -124,7 +126,7 @@ def append_frame(path: str | os.PathLike[str], epoch: int, frame: np.ndarray) ->
     """Adds one epoch's frame to the strip kept in `path` (.npz), or replaces it; atomically.
 
     Args:
-      path: the strip's file, made if need be.
+      path: the file of the strip, created if needed.
       epoch: epochs done.
       frame: uint8 [height, width, channels], like the earlier ones.
 
@@ -149,7 +151,7 @@ def append_frame(path: str | os.PathLike[str], epoch: int, frame: np.ndarray) ->
 
 
 def truncate_strip(path: str | os.PathLike[str], last_epoch: int) -> None:
-    """Drops the frames of epochs after `last_epoch`; a file that is not there stays so."""
+    """Drops the frames of epochs after `last_epoch`; does nothing if there is no file."""
     strip = read_strip(path)
     if strip is not None and (strip.epochs > last_epoch).any():
         kept = strip.epochs <= last_epoch
@@ -195,7 +197,7 @@ def _write_strip(path: str | os.PathLike[str], strip: Strip) -> None:
 
 
 def _titled(image: np.ndarray, text: str) -> np.ndarray:
-    """Puts a line of text above an image, on white as wide as either needs."""
+    """Puts a line of text above an image, on white, wide enough for both."""
     font = ImageFont.load_default(12)
     _, _, right, bottom = font.getbbox(text)
     width = max(image.shape[1], math.ceil(right))
@@ -206,7 +208,7 @@ def _titled(image: np.ndarray, text: str) -> np.ndarray:
 
 
 def _widen(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Fills up with white below and on the right."""
+    """Pads with white below and on the right."""
     missing = [(0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)]
     return np.pad(image, missing, constant_values=_WHITE)
 

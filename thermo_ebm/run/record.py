@@ -1,7 +1,7 @@
-"""What a run records of itself: its configuration, its images and the versions it was made with.
+"""The record of a run: its configuration, its images and the versions of all packages.
 
-In this order: `with lock.hold(workdir):`, `configuration.check_config`, and `record` once it is
-known that the run can go on: what is refused before leaves the record as it was.
+The order of calls is `with lock.hold(workdir):`, `configuration.check_config`, and then `record`
+once it is known that the run can continue, so that a refused start leaves the record unchanged.
 """
 
 import os
@@ -35,8 +35,8 @@ from thermo_ebm.run.layout import (
     has_begun,
 )
 
-# Of 256 levels. Another decoder moves the mean of a quarter of an image by a tenth; those of two
-# photographs are tens apart.
+# In units of 1 of 256 levels. Another decoder changes the mean of a quarter of an image by a tenth
+# of a level; the means of two photographs differ by tens of levels.
 _SAME_IMAGE = 2.0
 _PACKAGES = (
     "jax",
@@ -52,7 +52,7 @@ _PACKAGES = (
 
 
 class Means(NamedTuple):
-    """What images are known by: mean levels of parts of some, 0 to 255 (`data.some_means`)."""
+    """Mean levels that identify a run's images, 0 to 255 (`data.some_means`)."""
 
     train: Sequence[float] = ()
     validation: Sequence[float] = ()
@@ -68,20 +68,20 @@ def record(
     step: int = 0,
     skipped: Sequence[str] = (),
 ) -> None:
-    """Writes what the run trains with from now on, which `check_config` and `check_images` let by.
+    """Records what the run trains with from now on, after `check_config` and `check_images`.
 
     Args:
       workdir: the run's folder.
-      config: the whole configuration, as it is written to `config.json`.
+      config: the complete configuration, as it is written to `config.json`.
       means: of the images.
       backend: `jax.default_backend()`, asked by the caller.
       device_kind: `jax.devices()[0].device_kind`, likewise.
       epoch: epochs that the furthest repetition has done, for the record of changes.
       step: steps that it has done.
-      skipped: names of the images that the run does without.
+      skipped: names of the images that the run skips.
 
     Raises:
-      UserError: a file cannot be written, or one that is there is damaged.
+      UserError: a file cannot be written, or an existing file is damaged.
     """
     folder, new = Path(workdir), as_json(config)
     old = read_config(folder) if (folder / CONFIG).exists() else None
@@ -90,7 +90,9 @@ def record(
             # Before the configuration: a start that is killed in between finds the change again.
             add_changes(folder, differences(old, new), epoch, step)
         if old != new:
-            write_config(folder, new)  # first of a new run's files: what a folder is known by
+            write_config(
+                folder, new
+            )  # the first file of a new run, which marks the folder as a run directory
         for name, some in ((IMAGES, means.train), (VALIDATION_IMAGES, means.validation)):
             if not has_begun(folder) or not (folder / name).exists():
                 files.write_json(folder / name, [round(float(mean), 2) for mean in some])
@@ -101,9 +103,9 @@ def record(
 
 
 def check_images(workdir: str | os.PathLike[str], means: Means) -> None:
-    """Holds some images' mean levels against those the run was started with, if it has begun.
+    """Compares the mean levels of some images with those recorded when the run began.
 
-    What the run has no record of is not compared.
+    Images without a record are not compared.
 
     Raises:
       UserError: they differ, or the record is damaged.
@@ -118,18 +120,18 @@ def _check_means(path: Path, means: Sequence[float], what: str) -> None:
         return
     old = files.read_json(path)
     if not isinstance(old, list) or not all(isinstance(mean, int | float) for mean in old):
-        raise UserError(f"{path}: not a list of images' mean levels; move it away")
+        raise UserError(f"{path}: not a list of images' mean levels; move the file away")
     same = [abs(a - b) <= _SAME_IMAGE for a, b in zip(old, means, strict=False)]
     if len(old) != len(means) or not all(same):
         raise UserError(
-            f"data.data_dir: its {what} images are not those the run was started with "
-            f"({same.count(False)} of {len(same)} mean levels differ); point it at the same images "
-            f"or use another folder; to go on with these all the same, remove {path}"
+            f"data.data_dir: its {what} images are not those that the run was started with "
+            f"({same.count(False)} of {len(same)} mean levels differ); use the same images "
+            f"or another folder; to continue with these images anyway, remove {path}"
         )
 
 
 def read_skipped(workdir: str | os.PathLike[str]) -> list[str] | None:
-    """Names of the images that a run does without; None where it has not begun.
+    """Names of the images that a run skips; None if the run has not begun.
 
     Raises:
       UserError: the record is damaged.

@@ -1,4 +1,4 @@
-"""The rollbacks of a repetition, as its folder records them."""
+"""The recorded rollbacks of a repetition."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -12,11 +12,11 @@ class Rollback(NamedTuple):
 
     from_step: int
     to_step: int
-    branch: int  # of the key, from then on: 1, 2, ...
+    branch: int  # branch of the key from then on: 1, 2, ...
 
 
 def read_rollbacks(path: Path) -> tuple[Rollback, ...]:
-    """Reads the record, oldest first; no file is no rollback.
+    """Reads the record, oldest first; empty if there is no file.
 
     Raises:
       UserError: the file is damaged.

@@ -1,7 +1,7 @@
-"""Readings: the tables of one run, with a row for each epoch, rewritten atomically.
+"""Readings: the tables of one run, with one row per epoch, rewritten atomically.
 
-To lose or double nothing, write an epoch's row first and its checkpoint after it, and on resuming
-from a checkpoint call `truncate` with the epochs it has done.
+So that no row is lost or duplicated, write an epoch's row before its checkpoint, and when resuming
+from a checkpoint call `truncate` with its number of finished epochs.
 """
 
 import csv
@@ -93,15 +93,15 @@ def append_rows(
     """Adds rows to a table, replacing all rows of the epochs they are of. Rewritten atomically.
 
     Args:
-      path: the CSV file, made if need be.
+      path: the CSV file, created if needed.
       rows: values by column: Python, numpy or jax scalars; a column left out or None stays empty.
       columns: the table's columns, the first two of which every such table has; "epoch" is one of
-        them. A table of another version, with fewer columns or with others, is rewritten with these
-        and, at its end, its others. Floats come back bit for bit.
+        them. A table of another version, with fewer or other columns, is rewritten with these
+        columns followed by its others. Floats are read back bit for bit.
 
     Raises:
       ValueError: a row has an unknown column, or no epoch.
-      UserError: the file there is no such table.
+      UserError: the existing file is not such a table.
     """
     for row in rows:
         if unknown := set(row) - set(columns):
@@ -131,7 +131,7 @@ def update_row(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
 def truncate(
     path: str | os.PathLike[str], last_epoch: int, columns: Sequence[str] = READING_COLUMNS
 ) -> None:
-    """Drops the rows of epochs after `last_epoch`; a file that is not there stays so."""
+    """Drops the rows of epochs after `last_epoch`; does nothing if there is no file."""
     rows = read_cells(path, columns[:2])
     kept = [row for row in rows if int(row["epoch"]) <= last_epoch]
     if len(kept) < len(rows):
@@ -141,19 +141,19 @@ def truncate(
 def read(
     path: str | os.PathLike[str], columns: Sequence[str] | None = READING_COLUMNS
 ) -> list[Row]:
-    """Reads a table; no file is no rows.
+    """Reads a table; without a file there are no rows.
 
     Args:
       path: the CSV file.
-      columns: those that each row is given, None where the table has no such column, which a
-        table of another version may not; None takes the table's own.
+      columns: the columns of each row; a value is None if the table lacks the column, as tables of
+        other versions may. None uses the table's own columns.
 
     Returns:
-      A dict for each row, with `columns` first and then any others that the table has: int for
-      whole-number columns, float otherwise, None where empty.
+      A dict for each row, with `columns` first and then further columns of the table: int for
+      integer columns, float otherwise, None for empty cells.
 
     Raises:
-      UserError: another header, or a malformed line; it names the file and the line.
+      UserError: another header, or a malformed line; the message names the file and the line.
     """
     absent = dict.fromkeys(columns or (), "")
     return [
@@ -179,15 +179,15 @@ def _as_value(column: str, text: str) -> Value:
 def read_cells(
     path: str | os.PathLike[str], required: Sequence[str] = (), words: Sequence[str] = ()
 ) -> list[dict[str, str]]:
-    """Reads a table's cells as they are written, each one checked; no file is no rows.
+    """Reads and checks the cells of a table as text; without a file there are no rows.
 
     Args:
       path: the CSV file.
-      required: columns that it must have besides "epoch".
+      required: columns that the table must have besides "epoch".
       words: columns that hold words; all others hold numbers or nothing.
 
     Raises:
-      UserError: as of `read`.
+      UserError: as for `read`.
     """
     path = Path(path)
     if not path.exists():
@@ -210,7 +210,7 @@ def _check_number(path: Path, line: int, name: str, text: str) -> None:
 def write_cells(
     path: str | os.PathLike[str], rows: Iterable[Mapping[str, str]], columns: Sequence[str]
 ) -> None:
-    """Replaces a table atomically by cells as they are to be written; one left out stays empty."""
+    """Replaces a table atomically by the given cells; missing cells stay empty."""
     table = io.StringIO()
     writer = csv.DictWriter(table, columns, restval="", lineterminator="\n")
     writer.writeheader()

@@ -1,8 +1,8 @@
 """Configurations of earlier versions, read as this version's.
 
-`config.json` says which version of the fields it is written in. A run that was made before a field
-existed behaves as that field's value in `ADDED`: with the value it is read, trained on, evaluated
-and reported. Nor does the name of a sweep's cell change by it: see `is_as_before`.
+`config.json` contains the version of its fields. A run that was made before a field existed is
+read, continued, evaluated and reported with the value of that field in `ADDED`, with which it
+behaves as before. This value does not change the name of a sweep's cell: see `is_as_before`.
 """
 
 import copy
@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 from thermo_ebm import fields
 from thermo_ebm.errors import UserError
 
-VERSION = 2  # of the fields; files without a version are of version 1
+VERSION = 2  # version of the fields; files without a version have version 1
 VERSION_FIELD = "version"  # in config.json, beside the fields
 
-# Fields that came after version 1, and the value by which a run does what it did without them.
+# Fields added after version 1, with the values at which a run behaves as it did without them.
 ADDED: dict[str, Any] = {
     "data.skip_unreadable": False,
     "data.streaming": False,
@@ -41,24 +41,24 @@ ADDED: dict[str, Any] = {
     "evaluation.likelihood.steps_per_temperature": 10,
     "evaluation.likelihood.prior_steps": 100,
 }
-# Fields that went.
+# Fields that were removed.
 REMOVED: tuple[str, ...] = ("sampler.temperature_chunk",)
-# A value that went, and what does the same today: {(field, old value): {field: value, ...}}.
+# Removed values and their present equivalents: {(field, old value): {field: value, ...}}.
 REPLACED: dict[tuple[str, Any], dict[str, Any]] = {
     ("loss.schedule", "linear"): {"loss.schedule": "power", "loss.power": 1.0},
 }
 
 
 def upgrade(stored: dict[str, Any], where: str) -> dict[str, Any]:
-    """What a `config.json` holds, as the nested fields of this version, without its version.
+    """The content of a `config.json` as nested fields of this version, without the version number.
 
     Args:
       stored: nested dicts, not changed.
       where: the file, for the message.
 
     Raises:
-      UserError: it is of a later version than this program's, its version is not a number, or a
-        group of fields is none.
+      UserError: the file has a later version than this program, its version is not a number, or a
+        group of fields is not a dict.
     """
     nested = copy.deepcopy(stored)
     version = nested.pop(VERSION_FIELD, 1)
@@ -84,26 +84,26 @@ def upgrade(stored: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def is_of_a_run(stored: Mapping[str, Any]) -> bool:
-    """Whether nested dicts are the fields of a run, as far as their groups tell."""
+    """Whether nested dicts are the fields of a run, judged by their groups."""
     return all(isinstance(stored.get(group), dict) for group in ("loss", "sampler"))
 
 
 def with_todays_values(config: ConfigDict) -> ConfigDict:
-    """An unlocked configuration whose values of earlier versions are those of today, in place."""
+    """Replaces values of earlier versions by present ones, in an unlocked configuration."""
     config.update_from_flattened_dict(_todays_values(config))
     return config
 
 
 def is_as_before(field: str, value: Any) -> bool:
-    """Whether a field came after version 1 and has the value of before.
+    """Whether a field was added after version 1 and has the value with which nothing changes.
 
-    Cells of sweeps are named by their other fields, so that a field that is new renames none.
+    Cells of sweeps are named by all other fields, so that a new field renames no cell.
     """
     return field in ADDED and ADDED[field] == value
 
 
 def _todays_values(nested: Any) -> dict[str, Any]:
-    """What is to be set in nested dicts or a ConfigDict, by field."""
+    """The values to be set in nested dicts or a ConfigDict, by field."""
     todays: dict[str, Any] = {}
     for (field, old), values in REPLACED.items():
         if fields.get(nested, field) == old:

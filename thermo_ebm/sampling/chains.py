@@ -1,7 +1,8 @@
 """Short-run chains of the model: from the prior, and from the power posterior at all temperatures.
 
-Random numbers are folded from (key, chain of the image, temperature, the example's position in the
-whole batch, step), so that a chain is the same however the batch is spread over devices and chunks.
+Random numbers are derived from (key, chain of the image, temperature, position of the example in
+the complete batch, step), so that a chain does not depend on how the batch is divided into devices
+and chunks.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from thermo_ebm.sampling import exchange as exchanges
 from thermo_ebm.sampling import kernels
 from thermo_ebm.types import Array, Params, PRNGKey
 
-_CHAIN_SALT = 2**31 - 2**16  # folded into the key of an image's chains after its first
+_CHAIN_SALT = 2**31 - 2**16  # folded into the keys of the second and later chains of an image
 
 
 class ChainSettings(NamedTuple):
@@ -42,14 +43,14 @@ class SamplerSettings(NamedTuple):
     image_chunk: int = 0  # images sampled at once, with all their temperatures; 0 is all of them
     precision: str = "float32"  # of the networks inside the chains
     chains_per_image: int = 1  # M, at every temperature
-    exchange_every: int = 0  # steps between exchanges of neighbouring temperatures; 0 has none
+    exchange_every: int = 0  # steps between exchanges of neighbouring temperatures; 0: none
 
 
 class Chains(NamedTuple):
     """Where chains ended."""
 
     latents: Array  # [num, latent_dim]
-    acceptance: Array  # mean probability that a step was accepted, [num]; 1 where none is refused
+    acceptance: Array  # mean acceptance probability of the steps, [num]; 1 without rejection
 
 
 class TemperedChains(NamedTuple):
@@ -57,8 +58,8 @@ class TemperedChains(NamedTuple):
 
     latents: Array  # [T, M, num, latent_dim]
     acceptance: Array  # mean over an image's chains, [T, num]
-    swap_probability: Array  # of neighbours among t_1 .. t_N, [T - 2, num]; 0 without exchange
-    round_trips: Array  # between t_1 and t_N, of all of an image's chains, [num]
+    swap_probability: Array  # of neighbours in t_1 .. t_N, [T - 2, num]; 0 without exchange
+    round_trips: Array  # of states between t_1 and t_N, summed over an image's chains, [num]
 
 
 def chain_keys(key: PRNGKey, temperature_index: Array, positions: Array) -> PRNGKey:
@@ -84,7 +85,7 @@ def all_chain_keys(
 def prior_chains(
     model: LatentEBM, alpha: chex.ArrayTree, keys: PRNGKey, settings: ChainSettings
 ) -> Chains:
-    """Chains from p0 towards p_alpha(z) (eq. 10-12), one per key [num]."""
+    """Chains from p0 towards p_alpha(z) (eq. 10-12), one for each key [num]."""
     z = initial_latents(model, keys)
     if settings.kernel == "ula":
         score = jax.grad(lambda z: log_prior(model, alpha, z).sum())
@@ -144,7 +145,7 @@ def evaluate_point(model: LatentEBM, params: Params, x: Array, z: Array) -> kern
 
 
 def _value_and_grad(fn: Callable[[Array], Array], z: Array) -> tuple[Array, Array]:
-    """fn of each row, [num], and its gradient with respect to the row, [num, latent_dim]."""
+    """Value of `fn` for each row, [num], and its gradient with respect to the row."""
 
     def total(z: Array) -> tuple[Array, Array]:
         values = fn(z)
@@ -175,15 +176,15 @@ def tempered_chains(
     """Chains at every temperature of a schedule, M per image.
 
     The chains of t_0 = 0 target the prior and use the prior's sampler. All others run as one
-    batch, or in chunks of `settings.image_chunk` images with all their temperatures, which bounds
-    the memory.
+    batch, or in chunks of `settings.image_chunk` images with all their temperatures to bound the
+    memory.
 
     Args:
       model: the model.
       params: alpha and beta. Unadjusted chains without exchange are differentiable with respect to
-        both; stop the gradient of either to detach them from it.
+        both; to detach the chains from alpha or beta, stop its gradient.
       x: images [num, *image_shape].
-      positions: [num], place of each image in the whole batch.
+      positions: [num], position of each image in the complete batch.
       temperatures: t_0 = 0 .. t_N, [num_temperatures + 1].
       key: consumed.
       settings: the samplers.
@@ -216,7 +217,7 @@ def _hot_chains(
     key: PRNGKey,
     settings: SamplerSettings,
 ) -> TemperedChains:
-    """The chains of t_1 .. t_N alone, of some of the images."""
+    """The chains at t_1 .. t_N, for some of the images."""
     indices, hot = jnp.arange(1, temperatures.shape[0]), temperatures[1:]
     per_image, num = settings.chains_per_image, x.shape[0]
     keys = all_chain_keys(key, indices, positions, per_image)
@@ -248,7 +249,7 @@ def _exchanging_chains(
     keys: PRNGKey,
     settings: SamplerSettings,
 ) -> tuple[Chains, exchanges.Swaps]:
-    """Chains of all temperatures whose states are exchanged; t of each chain is `of_chain`."""
+    """Chains at all temperatures with exchange of states; `of_chain` is t of each chain."""
     exchange = exchanges.make_exchange(temperatures, keys, settings.exchange_every)
     evaluate, z = partial(evaluate_point, model, params, x), initial_latents(model, keys)
     step_size, num_steps, kernel = settings.posterior
@@ -264,7 +265,7 @@ def _exchanging_chains(
 
 
 def _images_first(chains: TemperedChains) -> TemperedChains:
-    """Swaps the images' axis and the first one, there and back."""
+    """Swaps the axis of images with the first axis; applied twice, the identity."""
     return TemperedChains(
         latents=jnp.swapaxes(chains.latents, 0, 2),
         acceptance=jnp.swapaxes(chains.acceptance, 0, 1),
@@ -274,7 +275,7 @@ def _images_first(chains: TemperedChains) -> TemperedChains:
 
 
 def tile(x: Array, times: int) -> Array:
-    """[num, ...] -> [times * num, ...], the whole batch once for each temperature."""
+    """[num, ...] -> [times * num, ...], the complete batch repeated for each temperature."""
     return jnp.broadcast_to(x, (times, *x.shape)).reshape(-1, *x.shape[1:])
 
 
@@ -284,12 +285,12 @@ def map_in_chunks(
     """fn over the leading axis, `chunk` entries at a time, one chunk after another.
 
     Args:
-      fn: takes arrays [m, ...] of any m and returns arrays [m, ...], entries independent.
+      fn: maps arrays [m, ...] of any m to arrays [m, ...] with independent entries.
       arrays: a tree of arrays [num, ...].
-      chunk: how many at once; 0 is all.
+      chunk: number of entries at once; 0 is all.
 
     Returns:
-      Arrays [num, ...], what fn(arrays) would give.
+      Arrays [num, ...], equal to fn(arrays).
     """
     num = jax.tree.leaves(arrays)[0].shape[0]
     if chunk == 0 or chunk >= num:

@@ -1,6 +1,6 @@
 """How well chains mix: effective sample size and split R-hat, rank-normalised.
 
-Draws are [num_chains, num_draws, ...]: each of the further axes' entries is a quantity of its own.
+Draws are [num_chains, num_draws, ...]: each entry along the further axes is a separate quantity.
 The definitions are those of Vehtari, Gelman, Simpson, Carpenter and Buerkner (2021), "Rank-
 normalization, folding, and localization: an improved R-hat"; equation numbers are theirs. Computed
 in float64 on the host.
@@ -11,8 +11,8 @@ from scipy import fft, stats
 
 from thermo_ebm.types import Array
 
-MIN_DRAWS = 4  # of each chain: two for each of its halves
-_NEVER = 1e-12  # a variance below this share of the squared scale is rounding
+MIN_DRAWS = 4  # draws of each chain: two for each half
+_NEVER = 1e-12  # variances below this share of the squared scale are rounding
 
 
 def effective_sample_size(draws: Array | np.ndarray, rank_normalise: bool = True) -> np.ndarray:
@@ -32,7 +32,7 @@ def effective_sample_size(draws: Array | np.ndarray, rank_normalise: bool = True
       rank_normalise: the "bulk" form; False takes the draws as they are.
 
     Returns:
-      [...], of all chains together; at most M N log10(M N), for anticorrelated draws. NaN where
+      [...], for all chains together; at most M N log10(M N), for anticorrelated draws. NaN where
       draws are not finite or all equal.
 
     Raises:
@@ -47,10 +47,10 @@ def effective_sample_size(draws: Array | np.ndarray, rank_normalise: bool = True
 
 
 def split_r_hat(draws: Array | np.ndarray) -> np.ndarray:
-    """Rank-normalised split R-hat (eq. 4): 1 for chains that agree, larger for others.
+    """Rank-normalised split R-hat (eq. 4): 1 for chains that agree, larger otherwise.
 
-    The larger one of the draws' and of their distances' from the median, so that chains of equal
-    location and different scale are seen too. Chains that agree have at most 1.01.
+    The larger of two values, for the draws and for their distances from the median, so that chains
+    with equal location and different scales are detected too. Chains that agree have at most 1.01.
 
     >>> draws = np.random.default_rng(0).normal(size=(4, 1000))
     >>> bool(split_r_hat(draws) < 1.01), bool(split_r_hat(draws + np.arange(4)[:, None]) > 1.1)
@@ -72,7 +72,7 @@ def split_r_hat(draws: Array | np.ndarray) -> np.ndarray:
 
 
 def _split(draws: Array | np.ndarray) -> np.ndarray:
-    """Each chain as two, its middle draw left out where their number is odd: [2 M, N // 2, ...]."""
+    """Each chain split into two, without the middle draw if N is odd: [2 M, N // 2, ...]."""
     draws = np.asarray(draws, np.float64)
     if draws.ndim < 2 or draws.shape[1] < MIN_DRAWS:
         raise ValueError(f"draws must be [num_chains, at least {MIN_DRAWS}], not {draws.shape}.")
@@ -130,6 +130,6 @@ def _autocorrelation_time(rho: np.ndarray) -> np.ndarray:
     positive = np.logical_and.accumulate(sums > 0, axis=0)
     monotone = np.minimum.accumulate(np.where(positive, sums, np.inf), axis=0)
     tau = -1 + 2 * np.where(positive, monotone, 0.0).sum(axis=0)
-    # The even one of the first pair that is left out still counts where it is positive.
+    # The even lag of the first excluded pair still counts if it is positive.
     first = np.pad(positive, [(1, 0), *[(0, 0)] * (rho.ndim - 1)], constant_values=True)[:-1]
     return tau + np.where(first & ~positive, np.maximum(pairs[:, 0], 0.0), 0.0).sum(axis=0)

@@ -1,12 +1,12 @@
 """Exchange of states between neighbouring temperatures of one image's chains.
 
-Deterministic even-odd exchange (Syed et al. 2022): at each exchange either all even or all odd
-pairs of neighbours are tried, the two in turn; a pair swaps with probability
+Deterministic even-odd exchange (Syed et al. 2022): each exchange tries either all even or all odd
+pairs of neighbours, alternately; a pair swaps with probability
 
     min(1, exp((t_i - t_j) (l_j - l_i))),
 
-which leaves the product of the tempered posteriors invariant. Decisions are each image's and each
-chain's own.
+which leaves the product of the tempered posteriors invariant. Each chain of each image
+decides independently.
 """
 
 from collections.abc import Callable
@@ -21,18 +21,18 @@ from thermo_ebm.types import Array, PRNGKey
 
 
 class Swaps(NamedTuple):
-    """One exchange, of `num` groups of chains that each have one chain per temperature."""
+    """One exchange in `num` groups of chains, each with one chain per temperature."""
 
-    source: Array  # int32 [num_temperatures, num]: which temperature's state each place takes
-    probability: Array  # of each pair's swap, tried or not, [num_temperatures - 1, num]
+    source: Array  # int32 [num_temperatures, num]: temperature whose state each place takes
+    probability: Array  # probability of each pair's swap, tried or not, [num_temperatures - 1, num]
     due: Array  # whether there was an exchange, a bool
 
 
 class ExchangeStatistics(NamedTuple):
-    """What the exchanges of whole chains came to."""
+    """Statistics of all exchanges of complete chains."""
 
     probability: Array  # mean probability of a swap of each pair, [num_temperatures - 1, num]
-    round_trips: Array  # from the lowest temperature to the highest and back, [num]
+    round_trips: Array  # round trips from the lowest temperature to the highest and back, [num]
 
 
 def swaps(
@@ -43,7 +43,7 @@ def swaps(
     Args:
       temperatures: t, increasing, [num_temperatures].
       log_likelihood: l at each temperature's state, [num_temperatures, num].
-      log_uniforms: of each pair, [num_temperatures - 1, num].
+      log_uniforms: log of a uniform number for each pair, [num_temperatures - 1, num].
       phase: 0 tries the pairs (0, 1), (2, 3), ..., 1 the pairs (1, 2), (3, 4), ...
       due: whether there is an exchange at all.
     """
@@ -60,10 +60,10 @@ def swaps(
 
 
 def permuted(point: Point, source: Array) -> Point:
-    """Gives each place the state of its source.
+    """Moves to each place the state of its source.
 
     Args:
-      point: of chains [num_temperatures * num], the temperature slowest.
+      point: the states of chains [num_temperatures * num], temperature slowest.
       source: [num_temperatures, num].
     """
 
@@ -78,17 +78,17 @@ def permuted(point: Point, source: Array) -> Point:
 def make_exchange(
     temperatures: Array, keys: PRNGKey, every: int
 ) -> Callable[[Point, Array], tuple[Point, Swaps]]:
-    """Returns what exchanges states after every `every` steps, the phase alternating each time.
+    """Returns a function that exchanges states every `every` steps, with alternating phase.
 
     Args:
       temperatures: t, increasing, [num_temperatures].
-      keys: of the chains [num_temperatures * num], the temperature slowest; a pair's uniform
-        number comes from the key of its lower temperature.
+      keys: keys of the chains [num_temperatures * num], temperature slowest; the uniform number of
+        a pair comes from the key of its lower temperature.
       every: at least 1.
 
     Returns:
-      (Point of chains [num_temperatures * num], steps done) -> the same with states exchanged
-      where that is due, and what was decided.
+      A function (Point of chains [num_temperatures * num], number of steps done) -> (the Point with
+      states exchanged if an exchange is due, and the `Swaps` that were decided).
     """
     num_temperatures = temperatures.shape[0]
     lower = keys.reshape(num_temperatures, -1)[:-1]
@@ -104,10 +104,10 @@ def make_exchange(
 
 
 def statistics(seen: Swaps) -> ExchangeStatistics:
-    """Sums up all exchanges of a run of chains.
+    """Summarises all exchanges of a run of chains.
 
     Args:
-      seen: stacked over the steps, [num_steps, ...] each.
+      seen: the `Swaps` of all steps, stacked, [num_steps, ...] each.
     """
     weight = seen.due.astype(seen.probability.dtype)
     total = jnp.einsum("k,ktn->tn", weight, seen.probability)
@@ -121,7 +121,7 @@ def round_trips(source: Array) -> Array:
       source: which temperature's state each place took, [num_exchanges, num_temperatures, num].
 
     Returns:
-      Of all states of a group together, [num].
+      Number of round trips, summed over the states of each group, [num].
     """
     num_temperatures, num = source.shape[1:]
     # Of the state at each place. 0: never at the lowest; 1: was there; 2: at the highest since.

@@ -18,7 +18,8 @@ def sample_latents(
 ) -> Array:
     """Latents of short-run chains from the prior, [num, latent_dim].
 
-    The i-th depends on the key and on first + i alone: many can be drawn in batches of any size.
+    Latent i depends only on the key and on first + i, so that many latents can be drawn in batches
+    of any size.
     """
     keys = chain_keys(key, jnp.zeros((), jnp.int32), first + jnp.arange(num))
     return prior_chains(model, params.alpha, keys, settings).latents
@@ -34,7 +35,7 @@ def sample_images(
 ) -> Array:
     """Generated images without the observation noise, [num, *image_shape] in [-1, 1].
 
-    Arguments as of `sample_latents`.
+    Arguments as for `sample_latents`.
     """
     z = sample_latents(model, params, key, num, settings, first)
     return model.generator(params.beta, z)
@@ -63,16 +64,17 @@ def reconstruct(
 def interpolate(model: LatentEBM, params: Params, ends: Array, num_steps: int) -> Array:
     """Images along great circles between pairs of latents (slerp, Shoemake 1985).
 
-    Straight lines between Gaussian latents pass through norms that the prior hardly ever has.
+    Straight lines between Gaussian latents pass through norms that are very unlikely under the
+    prior.
 
     Args:
       model: the model.
       params: alpha and beta.
       ends: [num_pairs, 2, latent_dim].
-      num_steps: images per pair, both ends included, at least 2.
+      num_steps: images per pair, including both ends, at least 2.
 
     Returns:
-      [num_pairs, num_steps, *image_shape] in [-1, 1]; the first and last are the ends'.
+      [num_pairs, num_steps, *image_shape] in [-1, 1]; the first and last belong to the ends.
 
     Raises:
       ValueError: fewer than two steps.
@@ -83,7 +85,7 @@ def interpolate(model: LatentEBM, params: Params, ends: Array, num_steps: int) -
     first, last = ends[:, None, 0], ends[:, None, 1]
     norms = jnp.linalg.norm(ends, axis=-1).prod(axis=-1)[:, None, None]
     cosine = jnp.sum(first * last, axis=-1, keepdims=True) / jnp.maximum(norms, 1e-12)
-    # Kept off 0 and pi, where the circle is not defined and its weights are those of a line.
+    # Kept away from 0 and pi, where the circle is undefined and its weights become those of a line.
     angle = jnp.arccos(jnp.clip(cosine, -1 + 1e-6, 1 - 1e-6))
     along = jnp.linspace(0.0, 1.0, num_steps)[None, :, None]
     z = (jnp.sin((1 - along) * angle) * first + jnp.sin(along * angle) * last) / jnp.sin(angle)

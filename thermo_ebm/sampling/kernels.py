@@ -1,7 +1,7 @@
 """Langevin kernels for any density: unadjusted (eq. 9), and adjusted by Metropolis.
 
-Random numbers of a chain come from its own key, folded with the step's number: `NOISE` for the
-Gaussian increments (0 is the first state's), `ACCEPT` and `EXCHANGE` for uniform numbers.
+The random numbers of a chain come from its own key, folded with the number of the step: `NOISE` for
+Gaussian increments (step 0 for the initial state), `ACCEPT` and `EXCHANGE` for uniform numbers.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ import jax.numpy as jnp
 from thermo_ebm.types import Array, PRNGKey
 
 KERNELS = ("ula", "mala")
-NOISE, ACCEPT, EXCHANGE = 0, 2**30, 2**30 + 2**29  # first of the numbers that keys are folded with
+NOISE, ACCEPT, EXCHANGE = 0, 2**30, 2**30 + 2**29  # first of the numbers that are folded into keys
 
 GradLogDensity = Callable[[Array], Array]  # [num, latent_dim] -> [num, latent_dim]
 
 
 class Point(NamedTuple):
-    """Where chains are, and what was evaluated there: log-density and its gradient in two parts.
+    """States of chains, with the log-density and its gradient there, in two parts.
 
     The density at temperature t is t times the first part plus the second.
     """
@@ -33,7 +33,7 @@ class Point(NamedTuple):
 
 
 Evaluate = Callable[[Array], Point]  # z [num, latent_dim] -> Point
-# (Point, number of steps done) -> Point, with some chains' states exchanged, and what was seen.
+# (Point, number of steps done) -> (Point with some states exchanged, a record of the exchange)
 Exchange = Callable[[Point, Array], tuple[Point, chex.ArrayTree]]
 
 
@@ -64,8 +64,8 @@ def chain(
 ) -> Array:
     """The state after `num_steps` unadjusted steps from z, one chain per row.
 
-    Differentiable with respect to everything `grad_log_density` closes over; a step's
-    activations are recomputed on the way back, so only the states are stored.
+    Differentiable with respect to everything that `grad_log_density` closes over; activations of a
+    step are recomputed in the backward pass, so that only the states are stored.
 
     Args:
       grad_log_density: [num, latent_dim] -> [num, latent_dim].
@@ -105,7 +105,7 @@ def mala_step(
     noise: Array,
     log_uniform: Array,
 ) -> tuple[Point, Array]:
-    """One Metropolis-adjusted step (Roberts & Tweedie 1996), each chain by itself.
+    """One Metropolis-adjusted step (Roberts & Tweedie 1996) of each chain.
 
     The proposal is the unadjusted step; it is accepted with min(1, exp r),
 
@@ -115,14 +115,14 @@ def mala_step(
 
     Args:
       evaluate: z -> Point, called once, at the proposals.
-      point: where the chains are.
+      point: the current states.
       temperature: t of each chain [num].
       step_size: s of each chain [num].
       noise: standard normal, [num, latent_dim].
       log_uniform: log of a uniform number for each chain [num].
 
     Returns:
-      Where the chains are then, and the probability of acceptance of each [num].
+      The new states, and the acceptance probability of each chain [num].
     """
     chex.assert_equal_shape([point.z, noise])
     s = step_size[:, None]
@@ -151,19 +151,19 @@ def unadjusted_chain(
     num_steps: int,
     exchange: Exchange,
 ) -> tuple[Array, chex.ArrayTree]:
-    """`chain` whose states are exchanged on the way, from the steps' own evaluations.
+    """`chain` with exchange of states, which uses the evaluations made for the steps.
 
     Args:
       evaluate: z -> Point, called once per step.
       z: initial states [num, latent_dim].
-      temperature: t of each place [num].
-      keys: a key for each place [num].
+      temperature: t of each chain [num].
+      keys: a key for each chain [num].
       step_size: s.
       num_steps: K.
       exchange: called before each step.
 
     Returns:
-      The states [num, latent_dim], and what `exchange` saw, [num_steps, ...].
+      The states [num, latent_dim], and the records of `exchange`, [num_steps, ...].
     """
 
     def body(z: Array, k: Array) -> tuple[Array, chex.ArrayTree]:
@@ -195,8 +195,8 @@ def adjusted_chain(
       exchange: called before each step; None exchanges nothing.
 
     Returns:
-      Where the chains end, each chain's mean probability of acceptance [num], and what `exchange`
-      saw, [num_steps, ...].
+      The final states, the mean acceptance probability of each chain [num], and the records of
+      `exchange`, [num_steps, ...].
     """
     chex.assert_shape(keys, (z.shape[0],))
     steps = jnp.broadcast_to(jnp.asarray(step_size, z.dtype), z.shape[:1])
@@ -214,7 +214,7 @@ def adjusted_chain(
 
 
 def normal(keys: PRNGKey, salt: int | Array, dim: int) -> Array:
-    """Standard normals, a row [dim] from each key [num] folded with `salt`."""
+    """Standard normal numbers, one row [dim] from each key [num] folded with `salt`."""
     return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, salt), (dim,)))(keys)
 
 

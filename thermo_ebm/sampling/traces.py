@@ -1,8 +1,8 @@
-"""Whole trajectories of the chains at all temperatures, for diagnostics; training keeps their ends.
+"""Complete trajectories of chains at all temperatures, for diagnostics.
 
-The first K steps are those of `chains.tempered_chains` with the same key and K steps: the random
-numbers are the same. The probability that Metropolis would accept a step is recorded for unadjusted
-chains too: it tells how far their step size is from harmless.
+The first K steps are those of `chains.tempered_chains` with the same key and K steps, since the
+random numbers are the same. The probability that a Metropolis test would accept a step is also
+recorded for unadjusted chains: it shows how far their step size is from harmless.
 """
 
 from functools import partial
@@ -31,13 +31,13 @@ class Traces(NamedTuple):
 
     latents: Array  # [K, T, M, num, latent_dim]
     log_likelihood: Array  # l, in nats, [K, T, M, num]
-    acceptance: Array  # the probability that Metropolis accepts each step, [K, T, M, num]
-    # Which of t_1 .. t_N each place's state came from before each step, [K, T - 1, M, num].
+    acceptance: Array  # Metropolis acceptance probability of each step, [K, T, M, num]
+    # The index in t_1 .. t_N from which each state came before each step, [K, T - 1, M, num].
     source: Array
 
 
 class _Step(NamedTuple):
-    """What one step of a group of chains leaves, [num_chains, ...] each."""
+    """The record of one step of a group of chains, [num_chains, ...] each."""
 
     z: Array
     log_likelihood: Array
@@ -64,7 +64,7 @@ def tempered_traces(
       positions: [num], place of each image in the whole batch.
       temperatures: t_0 = 0 .. t_N, [num_temperatures + 1].
       key: consumed.
-      settings: the samplers; their own numbers of steps, chunks and precision are not used.
+      settings: the samplers; their numbers of steps, chunks and precision are ignored.
       num_steps: K.
     """
     chex.assert_rank([temperatures, positions], 1)
@@ -117,7 +117,7 @@ def _trace(
             point, swapped = exchange(point, k - 1)
             source = swapped.source
         noise = kernels.normal(keys, k, z.shape[1])
-        # What is never larger than any log ratio accepts every proposal: an unadjusted step.
+        # A log uniform that is below every log ratio accepts all proposals: an unadjusted step.
         uniform = jnp.full(z.shape[0], -jnp.inf)
         if settings.kernel == "mala":
             uniform = kernels.log_uniform(keys, kernels.ACCEPT + k)

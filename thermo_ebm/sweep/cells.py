@@ -1,4 +1,4 @@
-"""Sweeps: the cells of an experiment, what has become of each, and training one of them."""
+"""Sweeps: the cells of an experiment, their status, and the training of one cell."""
 
 import contextlib
 import enum
@@ -26,12 +26,12 @@ _LONGEST = 150  # characters of a name that can be read; file systems take 255
 class Cell(NamedTuple):
     """One setting of an experiment."""
 
-    name: str  # of its folder
+    name: str  # name of its folder
     config: ConfigDict
 
 
 class Status(enum.Enum):
-    """What has become of a cell."""
+    """The status of a cell."""
 
     DONE = "done"
     RUNNING = "running"
@@ -39,7 +39,7 @@ class Status(enum.Enum):
     WAITING = "waiting"
 
 
-# Entered while a cell trains; yields what training asks to know whether it is to save and end.
+# Entered while a cell trains; yields a function that says whether training must save and end.
 CatchInterrupts = Callable[[], AbstractContextManager[Callable[[], bool]]]
 
 
@@ -51,12 +51,12 @@ def make_cells(base: ConfigDict, changes: Iterable[Mapping[str, Any]]) -> list[C
       changes: the fields that each cell changes, such as {"loss.power": 6.0}.
 
     Raises:
-      UserError: there is no cell, a change is of a field that does not exist or of another type,
-        or two cells are the same run.
+      UserError: there is no cell, a change names an unknown field or has another type, or two
+        cells are the same run.
     """
     cells = [_make_cell(base, change) for change in changes]
     if not cells:
-        raise UserError("experiment: it has no cells")
+        raise UserError("experiment: has no cells")
     names = [cell.name for cell in cells]
     for i, name in enumerate(names):
         if name in names[:i]:
@@ -81,7 +81,7 @@ def _make_cell(base: ConfigDict, change: Mapping[str, Any]) -> Cell:
 
 
 def _check_field(field: str, value: Any, known: Iterable[str]) -> None:
-    """Refuses a change of what is no field, such as a whole group of them."""
+    """Refuses a change of something that is not a field, such as a group of fields."""
     if field in known:
         return
     if inside := [name for name in known if name.startswith(f"{field}.")]:
@@ -92,9 +92,9 @@ def _check_field(field: str, value: Any, known: Iterable[str]) -> None:
 
 
 def _name(config: ConfigDict, change: Mapping[str, Any]) -> str:
-    """A name that can be read, and a digest of the whole cell, so that no two collide."""
-    # What may change when a run goes on is no part of what it is; nor is a field that came later,
-    # where it has the value of before.
+    """A readable name with a hash of the complete cell, so that no two names collide."""
+    # Fields that may change when a run continues are not part of its identity, nor are later fields
+    # with the value at which nothing changes.
     whole = {
         field: value
         for field, value in _flat(config).items()
@@ -107,7 +107,7 @@ def _name(config: ConfigDict, change: Mapping[str, Any]) -> str:
 
 
 def _short(field: str, known: Iterable[str]) -> str:
-    """The end of a field's name by which no other field ends: prior.num_steps, power."""
+    """The shortest ending of a field's name that no other field has: prior.num_steps, power."""
     parts = field.split(".")
     for length in range(1, len(parts)):
         end = ".".join(parts[-length:])
@@ -121,7 +121,7 @@ def _flat(config: ConfigDict) -> dict[str, Any]:
 
 
 def status(root: Path, cell: Cell, settings: evaluate.Settings) -> Status:
-    """What has become of a cell whose folder is `root / cell.name`; never FAILED.
+    """The status of a cell whose folder is `root / cell.name`; never FAILED.
 
     A cell is done when every repetition is trained as far as the cell says (more epochs may be
     asked for than at first) and its newest checkpoint is evaluated.
@@ -132,7 +132,7 @@ def status(root: Path, cell: Cell, settings: evaluate.Settings) -> Status:
     try:
         done = (folder / layout.CONFIG).exists() and _is_done(trained.open_run(folder), cell)
         done = done and not _to_evaluate(trained.open_run(folder), cell, settings)
-    except UserError:  # damaged: running it will say how
+    except UserError:  # damaged: running the cell reports the error
         return Status.WAITING
     return Status.DONE if done else Status.WAITING
 
@@ -169,11 +169,11 @@ def run_cell(
       root: the sweep's folder.
       cell: the cell, its configuration checked (`checks.check`).
       settings: of the evaluation of each repetition's newest checkpoint.
-      catch: open while the cell trains. Evaluating can be broken off at any moment as it is.
+      catch: open while the cell trains. Evaluation can be interrupted at any time anyway.
 
     Returns:
-      How training ended. What a diverged repetition came to is evaluated like the others; an
-      interrupted cell is not.
+      How training ended. Diverged repetitions are evaluated like the others; an interrupted cell is
+      not evaluated.
 
     Raises:
       UserError: it cannot be trained or evaluated.

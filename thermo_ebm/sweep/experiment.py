@@ -1,4 +1,4 @@
-"""An experiment's file: the cells of a sweep, each as what it changes of one configuration."""
+"""Reads an experiment's file: the cells of a sweep, as changes to one configuration."""
 
 import importlib.util
 import inspect
@@ -16,10 +16,10 @@ def read_changes(path: Path, config: ConfigDict) -> list[dict[str, Any]]:
     Args:
       path: a Python file with `get_cells()` or `get_cells(config)`, which returns or yields a dict
         for each cell: fields with dots, such as "loss.power", and their values.
-      config: what `get_cells` is given if it takes it.
+      config: the argument of `get_cells(config)`.
 
     Raises:
-      UserError: the file is not there or defines no such function, or whatever goes wrong in it.
+      UserError: the file does not exist, defines no such function, or raises an error.
     """
     if not path.is_file():
         raise UserError(f"experiment={path}: there is no such file")

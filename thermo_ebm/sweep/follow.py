@@ -1,6 +1,6 @@
-"""Following a sweep: cells are started, waited for, and told of, until none is left.
+"""Follows a sweep: starts cells, waits for them, and reports them, until none is left.
 
-Where the cells run is an `Executor`, of `jobs` (processes here) or of `slurm` (a job array).
+Cells run in an `Executor` of `jobs` (processes on this machine) or `slurm` (a job array).
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ States = dict[str, Status]  # by the cells' names
 
 
 class Sweep(NamedTuple):
-    """What stays the same through a sweep."""
+    """The constants of a sweep."""
 
     root: Path  # the folder of the cells' folders
     cells: list[Cell]
@@ -31,14 +31,14 @@ def follow(
 ) -> dict[str, str]:
     """Starts cells and waits for them.
 
-    A cell is started once. One that another program trains is waited for, and started if that
-    program leaves it unfinished.
+    A cell is started once. If another program trains a cell, the sweep waits for it, and starts the
+    cell if that program leaves it unfinished.
 
     Args:
       sweep: what is run.
-      running: the jobs under way, empty at first; the caller's, who stops what is in it.
-      show: told each cell's state whenever they have been looked at.
-      pause: called between two looks.
+      running: the running jobs, empty at first; owned by the caller, who stops them.
+      show: called with the state of each cell after every check.
+      pause: called between two checks.
 
     Returns:
       Which cells failed, and why.
@@ -72,7 +72,7 @@ def follow(
 
 
 def _states(sweep: Sweep, before: Mapping[str, Status]) -> States:
-    """Each cell's state; one that is done stays so."""
+    """The state of each cell; a cell that is done stays done."""
     return {
         cell.name: Status.DONE
         if before.get(cell.name) is Status.DONE
@@ -82,7 +82,7 @@ def _states(sweep: Sweep, before: Mapping[str, Status]) -> States:
 
 
 def _end(name: str, job: Job, state: Status, failed: dict[str, str], tried: set[str]) -> None:
-    """Notes why a job failed, unless it did because another program trains that cell."""
+    """Records why a job failed, unless it failed because another program trains that cell."""
     reason = job.failure()
     if state is Status.RUNNING:
         tried.discard(name)
@@ -96,7 +96,7 @@ def _shown(
     running: Mapping[str, Job],
     failed: Mapping[str, str],
 ) -> States:
-    """What is running may not train yet, and does not where it waits in a queue."""
+    """The state to show: a started job may still wait in a queue."""
     shown = dict(states) | {name: Status.FAILED for name in failed}
     if not executor.queues:
         shown |= {name: Status.RUNNING for name in running}

@@ -1,4 +1,4 @@
-"""A cell of a sweep as a process on this machine; `slurm` has the same as a job of an array."""
+"""Runs a cell of a sweep as a process on this machine; `slurm` runs it as a job of an array."""
 
 import json
 import signal
@@ -19,7 +19,7 @@ FOLDER = ".jobs"  # in the sweep's folder: each job's output
 
 
 class Job(NamedTuple):
-    """One cell under way."""
+    """One running cell."""
 
     is_over: Callable[[], bool]
     failure: Callable[[], str]  # one line, empty where it did not fail; once it is over
@@ -46,7 +46,7 @@ def one_at_a_time(root: Path, settings: "Settings") -> Executor:
 
 
 def encode(root: Path, cell: "Cell", settings: "Settings") -> str:
-    """A cell and what it is evaluated with, as JSON: what another process runs."""
+    """A cell and the settings of its evaluation as JSON, for another process."""
     from thermo_ebm.run import configuration
 
     config = configuration.as_json(cell.config)
@@ -68,19 +68,19 @@ def run(encoded: str, catch: "CatchInterrupts") -> int:
 
 
 def describe(code: int) -> str:
-    """Why a cell with this exit code is not done; empty for a code that says nothing by itself."""
+    """The reason for which a cell with this exit code is not done; empty if the code gives none."""
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
     return {
         3: "interrupted; checkpoints are written",
-        4: "a repetition diverged for good; see its rollbacks.json",
+        4: "a repetition diverged and was given up; see its rollbacks.json",
     }.get(code, "")
 
 
 def start_process(root: Path, cell: "Cell", settings: "Settings") -> Job:
     """Starts a cell in a process of its own, with its output in the sweep's folder.
 
-    It is no child of the terminal: what is typed there reaches the sweep alone, which stops it.
+    The process is detached from the terminal: Ctrl-C reaches only the sweep, which stops the cell.
 
     Raises:
       UserError: nothing can be written there.
@@ -104,7 +104,7 @@ def start_process(root: Path, cell: "Cell", settings: "Settings") -> Job:
         try:
             process.terminate()
             process.wait()
-        except KeyboardInterrupt:  # asked for twice: what is on disk survives this too
+        except KeyboardInterrupt:  # requested twice: files on disk survive this too
             process.kill()
             process.wait()
 

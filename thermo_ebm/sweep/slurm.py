@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from thermo_ebm.evaluation.evaluate import Settings
     from thermo_ebm.sweep.cells import Cell
 
-_SUBMITTED = "submitted.json"  # which cell is which job
+_SUBMITTED = "submitted.json"  # maps cells to jobs
 
 
 class Resources(NamedTuple):
@@ -29,21 +29,21 @@ class Resources(NamedTuple):
     cpus: int
     hours: float
     at_once: int
-    signal_seconds: int  # before the time is up
+    signal_seconds: int  # before the time limit
     further: Mapping[str, str]  # of sbatch
 
 
 class CellJob:
-    """A callable that trains and evaluates one cell; requeued, it goes on from its checkpoints.
+    """A callable that trains and evaluates one cell; when requeued, it continues from checkpoints.
 
-    A class because submitit asks for `checkpoint` beside the call.
+    A class, because submitit needs a method `checkpoint` besides the call.
     """
 
     def __call__(self, encoded: str) -> None:
         """Sets up JAX in the new process, then runs what `jobs.encode` gave.
 
         Raises:
-          RuntimeError: it diverged or was interrupted.
+          RuntimeError: the cell diverged or was interrupted.
         """
         runtime.prepare_jax()
         from absl import logging
@@ -53,7 +53,7 @@ class CellJob:
             raise RuntimeError(jobs.describe(code))
 
     def checkpoint(self, encoded: str) -> Any:
-        """What submitit queues when the job's time is up: the same again."""
+        """The job that submitit queues at the time limit: the same job again."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(CellJob(), encoded)
@@ -64,8 +64,8 @@ def save_before_requeue() -> Iterator[Callable[[], bool]]:
     """While open, SLURM's signals only make the yielded function return True.
 
     Training then writes its checkpoints and ends. After that submitit's own handler gets the signal
-    that SLURM sends before the time is up: it queues the job again and exits. (By itself submitit
-    would do so at once, and what was trained since the last checkpoint would be lost.)
+    that SLURM sends before the time is up: it queues the job again and exits. (Submitit alone
+    would do so at once, and the training since the last checkpoint would be lost.)
     """
     import submitit
 
@@ -101,7 +101,7 @@ def submit(
     Which cell is which job is kept in the sweep's folder, for `submitted`.
 
     Raises:
-      UserError: there is no SLURM here, or it refuses.
+      UserError: SLURM is not installed, or refuses the jobs.
     """
     executor = _executor(root, resources)
     encoded = [jobs.encode(root, cell, settings) for cell in cells]
@@ -116,7 +116,7 @@ def submit(
 
 
 def submitted(root: Path) -> dict[str, Job]:
-    """The SLURM jobs of an earlier `submit` that still wait or run, by the cells' names."""
+    """The jobs of an earlier `submit` that still wait or run, by the cells' names."""
     queued = _queue()
     return {
         name: _slurm_job(root, number)
@@ -146,7 +146,7 @@ def _executor(root: Path, resources: Resources) -> Any:
     if resources.gpus:
         parameters["gpus_per_node"] = resources.gpus
     try:
-        # A run may take any number of times the hours of a job.
+        # A run may take many times the time limit of a job.
         executor = submitit.AutoExecutor(
             root / FOLDER, cluster="slurm", slurm_max_num_timeout=10_000
         )
@@ -173,7 +173,7 @@ def _has_left_queue(number: str) -> bool:
 def _queue() -> set[str] | None:
     """The user's jobs that wait or run, array jobs one by one; None where SLURM does not answer.
 
-    `squeue` and not `sacct`, which submitit asks: that one needs SLURM's accounting.
+    Uses `squeue` rather than `sacct` (as submitit does), which needs SLURM's accounting.
     """
     command = ["squeue", "--noheader", "--array", "--format=%i", f"--user={getpass.getuser()}"]
     try:
@@ -184,7 +184,7 @@ def _queue() -> set[str] | None:
 
 
 def _slurm_failure(job: Any) -> str:
-    """Why a job that has left the queue failed, in one line; empty where it did not."""
+    """The reason why a job that left the queue failed, in one line; empty if it did not fail."""
     where = f"(see {job.paths.stderr})"
     if not job.paths.result_pickle.exists():
         return f"ended with no message: killed or cancelled {where}"

@@ -10,8 +10,8 @@ from thermo_ebm.types import Array
 def cholesky_and_inverse(cov: Array) -> tuple[Array, Array]:
     """Cholesky factor L of a positive definite [dim, dim], and L^-1.
 
-    By elimination in plain operations instead of LAPACK's: XLA spreads a batch of LAPACK calls
-    over the very threads that wait for it, and with few cores all of them can wait for ever.
+    Computed by elimination in plain operations instead of LAPACK: XLA spreads a batch of LAPACK
+    calls over the same threads that wait for the calls, which can hang with few cores.
     """
     dim = cov.shape[-1]
 

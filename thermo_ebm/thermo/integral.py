@@ -21,8 +21,8 @@ class Moments(NamedTuple):
     cov: Array  # [num_temperatures + 1, latent_dim, latent_dim], positive definite
 
 
-# Quadratures: the weight of each E_i, a schedule -> [num_temperatures + 1]. Weights add up to 1, so
-# that a constant added to the log-likelihood is added to the integral.
+# Quadratures: functions from a schedule to the weights of E_i, [num_temperatures + 1]. Weights add
+# up to 1, so that adding a constant to the log-likelihood adds the same constant to the integral.
 
 
 def trapezium_weights(schedule: Schedule) -> Array:
@@ -31,12 +31,12 @@ def trapezium_weights(schedule: Schedule) -> Array:
 
 
 def left_weights(schedule: Schedule) -> Array:
-    """w_i = t_(i+1) - t_i: the left sum, a lower bound on log p(x) since E_t rises with t."""
+    """w_i = t_(i+1) - t_i: the left sum, a lower bound on log p(x) because E_t rises with t."""
     return jnp.append(jnp.diff(schedule.temperatures), 0.0)
 
 
 def right_weights(schedule: Schedule) -> Array:
-    """w_i = t_i - t_(i-1): the right sum, an upper bound; the prior's chains have no weight."""
+    """w_i = t_i - t_(i-1): the right sum, an upper bound without weight on the prior's chains."""
     return jnp.insert(jnp.diff(schedule.temperatures), 0, 0.0)
 
 
@@ -56,9 +56,9 @@ def warped_simpson_weights(schedule: Schedule) -> Array:
 
 
 def _warped(schedule: Schedule, rule: Array) -> Array:
-    """A rule in u as weights of E_i.
+    """A quadrature rule in u, as weights of E_i.
 
-    The slopes are scaled so that they integrate to the interval's own length. Where the slope at
+    The slopes are scaled so that they integrate to the length of the interval. Where the slope at
     u = 0 is infinite (the power schedule below p = 1), the trapezium rule in t is used: the
     integrand over u is steep there, and a rule in u, even on the other intervals alone, is worse.
     """
@@ -94,9 +94,9 @@ def quadrature_weights(name: str, schedule: Schedule) -> Array:
 
 
 def interpolated_integral(schedule: Schedule, expected_log_likelihood: np.ndarray) -> float:
-    """The integral by monotone cubic interpolation (PCHIP) of E in u: for reporting a value.
+    """The integral by monotone cubic interpolation (PCHIP) of E in u, for reporting a value.
 
-    Not linear in E, and so not for gradients.
+    The estimate is not linear in E and is therefore not used for gradients.
 
     Args:
       schedule: t_i and dt/du.
@@ -109,7 +109,7 @@ def interpolated_integral(schedule: Schedule, expected_log_likelihood: np.ndarra
     expected = np.asarray(expected_log_likelihood, np.float64)
     u = np.linspace(0.0, 1.0, len(t))
     curve = PchipInterpolator(u, expected)
-    # Both are cubic between nodes, dt/du as the derivative of t's own Hermite cubic is quadratic:
+    # Between nodes E is cubic, and dt/du, the derivative of the Hermite cubic of t, is quadratic:
     # three Gauss-Legendre points integrate their product exactly.
     start = 0 if np.isfinite(slopes[0]) else 1
     length = CubicHermiteSpline(u[start:], t[start:], slopes[start:]).derivative()
@@ -184,13 +184,13 @@ def thermodynamic_integral(
 
     sum_i w_i E_i + eta / 2 sum_i [KL(p_i, p_(i+1)) -+ KL(p_(i+1), p_i)]
 
-    The paper prints a plus between the two divergences. The identity it comes from has a minus:
-    with it, exact E and KL give log p(x) exactly for every schedule and every N_t, since
+    The paper prints a plus between the two divergences. The identity behind eq. 24 has a minus:
+    with the minus, exact E and KL give log p(x) exactly for every schedule and every N_t, since
 
         KL(p_i, p_(i+1)) - KL(p_(i+1), p_i) = 2 [int E dt over the interval - its trapezium].
 
-    It holds for one image. For a batch, KL is the mean over images of each image's own divergence.
-    `quadrature_correction` has the identities of the other quadratures.
+    The identity holds for one image. For a batch, KL is the mean over images of each image's own
+    divergence. `quadrature_correction` has the identities of the other quadratures.
 
     >>> temperatures = jnp.array([0.0, 0.25, 1.0])
     >>> expected_log_likelihood = jnp.array([-8.0, -4.0, -2.0])
@@ -202,7 +202,7 @@ def thermodynamic_integral(
       expected_log_likelihood: E_i, [num_temperatures + 1].
       kl_forward: KL(p_i, p_(i+1)), [num_temperatures]; None for no correction.
       kl_backward: KL(p_(i+1), p_i), [num_temperatures]; None for no correction.
-      kl_weight: eta. Anything but 1 is no longer an estimate of log p(x).
+      kl_weight: eta. The result estimates log p(x) only with eta = 1.
       kl_form: "difference", or "sum" as printed.
       quadrature: one of `QUADRATURES`.
       slopes: dt/du at the temperatures, [num_temperatures + 1]; the warped quadratures need them.
@@ -239,14 +239,14 @@ def quadrature_correction(
     kl_form: str = "difference",
     quadrature: str = "trapezium",
 ) -> Array:
-    """What a quadrature is to be corrected by: int E dt less its value, from exact divergences.
+    """The correction of a quadrature: int E dt minus the quadrature, from exact divergences.
 
-    Of each interval, with the trapezium T and the divergences F forward and B backward,
+    For each interval, with the trapezium T, the forward divergence F and the backward divergence B,
 
         int E dt = T + (F - B) / 2 = left sum + F = right sum - B,
 
-    and any other quadrature is brought to the trapezium first. "sum" is eq. 24 as printed.
-    Arguments and errors as of `thermodynamic_integral`; a scalar.
+    and any other quadrature is first corrected to the trapezium. "sum" is eq. 24 as printed.
+    Arguments and errors are those of `thermodynamic_integral`; returns a scalar.
     """
     chex.assert_shape([kl_forward, kl_backward], (schedule.temperatures.shape[0] - 1,))
     sign = KL_FORMS[_known("kl_form", kl_form, KL_FORMS)]

@@ -1,7 +1,7 @@
 """Gaussians fitted to a batch's latents at each temperature, for the KL terms (eq. 25).
 
-A batch is usually smaller than the latent dimension, which leaves the sample covariance singular.
-It is shrunk towards the scaled identity, S* = (1 - rho) S + rho (tr S / D) I.
+A batch is usually smaller than the latent dimension, so that the sample covariance is singular.
+The covariance is shrunk towards the scaled identity, S* = (1 - rho) S + rho (tr S / D) I.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from thermo_ebm.collectives import all_sum, for_local_use, masked_mean
 from thermo_ebm.thermo.integral import Moments
 from thermo_ebm.types import Array
 
-# Added to every variance, in units of latent^2: a batch of one example has none of its own.
+# Added to every variance, in units of latent^2: a batch of one example has zero variance.
 VARIANCE_FLOOR = 1e-6
 
 Shrinkage = Callable[[Array, Array, Array], Array]
@@ -22,7 +22,7 @@ Shrinkage = Callable[[Array, Array, Array], Array]
 def oas(cov: Array, fourth: Array, count: Array) -> Array:
     """Oracle-approximating shrinkage (Chen et al. 2010, eq. 23) for Gaussian samples.
 
-    Their terms of order 2 / dim are left out, as in their own program and in scikit-learn.
+    Terms of order 2 / dim are omitted, as in the authors' code and in scikit-learn.
 
     Args:
       cov: sample covariances [..., dim, dim], normalised by count.
@@ -40,7 +40,7 @@ def oas(cov: Array, fourth: Array, count: Array) -> Array:
 
 
 def ledoit_wolf(cov: Array, fourth: Array, count: Array) -> Array:
-    """Ledoit and Wolf's (2004) shrinkage, which assumes no distribution. Arguments of `oas`."""
+    """Shrinkage of Ledoit and Wolf (2004) for any distribution; arguments as for `oas`."""
     dim = cov.shape[-1]
     square = jnp.sum(cov**2, axis=(-2, -1))
     scale = jnp.trace(cov, axis1=-2, axis2=-1) / dim
@@ -62,7 +62,7 @@ SHRINKAGES: dict[str, Shrinkage] = {"oas": oas, "ledoit_wolf": ledoit_wolf}
 def shrunk_moments(
     z: Array, mask: Array, shrinkage: str = "oas", axis_name: str | None = None
 ) -> Moments:
-    """Means and shrunk covariances over the whole batch, on all devices.
+    """Means and shrunk covariances over the complete batch, on all devices.
 
     Args:
       z: latents [num_temperatures + 1, num, latent_dim].
@@ -84,7 +84,7 @@ def shrunk_moments(
     rho = SHRINKAGES[shrinkage](cov, fourth / count, count)[:, None, None]
     identity = jnp.eye(z.shape[-1], dtype=z.dtype)
     trace = jnp.trace(cov, axis1=-2, axis2=-1)[:, None, None]
-    # Rounding moves eigenvalues by the order of eps * trace: a covariance that is singular and
-    # hardly shrunk (Ledoit and Wolf's of two examples) would be left with negative ones.
+    # Rounding changes eigenvalues by the order of eps * trace: a singular covariance that is hardly
+    # shrunk (as Ledoit and Wolf's for two examples) would have negative eigenvalues.
     floor = VARIANCE_FLOOR + 2 * jnp.finfo(z.dtype).eps * trace
     return Moments(mean, (1 - rho) * cov + (rho * trace / z.shape[-1] + floor) * identity)

@@ -1,12 +1,12 @@
-"""Ratios of normalising constants from the chains themselves: Bennett's, MBAR, stepping stones.
+"""Ratios of normalising constants from chains: Bennett's ratio, MBAR and stepping stones.
 
-Between temperatures only l = log p_beta(x | z) differs, so that every estimator here needs nothing
-but the log-likelihoods of the chains' latents:
+The densities at two temperatures differ only by a multiple of l = log p_beta(x | z), so that every
+estimator here needs only the log-likelihoods of the chains' latents:
 
     Z_t = int p_alpha(z) exp(t l(z)) dz,        log p(x) = log Z_1 / Z_0.
 
-Everything is per image; further images are leading axes. Nothing here is differentiated: weights
-and ratios are constants to a loss.
+All estimates are per image; further images are leading axes. Nothing here is differentiated:
+weights and ratios are constants in a loss.
 """
 
 import math
@@ -32,7 +32,7 @@ def bar(forward: Array, backward: Array) -> Array:
       backward: r, the same of samples at t_(i+1), [..., num_chains].
 
     Returns:
-      c, [...]. One chain that is far off moves it as little as a chain can: terms are bounded.
+      c, [...]. A single outlying chain has little effect on c, because all terms are bounded.
 
     >>> float(bar(jnp.array([1.0, 3.0]), jnp.array([1.0, 3.0])))
     2.0
@@ -43,11 +43,11 @@ def bar(forward: Array, backward: Array) -> Array:
     both = jnp.clip(both, jnp.finfo(both.dtype).min / 4, jnp.finfo(both.dtype).max / 4)
     ordered = jnp.sort(both, axis=-1)
     middle = ordered[..., num - 1], ordered[..., num]
-    # About the median, so that a large common offset costs no digits.
+    # Relative to the median, so that a large common offset loses no precision.
     centre = middle[0] / 2 + middle[1] / 2
     a, r = jnp.split(both - centre[..., None], 2, axis=-1)
-    # The sigmoids of all samples less c add up to their number's half: c is within log(num + 1) of
-    # the two in the middle, however far off others are.
+    # The sigmoids of all samples minus c add up to half of their number: c is within log(num + 1)
+    # of the two middle samples, whatever the outliers.
     low, high = (
         one - centre + sign * math.log(num + 1) for one, sign in zip(middle, (-1, 1), strict=True)
     )
@@ -56,7 +56,7 @@ def bar(forward: Array, backward: Array) -> Array:
         low, high = bracket
         c = low / 2 + high / 2
         excess = jax.nn.sigmoid(a - c[..., None]) - jax.nn.sigmoid(c[..., None] - r)
-        above = jnp.sum(excess, axis=-1) > 0  # it falls with c: the root is higher
+        above = jnp.sum(excess, axis=-1) > 0  # decreases with c: the root is higher
         return (jnp.where(above, c, low), jnp.where(above, high, c)), None
 
     (low, high), _ = jax.lax.scan(halve, (low, high), None, length=_BISECTIONS)
@@ -81,14 +81,15 @@ def mbar(temperatures: Array, log_likelihoods: Array, num_iterations: int = 30) 
     """log Z_i / Z_0 from the chains of all temperatures at once (Shirts & Chodera 2008, eq. 11).
 
     The fixed point of   c_i = log sum_n exp(t_i l_n) / sum_k M exp(t_k l_n - c_k)   with c_0 = 0,
-    n over all chains. It is the minimum of a convex function: Newton's method from Bennett's
-    ratios, each step held against shorter ones and one of the fixed point's own iteration, and
-    the best of them taken.
+    where n runs over all chains. c is the minimum of a convex function, found by Newton's method
+    from Bennett's ratios. Each Newton step is compared with shorter steps and with one step of the
+    fixed-point iteration, and the best of these is taken.
 
     Args:
       temperatures: t_i, [num_temperatures].
       log_likelihoods: l of the chains at each temperature, [..., num_temperatures, num_chains].
-      num_iterations: of Newton's method; three or four are enough where temperatures overlap.
+      num_iterations: iterations of Newton's method; three or four are enough if neighbouring
+        densities overlap.
 
     Returns:
       c, [..., num_temperatures], its first entry 0.
@@ -113,8 +114,8 @@ def mbar(temperatures: Array, log_likelihoods: Array, num_iterations: int = 30) 
             [c - length * direction for length in _STEP_LENGTHS] + [_fixed_point_step(logits, c)]
         )
         imbalance, objective = _imbalance(logits, candidates, count)
-        # Near the minimum the objective is flat to rounding and the imbalance tells; far from it
-        # the imbalance hardly changes.
+        # Near the minimum the objective is constant up to rounding, so that the imbalance decides;
+        # far from the minimum the imbalance hardly changes.
         near = jnp.min(imbalance, axis=0) < 0.1 * count
         best = jnp.argmin(jnp.where(near, imbalance, objective), axis=0)
         return jnp.take_along_axis(candidates, best[None, ..., None], axis=0)[0], None
@@ -124,7 +125,7 @@ def mbar(temperatures: Array, log_likelihoods: Array, num_iterations: int = 30) 
 
 
 def _centred(log_likelihoods: Array) -> tuple[Array, Array]:
-    """Log-likelihoods about their median, infinite ones made finite, and the median [..., 1]."""
+    """Log-likelihoods minus their median, made finite, and the median [..., 1]."""
     limit = jnp.finfo(log_likelihoods.dtype).max / 64
     finite = jnp.nan_to_num(log_likelihoods, nan=-limit, posinf=limit, neginf=-limit)
     flat = finite.reshape(*finite.shape[:-2], -1)
@@ -133,7 +134,7 @@ def _centred(log_likelihoods: Array) -> tuple[Array, Array]:
 
 
 def _shares(logits: Array, c: Array) -> Array:
-    """How much of each sample belongs to each temperature, [..., num_samples, num_temperatures]."""
+    """Weight of each sample at each temperature, [..., num_samples, num_temperatures]."""
     return jax.nn.softmax(logits - c[..., None, :], axis=-1)
 
 
@@ -167,8 +168,8 @@ def _newton_direction(logits: Array, c: Array, count: int) -> Array:
 def stepping_stones(temperatures: Array, log_likelihoods: Array) -> Array:
     """log Z_(i+1) / Z_i from the samples at t_i alone: importance sampling, for comparison.
 
-    Arguments and result as of `neighbour_ratios`. Unbiased for the ratio, and so too low on average
-    for its logarithm.
+    Arguments and result as for `neighbour_ratios`. The estimate is unbiased for the ratio, and
+    therefore too low on average for its logarithm.
     """
     steps = jnp.diff(temperatures)[:, None]
     values = jax.lax.stop_gradient(steps * log_likelihoods[..., :-1, :])
@@ -178,14 +179,14 @@ def stepping_stones(temperatures: Array, log_likelihoods: Array) -> Array:
 def posterior_weights(
     temperatures: Array, log_likelihoods: Array, num_iterations: int = 30
 ) -> Array:
-    """The weight of every chain, at whatever temperature, as a sample of the posterior at t = 1.
+    """The weight of every chain, at any temperature, as a sample of the posterior at t = 1.
 
     w_n proportional to   exp(l_n) / sum_k M exp(t_k l_n - c_k)   with c from `mbar`.
 
     Args:
-      temperatures: t_i, [num_temperatures], of the chains that take part.
+      temperatures: t_i of the chains, [num_temperatures].
       log_likelihoods: l of the chains at each temperature, [..., num_temperatures, num_chains].
-      num_iterations: as of `mbar`.
+      num_iterations: as for `mbar`.
 
     Returns:
       [..., num_temperatures, num_chains]; the weights of one image add up to 1.

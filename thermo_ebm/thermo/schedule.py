@@ -1,7 +1,7 @@
 """Temperature schedules t_0 = 0 < t_1 < ... < t_N = 1, by name (eq. 26 and others).
 
-A schedule is a curve t(u) sampled at u_i = i / N_t, together with its slope dt/du: a quadrature may
-then integrate over u, in which the integrand E(t(u)) dt/du is smooth.
+A schedule is a curve t(u) sampled at u_i = i / N_t, with its slope dt/du, so that a quadrature can
+integrate over u, where the integrand E(t(u)) dt/du is smooth.
 """
 
 from collections.abc import Callable
@@ -50,15 +50,15 @@ def _power(u: Array, power: Array) -> Schedule:
 
 
 def _sigmoid(u: Array, power: Array) -> Schedule:
-    """The logistic curve from -p to p, brought to [0, 1] (Wu et al. 2017 have p = 4)."""
+    """The logistic curve from -p to p, rescaled to [0, 1] (Wu et al. 2017 use p = 4)."""
     curve = jax.nn.sigmoid(power * (2 * u - 1))
     first, last = jax.nn.sigmoid(-power), jax.nn.sigmoid(power)
     slopes = 2 * power * curve * (1 - curve) / (last - first)
     return Schedule((curve - first) / (last - first), slopes)
 
 
-# Curves by name: u_i [num_temperatures + 1] and p -> schedule. "annealed_power" is the power curve
-# whose p changes over training, "equal_barrier" the one that starts from it and adapts.
+# Curves by name: (u_i [num_temperatures + 1], p) -> schedule. "annealed_power" is the power curve
+# with a p that changes over training; "equal_barrier" starts from the power curve and adapts.
 CURVES: dict[str, Callable[[Array, Array], Schedule]] = {
     "power": _power,
     "annealed_power": _power,
@@ -68,12 +68,12 @@ CURVES: dict[str, Callable[[Array, Array], Schedule]] = {
 
 
 def make_schedule(name: str, num_temperatures: int, power: float | Array) -> Schedule:
-    """The schedule of a name.
+    """Builds a schedule by name.
 
     Args:
       name: one of `CURVES`.
       num_temperatures: N_t, the number of intervals, at least 1.
-      power: p > 0; of "sigmoid" its steepness. May be traced.
+      power: p > 0; for "sigmoid" the steepness. May be traced.
 
     Returns:
       t_i and dt/du. The ends are 0 and 1 exactly.
@@ -97,7 +97,7 @@ def make_schedule(name: str, num_temperatures: int, power: float | Array) -> Sch
 
 
 def annealed_power(first: float, last: float, progress: Array) -> Array:
-    """p on its way from `first` to `last` along half a cosine; progress in [0, 1]."""
+    """p between `first` and `last` along half a cosine; progress in [0, 1]."""
     return last + (first - last) * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0))) / 2
 
 
@@ -108,12 +108,12 @@ def equalised(schedule: Schedule, rejection: np.ndarray) -> Schedule:
     monotonically and cut into equal parts.
 
     Args:
-      schedule: the one that the rates were measured with.
+      schedule: the schedule with which the rates were measured.
       rejection: mean rejection rate between t_i and t_(i+1), [num_temperatures].
 
     Returns:
-      The adapted schedule, strictly increasing from 0 to 1.
-      Unchanged where a rate is not finite.
+      The adapted schedule, strictly increasing from 0 to 1; the given schedule if a rate is not
+      finite.
     """
     temperatures = np.asarray(schedule.temperatures)
     rejection = np.asarray(rejection, np.float64)
@@ -131,7 +131,7 @@ def equalised(schedule: Schedule, rejection: np.ndarray) -> Schedule:
 
 
 def _separate(temperatures: np.ndarray) -> None:
-    """Makes neighbours differ where rounding has made them equal, the ends as they are."""
+    """Separates neighbours that rounding has made equal; the ends stay unchanged."""
     least, inner = np.finfo(temperatures.dtype).tiny, range(1, len(temperatures) - 1)
     for i in inner:
         temperatures[i] = max(temperatures[i], np.nextafter(temperatures[i - 1], 1.0), least)

@@ -1,11 +1,11 @@
 """The data set spread over devices as uint8, and the batches gathered from it on the device.
 
-Each device keeps a contiguous part of the images, and so each host loads only its share. For a
-batch every device contributes the images it has, and a sum over devices hands each its share of the
-batch: the same images in the same positions on any number of devices.
+Each device keeps a contiguous part of the images, so that each host loads only its share. For a
+batch, every device contributes the images that it holds, and a sum over devices gives each device
+its share of the batch: the same images in the same positions on any number of devices.
 
-Where training images are streamed, a device holds its share of the batches of a dispatch's steps
-instead, and the order of the epoch is rewritten to the places they have there.
+If training images are streamed, a device instead holds its share of the batches of one dispatch,
+and the order of the epoch is rewritten to the positions of the images there.
 """
 
 from typing import NamedTuple
@@ -28,17 +28,17 @@ class Layout(NamedTuple):
 
     @property
     def per_process(self) -> int:
-        """Images a process holds, the last ones padded."""
+        """Images per process, with padding in the last ones."""
         return -(-self.num_images // self.num_processes)
 
     @property
     def per_device(self) -> int:
-        """Images a device holds, the last ones padded."""
+        """Images per device, with padding in the last ones."""
         return -(-self.per_process // self.local_devices)
 
     @property
     def num_devices(self) -> int:
-        """Devices of all processes."""
+        """Number of devices of all processes."""
         return self.num_processes * self.local_devices
 
 
@@ -48,19 +48,19 @@ def make_layout(num_images: int) -> Layout:
 
 
 def batch_share(batch_size: int, layout: Layout) -> int:
-    """Images of a batch that a device gets, the last ones padded."""
+    """Images of a batch per device, with padding in the last ones."""
     return -(-batch_size // layout.num_devices)
 
 
 def make_dispatch_layout(batch_size: int, num_batches: int) -> Layout:
-    """The layout of the images of some batches, where each device holds its share of every one."""
+    """The layout of the images of some batches, with each device holding its share of each."""
     whole = make_layout(0)
     held = num_batches * batch_share(batch_size, whole)
     return whole._replace(num_images=held * whole.num_devices)
 
 
 def dispatch_order(num_train: int, first: Array, batch_size: int, layout: Layout) -> Array:
-    """Where in a dispatch's images the images of an epoch's batches are.
+    """The positions, among the images of a dispatch, of the images of an epoch's batches.
 
     Args:
       num_train: training images.
@@ -69,8 +69,8 @@ def dispatch_order(num_train: int, first: Array, batch_size: int, layout: Layout
       layout: of the dispatch's images (`make_dispatch_layout`).
 
     Returns:
-      int32 [num_train], to be used in place of the epoch's order; meaningless for the batches that
-      are not the dispatch's.
+      int32 [num_train], to be used in place of the epoch's order; meaningless for batches outside
+      the dispatch.
     """
     batch, slot = jnp.divmod(jnp.arange(num_train, dtype=jnp.int32), batch_size)
     share = batch_share(batch_size, layout)
@@ -91,14 +91,14 @@ def gather(part: Array, indices: Array, mask: Array, layout: Layout, axis_name: 
 
     Args:
       part: this device's images, uint8 [per_device, *image_shape].
-      indices: of the whole batch's images in the data set, int32 [batch_size].
-      mask: [batch_size] float, 0 for an index that only fills the batch up.
+      indices: indices in the data set of the images of the complete batch, int32 [batch_size].
+      mask: [batch_size] float, 0 for padding.
       layout: which device holds which image.
       axis_name: the pmapped axis.
 
     Returns:
-      A batch of ceil(batch_size / num_devices) images in [-1, 1]. What fills it up repeats the last
-      example, mask aside, so that its chains diverge only where that one's do.
+      A batch of ceil(batch_size / num_devices) images in [-1, 1]. Padding repeats the last
+      example with mask 0, so that chains of padding diverge only if those of that example do.
     """
     chex.assert_equal_shape([indices, mask])
     batch_size = indices.shape[0]

@@ -1,11 +1,12 @@
-"""Checkpoints of one repetition, by Orbax: saved asynchronously, verified when they are read.
+"""Checkpoints of one repetition, with Orbax: saved asynchronously and verified when read.
 
 A checkpoint is a flat dictionary of arrays, named by their path in `TrainState`, and a JSON record
 with the step, the seconds of the epoch so far, the arrays' shapes and checksums: one over the
 arrays, one over the record.
 
-What a signal interrupted lies in a folder of its own, beside the checkpoints that are due: those,
-which a rollback goes to, are then the same whether a run was interrupted or not.
+Checkpoints caused by signals are kept in a separate folder beside the scheduled checkpoints. The
+scheduled checkpoints, which rollbacks use, are therefore the same whether a run was interrupted or
+not.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from thermo_ebm.train import hosts
 from thermo_ebm.train.state import ADDED, TrainState
 from thermo_ebm.types import Params
 
-# Both beside the checkpoints' folder.
+# Both are beside the checkpoints' folder.
 INTERRUPTED = "interrupted"
 DAMAGED = "damaged_checkpoints"
 
@@ -41,19 +42,20 @@ class Checkpoints(NamedTuple):
 
 
 class Restored(NamedTuple):
-    """What a checkpoint held."""
+    """The content of a checkpoint."""
 
     state: TrainState
     seconds: float  # of training in the epoch so far
 
 
 def open_checkpoints(folder: Path, keep: int | None = None, keep_period: int = 0) -> Checkpoints:
-    """Opens a repetition's folder of checkpoints, made if need be.
+    """Opens a repetition's folder of checkpoints, which is created if needed.
 
     Args:
       folder: `rep_XX/checkpoints`.
-      keep: how many of the newest are kept; None keeps all.
-      keep_period: checkpoints whose step is a multiple of it are kept for good; 0 keeps none.
+      keep: number of newest checkpoints kept; None keeps all.
+      keep_period: checkpoints whose step is a multiple of this number are kept permanently; 0
+        keeps none.
     """
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep, keep_period=keep_period or None, enable_async_checkpointing=True
@@ -70,7 +72,8 @@ def open_checkpoints(folder: Path, keep: int | None = None, keep_period: int = 0
 
 
 def save(checkpoints: Checkpoints, state: TrainState, seconds: float) -> None:
-    """Saves a replicated state; returns once it is copied off the device, before it is on disk.
+    """Saves a replicated state; returns once the state is copied off the device, before it is on
+    disk.
 
     Raises:
       UserError: this save or the one before could not be written (a full disk, say).
@@ -90,9 +93,9 @@ def save(checkpoints: Checkpoints, state: TrainState, seconds: float) -> None:
 
 
 def save_interrupted(checkpoints: Checkpoints, state: TrainState, seconds: float) -> None:
-    """Saves, in the folder for that, a state that was not due to be saved.
+    """Saves an unscheduled state, after a signal, in the folder for such states.
 
-    Returns once it is on disk; the one before goes only then. Raises as `save`.
+    Returns once the state is on disk; only then the previous one is removed. Raises as `save`.
     """
     aside = open_checkpoints(_interrupted(checkpoints), keep=1)
     try:
@@ -103,9 +106,9 @@ def save_interrupted(checkpoints: Checkpoints, state: TrainState, seconds: float
 
 
 def discard_interrupted(checkpoints: Checkpoints) -> None:
-    """Removes what a signal interrupted, once all that was saved since is on disk.
+    """Removes checkpoints caused by signals, once everything saved since is on disk.
 
-    Every process enters. Raises as `save`.
+    All processes must call it. Raises as `save`.
     """
     wait(checkpoints)
     with hosts.together():
@@ -130,7 +133,7 @@ def close(checkpoints: Checkpoints) -> None:
 
 
 def steps(checkpoints: Checkpoints) -> list[int]:
-    """The steps there are checkpoints of, in order."""
+    """The steps that have checkpoints, in order."""
     return sorted(checkpoints.manager.all_steps())
 
 
@@ -140,15 +143,15 @@ def restore_newest(
     sharding: jax.sharding.Sharding,
     due_only: bool = False,
 ) -> Restored | None:
-    """The newest checkpoint that can be read, also of those that were not due.
+    """The newest checkpoint that can be read, including those caused by signals.
 
-    Newer ones, truncated or damaged, are moved to `damaged_checkpoints` with a warning.
+    Newer, truncated or damaged checkpoints are moved to `damaged_checkpoints` with a warning.
 
     Args:
       checkpoints: the folder; None is returned where there is no checkpoint at all.
       template: a state of shapes and types, from `jax.eval_shape`.
-      sharding: of the restored arrays, on whatever devices there are now.
-      due_only: leave out what a signal interrupted.
+      sharding: sharding of the restored arrays, over the present devices.
+      due_only: ignore checkpoints caused by signals.
 
     Raises:
       UserError: the checkpoint was made by a program whose state has another structure, or there
@@ -158,7 +161,7 @@ def restore_newest(
     candidates = [(step, checkpoints.folder) for step in steps(checkpoints)]
     aside = _interrupted(checkpoints)
     candidates += [(step, aside) for step in steps_in(aside) if not due_only]
-    # Of two at the same step the one that was due, which is the later.
+    # Of two checkpoints at the same step, the scheduled one, which is the later.
     for step, folder in sorted(candidates, key=lambda one: (one[0], one[1] != aside), reverse=True):
         restored, reason = _try_restore(folder, step, template, sharding)
         if restored is not None:
@@ -175,20 +178,20 @@ def restore_newest(
 
 
 def steps_in(folder: Path) -> list[int]:
-    """The steps of the whole checkpoints in a folder that need not be there, in order."""
+    """The steps of the complete checkpoints in a folder, in order; none if there is no folder."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return sorted(int(name) for name in names if name.isdigit())
 
 
 def all_steps_in(folder: Path) -> list[int]:
-    """The same with what a signal interrupted, which lies beside that folder."""
+    """`steps_in`, including the checkpoints caused by signals beside that folder."""
     return sorted({*steps_in(folder), *steps_in(folder.parent / INTERRUPTED)})
 
 
 def _try_restore(
     folder: Path, step: int, template: TrainState, sharding: jax.sharding.Sharding
 ) -> tuple[Restored | None, str]:
-    """A checkpoint that every process could read, or None and why this one could not."""
+    """A checkpoint that every process could read, or None and the reason of this process."""
     restored, reason = None, "another process could not read it"
     with hosts.together():
         try:
@@ -203,10 +206,10 @@ def _try_restore(
 def restore(
     folder: Path, step: int, template: TrainState, sharding: jax.sharding.Sharding
 ) -> Restored:
-    """One checkpoint of a folder, which nothing is changed in.
+    """One checkpoint of a folder; the folder is not changed.
 
-    Other arguments and errors as of `restore_newest`; a damaged checkpoint raises whatever reading
-    it does, ValueError where only its checksum is wrong.
+    Other arguments and errors as for `restore_newest`; a damaged checkpoint raises the error of
+    reading it, or ValueError if only its checksum is wrong.
     """
     path = folder.absolute() / str(step)
     record, wanted = _read_record(path, step), _flatten(template)
@@ -222,7 +225,7 @@ def restore(
 def restore_params(
     folder: Path, step: int, template: Params, sharding: jax.sharding.Sharding
 ) -> Params:
-    """The parameters alone of one checkpoint. Arguments and errors as of `restore`."""
+    """The parameters alone of one checkpoint. Arguments and errors as for `restore`."""
     path = folder.absolute() / str(step)
     record, wanted = _read_record(path, step), _named(template, "params.")
     found = {name: what for name, what in record["structure"].items() if name in wanted}
@@ -242,7 +245,7 @@ def _read_record(path: Path, step: int) -> dict[str, Any]:
 def _read_arrays(
     path: Path, record: dict[str, Any], sharding: jax.sharding.Sharding
 ) -> dict[str, jax.Array]:
-    """All arrays by name, of the shapes and types that the record tells."""
+    """All arrays by name, with the shapes and types in the record."""
     abstract = {}
     for name, what in record["structure"].items():
         dtype, _, shape = what.partition("[")
@@ -302,13 +305,13 @@ def _check_structure(path: Path, found: dict[str, str], wanted: dict[str, str]) 
     if differing:
         shown = "; ".join(differing[:5]) + ("; ..." if len(differing) > 5 else "")
         raise UserError(
-            f"{path}: its state has another structure than this program's ({len(differing)} "
-            f"differences: {shown}); go on with the version that made it, or start anew"
+            f"{path}: its state has a different structure than this program's ({len(differing)} "
+            f"differences: {shown}); continue with the version that made it, or start a new run"
         )
 
 
 def _set_aside(checkpoints: Checkpoints, damaged: dict[Path, str]) -> None:
-    """Moves checkpoints away, the reason by path; every process enters."""
+    """Moves checkpoints away; `damaged` has the reason by path. All processes must call it."""
     if not damaged:
         return
     with hosts.together():
@@ -330,12 +333,12 @@ def _unused(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _clear_errors(checkpoints: Checkpoints) -> Iterator[None]:
-    """Turns whatever Orbax raises while writing into one clear line."""
+    """Turns any error that Orbax raises while writing into one clear line."""
     try:
         yield
     except Exception as error:
         reason, what = first_line(error)[:300], "when that is fixed"
-        if "No space left" in str(error):  # TensorStore wraps it in hundreds of characters
+        if "No space left" in str(error):  # TensorStore wraps the reason in hundreds of characters
             reason, what = "no space left on device", "make room and"
         raise UserError(
             f"{checkpoints.folder}: the newest checkpoint could not be written ({reason}); older "

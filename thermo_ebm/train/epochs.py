@@ -34,7 +34,7 @@ def end_epochs(
     seconds: np.ndarray,
     reporter: Reporter,
 ) -> TrainState:
-    """Writes the epoch of each repetition that has ended one, and begins its next.
+    """Writes the finished epoch of each repetition that has one, and begins its next epoch.
 
     Args:
       group: what is trained.
@@ -43,7 +43,7 @@ def end_epochs(
       host: the state's scalars on the host, [num_repetitions] each.
       ended: bool [num_repetitions].
       seconds: of each epoch's training [num_repetitions].
-      reporter: tells of each epoch.
+      reporter: reports each epoch.
     """
     epochs = host.step // group.task.steps_per_epoch
     reporter.doing("validating")

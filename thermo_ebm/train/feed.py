@@ -1,8 +1,8 @@
-"""The training images that the compiled steps of a dispatch take: all of them, or the next ones.
+"""The training images given to the compiled steps of a dispatch: all images, or the next ones.
 
 `resident` keeps the training set on the devices. `streamed` gives each dispatch the images of its
-own steps, read by `data.streaming` while the steps before are computed. Both train the same run,
-bit for bit: the images of a step are fixed by the state's order and step alone.
+own steps, read by `data.streaming` while the steps before are computed. Both train the same run
+bit for bit, since the images of a step depend only on the order and step in the state.
 """
 
 import functools

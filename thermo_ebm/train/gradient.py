@@ -34,9 +34,10 @@ def batch_gradient(
     key: PRNGKey,
     schedule: Schedule,
 ) -> Gradient:
-    """Loss and gradient over the whole batch, in as many parts as are accumulated.
+    """Loss and gradient over the complete batch, in as many parts as are accumulated.
 
-    Examples keep their places in the whole: so many batches are one batch as many times as large.
+    Examples keep their positions in the complete batch: n accumulated batches equal one batch n
+    times as large.
     """
     size = task.batch_size
 
@@ -86,7 +87,7 @@ def _over_fixed_chains(
 def _through_chains(
     task: Task, params: Params, batch: Batch, key: PRNGKey, schedule: Schedule
 ) -> tuple[halves.HalvedSums, Array, Any]:
-    """The gradient through the chains, of each half where it is a mean over images."""
+    """The gradient through the chains, for each half if it is a mean over images."""
     differentiate = jax.value_and_grad(task.objective.loss, has_aux=True)
     rows, there = halves.halves_of(batch.images.shape[0], batch.position[0])
     if not task.objective.mean_of_images:  # all in one half: there is no difference to measure
@@ -105,7 +106,7 @@ def _through_chains(
     count = all_sum(own, AXIS)
 
     def counted(leaf: Array) -> Array:
-        """Times the images of each half; a half without any has no mean."""
+        """Multiplies by the images of each half; a half without images has no mean."""
         number = count.reshape(-1, *[1] * (leaf.ndim - 1))
         return jnp.where(number > 0, number * leaf, 0.0)
 

@@ -1,4 +1,4 @@
-"""What one group of repetitions trains with: compiled programs, and images on the devices."""
+"""Resources of one group of repetitions: compiled programs, and images on the devices."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +25,7 @@ NUM_PICTURES = 64
 
 
 class Group(NamedTuple):
-    """What one group of repetitions trains with."""
+    """Resources of one group of repetitions that train together."""
 
     config: ConfigDict
     task: Task

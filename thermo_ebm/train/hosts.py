@@ -1,8 +1,8 @@
-"""Several processes that train one run together: who writes, and what they agree on.
+"""Several processes that train one run together: which one writes, and what they agree on.
 
-Every process makes the same calls in the same order. What only one of them can know (a signal, a
-file that cannot be read) is agreed on here before any of them acts on it: one process that went
-its own way would leave the others waiting for it.
+Every process makes the same calls in the same order. Information that only one of them has (a
+signal, a file that cannot be read) is shared here before any of them acts on it: if one process
+acted alone, the others would wait for it.
 """
 
 import contextlib
@@ -18,15 +18,15 @@ from thermo_ebm.errors import UserError, first_line
 
 
 def start(address: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Joins the other processes of the run; before anything else that JAX does.
+    """Joins the other processes of the run; must be called before JAX starts.
 
     Args:
-      address: of process 0, HOST:PORT; None where SLURM, a TPU pod or Open MPI tells.
+      address: address HOST:PORT of process 0; None if SLURM, a TPU pod or Open MPI provides it.
       num_processes: of the run; None likewise.
       process_id: of this process, from 0; None likewise.
 
     Raises:
-      UserError: nothing tells one of them, or the processes did not meet.
+      UserError: one of the arguments is missing, or the processes did not connect.
     """
     if address is not None and not address.rpartition(":")[2].isdigit():
         raise UserError(f"coordinator={address}: must be HOST:PORT")
@@ -46,12 +46,12 @@ def is_first() -> bool:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether any process says so. All of them must ask."""
+    """Whether `flag` is true in any process. All processes must call it."""
     return bool(of_all(flag).any())
 
 
 def of_all(value: Any) -> np.ndarray:
-    """What each process has, a number or an array, stacked [num_processes, ...]; all must ask."""
+    """The value (number or array) of each process, [num_processes, ...]; all must call it."""
     if jax.process_count() == 1:
         return np.array([value])
     from jax.experimental import multihost_utils
@@ -61,14 +61,14 @@ def of_all(value: Any) -> np.ndarray:
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Like `together`, for what is written in a folder: what the system refuses is one line."""
+    """Like `together`, for writing in a folder: errors of the system become one line."""
     with together(), files.clear_errors(folder):
         yield
 
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Where one process meets a `UserError`, all of them end with one. All of them must enter."""
+    """If one process raises a `UserError`, all processes raise one. All processes must enter."""
     failed: UserError | None = None
     try:
         yield
@@ -76,5 +76,5 @@ def together() -> Iterator[None]:
         failed = error
     if any_of(failed is not None):
         raise failed or UserError(
-            f"process {jax.process_index()}: another process cannot go on and says why"
+            f"process {jax.process_index()}: another process stopped and reports the reason"
         )

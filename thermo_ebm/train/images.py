@@ -1,4 +1,4 @@
-"""The images of a run: whether the memory holds them, which ones they are, and where they go."""
+"""The images of a run: checks of memory, selection, and loading."""
 
 import json
 import zlib
@@ -28,8 +28,8 @@ class Loaded(NamedTuple):
 
     feed: Feed  # the training images
     validation: np.ndarray  # uint8 [per_process, *image_shape], this process's share
-    means: record.Means  # what both sets are known by
-    skipped: list[str]  # names of the images that the run does without
+    means: record.Means  # mean levels that identify both sets
+    skipped: list[str]  # names of the images that the run skips
 
 
 def load(config: ConfigDict, task: Task, workdir: Path) -> Loaded:
@@ -38,7 +38,7 @@ def load(config: ConfigDict, task: Task, workdir: Path) -> Loaded:
     Args:
       config: the whole configuration.
       task: its task.
-      workdir: the run's folder, which says what a run that has begun does without.
+      workdir: the run's folder, with the record of the images that the run skips.
 
     Raises:
       UserError: the images do not fit into the memory, or cannot be read.
@@ -64,7 +64,7 @@ def load(config: ConfigDict, task: Task, workdir: Path) -> Loaded:
 
 
 def _skipped(config: ConfigDict, workdir: Path) -> list[str]:
-    """Names of the images to do without: those recorded when the run began, or found now.
+    """Names of the images to skip: those recorded when the run began, or found now.
 
     Raises:
       UserError: the record or the data cannot be read, or the processes find different images.
@@ -77,7 +77,7 @@ def _skipped(config: ConfigDict, workdir: Path) -> list[str]:
     checksums = hosts.of_all(zlib.crc32(json.dumps(found).encode()) & _INT32)
     if (checksums != checksums[0]).any():
         raise UserError(
-            "data.data_dir: some processes cannot read images that others can; try again"
+            "data.data_dir: some processes cannot read images that other processes can; try again"
         )
     if found and hosts.is_first():
         say(f"{len(found)} images cannot be read and are left out: {workdir / layout.SKIPPED}")
@@ -85,7 +85,7 @@ def _skipped(config: ConfigDict, workdir: Path) -> list[str]:
 
 
 def _means(images: np.ndarray, num: int, shard: tuple[int, int]) -> list[float]:
-    """What `record` knows a set of images by, from all processes' shares."""
+    """The mean levels that identify a set of images, from the shares of all processes."""
     return hosts.of_all(data.some_means(images, num, shard)).sum(axis=0).ravel().tolist()
 
 
@@ -93,15 +93,15 @@ class DataBytes(NamedTuple):
     """Memory that a run's images take, in bytes."""
 
     device: int  # on each device
-    host: int  # of this process, beside what its devices hold
+    host: int  # in this process, besides its devices
 
 
 def check_memory(config: ConfigDict, device: jax.Device) -> None:
-    """Refuses images that the memory does not hold, before any of them is read.
+    """Refuses images that do not fit into memory, before any image is read.
 
     Args:
       config: the whole configuration.
-      device: one of this process's devices, all of which are alike.
+      device: one of this process's devices, which are all alike.
 
     Raises:
       UserError: says how many bytes are needed and what to do.
@@ -144,11 +144,11 @@ def _too_large(config: ConfigDict, place: str, wanted: int, available: int) -> s
     others = (
         "fewer validation images, a smaller data.image_size or a smaller steps_per_dispatch"
         if config.data.streaming
-        else "fewer images, a smaller data.image_size or, to read training images as they are "
-        "needed, data.streaming=true"
+        else "fewer images, a smaller data.image_size or data.streaming=true, which reads training "
+        "images when they are needed"
     )
     return (
         f"data.num_train={config.data.num_train} and data.num_val={config.data.num_val}: the "
         f"images need {wanted:,} bytes of the memory of {place}, where {available:,} bytes are "
-        f"there for them; choose {others}"
+        f"available; choose {others}"
     )

@@ -12,7 +12,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def catch_interrupts() -> Iterator[Callable[[], bool]]:
     """While open, the first SIGTERM or SIGINT only makes the yielded function return True.
 
-    A second one kills the program, as it would one that catches none.
+    A second signal kills the program, as without this function.
     """
     received: list[int] = []
     before = {number: signal.getsignal(number) for number in _SIGNALS}

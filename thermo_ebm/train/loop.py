@@ -1,4 +1,4 @@
-"""The loop: from a configuration and a folder to trained repetitions, whatever interrupts it.
+"""The training loop: from a configuration and a folder to trained repetitions.
 
 `train` groups the repetitions, and `_train_group` dispatches a group's steps and, between two
 dispatches, ends epochs, saves, looks for signals and rolls back.
@@ -33,7 +33,7 @@ from thermo_ebm.train.state import TrainState
 from thermo_ebm.train.tasks import Task, make_task
 
 _INT32 = 2**31 - 1
-_PATIENCE = 2.0  # seconds: steps of one dispatch take no longer, for signals wait for its end
+_PATIENCE = 2.0  # largest seconds per dispatch, since signals wait for its end
 
 
 class Outcome(enum.Enum):
@@ -51,8 +51,8 @@ def train(
 
     Args:
       config: checked by `config.check`.
-      workdir: a folder that the caller holds (`lock.hold`), and whose configuration it held this
-        one against (`configuration.check_config`).
+      workdir: a folder whose lock the caller holds (`lock.hold`), and whose configuration it has
+        compared with `config` (`configuration.check_config`).
       interrupted: asked between dispatches; once it returns True, checkpoints are written and
         training ends. By default SIGTERM and SIGINT are caught and do this.
 
@@ -60,8 +60,8 @@ def train(
       How it ended. A diverged repetition does not stop the others.
 
     Raises:
-      UserError: the data cannot be loaded or is not the run's, or a file or checkpoint cannot be
-        read or written.
+      UserError: the data cannot be loaded or are not those of the run, or a file or checkpoint
+        cannot be read or written.
     """
     with contextlib.nullcontext(interrupted) if interrupted else catch_interrupts() as asked:
         return _train_groups(config, workdir, asked)
@@ -70,8 +70,8 @@ def train(
 def _train_groups(config: ConfigDict, workdir: Path, interrupted: Callable[[], bool]) -> Outcome:
     """Trains the groups in which a repetition is not yet done, one group after another.
 
-    A group is always of the same repetitions: those that are done stand still in it, for in
-    another group's program the others would be rounded differently.
+    A group always consists of the same repetitions. Finished repetitions stay in it unchanged,
+    since the program of another group would round the others differently.
     """
     task = make_task(config)
     _check_agreement(config, workdir)
@@ -84,7 +84,7 @@ def _train_groups(config: ConfigDict, workdir: Path, interrupted: Callable[[], b
         elif hosts.is_first():
             for number in numbers:
                 say(f"repetition {number} is done: skipped")
-    # Also where all is done: data that are not the run's are refused then too.
+    # Even if all is done, so that wrong data are refused in that case too.
     loaded, record = _load(config, task, workdir)
     make = functools.lru_cache(maxsize=1)(functools.partial(_make_group, config, loaded))
     outcomes = [Outcome.DONE]
@@ -100,16 +100,16 @@ def _train_groups(config: ConfigDict, workdir: Path, interrupted: Callable[[], b
 
 
 def _make_group(config: ConfigDict, loaded: Loaded, size: int) -> Group:
-    """A group of `size` repetitions, whose chunk of temperatures is chosen for so many."""
+    """A group of `size` repetitions, with an image chunk chosen for this number."""
     chunked = plan.with_chunk(config, size)
     return make_group(chunked, make_task(chunked), loaded.feed, loaded.validation, size)
 
 
 def _check_agreement(config: ConfigDict, workdir: Path) -> None:
-    """Every process was started with the same configuration, and sees the same folder.
+    """Requires that all processes have the same configuration and see the same folder.
 
     Raises:
-      UserError: they were not; processes that went on would wait for each other for ever.
+      UserError: they do not; such processes would wait for each other for ever.
     """
     fields = json.dumps(configuration.as_json(config), sort_keys=True)
     folders = [layout.checkpoints_dir(workdir, one) for one in range(config.num_repetitions)]
@@ -124,9 +124,9 @@ def _check_agreement(config: ConfigDict, workdir: Path) -> None:
 
 
 def _load(config: ConfigDict, task: Task, workdir: Path) -> tuple[Loaded, Callable[[], None]]:
-    """The images, and what records once that they are trained on.
+    """The images, and a function that records the run once.
 
-    A run that has not begun is recorded here; one that has, when the caller knows that it goes on.
+    A new run is recorded here; an existing run when the caller knows that it continues.
 
     Raises:
       UserError: the images do not fit into the memory, cannot be read, or are not those that the
@@ -166,7 +166,7 @@ def _open_and_train(
     period = settings.keep_every_epochs * group.task.steps_per_epoch
     with contextlib.ExitStack() as stack:
         opened: list[Repetition] = []
-        # Of the list's entries as they are then: a rollback replaces them.
+        # The entries of the list at that time: a rollback replaces them.
         stack.callback(lambda: _close_all(opened))
         for number in numbers:
             opened.append(repetition.open_repetition(workdir, number, settings.keep, period))
@@ -175,7 +175,7 @@ def _open_and_train(
         first = int(steps.min())
         reporter = stack.enter_context(_make_reporter(group, numbers, first))
         reporter.doing("compiling")
-        # No steps: compiles, so that the readings' seconds are of training alone.
+        # Runs no steps: only compiles, so that the recorded seconds are those of training.
         stack.callback(group.feed.close)
         taken = group.feed.images(state, steps, 0)
         state = group.programs.run(state, steps, np.int32(0), taken)
@@ -214,7 +214,7 @@ def _train_group(
     """Dispatches steps until every repetition is done, has diverged for good, or is interrupted."""
     task, config = group.task, group.config
     diverged = np.zeros(len(opened), bool)
-    host, limit = _counters(state), 1  # the first step tells how long one takes
+    host, limit = _counters(state), 1  # the first step shows how long a step takes
     while True:
         steps, stopping = host.step, hosts.any_of(interrupted())
         failing = host.skipped_in_row >= task.max_skipped_steps
@@ -223,7 +223,7 @@ def _train_group(
             state = end_epochs(group, opened, state, host, pending, seconds, reporter)
             seconds = np.where(pending, 0.0, seconds)
         pending &= stopping
-        # A state whose last steps were skipped is nothing to go back to, unless it is the end.
+        # A state after skipped steps is not saved for rollbacks, unless it is the last.
         sound = (host.skipped_in_row == 0) | (steps >= group.total_steps)
         due = sound & ~pending & ~failing & [_is_due(group, step) for step in steps.tolist()]
         _save(opened, state, steps, seconds, due, checkpoints.save)
@@ -258,7 +258,7 @@ def _save(
     chosen: np.ndarray,
     save: Callable[[Checkpoints, TrainState, float], None],
 ) -> None:
-    """Saves the chosen repetitions, but for those of which this step is saved."""
+    """Saves the chosen repetitions, except those whose present step is already saved."""
     for i in np.flatnonzero(chosen).tolist():
         if int(steps[i]) not in checkpoints.steps(opened[i].checkpoints):
             one = spmd.select_repetition(state, i)
@@ -274,7 +274,7 @@ def _stop(
     diverged: np.ndarray,
     reporter: Reporter,
 ) -> Outcome:
-    """Saves what a signal interrupted, so that the same command goes on from here."""
+    """Saves the state after a signal, so that the same command continues from here."""
     _save(opened, state, steps, seconds, ~diverged, checkpoints.save_interrupted)
     where = ", ".join(f"{step}/{group.total_steps}" for step in steps)
     reporter.note(f"interrupted after step {where}, checkpoint written: run the same command again")
@@ -282,13 +282,13 @@ def _stop(
 
 
 def _counters(state: TrainState) -> Any:
-    """The state's scalars on the host, [num_repetitions] each; what is large stays behind."""
+    """The state's scalars on the host, [num_repetitions] each, without the large arrays."""
     large: dict[str, Any] = {name: None for name in ("params", "optimiser", "order", "key")}
     return jax.device_get(spmd.local(state._replace(**large)))
 
 
 def _next_stop(group: Group, step: int) -> int:
-    """The next step at which something is to be done: an epoch's end or a checkpoint."""
+    """The next step at which an epoch ends or a checkpoint is due."""
     epoch_end = (step // group.task.steps_per_epoch + 1) * group.task.steps_per_epoch
     every = group.config.checkpoint.every_steps
     checkpoint = (step // every + 1) * every if every else epoch_end

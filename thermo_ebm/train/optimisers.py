@@ -9,7 +9,7 @@ from thermo_ebm.types import Params
 
 
 class Optimisers(NamedTuple):
-    """A gradient transformation each, and the schedules of their learning rates."""
+    """The two gradient transformations, and the schedules of their learning rates."""
 
     prior: optax.GradientTransformation
     generator: optax.GradientTransformation
@@ -18,7 +18,7 @@ class Optimisers(NamedTuple):
 
 
 class OptimiserState(NamedTuple):
-    """The state of both."""
+    """The states of both optimisers."""
 
     prior: Any  # of optax.adam: Adam's own state, with its count of updates, and the schedule's
     generator: Any
@@ -58,12 +58,12 @@ def init(optimisers: Optimisers, params: Params) -> OptimiserState:
 
 
 def num_updates(state: OptimiserState) -> tuple[Any, Any]:
-    """Updates that prior and generator have had; steps that were skipped are none."""
+    """Number of updates of prior and generator; skipped steps do not count."""
     return state.prior[0].count, state.generator[0].count
 
 
 def last_rates(optimisers: Optimisers, updates: tuple[Any, Any]) -> tuple[float, float]:
-    """The learning rates of the last of so many updates; before the first one, its rate."""
+    """The learning rates in the last update; before the first update, those of the first."""
     prior, generator = (max(int(number) - 1, 0) for number in updates)
     return float(optimisers.prior_rate(prior)), float(optimisers.generator_rate(generator))
 

@@ -14,17 +14,17 @@ _RECENT = 20  # updates over which images/s are averaged
 
 
 class Plan(NamedTuple):
-    """What is going to be done; all counts are of steps."""
+    """The plan of a training run; all counts are of steps."""
 
     label: str  # such as "rep_00"
     total_steps: int
     steps_per_epoch: int
     images_per_step: int
-    initial_step: int  # done before, when a run goes on
+    initial_step: int  # done before, when a run is resumed
 
 
 class Reporter:
-    """Shows where training stands; made by `make_reporter`, closed by the `with` statement."""
+    """Shows the progress of training; made by `make_reporter`, closed by the `with` statement."""
 
     def __init__(
         self,
@@ -72,10 +72,10 @@ class Reporter:
             self.note(f"{where} {self._figures(step, loss, grad_var)}")
 
     def doing(self, what: str) -> None:
-        """Says what is done between two steps, such as "validating".
+        """Reports an activity between two steps, such as "validating".
 
-        On a terminal always. Elsewhere the first time, which takes longest for it compiles, and
-        where no line was written for `every_seconds`: short ones would fill the log.
+        On a terminal always. Elsewhere only the first time, which takes longest because of
+        compilation, and if no line was written for `every_seconds`, to keep the log short.
         """
         if not self._enabled:
             return
@@ -90,7 +90,7 @@ class Reporter:
     def epoch_done(self, row: Mapping[str, Any]) -> None:
         """Reports the epoch whose readings (see `tables.READING_COLUMNS`) are `row`.
 
-        A plain line where there is no terminal; the bar shows the same as it goes.
+        A plain line if there is no terminal; on a terminal the bar shows the same figures.
         """
         if self._bar is None:
             names = ("train_loss", "val_loss", "train_grad_var", "images_per_second", "seconds")
@@ -99,7 +99,7 @@ class Reporter:
             self.note(f"epoch {row['epoch']}/{total} done, {', '.join(values)}")
 
     def note(self, text: str) -> None:
-        """Writes a line of its own, above the bar where there is one."""
+        """Writes a separate line, above the bar if there is one."""
         if not self._enabled:
             return
         self._last_line = self._clock()
@@ -150,8 +150,8 @@ def make_reporter(
       enabled: False on all processes but the first: nothing is shown.
 
     Returns:
-      A context manager; time left and images/s do not count what came before the first update
-      (compilation).
+      A context manager; the time left and images/s do not include the time before the first
+      update (compilation).
     """
     plan = Plan(label, total_steps, steps_per_epoch, images_per_step, initial_step)
     return Reporter(plan, every_seconds, stream or sys.stderr, clock, enabled)
@@ -184,6 +184,6 @@ def _make_bar(plan: Plan, stream: TextIO) -> tqdm:
 
 
 def _rate(earlier: tuple[float, int], later: tuple[float, int]) -> float:
-    """Returns steps per second between two (time, step), 0 where that is not known."""
+    """Returns steps per second between two (time, step) pairs; 0 if unknown."""
     seconds = later[0] - earlier[0]
     return (later[1] - earlier[1]) / seconds if seconds > 0 else 0.0

@@ -23,7 +23,7 @@ def is_done(task: Task, workdir: Path, number: int, total_steps: int) -> bool:
     """Whether a repetition has a readable checkpoint of its last step.
 
     Raises:
-      UserError: its checkpoints were made by a program of another state, or none can be read.
+      UserError: its checkpoints have another structure of the state, or none can be read.
     """
     if not repetition.may_be_done(workdir, number, total_steps):
         return False
@@ -64,21 +64,21 @@ def resume(
 def roll_back(
     group: Group, opened: list[Repetition], state: TrainState, i: int
 ) -> tuple[TrainState, float] | None:
-    """Repetition i back at the newest checkpoint that was due, with a fresh branch of its key.
+    """Returns repetition i to its newest scheduled checkpoint, with a new branch of its key.
 
-    Its files are rewound and `opened[i]` is replaced. The rollback is recorded before it happens: a
-    run that is killed in between goes on with the same branch.
+    Its files are rewound and `opened[i]` is replaced. The rollback is recorded before it happens,
+    so that a run that is killed in between continues with the same branch.
 
     Returns:
-      The group's state and repetition i's seconds of its epoch so far; None, with a message, where
-      it has been rolled back as often as it may be.
+      The group's state and repetition i's seconds of its epoch so far; None, with a message, if
+      the largest number of rollbacks has been reached.
     """
     one = opened[i]
     from_step = int(spmd.local(state.step)[i])
     if len(one.rollbacks) >= group.config.divergence.max_rollbacks:
         logging.error(
-            "repetition %d diverged for good at step %d, after %d rollbacks (see %s): lower the "
-            "step sizes or the learning rates, or set optimizer.clip_norm",
+            "repetition %d diverged at step %d and is given up after %d rollbacks (see %s): lower "
+            "the step sizes or the learning rates, or set optimizer.clip_norm",
             *(one.number, from_step, len(one.rollbacks), one.folder / ROLLBACKS),
         )
         return None
@@ -86,7 +86,7 @@ def roll_back(
     restored = checkpoints.restore_newest(
         one.checkpoints, _shapes(group.task), spmd.replicated(), due_only=True
     )
-    if restored is None:  # each was damaged, and set aside
+    if restored is None:  # every checkpoint was damaged, and moved away
         raise UserError(
             f"{one.checkpoints.folder}: no checkpoint is left that repetition {one.number}, which "
             f"diverged at step {from_step}, could go back to; to start it anew, remove {one.folder}"
@@ -100,9 +100,9 @@ def roll_back(
 
 
 def rewind(one: Repetition, step: int, epochs_done: int, events_step: int | None) -> Repetition:
-    """Drops what was written after a checkpoint, and opens a new event file; on every process.
+    """Removes everything written after a checkpoint, and opens a new event file; on every process.
 
-    Rollbacks to later steps are dropped too: from here they will happen again.
+    Rollbacks to later steps are removed too, since they will happen again.
 
     Args:
       one: the repetition, open.
@@ -135,7 +135,7 @@ def _rewind_files(
 
 
 def _record_rollback(one: Repetition, from_step: int, to_step: int) -> Repetition:
-    """Records one more rollback, with the next branch of the key, before it happens."""
+    """Records a rollback, with the next branch of the key, before it happens."""
     new = Rollback(from_step, to_step, len(one.rollbacks) + 1)
     rollbacks = (*one.rollbacks, new)
     with hosts.writing(one.folder):
@@ -171,9 +171,10 @@ def _rewind_to(group: Group, one: Repetition, state: TrainState) -> Repetition:
 
 
 def _with_branch(one: Repetition, state: TrainState) -> TrainState:
-    """The state on the branch of the newest rollback, where no checkpoint followed it yet.
+    """The state on the branch of the newest rollback, if no checkpoint has followed this rollback
+    yet.
 
-    Steps are skipped, and counted, anew on it.
+    Skipped steps are counted anew on this branch.
     """
     branch = len(one.rollbacks)
     if int(spmd.local(state.branch)) >= branch:

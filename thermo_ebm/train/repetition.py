@@ -29,12 +29,12 @@ class Repetition(NamedTuple):
     number: int
     folder: Path
     checkpoints: Checkpoints
-    rollbacks: tuple[Rollback, ...]  # so far, oldest first
+    rollbacks: tuple[Rollback, ...]  # rollbacks so far, oldest first
     events: Any  # a TensorBoard writer; None on all processes but the first, and when not wanted
 
 
 class Sampled(NamedTuple):
-    """Which readings a run's chains have."""
+    """The readings that the chains of a run provide."""
 
     adjusted_prior: bool
     adjusted_posterior: bool
@@ -128,7 +128,7 @@ def make_row(
 
 
 def _noise_of_steps(sums: EpochSums, images_per_step: int) -> tables.Row:
-    """What the halves of the epoch's batches tell; empty where no step could measure it."""
+    """Noise readings from the halves of the epoch's batches; empty if no step measured them."""
     names = ("noise", "noise_prior", "noise_generator", "signal", "update_noise")
     noise, prior, generator, signal, update = (
         _mean(getattr(sums, name), sums.noise_steps) for name in names
@@ -149,7 +149,7 @@ def _noise_of_steps(sums: EpochSums, images_per_step: int) -> tables.Row:
 def _chain_readings(
     sums: EpochSums, train: dict[str, float | None], of_chains: Sampled
 ) -> tables.Row:
-    """What was seen of the chains; empty where they have no such thing."""
+    """Readings of the chains; empty cells where they do not apply."""
     steps = max(int(sums.steps), 1)
     swaps, rejection = (np.asarray(x) / steps for x in (sums.swap_probability, sums.rejection))
     size = train["effective_sample_size"]
@@ -179,7 +179,7 @@ def _crossed_noise(noise: GradientNoise) -> tables.Row:
 
 
 def _mean(total: Any, steps: Any) -> float | None:
-    """None where every step of the epoch was skipped."""
+    """The mean, or None if every step of the epoch was skipped."""
     return float(total) / int(steps) if int(steps) else None
 
 

@@ -1,6 +1,6 @@
 """The compiled programs of a run: the step under pmap over all devices, vmapped over repetitions.
 
-The only module that knows of pmap. States are stacked, one repetition along each leading axis, and
+The only module that uses pmap. States are stacked, one repetition along each leading axis, and
 replicated over the devices; images are split over them.
 """
 
@@ -40,8 +40,7 @@ def make_programs(task: Task, num_repetitions: int) -> Programs:
     """Builds the programs; each compiles when it is first called.
 
     `run` and `begin_epoch` consume (donate) the state they are given. Every call returns when its
-    results are there: on a CPU with several devices, steps dispatched ahead of each other can
-    wait for ever.
+    results are ready: on a CPU with several devices, steps dispatched ahead of each other can hang.
     """
     over = _over_one if num_repetitions == 1 else _over_many
     train, val = make_layout(task.num_train), make_layout(task.num_val)
@@ -65,7 +64,7 @@ def make_programs(task: Task, num_repetitions: int) -> Programs:
 def map_step(task: Task) -> Callable[..., Any]:
     """One training step of one repetition over all devices: (state, train images) -> state.
 
-    For measurements; the state is consumed, and the call returns before its results are there.
+    For measurements; the state is consumed, and the call returns before its results are ready.
     """
     layout = make_layout(task.num_train)
     mapped = lambda state, part: step.train_step(task, state, part, layout)  # noqa: E731
@@ -116,7 +115,7 @@ def _over_one(fn: Callable[..., Any], in_axes: tuple[int | None, ...]) -> Callab
 
 
 def _pmap(fn: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """The one place where the program is spread over devices; results are replicated."""
+    """The single place where programs are spread over devices; results are replicated."""
     mapped = jax.pmap(fn, axis_name=AXIS, out_axes=None, devices=_devices(), **options)
     if jax.process_count() == 1:
         return mapped
@@ -132,7 +131,7 @@ def _as_global(leaf: jax.Array) -> jax.Array:
 
 
 def _jit(fn: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """For what needs no data: every device computes the same, replicated like a state."""
+    """For computations without data: every device computes the same, replicated like a state."""
     return jax.jit(fn, out_shardings=replicated(), **options)
 
 

@@ -1,4 +1,4 @@
-"""Everything a training run is: what a checkpoint holds and a step changes."""
+"""The state of a training run: the content of a checkpoint, changed by each step."""
 
 from typing import NamedTuple
 
@@ -10,12 +10,12 @@ from thermo_ebm.thermo.schedule import Schedule
 from thermo_ebm.train.optimisers import OptimiserState
 from thermo_ebm.types import Array, Params, PRNGKey
 
-# What the key of a repetition is folded with, once for each use of random numbers.
+# Numbers folded into the key of a repetition, one for each use of random numbers.
 INIT, ORDER, CHAINS, VALIDATION, NOISE, PICTURES, EVALUATION, DIAL, LIKELIHOOD = range(9)
 
 
 class EpochSums(NamedTuple):
-    """Sums over the epoch's steps so far, scalars but for two; skipped steps are not in them."""
+    """Sums over the epoch's steps so far, all but two of them scalars; without skipped steps."""
 
     loss: Array
     grad_mean: Array
@@ -52,15 +52,15 @@ class TrainState(NamedTuple):
     skipped: Array  # int32, steps of this epoch whose loss or gradient was not finite
     skipped_in_row: Array  # int32, the newest of them
     dial: DialState
-    schedule: Schedule  # what an adaptive schedule has come to; otherwise not used
+    schedule: Schedule  # the present adaptive schedule; unused by other schedules
 
 
-# Fields that the first version's checkpoints do not have: zero there, but for the schedule.
+# Fields missing from checkpoints of version 0.1.0: zero then, except the schedule.
 ADDED = ("dial.", "schedule.", *(f"sums.{name}" for name in EpochSums._fields[6:]))
 
 
 def zero_sums(num_temperatures: int) -> EpochSums:
-    """The sums at the beginning of an epoch."""
+    """The sums at the start of an epoch."""
     zeros = {name: jnp.zeros(()) for name in EpochSums._fields}
     counts = {name: jnp.zeros((), jnp.int32) for name in ("steps", "noise_steps")}
     pairs = {name: jnp.zeros(num_temperatures) for name in ("swap_probability", "rejection")}

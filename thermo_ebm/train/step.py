@@ -1,6 +1,6 @@
 """One training step, as a pure function of one repetition's state on one device.
 
-The functions here run inside `pmap` over `task.AXIS` (see `spmd.py`); batches, losses, gradients
+The functions here run inside `pmap` over `tasks.AXIS` (see `spmd.py`); batches, losses, gradients
 and statistics are those of the whole batch, whatever the number of devices.
 """
 
@@ -29,7 +29,7 @@ from thermo_ebm.types import Array, Params
 def train_step(task: Task, state: TrainState, part: Array, layout: Layout) -> TrainState:
     """One step: batch, loss, gradient, statistics, update (eq. 4 by both Adams).
 
-    A step whose loss or gradient is not finite changes no parameter and is counted.
+    A step whose loss or gradient is not finite is counted and changes no parameter.
 
     Args:
       task: the task.
@@ -71,7 +71,7 @@ def _all_finite(tree: Any) -> Array:
 
 
 def _dialled(task: Task, state: TrainState, found: Gradient) -> tuple[dial.DialInfo, Params]:
-    """The gradient that the optimisers get: clipped, then with the noise that the dial asks for.
+    """The gradient for the optimisers: clipped, then with the noise that the dial sets.
 
     Clipping acts on the mean gradient; the difference shrinks by the same factor.
     """
@@ -87,7 +87,7 @@ def _dialled(task: Task, state: TrainState, found: Gradient) -> tuple[dial.DialI
 def _clipped(
     limit: float, grads: Params, difference: Params | None
 ) -> tuple[Params, Params | None]:
-    """Both scaled by what brings the norm of the first to the limit, where it is larger."""
+    """Both gradients, scaled so that the norm of the first does not exceed the limit."""
     norm = jnp.sqrt(halves.square(grads))
 
     def clip(leaf: Array) -> Array:
@@ -142,7 +142,7 @@ def _with_noise(sums: EpochSums, g: Params, d: Params, info: dial.DialInfo) -> E
 def run_steps(
     task: Task, state: TrainState, stop: Array, limit: Array, part: Array, layout: Layout
 ) -> TrainState:
-    """Steps until `stop` steps are done in all, or `limit` were taken, or too many were skipped."""
+    """Runs steps until `stop` steps are done, `limit` were taken, or too many were skipped."""
 
     def going(carry: tuple[Array, TrainState]) -> Array:
         taken, state = carry

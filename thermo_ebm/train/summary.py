@@ -1,4 +1,4 @@
-"""What a start of training is about to do, in a few lines."""
+"""A summary, in a few lines, of what a start of training will do."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from thermo_ebm.train.group import Group
 
 
 def lines(group: Group, workdir: Path, repetitions: Sequence[int]) -> list[str]:
-    """Output folder, devices, data, parameters, and what a step and the whole take.
+    """Output folder, devices, data, parameters, and the cost of a step and of the run.
 
     Args:
       group: the first that trains.
@@ -41,7 +41,7 @@ def lines(group: Group, workdir: Path, repetitions: Sequence[int]) -> list[str]:
 
 
 def _binary(number: int) -> str:
-    """Bytes as people read them.
+    """Formats bytes for reading.
 
     >>> _binary(3 * 2**20), _binary(5 * 2**30)
     ('3.0 MiB', '5.0 GiB')
@@ -50,7 +50,7 @@ def _binary(number: int) -> str:
 
 
 def _decimal(number: float) -> str:
-    """A number with the prefix of its unit.
+    """Formats a number with a unit prefix.
 
     >>> _decimal(1234), _decimal(5.6e10)
     ('1.23 k', '56 G')

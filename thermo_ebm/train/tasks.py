@@ -33,7 +33,7 @@ AXIS = "devices"
 
 
 class Task(NamedTuple):
-    """What a run trains, and how."""
+    """The model, loss and optimisers of a run."""
 
     model: LatentEBM
     objective: Objective  # over the whole batch

@@ -40,16 +40,16 @@ def validate(task: Task, state: TrainState, part: Array, layout: Layout) -> tupl
 
 
 class MeanLikelihood(NamedTuple):
-    """Of the first validation images, in nats per image."""
+    """Mean log-likelihood of the first validation images, in nats per image."""
 
     mean: Array  # by MBAR
-    stderr: Array  # of the mean, for these images: the chains' alone
+    stderr: Array  # standard error of the mean for these images, from the chains alone
 
 
 def evaluate_likelihood(
     task: Task, state: TrainState, part: Array, layout: Layout
 ) -> MeanLikelihood:
-    """The held-out log-likelihood by one estimator for all runs, whatever the loss."""
+    """The held-out log-likelihood by the same estimator for all losses."""
     num, settings = min(task.likelihood_images, task.num_val), task.likelihood
     batch = gather(part, jnp.arange(num), jnp.ones(num), layout, AXIS)
     key = jax.random.fold_in(jax.random.fold_in(state.key, LIKELIHOOD), state.step)

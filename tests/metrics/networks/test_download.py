@@ -25,7 +25,7 @@ def published(folder, content, digits=8):
     return path
 
 
-def test_a_file_is_fetched_whole_checked_and_only_once(tmp_path):
+def test_a_file_is_fetched_completely_checked_and_only_once(tmp_path):
     source = published(tmp_path, b"weights" * 1000)
     target = download.fetch(source.as_uri(), tmp_path / "cache" / "deeper")
     assert target.read_bytes() == source.read_bytes()

@@ -210,7 +210,7 @@ def test_networks_by_name(tmp_path, inception_state):
         assert built.fingerprint == download.sha256_of(path)
 
 
-def test_users_mistakes_are_said_in_one_line(tmp_path):
+def test_users_mistakes_are_reported_in_one_line(tmp_path):
     broken = tmp_path / "broken.pth"
     broken.write_bytes(b"PK\x03\x04")
     for arguments, message in (

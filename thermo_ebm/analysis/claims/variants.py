@@ -1,6 +1,6 @@
-"""Claims the paper could not test: does another gradient or quadrature mend p ≤ 1?
+"""Claims that the paper could not test: does another gradient or quadrature improve p ≤ 1?
 
-Every variant of the thermodynamic loss is held against the one of the published code: chains
+Every variant of the thermodynamic loss is compared with that of the published code: chains
 detached (prior gradient "none") and the trapezium.
 """
 

@@ -89,7 +89,8 @@ def metric_by_variance_regimes(frame: pd.DataFrame, metric: str) -> Figure | Non
 def metric_by_power(frame: pd.DataFrame, metric: str) -> Figure | None:
     """A metric or reading by p, one line per variant of the loss; the vanilla model as a level.
 
-    The paper has no such figure: it shows whether another gradient or quadrature mends small p.
+    This figure, which the paper does not have, shows whether another gradient or quadrature
+    improves small p.
     """
     last = final(frame)
     cells = cells_of(last)

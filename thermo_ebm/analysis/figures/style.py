@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from thermo_ebm.analysis.settings import REGIMES, Settings, provenance, section_title
 
-# Okabe and Ito's colours, told apart by most colour-blind readers.
+# The colours of Okabe and Ito, which most colour-blind readers can distinguish.
 REGIME_COLORS = dict(zip(REGIMES, ("#0072B2", "#009E73", "#D55E00"), strict=True))
 REGIME_MARKERS = dict(zip(REGIMES, ("o", "s", "^"), strict=True))
 CHANGE_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#A6761D", "#1B1B1B")

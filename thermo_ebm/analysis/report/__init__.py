@@ -39,7 +39,9 @@ def write_report(readings: Readings, output: Path, features: str | None = None) 
     """
     known = networks(readings.frame)
     if features is not None and features not in known:
-        raise UserError(f"features={features}: the readings are of {', '.join(known) or 'none'}")
+        raise UserError(
+            f"features={features}: no readings with it, only with {', '.join(known) or 'none'}"
+        )
     try:
         (output / "figures").mkdir(parents=True, exist_ok=True)
         (output / "tables").mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Features of real images, computed once and kept by what they were computed from.
+"""A cache of the features of real images, keyed by everything from which they were computed.
 
 The key is a hash of the network, its weights, the preprocessing, the data set's name and split and
 the images themselves, so a changed image or another crop is another key, and a stale file is never

@@ -46,7 +46,9 @@ def find_inception_weights(path: str | Path | None, cache_dir: Path) -> Path:
             raise UserError(f"inception_weights={path}: there is no such file")
         if not sha256_of(Path(path)).startswith(sha256_prefix(INCEPTION_FILE)):
             logging.warning(
-                "%s is not %s: its figures do not compare with others'", path, INCEPTION_FILE
+                "%s is not %s: its figures cannot be compared with published ones",
+                path,
+                INCEPTION_FILE,
             )
         return Path(path)
     cached = cache_dir / INCEPTION_FILE
@@ -59,7 +61,7 @@ def find_inception_weights(path: str | Path | None, cache_dir: Path) -> Path:
 
 
 def fetch(url: str, cache_dir: Path, timeout: float = 30.0) -> Path:
-    """Downloads a weight file into the cache folder, checked and all at once.
+    """Downloads a weight file into the cache folder; the file is checked and written atomically.
 
     Args:
       url: its address; the name ends in a hyphen and the first digits of its SHA-256, 8 at least.

@@ -1,4 +1,4 @@
-"""One small structure for whatever makes features of images."""
+"""The structure of a feature network."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from thermo_ebm.metrics.networks.preprocess import Resize
 
 
 class Outputs(NamedTuple):
-    """What a network says of images."""
+    """The outputs of a network for images."""
 
     features: np.ndarray  # [num_images, num_features]
     logits: np.ndarray  # [num_images, num_classes]; no classes where the network has no logits

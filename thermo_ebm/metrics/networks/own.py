@@ -37,7 +37,7 @@ def label(spec: str) -> str:
     """Returns the prefix of its columns and files: the function's name and its source's hash.
 
     Raises:
-      UserError: as `load`.
+      UserError: as for `load`.
     """
     own = _find(spec)
     return f"{spec.rpartition(':')[2]}_{own.fingerprint[:_DIGITS]}"

@@ -103,7 +103,7 @@ def _appends(machine: Machine, argument: Any) -> None:
 def _extend(machine: Machine, items: list[Any]) -> None:
     target = machine.stacks[-1][-1]
     if not isinstance(target, list):
-        raise ValueError("a broken pickle: appends to what is no list")
+        raise ValueError("a broken pickle: appends to something that is not a list")
     target.extend(items)
 
 
@@ -119,10 +119,10 @@ def _set_items(machine: Machine, argument: Any) -> None:
 def _update(machine: Machine, items: list[Any]) -> None:
     target = machine.stacks[-1][-1]
     if not isinstance(target, dict) or len(items) % 2:
-        raise ValueError("a broken pickle: sets items of what is no dictionary")
+        raise ValueError("a broken pickle: sets items of something that is not a dictionary")
     for key, value in zip(items[::2], items[1::2], strict=True):
         if not isinstance(key, str):
-            raise ValueError("a dictionary key that is no string")
+            raise ValueError("a dictionary key that is not a string")
         target[key] = value
 
 
@@ -144,7 +144,7 @@ def _global(machine: Machine, argument: Any) -> None:
 def _reduce(machine: Machine, argument: Any) -> None:
     arguments, function = machine.stacks[-1].pop(), machine.stacks[-1].pop()
     if not callable(function) or not isinstance(arguments, tuple):
-        raise ValueError("a broken pickle: calls what is no function")
+        raise ValueError("a broken pickle: calls something that is not a function")
     if len(arguments) > _MAX_ARGUMENTS:  # copied by each call, of which there can be many
         raise ValueError("a broken pickle: a call with too many arguments")
     machine.stacks[-1].append(function(*arguments))
@@ -154,7 +154,7 @@ def _build(machine: Machine, argument: Any) -> None:
     # Attributes are dropped: a state dict's only one is its table of module versions.
     machine.stacks[-1].pop()
     if not isinstance(machine.stacks[-1][-1], dict):
-        raise ValueError("a broken pickle: sets attributes of what is no dictionary")
+        raise ValueError("a broken pickle: sets attributes of something that is not a dictionary")
 
 
 def _persistent(machine: Machine, argument: Any) -> None:

@@ -1,6 +1,6 @@
-"""From uint8 images to what a feature network takes.
+"""Prepares uint8 images for a feature network.
 
-Two manners, because published figures come from two:
+There are two ways to resize, because published figures use both:
 
 - `bilinear`: half-pixel centres, corners not aligned, no antialiasing; what pytorch-fid does with
   `interpolate(mode="bilinear", align_corners=False)`. The field's reference, and the default.

@@ -61,7 +61,9 @@ def load_torch_legacy(path: str | Path) -> dict[str, np.ndarray]:
         return _read_state_dict(_read_bytes(Path(path)))
     except (ValueError, OverflowError, RecursionError, MemoryError) as error:
         reason = str(error)[:_MAX_REASON] or type(error).__name__
-        raise ValueError(f"{path} is no state dict in torch's legacy format: {reason}") from error
+        raise ValueError(
+            f"{path} is not a state dict in torch's legacy format: {reason}"
+        ) from error
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -88,7 +90,7 @@ def _read_state_dict(data: bytes) -> dict[str, np.ndarray]:
     storages: dict[str, Storage] = {}
     views = pickle_reader.load(stream, _ALLOWED, lambda pid: _storage(pid, storages))
     if not isinstance(views, dict):
-        raise ValueError("it holds no dictionary")
+        raise ValueError("it does not hold a dictionary")
     contents = _read_storages(stream, data, storages)
     return {name: _array(view, contents) for name, view in views.items()}
 
@@ -98,18 +100,18 @@ def _read_plain(stream: io.BytesIO) -> object:
 
 
 def _refuse_persistent(pid: object) -> object:
-    raise ValueError("a storage where none can be")
+    raise ValueError("a storage in a place where none is allowed")
 
 
 def _storage(pid: object, storages: dict[str, Storage]) -> Storage:
     """Checks a persistent id, ("storage", type, key, location, number of elements, None)."""
     if not isinstance(pid, tuple) or len(pid) != 6 or pid[0] != "storage":
-        raise ValueError("a persistent id that is no storage's")
+        raise ValueError("a persistent id that is not that of a storage")
     _, dtype, key, _, num_elements, view = pid
     if not isinstance(dtype, np.dtype) or not isinstance(key, str) or view is not None:
         raise ValueError("a storage with an unknown type, key or view")
     if not _is_count(num_elements):
-        raise ValueError("a storage whose number of elements is none")
+        raise ValueError("a storage whose number of elements is not a count")
     storage = Storage(key, dtype, num_elements)
     if storages.setdefault(key, storage) != storage:
         raise ValueError("a storage described in two ways")
@@ -169,10 +171,10 @@ def _new_dict(pairs: object = None) -> dict[str, Any]:
     if pairs is None:
         return result
     if not isinstance(pairs, list):
-        raise ValueError("a dictionary made from no list")
+        raise ValueError("a dictionary that is not made from a list")
     for pair in pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str):
-            raise ValueError("a dictionary made from no pairs")
+            raise ValueError("a dictionary that is not made from pairs")
         result[pair[0]] = pair[1]
     pairs.clear()  # nobody else's, and a hostile file could have it copied without end
     return result
@@ -199,7 +201,7 @@ def _read_storages(
 ) -> dict[str, np.ndarray]:
     keys = _read_plain(stream)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise ValueError("the list of storages is none")
+        raise ValueError("the list of storages is not a list of names")
     if len(set(keys)) != len(keys) or set(keys) != set(storages):
         raise ValueError("the list of storages is not the storages in use")
     position = stream.tell()
@@ -225,7 +227,7 @@ def _read_storage(data: bytes, position: int, storage: Storage) -> tuple[np.ndar
 
 def _array(view: object, contents: Mapping[str, np.ndarray]) -> np.ndarray:
     if not isinstance(view, View):
-        raise ValueError("an entry that is no tensor")
+        raise ValueError("an entry that is not a tensor")
     elements = contents[view.storage.key][view.offset :]
     strides = tuple(stride * elements.itemsize for stride in view.strides)
     return np.lib.stride_tricks.as_strided(elements, view.shape, strides)

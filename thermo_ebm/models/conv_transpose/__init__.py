@@ -1,8 +1,8 @@
 """Transposed convolution in three forms that agree to rounding, and the choice between them.
 
 With a kernel of k x k, stride s and "same" padding, an input [num, h, w, c] gives an output
-[num, s h, s w, c_out]: every input pixel stamps its k x k patch on the output with stride s, and
-(k - s) / 2 pixels are cropped all round.
+[num, s h, s w, c_out]: every input pixel adds its k x k patch to the output with stride s, and
+(k - s) / 2 pixels are cropped on every side.
 
 Weights are [k, k, c_in, c_out].
 """
@@ -18,7 +18,7 @@ __all__ = ["ConvTranspose", "dilated", "for_backend", "on_cpu", "stamped", "wino
 
 ConvTranspose = Callable[[Array, Array, int], Array]
 
-# Channels of the input from which on `winograd` is faster than `stamped`, measured on a CPU.
+# From this number of input channels on, `winograd` is faster than `stamped` (measured on a CPU).
 _MANY_CHANNELS = 128
 
 

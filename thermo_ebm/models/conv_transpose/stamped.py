@@ -35,13 +35,13 @@ def stamped(x: Array, weights: Array, stride: int) -> Array:
     return _stamp(patches, stride, k)
 
 
-# `_stamp` and `_windows` are transposes of each other, which is all that their derivatives say.
-# XLA's own derivative of `_stamp` adds up padded arrays, where `_windows` copies slices.
+# `_stamp` and `_windows` are transposes of each other, so that each is the derivative of the other.
+# XLA's own derivative of `_stamp` adds up padded arrays, whereas `_windows` copies slices.
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _stamp(patches: Array, stride: int, k: int) -> Array:
-    """The image that all patches add up to: [num, h, w, k, k, c] -> [num, s h, s w, c]."""
+    """The image that is the sum of all patches: [num, h, w, k, k, c] -> [num, s h, s w, c]."""
     num, height, width, _, _, channels = patches.shape
     before, _ = crop(k, stride)
     # Tap s q + r of a pixel lands q blocks further on, at place r of the s x s block.
@@ -62,7 +62,7 @@ def _stamp(patches: Array, stride: int, k: int) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _windows(image: Array, stride: int, k: int) -> Array:
-    """What lies under each patch of an image: [num, s h, s w, c] -> [num, h, w, k, k, c]."""
+    """The pixels under each patch of an image: [num, s h, s w, c] -> [num, h, w, k, k, c]."""
     num, rows, columns, channels = image.shape
     pad = crop(k, stride)
     image = jnp.pad(image, ((0, 0), pad, pad, (0, 0)))

@@ -19,8 +19,8 @@ def winograd(x: Array, weights: Array, stride: int) -> Array:
 
         p = (d0 - d1) g0,    q = d1 (g0 + g1),    r = (d2 - d1) g1.
 
-    The same along the columns. All factors are 1 and -1, so rounding stays that of a sum. A CPU
-    gains where channels are many; there the matrix products are the time.
+    The columns are treated in the same way. All factors are 1 and -1, so that rounding is that of a
+    sum. The form is faster on a CPU for many channels, where matrix products dominate the time.
 
     Args:
       x: [num, height, width, c_in], height and width even.
