@@ -1,4 +1,4 @@
-"""The fields of every configuration, with the paper's values (tables 4 and 5).
+"""The fields of every configuration, with the paper's sizes and chains (tables 4 and 5).
 
 This file is not trained by itself: `configs/digits.py` and the files of the other data sets change
 the fields that differ. docs/configuration.md explains every field.

@@ -1,4 +1,6 @@
-r"""CelebA with the paper's values (table 4), thermodynamic at p = 6.
+r"""CelebA: sizes and chains of the paper (table 4), loss of `configs/base.py`.
+
+For the paper's own objective see `configs/published.py`.
 
 python -m launch.train --config=configs/celeb_a.py --workdir=runs/celeb_a \
     --config.data.data_dir=TFDS

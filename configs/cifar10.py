@@ -1,4 +1,6 @@
-r"""CIFAR-10 with the paper's values (table 5), thermodynamic at p = 6.
+r"""CIFAR-10: sizes and chains of the paper (table 5), loss of `configs/base.py`.
+
+For the paper's own objective see `configs/published.py`.
 
 python -m launch.train --config=configs/cifar10.py --workdir=runs/cifar10 \
     --config.data.data_dir=TFDS

@@ -140,19 +140,19 @@ def assert_same(one, other):
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
-def assert_close_runs(workdir, reference, changes, what="", tolerance=1e-5):
+def assert_close_runs(workdir, reference, changes, what="", tolerance=1e-5, number=0):
     """Sums in another order: a few units of float32's last place, 6e-8, grown over some steps.
 
     Prints the largest differences: of a reading, relative; of parameters and of the gradients'
     moving averages, relative to the largest entry of an array.
     """
     of_readings, of_arrays = 0.0, {"params": 0.0, "mu": 0.0}
-    for row, wanted in zip(rows(workdir), rows(reference), strict=True):
+    for row, wanted in zip(rows(workdir, number), rows(reference, number), strict=True):
         for name, value in wanted.items():
             if value and name != "train_grad_mean":  # a mean of parts that cancel
                 of_readings = max(of_readings, abs(row[name] - value) / abs(value))
     made = config(**changes)
-    state, wanted = end_state(made, workdir), end_state(made, reference)
+    state, wanted = end_state(made, workdir, number), end_state(made, reference, number)
     for name, leaf in wanted.items():
         kind = "mu" if ".mu." in name else name.partition(".")[0]
         if leaf.dtype.kind != "f":

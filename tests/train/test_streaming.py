@@ -89,8 +89,9 @@ def test_repetitions_that_train_together(tmp_path):
     for workdir in (tmp_path / "streamed", apart):
         assert tiny.train(tiny.config(**changes, **STREAMED), workdir) is Outcome.DONE
     for number in range(2):
-        tiny.assert_equal_runs(tmp_path / "resident", tmp_path / "streamed", number)
-        tiny.assert_equal_runs(apart_resident, apart, number)
+        # Programs that the compiler may round differently: the same runs to a few last places.
+        tiny.assert_close_runs(tmp_path / "streamed", tmp_path / "resident", {}, number=number)
+        tiny.assert_close_runs(apart, apart_resident, {}, number=number)
 
 
 MANY = {
