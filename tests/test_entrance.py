@@ -25,15 +25,10 @@ from thermo_ebm.models.latent_ebm import ModelSettings, _fields
 from thermo_ebm.sampling.images import reconstruct
 
 ROOT = Path(__file__).resolve().parents[1]
-# Modules whose docstrings have examples.
-WITH_EXAMPLES = (
-    "thermo_ebm",
-    "thermo_ebm.types",
-    "thermo_ebm.models.latent_ebm",
-    "thermo_ebm.thermo.integral",
-    "thermo_ebm.gradients.statistics",
-    "thermo_ebm.metrics.fid",
-    "thermo_ebm.metrics.kid",
+WITH_EXAMPLES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "thermo_ebm").rglob("*.py")
+    if ">>> " in path.read_text()
 )
 
 
@@ -91,6 +86,10 @@ def test_importing_gives_xla_enough_threads(given, least):
     result = python("import os, thermo_ebm; print(os.environ['NPROC'])", **given)
     number = int(result.stdout)
     assert number == 3 if given else number >= least
+
+
+def test_examples_are_found():
+    assert len(WITH_EXAMPLES) >= 16
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)

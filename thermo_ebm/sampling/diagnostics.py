@@ -24,7 +24,7 @@ def effective_sample_size(draws: Array | np.ndarray, rank_normalise: bool = True
     autocorrelations.
 
     >>> independent = np.random.default_rng(0).normal(size=(4, 1000))
-    >>> 3000 < effective_sample_size(independent) < 5000
+    >>> bool(3000 < effective_sample_size(independent) < 5000)
     True
 
     Args:
