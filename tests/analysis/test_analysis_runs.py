@@ -189,7 +189,9 @@ def test_columns_with_another_meaning_are_refused(tmp_path, name, column):
     lines = path.read_text().splitlines()
     lines = [f"{lines[0]},{column}", *(f"{line},1.0" for line in lines[1:])]
     path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(UserError, match=rf"{name}, line 1: column {column}"):
+    with pytest.raises(
+        UserError, match=rf"{name}, line 1: the column {column} has another meaning"
+    ):
         load(tmp_path, None)
 
 

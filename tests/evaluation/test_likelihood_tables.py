@@ -100,7 +100,7 @@ def test_parameters_that_are_not_finite(tmp_path):
 def test_one_process_at_a_time(tmp_path):
     with (
         tables.hold(tmp_path),
-        pytest.raises(UserError, match="another process works"),
+        pytest.raises(UserError, match="another process is estimating"),
         tables.hold(tmp_path),
     ):
         pass

@@ -101,7 +101,7 @@ def test_an_interrupted_evaluation_says_so_and_continues(programs, tmp_path):
     wait_until(lambda: "waiting" in watcher.err())
     code, _, err = watcher.kill(signal.SIGINT)
     assert code == 3
-    assert err.endswith("interrupted: the same command goes on\n")
+    assert err.endswith("interrupted: the same command continues\n")
     assert "Traceback" not in err
 
 

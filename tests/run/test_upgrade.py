@@ -54,7 +54,7 @@ def test_fields_that_came_later_are_as_before(tmp_path, config, added, version):
     found = configuration.read_config(tmp_path)
     assert {field: get(found, field) for field in NEW} == NEW
     assert flatten(found) == flatten(configuration.as_json(config)) | NEW
-    # The same command goes on; another value of the new field is a change like any other.
+    # The same command continues; another value of the new field is a change like any other.
     asked = with_new_fields(config)
     assert configuration.check_config(tmp_path, asked) == []
     asked.sampler.added_later = 2

@@ -208,7 +208,7 @@ def test_gradients_through_chains_refuse_decisions(field, change):
     settings = LossSettings(3, **{field: "langevin"})
     check_settings(settings, sampler)
     check_settings(LossSettings(3), sampler._replace(**change))
-    with pytest.raises(ValueError, match="'langevin' goes through unadjusted chains alone"):
+    with pytest.raises(ValueError, match="'langevin' needs unadjusted chains without exchange"):
         check_settings(settings, sampler._replace(**change))
 
 
