@@ -2,8 +2,9 @@
 
   python -m benchmarks.dial
   python -m benchmarks.dial --quick          # a fast check; sizes too small for results
+  python -m benchmarks.dial --cifar10=DIR    # images of CIFAR-10 as prepared by TFDS, fewer draws
 
-Trains a small model of the digits with a fixed seed and then holds its parameters fixed. For each
+Trains a small model of the digits (or of CIFAR-10 images) with a fixed seed and then holds its parameters fixed. For each
 value of each setting (p, batch size, chains per image M, amplification, accumulation) the training
 gradient is drawn repeatedly. `noise` is tr Cov(g) / n over the draws. `halves` is the noise as
 measured by a training step (|d|^2 / n, times the amplification). `bias` is the distance of the mean
@@ -60,6 +61,20 @@ class Sizes(NamedTuple):
 
 
 FULL = Sizes()
+CIFAR10 = Sizes(
+    train_steps=300,
+    draws=64,
+    reference_steps=300,
+    amplified=16,
+    target_steps=60,
+    timed_steps=9,
+    powers=(0.03, 0.3, 1.0, 3.0, 6.0),
+    amplifications=(1.0, 16.0),
+    accumulations=(4,),
+    batch_sizes=(),
+    chains=(1, 4),
+    targets=(4.0,),
+)
 QUICK = Sizes(
     *(4, 16, 4, 2, 10, 4, 16, 2),
     powers=(0.1, 6.0),
@@ -99,9 +114,8 @@ class Bench(NamedTuple):
     key: Any
 
 
-def prepare(quick: bool, seed: int) -> Bench:
+def prepare(config: ConfigDict, sizes: Sizes, seed: int) -> Bench:
     """Trains the model and draws the reference."""
-    config, sizes = measure.make_config(quick), QUICK if quick else FULL
     task = tasks.make_task(config)
     images = data.load(config.data).train
     part = spmd.spread(split_over_devices(images, make_layout(task.num_train)))
@@ -261,15 +275,24 @@ def _write_csv(path: Path, made: list[Row], targets: list[tuple[float, float, fl
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
     flags.DEFINE_bool("quick", False, "Small sizes, at which no figure is accurate.")
+    flags.DEFINE_string("cifar10", None, "TFDS folder: images of CIFAR-10 instead of the digits.")
     flags.DEFINE_integer("seed", 0, "Seed of the model and of the draws.")
     flags.DEFINE_string("csv", None, "CSV file to which the tables are written.")
+
+
+def _chosen() -> tuple[ConfigDict, Sizes]:
+    """The configuration and the sizes that the flags ask for."""
+    if flags.FLAGS.cifar10:
+        return measure.make_cifar10_config(flags.FLAGS.cifar10), CIFAR10
+    quick = flags.FLAGS.quick
+    return measure.make_config(quick), QUICK if quick else FULL
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
     logging.set_verbosity(logging.WARNING)
-    bench = prepare(flags.FLAGS.quick, flags.FLAGS.seed)
+    bench = prepare(*_chosen(), flags.FLAGS.seed)
     made, targets = [], []
     _print(Row._fields)
     for row in rows(bench):

@@ -70,6 +70,30 @@ def make_config(quick: bool) -> ConfigDict:
     return config
 
 
+def make_cifar10_config(data_dir: str) -> ConfigDict:
+    """The same measurement on images of CIFAR-10: the paper's layers, a sixteenth as wide."""
+    from configs import cifar10
+
+    config = cifar10.get_config()
+    shared = make_config(quick=False)
+    config.loss, config.dial, config.optimizer = shared.loss, shared.dial, shared.optimizer
+    config.update_from_flattened_dict(
+        {
+            "batch_size": 16,
+            "data.data_dir": data_dir,
+            "data.num_train": 128,
+            "data.num_val": 32,
+            "model.latent_dim": 32,
+            "model.prior.features": 32,
+            "model.generator.features": 4,
+            "sampler.prior.num_steps": 40,
+            "sampler.posterior.num_steps": 20,
+            "sampler.chains_per_image": 2,
+        }
+    )
+    return config
+
+
 def changed(config: ConfigDict, **fields: Any) -> ConfigDict:
     """A copy with other values; `loss__power=2.0` changes loss.power."""
     copy = ConfigDict(config.to_dict())

@@ -27,9 +27,7 @@ def define_flags() -> None:
         "newest_only", False, "Evaluate only the newest checkpoint of each repetition."
     )
     flags.DEFINE_integer("batch_size", 100, "Images per batch.")
-    flags.DEFINE_string(
-        "data_dir", None, "Where the data are now; by default where the run had them."
-    )
+    program.define_data_dir()
     program.define_poll_seconds(10.0, "With --watch, seconds between checks for new checkpoints.")
 
 

@@ -35,9 +35,7 @@ _DPI = 120
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_string("workdir", None, "The run directory.", required=True)
-    flags.DEFINE_integer("repetition", 0, "Number of the repetition.")
-    flags.DEFINE_integer("step", None, "Step of the checkpoint; the newest by default.")
+    program.define_checkpoint()
     flags.DEFINE_integer(
         "num_images", None, "Images of each set; by default 100, or all if there are fewer."
     )
@@ -60,9 +58,7 @@ def define_flags() -> None:
     )
     program.define_seed("Seed of the chains.")
     flags.DEFINE_string("output", None, "Folder for the tables; by default rep_XX of the run.")
-    flags.DEFINE_string(
-        "data_dir", None, "Where the data are now; by default where the run had them."
-    )
+    program.define_data_dir()
 
 
 def main(argv: Sequence[str]) -> int:

@@ -65,6 +65,20 @@ def define_poll_seconds(default: float, what: str) -> None:
     )
 
 
+def define_checkpoint() -> None:
+    """Defines --workdir, --repetition and --step, which choose a checkpoint of a run."""
+    flags.DEFINE_string("workdir", None, "The run directory.", required=True)
+    flags.DEFINE_integer("repetition", 0, "Number of the repetition.")
+    flags.DEFINE_integer("step", None, "Step of the checkpoint; the newest by default.")
+
+
+def define_data_dir() -> None:
+    """Defines --data_dir, for the programs that read a run's images."""
+    flags.DEFINE_string(
+        "data_dir", None, "Where the data are now; by default where the run had them."
+    )
+
+
 def define_seed(what: str) -> None:
     """Defines --seed, from which a program makes its random key."""
     flags.DEFINE_integer("seed", 0, what, lower_bound=0, upper_bound=2**31 - 1)

@@ -33,9 +33,7 @@ _BATCH = 100  # samples at once
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_string("workdir", None, "The run directory.", required=True)
-    flags.DEFINE_integer("repetition", 0, "Number of the repetition.")
-    flags.DEFINE_integer("step", None, "Step of the checkpoint; the newest by default.")
+    program.define_checkpoint()
     flags.DEFINE_string("output", None, "Output folder; the run's rep_XX/drawn by default.")
     flags.DEFINE_integer(
         "num", 64, "Number of samples; fewer reconstructions and interpolated pairs are drawn."
@@ -45,9 +43,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "images", None, "A new or empty folder: write only --num samples into it, one PNG each."
     )
-    flags.DEFINE_string(
-        "data_dir", None, "Where the data are now; by default where the run had them."
-    )
+    program.define_data_dir()
 
 
 def main(argv: Sequence[str]) -> int:

@@ -26,12 +26,8 @@ _SUFFIXES = (".png", ".svg")
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_string("workdir", None, "The run directory.", required=True)
-    flags.DEFINE_integer("repetition", 0, "Number of the repetition.")
-    flags.DEFINE_integer("step", None, "Step of the checkpoint; the newest by default.")
-    flags.DEFINE_string(
-        "data_dir", None, "Where the data are now; by default where the run had them."
-    )
+    program.define_checkpoint()
+    program.define_data_dir()
     program.define_seed("Seed of the chains.")
     flags.DEFINE_bool(
         "diagnostics", False, "Print diagnostics of long chains instead of drawing a picture."
