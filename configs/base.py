@@ -7,6 +7,85 @@ the fields that differ. docs/configuration.md explains every field.
 from ml_collections import ConfigDict
 
 
+def _data() -> ConfigDict:
+    """The images."""
+    data = ConfigDict()
+    # digits, idx, folder, npz, or a TFDS data set: cifar10, svhn_cropped, celeb_a, mnist, ...
+    data.name = "cifar10"
+    # TFDS folder, folder of images or IDX files, or .npz file; "" is the default folder of TFDS.
+    data.data_dir = ""
+    data.image_size = 32
+    data.channels = 3
+    data.num_train = 12_000
+    data.num_val = 4_500
+    data.skip_unreadable = False  # skip images that cannot be read
+    data.streaming = False  # read training images when they are needed
+    return data
+
+
+def _model() -> ConfigDict:
+    """The prior and the generator."""
+    model = ConfigDict()
+    model.latent_dim = 100
+    model.prior_sigma = 1.0
+    model.likelihood_sigma = 0.3
+    # "langevin" gradients are correct only for a smooth energy (gelu); the paper has leaky_relu.
+    model.prior = ConfigDict({"features": 100, "leak": 0.1, "activation": "leaky_relu"})
+    # Layer i is a transposed convolution to widths[i] * features channels; the last layer has the
+    # last stride and the channels of the image.
+    model.generator = ConfigDict(
+        {
+            "features": 64,
+            "leak": 0.2,
+            "widths": (16, 8, 4, 2),
+            "strides": (1, 2, 2, 2, 1),
+            "kernel_size": 4,
+        }
+    )
+    return model
+
+
+def _sampler() -> ConfigDict:
+    """The Langevin chains."""
+    sampler = ConfigDict()
+    sampler.prior = ConfigDict({"step_size": 0.16, "num_steps": 60, "kernel": "ula"})
+    sampler.posterior = ConfigDict({"step_size": 0.01, "num_steps": 20, "kernel": "ula"})
+    sampler.chains_per_image = 2  # M, at every temperature
+    sampler.exchange_every = 0  # steps between exchanges; 0 disables exchange
+    sampler.image_chunk = 0  # images sampled at once; 0 fits the memory
+    sampler.precision = "float32"  # of the networks in chains; or bfloat16
+    return sampler
+
+
+def _loss() -> ConfigDict:
+    """The objective and its gradients."""
+    loss = ConfigDict()
+    loss.name = "thermodynamic"  # or vanilla
+    loss.num_temperatures = 10
+    loss.schedule = "power"  # or annealed_power, sigmoid, equal_barrier
+    loss.power = 1.0
+    loss.final_power = 1.0  # of annealed_power, after anneal_epochs
+    loss.anneal_epochs = 50
+    loss.quadrature = "warped_trapezium"  # or warped_simpson, trapezium, left, right
+    loss.correction = "ratio"  # or none, pooled_gaussian
+    loss.kl_form = "difference"  # or sum, none
+    loss.kl_weight = 1.0
+    loss.kl_shrinkage = "oas"  # or ledoit_wolf
+    loss.prior_gradient = "contrastive"  # or langevin, none
+    loss.generator_gradient = "reweighted"  # or posterior, detached, langevin
+    return loss
+
+
+def _dial() -> ConfigDict:
+    """The gradient's noise."""
+    dial = ConfigDict()
+    dial.amplification = 1.0  # factor of the gradient's covariance, at least 1
+    dial.accumulate = 1  # batches per update
+    dial.target_noise = 0.0  # of the update's gradient, per parameter; 0: no target
+    dial.max_amplification = 64.0  # the largest that a target may use
+    return dial
+
+
 def get_config() -> ConfigDict:
     """Returns the base configuration, unlocked, so that the file of a data set can change it."""
     config = ConfigDict()
@@ -17,64 +96,11 @@ def get_config() -> ConfigDict:
     config.batch_size = 75
     config.val_batches = 10  # for val_loss and temperatures.csv; 0 uses all
 
-    config.data = ConfigDict()
-    # digits, idx, folder, npz, or a TFDS data set: cifar10, svhn_cropped, celeb_a, mnist, ...
-    config.data.name = "cifar10"
-    # TFDS folder, folder of images or IDX files, or .npz file; "" is the default folder of TFDS.
-    config.data.data_dir = ""
-    config.data.image_size = 32
-    config.data.channels = 3
-    config.data.num_train = 12_000
-    config.data.num_val = 4_500
-    config.data.skip_unreadable = False  # skip images that cannot be read
-    config.data.streaming = False  # read training images when they are needed
-
-    config.model = ConfigDict()
-    config.model.latent_dim = 100
-    config.model.prior_sigma = 1.0
-    config.model.likelihood_sigma = 0.3
-    # "langevin" gradients are correct only for a smooth energy (gelu); the paper has leaky_relu.
-    config.model.prior = ConfigDict({"features": 100, "leak": 0.1, "activation": "leaky_relu"})
-    # Layer i is a transposed convolution to widths[i] * features channels; the last layer has the
-    # last stride and the channels of the image.
-    config.model.generator = ConfigDict(
-        {
-            "features": 64,
-            "leak": 0.2,
-            "widths": (16, 8, 4, 2),
-            "strides": (1, 2, 2, 2, 1),
-            "kernel_size": 4,
-        }
-    )
-
-    config.sampler = ConfigDict()
-    config.sampler.prior = ConfigDict({"step_size": 0.16, "num_steps": 60, "kernel": "ula"})
-    config.sampler.posterior = ConfigDict({"step_size": 0.01, "num_steps": 20, "kernel": "ula"})
-    config.sampler.chains_per_image = 2  # M, at every temperature
-    config.sampler.exchange_every = 0  # steps between exchanges; 0 disables exchange
-    config.sampler.image_chunk = 0  # images sampled at once; 0 fits the memory
-    config.sampler.precision = "float32"  # of the networks in chains; or bfloat16
-
-    config.loss = ConfigDict()
-    config.loss.name = "thermodynamic"  # or vanilla
-    config.loss.num_temperatures = 10
-    config.loss.schedule = "power"  # or annealed_power, sigmoid, equal_barrier
-    config.loss.power = 1.0
-    config.loss.final_power = 1.0  # of annealed_power, after anneal_epochs
-    config.loss.anneal_epochs = 50
-    config.loss.quadrature = "warped_trapezium"  # or warped_simpson, trapezium, left, right
-    config.loss.correction = "ratio"  # or none, pooled_gaussian
-    config.loss.kl_form = "difference"  # or sum, none
-    config.loss.kl_weight = 1.0
-    config.loss.kl_shrinkage = "oas"  # or ledoit_wolf
-    config.loss.prior_gradient = "contrastive"  # or langevin, none
-    config.loss.generator_gradient = "reweighted"  # or posterior, detached, langevin
-
-    config.dial = ConfigDict()
-    config.dial.amplification = 1.0  # factor of the gradient's covariance, at least 1
-    config.dial.accumulate = 1  # batches per update
-    config.dial.target_noise = 0.0  # of the update's gradient, per parameter; 0: no target
-    config.dial.max_amplification = 64.0  # the largest that a target may use
+    config.data = _data()
+    config.model = _model()
+    config.sampler = _sampler()
+    config.loss = _loss()
+    config.dial = _dial()
 
     # val_log_likelihood, the held-out log-likelihood, by the same estimator in all runs.
     config.evaluation = ConfigDict()
