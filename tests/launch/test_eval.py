@@ -70,6 +70,7 @@ def test_repeated_kills_do_not_change_the_result(programs, workdir, tmp_path):
     assert [row["step"] for row in rows(workdir, 1)] == ["10", "20", "30"]
 
 
+@pytest.mark.slow
 def test_watching_from_before_training_to_its_end(programs, tmp_path):
     """Every epoch is evaluated, as one evaluation of the finished run would."""
     made = tmp_path / "run"

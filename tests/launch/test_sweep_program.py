@@ -55,6 +55,7 @@ def test_dry_run_prints_the_cells_and_makes_nothing(programs, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_failed_cell_stops_no_other_and_can_be_repaired(programs, tmp_path):
     arguments = command(tmp_path, GRID)
     cells, runs = names(programs, arguments), tmp_path / "runs"

@@ -318,6 +318,7 @@ def test_a_damaged_record_of_the_configuration_is_named(run, tmp_path):
     assert stderr.startswith(f"error: {tmp_path}/config.json: cannot be read as JSON")
 
 
+@pytest.mark.slow
 def test_signals_write_a_checkpoint_and_end_with_3(tmp_path):
     for sent in (signal.SIGTERM, signal.SIGINT):
         rows = len(tiny.rows(tmp_path))

@@ -22,6 +22,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_processes_train_what_one_does(tmp_path):
     """By two; begun by one and ended by two; begun by two, of which one gets a signal."""

@@ -137,6 +137,7 @@ def test_a_vanilla_run_with_clipped_gradients(tmp_path):
     assert not (tmp_path / "rep_00" / "temperatures.csv").exists()
 
 
+@pytest.mark.slow
 def test_checkpoints_kept_for_good_are_written_whatever_the_others_do(tmp_path, monkeypatch):
     tiny.compile_once(monkeypatch)
     changes = {"every_epochs": 3, "every_steps": 0, "keep_every_epochs": 2, "keep": 1}
