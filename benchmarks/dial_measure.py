@@ -113,7 +113,8 @@ def make_draws(task: Task, whole: bool = False) -> Callable[..., Draws]:
 
     Args:
       task: what is trained.
-      whole: every draw takes each image of the population once: only the chains are random.
+      whole: every draw takes the same first images of the population (all of them, if the batch is
+        as large): only the chains are random.
 
     Returns:
       (params, schedule, population [devices, per_device, ...], key, num_draws) -> `Draws`.

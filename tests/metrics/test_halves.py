@@ -84,17 +84,20 @@ def test_leading_directions_hold_most_of_the_spread():
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=() if case == "near" else pytest.mark.slow) for case in CASES]
+    ("case", "num_images", "num_features"),
+    [("near", 120, 12), *(pytest.param(case, 300, 48, marks=pytest.mark.slow) for case in CASES)],
 )
-def test_errors_cover(case):
-    """The short form of `python -m benchmarks.metrics --coverage`: 60 pairs of 300 images.
+def test_errors_cover(case, num_images, num_features):
+    """The short form of `python -m benchmarks.metrics --coverage`: 60 pairs of sets.
 
     95 % is within 3.5 standard errors of what is counted, and the intercept that averages several
     draws spreads no more than that of one draw.
     """
     rng = np.random.default_rng([6, *case.encode()])
     measured = [
-        coverage.measure(key, *coverage.draw_features(rng, 300, 48, *CASES[case])[:2], 4)
+        coverage.measure(
+            key, *coverage.draw_features(rng, num_images, num_features, *CASES[case])[:2], 4
+        )
         for key in jax.random.split(jax.random.key(7), 60)
     ]
     for metric in coverage.METRICS:
