@@ -60,6 +60,7 @@ def make_config(quick: bool) -> ConfigDict:
             "sampler.posterior.num_steps": 5 if quick else 20,
             "loss.num_temperatures": 4,
             "loss.schedule": "equal_barrier",
+            "loss.correction": "none",  # of the value alone; so that M = 1 is possible
             "loss.power": 0.1,  # at which chains of 20 steps have no measurable bias
             "loss.prior_gradient": "contrastive",
             "loss.generator_gradient": "reweighted",
