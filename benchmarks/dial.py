@@ -46,10 +46,10 @@ class Sizes(NamedTuple):
     """Numbers of draws and training steps, and the values of the settings."""
 
     train_steps: int = 100  # few: a bias is measured relative to the mean gradient, which fades
-    draws: int = 192  # of a gradient of one batch
+    draws: int = 128  # of a gradient of one batch
     references: int = 4  # draws of the long chains' gradient of the whole population
     reference_chains: int = 4  # per image
-    reference_steps: int = 600
+    reference_steps: int = 300
     amplified: int = 64  # amplifications of each draw
     target_steps: int = 200
     timed_steps: int = 15
@@ -127,6 +127,7 @@ def prepare(config: ConfigDict, sizes: Sizes, seed: int) -> Bench:
         loss__name="vanilla",  # the chains of t = 0 and t = 1, and their plain means
         batch_size=config.data.num_train,
         sampler__chains_per_image=sizes.reference_chains,
+        sampler__exchange_every=0,
         sampler__prior__num_steps=sizes.reference_steps,
         sampler__posterior__num_steps=sizes.reference_steps,
     )

@@ -53,18 +53,23 @@ def make_config(quick: bool) -> ConfigDict:
             "batch_size": 8 if quick else 32,
             "data.num_train": 64 if quick else 256,  # of which eight batches are one accumulated
             "data.num_val": 32,
-            "model.latent_dim": 8,
+            "model.latent_dim": 4,
             "model.prior.features": 32,
-            "model.generator.features": 2 if quick else 8,
-            "sampler.prior.num_steps": 5 if quick else 40,
-            "sampler.posterior.num_steps": 5 if quick else 20,
+            "model.generator.features": 2 if quick else 4,
+            # Adjusted chains that exchange, and more steps than in training: any bias of the
+            # chains themselves would hide that of what is measured.
+            "sampler.prior.kernel": "mala",
+            "sampler.prior.num_steps": 5 if quick else 60,
+            "sampler.posterior.kernel": "mala",
+            "sampler.posterior.num_steps": 5 if quick else 60,
+            "sampler.exchange_every": 2,
+            "sampler.chains_per_image": 2,
             "loss.num_temperatures": 4,
             "loss.schedule": "equal_barrier",
             "loss.correction": "none",  # of the value alone; so that M = 1 is possible
-            "loss.power": 0.1,  # at which chains of 20 steps have no measurable bias
+            "loss.power": 0.3,
             "loss.prior_gradient": "contrastive",
             "loss.generator_gradient": "reweighted",
-            "sampler.chains_per_image": 2,
             "optimizer.decay.rate": 1.0,
         }
     )
@@ -89,7 +94,6 @@ def make_cifar10_config(data_dir: str) -> ConfigDict:
             "model.generator.features": 4,
             "sampler.prior.num_steps": 40,
             "sampler.posterior.num_steps": 20,
-            "sampler.chains_per_image": 2,
         }
     )
     return config
