@@ -1,7 +1,10 @@
 """Trains the repetitions of a configuration.
 
 python -m launch.train --config=configs/digits.py --workdir=runs/digits --config.num_epochs=20
+python -m launch.train --config=configs/cifar10.py --workdir=runs/cifar10 --dry_run
 
+With --dry_run the program checks everything that a real start checks, prints what it would train
+and what that would cost, and writes nothing.
 Exit codes: 0 done, 2 bad input, 3 interrupted with checkpoints written (the same command
 continues), 4 a repetition diverged and was given up.
 """
@@ -10,11 +13,15 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from launch import config_file, program
 from thermo_ebm.errors import UserError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 
 def define_flags() -> None:
@@ -25,6 +32,12 @@ def define_flags() -> None:
         "allow_config_change",
         [],
         "Fields that may differ from the configuration of the existing run.",
+    )
+    flags.DEFINE_bool(
+        "dry_run",
+        False,
+        "Check everything as for a real start, print what would be trained (parameters, memory, "
+        "steps, FLOPs), and write nothing.",
     )
     flags.DEFINE_bool(
         "distributed",
@@ -50,6 +63,8 @@ def main(argv: Sequence[str]) -> int:
     checks.check(config, base.get_config())
     _join(hosts)
     program.check_devices()
+    if values.dry_run:
+        return _dry_run(config, workdir)
     with contextlib.ExitStack() as stack:
         with hosts.together():
             if hosts.is_first():
@@ -59,6 +74,22 @@ def main(argv: Sequence[str]) -> int:
     if hosts.is_first():
         print(_summary(workdir, outcome.name.lower()))
     return outcome.value
+
+
+def _dry_run(config: "ConfigDict", workdir: Path) -> int:
+    """Checks everything that a start checks, and prints what it would train."""
+    from thermo_ebm.run import configuration, lock
+    from thermo_ebm.train import dry_run, hosts
+
+    with hosts.together():
+        if hosts.is_first():
+            lock.check_free(workdir)
+            allow = flags.FLAGS.allow_config_change
+            configuration.check_config(workdir, config, allow, make_folder=False)
+    planned = dry_run.plan_run(config, workdir)
+    if hosts.is_first():
+        print("\n".join(dry_run.lines(planned, workdir)))
+    return 0
 
 
 def _join(hosts: ModuleType) -> None:

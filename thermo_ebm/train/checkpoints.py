@@ -97,7 +97,7 @@ def save_interrupted(checkpoints: Checkpoints, state: TrainState, seconds: float
 
     Returns once the state is on disk; only then the previous one is removed. Raises as `save`.
     """
-    aside = open_checkpoints(_interrupted(checkpoints), keep=1)
+    aside = open_checkpoints(_interrupted(checkpoints.folder), keep=1)
     try:
         if int(state.step.addressable_data(0)) not in steps(aside):  # otherwise the same state
             save(aside, state, seconds)
@@ -113,11 +113,11 @@ def discard_interrupted(checkpoints: Checkpoints) -> None:
     wait(checkpoints)
     with hosts.together():
         if hosts.is_first():
-            shutil.rmtree(_interrupted(checkpoints), ignore_errors=True)
+            shutil.rmtree(_interrupted(checkpoints.folder), ignore_errors=True)
 
 
-def _interrupted(checkpoints: Checkpoints) -> Path:
-    return checkpoints.folder.parent / INTERRUPTED
+def _interrupted(folder: Path) -> Path:
+    return folder.parent / INTERRUPTED
 
 
 def wait(checkpoints: Checkpoints) -> None:
@@ -157,24 +157,48 @@ def restore_newest(
       UserError: the checkpoint was made by a program whose state has another structure, or there
         are checkpoints and none can be read (nothing is moved then).
     """
-    damaged: dict[Path, str] = {}
     candidates = [(step, checkpoints.folder) for step in steps(checkpoints)]
-    aside = _interrupted(checkpoints)
+    aside = _interrupted(checkpoints.folder)
     candidates += [(step, aside) for step in steps_in(aside) if not due_only]
+    restored, damaged = _newest(checkpoints.folder, candidates, template, sharding)
+    _set_aside(checkpoints, damaged)
+    return restored
+
+
+def read_newest(
+    folder: Path, template: TrainState, sharding: jax.sharding.Sharding
+) -> Restored | None:
+    """As `restore_newest`, for a folder that may be absent: nothing is opened, moved or written."""
+    aside = _interrupted(folder)
+    candidates = [(step, one) for one in (folder, aside) for step in steps_in(one)]
+    return _newest(folder, candidates, template, sharding)[0]
+
+
+def _newest(
+    folder: Path,
+    candidates: list[tuple[int, Path]],
+    template: TrainState,
+    sharding: jax.sharding.Sharding,
+) -> tuple[Restored | None, dict[Path, str]]:
+    """The newest of (step, folder) that can be read, and the reasons why newer ones cannot.
+
+    Raises:
+      UserError: there are candidates, and none can be read.
+    """
+    damaged: dict[Path, str] = {}
     # Of two checkpoints at the same step, the scheduled one, which is the later.
-    for step, folder in sorted(candidates, key=lambda one: (one[0], one[1] != aside), reverse=True):
-        restored, reason = _try_restore(folder, step, template, sharding)
+    for step, where in sorted(candidates, key=lambda one: (one[0], one[1] == folder), reverse=True):
+        restored, reason = _try_restore(where, step, template, sharding)
         if restored is not None:
-            _set_aside(checkpoints, damaged)
-            return restored
-        damaged[folder / str(step)] = reason
+            return restored, damaged
+        damaged[where / str(step)] = reason
     if damaged:
         raise UserError(
-            f"{checkpoints.folder}: none of its {len(damaged)} checkpoints can be read "
+            f"{folder}: none of its {len(damaged)} checkpoints can be read "
             f"(the newest: {next(iter(damaged.values()))}); to start this repetition anew, "
-            f"remove {checkpoints.folder.parent}"
+            f"remove {folder.parent}"
         )
-    return None
+    return None, damaged
 
 
 def steps_in(folder: Path) -> list[int]:
@@ -185,7 +209,7 @@ def steps_in(folder: Path) -> list[int]:
 
 def all_steps_in(folder: Path) -> list[int]:
     """`steps_in`, including the checkpoints caused by signals beside that folder."""
-    return sorted({*steps_in(folder), *steps_in(folder.parent / INTERRUPTED)})
+    return sorted({*steps_in(folder), *steps_in(_interrupted(folder))})
 
 
 def _try_restore(

@@ -7,9 +7,7 @@ dispatches, ends epochs, saves, looks for signals and rolls back.
 import contextlib
 import enum
 import functools
-import json
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from thermo_ebm.cost import plan
-from thermo_ebm.errors import UserError
-from thermo_ebm.run import configuration, layout, record
-from thermo_ebm.train import checkpoints, hosts, images, recovery, repetition, spmd, summary
+from thermo_ebm.train import checkpoints, hosts, recovery, repetition, spmd, start, summary
 from thermo_ebm.train.checkpoints import Checkpoints
 from thermo_ebm.train.epochs import end_epochs, is_pending
 from thermo_ebm.train.group import Group, make_group
@@ -30,9 +26,8 @@ from thermo_ebm.train.interrupts import catch_interrupts
 from thermo_ebm.train.progress import Reporter, make_reporter, say
 from thermo_ebm.train.repetition import Repetition
 from thermo_ebm.train.state import TrainState
-from thermo_ebm.train.tasks import Task, make_task
+from thermo_ebm.train.tasks import make_task
 
-_INT32 = 2**31 - 1
 _PATIENCE = 2.0  # largest seconds per dispatch, since signals wait for its end
 
 
@@ -74,24 +69,25 @@ def _train_groups(config: ConfigDict, workdir: Path, interrupted: Callable[[], b
     since the program of another group would round the others differently.
     """
     task = make_task(config)
-    _check_agreement(config, workdir)
-    total_steps = config.num_epochs * task.steps_per_epoch
-    size, groups = config.parallel_repetitions, []
-    for first in range(0, config.num_repetitions, size):
-        numbers = range(first, min(first + size, config.num_repetitions))
+    start.check_agreement(config, workdir)
+    total_steps, groups = config.num_epochs * task.steps_per_epoch, []
+    for numbers in start.groups(config):
         if not all(recovery.is_done(task, workdir, one, total_steps) for one in numbers):
             groups.append(numbers)
         elif hosts.is_first():
             for number in numbers:
                 say(f"repetition {number} is done: skipped")
     # Even if all is done, so that wrong data are refused in that case too.
-    loaded, record = _load(config, task, workdir)
+    loaded = start.load(config, task, workdir)
+    record = start.recorder(config, task, workdir, loaded)
     make = functools.lru_cache(maxsize=1)(functools.partial(_make_group, config, loaded))
     outcomes = [Outcome.DONE]
     for numbers in groups:
         group = make(len(numbers))
         if numbers is groups[0] and hosts.is_first():
-            for line in summary.lines(group, workdir, [one for each in groups for one in each]):
+            unfinished = [one for each in groups for one in each]
+            flops = group.flops_per_step
+            for line in summary.lines(group.config, group.size, flops, workdir, unfinished):
                 say(line)
         outcomes.append(_open_and_train(group, workdir, numbers, record, interrupted))
         if outcomes[-1] is Outcome.INTERRUPTED:
@@ -103,55 +99,6 @@ def _make_group(config: ConfigDict, loaded: Loaded, size: int) -> Group:
     """A group of `size` repetitions, with an image chunk chosen for this number."""
     chunked = plan.with_chunk(config, size)
     return make_group(chunked, make_task(chunked), loaded.feed, loaded.validation, size)
-
-
-def _check_agreement(config: ConfigDict, workdir: Path) -> None:
-    """Requires that all processes have the same configuration and see the same folder.
-
-    Raises:
-      UserError: they do not; such processes would wait for each other for ever.
-    """
-    fields = json.dumps(configuration.as_json(config), sort_keys=True)
-    folders = [layout.checkpoints_dir(workdir, one) for one in range(config.num_repetitions)]
-    seen = [layout.has_begun(workdir), *map(checkpoints.steps_in, folders)]
-    for value, message in (
-        (fields, "config: the processes were started with different configurations"),
-        (str(seen), f"workdir={workdir}: the processes see different folders; it must be shared"),
-    ):
-        checksums = hosts.of_all(zlib.crc32(value.encode()) & _INT32)
-        if (checksums != checksums[0]).any():
-            raise UserError(message)
-
-
-def _load(config: ConfigDict, task: Task, workdir: Path) -> tuple[Loaded, Callable[[], None]]:
-    """The images, and a function that records the run once.
-
-    A new run is recorded here; an existing run when the caller knows that it continues.
-
-    Raises:
-      UserError: the images do not fit into the memory, cannot be read, or are not those that the
-        run was started with.
-    """
-    loaded = images.load(config, task, workdir)
-    with hosts.together():
-        record.check_images(workdir, loaded.means)
-    folders = [layout.checkpoints_dir(workdir, one) for one in range(config.num_repetitions)]
-    step = max(step for folder in folders for step in (0, *checkpoints.all_steps_in(folder)))
-
-    @functools.cache
-    def record_once() -> None:
-        with hosts.together():
-            if hosts.is_first():
-                device = jax.devices()[0]
-                kind = (device.platform, device.device_kind)
-                done = (step // task.steps_per_epoch, step)
-                record.record(workdir, config, loaded.means, *kind, *done, loaded.skipped)
-        with hosts.together():
-            configuration.read_config(workdir)
-
-    if not layout.has_begun(workdir):
-        record_once()
-    return loaded, record_once
 
 
 def _open_and_train(

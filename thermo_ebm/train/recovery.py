@@ -9,7 +9,7 @@ from absl import logging
 
 from thermo_ebm.errors import UserError
 from thermo_ebm.run import events, pictures, tables
-from thermo_ebm.run.layout import READINGS, ROLLBACKS, STRIP, TEMPERATURES
+from thermo_ebm.run.layout import READINGS, ROLLBACKS, STRIP, TEMPERATURES, checkpoints_dir
 from thermo_ebm.run.rollbacks import Rollback, write_rollbacks
 from thermo_ebm.train import checkpoints, hosts, repetition, spmd
 from thermo_ebm.train.epochs import is_pending
@@ -33,6 +33,17 @@ def is_done(task: Task, workdir: Path, number: int, total_steps: int) -> bool:
     finally:
         repetition.close_repetition(one)
     return restored is not None and _step(restored.state) >= total_steps
+
+
+def steps_done(task: Task, workdir: Path, number: int) -> int:
+    """The step from which a repetition would continue; changes nothing.
+
+    Raises:
+      UserError: as `is_done`.
+    """
+    folder = checkpoints_dir(workdir, number)
+    restored = checkpoints.read_newest(folder, _shapes(task), spmd.replicated())
+    return 0 if restored is None else _step(restored.state)
 
 
 def resume(
