@@ -33,6 +33,12 @@ def define_flags() -> None:
         [],
         "Fields that may differ from the configuration of the existing run.",
     )
+    flags.DEFINE_string(
+        "init_from",
+        None,
+        "RUN[:REPETITION[:STEP]]: a new run begins with the parameters of this checkpoint, by "
+        "default the newest of repetition 0, in every repetition.",
+    )
     flags.DEFINE_bool(
         "dry_run",
         False,
@@ -55,6 +61,7 @@ def main(argv: Sequence[str]) -> int:
     del argv
     from configs import base
     from thermo_ebm.config import checks
+    from thermo_ebm.evaluation import warm_start
     from thermo_ebm.run import configuration, lock
     from thermo_ebm.train import hosts, loop
 
@@ -70,7 +77,9 @@ def main(argv: Sequence[str]) -> int:
             if hosts.is_first():
                 stack.enter_context(lock.hold(workdir))
                 configuration.check_config(workdir, config, values.allow_config_change)
-        outcome = loop.train(config, workdir)
+        with hosts.together():
+            init_from = warm_start.find(values.init_from, config, workdir)
+        outcome = loop.train(config, workdir, init_from=init_from)
     if hosts.is_first():
         print(_summary(workdir, outcome.name.lower()))
     return outcome.value
@@ -78,7 +87,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _dry_run(config: "ConfigDict", workdir: Path) -> int:
     """Checks everything that a start checks, and prints what it would train."""
+    from thermo_ebm.evaluation import warm_start
     from thermo_ebm.run import configuration, lock
+    from thermo_ebm.run.warm_start import describe
     from thermo_ebm.train import dry_run, hosts
 
     with hosts.together():
@@ -86,9 +97,13 @@ def _dry_run(config: "ConfigDict", workdir: Path) -> int:
             lock.check_free(workdir)
             allow = flags.FLAGS.allow_config_change
             configuration.check_config(workdir, config, allow, make_folder=False)
+    with hosts.together():
+        found = warm_start.find(flags.FLAGS.init_from, config, workdir)
     planned = dry_run.plan_run(config, workdir)
     if hosts.is_first():
         print("\n".join(dry_run.lines(planned, workdir)))
+        if found is not None:
+            print(describe(found.source, found.step))
     return 0
 
 

@@ -66,6 +66,8 @@ FLAGS = {
     "--bogus=1": "Unknown command line flag 'bogus'",
     "stray": "unknown argument 'stray'; flags start with --",
     "--allow_config_change=foo": "--allow_config_change=foo: there is no such field",
+    "--init_from=/nowhere": "--init_from=/nowhere: /nowhere/config.json: not found; /nowhere is",
+    "--init_from=runs:x": "--init_from=runs:x: must be RUN[:REPETITION[:STEP]], STEP a number or",
     "--coordinator=here:1": "--coordinator, --num_processes and --process_id need --distributed",
     "--distributed": "--distributed: coordinator_address should be defined. (outside SLURM, ",
 }

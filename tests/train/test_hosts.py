@@ -55,6 +55,22 @@ def test_two_processes_train_what_one_does(tmp_path):
     assert all(path.is_file() for path in shown.values())
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_processes_begin_with_the_parameters_of_one_run(tmp_path):
+    changes = CHANGES | {"num_epochs": 1, "num_repetitions": 2}
+    source, run = tmp_path / "source", tmp_path / "run"
+    assert finish(start([(source, None)], changes)) == ["DONE"]
+    outcomes = train_as_processes([(run, None)], changes, init_from=f"{source}:1")
+    assert outcomes == [["DONE"]] * 2
+    made = tiny.config(**changes)
+    wanted = tiny.state_at(made, source, 1, 2)
+    for number in range(2):
+        first = tiny.state_at(made, run, number, 0)
+        names = [name for name in first if name.startswith("params.")]
+        tiny.assert_same({n: first[n] for n in names}, {n: wanted[n] for n in names})
+
+
 def test_each_process_loads_its_share(monkeypatch):
     """Two processes decode 76 and 75 of 151 images."""
     config = tiny.config(**CHANGES).data

@@ -10,6 +10,7 @@ CONFIG, CHANGES = "config.json", "changes.json"
 IMAGES, VALIDATION_IMAGES = "images.json", "validation_images.json"
 SKIPPED = "skipped_images.json"
 VERSIONS = "versions.json"
+INIT_FROM, INIT_FROM_PARAMS = "init_from.json", "init_from.npz"
 READINGS, TEMPERATURES, EVALUATIONS = "readings.csv", "temperatures.csv", "eval.csv"
 ROLLBACKS = "rollbacks.json"
 DIAGNOSTICS = "diagnostics.csv"  # diagnostics of the chains, where they were requested

@@ -14,7 +14,7 @@ import itertools
 import json
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -251,11 +251,11 @@ def restore_params(
 ) -> Params:
     """The parameters alone of one checkpoint. Arguments and errors as for `restore`."""
     path = folder.absolute() / str(step)
-    record, wanted = _read_record(path, step), _named(template, "params.")
+    record, wanted = _read_record(path, step), named_params(template)
     found = {name: what for name, what in record["structure"].items() if name in wanted}
     _check_structure(path, found, _structure(wanted))
     arrays = _read_arrays(path, record, sharding)
-    return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
+    return params_from(template, arrays)
 
 
 def _read_record(path: Path, step: int) -> dict[str, Any]:
@@ -285,6 +285,18 @@ def _read_arrays(
 def _flatten(state: TrainState) -> dict[str, Any]:
     """Arrays by path; the key as its raw words."""
     return _named(state._replace(key=_key_data(state.key)))
+
+
+def named_params(params: Params) -> dict[str, Any]:
+    """Parameters, or their shapes, by the names that they have in a checkpoint."""
+    return _named(params, "params.")
+
+
+def params_from(template: Params, arrays: Mapping[str, Any]) -> Params:
+    """The inverse of `named_params`; `template` has the structure."""
+    return jax.tree.unflatten(
+        jax.tree.structure(template), [arrays[name] for name in named_params(template)]
+    )
 
 
 def _named(tree: Any, prefix: str = "") -> dict[str, Any]:

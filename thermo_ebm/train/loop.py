@@ -17,6 +17,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from thermo_ebm.cost import plan
+from thermo_ebm.run import warm_start
+from thermo_ebm.run.warm_start import WarmStart
 from thermo_ebm.train import checkpoints, hosts, recovery, repetition, spmd, start, summary
 from thermo_ebm.train.checkpoints import Checkpoints
 from thermo_ebm.train.epochs import end_epochs, is_pending
@@ -40,7 +42,10 @@ class Outcome(enum.Enum):
 
 
 def train(
-    config: ConfigDict, workdir: Path, interrupted: Callable[[], bool] | None = None
+    config: ConfigDict,
+    workdir: Path,
+    interrupted: Callable[[], bool] | None = None,
+    init_from: WarmStart | None = None,
 ) -> Outcome:
     """Trains every repetition of a checked configuration that is not yet done.
 
@@ -50,6 +55,8 @@ def train(
         compared with `config` (`configuration.check_config`).
       interrupted: asked between dispatches; once it returns True, checkpoints are written and
         training ends. By default SIGTERM and SIGINT are caught and do this.
+      init_from: parameters with which every repetition of a new run begins; a run that has begun
+        uses those that it has recorded.
 
     Returns:
       How it ended. A diverged repetition does not stop the others.
@@ -59,10 +66,15 @@ def train(
         cannot be read or written.
     """
     with contextlib.nullcontext(interrupted) if interrupted else catch_interrupts() as asked:
-        return _train_groups(config, workdir, asked)
+        return _train_groups(config, workdir, asked, init_from)
 
 
-def _train_groups(config: ConfigDict, workdir: Path, interrupted: Callable[[], bool]) -> Outcome:
+def _train_groups(
+    config: ConfigDict,
+    workdir: Path,
+    interrupted: Callable[[], bool],
+    init_from: WarmStart | None,
+) -> Outcome:
     """Trains the groups in which a repetition is not yet done, one group after another.
 
     A group always consists of the same repetitions. Finished repetitions stay in it unchanged,
@@ -79,8 +91,8 @@ def _train_groups(config: ConfigDict, workdir: Path, interrupted: Callable[[], b
                 say(f"repetition {number} is done: skipped")
     # Even if all is done, so that wrong data are refused in that case too.
     loaded = start.load(config, task, workdir)
-    record = start.recorder(config, task, workdir, loaded)
-    make = functools.lru_cache(maxsize=1)(functools.partial(_make_group, config, loaded))
+    record = start.recorder(config, task, workdir, loaded, init_from)
+    make = functools.lru_cache(maxsize=1)(functools.partial(_make_group, config, loaded, workdir))
     outcomes = [Outcome.DONE]
     for numbers in groups:
         group = make(len(numbers))
@@ -89,16 +101,20 @@ def _train_groups(config: ConfigDict, workdir: Path, interrupted: Callable[[], b
             flops = group.flops_per_step
             for line in summary.lines(group.config, group.size, flops, workdir, unfinished):
                 say(line)
+            if init_from is not None:
+                say(warm_start.describe(init_from.source, init_from.step))
         outcomes.append(_open_and_train(group, workdir, numbers, record, interrupted))
         if outcomes[-1] is Outcome.INTERRUPTED:
             return Outcome.INTERRUPTED
     return Outcome.DIVERGED if Outcome.DIVERGED in outcomes else Outcome.DONE
 
 
-def _make_group(config: ConfigDict, loaded: Loaded, size: int) -> Group:
+def _make_group(config: ConfigDict, loaded: Loaded, workdir: Path, size: int) -> Group:
     """A group of `size` repetitions, with an image chunk chosen for this number."""
     chunked = plan.with_chunk(config, size)
-    return make_group(chunked, make_task(chunked), loaded.feed, loaded.validation, size)
+    task = make_task(chunked)
+    initial = functools.partial(start.initial_params, task, workdir)
+    return make_group(chunked, task, loaded.feed, loaded.validation, size, initial)
 
 
 def _open_and_train(

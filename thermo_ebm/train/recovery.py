@@ -62,7 +62,7 @@ def resume(
             one.checkpoints, _shapes(group.task), spmd.replicated()
         )
         if restored is None:
-            first = first or group.programs.init(_seeds(group, opened))
+            first = first or _first_states(group, opened)
             state = spmd.select_repetition(first, i)
             checkpoints.save(one.checkpoints, state, 0.0)
         else:
@@ -162,6 +162,16 @@ def _record_rollback(one: Repetition, from_step: int, to_step: int) -> Repetitio
 @lru_cache(maxsize=1)
 def _shapes(task: Task) -> TrainState:
     return jax.eval_shape(partial(init_state, task), 0)
+
+
+def _first_states(group: Group, opened: list[Repetition]) -> TrainState:
+    """The stacked states before the first step, with the parameters of a warm start."""
+    states = group.programs.init(_seeds(group, opened))
+    params = group.initial()
+    if params is None:
+        return states
+    stacked = jax.tree.map(lambda leaf: np.stack([leaf] * len(opened)), params)
+    return states._replace(params=jax.device_put(stacked, spmd.replicated()))
 
 
 def _seeds(group: Group, opened: list[Repetition]) -> np.ndarray:

@@ -9,11 +9,14 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from thermo_ebm import files
 from thermo_ebm.errors import UserError
-from thermo_ebm.run import configuration, layout, record
+from thermo_ebm.run import configuration, layout, record, warm_start
+from thermo_ebm.run.warm_start import WarmStart
 from thermo_ebm.train import checkpoints, hosts, images
 from thermo_ebm.train.images import Loaded
 from thermo_ebm.train.tasks import Task
+from thermo_ebm.types import Params
 
 _INT32 = 2**31 - 1
 
@@ -58,7 +61,9 @@ def load(config: ConfigDict, task: Task, workdir: Path) -> Loaded:
     return loaded
 
 
-def recorder(config: ConfigDict, task: Task, workdir: Path, loaded: Loaded) -> Callable[[], None]:
+def recorder(
+    config: ConfigDict, task: Task, workdir: Path, loaded: Loaded, init_from: WarmStart | None
+) -> Callable[[], None]:
     """A function that records the run once.
 
     A new run is recorded here; an existing run when the caller knows that it continues.
@@ -74,9 +79,26 @@ def recorder(config: ConfigDict, task: Task, workdir: Path, loaded: Loaded) -> C
                 kind = (device.platform, device.device_kind)
                 done = (step // task.steps_per_epoch, step)
                 record.record(workdir, config, loaded.means, *kind, *done, loaded.skipped)
+                if not layout.has_begun(workdir):
+                    with files.clear_errors(workdir):
+                        warm_start.write(workdir, init_from)
         with hosts.together():
             configuration.read_config(workdir)
 
     if not layout.has_begun(workdir):
         record_once()
     return record_once
+
+
+def initial_params(task: Task, workdir: Path) -> Params | None:
+    """The recorded parameters of a warm start, on the host; None if there was none.
+
+    Raises:
+      UserError: they cannot be read. All processes must call it.
+    """
+    with hosts.together():
+        arrays = warm_start.read_params(workdir)
+    if arrays is None:
+        return None
+    template = jax.eval_shape(lambda: task.model.init(jax.random.key(0)))
+    return checkpoints.params_from(template, arrays)
