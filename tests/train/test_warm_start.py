@@ -86,7 +86,9 @@ def test_another_source_is_refused_when_a_run_goes_on(source, tmp_path):
     run = tmp_path / "run"
     assert tiny.train(made, run, dispatches=1, init_from=str(source)) is Outcome.INTERRUPTED
     for text in (f"{source}:1", f"{source}:0:0", f"{tmp_path}/other"):
-        with pytest.raises(UserError, match=r"began with the parameters of .*:0:10; omit init_from"):
+        with pytest.raises(
+            UserError, match=r"began with the parameters of .*:0:10; omit init_from"
+        ):
             tiny.train(made, run, init_from=text)
     assert tiny.train(made, plain, dispatches=1) is Outcome.INTERRUPTED
     with pytest.raises(UserError, match="began with random parameters"):
