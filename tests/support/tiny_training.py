@@ -29,7 +29,7 @@ CHANGES = {
     "loss.num_temperatures": 3,
     "evaluation.likelihood.every_epochs": 0,
     "logging.pictures_every_epochs": 0,
-    "logging.tensorboard": False,
+    "logging.writers": ("csv",),
     "checkpoint.every_epochs": 1,
     "checkpoint.every_steps": 4,
 }

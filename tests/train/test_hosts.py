@@ -17,7 +17,7 @@ CHANGES = {
     "num_epochs": 2,
     "steps_per_dispatch": 1,
     "checkpoint__every_steps": 0,
-    "logging__tensorboard": True,
+    "logging__writers": ("csv", "tensorboard"),
     "logging__pictures_every_epochs": 2,
 }
 

@@ -14,7 +14,7 @@ from thermo_ebm.train.loop import Outcome
 CHANGES = {
     "num_epochs": 2,
     "logging__pictures_every_epochs": 2,
-    "logging__tensorboard": True,
+    "logging__writers": ("csv", "tensorboard"),
     "logging__grad_noise_every_epochs": 2,
     "logging__grad_noise_draws": 8,
     "checkpoint__every_steps": 0,

@@ -205,7 +205,7 @@ def evaluate(run: TrainedRun, one: Checkpoint, evaluation: Evaluation) -> Summar
     row: tables.Row = {"epoch": one.step // run.steps_per_epoch, "step": one.step}
     row |= {f"{prefix}_{name}": value for name, value in summary.values.items()}
     row |= records.extent(prefix, evaluation.sizes[-1], len(evaluation.sizes))
-    tensorboard = run.config.logging.tensorboard
+    tensorboard = "tensorboard" in run.config.logging.writers
     records.write(folder, prefix, row, summary.points, tensorboard)
     return summary
 

@@ -55,6 +55,7 @@ def plan_run(
     """
     task = make_task(config)
     start.check_agreement(config, workdir)
+    start.check_writers(config)
     total = config.num_epochs * task.steps_per_epoch
     numbers = range(config.num_repetitions)
     done = [min(recovery.steps_done(task, workdir, number), total) for number in numbers]

@@ -82,6 +82,7 @@ def _train_groups(
     """
     task = make_task(config)
     start.check_agreement(config, workdir)
+    start.check_writers(config)
     total_steps, groups = config.num_epochs * task.steps_per_epoch, []
     for numbers in start.groups(config):
         if not all(recovery.is_done(task, workdir, one, total_steps) for one in numbers):

@@ -11,7 +11,7 @@ from thermo_ebm.errors import UserError
 from thermo_ebm.run import events, pictures, tables
 from thermo_ebm.run.layout import READINGS, ROLLBACKS, STRIP, TEMPERATURES, checkpoints_dir
 from thermo_ebm.run.rollbacks import Rollback, write_rollbacks
-from thermo_ebm.train import checkpoints, hosts, repetition, spmd
+from thermo_ebm.train import checkpoints, hosts, repetition, spmd, writers
 from thermo_ebm.train.epochs import is_pending
 from thermo_ebm.train.group import Group
 from thermo_ebm.train.repetition import Repetition
@@ -67,7 +67,7 @@ def resume(
             checkpoints.save(one.checkpoints, state, 0.0)
         else:
             state, seconds[i] = restored
-        rewound.append(_rewind_to(group, one, state))
+        rewound.append(_with_writers(group, _rewind_to(group, one, state)))
         states.append(_with_branch(rewound[-1], state))
     return spmd.stack_repetitions(states), seconds, rewound
 
@@ -186,9 +186,19 @@ def _rewind_to(group: Group, one: Repetition, state: TrainState) -> Repetition:
     step = _step(state)
     pending = is_pending(group, step, int(spmd.local(state.sums.steps)))
     epochs = step // group.task.steps_per_epoch - pending
-    wanted = group.config.logging.tensorboard and (pending or step < group.total_steps)
+    shown = "tensorboard" in group.config.logging.writers
+    wanted = shown and (pending or step < group.total_steps)
     # A pending epoch's events, at its last step, are still to come.
     return rewind(one, step, epochs, step - pending if wanted else None)
+
+
+def _with_writers(group: Group, one: Repetition) -> Repetition:
+    """The repetition with its writers open, on the first process."""
+    with hosts.writing(one.folder):
+        if not hosts.is_first():
+            return one
+        opened = writers.open_writers(group.config.logging.writers, one.folder)
+    return one._replace(writers=opened)
 
 
 def _with_branch(one: Repetition, state: TrainState) -> TrainState:

@@ -13,7 +13,7 @@ from thermo_ebm import files
 from thermo_ebm.errors import UserError
 from thermo_ebm.run import configuration, layout, record, warm_start
 from thermo_ebm.run.warm_start import WarmStart
-from thermo_ebm.train import checkpoints, hosts, images
+from thermo_ebm.train import checkpoints, hosts, images, writers
 from thermo_ebm.train.images import Loaded
 from thermo_ebm.train.tasks import Task
 from thermo_ebm.types import Params
@@ -46,6 +46,17 @@ def check_agreement(config: ConfigDict, workdir: Path) -> None:
         checksums = hosts.of_all(zlib.crc32(value.encode()) & _INT32)
         if (checksums != checksums[0]).any():
             raise UserError(message)
+
+
+def check_writers(config: ConfigDict) -> None:
+    """Imports the writers of readings on the process that uses them.
+
+    Raises:
+      UserError: one cannot be used.
+    """
+    with hosts.together():
+        if hosts.is_first():
+            writers.check(config.logging.writers)
 
 
 def load(config: ConfigDict, task: Task, workdir: Path) -> Loaded:
