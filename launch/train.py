@@ -39,6 +39,12 @@ def define_flags() -> None:
         "RUN[:REPETITION[:STEP]]: a new run begins with the parameters of this checkpoint, by "
         "default the newest of repetition 0, in every repetition.",
     )
+    flags.DEFINE_list(
+        "profile_steps",
+        None,
+        "A,B: trace the dispatches that cover steps A to B into WORKDIR/profile, for TensorBoard "
+        "or Perfetto.",
+    )
     flags.DEFINE_bool(
         "dry_run",
         False,
@@ -63,11 +69,12 @@ def main(argv: Sequence[str]) -> int:
     from thermo_ebm.config import checks
     from thermo_ebm.evaluation import warm_start
     from thermo_ebm.run import configuration, lock
-    from thermo_ebm.train import hosts, loop
+    from thermo_ebm.train import hosts, loop, profiling
 
     values = flags.FLAGS
     config, workdir = config_file.read(), Path(values.workdir)
     checks.check(config, base.get_config())
+    profile = profiling.parse(values.profile_steps, config)
     _join(hosts)
     program.check_devices()
     if values.dry_run:
@@ -79,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
                 configuration.check_config(workdir, config, values.allow_config_change)
         with hosts.together():
             init_from = warm_start.find(values.init_from, config, workdir)
-        outcome = loop.train(config, workdir, init_from=init_from)
+        outcome = loop.train(config, workdir, init_from=init_from, profile=profile)
     if hosts.is_first():
         print(_summary(workdir, outcome.name.lower()))
     return outcome.value

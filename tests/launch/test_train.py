@@ -68,6 +68,11 @@ FLAGS = {
     "--allow_config_change=foo": "--allow_config_change=foo: there is no such field",
     "--init_from=/nowhere": "--init_from=/nowhere: /nowhere/config.json: not found; /nowhere is",
     "--init_from=runs:x": "--init_from=runs:x: must be RUN[:REPETITION[:STEP]], STEP a number or",
+    "--profile_steps=3": "--profile_steps=3: must be A,B, the first and the last step",
+    "--profile_steps=a,3": "--profile_steps=a,3: must be A,B, the first and the last step",
+    "--profile_steps=5,3": "--profile_steps=5,3: must rise within 1 to ",
+    "--profile_steps=0,3": "--profile_steps=0,3: must rise within 1 to ",
+    "--profile_steps=1,9999999": "--profile_steps=1,9999999: must rise within 1 to ",
     "--coordinator=here:1": "--coordinator, --num_processes and --process_id need --distributed",
     "--distributed": "--distributed: coordinator_address should be defined. (outside SLURM, ",
 }

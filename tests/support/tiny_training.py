@@ -37,7 +37,11 @@ CHANGES = {
 CACHE = Path(tempfile.gettempdir()) / f"thermo_ebm-tests-{os.getuid()}"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-TIMES = ("seconds", "images_per_second")  # the readings that two equal runs differ in
+TIMES = (
+    "seconds",
+    "images_per_second",
+    "device_memory_mib",
+)  # the readings that two equal runs differ in
 
 
 def config(**changes):

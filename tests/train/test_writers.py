@@ -111,7 +111,7 @@ def test_a_writer_that_raises_is_named_and_gets_its_row_when_the_run_goes_on(tmp
 
 def test_a_writer_that_cannot_be_closed_is_named(tmp_path):
     made = tiny.config(logging__writers=("csv", "own_writers:Silent"), num_epochs=1)
-    with pytest.raises(UserError, match="own_writers:Silent: could not be closed .*cannot close"):
+    with pytest.raises(UserError, match=r"own_writers:Silent: could not be closed .*cannot close"):
         tiny.train(made, tmp_path / "run")
     assert len(tiny.rows(tmp_path / "run")) == 1
 

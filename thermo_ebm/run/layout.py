@@ -15,6 +15,7 @@ READINGS, TEMPERATURES, EVALUATIONS = "readings.csv", "temperatures.csv", "eval.
 ROLLBACKS = "rollbacks.json"
 DIAGNOSTICS = "diagnostics.csv"  # diagnostics of the chains, where they were requested
 STRIP = "samples/strip.npz"
+PROFILE = "profile"  # folder of the traces of JAX's profiler
 BEST = "best"  # folder of the best checkpoint, and the name by which it is chosen
 
 

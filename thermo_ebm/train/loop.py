@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from thermo_ebm.cost import plan
-from thermo_ebm.run import warm_start
+from thermo_ebm.run import layout, warm_start
 from thermo_ebm.run.warm_start import WarmStart
 from thermo_ebm.train import checkpoints, hosts, recovery, repetition, spmd, start, summary
 from thermo_ebm.train.checkpoints import Checkpoints
@@ -25,6 +25,7 @@ from thermo_ebm.train.epochs import end_epochs, is_pending
 from thermo_ebm.train.group import Group, make_group
 from thermo_ebm.train.images import Loaded
 from thermo_ebm.train.interrupts import catch_interrupts
+from thermo_ebm.train.profiling import Profiler, Steps
 from thermo_ebm.train.progress import Reporter, make_reporter, say
 from thermo_ebm.train.repetition import Repetition
 from thermo_ebm.train.state import TrainState
@@ -46,6 +47,7 @@ def train(
     workdir: Path,
     interrupted: Callable[[], bool] | None = None,
     init_from: WarmStart | None = None,
+    profile: Steps | None = None,
 ) -> Outcome:
     """Trains every repetition of a checked configuration that is not yet done.
 
@@ -57,6 +59,7 @@ def train(
         training ends. By default SIGTERM and SIGINT are caught and do this.
       init_from: parameters with which every repetition of a new run begins; a run that has begun
         uses those that it has recorded.
+      profile: steps that the first process traces into `profile/` (`profiling.parse`).
 
     Returns:
       How it ended. A diverged repetition does not stop the others.
@@ -66,7 +69,12 @@ def train(
         cannot be read or written.
     """
     with contextlib.nullcontext(interrupted) if interrupted else catch_interrupts() as asked:
-        return _train_groups(config, workdir, asked, init_from)
+        profiler = Profiler(profile if hosts.is_first() else None, workdir / layout.PROFILE)
+        with contextlib.closing(profiler):
+            outcome = _train_groups(config, workdir, asked, init_from, profiler)
+        if profiler.is_waiting:
+            say("profile_steps: none of these steps was trained, nothing is profiled")
+        return outcome
 
 
 def _train_groups(
@@ -74,6 +82,7 @@ def _train_groups(
     workdir: Path,
     interrupted: Callable[[], bool],
     init_from: WarmStart | None,
+    profiler: Profiler,
 ) -> Outcome:
     """Trains the groups in which a repetition is not yet done, one group after another.
 
@@ -104,7 +113,7 @@ def _train_groups(
                 say(line)
             if init_from is not None:
                 say(warm_start.describe(init_from.source, init_from.step))
-        outcomes.append(_open_and_train(group, workdir, numbers, record, interrupted))
+        outcomes.append(_open_and_train(group, workdir, numbers, record, interrupted, profiler))
         if outcomes[-1] is Outcome.INTERRUPTED:
             return Outcome.INTERRUPTED
     return Outcome.DIVERGED if Outcome.DIVERGED in outcomes else Outcome.DONE
@@ -124,6 +133,7 @@ def _open_and_train(
     numbers: Sequence[int],
     record: Callable[[], None],
     interrupted: Callable[[], bool],
+    profiler: Profiler,
 ) -> Outcome:
     """Opens the repetitions' folders, resumes each where it was, and trains them together."""
     settings = group.config.checkpoint
@@ -145,7 +155,7 @@ def _open_and_train(
         state = group.programs.run(state, steps, np.int32(0), taken)
         record()
         reporter.note(f"compiled: training from step {first}/{group.total_steps}")
-        return _train_group(group, opened, state, seconds, reporter, interrupted)
+        return _train_group(group, opened, state, seconds, reporter, interrupted, profiler)
 
 
 def _close_all(opened: list[Repetition]) -> None:
@@ -174,6 +184,7 @@ def _train_group(
     seconds: np.ndarray,
     reporter: Reporter,
     interrupted: Callable[[], bool],
+    profiler: Profiler,
 ) -> Outcome:
     """Dispatches steps until every repetition is done, has diverged for good, or is interrupted."""
     task, config = group.task, group.config
@@ -203,11 +214,14 @@ def _train_group(
             return Outcome.DIVERGED if diverged.any() else Outcome.DONE
         if stopping:
             return _stop(group, opened, state, steps, seconds, diverged, reporter)
+        done = int(steps[stop > steps].min())
+        profiler.before_dispatch(done, int(np.minimum(stop, steps + limit).max()))
         started = time.perf_counter()
         taken = group.feed.images(state, stop, limit)
         state = group.programs.run(state, stop, np.int32(limit), taken)
         host = _counters(state)
         elapsed = time.perf_counter() - started
+        profiler.after_dispatch(int(host.step[stop > steps].min()))
         seconds = seconds + np.where(host.step > steps, elapsed, 0.0)
         a_step = elapsed / max((host.step - steps).max(), 1)
         limit = int(np.clip(hosts.of_all(_PATIENCE / a_step).min(), 1, config.steps_per_dispatch))
