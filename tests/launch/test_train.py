@@ -66,6 +66,13 @@ FLAGS = {
     "--bogus=1": "Unknown command line flag 'bogus'",
     "stray": "unknown argument 'stray'; flags start with --",
     "--allow_config_change=foo": "--allow_config_change=foo: there is no such field",
+    "--init_from=/nowhere": "--init_from=/nowhere: /nowhere/config.json: not found; /nowhere is",
+    "--init_from=runs:x": "--init_from=runs:x: must be RUN[:REPETITION[:STEP]], STEP a number or",
+    "--profile_steps=3": "--profile_steps=3: must be A,B, the first and the last step",
+    "--profile_steps=a,3": "--profile_steps=a,3: must be A,B, the first and the last step",
+    "--profile_steps=5,3": "--profile_steps=5,3: must rise within 1 to ",
+    "--profile_steps=0,3": "--profile_steps=0,3: must rise within 1 to ",
+    "--profile_steps=1,9999999": "--profile_steps=1,9999999: must rise within 1 to ",
     "--coordinator=here:1": "--coordinator, --num_processes and --process_id need --distributed",
     "--distributed": "--distributed: coordinator_address should be defined. (outside SLURM, ",
 }
@@ -266,6 +273,35 @@ def test_a_finished_run_is_left_alone_whatever_is_asked(run):
     assert code == 2
     assert f"--workdir={workdir}: in use by process {os.getpid()} on " in stderr
     assert contents(workdir) == before
+
+
+def test_a_dry_run_prints_the_summary_and_writes_nothing(run, tmp_path):
+    """Of a new run, that of the run which was trained; of a finished run, that nothing is left."""
+    workdir, _, stderr = run
+    before = contents(workdir)
+    asked = [ask(tmp_path / "new"), ask(workdir), ask(workdir, loss__power=2.0)]
+    asked.append(ask(tmp_path / "new", "--config.data.name=npz", "--config.data.data_dir=gone.npz"))
+    asked.append(ask(tmp_path / "file" / "new"))
+    (tmp_path / "file").write_text("")
+    new, done, other, gone, file = launch_many([[*argv, "--dry_run"] for argv in asked])
+    assert (new[0], new[2]) == (done[0], done[2]) == (0, "")
+    assert new[1].splitlines()[1:7] == stderr.splitlines()[1:7]
+    assert re.fullmatch(r"total       10 steps, .*FLOP \([\d,]+\)", new[1].splitlines()[7])
+    assert done[1].splitlines()[6].startswith("training    repetition none: 10 steps each")
+    assert done[1].splitlines()[8] == "left        0 steps, 0 FLOP (0)"
+    for (code, stdout, error), message in (
+        (other, "the run was started with another configuration"),
+        (gone, "gone.npz"),
+        (file, f"--workdir={tmp_path}/file/new: the folder cannot be created"),
+    ):
+        assert (code, stdout) == (2, "")
+        assert message in error
+    with lock.hold(workdir):
+        ((code, _, error),) = launch_many([[*ask(workdir), "--dry_run"]])
+    assert code == 2
+    assert f"--workdir={workdir}: in use by process {os.getpid()} on " in error
+    assert contents(workdir) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_finished_run_whose_data_are_gone_or_others_is_refused(run, tmp_path):
