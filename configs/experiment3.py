@@ -10,7 +10,7 @@ per image and no dial. `configs/experiment3_short.py` has fewer values and repet
 | knob | values | what else it changes |
 |---|---|---|
 | `dial.amplification` | 1, 2, 4, 8, 16 | nothing |
-| `loss.power` (thermodynamic) | 0.01, 0.03, 0.1, 0.3, 1, 3, 6 | where the chains' temperatures are |
+| `loss.power` (thermodynamic) | 0.01, 0.03, 0.1, 0.3, 1, 3, 6 | the temperatures of the chains |
 | `sampler.chains_per_image` | 1 (vanilla), 2, 4, 8 | the number of chains |
 | `batch_size` | 25, 50, 75, 150 | images seen, and chains per update |
 | `dial.accumulate` | 1, 4 | images seen, and chains per update |

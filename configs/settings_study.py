@@ -88,9 +88,7 @@ def make_cells(config: ConfigDict, grid: Grid) -> list[Change]:
     return [cell | together for cell in cells]
 
 
-def _changed(
-    form: Change, changes: tuple[Change, ...], powers: tuple[float, ...]
-) -> list[Change]:
+def _changed(form: Change, changes: tuple[Change, ...], powers: tuple[float, ...]) -> list[Change]:
     return [form | change | {"loss.power": power} for change in changes for power in powers]
 
 
