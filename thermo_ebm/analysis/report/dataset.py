@@ -193,7 +193,7 @@ def _cells(made: dict[str, pd.DataFrame], network: str | None) -> list[page.Part
     if "noise_knobs" in made:
         knobs = made["noise_knobs"].rename(columns=KNOB_TITLES)
         parts.append(page.Heading(3, "Knobs of the noise, side by side"))
-        parts.append(page.table(knobs.round(6)))
+        parts.append(page.table(knobs))
     if "quadratic_fits" in made:
         parts.append(page.Heading(3, "Quadratic fits through the cells' means"))
         parts.append(page.table(_fits_on_page(made["quadratic_fits"])))
