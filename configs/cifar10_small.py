@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     """Returns the configuration."""
     config = cifar10.get_config()
     config.parallel_repetitions = 3
-    config.num_epochs = 9
+    config.num_epochs = 6
 
     config.data.num_train = 1_500
     config.data.num_val = 500
@@ -23,9 +23,9 @@ def get_config() -> ConfigDict:
     config.model.generator.features = 8
 
     config.sampler.prior.num_steps = 20
-    config.sampler.posterior.num_steps = 10
+    config.sampler.posterior.num_steps = 8
 
-    config.loss.num_temperatures = 4
+    config.loss.num_temperatures = 3
 
     # Few updates: the rates of the digits.
     config.optimizer.prior.learning_rate = 3e-4
@@ -34,5 +34,5 @@ def get_config() -> ConfigDict:
     config.optimizer.generator.final_learning_rate = 2e-4
 
     config.checkpoint.keep_every_epochs = 0
-    config.logging.pictures_every_epochs = 9
+    config.logging.pictures_every_epochs = 6
     return config
