@@ -19,10 +19,12 @@ DATA_SETS = (
     "digits_plane",
     "digits_small",
     "cifar10",
+    "cifar10_small",
     "svhn",
     "pang_svhn",
     "celeb_a",
     "fashion_mnist",
+    "fashion_small",
     "folder",
 )
 
