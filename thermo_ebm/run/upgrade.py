@@ -42,8 +42,11 @@ ADDED: dict[str, Any] = {
     "evaluation.likelihood.steps_per_temperature": 10,
     "evaluation.likelihood.prior_steps": 100,
 }
-# Fields that were removed.
-REMOVED: tuple[str, ...] = ("sampler.temperature_chunk", "logging.tensorboard")
+# Fields that were removed, and the fields that took their place.
+REMOVED: dict[str, str] = {
+    "sampler.temperature_chunk": "sampler.image_chunk",
+    "logging.tensorboard": "logging.writers",
+}
 # Removed values and their present equivalents: {(field, old value): {field: value, ...}}.
 REPLACED: dict[tuple[str, Any], dict[str, Any]] = {
     ("loss.schedule", "linear"): {"loss.schedule": "power", "loss.power": 1.0},
