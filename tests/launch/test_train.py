@@ -46,7 +46,8 @@ FLAGS = {
     "--config.foo=1": "--config.foo: there is no such field",
     "--config.batchsize=3": "--config.batchsize: there is no such field; did you mean batch_size?",
     "--config.optimizer.prior.lr=1": "--config.optimizer.prior.lr: there is no such field",
-    "--config.logging.tensorboard=False": "--config.logging.tensorboard: this field was removed; set --config.logging.writers instead",
+    "--config.logging.tensorboard=False": "--config.logging.tensorboard: this field was removed; "
+    "set --config.logging.writers instead",
     "--config.batch_size=abc": "flag --config.batch_size=abc: invalid literal for int()",
     "--config.batch_size=1.5": "flag --config.batch_size=1.5: invalid literal for int()",
     "--config.loss.power=high": "flag --config.loss.power=high: could not convert string to float",
