@@ -49,7 +49,7 @@ class Sizes(NamedTuple):
     draws: int = 128  # of a gradient of one batch
     references: int = 4  # draws of the long chains' gradient of the whole population
     reference_chains: int = 4  # per image
-    reference_steps: int = 300
+    reference_steps: int = 200
     amplified: int = 64  # amplifications of each draw
     target_steps: int = 200
     timed_steps: int = 15
