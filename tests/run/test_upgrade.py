@@ -89,6 +89,14 @@ def test_a_value_that_went_is_what_does_the_same_today(tmp_path, config):
     assert configuration.check_config(tmp_path, asked) == []
 
 
+@pytest.mark.parametrize(("shown", "names"), [(True, ["csv", "tensorboard"]), (False, ["csv"])])
+def test_the_field_that_writers_replaced_is_read_as_writers(tmp_path, config, shown, names):
+    fields = configuration.as_json(config)
+    fields["logging"] = {"tensorboard": shown}
+    store(tmp_path, fields)
+    assert configuration.read_config(tmp_path)["logging"] == {"writers": names}
+
+
 @pytest.mark.parametrize(
     ("version", "message"),
     [(3, "written by a later version of this program"), ("two", "its version is 'two'")],

@@ -6,8 +6,8 @@ removed last, so that a program that is killed in between leaves a best checkpoi
 
 import math
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from absl import logging
 
@@ -23,6 +23,15 @@ LOWER = ("fid", "fid_inf", "kid", "kid_inf", "kid_rbf_inf", "mifid_inf")
 HIGHER = ("is_inf", "precision", "recall", "density", "coverage")
 
 
+class Criterion(NamedTuple):
+    """By what checkpoints are compared: a metric, and evaluations of one kind."""
+
+    metric: str  # one of LOWER or HIGHER
+    network: str  # the prefix of its columns in `eval.csv`
+    num_images: int  # of the evaluations that are compared
+    num_sizes: int
+
+
 def check(metric: str) -> None:
     """Refuses a metric by which no checkpoint can be called better.
 
@@ -33,9 +42,7 @@ def check(metric: str) -> None:
         raise UserError(f"keep_best={metric}: must be one of {', '.join((*LOWER, *HIGHER))}")
 
 
-def keep(
-    run: TrainedRun, number: int, metric: str, network: str, num_images: int, num_sizes: int
-) -> Best | None:
+def keep(run: TrainedRun, number: int, criterion: Criterion) -> Best | None:
     """Copies a repetition's best evaluated checkpoint to `rep_XX/best/`, unless it is there.
 
     Evaluated checkpoints that training has removed cannot be kept; the one in `rep_XX/best/` can.
@@ -43,10 +50,7 @@ def keep(
     Args:
       run: the run.
       number: of the repetition.
-      metric: one of LOWER or HIGHER.
-      network: the prefix of its columns in `eval.csv`.
-      num_images: of the evaluations that are compared.
-      num_sizes: likewise.
+      criterion: what is best.
 
     Returns:
       What is kept by now; None if nothing has been evaluated.
@@ -57,10 +61,9 @@ def keep(
     folder = layout.repetition_dir(run.workdir, number)
     with files.clear_errors(folder), records.locked(folder):
         held = best.read(folder)
-        extent = records.extent(network, num_images, num_sizes)
-        found = _evaluated(run, number, metric, extent, held)
+        found = _evaluated(run, number, criterion, held)
         candidates = {one.step: one for one in found}
-        if held is not None and held[:4] == (metric, network, num_images, num_sizes):
+        if held is not None and held[:4] == criterion:
             candidates[held.step] = held
         for one in sorted(candidates.values(), key=_rank):
             if held is not None and one.step == held.step:
@@ -71,7 +74,7 @@ def keep(
                 best.write(folder, one)
                 _remove_others(folder / layout.BEST, one.step)
                 return one
-    return held if held is not None and held.metric == metric else None
+    return held if held is not None and held.metric == criterion.metric else None
 
 
 def _rank(one: Best) -> tuple[float, int]:
@@ -79,17 +82,11 @@ def _rank(one: Best) -> tuple[float, int]:
     return (-one.value if one.metric in HIGHER else one.value, one.step)
 
 
-def _evaluated(
-    run: TrainedRun,
-    number: int,
-    metric: str,
-    extent: Mapping[str, tables.Value],
-    held: Best | None,
-) -> list[Best]:
+def _evaluated(run: TrainedRun, number: int, criterion: Criterion, held: Best | None) -> list[Best]:
     """The evaluated checkpoints that exist, the one that is held included."""
     path = layout.repetition_dir(run.workdir, number) / records.EVAL
-    network = next(iter(extent)).removesuffix("_num_images")
-    column = f"{network}_{metric}"
+    metric, network = criterion[:2]
+    column, extent = f"{network}_{metric}", records.extent(*criterion[1:])
     rows = [row for row in tables.read(path, columns=None) if extent.items() <= row.items()]
     if rows and all(column not in row for row in rows):
         raise UserError(f"keep_best={metric}: {network} has no such metric; see {path}")
@@ -99,8 +96,7 @@ def _evaluated(
         value, stderr, step = row.get(column), row.get(f"{column}_stderr"), int(row["step"] or 0)
         if step in there and value is not None and math.isfinite(value):
             source = str(layout.checkpoints_dir(run.workdir, number) / str(step))
-            of = (int(each or 0) for each in extent.values())
-            found.append(Best(metric, network, *of, value, stderr, step, source))
+            found.append(Best(*criterion, value, stderr, step, source))
     return found
 
 

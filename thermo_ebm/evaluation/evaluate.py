@@ -179,7 +179,8 @@ def keep_best(run: TrainedRun, repetition: int, metric: str, settings: Settings)
       UserError: as `best.keep`, or there are too few images.
     """
     number = num_images(run.config.data.num_val, settings)
-    return best.keep(run, repetition, metric, label(settings), number, settings.num_sizes)
+    criterion = best.Criterion(metric, label(settings), number, settings.num_sizes)
+    return best.keep(run, repetition, criterion)
 
 
 def evaluate(run: TrainedRun, one: Checkpoint, evaluation: Evaluation) -> Summary | None:
