@@ -106,7 +106,10 @@ def main(argv: list[str]) -> None:
     for name in values.changes:
         seconds, ratios = paired_ratios(base, make_step(config, CHANGES[name]), values.repeats)
         low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-        print(f"{name:>16} {np.median(seconds):9.3f} {middle:9.3f}  {low:.3f} to {high:.3f}", flush=True)
+        print(
+            f"{name:>16} {np.median(seconds):9.3f} {middle:9.3f}  {low:.3f} to {high:.3f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -4,14 +4,15 @@
   python -m benchmarks.dial --quick          # a fast check; sizes too small for results
   python -m benchmarks.dial --cifar10=DIR    # images of CIFAR-10 as prepared by TFDS, fewer draws
 
-Trains a small model of the digits (or of CIFAR-10 images) with a fixed seed and then holds its parameters fixed. For each
-value of each setting (p, batch size, chains per image M, amplification, accumulation) the training
-gradient is drawn repeatedly. `noise` is tr Cov(g) / n over the draws. `halves` is the noise as
-measured by a training step (|d|^2 / n, times the amplification). `bias` is the distance of the mean
-gradient from that of long chains, divided by the norm of the latter, with the sampling variance
-subtracted; `least` is the same with the standard error subtracted as well. `step_ms` is the time of
-one complete training step. Then short runs with `dial.target_noise` continue from the trained
-model.
+Trains a small model of the digits (or of CIFAR-10 images) with a fixed seed and then holds its
+parameters fixed. For each value of each setting (p, batch size, chains per image M, amplification,
+accumulation) the training gradient is drawn repeatedly. `noise` is tr Cov(g) / n over the draws,
+and `chain_noise` the same over draws of the chains alone, for one fixed batch. `halves` is the
+noise as measured by a training step (|d|^2 / n, times the amplification). `bias` is the distance of
+the mean gradient from that of long chains, divided by the norm of the latter, with the sampling
+variance subtracted; `least` is the same with the standard error subtracted as well. `step_ms` is
+the time of one complete training step. Then short runs with `dial.target_noise` continue from the
+trained model.
 
 The output ends in the line `mean_bias=... target_error=... range=... overhead=...`:
 
@@ -44,11 +45,11 @@ from thermo_ebm.types import Array
 class Sizes(NamedTuple):
     """Numbers of draws and training steps, and the values of the settings."""
 
-    train_steps: int = 400
-    draws: int = 256  # of a gradient of one batch
+    train_steps: int = 100  # few: a bias is measured relative to the mean gradient, which fades
+    draws: int = 128  # of a gradient of one batch
     references: int = 4  # draws of the long chains' gradient of the whole population
     reference_chains: int = 4  # per image
-    reference_steps: int = 600
+    reference_steps: int = 200
     amplified: int = 64  # amplifications of each draw
     target_steps: int = 200
     timed_steps: int = 15
@@ -62,7 +63,6 @@ class Sizes(NamedTuple):
 
 FULL = Sizes()
 CIFAR10 = Sizes(
-    train_steps=300,
     draws=64,
     reference_steps=300,
     amplified=16,
@@ -97,6 +97,7 @@ class Row(NamedTuple):
     draws: int
     ess: float  # of the reweighted chains of an image
     noise: float  # per parameter
+    chain_noise: float  # the same with one fixed batch: the chains' part
     halves: float
     bias: float
     least: float
@@ -126,6 +127,7 @@ def prepare(config: ConfigDict, sizes: Sizes, seed: int) -> Bench:
         loss__name="vanilla",  # the chains of t = 0 and t = 1, and their plain means
         batch_size=config.data.num_train,
         sampler__chains_per_image=sizes.reference_chains,
+        sampler__exchange_every=0,
         sampler__prior__num_steps=sizes.reference_steps,
         sampler__posterior__num_steps=sizes.reference_steps,
     )
@@ -160,13 +162,15 @@ class Cell(NamedTuple):
     config: ConfigDict
     task: Task
     draw: Callable[..., measure.Draws]
+    draw_fixed: Callable[..., measure.Draws]  # always the same batch
     seconds: float
 
 
 def make_cell(bench: Bench, config: ConfigDict) -> Cell:
     """Times the step of a configuration; its draws compile when they are first called."""
     task = tasks.make_task(config)
-    return Cell(config, task, measure.make_draws(task), _median_seconds(bench, task))
+    draw, draw_fixed = (measure.make_draws(task, whole) for whole in (False, True))
+    return Cell(config, task, draw, draw_fixed, _median_seconds(bench, task))
 
 
 def drawn_row(
@@ -179,16 +183,18 @@ def drawn_row(
     num: int | None = None,
 ) -> Row:
     """Draws the gradient of a cell repeatedly; `number` chooses the random numbers."""
-    found = _draws(bench, cell, number, power, num)
-    covariance = found.mean.var(axis=0, ddof=1, dtype=np.float64).sum()
-    seen = measure.moments(found.mean, covariance, bench.reference)
-    return _row(cell, knob, value, power or bench.config.loss.power, found, seen)
+    num = num or bench.sizes.draws
+    found = _draws(bench, cell.draw, cell, number, power, num)
+    fixed = _draws(bench, cell.draw_fixed, cell, 1000 + number, power, max(num // 4, 2))
+    seen = measure.moments(found.mean, _trace(found), bench.reference)
+    of_chains = _trace(fixed) / fixed.mean.shape[1]
+    return _row(cell, knob, value, power or bench.config.loss.power, found, seen, of_chains)
 
 
 def amplification_rows(bench: Bench, cell: Cell) -> Iterator[Row]:
     """The same draws, amplified: everything else is equal."""
     power = bench.config.loss.power
-    found = _draws(bench, cell, 100)
+    found = _draws(bench, cell.draw, cell, 100, None, bench.sizes.draws)
     # The factor is a number like any other in the compiled step.
     louder = tasks.make_task(measure.changed(bench.config, dial__amplification=4.0))
     seconds = _median_seconds(bench, louder)
@@ -198,15 +204,25 @@ def amplification_rows(bench: Bench, cell: Cell) -> Iterator[Row]:
         means, covariance = measure.amplified(found.mean, found.difference, c, key, repeats)
         seen = measure.moments(np.asarray(means), float(covariance), bench.reference)
         amplified = cell if c == 1 else cell._replace(seconds=seconds)
-        yield _row(amplified, "amplification", c, power, found, seen, c)
+        yield _row(amplified, "amplification", c, power, found, seen, np.nan, c)
 
 
 def _draws(
-    bench: Bench, cell: Cell, number: int, power: float | None = None, num: int | None = None
+    bench: Bench,
+    draw: Callable[..., measure.Draws],
+    cell: Cell,
+    number: int,
+    power: float | None,
+    num: int,
 ) -> measure.Draws:
     schedule = measure.power_schedule(cell.task, power or bench.config.loss.power)
     key, params = jax.random.fold_in(bench.key, number), spmd.local(bench.state.params)
-    return cell.draw(params, schedule, bench.part, key, num or bench.sizes.draws)
+    return draw(params, schedule, bench.part, key, num)
+
+
+def _trace(found: measure.Draws) -> float:
+    """The trace of the gradient's covariance over the draws."""
+    return float(found.mean.var(axis=0, ddof=1, dtype=np.float64).sum())
 
 
 def _row(
@@ -216,6 +232,7 @@ def _row(
     power: float,
     found: measure.Draws,
     seen: measure.Moments,
+    of_chains: float,
     amplification: float = 1.0,
 ) -> Row:
     return Row(
@@ -227,6 +244,7 @@ def _row(
         draws=len(found.mean),
         ess=found.effective_sample_size,
         noise=seen.noise,
+        chain_noise=of_chains,
         halves=float(amplification * np.square(found.difference, dtype=np.float64).mean()),
         bias=seen.bias,
         least=seen.least_bias,
@@ -259,7 +277,7 @@ def overhead(bench: Bench) -> float:
 
 def _print(values: tuple[object, ...]) -> None:
     shown = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
-    widths = [13, *[9] * (len(values) - 1)]
+    widths = [13, *[11] * (len(values) - 1)]
     print(*(text.rjust(width) for text, width in zip(shown, widths, strict=True)), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The programs that `benchmarks/step.py` times: a training step, its chains and its plain form."""
+"""The programs that `benchmarks/step.py` times: a step, its chains, its plain form and a peer."""
 
 import time
 from collections.abc import Callable
@@ -111,6 +111,14 @@ def plain_step(config: ConfigDict, model: LatentEBM) -> Program:
     state = jax.jit(init)(jax.random.key(0))
     counts = _counts(partial(_step_flops, config), config, model)
     return _compile(step, counts, state, _batch(config))
+
+
+def torch_step(config: ConfigDict, model: LatentEBM) -> Callable[[], None]:
+    """The same step in PyTorch, on all cores of the host."""
+    from benchmarks import torch_peer  # torch is optional
+
+    params = jax.jit(model.init)(jax.random.key(0))
+    return torch_peer.make_step(config, params, _batch(config).images)
 
 
 def _counts(

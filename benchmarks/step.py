@@ -6,6 +6,8 @@
       --gradients=contrastive+detached,langevin+langevin --csv=steps.csv
   python -m benchmarks.step --config=configs/celeb_a.py --config.sampler.precision=bfloat16 \
       --parts=step,chains --forms=stamped,dilated --noplain          # on an accelerator
+  python -m benchmarks.step --config=configs/cifar10.py --losses=thermodynamic,vanilla \
+      --batch_sizes=8 --num_temperatures=4 --num_steps=5 --noplain --peer=torch
 
 Each combination of the given values is one row; fields without given values are those of the
 configuration. A row is timed on random images after a warm-up, and each step is timed between two
@@ -18,15 +20,17 @@ therefore be compared by `fraction`, which exceeds 1 where a form saves products
 share of the peak that the machine sustains: the products that are actually computed, recomputed
 ones included. Memory is what XLA plans for one device: arguments, results, buffers.
 
-The last row's step is also timed in the plain form (`benchmarks/plain.py`). The output ends in the
-line `fraction_of_peak=... ratio_to_plain=...` of that row.
+With `--peer=torch`, the step of each row is then timed in turns with the same step in PyTorch
+(`benchmarks/torch_peer.py`). The last row's step is also timed in the plain form
+(`benchmarks/plain.py`). The output ends in the line `fraction_of_peak=... ratio_to_plain=...` of
+that row, with ` ratio_to_torch=...` where there is a peer.
 """
 
 import csv
 import itertools
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +42,7 @@ from ml_collections import ConfigDict, config_flags
 from benchmarks import gemm, programs
 from benchmarks.programs import Program
 from thermo_ebm import runtime
+from thermo_ebm.errors import UserError
 from thermo_ebm.models import conv_transpose
 
 
@@ -114,14 +119,14 @@ def time_program(program: Program, peak: gemm.Gemm) -> tuple[np.ndarray, np.ndar
         program.call()
     seconds, rates = [], [peak.rate(flags.FLAGS.peak_seconds)]
     for _ in range(flags.FLAGS.repeats):
-        seconds.append(_seconds(program))
+        seconds.append(_seconds(program.call))
         rates.append(peak.rate(flags.FLAGS.peak_seconds))
     return np.array(seconds), (np.array(rates[1:]) + np.array(rates[:-1])) / 2
 
 
-def _seconds(program: Program) -> float:
+def _seconds(call: Callable[[], None]) -> float:
     start = time.perf_counter()
-    program.call()
+    call()
     return time.perf_counter() - start
 
 
@@ -158,16 +163,64 @@ def measure(cell: Cell, peak: gemm.Gemm) -> tuple[Row, Program]:
     return row, program
 
 
+class Turns(NamedTuple):
+    """Times of a slower step, and of our steps before and after each; [repeats] each."""
+
+    ours: np.ndarray  # seconds, the mean of both
+    other: np.ndarray  # seconds
+
+    @property
+    def ratio(self) -> float:
+        """The other step's time over ours, the median."""
+        return float(np.median(self.other / self.ours))
+
+
+def in_turns(ours: Callable[[], None], other: Callable[[], None], repeats: int) -> Turns:
+    """Times each step of `other` between two of ours."""
+    ours_s, other_s = [], []
+    for _ in range(repeats):
+        before, between, after = _seconds(ours), _seconds(other), _seconds(ours)
+        ours_s.append((before + after) / 2)
+        other_s.append(between)
+    return Turns(np.array(ours_s), np.array(other_s))
+
+
 def ratio_to_plain(cell: Cell, fast: Program) -> float:
     """The plain form's time over the fast one's, each plain step beside a fast one."""
     plain = programs.plain_step(cell.config, programs.make_model(cell.config, cell.form))
     print(f"plain form compiled in {plain.compile_s:.1f} s", flush=True)
-    ratios = []
-    for _ in range(flags.FLAGS.plain_repeats):
-        before, slow, after = _seconds(fast), _seconds(plain), _seconds(fast)
-        ratios.append(2 * slow / (before + after))
-        print(f"plain step {slow:.2f} s, fast step {(before + after) / 2:.2f} s", flush=True)
-    return float(np.median(ratios))
+    turns = in_turns(fast.call, plain.call, flags.FLAGS.plain_repeats)
+    for ours, other in zip(*turns, strict=True):
+        print(f"plain step {other:.2f} s, fast step {ours:.2f} s", flush=True)
+    return turns.ratio
+
+
+def check_peer(every: Sequence[Cell]) -> None:
+    """Refuses, before anything is timed, a step that the peer cannot compute."""
+    try:
+        from benchmarks import torch_peer
+    except ImportError as error:
+        raise app.UsageError("--peer=torch needs PyTorch: pip install torch==2.13.0") from error
+    try:
+        for cell in every:
+            torch_peer.check(cell.config)
+    except UserError as error:
+        raise app.UsageError(str(error)) from error
+
+
+def ratio_to_torch(cell: Cell, ours: Program) -> float:
+    """The peer's time over ours, each step of the peer beside two of ours."""
+    peer = programs.torch_step(cell.config, programs.make_model(cell.config, cell.form))
+    for _ in range(flags.FLAGS.warm_up):
+        peer()
+    turns = in_turns(ours.call, peer, flags.FLAGS.repeats)
+    print(
+        f"peer torch: loss {cell.config.loss.name} batch {cell.config.batch_size} "
+        f"ours {np.median(turns.ours):.3f} s, peer {np.median(turns.other):.3f} s, "
+        f"ratio {turns.ratio:.2f}",
+        flush=True,
+    )
+    return turns.ratio
 
 
 def _text(value: object) -> str:
@@ -206,6 +259,7 @@ def define_flags() -> None:
     flags.DEFINE_float("peak_seconds", 0.5, "Seconds for each measurement of the peak.")
     flags.DEFINE_bool("plain", True, "Whether to time the plain form of the last row.")
     flags.DEFINE_integer("plain_repeats", 2, "Number of timed steps in the plain form.")
+    flags.DEFINE_enum("peer", None, ["torch"], "A peer with which every step is timed in turns.")
     flags.DEFINE_string("csv", None, "CSV file to which the table is written.")
 
 
@@ -217,19 +271,28 @@ def main(argv: Sequence[str]) -> None:
     load = f", load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     print(f"jax {jax.__version__} on {jax.local_device_count()} x {device.device_kind}{load}")
     _print_row(Row._fields)
-    rows, peaks = [], {}
-    for cell in without_repetitions(cells()):
+    every = list(without_repetitions(cells()))
+    if flags.FLAGS.peer:
+        check_peer(every)
+    rows, peaks, kept = [], {}, []
+    for cell in every:
         dtype = cell.config.sampler.precision
         if dtype not in peaks:
             peaks[dtype] = gemm.fastest(dtype)
         row, program = measure(cell, peaks[dtype])
         rows.append(row)
         _print_row(row)
+        if flags.FLAGS.peer and cell.part == "step":
+            kept.append((cell, program))
     if flags.FLAGS.csv:
         _write_csv(Path(flags.FLAGS.csv), rows)
-    timed = flags.FLAGS.plain and cell.part == "step"
-    ratio = f"{ratio_to_plain(cell, program):.2f}" if timed else "not_timed"
-    print(f"fraction_of_peak={rows[-1].fraction:.3f} ratio_to_plain={ratio}")
+    of_peer = [ratio_to_torch(*one) for one in kept]
+    last = cell.part == "step"
+    ratio = f"{ratio_to_plain(cell, program):.2f}" if flags.FLAGS.plain and last else "not_timed"
+    line = f"fraction_of_peak={rows[-1].fraction:.3f} ratio_to_plain={ratio}"
+    if flags.FLAGS.peer:
+        line += f" ratio_to_torch={of_peer[-1]:.2f}" if last else " ratio_to_torch=not_timed"
+    print(line)
 
 
 if __name__ == "__main__":

@@ -143,5 +143,6 @@ def get_config() -> ConfigDict:
     config.logging.pictures_every_epochs = 5  # 0 draws none
     config.logging.grad_noise_every_epochs = 0  # 0 measures none
     config.logging.grad_noise_draws = 256  # at most; fewer if the error is below a tenth
-    config.logging.tensorboard = True
+    # Where readings go: csv (always), tensorboard, wandb, or your own class as MODULE:CLASS.
+    config.logging.writers = ("csv", "tensorboard")
     return config

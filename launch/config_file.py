@@ -82,9 +82,13 @@ def meant_field(flag: str) -> str | None:
 
 def _unknown_field(argv: Sequence[str], error: BaseException) -> str | None:
     """The message for --config.FIELD=value if `error` is about this field."""
+    from thermo_ebm.run import upgrade
+
     quoted = re.match(r"\W*(\w+)", str(error.args[0]) if error.args else "")
     for name in (argument.split("=")[0] for argument in argv if argument.startswith("--config.")):
         if quoted and quoted[1] in name.split("."):
+            if successor := upgrade.REMOVED.get(name.removeprefix("--config.")):
+                return f"{name}: this field was removed; set --config.{successor} instead"
             hint = re.search(r"Did you mean \W*(\w+)", str(error.args[0]))
             meant = f"; did you mean {hint[1]}?" if hint else ""
             return f"{name}: there is no such field{meant}"

@@ -69,7 +69,30 @@ def define_checkpoint() -> None:
     """Defines --workdir, --repetition and --step, which choose a checkpoint of a run."""
     flags.DEFINE_string("workdir", None, "The run directory.", required=True)
     flags.DEFINE_integer("repetition", 0, "Number of the repetition.")
-    flags.DEFINE_integer("step", None, "Step of the checkpoint; the newest by default.")
+    flags.DEFINE(
+        _StepParser(),
+        "step",
+        None,
+        "Step of the checkpoint, or best for the one that launch.eval --keep_best has kept; the "
+        "newest by default.",
+    )
+
+
+class _StepParser(flags.ArgumentParser):
+    """Reads a step: a number, or the word best. A class because absl asks for one."""
+
+    def parse(self, argument: str) -> int | str:
+        """Returns the number or the word."""
+        if argument == "best":
+            return argument
+        try:
+            return int(argument)
+        except ValueError:
+            raise ValueError("must be a number or best") from None
+
+    def flag_type(self) -> str:
+        """The type that --help shows."""
+        return "step"
 
 
 def define_data_dir() -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -39,7 +39,10 @@ def define_flags() -> None:
         "workdir", None, "Folder of the run directories of all cells.", required=True
     )
     flags.DEFINE_bool(
-        "dry_run", False, "Only print the cells and the fields that each cell changes."
+        "dry_run",
+        False,
+        "Check everything as for a real start, print the cells with their parameters, memory, "
+        "steps and FLOPs, and write nothing.",
     )
     flags.DEFINE_enum("executor", "local", ["local", "slurm"], "Where cells run.")
     flags.DEFINE_string("partition", None, "SLURM partition.")
@@ -68,18 +71,31 @@ def main(argv: Sequence[str]) -> int:
     from thermo_ebm.sweep import cells, experiment
     from thermo_ebm.sweep.follow import Sweep
 
-    jax.config.update("jax_platforms", "cpu")  # only this process: the cells need the accelerator
     values, config, settings = flags.FLAGS, config_file.read(), evaluation_flags.settings()
+    if not values.dry_run or values.executor != "local":
+        # Only in this process: the cells need the accelerator.
+        jax.config.update("jax_platforms", "cpu")
     changes = experiment.read_changes(Path(values.experiment), config)
     made = cells.make_cells(config, changes)
     _check(made, settings)
-    if values.dry_run:
-        for cell, change in zip(made, changes, strict=True):
-            print(" ".join([cell.name, *(f"{field}={value}" for field, value in change.items())]))
-        return 0
     evaluate.choose_network(settings)  # reports missing weights before training
     root = Path(values.workdir).absolute()
-    return _follow(Sweep(root, made, settings, _executor(root, settings)))
+    executor = _executor(root, settings)
+    if values.dry_run:
+        return _dry_run(root, made, changes)
+    return _follow(Sweep(root, made, settings, executor))
+
+
+def _dry_run(root: Path, made: "list[Cell]", changes: "list[dict[str, Any]]") -> int:
+    """Prints one line per cell and the totals; starts no cell."""
+    from thermo_ebm.sweep import plans
+
+    program.check_devices()
+    planned = plans.plan_cells(root, made)
+    for cell, change, one in zip(made, changes, planned, strict=True):
+        print(plans.cell_line(cell, change, one))
+    print("\n".join(plans.total_lines(planned)))
+    return 0
 
 
 def _follow(sweep: "Sweep") -> int:

@@ -1,7 +1,10 @@
 """Trains the repetitions of a configuration.
 
 python -m launch.train --config=configs/digits.py --workdir=runs/digits --config.num_epochs=20
+python -m launch.train --config=configs/cifar10.py --workdir=runs/cifar10 --dry_run
 
+With --dry_run the program checks everything that a real start checks, prints what it would train
+and what that would cost, and writes nothing.
 Exit codes: 0 done, 2 bad input, 3 interrupted with checkpoints written (the same command
 continues), 4 a repetition diverged and was given up.
 """
@@ -10,11 +13,15 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from launch import config_file, program
 from thermo_ebm.errors import UserError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 
 def define_flags() -> None:
@@ -25,6 +32,24 @@ def define_flags() -> None:
         "allow_config_change",
         [],
         "Fields that may differ from the configuration of the existing run.",
+    )
+    flags.DEFINE_string(
+        "init_from",
+        None,
+        "RUN[:REPETITION[:STEP]]: a new run begins with the parameters of this checkpoint, by "
+        "default the newest of repetition 0, in every repetition.",
+    )
+    flags.DEFINE_list(
+        "profile_steps",
+        None,
+        "A,B: trace the dispatches that cover steps A to B into WORKDIR/profile, for TensorBoard "
+        "or Perfetto.",
+    )
+    flags.DEFINE_bool(
+        "dry_run",
+        False,
+        "Check everything as for a real start, print what would be trained (parameters, memory, "
+        "steps, FLOPs), and write nothing.",
     )
     flags.DEFINE_bool(
         "distributed",
@@ -42,23 +67,51 @@ def main(argv: Sequence[str]) -> int:
     del argv
     from configs import base
     from thermo_ebm.config import checks
+    from thermo_ebm.evaluation import warm_start
     from thermo_ebm.run import configuration, lock
-    from thermo_ebm.train import hosts, loop
+    from thermo_ebm.train import hosts, loop, profiling
 
     values = flags.FLAGS
     config, workdir = config_file.read(), Path(values.workdir)
     checks.check(config, base.get_config())
+    profile = profiling.parse(values.profile_steps, config)
     _join(hosts)
     program.check_devices()
+    if values.dry_run:
+        return _dry_run(config, workdir)
     with contextlib.ExitStack() as stack:
         with hosts.together():
             if hosts.is_first():
                 stack.enter_context(lock.hold(workdir))
                 configuration.check_config(workdir, config, values.allow_config_change)
-        outcome = loop.train(config, workdir)
+        with hosts.together():
+            init_from = warm_start.find(values.init_from, config, workdir)
+        outcome = loop.train(config, workdir, init_from=init_from, profile=profile)
     if hosts.is_first():
         print(_summary(workdir, outcome.name.lower()))
     return outcome.value
+
+
+def _dry_run(config: "ConfigDict", workdir: Path) -> int:
+    """Checks everything that a start checks, and prints what it would train."""
+    from thermo_ebm.evaluation import warm_start
+    from thermo_ebm.run import configuration, lock
+    from thermo_ebm.run.warm_start import describe
+    from thermo_ebm.train import dry_run, hosts
+
+    with hosts.together():
+        if hosts.is_first():
+            lock.check_free(workdir)
+            allow = flags.FLAGS.allow_config_change
+            configuration.check_config(workdir, config, allow, make_folder=False)
+    with hosts.together():
+        found = warm_start.find(flags.FLAGS.init_from, config, workdir)
+    planned = dry_run.plan_run(config, workdir)
+    if hosts.is_first():
+        print("\n".join(dry_run.lines(planned, workdir)))
+        if found is not None:
+            print(describe(found.source, found.step))
+    return 0
 
 
 def _join(hosts: ModuleType) -> None:

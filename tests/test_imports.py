@@ -16,7 +16,7 @@ PACKAGES = ("thermo_ebm", "launch", "configs")
 # floors neither knows the other.
 FLOORS = (
     ("types", "errors", "runtime", "fields", "scopes"),
-    ("files", "collectives"),
+    ("files", "collectives", "plugins"),
     ("models",),
     ("sampling", "thermo"),
     ("losses", "gradients", "likelihood"),
@@ -31,7 +31,7 @@ FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 ISOLATED = {
     "data": {"types", "errors", "files"},
     "run": {"types", "errors", "files", "fields"},
-    "metrics": {"types", "errors", "files"},
+    "metrics": {"types", "errors", "files", "plugins"},
     "analysis": {"types", "errors", "files", "fields", "run"},
 }
 HEAVY = ("tensorflow", "tensorflow_datasets", "torch", "matplotlib", "sklearn", "submitit")

@@ -19,10 +19,12 @@ DATA_SETS = (
     "digits_plane",
     "digits_small",
     "cifar10",
+    "cifar10_small",
     "svhn",
     "pang_svhn",
     "celeb_a",
     "fashion_mnist",
+    "fashion_small",
     "folder",
 )
 
@@ -67,7 +69,8 @@ MEANINGS = {
     "logging.grad_noise_every_epochs": "epochs between measurements of the gradient's noise; 0 "
     "measures none",
     "logging.pictures_every_epochs": "epochs between pictures of samples; 0 draws none",
-    "logging.tensorboard": "write TensorBoard event files",
+    "logging.writers": "where readings go: `csv` (always), `tensorboard`, `wandb`, or your own "
+    "class as `MODULE:CLASS` ([writers](guides/training.md#writers))",
     "loss.anneal_epochs": "epochs over which `annealed_power` goes from `power` to `final_power`",
     "loss.correction": "correction of the quadrature: `none`, `ratio` (from the chains' own "
     "log-likelihoods) or `pooled_gaussian` (the paper's)",

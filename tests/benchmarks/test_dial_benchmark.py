@@ -59,6 +59,7 @@ def test_amplified_draws_have_the_mean_and_so_many_times_the_noise():
     np.testing.assert_allclose(measure.amplified(g, d, 1.0, jax.random.key(0), 2)[0], g, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_step_without_halves_is_the_same_step():
     task = tasks.make_task(measure.make_config(quick=True))
     images = data.load(measure.make_config(quick=True).data).train

@@ -90,6 +90,7 @@ def test_loss_and_gradient_of_every_variant(variant):
     assert_fast_equals_plain(small_config(**variant))
 
 
+@pytest.mark.slow
 def test_loss_and_gradient_in_chunks():
     config = small_config(prior_gradient="langevin", generator_gradient="langevin")
     config.sampler.image_chunk = 2
@@ -202,6 +203,7 @@ def test_bfloat16_changes_neither_parameters_nor_losses_types():
     assert {leaf.dtype for leaf in jax.tree.leaves((value, aux, grads))} == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 def test_bfloat16_loss_stays_near_the_plain_float32_one():
     config = small_config()
     params, batch, key = problem(config)

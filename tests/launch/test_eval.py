@@ -70,6 +70,7 @@ def test_repeated_kills_do_not_change_the_result(programs, workdir, tmp_path):
     assert [row["step"] for row in rows(workdir, 1)] == ["10", "20", "30"]
 
 
+@pytest.mark.slow
 def test_watching_from_before_training_to_its_end(programs, tmp_path):
     """Every epoch is evaluated, as one evaluation of the finished run would."""
     made = tmp_path / "run"
@@ -88,6 +89,23 @@ def test_watching_from_before_training_to_its_end(programs, tmp_path):
         path.unlink()
     assert programs.run("eval", f"--workdir={made}", *ARGUMENTS, before=QUICK).code == 0
     assert written(made) == beside
+
+
+def test_the_best_checkpoint_is_kept_and_sampled(programs, workdir):
+    command = ("eval", f"--workdir={workdir}", "--keep_best=kid", *ARGUMENTS)
+    code, out, _ = programs.run(*command, before=QUICK)
+    assert code == 0
+    values = {row["step"]: float(row[f"{PREFIX}_kid"]) for row in rows(workdir)}
+    step = min(values, key=values.get)
+    folder = workdir / "rep_00/best"
+    assert f"rep 00 best: kid {values[step]:.4g} +- " in out
+    assert out.splitlines()[-2].endswith(f" at step {step}: {folder}")
+    shutil.rmtree(workdir / "rep_00/checkpoints" / step)
+    code, out, _ = programs.run(*command, before=QUICK)
+    assert code == 0
+    assert out.splitlines()[-2].endswith(f" at step {step}: {folder}")
+    code, out, _ = programs.run("sample", f"--workdir={workdir}", "--step=best", "--num=1")
+    assert (code, out.splitlines()[0]) == (0, f"drawn from repetition 0 at step {step}:")
 
 
 def test_watching_ends_at_once_where_nobody_trains(programs, workdir):
@@ -141,6 +159,7 @@ def bad_inputs(folder):
         ),
         "images": ([run, "--num_images=99"], "--num_images=99: more than the 40 validation images"),
         "sizes": ([run, "--num_sizes=2"], "--num_sizes=2: must be at least 3"),
+        "best": ([run, "--keep_best=loss"], "--keep_best=loss: must be one of fid, fid_inf, "),
         "few images": ([run, "--num_images=5"], "--num_sizes=10: 5 images are too few"),
         "no number": ([run, "--num_images=ten"], "flag --num_images=ten: invalid literal"),
         "flag": ([run, "--bogus=1"], "Unknown command line flag 'bogus'"),

@@ -97,6 +97,8 @@ def test_whatever_is_wrong_is_one_line_and_code_2(programs, workdir, tmp_path):
         ([run, "--repetition=-1"], "--repetition=-1: "),
         ([run, "--step=15"], "--step=15: no such checkpoint; there are 0, 10, 20, 30"),
         ([run, "--repetition=1"], "30 cannot be read (.*); choose another step: 0, 10, 20"),
+        ([run, "--step=last"], "flag --step=last: must be a number or best"),
+        ([run, "--step=best"], "--step=best: .*rep_00 has no best checkpoint yet; run launch.eval"),
         ([run, "--num=0"], "--num=0: must be at least 1"),
         ([run, "--num=x"], "flag --num=x: invalid literal"),
         ([run, f"--output={tmp_path}/file"], f"--output={tmp_path}/file: cannot be written: "),

@@ -27,7 +27,7 @@ def get_cells(config):
 def names(programs, arguments):
     code, out, err = programs.run("sweep", *arguments, "--dry_run")
     assert (code, err) == (0, "")
-    return [line.split()[0] for line in out.splitlines()]
+    return [line.split()[0].removesuffix(":") for line in out.splitlines()[:-1]]
 
 
 def column(path, name):
@@ -46,15 +46,21 @@ def test_dry_run_prints_the_cells_and_makes_nothing(programs, tmp_path):
     code, out, _ = programs.run("sweep", *command(tmp_path, GRID), "--dry_run")
     assert code == 0
     lines = out.splitlines()
-    assert [line.split()[1:] for line in lines] == [
+    assert [line.partition(": ")[0].split()[1:] for line in lines[:-1]] == [
         ["loss.name=vanilla"],
         ["loss.power=1.0"],
         ["loss.power=3.0", "num_epochs=2"],
     ]
     assert re.fullmatch(r"digits_loss\.name=vanilla_[0-9a-f]{8}", lines[0].split()[0])
+    cost = r": 1,222 parameters, .*FLOP per step, about .* on each device, (\d+) steps, .*\((.*)\)"
+    found = [re.search(cost, line).groups() for line in lines[:-1]]
+    assert [int(steps) for steps, _ in found] == [10, 10, 20]
+    flops = sum(int(number.replace(",", "")) for _, number in found)
+    assert re.fullmatch(rf"total: 3 cells, 40 steps, .*FLOP \({flops:,}\)", lines[-1])
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_failed_cell_stops_no_other_and_can_be_repaired(programs, tmp_path):
     arguments = command(tmp_path, GRID)
     cells, runs = names(programs, arguments), tmp_path / "runs"

@@ -46,6 +46,8 @@ FLAGS = {
     "--config.foo=1": "--config.foo: there is no such field",
     "--config.batchsize=3": "--config.batchsize: there is no such field; did you mean batch_size?",
     "--config.optimizer.prior.lr=1": "--config.optimizer.prior.lr: there is no such field",
+    "--config.logging.tensorboard=False": "--config.logging.tensorboard: this field was removed; "
+    "set --config.logging.writers instead",
     "--config.batch_size=abc": "flag --config.batch_size=abc: invalid literal for int()",
     "--config.batch_size=1.5": "flag --config.batch_size=1.5: invalid literal for int()",
     "--config.loss.power=high": "flag --config.loss.power=high: could not convert string to float",
@@ -66,6 +68,13 @@ FLAGS = {
     "--bogus=1": "Unknown command line flag 'bogus'",
     "stray": "unknown argument 'stray'; flags start with --",
     "--allow_config_change=foo": "--allow_config_change=foo: there is no such field",
+    "--init_from=/nowhere": "--init_from=/nowhere: /nowhere/config.json: not found; /nowhere is",
+    "--init_from=runs:x": "--init_from=runs:x: must be RUN[:REPETITION[:STEP]], STEP a number or",
+    "--profile_steps=3": "--profile_steps=3: must be A,B, the first and the last step",
+    "--profile_steps=a,3": "--profile_steps=a,3: must be A,B, the first and the last step",
+    "--profile_steps=5,3": "--profile_steps=5,3: must rise within 1 to ",
+    "--profile_steps=0,3": "--profile_steps=0,3: must rise within 1 to ",
+    "--profile_steps=1,9999999": "--profile_steps=1,9999999: must rise within 1 to ",
     "--coordinator=here:1": "--coordinator, --num_processes and --process_id need --distributed",
     "--distributed": "--distributed: coordinator_address should be defined. (outside SLURM, ",
 }
@@ -268,6 +277,35 @@ def test_a_finished_run_is_left_alone_whatever_is_asked(run):
     assert contents(workdir) == before
 
 
+def test_a_dry_run_prints_the_summary_and_writes_nothing(run, tmp_path):
+    """Of a new run, that of the run which was trained; of a finished run, that nothing is left."""
+    workdir, _, stderr = run
+    before = contents(workdir)
+    asked = [ask(tmp_path / "new"), ask(workdir), ask(workdir, loss__power=2.0)]
+    asked.append(ask(tmp_path / "new", "--config.data.name=npz", "--config.data.data_dir=gone.npz"))
+    asked.append(ask(tmp_path / "file" / "new"))
+    (tmp_path / "file").write_text("")
+    new, done, other, gone, file = launch_many([[*argv, "--dry_run"] for argv in asked])
+    assert (new[0], new[2]) == (done[0], done[2]) == (0, "")
+    assert new[1].splitlines()[1:7] == stderr.splitlines()[1:7]
+    assert re.fullmatch(r"total       10 steps, .*FLOP \([\d,]+\)", new[1].splitlines()[7])
+    assert done[1].splitlines()[6].startswith("training    repetition none: 10 steps each")
+    assert done[1].splitlines()[8] == "left        0 steps, 0 FLOP (0)"
+    for (code, stdout, error), message in (
+        (other, "the run was started with another configuration"),
+        (gone, "gone.npz"),
+        (file, f"--workdir={tmp_path}/file/new: the folder cannot be created"),
+    ):
+        assert (code, stdout) == (2, "")
+        assert message in error
+    with lock.hold(workdir):
+        ((code, _, error),) = launch_many([[*ask(workdir), "--dry_run"]])
+    assert code == 2
+    assert f"--workdir={workdir}: in use by process {os.getpid()} on " in error
+    assert contents(workdir) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_finished_run_whose_data_are_gone_or_others_is_refused(run, tmp_path):
     workdir, *_ = run
     before = contents(workdir)
@@ -318,6 +356,7 @@ def test_a_damaged_record_of_the_configuration_is_named(run, tmp_path):
     assert stderr.startswith(f"error: {tmp_path}/config.json: cannot be read as JSON")
 
 
+@pytest.mark.slow
 def test_signals_write_a_checkpoint_and_end_with_3(tmp_path):
     for sent in (signal.SIGTERM, signal.SIGINT):
         rows = len(tiny.rows(tmp_path))

@@ -190,6 +190,7 @@ def test_shrinkage_is_not_at_its_bounds():
         assert np.sum((intensity > 0.01) & (intensity < 0.99)) >= 2
 
 
+@pytest.mark.slow
 def test_all_choices_under_the_trapezium():
     choices = list(itertools.product(PRIOR_GRADIENTS, GENERATOR_GRADIENTS))
     assert len(choices) == 12

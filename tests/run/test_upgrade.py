@@ -70,7 +70,7 @@ def test_a_new_field_that_is_there_stays(tmp_path, config, added):
 
 
 def test_fields_that_went_are_left_out(tmp_path, config, monkeypatch):
-    monkeypatch.setattr(upgrade, "REMOVED", ("loss.gone", "gone"))
+    monkeypatch.setattr(upgrade, "REMOVED", {"loss.gone": "loss.name", "gone": "seed"})
     fields = configuration.as_json(config)
     fields["loss"]["gone"] = 3
     store(tmp_path, fields, gone=4)

@@ -12,6 +12,7 @@ import numpy as np
 
 from thermo_ebm.config import checks
 from thermo_ebm.cost import plan
+from thermo_ebm.evaluation import warm_start
 from thermo_ebm.run import configuration, layout, lock, tables
 from thermo_ebm.train import checkpoints, loop, spmd, tasks
 
@@ -28,7 +29,7 @@ CHANGES = {
     "loss.num_temperatures": 3,
     "evaluation.likelihood.every_epochs": 0,
     "logging.pictures_every_epochs": 0,
-    "logging.tensorboard": False,
+    "logging.writers": ("csv",),
     "checkpoint.every_epochs": 1,
     "checkpoint.every_steps": 4,
 }
@@ -36,7 +37,11 @@ CHANGES = {
 CACHE = Path(tempfile.gettempdir()) / f"thermo_ebm-tests-{os.getuid()}"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-TIMES = ("seconds", "images_per_second")  # the readings that two equal runs differ in
+TIMES = (
+    "seconds",
+    "images_per_second",
+    "device_memory_mib",
+)  # the readings that two equal runs differ in
 
 
 def config(**changes):
@@ -88,7 +93,7 @@ def compile_once(monkeypatch):
 _programs = functools.cache(_make_programs)
 
 
-def train(made, workdir, dispatches=None, allow=()):
+def train(made, workdir, dispatches=None, allow=(), init_from=None, **further):
     """Trains as the program does; `dispatches` of steps, then as if a signal had come."""
     checks.check(made, importlib.import_module("configs.base").get_config())
     asked = iter(range(dispatches or 0))
@@ -98,7 +103,8 @@ def train(made, workdir, dispatches=None, allow=()):
 
     with lock.hold(workdir):
         configuration.check_config(workdir, made, allow)
-        return loop.train(made, workdir, interrupted)
+        found = warm_start.find(init_from, made, workdir)
+        return loop.train(made, workdir, interrupted, found, **further)
 
 
 def shapes(made):
@@ -110,7 +116,13 @@ def end_state(made, workdir, number=0):
     """The newest checkpoint's arrays by name: parameters, optimisers, sums, order, key."""
     folder = layout.repetition_dir(workdir, number) / "checkpoints"
     newest = max(int(path.name) for path in folder.iterdir() if path.name.isdigit())
-    state = checkpoints.restore(folder, newest, shapes(made), spmd.replicated()).state
+    return state_at(made, workdir, number, newest)
+
+
+def state_at(made, workdir, number, step):
+    """The same of the checkpoint at a step."""
+    folder = layout.repetition_dir(workdir, number) / "checkpoints"
+    state = checkpoints.restore(folder, step, shapes(made), spmd.replicated()).state
     return {name: np.asarray(leaf) for name, leaf in checkpoints._flatten(state).items()}
 
 

@@ -30,10 +30,10 @@ def environment(num_devices=1):
     }
 
 
-def start(runs, changes, num_devices=1, distributed=None):
+def start(runs, changes, num_devices=1, distributed=None, init_from=None):
     """Starts a process; `distributed` is (address, num_processes, process_id)."""
     what = {"changes": changes, "runs": [[str(workdir), n] for workdir, n in runs]}
-    what["distributed"] = distributed
+    what |= {"distributed": distributed, "init_from": init_from}
     return subprocess.Popen(
         [sys.executable, TESTS / "train_processes.py", json.dumps(what)],
         env=environment(num_devices),
@@ -59,10 +59,13 @@ def free_address():
         return f"localhost:{probe.getsockname()[1]}"
 
 
-def train_as_processes(runs, changes, num_processes=2, timeout=PATIENCE):
+def train_as_processes(runs, changes, num_processes=2, timeout=PATIENCE, init_from=None):
     """The same runs by several processes as one: the outcomes that each of them saw."""
     address = free_address()
-    started = [start(runs, changes, 1, (address, num_processes, i)) for i in range(num_processes)]
+    started = [
+        start(runs, changes, 1, (address, num_processes, i), init_from)
+        for i in range(num_processes)
+    ]
     try:
         return [finish(process, timeout) for process in started]
     finally:
@@ -76,6 +79,7 @@ def main(what):
     import tiny_training as tiny
 
     from thermo_ebm.errors import UserError
+    from thermo_ebm.evaluation import warm_start
     from thermo_ebm.run import configuration
     from thermo_ebm.train import hosts, loop
 
@@ -95,7 +99,9 @@ def main(what):
             return reached and next(asked, None) is None
 
         try:
-            print(loop.train(made, Path(workdir), interrupted).name)
+            with hosts.together():
+                found = warm_start.find(what["init_from"], made, Path(workdir))
+            print(loop.train(made, Path(workdir), interrupted, found).name)
         except UserError as error:
             print(error)
             print("REFUSED")

@@ -60,6 +60,7 @@ def test_gradients_are_lapacks(x64):
     np.testing.assert_allclose(found + found.T, wanted + wanted.T, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_many_repetitions_do_not_hang_on_few_cores():
     """With LAPACK's batched calls this hung at its first call, every time, on two cores."""

@@ -109,6 +109,7 @@ def _flipped(content, where):
     return bytes(changed)
 
 
+@pytest.mark.slow
 def test_damage_to_any_file_is_survived(states, saved, tmp_path):
     """Either the damage does not matter, or the checkpoint is moved away and 20's is used."""
     files = sorted(

@@ -76,6 +76,7 @@ def test_too_many_in_a_row_go_back_to_the_newest_checkpoint(recovered):
     assert tiny.end_state(tiny.config(), recovered)["branch"] == 1
 
 
+@pytest.mark.slow
 def test_a_rollback_is_the_same_when_interrupted_at_every_step(recovered, tmp_path):
     """Each signal writes a checkpoint that no rollback uses and that displaces no other."""
     made = tiny.config(num_epochs=2, checkpoint__keep=1, **CHANGES)

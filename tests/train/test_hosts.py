@@ -17,11 +17,12 @@ CHANGES = {
     "num_epochs": 2,
     "steps_per_dispatch": 1,
     "checkpoint__every_steps": 0,
-    "logging__tensorboard": True,
+    "logging__writers": ("csv", "tensorboard"),
     "logging__pictures_every_epochs": 2,
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_processes_train_what_one_does(tmp_path):
     """By two; begun by one and ended by two; begun by two, of which one gets a signal."""
@@ -52,6 +53,22 @@ def test_two_processes_train_what_one_does(tmp_path):
     }
     shown = {name: path / "rep_00" / "samples" / "epoch_0002.png" for name, path in runs.items()}
     assert all(path.is_file() for path in shown.values())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_processes_begin_with_the_parameters_of_one_run(tmp_path):
+    changes = CHANGES | {"num_epochs": 1, "num_repetitions": 2}
+    source, run = tmp_path / "source", tmp_path / "run"
+    assert finish(start([(source, None)], changes)) == ["DONE"]
+    outcomes = train_as_processes([(run, None)], changes, init_from=f"{source}:1")
+    assert outcomes == [["DONE"]] * 2
+    made = tiny.config(**changes)
+    wanted = tiny.state_at(made, source, 1, 2)
+    for number in range(2):
+        first = tiny.state_at(made, run, number, 0)
+        names = [name for name in first if name.startswith("params.")]
+        tiny.assert_same({n: first[n] for n in names}, {n: wanted[n] for n in names})
 
 
 def test_each_process_loads_its_share(monkeypatch):

@@ -1,12 +1,14 @@
 """What a run writes: readings, temperatures, gradient noise, pictures, events, its record."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tiny_training as tiny
 from PIL import Image
 
+from thermo_ebm.cost import memory
 from thermo_ebm.run import pictures, tables
 from thermo_ebm.train import optimisers
 from thermo_ebm.train.loop import Outcome
@@ -14,12 +16,13 @@ from thermo_ebm.train.loop import Outcome
 CHANGES = {
     "num_epochs": 2,
     "logging__pictures_every_epochs": 2,
-    "logging__tensorboard": True,
+    "logging__writers": ("csv", "tensorboard"),
     "logging__grad_noise_every_epochs": 2,
     "logging__grad_noise_draws": 8,
     "checkpoint__every_steps": 0,
     "optimizer__decay__begin_epoch": 0,
 }
+REPORTS = (None, {"peak_bytes_in_use": 2**20}, {"peak_bytes_in_use": 3 * 2**20})
 PARTS = ("grad_noise_batch", "grad_noise_mcmc", "grad_noise_interaction")
 NOISE = ("grad_noise", *PARTS)
 
@@ -43,6 +46,14 @@ def test_readings_have_all_columns_and_sensible_values(run):
         assert row["images_per_second"] == pytest.approx(150 / row["seconds"])
         assert row["flops_per_step"] > 0
     assert table[1]["train_loss"] < table[0]["train_loss"]
+
+
+def test_the_memory_is_that_which_the_devices_report(run):
+    """A CPU reports none: its cells are empty."""
+    assert [row["device_memory_mib"] for row in tables.read(run / "readings.csv")] == [None] * 2
+    silent, some, more = (SimpleNamespace(memory_stats=lambda n=n: n) for n in REPORTS)
+    assert memory.peak_mib([silent]) is None
+    assert memory.peak_mib([silent, some, more]) == 3
 
 
 def test_learning_rates_are_those_that_each_epochs_last_update_used(run):
@@ -137,6 +148,7 @@ def test_a_vanilla_run_with_clipped_gradients(tmp_path):
     assert not (tmp_path / "rep_00" / "temperatures.csv").exists()
 
 
+@pytest.mark.slow
 def test_checkpoints_kept_for_good_are_written_whatever_the_others_do(tmp_path, monkeypatch):
     tiny.compile_once(monkeypatch)
     changes = {"every_epochs": 3, "every_steps": 0, "keep_every_epochs": 2, "keep": 1}

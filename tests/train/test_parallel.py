@@ -61,6 +61,7 @@ def test_begun_together_and_continued_one_by_one(one_by_one, tmp_path):
     assert_close(tmp_path, one_by_one)
 
 
+@pytest.mark.slow
 def test_killed_between_the_last_checkpoints_of_two(in_pairs, tmp_path, monkeypatch):
     """The finished repetition stays unchanged; the figures of the other are the same bits."""
     save = checkpoints.save
@@ -80,6 +81,7 @@ def test_killed_between_the_last_checkpoints_of_two(in_pairs, tmp_path, monkeypa
         tiny.assert_equal_runs(in_pairs, tmp_path, number)
 
 
+@pytest.mark.slow
 def test_begun_one_by_one_and_continued_together(one_by_one, tmp_path):
     """When they are joined, the first is in its second epoch and the second at its beginning."""
     assert tiny.train(tiny.config(**CHANGES), tmp_path, dispatches=4) is Outcome.INTERRUPTED
@@ -88,6 +90,7 @@ def test_begun_one_by_one_and_continued_together(one_by_one, tmp_path):
     assert_close(tmp_path, one_by_one)
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_together_bit_for_bit(in_pairs, tmp_path):
     made = tiny.config(parallel_repetitions=2, steps_per_dispatch=3, **CHANGES)
     for dispatches in (1, 2, 1):

@@ -135,7 +135,7 @@ def test_events_of_an_epoch_that_is_written_again_replace_the_first(tmp_path, mo
         return open_events(folder, resumed_step)
 
     monkeypatch.setattr(events, "open_events", record)
-    made = tiny.config(num_epochs=1, logging__tensorboard=True, steps_per_dispatch=1)
+    made = tiny.config(num_epochs=1, logging__writers=("csv", "tensorboard"), steps_per_dispatch=1)
     assert tiny.train(made, tmp_path, dispatches=10) is Outcome.INTERRUPTED
     assert tiny.train(made, tmp_path) is Outcome.DONE
     assert opened == [0, 9]  # an epoch's events are at its last step, 10
@@ -229,7 +229,7 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(whole, tmp_path, monkeypatch
 
     suffix = {"readings": "readings.csv", "pictures": ".png"}.get(what, "")
     write_bytes = files.write_bytes
-    made = tiny.config(logging__pictures_every_epochs=2, logging__tensorboard=True)
+    made = tiny.config(logging__pictures_every_epochs=2, logging__writers=("csv", "tensorboard"))
     assert tiny.train(made, tmp_path, dispatches=4) is Outcome.INTERRUPTED
     with monkeypatch.context() as patch:
         if what == "events":

@@ -50,11 +50,16 @@ def assert_close(one, other):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"loss__name": "vanilla"},
-        {"loss__generator_gradient": "reweighted", "loss__correction": "ratio"},
-        {"loss__generator_gradient": "langevin", "loss__correction": "none"},
+        pytest.param({"loss__name": "vanilla"}, id="vanilla", marks=pytest.mark.slow),
+        pytest.param(
+            {"loss__generator_gradient": "reweighted", "loss__correction": "ratio"}, id="reweighted"
+        ),
+        pytest.param(
+            {"loss__generator_gradient": "langevin", "loss__correction": "none"},
+            id="langevin",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["vanilla", "reweighted", "langevin"],
 )
 def test_batches_accumulated_are_one_batch_as_many_times_as_large(changes):
     whole = gradient_of(batch_size=NUM, **changes)

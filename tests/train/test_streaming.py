@@ -41,6 +41,7 @@ def test_accumulated_batches(tmp_path):
     tiny.assert_equal_runs(tmp_path / "resident", streamed, **accumulated)
 
 
+@pytest.mark.slow
 def test_stops_anywhere_change_nothing(resident, tmp_path):
     # Dispatches end at checkpoints and epochs too: after 1, 4, 7, 8, 10, ... steps.
     for dispatches in (0, 1, 1, 2, 1, 1, 0, 3):

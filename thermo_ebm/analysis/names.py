@@ -27,6 +27,7 @@ METRIC_TITLES = {  # in a table's order
 }
 
 ENTRY_VARIANCE = "variance over entries"  # of one gradient vector: the paper's "gradient variance"
+UPDATE_NOISE = "gradient noise of the update"  # of what the optimisers were given
 LIKELIHOOD = "val_log_likelihood"
 READING_TITLES = {
     "train_grad_var": ENTRY_VARIANCE,
@@ -38,6 +39,7 @@ READING_TITLES = {
     "train_grad_noise": "gradient noise, from the batch's halves",
     "train_grad_noise_prior": "gradient noise (prior), from the batch's halves",
     "train_grad_noise_generator": "gradient noise (generator), from the batch's halves",
+    "train_update_noise": UPDATE_NOISE,
     "train_grad_signal": "gradient signal",
     "train_noise_scale": "noise scale (images)",
     "grad_noise": "gradient noise, from repeated draws",
@@ -46,6 +48,11 @@ READING_TITLES = {
     "grad_noise_relative": "gradient noise / squared mean gradient",
     "dial_amplification": "amplification",
     "dial_saturated": "dial saturated",
+    "effective_sample_size": "effective chains per image",
+    "acceptance_prior": "acceptance, prior's chains",
+    "acceptance_posterior": "acceptance, posterior's chains",
+    "swap_rate": "swap rate",
+    "global_barrier": "global barrier",
     "skipped_steps": "skipped steps",
     "images_per_second": "images per second",
     "hours": "training time (h)",

@@ -112,15 +112,31 @@ def _with_other_fields(runs: list[Run]) -> list[Run]:
     result = []
     for run in runs:
         peers = [peer.config for peer in runs if peer.settings.dataset == run.settings.dataset]
+        follows = ("num_epochs",) if _have_equal_updates(peers) else ()
         parts = []
         for name, value in sorted(run.config.items()):
             vanilla_loss = name.startswith("loss.") and run.settings.loss == VANILLA
-            if name in known or name == "loss.name" or vanilla_loss or _ignored(name):
+            if name in (*known, *follows, "loss.name") or vanilla_loss or _ignored(name):
                 continue
             if len({repr(peer[name]) for peer in peers if name in peer}) > 1:
                 parts.append(f"{name}={value}")
         result.append(run._replace(settings=run.settings._replace(other="; ".join(parts) or None)))
     return result
+
+
+def _have_equal_updates(configs: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether all runs are planned with the same number of updates.
+
+    Their numbers of epochs then follow from their batches and are no setting of their own.
+    """
+    found = set()
+    for config in configs:
+        try:
+            images = config["batch_size"] * config.get("dial.accumulate", 1)
+            found.add(config["num_epochs"] * (config["data.num_train"] // images))
+        except (KeyError, TypeError, ZeroDivisionError):  # of an earlier version
+            return False
+    return len(found) == 1
 
 
 def _ignored(name: str) -> bool:

@@ -121,12 +121,19 @@ def describe(settings: Settings, names: Iterable[str]) -> str:
     return ", ".join(parts)
 
 
+def other_fields(settings: Settings) -> dict[str, str]:
+    """Returns the further fields of a cell by name, and their values as text."""
+    parts = (settings.other or "").split("; ")
+    return dict(part.split("=", 1) for part in parts if part)
+
+
 def short_labels(cells: Mapping[str, Settings]) -> dict[str, str]:
     """Returns a legend's label for every cell: ``vanilla, batch = 25`` or ``p = 0.1, N_t = 30``.
 
-    A number that most thermodynamic cells share is named only where it differs; words (gradients,
-    quadratures) wherever they vary.
+    A number or further field that most cells share is named only where it differs; words
+    (gradients, quadratures) wherever they vary.
     """
+    cells = _without_usual_fields(cells)
     names = [name for name in varied(cells.values()) if name not in ("loss", "batch_size", "power")]
     usual = {name: _usual([getattr(s, name) for s in cells.values()]) for name in names}
     thermodynamic_batches = {s.batch_size for s in cells.values() if s.loss == THERMODYNAMIC}
@@ -141,6 +148,20 @@ def short_labels(cells: Mapping[str, Settings]) -> dict[str, str]:
             first = ("power", "batch_size")
         labels[key] = describe(settings, (*first, *extra))
     return labels
+
+
+def _without_usual_fields(cells: Mapping[str, Settings]) -> dict[str, Settings]:
+    """The cells without those further fields whose value more than half of the cells share."""
+    fields = {key: other_fields(settings) for key, settings in cells.items()}
+    counts = Counter(pair for one in fields.values() for pair in one.items())
+    usual = {pair for pair, count in counts.items() if count > len(cells) / 2}
+    return {
+        key: settings._replace(
+            other="; ".join("=".join(pair) for pair in fields[key].items() if pair not in usual)
+            or None
+        )
+        for key, settings in cells.items()
+    }
 
 
 def _usual(values: Sequence[Any]) -> Any:

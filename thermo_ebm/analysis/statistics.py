@@ -166,6 +166,20 @@ def difference_between_cells(values: Array, covariate: Array, indicator: Array) 
     return _student(float(fit.params[2]), error, cells - 3, 0.0, CONFIDENCE)
 
 
+def line(x: Array, y: Array) -> tuple[float, float, float, float]:
+    """Fits a least-squares line through the means of cells, which are the units.
+
+    Args:
+      x, y: one entry per cell, [num_cells >= 3].
+
+    Returns:
+      The slope, the ends of its 95 % interval (Student's, num_cells - 2 degrees of freedom), R^2.
+    """
+    fit = OLS(np.asarray(y, float), np.column_stack([np.ones(len(x)), x])).fit()
+    low, high = fit.conf_int(1.0 - CONFIDENCE)[1]
+    return float(fit.params[1]), float(low), float(high), float(fit.rsquared)
+
+
 def holm(p_values: Sequence[float]) -> Array:
     """Returns p-values adjusted by Holm's step-down method, in the order given."""
     if not len(p_values):

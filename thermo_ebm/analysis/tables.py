@@ -26,7 +26,10 @@ READING_ORDER = (
     *("train_grad_noise", "train_grad_noise_prior", "train_grad_noise_generator"),
     *("val_log_likelihood", "train_loss", "val_loss"),
     *("grad_noise", "grad_noise_batch", "grad_noise_mcmc", "grad_noise_relative"),
-    *("train_grad_signal", "train_noise_scale", "dial_amplification", "dial_saturated"),
+    *("train_update_noise", "train_grad_signal", "train_noise_scale"),
+    *("dial_amplification", "dial_saturated"),
+    *("effective_sample_size", "acceptance_prior", "acceptance_posterior"),
+    *("swap_rate", "global_barrier"),
     *("skipped_steps", "hours", "images_per_second"),
 )
 

@@ -25,6 +25,7 @@ from thermo_ebm.thermo.moments import SHRINKAGES
 from thermo_ebm.thermo.schedule import CURVES
 
 LOSSES = ("vanilla", "thermodynamic")
+WRITERS = ("csv", "tensorboard", "wandb")
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "loss.name": LOSSES,
@@ -167,6 +168,7 @@ def check_values(config: ConfigDict) -> None:
         value = _value(config, field)
         _require(field, value, value <= _MAX_WIDTH, f"at most {_MAX_WIDTH}")
     _check_channels(config)
+    _check_writers(config)
     _check_combinations(config)
 
 
@@ -187,6 +189,16 @@ def _check_channels(config: ConfigDict) -> None:
         value = tuple(_value(config, field))
         whole = all(type(one) is int and one >= 1 for one in value)
         _require(field, value, whole, "whole numbers, each at least 1")
+
+
+def _check_writers(config: ConfigDict) -> None:
+    names = tuple(_value(config, "logging.writers"))
+    known = all(isinstance(one, str) and (one in WRITERS or ":" in one) for one in names)
+    must = f"names among {', '.join(WRITERS)} and MODULE:CLASS, such as ('csv', 'wandb')"
+    _require("logging.writers", names, known, must)
+    _require("logging.writers", names, len({*names}) == len(names), "different names")
+    why = "with csv, since resumes and reports read readings.csv"
+    _require("logging.writers", names, "csv" in names, why)
 
 
 def _check_combinations(config: ConfigDict) -> None:

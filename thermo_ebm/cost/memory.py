@@ -5,7 +5,7 @@ this line are computed from the jaxpr of the loss, before anything is compiled.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -165,6 +165,16 @@ def device_bytes(device: jax.Device) -> int:
     statistics = device.memory_stats() or {}
     # For a device that does not report its memory: small for any recent device.
     return statistics.get("bytes_limit", 8 * 2**30)
+
+
+def peak_mib(devices: Sequence[jax.Device]) -> float | None:
+    """The most memory that has been in use so far on one of the devices, in MiB.
+
+    None if no device reports it, as on a CPU.
+    """
+    peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in devices]
+    known = [peak for peak in peaks if peak is not None]
+    return max(known) / 2**20 if known else None
 
 
 def _usable_share(device: jax.Device) -> float:

@@ -12,7 +12,7 @@ from absl import logging
 from thermo_ebm import data
 from thermo_ebm.config.build import sampler_settings
 from thermo_ebm.errors import UserError
-from thermo_ebm.evaluation import records, trained
+from thermo_ebm.evaluation import best, records, trained
 from thermo_ebm.evaluation.trained import TrainedRun, UnusableCheckpoint
 from thermo_ebm.metrics import networks
 from thermo_ebm.metrics.networks import Network, Outputs, cache
@@ -20,6 +20,7 @@ from thermo_ebm.metrics.networks.preprocess import to_rgb
 from thermo_ebm.metrics.subsets import extrapolation_sizes
 from thermo_ebm.metrics.summary import MIN_IMAGES, Summary, summarize
 from thermo_ebm.run import layout, lock, tables
+from thermo_ebm.run.best import Best
 from thermo_ebm.sampling.images import sample_images
 from thermo_ebm.train.state import EVALUATION
 from thermo_ebm.types import Params, PRNGKey
@@ -171,6 +172,16 @@ def todo(run: TrainedRun, settings: Settings, newest_only: bool = False) -> list
     return sorted(wanted, key=lambda one: (one.step, one.repetition))
 
 
+def keep_best(run: TrainedRun, repetition: int, metric: str, settings: Settings) -> Best | None:
+    """Keeps a repetition's best checkpoint among those evaluated with these settings; `best.keep`.
+
+    Raises:
+      UserError: as `best.keep`, or there are too few images.
+    """
+    number = num_images(run.config.data.num_val, settings)
+    return best.keep(run, repetition, metric, label(settings), number, settings.num_sizes)
+
+
 def evaluate(run: TrainedRun, one: Checkpoint, evaluation: Evaluation) -> Summary | None:
     """Evaluates one checkpoint and writes its row; None, with a warning, if that is impossible.
 
@@ -194,7 +205,7 @@ def evaluate(run: TrainedRun, one: Checkpoint, evaluation: Evaluation) -> Summar
     row: tables.Row = {"epoch": one.step // run.steps_per_epoch, "step": one.step}
     row |= {f"{prefix}_{name}": value for name, value in summary.values.items()}
     row |= records.extent(prefix, evaluation.sizes[-1], len(evaluation.sizes))
-    tensorboard = run.config.logging.tensorboard
+    tensorboard = "tensorboard" in run.config.logging.writers
     records.write(folder, prefix, row, summary.points, tensorboard)
     return summary
 

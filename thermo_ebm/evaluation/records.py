@@ -64,7 +64,7 @@ def write(
       UserError: a file cannot be written, or the existing table is damaged.
     """
     try:
-        with _locked(folder):
+        with locked(folder):
             _write_points(points_path(folder, network), int(row["epoch"] or 0), points)
             if tensorboard:
                 _write_events(folder, network, row)
@@ -82,7 +82,7 @@ def check_writable(folder: Path, network: str) -> None:
       UserError: the folder cannot be written, or a table in it is damaged.
     """
     try:
-        with _locked(folder):
+        with locked(folder):
             _read_points(points_path(folder, network))
             _read_rows(folder)
     except OSError as error:
@@ -92,7 +92,7 @@ def check_writable(folder: Path, network: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Waits for other writers; the lock of a process that dies is released."""
     with open(folder / LOCK, "a", encoding="utf-8") as file:
         try:

@@ -37,8 +37,13 @@ class Run(NamedTuple):
     sampler: SamplerSettings  # the chains used in training
     files: trained.TrainedRun  # its directory, for `thermo_ebm.evaluation.trained`
 
-    def params(self, repetition: int = 0, step: int | None = None) -> Params:
+    def params(self, repetition: int = 0, step: int | str | None = None) -> Params:
         """The parameters of a repetition at one of its checkpoints, by default the newest.
+
+        Args:
+          repetition: which repetition's parameters.
+          step: step of the checkpoint, None for the newest, or "best" for the one that
+            `launch.eval --keep_best` has kept.
 
         Raises:
           UserError: there is no such repetition or checkpoint, or it cannot be read.
@@ -46,7 +51,7 @@ class Run(NamedTuple):
         return trained.chosen_params(self.files, repetition, step)[1]
 
     def sample(
-        self, num: int, key: PRNGKey, repetition: int = 0, step: int | None = None
+        self, num: int, key: PRNGKey, repetition: int = 0, step: int | str | None = None
     ) -> np.ndarray:
         """Images of the model: the prior's chains, then the generator's mean (eq. 2).
 
@@ -57,7 +62,7 @@ class Run(NamedTuple):
           num: number of images, at least 1.
           key: consumed.
           repetition: which repetition's parameters.
-          step: step of the checkpoint; None is the newest.
+          step: step of the checkpoint, None or "best", as for `params`.
 
         Returns:
           [num, height, width, channels]; `thermo_ebm.data.to_uint8` converts them to pixels.
@@ -81,7 +86,7 @@ class Run(NamedTuple):
         images: Array | np.ndarray,
         key: PRNGKey,
         repetition: int = 0,
-        step: int | None = None,
+        step: int | str | None = None,
     ) -> np.ndarray:
         """Reconstructions from chains towards p(z | x), one for each image x, all images at once.
 
@@ -89,7 +94,7 @@ class Run(NamedTuple):
           images: x, [num, height, width, channels] in [-1, 1], of the run's size.
           key: consumed.
           repetition: which repetition's parameters.
-          step: step of the checkpoint; None is the newest.
+          step: step of the checkpoint, None or "best", as for `params`.
 
         Returns:
           [num, height, width, channels].

@@ -11,7 +11,7 @@ from thermo_ebm import data
 from thermo_ebm.config import checks
 from thermo_ebm.errors import UserError, first_line
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model
-from thermo_ebm.run import configuration, layout, record
+from thermo_ebm.run import best, configuration, layout, record
 from thermo_ebm.train import checkpoints
 from thermo_ebm.train.tasks import updates_per_epoch
 from thermo_ebm.types import Params, PRNGKey
@@ -76,7 +76,15 @@ def load_params(run: TrainedRun, number: int, at_step: int) -> Params:
       UserError: it was made by a program whose state has another structure.
       UnusableCheckpoint: it is damaged.
     """
-    folder = _folder(run, number)
+    return _load(run, _folder(run, number), at_step)
+
+
+def load_best(run: TrainedRun, number: int, at_step: int) -> Params:
+    """The parameters of a repetition's copy of its best checkpoint; raises as `load_params`."""
+    return _load(run, layout.repetition_dir(run.workdir, number) / layout.BEST, at_step)
+
+
+def _load(run: TrainedRun, folder: Path, at_step: int) -> Params:
     path = folder / str(at_step)
     template = jax.eval_shape(lambda: run.model.init(jax.random.key(0)))
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -91,8 +99,13 @@ def load_params(run: TrainedRun, number: int, at_step: int) -> Params:
         raise UnusableCheckpoint(f"{path} cannot be read ({reason})") from error
 
 
-def chosen_params(run: TrainedRun, number: int, at_step: int | None) -> tuple[int, Params]:
-    """Step and parameters of a repetition's checkpoint; the newest if no step is given.
+def chosen_params(run: TrainedRun, number: int, at_step: int | str | None) -> tuple[int, Params]:
+    """Step and parameters of a repetition's checkpoint.
+
+    Args:
+      run: the run.
+      number: of the repetition.
+      at_step: a step, "best" (see `evaluation.best`), or None for the newest.
 
     Raises:
       UserError: there is no such repetition or checkpoint, or it cannot be read.
@@ -101,17 +114,30 @@ def chosen_params(run: TrainedRun, number: int, at_step: int | None) -> tuple[in
     if number not in known:
         there = ", ".join(map(str, known)) or "none"
         raise UserError(f"repetition={number}: {run.workdir} has {there}")
+    if at_step == layout.BEST:
+        return _best_params(run, number)
     steps = checkpoint_steps(run, number)
     if not steps:
         raise UserError(f"{_folder(run, number)}: no checkpoint there; train first")
     chosen = steps[-1] if at_step is None else at_step
-    if chosen not in steps:
+    if not isinstance(chosen, int) or chosen not in steps:
         raise UserError(f"step={chosen}: no such checkpoint; there are {_listed(steps)}")
     try:
         return chosen, load_params(run, number, chosen)
     except (FileNotFoundError, UnusableCheckpoint) as error:
         others = _listed([other for other in steps if other != chosen])
         raise UserError(f"{error}; choose another step: {others}") from error
+
+
+def _best_params(run: TrainedRun, number: int) -> tuple[int, Params]:
+    folder = layout.repetition_dir(run.workdir, number)
+    held, how = best.read(folder), "run launch.eval --keep_best=METRIC"
+    if held is None:
+        raise UserError(f"step=best: {folder} has no best checkpoint yet; {how}")
+    try:
+        return held.step, load_best(run, number, held.step)
+    except (FileNotFoundError, UnusableCheckpoint) as error:
+        raise UserError(f"step=best: {error}; remove {folder / layout.BEST} and {how}") from error
 
 
 def _listed(steps: list[int]) -> str:

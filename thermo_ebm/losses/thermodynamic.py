@@ -15,7 +15,7 @@ from thermo_ebm.thermo import ratios
 from thermo_ebm.thermo.integral import neighbour_kl, quadrature_correction, quadrature_weights
 from thermo_ebm.thermo.moments import shrunk_moments
 from thermo_ebm.thermo.schedule import Schedule, make_schedule
-from thermo_ebm.types import Array, Batch, Params, PRNGKey, check_batch
+from thermo_ebm.types import Array, Batch, Params, PRNGKey, PyTree, check_batch
 
 # Newton steps of MBAR: 3 are exact up to rounding if neighbouring densities overlap.
 MBAR_ITERATIONS = 4
@@ -158,9 +158,9 @@ def thermodynamic_surrogate(
     """
     latents, chunk = jax.lax.stop_gradient(latents), sampler.image_chunk
     generator, prior = settings.generator_gradient, settings.prior_gradient
-    every = generator in ("detached", "reweighted")
-    beta = params.beta if every else jax.lax.stop_gradient(params.beta)
-    likelihood = log_likelihoods(model, beta, images, latents, chunk)
+    last = latents.shape[0] - 1
+    first = {"detached": 0, "reweighted": 1, "posterior": last, "langevin": last + 1}[generator]
+    likelihood = _likelihoods(model, params.beta, images, latents, chunk, first)
     fixed = jax.lax.stop_gradient(likelihood)
     values = jnp.zeros(images.shape[0], fixed.dtype)
     size = jnp.full(images.shape[0], jnp.nan, fixed.dtype)
@@ -175,7 +175,7 @@ def thermodynamic_surrogate(
         of_temperature = quadrature_weights(settings.quadrature, schedule)
         values -= jnp.einsum("t,tmn->n", of_temperature, likelihood) / likelihood.shape[1]
     elif generator == "posterior":
-        values -= log_likelihoods(model, params.beta, images, latents[-1:], chunk)[0].mean(axis=0)
+        values -= likelihood[-1].mean(axis=0)
     if prior == "contrastive":
         values += energies(model, params.alpha, latents[0]).mean(axis=0)
         if weights is None:
@@ -183,6 +183,20 @@ def thermodynamic_surrogate(
         else:
             values -= jnp.sum(weights * energies(model, params.alpha, latents[1:]), axis=(0, 1))
     return values, ThermodynamicParts(fixed, size)
+
+
+def _likelihoods(
+    model: LatentEBM, beta: PyTree, images: Array, latents: Array, chunk: int, first: int
+) -> Array:
+    """l of every chain [T, M, num], differentiable from temperature `first` on.
+
+    The chains before `first` are evaluated apart from the others, so that no gradient of zero is
+    computed for them.
+    """
+    parts = ((jax.lax.stop_gradient(beta), latents[:first]), (beta, latents[first:]))
+    return jnp.concatenate(
+        [log_likelihoods(model, own, images, z, chunk) for own, z in parts if len(z)]
+    )
 
 
 def thermodynamic_summary(

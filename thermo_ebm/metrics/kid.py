@@ -37,7 +37,6 @@ class Estimates(NamedTuple):
 
     values: np.ndarray  # [num_subsets]
     covariance: np.ndarray  # [num_subsets, num_subsets], of the sampling of images
-    quadratic: np.ndarray  # the part of the covariance that remains for equal distributions
 
 
 class _Sums(NamedTuple):
@@ -136,8 +135,7 @@ def _estimates(
     shared = [chosen.T @ chosen for chosen in (real, generated)]  # images in both of two subsets
     singles = [both / np.outer(size, size) for both, size in zip(shared, sizes, strict=True)]
     between = _variance_between(sums[2])
-    quadratic = 4 * between * singles[0] * singles[1]
-    linear_part = np.zeros_like(quadratic)
+    covariance = 4 * between * singles[0] * singles[1]
     across = sums[2].rows / len(generated), sums[2].columns / len(real)
     for within, mean_across, both, single, size, other in (
         (sums[0], across[0], shared[0], singles[0], sizes[0], len(generated)),
@@ -147,11 +145,12 @@ def _estimates(
         variance_within = _variance_within(within)
         witness = within.rows / (num - 1) - mean_across
         linear = witness.var(ddof=1) - variance_within / (num - 1) - between / other
+        # The unbiased estimate is negative by chance where the distance is too low. A third of a
+        # negative value is kept: with all of it, errors are too small just there.
         linear = max(linear, linear / 3)
         pairs = both * (both - 1) / np.outer(size * (size - 1), size * (size - 1))
-        linear_part = linear_part + 4 * linear * single
-        quadratic = quadratic + 2 * variance_within * pairs
-    return Estimates(values, linear_part + quadratic, quadratic)
+        covariance = covariance + 4 * linear * single + 2 * variance_within * pairs
+    return Estimates(values, covariance)
 
 
 def _variance_within(sums: _Sums) -> float:

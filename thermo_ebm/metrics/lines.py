@@ -146,10 +146,7 @@ def kid_lines(real: checks.Array, generated: checks.Array, design: Design) -> di
     intercept = intercept_weights(design.sizes) @ at_sizes
     lines = {}
     for metric, kernel in (("kid", "polynomial"), ("kid_rbf", "rbf")):
-        values, covariance, quadratic = estimates[kernel]
-        # An unbiased variance is too small just where the distance is too low: as in `halves`, the
-        # quadratic part counts one and a half times.
-        covariance = covariance + quadratic / 2
+        values, covariance = estimates[kernel]
         lines[metric] = Line(
             values=at_sizes @ values,
             stderr=float(np.sqrt(max(intercept @ covariance @ intercept, 0.0))),

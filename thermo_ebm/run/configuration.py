@@ -53,9 +53,12 @@ class Difference(NamedTuple):
 
 
 def check_config(
-    workdir: str | os.PathLike[str], config: ConfigDict, allow: Sequence[str] = ()
+    workdir: str | os.PathLike[str],
+    config: ConfigDict,
+    allow: Sequence[str] = (),
+    make_folder: bool = True,
 ) -> list[Difference]:
-    """Compares `config` with the configuration that the run was started with; writes nothing.
+    """Compares `config` with the configuration that the run was started with; writes no file.
 
     A folder in which no repetition has begun takes any configuration.
 
@@ -63,6 +66,7 @@ def check_config(
       workdir: the run's folder.
       config: the complete configuration.
       allow: fields (`loss.power`) or groups of them (`loss`) that may differ, besides FREE_FIELDS.
+      make_folder: whether to create an absent folder.
 
     Returns:
       The differences accepted.
@@ -71,7 +75,7 @@ def check_config(
       UserError: another field differs (a table says which), or one of FIXED_FIELDS; `allow` names a
         field that does not exist; `config.json` is damaged; or the folder is not that of a run.
     """
-    folder = run_folder(workdir)
+    folder = run_folder(workdir, make_folder)
     new = as_json(config)
     found = read_config(folder) if (folder / CONFIG).exists() else None
     begun = found is not None and has_begun(folder)

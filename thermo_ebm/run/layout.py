@@ -1,5 +1,6 @@
 """The layout of a run directory: names of files and folders, and checks of the folder."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -9,10 +10,13 @@ CONFIG, CHANGES = "config.json", "changes.json"
 IMAGES, VALIDATION_IMAGES = "images.json", "validation_images.json"
 SKIPPED = "skipped_images.json"
 VERSIONS = "versions.json"
+INIT_FROM, INIT_FROM_PARAMS = "init_from.json", "init_from.npz"
 READINGS, TEMPERATURES, EVALUATIONS = "readings.csv", "temperatures.csv", "eval.csv"
 ROLLBACKS = "rollbacks.json"
 DIAGNOSTICS = "diagnostics.csv"  # diagnostics of the chains, where they were requested
 STRIP = "samples/strip.npz"
+PROFILE = "profile"  # folder of the traces of JAX's profiler
+BEST = "best"  # folder of the best checkpoint, and the name by which it is chosen
 
 
 def repetition_dir(workdir: str | os.PathLike[str], repetition: int) -> Path:
@@ -30,12 +34,25 @@ def has_begun(workdir: str | os.PathLike[str]) -> bool:
     return any(Path(workdir).glob("rep_*"))
 
 
-def run_folder(workdir: str | os.PathLike[str]) -> Path:
-    """Creates the folder, or checks that it is empty or a run directory, hidden files aside."""
+def run_folder(workdir: str | os.PathLike[str], make: bool = True) -> Path:
+    """Checks that the folder is absent, empty (hidden files aside) or a run directory.
+
+    Args:
+      workdir: the folder.
+      make: whether to create an absent folder; otherwise nothing is written, and the check is
+        whether the folder could be created or written.
+
+    Raises:
+      UserError: it cannot be created, or holds other files.
+    """
     folder = Path(workdir)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        names = [name for name in os.listdir(folder) if not name.startswith(".")]
+        if make:
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            check_writable(folder)
+        listed = os.listdir(folder) if folder.exists() else []
+        names = [name for name in listed if not name.startswith(".")]
     except OSError as error:
         raise UserError(f"workdir={folder}: the folder cannot be created: {error}") from error
     if names and CONFIG not in names:
@@ -44,3 +61,16 @@ def run_folder(workdir: str | os.PathLike[str]) -> Path:
             "folder"
         )
     return folder
+
+
+def check_writable(folder: Path) -> None:
+    """Checks that a folder, or the one in which it would be created, can be written.
+
+    Raises:
+      OSError: it cannot.
+    """
+    present = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    if not present.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(present))
+    if not os.access(present, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(present))

@@ -34,7 +34,7 @@ def hold(workdir: str | os.PathLike[str]) -> Iterator[None]:
     try:
         lock.acquire(timeout=_PATIENCE, poll_interval=0.1)
     except Timeout as error:
-        raise UserError(f"workdir={folder}: in use by {_holder(path)}; nothing was done") from error
+        raise UserError(_in_use(folder)) from error
     except PermissionError as error:
         raise UserError(f"workdir={folder}: cannot be written: {error.strerror}") from error
     except OSError as error:
@@ -66,6 +66,20 @@ def is_held(workdir: str | os.PathLike[str]) -> bool:
         return True
     except OSError:  # a file system without locks, or one that cannot be written
         return False
+
+
+def check_free(workdir: str | os.PathLike[str]) -> None:
+    """Checks, as `hold` does, that no other process holds the lock; writes nothing.
+
+    Raises:
+      UserError: another process holds it.
+    """
+    if is_held(workdir):
+        raise UserError(_in_use(Path(workdir)))
+
+
+def _in_use(folder: Path) -> str:
+    return f"workdir={folder}: in use by {_holder(folder / LOCK)}; nothing was done"
 
 
 def _holder(path: Path) -> str:

@@ -59,6 +59,7 @@ READING_COLUMNS = (
     "val_log_likelihood",  # held out, nats per image; one estimator for all runs
     "val_log_likelihood_stderr",
     "val_bits_per_dim",
+    "device_memory_mib",  # the most in use so far on a device; empty where the backend is silent
 )
 TEMPERATURE_COLUMNS = (
     "epoch",

@@ -21,6 +21,7 @@ VERSION_FIELD = "version"  # in config.json, beside the fields
 ADDED: dict[str, Any] = {
     "data.skip_unreadable": False,
     "data.streaming": False,
+    "logging.writers": ["csv", "tensorboard"],
     "model.prior.activation": "leaky_relu",
     "sampler.prior.kernel": "ula",
     "sampler.posterior.kernel": "ula",
@@ -41,11 +42,15 @@ ADDED: dict[str, Any] = {
     "evaluation.likelihood.steps_per_temperature": 10,
     "evaluation.likelihood.prior_steps": 100,
 }
-# Fields that were removed.
-REMOVED: tuple[str, ...] = ("sampler.temperature_chunk",)
+# Fields that were removed, and the fields that took their place.
+REMOVED: dict[str, str] = {
+    "sampler.temperature_chunk": "sampler.image_chunk",
+    "logging.tensorboard": "logging.writers",
+}
 # Removed values and their present equivalents: {(field, old value): {field: value, ...}}.
 REPLACED: dict[tuple[str, Any], dict[str, Any]] = {
     ("loss.schedule", "linear"): {"loss.schedule": "power", "loss.power": 1.0},
+    ("logging.tensorboard", False): {"logging.writers": ["csv"]},
 }
 
 
@@ -73,9 +78,10 @@ def upgrade(stored: dict[str, Any], where: str) -> dict[str, Any]:
         return nested
     flat = fields.flatten(nested)
     added = {field: value for field, value in ADDED.items() if field not in flat}
+    added |= _todays_values(nested)
     for field in REMOVED:
         fields.remove(nested, field)
-    for field, value in (added | _todays_values(nested)).items():
+    for field, value in added.items():
         group = field.rpartition(".")[0]
         if not isinstance(fields.get(nested, group, {}), dict):
             raise UserError(f"{where}: {group} is not a group of fields")

@@ -14,7 +14,7 @@ import itertools
 import json
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,7 +97,7 @@ def save_interrupted(checkpoints: Checkpoints, state: TrainState, seconds: float
 
     Returns once the state is on disk; only then the previous one is removed. Raises as `save`.
     """
-    aside = open_checkpoints(_interrupted(checkpoints), keep=1)
+    aside = open_checkpoints(_interrupted(checkpoints.folder), keep=1)
     try:
         if int(state.step.addressable_data(0)) not in steps(aside):  # otherwise the same state
             save(aside, state, seconds)
@@ -113,11 +113,11 @@ def discard_interrupted(checkpoints: Checkpoints) -> None:
     wait(checkpoints)
     with hosts.together():
         if hosts.is_first():
-            shutil.rmtree(_interrupted(checkpoints), ignore_errors=True)
+            shutil.rmtree(_interrupted(checkpoints.folder), ignore_errors=True)
 
 
-def _interrupted(checkpoints: Checkpoints) -> Path:
-    return checkpoints.folder.parent / INTERRUPTED
+def _interrupted(folder: Path) -> Path:
+    return folder.parent / INTERRUPTED
 
 
 def wait(checkpoints: Checkpoints) -> None:
@@ -157,24 +157,48 @@ def restore_newest(
       UserError: the checkpoint was made by a program whose state has another structure, or there
         are checkpoints and none can be read (nothing is moved then).
     """
-    damaged: dict[Path, str] = {}
     candidates = [(step, checkpoints.folder) for step in steps(checkpoints)]
-    aside = _interrupted(checkpoints)
+    aside = _interrupted(checkpoints.folder)
     candidates += [(step, aside) for step in steps_in(aside) if not due_only]
+    restored, damaged = _newest(checkpoints.folder, candidates, template, sharding)
+    _set_aside(checkpoints, damaged)
+    return restored
+
+
+def read_newest(
+    folder: Path, template: TrainState, sharding: jax.sharding.Sharding
+) -> Restored | None:
+    """As `restore_newest`, for a folder that may be absent: nothing is opened, moved or written."""
+    aside = _interrupted(folder)
+    candidates = [(step, one) for one in (folder, aside) for step in steps_in(one)]
+    return _newest(folder, candidates, template, sharding)[0]
+
+
+def _newest(
+    folder: Path,
+    candidates: list[tuple[int, Path]],
+    template: TrainState,
+    sharding: jax.sharding.Sharding,
+) -> tuple[Restored | None, dict[Path, str]]:
+    """The newest of (step, folder) that can be read, and the reasons why newer ones cannot.
+
+    Raises:
+      UserError: there are candidates, and none can be read.
+    """
+    damaged: dict[Path, str] = {}
     # Of two checkpoints at the same step, the scheduled one, which is the later.
-    for step, folder in sorted(candidates, key=lambda one: (one[0], one[1] != aside), reverse=True):
-        restored, reason = _try_restore(folder, step, template, sharding)
+    for step, where in sorted(candidates, key=lambda one: (one[0], one[1] == folder), reverse=True):
+        restored, reason = _try_restore(where, step, template, sharding)
         if restored is not None:
-            _set_aside(checkpoints, damaged)
-            return restored
-        damaged[folder / str(step)] = reason
+            return restored, damaged
+        damaged[where / str(step)] = reason
     if damaged:
         raise UserError(
-            f"{checkpoints.folder}: none of its {len(damaged)} checkpoints can be read "
+            f"{folder}: none of its {len(damaged)} checkpoints can be read "
             f"(the newest: {next(iter(damaged.values()))}); to start this repetition anew, "
-            f"remove {checkpoints.folder.parent}"
+            f"remove {folder.parent}"
         )
-    return None
+    return None, damaged
 
 
 def steps_in(folder: Path) -> list[int]:
@@ -185,7 +209,7 @@ def steps_in(folder: Path) -> list[int]:
 
 def all_steps_in(folder: Path) -> list[int]:
     """`steps_in`, including the checkpoints caused by signals beside that folder."""
-    return sorted({*steps_in(folder), *steps_in(folder.parent / INTERRUPTED)})
+    return sorted({*steps_in(folder), *steps_in(_interrupted(folder))})
 
 
 def _try_restore(
@@ -227,11 +251,11 @@ def restore_params(
 ) -> Params:
     """The parameters alone of one checkpoint. Arguments and errors as for `restore`."""
     path = folder.absolute() / str(step)
-    record, wanted = _read_record(path, step), _named(template, "params.")
+    record, wanted = _read_record(path, step), named_params(template)
     found = {name: what for name, what in record["structure"].items() if name in wanted}
     _check_structure(path, found, _structure(wanted))
     arrays = _read_arrays(path, record, sharding)
-    return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
+    return params_from(template, arrays)
 
 
 def _read_record(path: Path, step: int) -> dict[str, Any]:
@@ -261,6 +285,18 @@ def _read_arrays(
 def _flatten(state: TrainState) -> dict[str, Any]:
     """Arrays by path; the key as its raw words."""
     return _named(state._replace(key=_key_data(state.key)))
+
+
+def named_params(params: Params) -> dict[str, Any]:
+    """Parameters, or their shapes, by the names that they have in a checkpoint."""
+    return _named(params, "params.")
+
+
+def params_from(template: Params, arrays: Mapping[str, Any]) -> Params:
+    """The inverse of `named_params`; `template` has the structure."""
+    return jax.tree.unflatten(
+        jax.tree.structure(template), [arrays[name] for name in named_params(template)]
+    )
 
 
 def _named(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from thermo_ebm.cost import memory
 from thermo_ebm.thermo.schedule import Schedule, equalised
 from thermo_ebm.train import hosts, optimisers, repetition, spmd
 from thermo_ebm.train.group import Group
@@ -81,6 +82,7 @@ def end_epochs(
             )
             if wanted[i]:
                 row |= _likelihood_readings(_one(likelihood, i), dim)
+            row["device_memory_mib"] = memory.peak_mib(jax.local_devices())
             repetition.write_epoch(opened[i], row, _one(aux, i), of_chains.exchanged)
             if _wants_pictures(group, int(epochs[i])):
                 reporter.doing("drawing")

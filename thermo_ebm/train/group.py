@@ -20,6 +20,7 @@ from thermo_ebm.train.feed import Feed
 from thermo_ebm.train.spmd import Programs
 from thermo_ebm.train.state import PICTURES
 from thermo_ebm.train.tasks import Task
+from thermo_ebm.types import Params
 
 NUM_PICTURES = 64
 
@@ -37,10 +38,16 @@ class Group(NamedTuple):
     total_steps: int
     flops_per_step: int  # of one repetition
     size: int  # repetitions that train together
+    initial: Callable[[], Params | None]  # the parameters of a warm start, of every repetition
 
 
 def make_group(
-    config: ConfigDict, task: Task, feed: Feed, validation: np.ndarray, size: int
+    config: ConfigDict,
+    task: Task,
+    feed: Feed,
+    validation: np.ndarray,
+    size: int,
+    initial: Callable[[], Params | None],
 ) -> Group:
     """Spreads the validation images over the devices; makes the programs for `size` repetitions.
 
@@ -50,6 +57,7 @@ def make_group(
       feed: the training images.
       validation: this process's share of the validation images (`batches.Layout`).
       size: repetitions that train together.
+      initial: reads the parameters of a warm start, if there is one.
     """
     spread = spmd.spread(split_over_devices(validation, make_layout(task.num_val)))
     draw = jax.jit(partial(_draw, task, sampler_settings(config).prior))
@@ -57,7 +65,9 @@ def make_group(
     total_steps = config.num_epochs * task.steps_per_epoch
     flops = plan.step_flops(config)
     real = validation[:NUM_PICTURES]
-    return Group(config, task, compiled, feed, spread, real, draw, total_steps, flops, size)
+    return Group(
+        config, task, compiled, feed, spread, real, draw, total_steps, flops, size, initial
+    )
 
 
 def _draw(task: Task, settings: ChainSettings, params: Any, key: Any) -> tuple[Any, Any]:

@@ -7,9 +7,7 @@ dispatches, ends epochs, saves, looks for signals and rolls back.
 import contextlib
 import enum
 import functools
-import json
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,20 +17,20 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from thermo_ebm.cost import plan
-from thermo_ebm.errors import UserError
-from thermo_ebm.run import configuration, layout, record
-from thermo_ebm.train import checkpoints, hosts, images, recovery, repetition, spmd, summary
+from thermo_ebm.run import layout, warm_start
+from thermo_ebm.run.warm_start import WarmStart
+from thermo_ebm.train import checkpoints, hosts, recovery, repetition, spmd, start, summary
 from thermo_ebm.train.checkpoints import Checkpoints
 from thermo_ebm.train.epochs import end_epochs, is_pending
 from thermo_ebm.train.group import Group, make_group
 from thermo_ebm.train.images import Loaded
 from thermo_ebm.train.interrupts import catch_interrupts
+from thermo_ebm.train.profiling import Profiler, Steps
 from thermo_ebm.train.progress import Reporter, make_reporter, say
 from thermo_ebm.train.repetition import Repetition
 from thermo_ebm.train.state import TrainState
-from thermo_ebm.train.tasks import Task, make_task
+from thermo_ebm.train.tasks import make_task
 
-_INT32 = 2**31 - 1
 _PATIENCE = 2.0  # largest seconds per dispatch, since signals wait for its end
 
 
@@ -45,7 +43,11 @@ class Outcome(enum.Enum):
 
 
 def train(
-    config: ConfigDict, workdir: Path, interrupted: Callable[[], bool] | None = None
+    config: ConfigDict,
+    workdir: Path,
+    interrupted: Callable[[], bool] | None = None,
+    init_from: WarmStart | None = None,
+    profile: Steps | None = None,
 ) -> Outcome:
     """Trains every repetition of a checked configuration that is not yet done.
 
@@ -55,6 +57,9 @@ def train(
         compared with `config` (`configuration.check_config`).
       interrupted: asked between dispatches; once it returns True, checkpoints are written and
         training ends. By default SIGTERM and SIGINT are caught and do this.
+      init_from: parameters with which every repetition of a new run begins; a run that has begun
+        uses those that it has recorded.
+      profile: steps that the first process traces into `profile/` (`profiling.parse`).
 
     Returns:
       How it ended. A diverged repetition does not stop the others.
@@ -64,94 +69,62 @@ def train(
         cannot be read or written.
     """
     with contextlib.nullcontext(interrupted) if interrupted else catch_interrupts() as asked:
-        return _train_groups(config, workdir, asked)
+        profiler = Profiler(profile if hosts.is_first() else None, workdir / layout.PROFILE)
+        with contextlib.closing(profiler):
+            outcome = _train_groups(config, workdir, asked, init_from, profiler)
+        if profiler.is_waiting:
+            say("profile_steps: none of these steps was trained, nothing is profiled")
+        return outcome
 
 
-def _train_groups(config: ConfigDict, workdir: Path, interrupted: Callable[[], bool]) -> Outcome:
+def _train_groups(
+    config: ConfigDict,
+    workdir: Path,
+    interrupted: Callable[[], bool],
+    init_from: WarmStart | None,
+    profiler: Profiler,
+) -> Outcome:
     """Trains the groups in which a repetition is not yet done, one group after another.
 
     A group always consists of the same repetitions. Finished repetitions stay in it unchanged,
     since the program of another group would round the others differently.
     """
     task = make_task(config)
-    _check_agreement(config, workdir)
-    total_steps = config.num_epochs * task.steps_per_epoch
-    size, groups = config.parallel_repetitions, []
-    for first in range(0, config.num_repetitions, size):
-        numbers = range(first, min(first + size, config.num_repetitions))
+    start.check_agreement(config, workdir)
+    start.check_writers(config)
+    total_steps, groups = config.num_epochs * task.steps_per_epoch, []
+    for numbers in start.groups(config):
         if not all(recovery.is_done(task, workdir, one, total_steps) for one in numbers):
             groups.append(numbers)
         elif hosts.is_first():
             for number in numbers:
                 say(f"repetition {number} is done: skipped")
     # Even if all is done, so that wrong data are refused in that case too.
-    loaded, record = _load(config, task, workdir)
-    make = functools.lru_cache(maxsize=1)(functools.partial(_make_group, config, loaded))
+    loaded = start.load(config, task, workdir)
+    record = start.recorder(config, task, workdir, loaded, init_from)
+    make = functools.lru_cache(maxsize=1)(functools.partial(_make_group, config, loaded, workdir))
     outcomes = [Outcome.DONE]
     for numbers in groups:
         group = make(len(numbers))
         if numbers is groups[0] and hosts.is_first():
-            for line in summary.lines(group, workdir, [one for each in groups for one in each]):
+            unfinished = [one for each in groups for one in each]
+            flops = group.flops_per_step
+            for line in summary.lines(group.config, group.size, flops, workdir, unfinished):
                 say(line)
-        outcomes.append(_open_and_train(group, workdir, numbers, record, interrupted))
+            if init_from is not None:
+                say(warm_start.describe(init_from.source, init_from.step))
+        outcomes.append(_open_and_train(group, workdir, numbers, record, interrupted, profiler))
         if outcomes[-1] is Outcome.INTERRUPTED:
             return Outcome.INTERRUPTED
     return Outcome.DIVERGED if Outcome.DIVERGED in outcomes else Outcome.DONE
 
 
-def _make_group(config: ConfigDict, loaded: Loaded, size: int) -> Group:
+def _make_group(config: ConfigDict, loaded: Loaded, workdir: Path, size: int) -> Group:
     """A group of `size` repetitions, with an image chunk chosen for this number."""
     chunked = plan.with_chunk(config, size)
-    return make_group(chunked, make_task(chunked), loaded.feed, loaded.validation, size)
-
-
-def _check_agreement(config: ConfigDict, workdir: Path) -> None:
-    """Requires that all processes have the same configuration and see the same folder.
-
-    Raises:
-      UserError: they do not; such processes would wait for each other for ever.
-    """
-    fields = json.dumps(configuration.as_json(config), sort_keys=True)
-    folders = [layout.checkpoints_dir(workdir, one) for one in range(config.num_repetitions)]
-    seen = [layout.has_begun(workdir), *map(checkpoints.steps_in, folders)]
-    for value, message in (
-        (fields, "config: the processes were started with different configurations"),
-        (str(seen), f"workdir={workdir}: the processes see different folders; it must be shared"),
-    ):
-        checksums = hosts.of_all(zlib.crc32(value.encode()) & _INT32)
-        if (checksums != checksums[0]).any():
-            raise UserError(message)
-
-
-def _load(config: ConfigDict, task: Task, workdir: Path) -> tuple[Loaded, Callable[[], None]]:
-    """The images, and a function that records the run once.
-
-    A new run is recorded here; an existing run when the caller knows that it continues.
-
-    Raises:
-      UserError: the images do not fit into the memory, cannot be read, or are not those that the
-        run was started with.
-    """
-    loaded = images.load(config, task, workdir)
-    with hosts.together():
-        record.check_images(workdir, loaded.means)
-    folders = [layout.checkpoints_dir(workdir, one) for one in range(config.num_repetitions)]
-    step = max(step for folder in folders for step in (0, *checkpoints.all_steps_in(folder)))
-
-    @functools.cache
-    def record_once() -> None:
-        with hosts.together():
-            if hosts.is_first():
-                device = jax.devices()[0]
-                kind = (device.platform, device.device_kind)
-                done = (step // task.steps_per_epoch, step)
-                record.record(workdir, config, loaded.means, *kind, *done, loaded.skipped)
-        with hosts.together():
-            configuration.read_config(workdir)
-
-    if not layout.has_begun(workdir):
-        record_once()
-    return loaded, record_once
+    task = make_task(chunked)
+    initial = functools.partial(start.initial_params, task, workdir)
+    return make_group(chunked, task, loaded.feed, loaded.validation, size, initial)
 
 
 def _open_and_train(
@@ -160,6 +133,7 @@ def _open_and_train(
     numbers: Sequence[int],
     record: Callable[[], None],
     interrupted: Callable[[], bool],
+    profiler: Profiler,
 ) -> Outcome:
     """Opens the repetitions' folders, resumes each where it was, and trains them together."""
     settings = group.config.checkpoint
@@ -181,7 +155,7 @@ def _open_and_train(
         state = group.programs.run(state, steps, np.int32(0), taken)
         record()
         reporter.note(f"compiled: training from step {first}/{group.total_steps}")
-        return _train_group(group, opened, state, seconds, reporter, interrupted)
+        return _train_group(group, opened, state, seconds, reporter, interrupted, profiler)
 
 
 def _close_all(opened: list[Repetition]) -> None:
@@ -210,6 +184,7 @@ def _train_group(
     seconds: np.ndarray,
     reporter: Reporter,
     interrupted: Callable[[], bool],
+    profiler: Profiler,
 ) -> Outcome:
     """Dispatches steps until every repetition is done, has diverged for good, or is interrupted."""
     task, config = group.task, group.config
@@ -239,11 +214,14 @@ def _train_group(
             return Outcome.DIVERGED if diverged.any() else Outcome.DONE
         if stopping:
             return _stop(group, opened, state, steps, seconds, diverged, reporter)
+        done = int(steps[stop > steps].min())
+        profiler.before_dispatch(done, int(np.minimum(stop, steps + limit).max()))
         started = time.perf_counter()
         taken = group.feed.images(state, stop, limit)
         state = group.programs.run(state, stop, np.int32(limit), taken)
         host = _counters(state)
         elapsed = time.perf_counter() - started
+        profiler.after_dispatch(int(host.step[stop > steps].min()))
         seconds = seconds + np.where(host.step > steps, elapsed, 0.0)
         a_step = elapsed / max((host.step - steps).max(), 1)
         limit = int(np.clip(hosts.of_all(_PATIENCE / a_step).min(), 1, config.steps_per_dispatch))

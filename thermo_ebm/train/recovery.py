@@ -9,9 +9,9 @@ from absl import logging
 
 from thermo_ebm.errors import UserError
 from thermo_ebm.run import events, pictures, tables
-from thermo_ebm.run.layout import READINGS, ROLLBACKS, STRIP, TEMPERATURES
+from thermo_ebm.run.layout import READINGS, ROLLBACKS, STRIP, TEMPERATURES, checkpoints_dir
 from thermo_ebm.run.rollbacks import Rollback, write_rollbacks
-from thermo_ebm.train import checkpoints, hosts, repetition, spmd
+from thermo_ebm.train import checkpoints, hosts, repetition, spmd, writers
 from thermo_ebm.train.epochs import is_pending
 from thermo_ebm.train.group import Group
 from thermo_ebm.train.repetition import Repetition
@@ -35,6 +35,17 @@ def is_done(task: Task, workdir: Path, number: int, total_steps: int) -> bool:
     return restored is not None and _step(restored.state) >= total_steps
 
 
+def steps_done(task: Task, workdir: Path, number: int) -> int:
+    """The step from which a repetition would continue; changes nothing.
+
+    Raises:
+      UserError: as `is_done`.
+    """
+    folder = checkpoints_dir(workdir, number)
+    restored = checkpoints.read_newest(folder, _shapes(task), spmd.replicated())
+    return 0 if restored is None else _step(restored.state)
+
+
 def resume(
     group: Group, opened: list[Repetition]
 ) -> tuple[TrainState, np.ndarray, list[Repetition]]:
@@ -51,12 +62,12 @@ def resume(
             one.checkpoints, _shapes(group.task), spmd.replicated()
         )
         if restored is None:
-            first = first or group.programs.init(_seeds(group, opened))
+            first = first or _first_states(group, opened)
             state = spmd.select_repetition(first, i)
             checkpoints.save(one.checkpoints, state, 0.0)
         else:
             state, seconds[i] = restored
-        rewound.append(_rewind_to(group, one, state))
+        rewound.append(_with_writers(group, _rewind_to(group, one, state)))
         states.append(_with_branch(rewound[-1], state))
     return spmd.stack_repetitions(states), seconds, rewound
 
@@ -153,6 +164,16 @@ def _shapes(task: Task) -> TrainState:
     return jax.eval_shape(partial(init_state, task), 0)
 
 
+def _first_states(group: Group, opened: list[Repetition]) -> TrainState:
+    """The stacked states before the first step, with the parameters of a warm start."""
+    states = group.programs.init(_seeds(group, opened))
+    params = group.initial()
+    if params is None:
+        return states
+    stacked = jax.tree.map(lambda leaf: np.stack([leaf] * len(opened)), params)
+    return states._replace(params=jax.device_put(stacked, spmd.replicated()))
+
+
 def _seeds(group: Group, opened: list[Repetition]) -> np.ndarray:
     return np.array([group.config.seed + one.number for one in opened], np.int32)
 
@@ -165,9 +186,19 @@ def _rewind_to(group: Group, one: Repetition, state: TrainState) -> Repetition:
     step = _step(state)
     pending = is_pending(group, step, int(spmd.local(state.sums.steps)))
     epochs = step // group.task.steps_per_epoch - pending
-    wanted = group.config.logging.tensorboard and (pending or step < group.total_steps)
+    shown = "tensorboard" in group.config.logging.writers
+    wanted = shown and (pending or step < group.total_steps)
     # A pending epoch's events, at its last step, are still to come.
     return rewind(one, step, epochs, step - pending if wanted else None)
+
+
+def _with_writers(group: Group, one: Repetition) -> Repetition:
+    """The repetition with its writers open, on the first process."""
+    with hosts.writing(one.folder):
+        if not hosts.is_first():
+            return one
+        opened = writers.open_writers(group.config.logging.writers, one.folder)
+    return one._replace(writers=opened)
 
 
 def _with_branch(one: Repetition, state: TrainState) -> TrainState:

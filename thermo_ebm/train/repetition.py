@@ -18,9 +18,10 @@ from thermo_ebm.run.layout import (
     repetition_dir,
 )
 from thermo_ebm.run.rollbacks import Rollback, read_rollbacks
-from thermo_ebm.train import checkpoints, hosts
+from thermo_ebm.train import checkpoints, hosts, writers
 from thermo_ebm.train.checkpoints import Checkpoints
 from thermo_ebm.train.state import EpochSums
+from thermo_ebm.train.writers import OpenWriter
 
 
 class Repetition(NamedTuple):
@@ -31,6 +32,7 @@ class Repetition(NamedTuple):
     checkpoints: Checkpoints
     rollbacks: tuple[Rollback, ...]  # rollbacks so far, oldest first
     events: Any  # a TensorBoard writer; None on all processes but the first, and when not wanted
+    writers: tuple[OpenWriter, ...] = ()  # further ones, likewise
 
 
 class Sampled(NamedTuple):
@@ -77,9 +79,12 @@ def close_repetition(repetition: Repetition) -> None:
     try:
         checkpoints.close(repetition.checkpoints)
     finally:
-        if repetition.events is not None:
-            with files.clear_errors(repetition.folder):
-                events.close_events(repetition.events)
+        try:
+            writers.close_writers(repetition.writers)
+        finally:
+            if repetition.events is not None:
+                with files.clear_errors(repetition.folder):
+                    events.close_events(repetition.events)
 
 
 def make_row(
@@ -197,6 +202,7 @@ def write_epoch(repetition: Repetition, row: tables.Row, aux: Any, exchanged: bo
             if name not in ("epoch", "step")
         }
         events.write_scalars(repetition.events, int(row["step"] or 0), values)
+    writers.deliver(repetition.writers, repetition.folder)
 
 
 def temperature_rows(epoch: int, aux: ThermodynamicAux, exchanged: bool) -> list[tables.Row]:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from thermo_ebm.analysis.claims.evidence import Sample
+from thermo_ebm.analysis.claims.evidence import Evidence, Sample
+from thermo_ebm.analysis.claims.noise import noise_claims
 from thermo_ebm.analysis.claims.paper import (
     CHANGES,
     change_claims,
@@ -18,7 +19,7 @@ from thermo_ebm.analysis.claims.paper import (
 )
 from thermo_ebm.analysis.claims.variants import variant_claims
 from thermo_ebm.analysis.claims.verdicts import Claim, Tested, judge
-from thermo_ebm.analysis.names import ENTRY_VARIANCE
+from thermo_ebm.analysis.names import ENTRY_VARIANCE, UPDATE_NOISE
 from thermo_ebm.analysis.settings import (
     THERMODYNAMIC,
     VANILLA,
@@ -26,6 +27,7 @@ from thermo_ebm.analysis.settings import (
     cells_of,
     describe,
     group_cells,
+    other_fields,
     varied,
 )
 
@@ -48,12 +50,12 @@ def decide(final: pd.DataFrame, metrics: Mapping[str, str]) -> pd.DataFrame:
 
     Returns:
       One row per claim and variant with the columns `COLUMNS`; claims on the variance over entries
-      stand once. Claims without the cells they need are left out.
+      and on the noise stand once. Claims without the cells they need are left out.
     """
     tested: list[Tested] = []
     for number, (title, column) in enumerate(metrics.items()):
         for variant, claim in _claims(final, title, column):
-            repeated = number > 0 and claim.reading == ENTRY_VARIANCE
+            repeated = number > 0 and claim.reading in (ENTRY_VARIANCE, UPDATE_NOISE)
             if claim.evidence is not None and not repeated:
                 tested.append(Tested(claim, claim.evidence, variant, title))
     if not tested:
@@ -73,13 +75,18 @@ def _place(tested: list[Tested], index: int) -> tuple[int, int, str, int]:
 
 def _row(one: Tested) -> dict[str, object]:
     claim, evidence = one.claim, one.evidence
-    sign = ">" if evidence.claimed > 0 else "<"
     values = (
         *(claim.table, claim.text, claim.reading, one.variant, evidence.comparison, evidence.test),
         *(evidence.effect, evidence.low, evidence.high, evidence.unit),
-        *(f"{sign} {evidence.null:.3g}", evidence.null, evidence.margin, evidence.p_value),
+        *(_claimed(evidence), evidence.null, evidence.margin, evidence.p_value),
     )
     return dict(zip(EVIDENCE_COLUMNS, values, strict=True))
+
+
+def _claimed(evidence: Evidence) -> str:
+    if evidence.claimed == 0:
+        return f"within {evidence.margin:.3g} of {evidence.null:.3g}"
+    return f"{'>' if evidence.claimed > 0 else '<'} {evidence.null:.3g}"
 
 
 def _claims(final: pd.DataFrame, title: str, column: str) -> Iterator[tuple[str, Claim]]:
@@ -96,6 +103,7 @@ def _claims(final: pd.DataFrame, title: str, column: str) -> Iterator[tuple[str,
     yield from _changes(thermodynamic, samples, title)
     for claim in variant_claims(thermodynamic, samples, title):
         yield "TI, compared", claim
+    yield from noise_claims(cells, final, title, column)
 
 
 def _vanilla(
@@ -151,8 +159,8 @@ def _comparable(vanilla: Settings, thermodynamic: Settings) -> bool:
     """Whether two cells share the samplers' steps and every further field but the loss's own."""
 
     def shared(settings: Settings) -> tuple[object, ...]:
-        other = (settings.other or "").split("; ")
-        further = tuple(part for part in other if part and not part.startswith("loss."))
+        other = other_fields(settings).items()
+        further = tuple(pair for pair in other if not pair[0].startswith("loss."))
         return (settings.posterior_steps, settings.prior_steps, further)
 
     return shared(vanilla) == shared(thermodynamic)

@@ -25,7 +25,9 @@ class Evidence(NamedTuple):
     high: float
     p_value: float
     unit: str
-    claimed: int  # +1: the effect is claimed to be above `null`, -1: below
+    claimed: (
+        int  # +1: the effect is claimed to be above `null`, -1: below, 0: within `margin` of it
+    )
     null: float
     margin: float  # >= 0: the smallest distance from `null` that would matter
 
@@ -146,6 +148,28 @@ def poorer_at_equal_variance(
     A common line on the logarithm of the variance is fitted to the cells' means. None without two
     cells of each kind, or where their variances do not overlap: nothing is then at equal variance.
     """
+    return _at_equal(first, second, names, metric, "variance", claimed=1)
+
+
+def alike_at_equal_noise(
+    first: Sequence[Sample], second: Sequence[Sample], names: tuple[str, str], metric: str
+) -> Evidence | None:
+    """Whether `first` and `second` have the same metric at equal noise, cells as units.
+
+    As `poorer_at_equal_variance`, with the gradient's noise in the place of the variance. The claim
+    is that the difference is too small to matter, on either side.
+    """
+    return _at_equal(first, second, names, metric, "noise", claimed=0)
+
+
+def _at_equal(
+    first: Sequence[Sample],
+    second: Sequence[Sample],
+    names: tuple[str, str],
+    metric: str,
+    covariate: str,
+    claimed: int,
+) -> Evidence | None:
     kinds = [_cell_means(samples) for samples in (first, second)]
     if min(len(means) for means in kinds) < 2:
         return None
@@ -159,11 +183,11 @@ def poorer_at_equal_variance(
     effect, low, high, p_value = estimate
     text = (
         f"{names[1]} ({len(kinds[1])} cells) less {names[0]} ({len(kinds[0])} cells); both reach "
-        f"variances from {low_end:.3g} to {high_end:.3g}"
+        f"{covariate}s from {low_end:.3g} to {high_end:.3g}"
     )
-    test = "regression of the cells' means on log variance, jackknife over cells"
-    margin = quality_margin(metric) * float(np.mean(quality))
-    return Evidence(text, test, effect, low, high, p_value, "difference", 1, 0.0, margin)
+    test = f"regression of the cells' means on log {covariate}, jackknife over cells"
+    margin = quality_margin(metric) * float(np.mean(np.abs(quality)))
+    return Evidence(text, test, effect, low, high, p_value, "difference", claimed, 0.0, margin)
 
 
 def _trend(levels: Mapping[float, Array]) -> tuple[statistics.Estimate, str]:

@@ -1,9 +1,9 @@
 """The rule of the verdicts and the families of tests: stated here, and computed here alone.
 
 A *family* is the claims of one table of the paper that one metric decides, on one data set and one
-variant of the loss (the vanilla model is one variant). The claims on the variance over entries
-belong to the family of the first metric. Holm's correction runs over each family. How much hangs on
-that choice shows the sensitivity: all claims of one data set as one family.
+variant of the loss (the vanilla model is one variant). The claims on the variance over entries and
+on the noise belong to the family of the first metric. Holm's correction runs over each family. How
+much hangs on that choice shows the sensitivity: all claims of one data set as one family.
 """
 
 from typing import NamedTuple
@@ -32,6 +32,11 @@ RULES = {
         "the mean KID and 2 % of the mean FID, over the whole range of a trend, or 20 % of a "
         "relative spread."
     ),
+    "No difference": (
+        "a claim that two things do not differ is supported if the 95 % confidence interval of the "
+        "difference lies within the smallest effect that would matter, on either side, and not "
+        "supported if it does not and the Holm-adjusted p-value is below 0.05."
+    ),
     "Undecided": "anything else. It does not mean that there is no effect.",
     "Family": (
         "Holm's correction runs over the claims of one table of the paper that one metric decides, "
@@ -46,8 +51,8 @@ RULES = {
     "Tests": (
         "a trend's interval is that of its average slope per doubling (Welch-Satterthwaite); its "
         "p-value is that of the exact Jonckheere-Terpstra test, whose D, from -1 to 1, is the "
-        "trend's strength by ranks. Comparisons at equal variance take cells as units (jackknife "
-        "over cells). Intervals are not adjusted for the number of claims."
+        "trend's strength by ranks. Comparisons at equal variance or noise take cells as units "
+        "(jackknife over cells). Intervals are not adjusted for the number of claims."
     ),
 }
 
@@ -98,6 +103,8 @@ def family(one: Tested) -> str:
 def verdict(evidence: Evidence, adjusted_p: float) -> tuple[str, str]:
     """Decides a claim by the rule; returns the verdict and its reason."""
     ends = ((evidence.low - evidence.null), (evidence.high - evidence.null))
+    if evidence.claimed == 0:
+        return _no_difference(*ends, evidence.margin, adjusted_p)
     low, high = sorted(evidence.claimed * end for end in ends)
     significant = adjusted_p < ALPHA
     if significant and low > 0.0:
@@ -107,3 +114,12 @@ def verdict(evidence: Evidence, adjusted_p: float) -> tuple[str, str]:
     if low <= 0.0 and high < evidence.margin:
         return NOT_SUPPORTED, "any such effect is too small to matter"
     return UNDECIDED, "the interval allows for both" if low <= 0.0 else "not significant"
+
+
+def _no_difference(low: float, high: float, margin: float, adjusted_p: float) -> tuple[str, str]:
+    """Decides a claim that there is no difference: the ends of the interval of the difference."""
+    if -margin < low and high < margin:
+        return SUPPORTED, "any difference is too small to matter"
+    if adjusted_p < ALPHA and (low > 0.0 or high < 0.0):
+        return NOT_SUPPORTED, "there is a difference"
+    return UNDECIDED, "the interval allows for both"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 from matplotlib.figure import Figure
 
-from thermo_ebm.analysis.figures import boxes, curves, integral, metric
+from thermo_ebm.analysis.figures import boxes, curves, integral, metric, noise
 from thermo_ebm.analysis.figures.cost import cost
 from thermo_ebm.analysis.figures.samples import newest_samples, sample_grids
 from thermo_ebm.analysis.names import ENTRY_VARIANCE, LIKELIHOOD, reading_title
@@ -27,7 +27,7 @@ class Entry(NamedTuple):
 # Readings that have a figure over training wherever they are there, by file name.
 CURVES = {
     "variance_curves": "train_grad_var",
-    "noise_curves": "train_grad_noise",
+    "noise_curves": "train_update_noise",
     "likelihood_curves": LIKELIHOOD,
     "objective_curves": "val_loss",
 }
@@ -75,10 +75,29 @@ def _of_last_epochs(frame: pd.DataFrame, kid: str, fid: str) -> Iterator[Entry]:
         "held-out log-likelihood by power p for each variant of the loss",
         lambda: metric.metric_by_power(frame, LIKELIHOOD),
     )
+    yield from _of_noise(frame, kid)
     yield Entry(
         "changes_over_powers",
         "experiment 2 over experiment 1 (the paper's figure 12)",
         lambda: metric.changes_over_powers(frame, kid),
+    )
+
+
+def _of_noise(frame: pd.DataFrame, kid: str) -> Iterator[Entry]:
+    yield Entry(
+        "kid_by_noise",
+        "KID against the gradient's noise, by the knob that sets it",
+        lambda: noise.metric_by_noise(frame, kid),
+    )
+    yield Entry(
+        "likelihood_by_noise",
+        "held-out log-likelihood against the gradient's noise, by the knob that sets it",
+        lambda: noise.metric_by_noise(frame, LIKELIHOOD),
+    )
+    yield Entry(
+        "noise_by_knob",
+        "the gradient's noise by each knob",
+        lambda: noise.noise_by_knob(frame),
     )
 
 

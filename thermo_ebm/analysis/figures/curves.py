@@ -19,7 +19,7 @@ from thermo_ebm.analysis.settings import (
 )
 
 _KEYS = ["cell", "run", "repetition"]
-_LOGARITHMIC = ("train_grad_var", "grad_noise", "train_grad_noise")
+_LOGARITHMIC = ("train_grad_var", "grad_noise", "train_grad_noise", "train_update_noise")
 _BULK = (0.005, 0.985)  # quantiles of the centred loss that its axis shows
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from thermo_ebm.analysis import tables
+from thermo_ebm.analysis import noise_tables, tables
 from thermo_ebm.analysis.claims import decide
 from thermo_ebm.analysis.figures.catalogue import catalogue
 from thermo_ebm.analysis.names import LIKELIHOOD, reading_title
@@ -35,6 +35,17 @@ PUBLISHED_NOTE = (
     "switch says, so the prior's gradient is 'none'. The KL term is the sum that the paper prints, "
     "and KID has the RBF kernel of the paper's text. The last epoch is epoch 50."
 )
+KNOB_TITLES = {
+    "lowest_noise": "lowest noise",
+    "highest_noise": "highest noise",
+    "range": "highest / lowest",
+    "relative_sd": "sd of the noise over repetitions, relative",
+    "cost": "time per update, costliest / centre",
+    "slope": "KID per doubling of the noise",
+    "ci_low": "from",
+    "ci_high": "to",
+    "r_squared": "R²",
+}
 NO_CLAIMS = "No claim can be tested: there are no evaluations, or too few cells or repetitions."
 
 
@@ -109,6 +120,8 @@ def _tables(frame: pd.DataFrame, network: str | None) -> dict[str, pd.DataFrame]
         made["claims"] = _decided(frame, metrics)
         fits = [tables.fits_table(frame, column) for column in metrics.values()]
         made["quadratic_fits"] = pd.concat(fits, ignore_index=True)
+        made["noise_cells"] = noise_tables.quality_table(frame, str(network))
+        made["noise_knobs"] = noise_tables.knobs_table(frame, next(iter(metrics.values())))
     return {name: part for name, part in made.items() if len(part)}
 
 
@@ -177,6 +190,10 @@ def _cells(made: dict[str, pd.DataFrame], network: str | None) -> list[page.Part
         parts.append(page.Details(f"All {len(readings)} readings of every cell", [every]))
     table = page.table(repetitions, tables.setting_titles(repetitions))
     parts.append(page.Details(f"Every repetition ({len(repetitions)})", [table]))
+    if "noise_knobs" in made:
+        knobs = made["noise_knobs"].rename(columns=KNOB_TITLES)
+        parts.append(page.Heading(3, "Knobs of the noise, side by side"))
+        parts.append(page.table(knobs))
     if "quadratic_fits" in made:
         parts.append(page.Heading(3, "Quadratic fits through the cells' means"))
         parts.append(page.table(_fits_on_page(made["quadratic_fits"])))

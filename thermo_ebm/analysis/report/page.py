@@ -79,8 +79,8 @@ class Interval(NamedTuple):
 
     width: float
     null: float
-    side: float  # where the claimed side begins; it is half of the width
-    margin_at: float  # the effects on the claimed side that are too small to matter
+    side: float  # where the claimed side begins, half of the width; the whole width: there is none
+    margin_at: float  # the effects on the claimed side, or on both, that are too small to matter
     margin_width: float
     low: float
     high: float
@@ -182,7 +182,7 @@ def drawn_interval(
       ends: of the confidence interval.
       null: the value that the claim denies.
       margin: the smallest distance from it that would matter.
-      claimed: +1 where the claim is that the effect is above `null`, -1 below.
+      claimed: +1 where the claim is that the effect is above `null`, -1 below, 0 neither.
 
     Returns:
       None where a number is not finite or nothing has any extent.
@@ -196,6 +196,8 @@ def drawn_interval(
     band = round(scale * margin, 2)
     words = f"{effect:.3g}, from {ends[0]:.3g} to {ends[1]:.3g}; null value {null:.3g}"
     side, margin_at = (middle, middle) if claimed > 0 else (0.0, middle - band)
+    if claimed == 0:
+        side, band = width, 2.0 * band
     return Interval(width, middle, side, margin_at, band, low, high, at, words)
 
 

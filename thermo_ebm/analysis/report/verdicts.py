@@ -36,7 +36,8 @@ def claim_parts(rows: pd.DataFrame) -> list[page.Part]:
         families.setdefault(row["family"], []).append(_line(row))
     note = (
         "Each interval has a scale of its own. The vertical line is the null value, the green side "
-        "is the claimed one, and effects inside the grey band are too small to matter. A verdict "
+        "is the claimed one (without a green side, no effect is claimed), and effects inside the "
+        "grey band are too small to matter. A verdict "
         "in light grey is the same as the one in the first column."
     )
     return [
@@ -48,7 +49,7 @@ def claim_parts(rows: pd.DataFrame) -> list[page.Part]:
 
 def _line(row: dict) -> page.ClaimLine:
     ends = (row["ci_low"], row["ci_high"])
-    claimed = 1 if str(row["claimed"]).startswith(">") else -1
+    claimed = {">": 1, "<": -1}.get(str(row["claimed"])[0], 0)
     drawn = page.drawn_interval(row["effect"], ends, row["null"], row["margin"], claimed)
     effect = f"{page.between(row['effect'], *ends).text} {row['unit']}"
     recent = row.get("verdict_last_5")

@@ -6,9 +6,7 @@ read. It is given one batch at a time and images at their own size.
 """
 
 import hashlib
-import importlib
 import inspect
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from thermo_ebm import plugins
 from thermo_ebm.errors import UserError, one_line
 from thermo_ebm.metrics.networks.network import Network, Outputs
 
@@ -54,21 +53,14 @@ def load(spec: str) -> Network:
 
 
 def _find(spec: str) -> _Own:
-    module_name, _, function_name = spec.rpartition(":")
-    if not re.fullmatch(r"\w+(\.\w+)*", module_name) or not function_name.isidentifier():
-        raise UserError(f"features={spec}: an own network is MODULE:FUNCTION, as in nets.vgg:apply")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # a user's module can raise anything
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        raise UserError(f"features={spec}: {module_name} cannot be imported ({reason})") from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise UserError(f"features={spec}: {module_name} has no function {function_name}")
+    form = "an own network is MODULE:FUNCTION, as in nets.vgg:apply"
+    module, function = plugins.find("features", spec, "function", form)
     try:
         source = Path(str(inspect.getsourcefile(module))).read_bytes()
     except (TypeError, OSError) as error:
-        raise UserError(f"features={spec}: the source of {module_name} cannot be read") from error
+        raise UserError(
+            f"features={spec}: the source of {module.__name__} cannot be read"
+        ) from error
     return _Own(spec, function, hashlib.sha256(source).hexdigest())
 
 

@@ -21,6 +21,7 @@ def winograd(x: Array, weights: Array, stride: int) -> Array:
 
     The columns are treated in the same way. All factors are 1 and -1, so that rounding is that of a
     sum. The form is faster on a CPU for many channels, where matrix products dominate the time.
+    Differentiable any number of times in reverse mode; forward mode is not supported.
 
     Args:
       x: [num, height, width, c_in], height and width even.
@@ -40,7 +41,10 @@ def winograd(x: Array, weights: Array, stride: int) -> Array:
             f"winograd takes 4 x 4 kernels, stride 2 and an even height and width, not weights "
             f"{weights.shape}, stride {stride} and an input {x.shape}."
         )
-    inputs = [_input_terms(rows, 2) for rows in _input_terms(x, 1)]
+    (even_even, even_odd), (odd_even, odd_odd) = _quarters(x)
+    even_columns = _input_terms(even_even, odd_even, 1)
+    odd_columns = _input_terms(even_odd, odd_odd, 1)
+    inputs = [_input_terms(*rows, 2) for rows in zip(even_columns, odd_columns, strict=True)]
     kernels = [_kernel_terms(rows, 0) for rows in _kernel_terms(weights, 0)]
     products = [
         [a.reshape(-1, c_in) @ g for a, g in zip(*pair, strict=True)]
@@ -53,9 +57,38 @@ def winograd(x: Array, weights: Array, stride: int) -> Array:
     return jnp.stack(out, axis=2).reshape(num, 2 * height, 2 * width, tile[-1])
 
 
-def _input_terms(x: Array, axis: int) -> list[Array]:
+Quarters = tuple[tuple[Array, Array], tuple[Array, Array]]  # by parity of the row and the column
+
+
+# `_quarters` and `_whole` are inverses and transposes of each other, so that each is the derivative
+# of the other. XLA's own derivative of `_quarters` adds up padded arrays.
+
+
+@jax.custom_vjp
+def _quarters(x: Array) -> Quarters:
+    """[num, height, width, c] -> the pixels of each parity, [num, height / 2, width / 2, c]."""
+    num, height, width, channels = x.shape
+    pairs = x.reshape(num, height // 2, 2, width // 2, 2, channels)
+    first, second = ((pairs[:, :, row, :, 0], pairs[:, :, row, :, 1]) for row in range(2))
+    return first, second
+
+
+@jax.custom_vjp
+def _whole(quarters: Quarters) -> Array:
+    """The inverse of `_quarters`."""
+    num, height, width, channels = quarters[0][0].shape
+    pairs = jnp.stack([jnp.stack(row, axis=3) for row in quarters], axis=2)
+    return pairs.reshape(num, 2 * height, 2 * width, channels)
+
+
+_quarters.defvjp(lambda x: (_quarters(x), None), lambda _, cotangent: (_whole(cotangent),))
+_whole.defvjp(
+    lambda quarters: (_whole(quarters), None), lambda _, cotangent: (_quarters(cotangent),)
+)
+
+
+def _input_terms(even: Array, odd: Array, axis: int) -> list[Array]:
     """What each product takes of the rows 2 m - 1 .. 2 m + 2, for both filters of a tile m."""
-    even, odd = (jax.lax.slice_in_dim(x, start, None, 2, axis) for start in range(2))
     between = odd - even
     return [
         _shifted(odd, 1, axis) - even,

@@ -1,0 +1,38 @@
+r"""CIFAR-10 with an eighth of the channels, 1,500 images and short chains, for runs on two cores.
+
+python -m launch.sweep --experiment=configs/experiment3_short.py \
+    --config=configs/cifar10_small.py --workdir=runs/noise --config.data.data_dir=TFDS \
+    --num_images=500 --num_sizes=6
+"""
+
+from ml_collections import ConfigDict
+
+from configs import cifar10
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration."""
+    config = cifar10.get_config()
+    config.parallel_repetitions = 3
+    config.num_epochs = 6
+
+    config.data.num_train = 1_500
+    config.data.num_val = 500
+
+    config.model.latent_dim = 64
+    config.model.generator.features = 8
+
+    config.sampler.prior.num_steps = 20
+    config.sampler.posterior.num_steps = 8
+
+    config.loss.num_temperatures = 3
+
+    # Few updates: the rates of the digits.
+    config.optimizer.prior.learning_rate = 3e-4
+    config.optimizer.prior.final_learning_rate = 1e-4
+    config.optimizer.generator.learning_rate = 1e-3
+    config.optimizer.generator.final_learning_rate = 2e-4
+
+    config.checkpoint.keep_every_epochs = 0
+    config.logging.pictures_every_epochs = 6
+    return config

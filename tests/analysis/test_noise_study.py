@@ -1,0 +1,90 @@
+"""The page of the study of noise: written from runs, every number from them."""
+
+import csv
+
+import pytest
+from analysis_builders import config, write_run
+
+from docs.tools import noise_study
+
+
+def run(folder, noise, kid, **fields):
+    """A run with readings of the update's noise."""
+    changes = {"dial__amplification": 1.0, "dial__accumulate": 1, "sampler__chains_per_image": 2}
+    write_run(folder, config(**(changes | {"data__num_train": 600} | fields)), 3, noise, kid)
+    for path in folder.glob("rep_*/readings.csv"):
+        with open(path, encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, [*rows[0], "train_update_noise"])
+            writer.writeheader()
+            for row in rows:
+                writer.writerow(row | {"train_update_noise": row["train_grad_var"]})
+
+
+@pytest.fixture
+def runs(tmp_path):
+    folder = tmp_path / "runs"
+    for loss in ("vanilla", "thermodynamic"):
+        common = {"loss": loss, "loss__power": 1.0}
+        for factor in (1.0, 4.0, 16.0):
+            run(folder / f"{loss}-a{factor}", 0.1 * factor, 0.04 + 0.002 * factor, **common,
+                dial__amplification=factor)  # fmt: skip
+        for chains in (4, 8):
+            run(folder / f"{loss}-m{chains}", 0.2 / chains, 0.04 + 0.004 / chains, **common,
+                sampler__chains_per_image=chains)  # fmt: skip
+    run(folder / "p6", 0.2, 0.045, loss__power=6.0)
+    return folder
+
+
+def test_page_tables_and_figures(runs, tmp_path, capsys):
+    output = tmp_path / "noise"
+    assert noise_study.main([str(runs), "--output", str(output)]) == 0
+    printed = capsys.readouterr().out.split()
+    assert {path.name for path in output.rglob("*.*")} == {name.split("/")[-1] for name in printed}
+    text = (output / "index.md").read_text(encoding="utf-8")
+    for figure in ("kid_by_noise", "noise_by_knob"):
+        assert f"figures/digits-{figure}.png" in text
+    for name in ("cells", "knobs", "claims"):
+        assert (output / f"tables/{name}.csv").is_file()
+        assert f"tables/{name}.csv" in text
+    assert "settings.csv" not in text
+    # KID rises by 0.03 over 4 doublings; amplification moves the noise 16-fold.
+    answer = text.partition("## The answer")[2].partition("## Figures")[0]
+    assert "set by the amplification" in answer
+    assert "(vanilla; " in answer
+    knobs = [line for line in text.splitlines() if "| amplification | 3 |" in line]
+    assert [line.split(" | ")[5] for line in knobs] == ["16", "16"]
+
+
+def test_with_the_study_of_settings(runs, tmp_path):
+    output = tmp_path / "noise"
+    noise_study.write(runs, runs, output)
+    text = (output / "index.md").read_text(encoding="utf-8")
+    table = text.partition("## Which settings to use")[2].partition("## What")[0]
+    assert table.count("| digits |") == 11
+    assert (output / "tables/settings.csv").is_file()
+
+
+def test_runs_without_evaluations_are_refused(runs, tmp_path, capsys):
+    for path in runs.rglob("eval.csv"):
+        path.unlink()
+    assert noise_study.main([str(runs), "--output", str(tmp_path / "noise")]) == 2
+    assert "digits has no evaluations" in capsys.readouterr().err
+    assert not (tmp_path / "noise").exists()
+
+
+def test_runs_of_another_experiment_are_refused(tmp_path, capsys):
+    run(tmp_path / "runs/one", 0.1, 0.04)
+    assert noise_study.main([str(tmp_path / "runs")]) == 2
+    assert "no experiment on the noise" in capsys.readouterr().err
+
+
+def test_columns_of_the_table_of_cells(runs, tmp_path):
+    noise_study.write(runs, None, tmp_path / "noise")
+    with open(tmp_path / "noise/tables/cells.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 11
+    assert {"noise_mean", "noise_sd", "kid_inf_mean", "kid_inf_stderr"} <= rows[0].keys()
+    assert float(rows[0]["kid_inf_stderr"]) == pytest.approx(0.001)
+    assert {row["dataset"] for row in rows} == {"digits"}

@@ -1,0 +1,87 @@
+"""Finds the parameters of another run with which a new run begins."""
+
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from thermo_ebm.errors import UserError
+from thermo_ebm.evaluation import trained
+from thermo_ebm.evaluation.trained import TrainedRun
+from thermo_ebm.fields import flatten
+from thermo_ebm.models.latent_ebm import LatentEBM, make_model
+from thermo_ebm.run import configuration, layout, warm_start
+from thermo_ebm.run.warm_start import Source, WarmStart
+from thermo_ebm.train import checkpoints
+
+# Fields on which the shapes of the parameters depend.
+_SHAPES = [
+    field
+    for field in configuration.FIXED_FIELDS
+    if field.startswith("model.") or field == "data.channels"
+]
+
+
+def parse(text: str) -> Source:
+    """The checkpoint that RUN[:REPETITION[:STEP]] names.
+
+    >>> parse("/runs/a:2:best")
+    Source(run='/runs/a', repetition=2, step='best')
+    """
+    parts = re.fullmatch(r"(.+?)(?::(\d+)(?::(\d+|best))?)?", text)
+    run, repetition, step = parts.groups() if parts else ("", None, None)
+    if not run or (":" in run and not Path(run).exists()):
+        raise UserError(f"init_from={text}: must be RUN[:REPETITION[:STEP]], STEP a number or best")
+    folder = str(Path(run).expanduser().absolute())
+    return Source(folder, int(repetition or 0), int(step) if step and step != "best" else step)
+
+
+def find(text: str | None, config: ConfigDict, workdir: Path) -> WarmStart | None:
+    """Reads the parameters with which a new run begins.
+
+    Args:
+      text: RUN[:REPETITION[:STEP]]; None if the run begins with random parameters.
+      config: of the new run.
+      workdir: of the new run.
+
+    Returns:
+      None without `text`, and if the run has begun: it has recorded what it began with.
+
+    Raises:
+      UserError: the run has begun in another way, the source cannot be read, or the parameters of
+        its model have other shapes.
+    """
+    if text is None:
+        return None
+    source = parse(text)
+    if layout.has_begun(workdir):
+        warm_start.check(workdir, source)
+        return None
+    try:
+        run = trained.open_run(Path(source.run))
+        _check_shapes(run, config)
+        step, params = trained.chosen_params(run, source.repetition, source.step)
+    except UserError as error:
+        raise UserError(f"init_from={text}: {error}") from error
+    named = checkpoints.named_params(params)
+    return WarmStart(source, step, {name: np.asarray(leaf) for name, leaf in named.items()})
+
+
+def _check_shapes(run: TrainedRun, config: ConfigDict) -> None:
+    """Raises UserError if a model of `config` has parameters of other shapes than the run's."""
+    if _shapes(run.model) == _shapes(make_model(config.model, config.data.channels)):
+        return
+    there, here = (flatten(configuration.as_json(one)) for one in (run.config, config))
+    differing = [
+        f"{field} is {there[field]} there and {here[field]} here"
+        for field in _SHAPES
+        if there[field] != here[field]
+    ]
+    raise UserError(f"its model has other shapes: {', '.join(differing)}")
+
+
+def _shapes(model: LatentEBM) -> dict[str, tuple[int, ...]]:
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    return {name: leaf.shape for name, leaf in checkpoints.named_params(params).items()}

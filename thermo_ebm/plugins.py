@@ -1,0 +1,42 @@
+"""Finds what a user has written and names as MODULE:NAME."""
+
+import importlib
+import re
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from thermo_ebm.errors import UserError, one_line
+
+
+class Found(NamedTuple):
+    """A function or class, and the module that defines it."""
+
+    module: ModuleType
+    value: Callable[..., Any]
+
+
+def find(field: str, spec: str, kind: str, form: str) -> Found:
+    """Imports a module and finds a function or class in it.
+
+    Args:
+      field: the field or flag that holds `spec`, for messages.
+      spec: MODULE:NAME.
+      kind: "function" or "class", for messages.
+      form: says what `spec` must be, for messages.
+
+    Raises:
+      UserError: `spec` has another form, the module cannot be imported or has no such name.
+    """
+    module_name, _, name = spec.rpartition(":")
+    if not re.fullmatch(r"\w+(\.\w+)*", module_name) or not name.isidentifier():
+        raise UserError(f"{field}={spec}: {form}")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # a user's module can raise anything
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise UserError(f"{field}={spec}: {module_name} cannot be imported ({reason})") from error
+    value = getattr(module, name, None)
+    if not callable(value):
+        raise UserError(f"{field}={spec}: {module_name} has no {kind} {name}")
+    return Found(module, value)

@@ -1,0 +1,73 @@
+"""What the cells of a sweep would train, found without starting any of them."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from thermo_ebm.cost import plan
+from thermo_ebm.errors import UserError
+from thermo_ebm.run import configuration, layout, record
+from thermo_ebm.sweep.cells import Cell
+from thermo_ebm.train import dry_run, images, summary
+from thermo_ebm.train.dry_run import RunPlan
+from thermo_ebm.train.tasks import Task
+
+
+def plan_cells(root: Path, cells: Sequence[Cell]) -> list[RunPlan]:
+    """The plan of each cell, whose folder is `root / cell.name`; see `dry_run.plan_run`.
+
+    Raises:
+      UserError: a cell could not be trained; the message names the cell.
+    """
+    try:
+        layout.check_writable(root)
+    except OSError as error:
+        raise UserError(f"workdir={root}: cannot be written: {error.strerror}") from error
+    read, plans = _cached_reader(), []
+    for cell in cells:
+        folder = root / cell.name
+        try:
+            configuration.check_config(folder, cell.config, make_folder=False)
+            plans.append(dry_run.plan_run(cell.config, folder, read))
+        except UserError as error:
+            raise UserError(f"{cell.name}: {error}") from error
+    return plans
+
+
+def _cached_reader() -> Callable[[ConfigDict, Task, Path], record.Means]:
+    """Reads images that several cells share only once."""
+    known: dict[str, record.Means] = {}
+
+    def read(config: ConfigDict, task: Task, workdir: Path) -> record.Means:
+        memory = (config.batch_size, config.dial.accumulate, config.parallel_repetitions)
+        of_images = [config.data.to_dict(), config.steps_per_dispatch, memory]
+        key = json.dumps([*of_images, record.read_skipped(workdir)])
+        if key not in known:
+            known[key] = images.load(config, task, workdir).means
+        return known[key]
+
+    return read
+
+
+def cell_line(cell: Cell, change: dict[str, Any], planned: RunPlan) -> str:
+    """One cell: its name, the fields that it changes, and what it costs."""
+    name = " ".join([cell.name, *(f"{field}={value}" for field, value in change.items())])
+    held = summary.binary(plan.device_bytes(planned.config, planned.size))
+    return (
+        f"{name}: {sum(planned.parameters):,} parameters, "
+        f"{summary.decimal(planned.flops_per_step)}FLOP per step, about {held} on each device, "
+        f"{dry_run.totals(planned.steps, planned.flops)}"
+    )
+
+
+def total_lines(plans: Sequence[RunPlan]) -> list[str]:
+    """The steps and operations of all cells, and of what is left of them."""
+    steps, flops = sum(one.steps for one in plans), sum(one.flops for one in plans)
+    shown = [f"total: {len(plans)} cells, {dry_run.totals(steps, flops)}"]
+    if done := sum(one.steps_done for one in plans):
+        left = dry_run.totals(steps - done, sum(one.flops_left for one in plans))
+        shown.append(f"left: {left}")
+    return shown
