@@ -13,13 +13,13 @@ from ml_collections import ConfigDict
 from benchmarks import plain
 from thermo_ebm.config import build
 from thermo_ebm.config.build import sampler_settings
-from thermo_ebm.cost import flops, memory
+from thermo_ebm.cost import flops, plan
 from thermo_ebm.models import conv_transpose, latent_ebm
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.chains import tempered_chains
 from thermo_ebm.thermo.schedule import make_schedule
 from thermo_ebm.train import batches, optimisers, spmd, tasks
-from thermo_ebm.types import Batch, LossFn, Params
+from thermo_ebm.types import Batch, Params
 
 
 class Program(NamedTuple):
@@ -45,29 +45,18 @@ def image_shape(config: ConfigDict) -> tuple[int, int, int]:
 
 def automatic_chunk(config: ConfigDict, model: LatentEBM) -> int:
     """The chunk of images, chosen as the trainer does where the config leaves it open."""
-    chunk = config.sampler.image_chunk
-    if chunk or config.loss.name == "vanilla":
-        return chunk
+    return plan.with_chunk(config, 1, plan.this_machine(model)).sampler.image_chunk
 
-    def loss(chunk: int) -> LossFn:
-        copy = ConfigDict(config.to_dict())
-        copy.sampler.image_chunk = chunk
-        return build.make_loss(copy, model, None)
 
-    return memory.automatic_chunk(
-        loss,
-        model,
-        -(-config.batch_size // jax.local_device_count()),
-        image_shape(config),
-        memory.usable_bytes(jax.local_devices()[0]),
-    )
+def task_of(config: ConfigDict, model: LatentEBM) -> tasks.Task:
+    """The trainer's task with this model."""
+    objective = build.make_objective(config, model, tasks.AXIS)
+    return tasks.make_task(config)._replace(model=model, objective=objective)
 
 
 def fast_step(config: ConfigDict, model: LatentEBM) -> Program:
     """One step of the trainer, over all local devices."""
-    task = tasks.make_task(config)._replace(
-        model=model, objective=build.make_objective(config, model, tasks.AXIS)
-    )
+    task = task_of(config, model)
     layout = batches.make_layout(config.data.num_train)
     step = spmd.map_step(task)
     init = jax.jit(partial(tasks.init_state, task), out_shardings=spmd.replicated())
@@ -164,6 +153,11 @@ def _compile(fn: Any, counts: tuple[flops.FlopCount, int], state: Any, *args: An
     def call() -> None:
         held[0] = jax.block_until_ready(compiled(held[0], *args))
 
+    return Program(call, *counts, bytes_planned(compiled), compile_s)
+
+
+def bytes_planned(compiled: jax.stages.Compiled) -> int:
+    """Bytes of arguments, results and buffers that XLA plans on one device."""
     plan = compiled.memory_analysis()
     planned = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
-    return Program(call, *counts, planned - plan.alias_size_in_bytes, compile_s)
+    return planned - plan.alias_size_in_bytes

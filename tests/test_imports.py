@@ -15,7 +15,7 @@ PACKAGES = ("thermo_ebm", "launch", "configs")
 # The rooms, from the ground up. A room imports from lower floors alone, and from itself; of equal
 # floors neither knows the other.
 FLOORS = (
-    ("types", "errors", "runtime", "fields"),
+    ("types", "errors", "runtime", "fields", "scopes"),
     ("files", "collectives", "plugins"),
     ("models",),
     ("sampling", "thermo"),

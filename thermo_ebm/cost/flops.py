@@ -5,7 +5,7 @@ walked instead, and a body counts as often as it runs.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import reduce
 from operator import add
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from jax.extend.core import Jaxpr, JaxprEqn
 
 from thermo_ebm.cost.jaxprs import gradient_jaxpr, inner_jaxprs, shape, size
 from thermo_ebm.models.latent_ebm import LatentEBM
+from thermo_ebm.scopes import LOSS_AND_GRADIENT, part_of
 from thermo_ebm.types import LossFn
 
 
@@ -31,7 +32,16 @@ class FlopCount(NamedTuple):
         return self.matmul - self.recomputed
 
 
+class _Place(NamedTuple):
+    """Where an equation stands."""
+
+    part: str  # of the step
+    recomputing: bool  # whether all of it is done for the second time
+
+
+_Counts = dict[str, FlopCount]  # by part
 _ZERO = FlopCount(0, 0, 0)
+_START = _Place(LOSS_AND_GRADIENT, False)
 
 # fmt: off
 _ELEMENTWISE = frozenset((
@@ -75,7 +85,7 @@ def count_flops(
     Raises:
       ValueError: for a `while_loop` with matrix products and no `while_trip_count`.
     """
-    return _count(jax.make_jaxpr(fn)(*args).jaxpr, while_trip_count, False)
+    return _total(_count(jax.make_jaxpr(fn)(*args).jaxpr, while_trip_count, _START))
 
 
 def gradient_flops(
@@ -86,34 +96,59 @@ def gradient_flops(
     Returns:
       The count of one training step without the optimisers, which compute no matrix product.
     """
-    return _count(gradient_jaxpr(loss, model, batch_size, image_shape), None, False)
+    return _total(gradient_flops_by_part(loss, model, batch_size, image_shape))
 
 
-def _count(jaxpr: Jaxpr, while_trip_count: int | None, recomputing: bool) -> FlopCount:
-    """The count of a jaxpr; `recomputing` says that all of it is done for the second time."""
-    counts = (
-        _count_equation(
-            eqn, while_trip_count, recomputing or _RECOMPUTED in str(eqn.source_info.name_stack)
-        )
-        for eqn in jaxpr.eqns
+def gradient_flops_by_part(
+    loss: LossFn, model: LatentEBM, batch_size: int, image_shape: tuple[int, ...]
+) -> dict[str, FlopCount]:
+    """As `gradient_flops`, for each of the parts in `scopes.PARTS` that has any operation.
+
+    What carries the name of no part counts as part of loss and gradient.
+    """
+    return _count(gradient_jaxpr(loss, model, batch_size, image_shape), None, _START)
+
+
+def _count(jaxpr: Jaxpr, while_trip_count: int | None, place: _Place) -> _Counts:
+    """The count of a jaxpr at a place, by part."""
+    return _merged(
+        _count_equation(eqn, while_trip_count, _inside(eqn, place)) for eqn in jaxpr.eqns
     )
-    return reduce(_plus, counts, _ZERO)
 
 
-def _count_equation(eqn: JaxprEqn, while_trip_count: int | None, recomputing: bool) -> FlopCount:
+def _inside(eqn: JaxprEqn, place: _Place) -> _Place:
+    path = str(eqn.source_info.name_stack)
+    return _Place(part_of(path, place.part), place.recomputing or _RECOMPUTED in path)
+
+
+def _count_equation(eqn: JaxprEqn, while_trip_count: int | None, place: _Place) -> _Counts:
     name = eqn.primitive.name
     if name in ("dot_general", "conv_general_dilated"):
         flops = _dot_flops(eqn) if name == "dot_general" else _convolution_flops(eqn)
-        return FlopCount(flops, flops if recomputing else 0, 0)
+        return {place.part: FlopCount(flops, flops if place.recomputing else 0, 0)}
     if name in _ELEMENTWISE:
-        return _ZERO._replace(elementwise=sum(size(v) for v in eqn.outvars))
+        return {place.part: _ZERO._replace(elementwise=sum(size(v) for v in eqn.outvars))}
     if name in _REDUCTIONS:
-        return _ZERO._replace(elementwise=sum(size(v) for v in eqn.invars))
-    inner = [_count(j, while_trip_count, recomputing) for j in inner_jaxprs(eqn)]
+        return {place.part: _ZERO._replace(elementwise=sum(size(v) for v in eqn.invars))}
+    inner = [_count(j, while_trip_count, place) for j in inner_jaxprs(eqn)]
     if name == "cond":
-        return max(inner)
-    total = reduce(_plus, inner, _ZERO)
-    return FlopCount(*(_times(eqn, total, while_trip_count) * figure for figure in total))
+        return max(inner, key=_total)
+    together = _merged(inner)
+    times = _times(eqn, _total(together), while_trip_count)
+    return {part: FlopCount(*(times * n for n in count)) for part, count in together.items()}
+
+
+def _merged(every: Iterable[_Counts]) -> _Counts:
+    """Sums, part by part."""
+    merged: _Counts = {}
+    for counts in every:
+        for part, count in counts.items():
+            merged[part] = _plus(merged.get(part, _ZERO), count)
+    return merged
+
+
+def _total(counts: _Counts) -> FlopCount:
+    return reduce(_plus, counts.values(), _ZERO)
 
 
 def _times(eqn: JaxprEqn, inner: FlopCount, while_trip_count: int | None) -> int:

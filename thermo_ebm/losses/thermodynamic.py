@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from thermo_ebm import scopes
 from thermo_ebm.collectives import masked_mean
 from thermo_ebm.losses.likelihoods import energies, log_likelihoods
 from thermo_ebm.losses.settings import LossSettings, check_settings
@@ -165,9 +166,10 @@ def thermodynamic_surrogate(
     size = jnp.full(images.shape[0], jnp.nan, fixed.dtype)
     weights = None
     if generator == "reweighted":
-        by_image = jnp.moveaxis(fixed[1:], 2, 0)
-        hot = ratios.posterior_weights(schedule.temperatures[1:], by_image, MBAR_ITERATIONS)
-        size, weights = ratios.effective_sample_size(hot), jnp.moveaxis(hot, 0, 2)
+        with jax.named_scope(scopes.CORRECTION):
+            by_image = jnp.moveaxis(fixed[1:], 2, 0)
+            hot = ratios.posterior_weights(schedule.temperatures[1:], by_image, MBAR_ITERATIONS)
+            size, weights = ratios.effective_sample_size(hot), jnp.moveaxis(hot, 0, 2)
         values -= jnp.sum(weights * likelihood[1:], axis=(0, 1))
     elif generator == "detached":
         of_temperature = quadrature_weights(settings.quadrature, schedule)
@@ -238,7 +240,10 @@ def _negative_estimate(
     """Minus the corrected quadrature, with the E_i and divergences that it uses."""
     expected = masked_mean(likelihood.mean(axis=1), mask, axis_name)
     integral = jnp.sum(quadrature_weights(settings.quadrature, schedule) * expected)
-    divergences = _divergences(likelihood, latents, expected, mask, settings, schedule, axis_name)
+    with jax.named_scope(scopes.CORRECTION):
+        divergences = _divergences(
+            likelihood, latents, expected, mask, settings, schedule, axis_name
+        )
     if divergences is None:
         nothing = jnp.full(schedule.temperatures.shape[0] - 1, jnp.nan, expected.dtype)
         return -integral, (expected, nothing, nothing)

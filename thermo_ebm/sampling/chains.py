@@ -13,6 +13,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from thermo_ebm import scopes
 from thermo_ebm.models.latent_ebm import (
     LatentEBM,
     log_likelihood,
@@ -193,13 +194,15 @@ def tempered_chains(
     model = with_compute_dtype(model, jnp.dtype(settings.precision))
     per_image, num = settings.chains_per_image, x.shape[0]
     zero = jnp.zeros(1, jnp.int32)
-    keys = all_chain_keys(key, zero, positions, per_image)
-    prior = prior_chains(model, params.alpha, keys.reshape(-1), settings.prior)
+    with jax.named_scope(scopes.PRIOR_CHAINS):
+        keys = all_chain_keys(key, zero, positions, per_image)
+        prior = prior_chains(model, params.alpha, keys.reshape(-1), settings.prior)
 
     def chunk(arrays: tuple[Array, Array]) -> TemperedChains:
         return _images_first(_hot_chains(model, params, *arrays, temperatures, key, settings))
 
-    hot = _images_first(map_in_chunks(chunk, (x, positions), settings.image_chunk))
+    with jax.named_scope(scopes.POSTERIOR_CHAINS):
+        hot = _images_first(map_in_chunks(chunk, (x, positions), settings.image_chunk))
     latents = prior.latents.reshape(1, per_image, num, -1)
     acceptance = prior.acceptance.reshape(per_image, num).mean(axis=0, keepdims=True)
     return hot._replace(

@@ -4,7 +4,7 @@ The only module that uses pmap. States are stacked, one repetition along each le
 replicated over the devices; images are split over them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 from thermo_ebm.gradients.noise import GradientNoise
 from thermo_ebm.train import step, validation
 from thermo_ebm.train.batches import (
+    Layout,
     batch_share,
     dispatch_order,
     make_dispatch_layout,
@@ -66,14 +67,35 @@ def map_step(task: Task) -> Callable[..., Any]:
 
     For measurements; the state is consumed, and the call returns before its results are ready.
     """
-    layout = make_layout(task.num_train)
-    mapped = lambda state, part: step.train_step(task, state, part, layout)  # noqa: E731
+    return _mapped_step(task, make_layout(task.num_train), _devices())
+
+
+def lower_step(
+    task: Task, devices: Sequence[jax.Device], image_shape: tuple[int, ...]
+) -> jax.stages.Lowered:
+    """The step of `map_step` for devices that need not be there, ready to be compiled.
+
+    Args:
+      task: the task.
+      devices: all devices, such as those of `jax.experimental.topologies`.
+      image_shape: [height, width, channels].
+    """
+    of_process = sorted(devices, key=lambda device: device.process_index)  # as `Layout` has them
+    processes = len({device.process_index for device in devices})
+    layout = Layout(task.num_train, processes, len(devices) // processes)
+    state = jax.eval_shape(lambda: init_state(task, jnp.uint32(0)))
+    images = (layout.num_devices, layout.per_device, *image_shape)
+    step_of_all = _mapped_step(task, layout, of_process)
+    return step_of_all.lower(state, jax.ShapeDtypeStruct(images, jnp.uint8))
+
+
+def _mapped_step(task: Task, layout: Layout, devices: list[jax.Device]) -> Any:
     return jax.pmap(
-        mapped,
+        lambda state, part: step.train_step(task, state, part, layout),
         axis_name=AXIS,
         in_axes=(None, 0),
         out_axes=None,
-        devices=_devices(),
+        devices=devices,
         donate_argnums=0,
     )
 

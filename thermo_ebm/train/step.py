@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from thermo_ebm import scopes
 from thermo_ebm.gradients import dial, halves
 from thermo_ebm.gradients.statistics import GradientStatistics, gradient_statistics
 from thermo_ebm.losses import VanillaAux
@@ -45,7 +46,14 @@ def train_step(task: Task, state: TrainState, part: Array, layout: Layout) -> Tr
         state.order, state.step % task.steps_per_epoch * num, num
     )
     key, schedule = step_key(state, CHAINS), current_schedule(task, state)
-    found = batch_gradient(task, state.params, indices, part, layout, key, schedule)
+    with jax.named_scope(scopes.LOSS_AND_GRADIENT):
+        found = batch_gradient(task, state.params, indices, part, layout, key, schedule)
+    with jax.named_scope(scopes.UPDATE):
+        return _updated(task, state, found)
+
+
+def _updated(task: Task, state: TrainState, found: Gradient) -> TrainState:
+    """The state after the update by a gradient, or unchanged but for the count of skipped steps."""
     statistics = gradient_statistics(found.mean)
     info, grads = _dialled(task, state, found)
     params, optimiser = optimisers.update(task.optimisers, grads, state.optimiser, state.params)

@@ -1,0 +1,227 @@
+"""Compiles the training step for TPUs without a TPU, and prints what the compiler expects of it.
+
+  python -m benchmarks.aot --topology=v5e:2x2 --config=configs/cifar10.py \
+      --config.sampler.precision=bfloat16 --config.sampler.exchange_every=2
+  python -m benchmarks.aot --topology=v6e:4x4 --config=configs/celeb_a.py --config.batch_size=512 \
+      --forms=dilated,stamped --csv=aot.csv
+
+The complete step is compiled as the trainer maps it over the devices of the topology, with the
+chunk of images that the trainer would choose there. XLA's TPU compiler (libtpu, from
+requirements-tpu.txt) runs on any machine; a compilation takes one to two minutes of one core.
+
+Every figure is estimated by the compiler or follows from its estimates; nothing is measured. Time
+is the sum of the cycles that it expects of each operation (`thermo_ebm/cost/aot.py`) divided by the
+chip's clock, without communication between chips. FLOP/s are the model's arithmetic, of bfloat16
+and float32 alike, over that time; the fraction is that of the peak of all chips in bfloat16
+(`thermo_ebm/cost/chips.py`). Memory is what the compiler plans for each device.
+
+The output ends in the line
+`topology=... hbm_mib=... estimated_step_ms=... estimated_fraction_of_peak=...` of the last form.
+"""
+
+import csv
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from absl import flags
+from jax.experimental import topologies
+from ml_collections import ConfigDict
+
+from benchmarks import programs
+from configs import base
+from launch import config_file, program
+from thermo_ebm.config import checks
+from thermo_ebm.config.build import image_shape, make_loss
+from thermo_ebm.cost import aot, flops, memory, plan
+from thermo_ebm.cost.chips import Topology, read_topology
+from thermo_ebm.errors import UserError, one_line
+from thermo_ebm.scopes import PARTS
+from thermo_ebm.train import spmd
+
+ESTIMATED = "estimated by the compiler"
+FORMS = ("dilated", "stamped", "on_cpu")
+STEP = "step"  # in the place of a part's name: all parts together
+
+
+class Row(NamedTuple):
+    """One part of a step, or the whole of it, in one form."""
+
+    form: str
+    part: str
+    mcycles: float  # millions of cycles of one chip
+    ms: float
+    share: float  # of the step's time
+    gflop: float  # the model's, of the whole batch
+    tflop_s: float  # of all chips together
+    fraction: float  # of the peak of all chips
+
+
+class Step(NamedTuple):
+    """A step compiled in one form."""
+
+    form: str
+    chunk: int  # images sampled at once on each device; 0 is all
+    hbm_bytes: int  # of each device
+    compile_s: float
+    rows: list[Row]  # the parts, then the step
+
+    @property
+    def total(self) -> Row:
+        """The row of the whole step."""
+        return self.rows[-1]
+
+
+def topology_devices(topology: Topology) -> list[jax.Device]:
+    """The devices of a topology, which can be compiled for but not used.
+
+    Raises:
+      UserError: libtpu is not installed, or does not know the topology.
+    """
+    # What the compiler would ask of the machine, were it one with TPUs; read once, at its start.
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+    os.environ["TPU_ACCELERATOR_TYPE"] = topology.accelerator_type
+    os.environ["TPU_WORKER_HOSTNAMES"] = "localhost"
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology.name)
+    except RuntimeError as error:
+        if "not installed" in str(error):
+            raise UserError(
+                "compiling for TPUs needs libtpu: pip install -r requirements-tpu.txt"
+            ) from error
+        raise UserError(f"topology={topology.name}: {one_line(error)}") from error
+    return list(found.devices)
+
+
+def compile_step(
+    config: ConfigDict, form: str, topology: Topology, devices: Sequence[jax.Device]
+) -> Step:
+    """Compiles the step with one form of the transposed convolution."""
+    model = programs.make_model(config, form)
+    usable = int(memory.USABLE["default"] * topology.chip.hbm_bytes)
+    config = plan.with_chunk(config, 1, plan.Target(model, len(devices), usable))
+    start = time.perf_counter()
+    task = programs.task_of(config, model)
+    compiled = spmd.lower_step(task, devices, image_shape(config)).compile()
+    compile_s = time.perf_counter() - start
+    cycles = aot.estimated_cycles(aot.read_program(compiled.as_text()))
+    rows = make_rows(form, topology, cycles, model_flops(config))
+    chunk = config.sampler.image_chunk
+    return Step(form, chunk, programs.bytes_planned(compiled), compile_s, rows)
+
+
+def model_flops(config: ConfigDict) -> dict[str, int]:
+    """The model's arithmetic in one step, by part; transposed convolutions in their direct form."""
+    model = programs.make_model(config, "dilated")
+    loss = make_loss(config, model, axis_name=None)
+    counts = flops.gradient_flops_by_part(loss, model, config.batch_size, image_shape(config))
+    return {part: count.useful * config.dial.accumulate for part, count in counts.items()}
+
+
+def make_rows(
+    form: str, topology: Topology, cycles: dict[str, int], flops: dict[str, int]
+) -> list[Row]:
+    """The table of one form: a row for each part, and one for the step."""
+    chip, total = topology.chip, sum(cycles.values())
+
+    def row(part: str, cycles: int, flops: int) -> Row:
+        seconds = cycles / chip.clock_hz
+        rate = flops / seconds if cycles else 0.0
+        return Row(
+            form=form,
+            part=part,
+            mcycles=cycles / 1e6,
+            ms=1e3 * seconds,
+            share=cycles / total,
+            gflop=flops / 1e9,
+            tflop_s=rate / 1e12,
+            fraction=rate / (topology.num_chips * chip.peak_flops),
+        )
+
+    parts = [row(p, cycles.get(p, 0), flops.get(p, 0)) for p in (*PARTS, aot.OTHER)]
+    return [*parts, row(STEP, total, sum(flops.values()))]
+
+
+def print_step(step: Step, topology: Topology) -> None:
+    """Prints the table of one form."""
+    hbm = topology.chip.hbm_bytes
+    print(
+        f"\n{step.form}: compiled in {step.compile_s:.0f} s, image_chunk {step.chunk}; memory of "
+        f"each device, {ESTIMATED}: {step.hbm_bytes / 2**20:.0f} MiB of {hbm / 2**20:.0f} "
+        f"({step.hbm_bytes / hbm:.1%})"
+    )
+    print(f"{ESTIMATED}:")
+    print_row([field for field in Row._fields if field != "form"])
+    for row in step.rows:
+        print_row(row[1:])
+
+
+def print_row(values: Sequence[object]) -> None:
+    texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
+    print(texts[0].ljust(18), *(text.rjust(9) for text in texts[1:]), flush=True)
+
+
+def write_csv(path: Path, steps: Sequence[Step], topology: Topology) -> None:
+    """Writes all tables as one; the names of the columns say what is estimated."""
+    shared = ("topology", "chunk", "hbm_mib")
+    names = {"mcycles": "estimated_mcycles", "ms": "estimated_ms", "share": "estimated_share"}
+    names |= {"tflop_s": "estimated_tflop_s", "fraction": "estimated_fraction_of_peak"}
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*shared, *(names.get(field, field) for field in Row._fields)])
+        for step in steps:
+            of_step = (topology.name, step.chunk, step.hbm_bytes / 2**20)
+            writer.writerows([*of_step, *row] for row in step.rows)
+
+
+def read_forms(names: Sequence[str]) -> list[str]:
+    """Checks the names of forms.
+
+    Raises:
+      UserError: naming the form that does not exist.
+    """
+    for name in names:
+        if name not in FORMS:
+            raise UserError(f"forms={name}: no such form; there are {', '.join(FORMS)}")
+    return list(names)
+
+
+def define_flags() -> None:
+    """Defines this program's flags; not at import, so that programs can be imported together."""
+    config_file.define("configs/cifar10.py", "The configuration.")
+    flags.DEFINE_string("topology", "v5e:2x2", "Chip and shape, such as v5e:2x2 or v5p:2x2x1.")
+    flags.DEFINE_list("forms", ["dilated"], "Forms of the transposed convolution, by name.")
+    flags.DEFINE_string("csv", None, "CSV file to which the tables are written.")
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    topology, forms = read_topology(flags.FLAGS.topology), read_forms(flags.FLAGS.forms)
+    config = config_file.read()
+    checks.check(config, base.get_config())
+    jax.config.update("jax_platforms", "cpu")  # libtpu compiles here and runs nothing
+    devices = topology_devices(topology)
+    print(
+        f"jax {jax.__version__} for {len(devices)} x {devices[0].device_kind} ({topology.name}), "
+        f"batch {config.batch_size}: every figure is {ESTIMATED}, none is measured"
+    )
+    steps = []
+    for form in forms:
+        step = compile_step(config, form, topology, devices)
+        steps.append(step)
+        print_step(step, topology)
+    if flags.FLAGS.csv:
+        write_csv(Path(flags.FLAGS.csv), steps, topology)
+    print(
+        f"topology={topology.name} hbm_mib={step.hbm_bytes / 2**20:.0f} "
+        f"estimated_step_ms={step.total.ms:.4g} "
+        f"estimated_fraction_of_peak={step.total.fraction:.3f}"
+    )
+
+
+if __name__ == "__main__":
+    define_flags()
+    program.run(main)

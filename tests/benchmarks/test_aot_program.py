@@ -1,0 +1,103 @@
+"""The program that compiles a step for TPUs: bad input, the table, and one whole run."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from patience import PATIENCE
+
+from benchmarks import aot
+from configs import digits
+from thermo_ebm import scopes
+from thermo_ebm.cost.chips import read_topology
+from thermo_ebm.cost.plan import step_flops
+from thermo_ebm.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+V5E = read_topology("v5e:2x2")
+
+
+def run(*argv):
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.aot", *argv],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+
+def test_bad_topology_is_one_line():
+    result = run("--topology=v9:2x2")
+    assert result.returncode == 2
+    expected = "error: --topology=v9:2x2: no chip 'v9'; there are v4, v5e, v5p, v6e\n"
+    assert result.stderr == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("JAX TPU support not installed; cannot generate", "requirements-tpu.txt"),
+        ("INVALID_ARGUMENT: no such\ntopology", "topology=v5e:2x2: INVALID_ARGUMENT: no such top"),
+    ],
+)
+def test_what_the_compiler_refuses_is_one_line(monkeypatch, message, expected):
+    def refuse(**_):
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(aot.topologies, "get_topology_desc", refuse)
+    with pytest.raises(UserError, match=expected):
+        aot.topology_devices(V5E)
+    assert os.environ["TPU_ACCELERATOR_TYPE"] == "v5litepod-4"
+
+
+def test_forms_are_checked():
+    assert aot.read_forms(["stamped", "dilated"]) == ["stamped", "dilated"]
+    with pytest.raises(UserError, match="forms=stampd"):
+        aot.read_forms(["stampd"])
+
+
+def test_rows_by_hand():
+    cycles = {scopes.POSTERIOR_CHAINS: 1_200_000, scopes.UPDATE: 300_000}
+    arithmetic = {scopes.POSTERIOR_CHAINS: 394 * 10**9}
+    rows = {row.part: row for row in aot.make_rows("dilated", V5E, cycles, arithmetic)}
+    assert list(rows) == [*scopes.PARTS, aot.aot.OTHER, aot.STEP]
+    chains, step = rows[scopes.POSTERIOR_CHAINS], rows[aot.STEP]
+    assert (chains.ms, chains.share) == pytest.approx((0.8, 0.8))
+    assert chains.tflop_s == pytest.approx(394e9 / 0.8e-3 / 1e12)
+    assert (step.ms, step.gflop) == pytest.approx((1.0, 394.0))
+    # Four chips of 197 TFLOP/s would need half a millisecond.
+    assert step.fraction == pytest.approx(0.5)
+    assert rows[scopes.PRIOR_CHAINS].fraction == 0.0
+
+
+def test_flops_of_the_parts_are_those_of_the_readings():
+    config = digits.get_config()
+    parts = aot.model_flops(config)
+    assert sum(parts.values()) == step_flops(config)
+    assert parts.keys() <= set(scopes.PARTS)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
+def test_the_digits_step_compiles_for_tpus(tmp_path):
+    path = tmp_path / "aot.csv"
+    result = run("--topology=v5e:2x2", "--config=configs/digits.py", f"--csv={path}")
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert sum(aot.ESTIMATED in line for line in lines) == 3
+    number = r"(\d[\d.e+-]*)"
+    pattern = (
+        rf"topology=v5e:2x2 hbm_mib={number} estimated_step_ms={number} "
+        rf"estimated_fraction_of_peak={number}"
+    )
+    found = re.fullmatch(pattern, lines[-1])
+    assert found, lines[-1]
+    assert 0 < float(found[3]) < 1
+    assert path.read_text().count("dilated") == len(scopes.PARTS) + 2
