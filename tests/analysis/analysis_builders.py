@@ -105,7 +105,7 @@ def config(loss="thermodynamic", **fields):
         *parents, last = name.split("__")
         branch = tree
         for parent in parents:
-            branch = branch[parent]
+            branch = branch.setdefault(parent, {})
         branch[last] = value
     return tree
 
