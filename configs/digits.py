@@ -30,8 +30,6 @@ def get_config() -> ConfigDict:
     config.sampler.posterior.step_size = 0.04
 
     config.loss.num_temperatures = 4
-    config.loss.prior_gradient = "contrastive"
-    config.loss.generator_gradient = "posterior"
 
     config.optimizer.prior.learning_rate = 3e-4
     config.optimizer.prior.final_learning_rate = 1e-4
