@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from thermo_ebm.cost import memory
+from thermo_ebm.gradients.noise import GradientNoise
 from thermo_ebm.thermo.schedule import Schedule, equalised
 from thermo_ebm.train import hosts, optimisers, repetition, spmd
 from thermo_ebm.train.group import Group
@@ -50,13 +51,7 @@ def end_epochs(
     reporter.doing("validating")
     validated = group.programs.validate(state, group.validation)
     val_loss, aux = jax.device_get(spmd.local(validated))
-    every = group.config.logging.grad_noise_every_epochs
-    measured = ended & (epochs % every == 0) if every else np.zeros_like(ended)
-    noise = None
-    if measured.any():
-        reporter.doing("measuring the gradient's noise")
-        images = group.feed.images(state, np.asarray(host.step), 0)
-        noise = jax.device_get(spmd.local(group.programs.noise(state, images)))
+    noise, measured = _measure_noise(group, state, host, ended, reporter)
     likelihood, wanted = _evaluate_likelihood(group, state, epochs, ended, reporter)
     of_chains, dim = _sampled(group), math.prod(group.validation.shape[2:])
     images_per_step = group.task.batch_size * group.task.dial.accumulate
@@ -90,6 +85,20 @@ def end_epochs(
             reporter.epoch_done(row)
     state = _adapt_schedules(group, state, host, ended)
     return group.programs.begin_epoch(state, epochs, ended)
+
+
+def _measure_noise(
+    group: Group, state: TrainState, host: TrainState, ended: np.ndarray, reporter: Reporter
+) -> tuple[GradientNoise | None, np.ndarray]:
+    """The crossed design of every repetition, and for which the configuration asks for it now."""
+    epochs = host.step // group.task.steps_per_epoch
+    every = group.config.logging.grad_noise_every_epochs
+    measured = ended & (epochs % every == 0) if every else np.zeros_like(ended)
+    if not measured.any():
+        return None, measured
+    reporter.doing("measuring the gradient's noise")
+    images = group.feed.images(state, np.asarray(host.step), 0)
+    return jax.device_get(spmd.local(group.programs.noise(state, images))), measured
 
 
 def _evaluate_likelihood(
