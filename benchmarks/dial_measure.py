@@ -51,7 +51,7 @@ def make_config(quick: bool) -> ConfigDict:
     config.update_from_flattened_dict(
         {
             "batch_size": 8 if quick else 32,
-            "data.num_train": 64 if quick else 128,  # drawn from with replacement
+            "data.num_train": 64 if quick else 256,  # of which eight batches are one accumulated
             "data.num_val": 32,
             "model.latent_dim": 4,
             "model.prior.features": 32,

@@ -127,7 +127,7 @@ def test_different_images_differ():
     noise, images = same_noise(config, key), torch_peer.images_from_jax(batch.images)
     value, _ = torch_peer.loss(peer, trained, images, noise)
     turned, _ = torch_peer.loss(peer, trained, images.roll(1, 0), noise)
-    assert abs(value - turned) > 100 * FLOAT32 * abs(value)
+    assert abs(value - turned) > 5 * FLOAT32 * abs(value)  # a mean over the same images
 
 
 @pytest.mark.parametrize("num_temperatures", [1, 2, 4])
