@@ -193,6 +193,22 @@ def test_thermodynamic_loss_and_gradient_by_hand(chunk):
     assert count.recomputed in (0, BATCH * (N_T + 1) * GEN)
 
 
+def test_no_gradient_is_computed_where_it_is_zero():
+    """Of l at t = 0 with reweighted chains, and of all but t = 1 with the posterior's alone."""
+    config = small_config()
+    config.loss.prior_gradient, config.loss.correction = "none", "none"
+    model, counts = make_model(config.model, CHANNELS), {}
+    for gradient in ("detached", "reweighted", "posterior"):
+        config.loss.generator_gradient = gradient
+        loss = make_loss(config, model, None)
+        counts[gradient] = gradient_flops(loss, model, BATCH, (8, 8, CHANNELS)).useful
+    backward = 2 * GEN - GEN_FIRST
+    for gradient, without in (("reweighted", 1), ("posterior", N_T)):
+        saved = (counts["detached"] - counts[gradient]) / BATCH
+        # The weights of temperatures and chains take a few products, too.
+        assert abs(saved - without * backward) < GEN / 4, gradient
+
+
 def test_differentiated_chains_cost_more_and_recompute_their_activations():
     config = small_config()
     model = make_model(config.model, CHANNELS)
