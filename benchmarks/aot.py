@@ -122,27 +122,34 @@ def model_flops(config: ConfigDict) -> dict[str, int]:
 
 
 def make_rows(
-    form: str, topology: Topology, cycles: dict[str, int], flops: dict[str, int]
+    form: str, topology: Topology, cycles: dict[str, int], operations: dict[str, int]
 ) -> list[Row]:
-    """The table of one form: a row for each part, and one for the step."""
+    """The table of one form: a row for each part, and one for the step.
+
+    Args:
+      form: its name.
+      topology: the chips.
+      cycles: of one chip, by part.
+      operations: the model's arithmetic on all chips, by part.
+    """
     chip, total = topology.chip, sum(cycles.values())
 
-    def row(part: str, cycles: int, flops: int) -> Row:
-        seconds = cycles / chip.clock_hz
-        rate = flops / seconds if cycles else 0.0
+    def row(part: str, of_part: int, done: int) -> Row:
+        seconds = of_part / chip.clock_hz
+        rate = done / seconds if of_part else 0.0
         return Row(
             form=form,
             part=part,
-            mcycles=cycles / 1e6,
+            mcycles=of_part / 1e6,
             ms=1e3 * seconds,
-            share=cycles / total,
-            gflop=flops / 1e9,
+            share=of_part / total,
+            gflop=done / 1e9,
             tflop_s=rate / 1e12,
             fraction=rate / (topology.num_chips * chip.peak_flops),
         )
 
-    parts = [row(p, cycles.get(p, 0), flops.get(p, 0)) for p in (*PARTS, aot.OTHER)]
-    return [*parts, row(STEP, total, sum(flops.values()))]
+    parts = [row(p, cycles.get(p, 0), operations.get(p, 0)) for p in (*PARTS, aot.OTHER)]
+    return [*parts, row(STEP, total, sum(operations.values()))]
 
 
 def print_step(step: Step, topology: Topology) -> None:
