@@ -21,7 +21,13 @@ from thermo_ebm.analysis.figures import curves, noise
 from thermo_ebm.analysis.names import LIKELIHOOD
 from thermo_ebm.analysis.readings import Readings, final, load, networks, section, sections
 from thermo_ebm.analysis.report import save_figure
-from thermo_ebm.analysis.settings import cells_of, section_title
+from thermo_ebm.analysis.settings import (
+    THERMODYNAMIC,
+    Settings,
+    cells_of,
+    other_fields,
+    section_title,
+)
 from thermo_ebm.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,6 +86,7 @@ def _data_set(readings: Readings, dataset: str, origin: str) -> noise_page.DataS
     if knobs.empty:
         raise UserError(f"runs: {dataset} has no experiment on the noise (configs/experiment3.py)")
     last = final(frame)
+    _check(dataset, list(cells_of(last).values()))
     return noise_page.DataSet(
         name=dataset,
         title=section_title(next(iter(cells_of(last).values()))).partition(",")[0],
@@ -91,6 +98,24 @@ def _data_set(readings: Readings, dataset: str, origin: str) -> noise_page.DataS
         hours=float(tables.repetitions(frame)["hours"].sum()) if "seconds" in frame else 0.0,
         figures=[],
     )
+
+
+def _check(dataset: str, cells: Sequence[Settings]) -> None:
+    """Refuses cells of which what the page says of the design is not true.
+
+    Repetitions that ended early are among the remarks on the readings.
+
+    Raises:
+      UserError: a thermodynamic cell has other gradients, or the planned numbers of updates differ.
+    """
+    found = {(s.prior_gradient, s.generator_gradient) for s in cells if s.loss == THERMODYNAMIC}
+    if found - {("contrastive", "reweighted")}:
+        named = "; ".join(", ".join(pair) for pair in sorted(found))
+        raise UserError(
+            f"runs: {dataset} has the gradients {named}; the page is of contrastive, reweighted"
+        )
+    if any("num_epochs" in other_fields(settings) for settings in cells):
+        raise UserError(f"runs: {dataset} has cells with different numbers of updates")
 
 
 def _choices(folder: Path) -> pd.DataFrame:

@@ -11,7 +11,8 @@ from docs.tools import noise_study
 def run(folder, noise, kid, **fields):
     """A run with readings of the update's noise."""
     changes = {"dial__amplification": 1.0, "dial__accumulate": 1, "sampler__chains_per_image": 2}
-    write_run(folder, config(**(changes | {"data__num_train": 600} | fields)), 3, noise, kid)
+    changes |= {"loss__generator_gradient": "reweighted", "data__num_train": 600}
+    write_run(folder, config(**(changes | fields)), 3, noise, kid)
     for path in folder.glob("rep_*/readings.csv"):
         with open(path, encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -78,6 +79,15 @@ def test_runs_of_another_experiment_are_refused(tmp_path, capsys):
     run(tmp_path / "runs/one", 0.1, 0.04)
     assert noise_study.main([str(tmp_path / "runs")]) == 2
     assert "no experiment on the noise" in capsys.readouterr().err
+
+
+def test_runs_that_are_not_of_the_design_are_refused(runs, tmp_path, capsys):
+    run(runs / "longer", 0.1, 0.04, loss__power=3.0, num_epochs=4)
+    assert noise_study.main([str(runs), "--output", str(tmp_path / "noise")]) == 2
+    assert "digits has cells with different numbers of updates" in capsys.readouterr().err
+    run(runs / "detached", 0.1, 0.04, loss__power=3.0, loss__generator_gradient="detached")
+    assert noise_study.main([str(runs), "--output", str(tmp_path / "noise")]) == 2
+    assert "digits has the gradients contrastive, detached;" in capsys.readouterr().err
 
 
 def test_columns_of_the_table_of_cells(runs, tmp_path):

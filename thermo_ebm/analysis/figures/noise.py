@@ -16,6 +16,7 @@ from thermo_ebm.analysis.readings import final
 from thermo_ebm.analysis.settings import VANILLA, Settings, cells_of
 
 _COLORS = dict(zip(KNOBS, style.VARIANT_COLORS, strict=False))
+_VANILLA_COLOR = style.REGIME_COLORS["vanilla"]
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
@@ -35,10 +36,7 @@ def metric_by_noise(frame: pd.DataFrame, metric: str) -> Figure | None:
             axis.errorbar(x["mean"], y["mean"], y["std"], x["std"], label=KNOBS[knob].title,
                           color=_COLORS[knob], marker=".", linewidth=1.1, elinewidth=0.8,
                           capsize=2)  # fmt: skip
-            for value, at in zip(cells.values(), zip(x["mean"], y["mean"], strict=True),
-                                 strict=True):  # fmt: skip
-                axis.annotate(f"{value:g}", at, (3, 3), textcoords="offset points", fontsize=6,
-                              color=_COLORS[knob])  # fmt: skip
+            _annotate(axis, family, knob, x["mean"], y["mean"])
         _mark_centre(axis, last, family, metric)
         axis.set_xscale("log")
         axis.set_title(style.wrapped(name), fontsize=9)
@@ -64,9 +62,12 @@ def noise_by_knob(frame: pd.DataFrame) -> Figure | None:
                 continue
             cells = family.levels[knob]
             y = _moments(last, cells, NOISE)
-            color = style.REGIME_COLORS["vanilla"] if family.settings.loss == VANILLA else None
+            others = [color for color in style.VARIANT_COLORS if color != _VANILLA_COLOR]
+            color = others[number % len(others)]
+            if family.settings.loss == VANILLA:
+                color = _VANILLA_COLOR
             axis.errorbar(list(cells.values()), y["mean"], y["std"], label=name, capsize=2,
-                          color=color or style.VARIANT_COLORS[number % 7],
+                          color=color,
                           marker=_MARKERS[number % len(_MARKERS)], markersize=4,
                           linewidth=1.1)  # fmt: skip
         axis.set(xscale="log", yscale="log")
@@ -95,6 +96,14 @@ def _moments(last: pd.DataFrame, cells: dict[str, float], reading: str) -> pd.Da
     """Mean and standard deviation of a reading in each cell; a single repetition has none."""
     found = last.groupby("cell")[reading].agg(["mean", "std"]).reindex(list(cells))
     return found.assign(std=found["std"].fillna(0.0))
+
+
+def _annotate(axis: Axes, family: Family, knob: str, x: pd.Series, y: pd.Series) -> None:
+    """Writes the knob's values beside its cells; the centre, which all knobs share, has none."""
+    for key, value in family.levels[knob].items():
+        if key != family.centre:
+            axis.annotate(f"{value:g}", (x[key], y[key]), (3, 3), textcoords="offset points",
+                          fontsize=6, color=_COLORS[knob])  # fmt: skip
 
 
 def _mark_centre(axis: Axes, last: pd.DataFrame, family: Family, metric: str) -> None:
