@@ -12,9 +12,9 @@ from configs.experiment3 import Grid, make_cells
 
 SHORT = Grid(
     amplifications=(4.0, 16.0),
-    powers=(0.01, 0.1, 6.0),
-    vanilla_chains=(1, 8),
-    thermodynamic_chains=(8,),
+    powers=(0.01, 6.0),
+    vanilla_chains=(1, 4),
+    thermodynamic_chains=(4,),
     batch_sizes=(25, 150),
     accumulations=(),
     repetitions=3,

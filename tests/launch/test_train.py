@@ -3,12 +3,9 @@
 Whatever is wrong with a command is one line on standard error and exit code 2.
 """
 
-import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,7 +13,7 @@ import numpy as np
 import pytest
 import tiny_training as tiny
 from patience import PATIENCE
-from train_program import ROOT, environment, start
+from train_program import start
 
 from thermo_ebm.run import lock
 
@@ -137,19 +134,9 @@ def cases(folder):
     )
 
 
-def launch_many(commands):
-    """[exit code, standard output, standard error] of each."""
-    done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "support" / "many_launches.py"],
-        input=json.dumps([[argv, {}] for argv in commands]),
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment(),
-        timeout=PATIENCE,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def launch_many(programs, commands):
+    """Exit code, standard output and standard error of each."""
+    return [programs.run("train", *argv) for argv in commands]
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +151,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def answers(folder):
-    return launch_many([argv for _, argv, _ in cases(folder)])
+def answers(folder, programs):
+    return launch_many(programs, [argv for _, argv, _ in cases(folder)])
 
 
 NAMES = [name for name, *_ in cases(Path("folder"))]
@@ -242,10 +229,11 @@ def contents(workdir):
     }
 
 
-def test_a_finished_run_is_left_alone_whatever_is_asked(run):
+def test_a_finished_run_is_left_alone_whatever_is_asked(run, programs):
     workdir, *_ = run
     before = contents(workdir)
     again, other, unheld = launch_many(
+        programs,
         [
             ask(workdir),
             ask(workdir, loss__power=2.0, loss__kl_weight=2.0),
@@ -255,7 +243,7 @@ def test_a_finished_run_is_left_alone_whatever_is_asked(run):
                 loss__power=2.0,
                 loss__kl_weight=2.0,
             ),
-        ]
+        ],
     )
     assert again[0] == 0
     assert again[2] == "repetition 0 is done: skipped\n"
@@ -271,13 +259,13 @@ def test_a_finished_run_is_left_alone_whatever_is_asked(run):
     assert "kl_weight" not in unheld[2]
     assert "--allow_config_change=loss.power" in unheld[2]
     with lock.hold(workdir):
-        ((code, _, stderr),) = launch_many([ask(workdir)])
+        code, _, stderr = programs.run("train", *ask(workdir))
     assert code == 2
     assert f"--workdir={workdir}: in use by process {os.getpid()} on " in stderr
     assert contents(workdir) == before
 
 
-def test_a_dry_run_prints_the_summary_and_writes_nothing(run, tmp_path):
+def test_a_dry_run_prints_the_summary_and_writes_nothing(run, tmp_path, programs):
     """Of a new run, that of the run which was trained; of a finished run, that nothing is left."""
     workdir, _, stderr = run
     before = contents(workdir)
@@ -285,7 +273,7 @@ def test_a_dry_run_prints_the_summary_and_writes_nothing(run, tmp_path):
     asked.append(ask(tmp_path / "new", "--config.data.name=npz", "--config.data.data_dir=gone.npz"))
     asked.append(ask(tmp_path / "file" / "new"))
     (tmp_path / "file").write_text("")
-    new, done, other, gone, file = launch_many([[*argv, "--dry_run"] for argv in asked])
+    new, done, other, gone, file = launch_many(programs, [[*argv, "--dry_run"] for argv in asked])
     assert (new[0], new[2]) == (done[0], done[2]) == (0, "")
     assert new[1].splitlines()[1:7] == stderr.splitlines()[1:7]
     assert re.fullmatch(r"total       10 steps, .*FLOP \([\d,]+\)", new[1].splitlines()[7])
@@ -299,24 +287,25 @@ def test_a_dry_run_prints_the_summary_and_writes_nothing(run, tmp_path):
         assert (code, stdout) == (2, "")
         assert message in error
     with lock.hold(workdir):
-        ((code, _, error),) = launch_many([[*ask(workdir), "--dry_run"]])
+        code, _, error = programs.run("train", *ask(workdir), "--dry_run")
     assert code == 2
     assert f"--workdir={workdir}: in use by process {os.getpid()} on " in error
     assert contents(workdir) == before
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_finished_run_whose_data_are_gone_or_others_is_refused(run, tmp_path):
+def test_a_finished_run_whose_data_are_gone_or_others_is_refused(run, tmp_path, programs):
     workdir, *_ = run
     before = contents(workdir)
     images = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 1), dtype=np.uint8)
     np.savez(tmp_path / "other.npz", images=images)
     moved = ["--allow_config_change=data.name"]
     gone, other = launch_many(
+        programs,
         [
             ask(workdir, *moved, data__name="npz", data__data_dir=tmp_path / name)
             for name in ("gone.npz", "other.npz")
-        ]
+        ],
     )
     for (code, stdout, stderr), message in (
         (gone, f"no file '{tmp_path}/gone.npz'"),
@@ -329,29 +318,29 @@ def test_a_finished_run_whose_data_are_gone_or_others_is_refused(run, tmp_path):
     assert contents(workdir) == before
 
 
-def test_a_start_that_fails_leaves_no_lock_and_no_folder(tmp_path):
+def test_a_start_that_fails_leaves_no_lock_and_no_folder(tmp_path, programs):
     missing = ["--config.data.name=npz", f"--config.data.data_dir={tmp_path}/gone.npz"]
-    ((code, _, stderr),) = launch_many([ask(tmp_path / "run", *missing)])
+    code, _, stderr = programs.run("train", *ask(tmp_path / "run", *missing))
     assert code == 2
     assert "gone.npz" in stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_state_of_another_structure_is_refused(run):
+def test_a_state_of_another_structure_is_refused(run, programs):
     workdir, *_ = run
     before = contents(workdir)
     changed = ask(workdir, "--allow_config_change=model.latent_dim", model__latent_dim=6)
-    ((code, _, stderr),) = launch_many([changed])
+    code, _, stderr = programs.run("train", *changed)
     assert code == 2
     assert "model.latent_dim cannot change in an existing run" in stderr
     assert stderr.count("\n") == 1
     assert contents(workdir) == before
 
 
-def test_a_damaged_record_of_the_configuration_is_named(run, tmp_path):
+def test_a_damaged_record_of_the_configuration_is_named(run, tmp_path, programs):
     (tmp_path / "config.json").write_text("{")
     (tmp_path / "rep_00").mkdir()
-    ((code, _, stderr),) = launch_many([ask(tmp_path)])
+    code, _, stderr = programs.run("train", *ask(tmp_path))
     assert code == 2
     assert stderr.startswith(f"error: {tmp_path}/config.json: cannot be read as JSON")
 

@@ -20,6 +20,23 @@ import quick
 from patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
+# What the programs import late, and what that imports late.
+IMPORTS = (
+    "configs.digits",
+    "matplotlib.pyplot",
+    "scipy.stats",
+    "sklearn.datasets",
+    "thermo_ebm.config.checks",
+    "thermo_ebm.evaluation.compare",
+    "thermo_ebm.evaluation.evaluate",
+    "thermo_ebm.evaluation.likelihoods",
+    "thermo_ebm.evaluation.mixing",
+    "thermo_ebm.run.pictures",
+    "thermo_ebm.sweep.plans",
+    "thermo_ebm.train.dry_run",
+    "thermo_ebm.train.loop",
+    "trained_run",
+)
 
 
 class Result(NamedTuple):
@@ -139,10 +156,8 @@ def _fork(name, argv, before, folder):
 
 
 def _serve():
-    for module in ("evaluation.evaluate", "sweep.cells", "train.loop", "run.pictures"):
-        importlib.import_module(f"thermo_ebm.{module}")
-    importlib.import_module("configs.digits")
-    importlib.import_module("trained_run")
+    for module in IMPORTS:
+        importlib.import_module(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the keepers
     for line in sys.stdin:
         print(_fork(*json.loads(line)), flush=True)
