@@ -32,10 +32,12 @@ def written(workdir):
     return {path.name: path.read_bytes() for path in sorted((workdir / "rep_00").glob("eval*"))}
 
 
-def test_with_the_real_network_then_again_with_nothing_to_do(programs, workdir):
+@pytest.mark.parametrize("network", [QUICK, pytest.param("", marks=pytest.mark.slow)])
+def test_once_then_again_with_nothing_to_do(programs, workdir, network):
+    """With a quick network in the place of the real one, and with the real one."""
     shutil.rmtree(workdir / "rep_01")
     command = ("eval", f"--workdir={workdir}", "--newest_only", *ARGUMENTS)
-    code, out, err = programs.run(*command)
+    code, out, err = programs.run(*command, before=network)
     assert (code, err) == (0, "")
     assert out.startswith("rep 00 epoch 3: fid_inf ")
     assert f"1 checkpoints evaluated with {PREFIX}: {workdir}/rep_*/eval.csv" in out
@@ -43,7 +45,7 @@ def test_with_the_real_network_then_again_with_nothing_to_do(programs, workdir):
     assert (row["epoch"], row["step"]) == ("3", "30")
     assert float(row[f"{PREFIX}_fid"]) > 0
     before = written(workdir)
-    code, out, err = programs.run(*command)
+    code, out, err = programs.run(*command, before=network)
     assert (code, err) == (0, "")
     assert out == f"{workdir}: nothing to do, every checkpoint has been evaluated with {PREFIX}\n"
     assert written(workdir) == before

@@ -83,10 +83,16 @@ def test_published_configurations_at_full_size(name, latent_dim, size, num_prior
     assert model.latent_dim == config.model.latent_dim == latent_dim
     assert config.data.image_size == size
     assert (model.prior_sigma, model.likelihood_sigma) == (1.0, 0.3)
+    assert config.batch_size == 75
 
-    shape = jax.ShapeDtypeStruct
-    num = config.batch_size
-    assert num == 75
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cifar10", "celeb_a"])
+def test_losses_of_the_published_configurations_can_be_traced(name):
+    config = config_of(name)
+    model = make_model(config.model, config.data.channels)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    shape, num, size = jax.ShapeDtypeStruct, config.batch_size, config.data.image_size
     batch = Batch(
         shape((num, size, size, 3), jnp.float32), shape((num,), jnp.int32), shape((num,), float)
     )
