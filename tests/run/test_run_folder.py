@@ -1,11 +1,9 @@
-"""The run's folder: configurations held against each other, versions, and the lock."""
+"""The run's folder: configurations held against each other, and versions."""
 
 import errno
 import importlib
 import json
 import os
-import signal
-import subprocess
 import sys
 
 import pytest
@@ -43,9 +41,6 @@ def begin(folder, config):
     configuration.check_config(folder, config)
     start(folder, config)
     (folder / "rep_00").mkdir()
-
-
-# Configuration.
 
 
 def test_a_new_folder_gets_the_exact_configuration(tmp_path, config):
@@ -314,9 +309,6 @@ def test_repetition_folders(tmp_path):
     assert names == ["rep_00", "rep_11", "rep_100"]
 
 
-# Versions.
-
-
 def test_versions(tmp_path):
     import jax
     import numpy as np
@@ -334,72 +326,3 @@ def test_versions(tmp_path):
     ]
     (tmp_path / "versions.json").write_text("damaged")
     assert record.write_versions(tmp_path, "cpu", "cpu") == []
-
-
-# Lock.
-
-HOLDER = """
-import sys, time
-from thermo_ebm.run import lock
-with lock.hold(sys.argv[1]):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def start_holder(workdir):
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(workdir)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "held\n"
-    return process
-
-
-def test_the_second_holder_learns_who_holds_and_a_kill_releases(tmp_path, config):
-    process = start_holder(tmp_path)
-    try:
-        with (
-            pytest.raises(UserError, match=f"in use by process {process.pid} on ") as error,
-            lock.hold(tmp_path),
-        ):
-            pass
-        assert os.uname().nodename in str(error.value)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-    with lock.hold(tmp_path):
-        start(tmp_path, config)
-
-
-@pytest.mark.parametrize("absent", [True, False])
-def test_a_start_that_fails_leaves_no_lock(tmp_path, absent):
-    folder = tmp_path / "run" if absent else tmp_path
-    with pytest.raises(UserError, match="no data"), lock.hold(folder):
-        raise UserError("no data")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_run_keeps_its_lock_file(tmp_path, config):
-    with lock.hold(tmp_path):
-        start(tmp_path, config)
-    assert (tmp_path / ".lock").read_text() == ""
-    assert not lock.is_held(tmp_path)
-
-
-def test_a_folder_is_free_again_afterwards_and_after_an_error(tmp_path):
-    with pytest.raises(KeyError), lock.hold(tmp_path):
-        raise KeyError
-    with lock.hold(tmp_path):
-        with pytest.raises(UserError, match=f"process {os.getpid()}"), lock.hold(tmp_path):
-            pass
-        with pytest.raises(UserError, match="in use"), lock.hold(tmp_path):
-            pass
-    assert not list(tmp_path.iterdir())  # nothing was recorded: the folder is as it was
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_folder_that_cannot_be_written(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match="cannot be written"), lock.hold(tmp_path):
-        pass
