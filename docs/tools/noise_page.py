@@ -82,7 +82,11 @@ LIMITS = """## What this page does not show
 
 
 def page(
-    parts: Sequence[DataSet], chosen: pd.DataFrame, published: pd.DataFrame, notes: Sequence[str]
+    parts: Sequence[DataSet],
+    chosen: pd.DataFrame,
+    published: pd.DataFrame,
+    notes: Sequence[str],
+    made_by: Sequence[str] = (),
 ) -> str:
     """Returns the page.
 
@@ -91,13 +95,14 @@ def page(
       chosen: the cells of the study of settings; empty if it was not run.
       published: the claims table of the published readings.
       notes: remarks on the readings.
+      made_by: the commands that made the runs; by default those of the complete experiments.
     """
     blocks = [QUESTION, DESIGN, _sizes(parts), "## The answer\n", DECIDED]
     blocks += [_answer(part) for part in parts]
     blocks += [_figures(part) for part in parts]
     blocks += ["## The knobs side by side\n", _knobs(parts), _claims_again(parts, published)]
     blocks += [_choices(chosen)] if len(chosen) else []
-    blocks += [LIMITS, _commands(parts, len(chosen) > 0)]
+    blocks += [LIMITS, _commands(parts, len(chosen) > 0, made_by)]
     if notes:
         blocks.append("## Remarks on the readings\n\n" + "".join(f"- {note}\n" for note in notes))
     return "\n".join(blocks)
@@ -256,28 +261,22 @@ def _mean(row: dict, name: str) -> str:
     return f"{mean:.4g}" if sd != sd else f"{mean:.4g} ({sd:.2g})"
 
 
-def _commands(parts: Sequence[DataSet], with_settings: bool) -> str:
-    names = ", ".join(part.title for part in parts)
-    lines = [
-        "python -m launch.sweep --experiment=configs/experiment3.py --config=CONFIG "
-        "--workdir=runs/noise",
-    ]
-    second = ""
-    if with_settings:
-        lines.append(
-            "python -m launch.sweep --experiment=configs/settings_study.py --config=CONFIG "
-            "--workdir=runs/settings"
-        )
-        second = " --settings=runs/settings"
+def _commands(parts: Sequence[DataSet], with_settings: bool, made_by: Sequence[str]) -> str:
+    sweep = "python -m launch.sweep --experiment=configs/{} --config=CONFIG --workdir=runs/{}"
+    lines = list(made_by) or [sweep.format("experiment3.py", "noise")]
+    if with_settings and not made_by:
+        lines.append(sweep.format("settings_study.py", "settings"))
+    second = " --settings=runs/settings" if with_settings else ""
     lines.append(f"python -m docs.tools.noise_study runs/noise{second}")
     code = "".join(f"    {line}\n" for line in lines)
     files = ["cells", "knobs", "claims", *(["settings"] if with_settings else [])]
     tables = ", ".join(f"[{name}.csv](tables/{name}.csv)" for name in files)
-    return (
-        f"## Making it again\n\nFor the configuration of each data set ({names}); the short forms "
-        "are `configs/experiment3_short.py` and `configs/settings_study_short.py`:\n\n"
-        f"{code}\nTables: {tables}.\n"
-    )
+    names = ", ".join(part.title for part in parts)
+    which = "" if made_by else (
+        f" For the configuration of each data set ({names}); the short forms are "
+        "`configs/experiment3_short.py` and `configs/settings_study_short.py`:\n\n"
+    )  # fmt: skip
+    return f"## Making it again\n\n{which.lstrip()}{code}\nTables: {tables}.\n"
 
 
 def _table(titles: Iterable[object], rows: Iterable[Sequence[object]]) -> str:

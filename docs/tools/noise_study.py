@@ -41,9 +41,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("runs", type=Path, help="folder of the runs of configs/experiment3.py")
     parser.add_argument("--settings", type=Path, help="of the runs of configs/settings_study.py")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder to write")
+    parser.add_argument("--made_by", action="append", default=[], metavar="COMMAND",
+                        help="a command that made the runs; can be repeated")  # fmt: skip
     given = parser.parse_args(argv)
     try:
-        for path in write(given.runs, given.settings, given.output):
+        for path in write(given.runs, given.settings, given.output, given.made_by):
             print(path)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -51,13 +53,16 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def write(runs: Path, settings: Path | None, output: Path) -> list[Path]:
+def write(
+    runs: Path, settings: Path | None, output: Path, made_by: Sequence[str] = ()
+) -> list[Path]:
     """Writes the page, the tables and the figures; returns their paths.
 
     Args:
       runs: folder of the runs of the experiment on the noise.
       settings: folder of those of the study of settings, if it was run.
       output: the folder to write.
+      made_by: the commands that made the runs, which the page shows.
 
     Raises:
       UserError: no such folder, no such experiment in it, or runs that were not evaluated.
@@ -71,7 +76,9 @@ def write(runs: Path, settings: Path | None, output: Path) -> list[Path]:
     written += _tables(parts, chosen, output / "tables")
     published = pd.read_csv(PUBLISHED)
     page = output / "index.md"
-    page.write_text(noise_page.page(parts, chosen, published, readings.notes), encoding="utf-8")
+    page.write_text(
+        noise_page.page(parts, chosen, published, readings.notes, made_by), encoding="utf-8"
+    )
     return [page, *written]
 
 

@@ -9,7 +9,8 @@ from thermo_ebm.sweep.cells import make_cells
 
 CONFIGS = ("digits_small", "fashion_small", "cifar10_small", "cifar10")
 EXPERIMENTS = (
-    *("experiment3", "experiment3_short", "settings_study", "settings_study_short"),
+    *("experiment3", "experiment3_short", "experiment3_least"),
+    *("settings_study", "settings_study_short"),
     *("experiment2",),
 )
 POWERS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 6.0)
@@ -80,7 +81,7 @@ def test_one_knob_at_a_time_from_the_centre():
 
 
 @pytest.mark.parametrize("config", ["digits_small", "fashion_small", "cifar10_small"])
-@pytest.mark.parametrize("experiment", ["experiment3", "experiment3_short"])
+@pytest.mark.parametrize("experiment", ["experiment3", "experiment3_short", "experiment3_least"])
 def test_numbers_of_updates_and_learning_rates_are_equal(experiment, config):
     found = cells(experiment, config)[1]
     updates = {

@@ -84,7 +84,7 @@ def _curves(
             axis.plot(line["epoch"], line[reading], marker=marker, linewidth=0.9, color=color,
                       alpha=0.7)  # fmt: skip
         if logarithmic:
-            axis.set_yscale("log")
+            style.use_log_scale(axis, "y")
         axis.set_title(style.in_pairs(labels[key]), fontsize=8)
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     style.outer_labels(figure, axes, "epoch", label)

@@ -38,7 +38,7 @@ def metric_by_noise(frame: pd.DataFrame, metric: str) -> Figure | None:
                           capsize=2)  # fmt: skip
             _annotate(axis, family, knob, x["mean"], y["mean"])
         _mark_centre(axis, last, family, metric)
-        axis.set_xscale("log")
+        style.use_log_scale(axis, "x")
         axis.set_title(style.wrapped(name), fontsize=9)
         axis.set_xlabel(UPDATE_NOISE, fontsize=9)
     style.label_rows(axes, reading_title(metric))
@@ -70,7 +70,7 @@ def noise_by_knob(frame: pd.DataFrame) -> Figure | None:
                           color=color,
                           marker=_MARKERS[number % len(_MARKERS)], markersize=4,
                           linewidth=1.1)  # fmt: skip
-        axis.set(xscale="log", yscale="log")
+        style.use_log_scale(axis, "xy")
         ticks = sorted(
             {value for family in found for value in family.levels.get(knob, {}).values()}
         )

@@ -9,6 +9,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from thermo_ebm.analysis.settings import REGIMES, Settings, provenance, section_title
 
@@ -58,6 +59,19 @@ def new_grid(
     for axis in axes[max(0, count - columns) : count]:
         axis.tick_params(labelbottom=True)
     return figure, axes[:count]
+
+
+def use_log_scale(axes: Axes, names: str) -> None:
+    """Makes the axes of these names ("x", "y" or "xy") logarithmic, with labels 0.1, 0.3, 1, 3.
+
+    Matplotlib's own labels of the numbers between two powers of ten overlap in a small panel.
+    """
+    for name in names:
+        axes.set(**{f"{name}scale": "log"})
+        axis = axes.xaxis if name == "x" else axes.yaxis
+        axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def panels_note(total: int) -> str:
