@@ -56,11 +56,9 @@ def thermodynamic_loss(
     """The negative thermodynamic integral (eq. 27), with the gradients chosen in `settings`.
 
     `prior_gradient`: the estimator of alpha's gradient.
-      "langevin": through all K steps of the chains (the paper's text). For an energy with leaky
-        ReLUs, whose score jumps, the estimator ignores the jumps; for a smooth energy it is right.
-      "contrastive": E_1[grad f] - E_0[grad f], the derivative of the exact integral, from the
-        chains at t = 1 and t = 0 (E_1 from the reweighted chains of all temperatures if the
-        generator's gradient is "reweighted").
+      "langevin": through all K steps of the chains (the paper's text); right for smooth energies.
+      "contrastive": E_1[grad f] - E_0[grad f], the derivative of the exact integral (E_1 from the
+        reweighted chains of all temperatures if the generator's gradient is "reweighted").
       "none": no gradient; chains are detached.
 
     `generator_gradient`: the estimator of beta's gradient.
@@ -82,8 +80,8 @@ def thermodynamic_loss(
       schedule: the temperatures; by default the schedule named in `settings`.
 
     Returns:
-      The loss over the whole batch, a scalar in nats per image, and its parts. With an axis, the
-      gradient is this device's share: sum the shares over the devices.
+      The loss over the whole batch, in nats per image, and its parts. With an axis, the gradient is
+      this device's share: sum the shares over the devices.
 
     Raises:
       ValueError: for an unknown name in `settings`, or settings that do not fit together.
@@ -93,16 +91,15 @@ def thermodynamic_loss(
     if schedule is None:
         schedule = make_schedule(settings.schedule, settings.num_temperatures, settings.power)
     chains = thermodynamic_draws(model, params, batch, key, sampler, settings, schedule)
-    latents = chains.latents
+    latents, images = chains.latents, batch.images
     values, parts = thermodynamic_surrogate(
-        model, params, batch.images, latents, sampler, settings, schedule
+        model, params, images, latents, sampler, settings, schedule
     )
     loss, aux = thermodynamic_summary(parts, chains, batch.mask, settings, schedule, axis_name)
-    loss = jax.lax.stop_gradient(loss)
-    loss += _gradient_only(masked_mean(values, batch.mask, axis_name))
+    loss = jax.lax.stop_gradient(loss) + _gradient_only(masked_mean(values, batch.mask, axis_name))
     if (through := _through_chains(settings)) is not None:
         beta = params.beta if through.beta else jax.lax.stop_gradient(params.beta)
-        likelihood = log_likelihoods(model, beta, batch.images, latents, sampler.image_chunk)
+        likelihood = log_likelihoods(model, beta, images, latents, sampler.image_chunk)
         loss += _gradient_only(
             _negative_estimate(likelihood, latents, batch.mask, settings, schedule, axis_name)[0]
         )
