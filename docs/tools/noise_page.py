@@ -116,7 +116,7 @@ def _sizes(parts: Sequence[DataSet]) -> str:
             [part.title, part.cells.shape[0], int(part.cells["repetitions"].sum()),
              int(epochs.median()), part.network, f"{part.hours:.2f}"]
         )  # fmt: skip
-    titles = ["data", "cells", "models", "updates", "network", "hours of training"]
+    titles = ["data", "cells", "models", "updates", "network", "hours of steps"]
     return _table(titles, rows)
 
 
@@ -239,19 +239,26 @@ def _choices(chosen: pd.DataFrame) -> str:
         f"{network}_recall": "recall",
         LIKELIHOOD: "log p(x), nats",
         "effective_sample_size": "effective chains",
-        "hours": "hours",
     }
     shown = {name: title for name, title in columns.items() if f"{name}_mean" in chosen}
     ordered = chosen.sort_values(["dataset", kid])
     rows = [
-        [row["dataset"], row["cell"], *(_mean(row, name) for name in shown)]
+        [row["dataset"], row["cell"], *(_mean(row, name) for name in shown), _seconds(row)]
         for row in ordered.to_dict("records")
     ]
     opening = (
         "## Which settings to use\n\n"
-        "Cells of `configs/settings_study.py`: means (standard deviations over repetitions).\n"
+        "Cells of `configs/settings_study.py`: means (standard deviations over repetitions), and "
+        "the time of\nall training steps of a repetition, without compiling, validation and "
+        "evaluation.\n"
     )
-    return f"{opening}\n{_table(['data', 'cell', *shown.values()], rows)}"
+    titles = ["data", "cell", *shown.values(), "seconds of steps"]
+    return f"{opening}\n{_table(titles, rows)}"
+
+
+def _seconds(row: dict) -> str:
+    hours = row.get("hours_mean", float("nan"))
+    return f"{3600 * hours:.0f}" if hours == hours else ""
 
 
 def _mean(row: dict, name: str) -> str:
