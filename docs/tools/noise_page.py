@@ -21,6 +21,7 @@ class DataSet(NamedTuple):
     network: str  # of the metrics
     cells: pd.DataFrame  # `noise_tables.quality_table`
     knobs: pd.DataFrame  # `noise_tables.knobs_table` of KID
+    likelihoods: pd.DataFrame  # the same of the held-out log-likelihood
     claims: pd.DataFrame  # `claims.decide`
     hours: float  # of training, all repetitions
     figures: list[str]  # names of their files
@@ -133,7 +134,8 @@ def _answer(part: DataSet) -> str:
               "**At equal noise**, the cells of one knob less those of the others:"),
         _told(part, "^noise alone predicts KID: .* vanilla at equal noise",
               "**At equal noise, the thermodynamic less the vanilla loss**:"),
-        _share(part),
+        _share(part.knobs, "KID"),
+        _share(part.likelihoods, "held-out log p(x), nats,"),
     ]  # fmt: skip
     lines = "\n".join(f"- {sentence}" for sentence in sentences if sentence)
     return f"**{part.title}**\n\n{lines}\n"
@@ -159,8 +161,11 @@ def _effect(row: dict) -> str:
     return f"{shown} %" if str(row["unit"]).startswith("%") else shown
 
 
-def _share(part: DataSet) -> str:
-    rows = part.knobs[part.knobs["knob"] == "all"]
+def _share(knobs: pd.DataFrame, what: str) -> str:
+    """How much of a metric's variation between cells a line in the noise explains."""
+    if knobs.empty:
+        return ""
+    rows = knobs[knobs["knob"] == "all"]
     told = [
         f"{row['r_squared']:.2f} ({row['variant']}, {row['cells']} cells, "
         f"{row['slope']:+.3g} [{row['ci_low']:.3g}, {row['ci_high']:.3g}] per doubling)"
@@ -169,7 +174,7 @@ def _share(part: DataSet) -> str:
     ]
     if not told:
         return ""
-    opening = "**Share of the variation of KID between cells that the noise explains** (R²):"
+    opening = f"**Share of the variation of {what} between cells that the noise explains** (R²):"
     return f"{opening} {'; '.join(told)}."
 
 

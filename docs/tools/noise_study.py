@@ -101,6 +101,7 @@ def _data_set(readings: Readings, dataset: str, origin: str) -> noise_page.DataS
         network=found[0],
         cells=noise_tables.quality_table(frame, found[0]),
         knobs=knobs,
+        likelihoods=noise_tables.knobs_table(frame, LIKELIHOOD),
         claims=decide(last, {"KID": kid, "FID": fid}),
         hours=float(tables.repetitions(frame)["hours"].sum()) if "seconds" in frame else 0.0,
         figures=[],
