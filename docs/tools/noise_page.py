@@ -285,10 +285,10 @@ def _commands(parts: Sequence[DataSet], with_settings: bool, made_by: Sequence[s
     tables = ", ".join(f"[{name}.csv](tables/{name}.csv)" for name in files)
     names = ", ".join(part.title for part in parts)
     which = "" if made_by else (
-        f" For the configuration of each data set ({names}); the short forms are "
+        f"For the configuration of each data set ({names}); the short forms are "
         "`configs/experiment3_short.py` and `configs/settings_study_short.py`:\n\n"
     )  # fmt: skip
-    return f"## Making it again\n\n{which.lstrip()}{code}\nTables: {tables}.\n"
+    return f"## Making it again\n\n{which}{code}\nTables: {tables}.\n"
 
 
 def _table(titles: Iterable[object], rows: Iterable[Sequence[object]]) -> str:
