@@ -20,7 +20,7 @@ from thermo_ebm.analysis.claims import decide
 from thermo_ebm.analysis.figures import curves, noise
 from thermo_ebm.analysis.names import LIKELIHOOD
 from thermo_ebm.analysis.readings import Readings, final, load, networks, section, sections
-from thermo_ebm.analysis.report import save_figure
+from thermo_ebm.analysis.report.dataset import DPI
 from thermo_ebm.analysis.settings import (
     THERMODYNAMIC,
     Settings,
@@ -150,10 +150,9 @@ def _figures(part: noise_page.DataSet, folder: Path) -> list[Path]:
     written = []
     for name, figure in made.items():
         if figure is not None:
-            path, drawing = save_figure(figure, folder / f"{part.anchor}-{name}")
-            drawing.unlink()  # pages show the PNG alone
-            written.append(path)
-            part.figures.append(path.name)
+            written.append(folder / f"{part.anchor}-{name}.png")
+            figure.savefig(written[-1], dpi=DPI)
+            part.figures.append(written[-1].name)
     return written
 
 

@@ -5,9 +5,7 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -18,7 +16,6 @@ from thermo_ebm.analysis.readings import load
 from thermo_ebm.analysis.report import page, save_figure, write_report
 from thermo_ebm.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
@@ -45,7 +42,7 @@ def write_tree(folder):
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
+def report(tmp_path_factory, programs):
     """The report on a tiny sweep and two published files, made by the program itself."""
     place = tmp_path_factory.mktemp("report")
     write_tree(place / "runs")
@@ -53,11 +50,10 @@ def report(tmp_path_factory):
         for repetition in range(2):
             name = f"logs/CelebA/p={power}/batch=75/experiment{repetition}.csv"
             write_published(place / "readings" / name, kid=0.04 + 0.001 * repetition)
-    command = [sys.executable, "-m", "launch.report", f"--runs={place / 'runs'}"]
-    command += [f"--readings={place / 'readings'}", f"--output={place / 'out'}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "report.html" in done.stdout
+    folders = {"runs": place / "runs", "readings": place / "readings", "output": place / "out"}
+    done = programs.run("report", *(f"--{name}={folder}" for name, folder in folders.items()))
+    assert done.code == 0, done.err
+    assert "report.html" in done.out
     return place / "out"
 
 
@@ -146,11 +142,6 @@ def test_the_same_readings_give_the_same_pictures(tmp_path, study):
         assert one.read_bytes() == two.read_bytes(), suffix
 
 
-def run(*arguments):
-    command = [sys.executable, "-m", "launch.report", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -160,12 +151,12 @@ def run(*arguments):
         (("stray", "--output=out"), "stray"),
     ],
 )
-def test_mistakes_are_one_line_and_code_2(arguments, words, tmp_path):
-    done = run(*(a.replace("=out", f"={tmp_path / 'out'}") for a in arguments))
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_mistakes_are_one_line_and_code_2(arguments, words, tmp_path, programs):
+    done = programs.run("report", *(a.replace("=out", f"={tmp_path / 'out'}") for a in arguments))
+    assert done.code == 2
+    assert words in done.err
+    assert "Traceback" not in done.err
+    assert len(done.err.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 

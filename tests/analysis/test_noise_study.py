@@ -1,6 +1,7 @@
 """The page of the study of noise: written from runs, every number from them."""
 
 import csv
+import shutil
 
 import pytest
 from analysis_builders import config, write_run
@@ -23,9 +24,10 @@ def run(folder, noise, kid, **fields):
                 writer.writerow(row | {"train_update_noise": row["train_grad_var"]})
 
 
-@pytest.fixture
-def runs(tmp_path):
-    folder = tmp_path / "runs"
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """The runs of a small study. Not to be changed."""
+    folder = tmp_path_factory.mktemp("study") / "runs"
     for loss in ("vanilla", "thermodynamic"):
         common = {"loss": loss, "loss__power": 1.0}
         for factor in (1.0, 4.0, 16.0):
@@ -38,11 +40,21 @@ def runs(tmp_path):
     return folder
 
 
-def test_page_tables_and_figures(runs, tmp_path, capsys):
-    output = tmp_path / "noise"
-    assert noise_study.main([str(runs), "--output", str(output)]) == 0
-    printed = capsys.readouterr().out.split()
-    assert {path.name for path in output.rglob("*.*")} == {name.split("/")[-1] for name in printed}
+@pytest.fixture
+def runs(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "runs")
+
+
+@pytest.fixture(scope="module")
+def output(original, tmp_path_factory):
+    """The folder of their page."""
+    folder = tmp_path_factory.mktemp("page") / "noise"
+    written = noise_study.write(original, None, folder)
+    assert {path for path in folder.rglob("*.*")} == set(written)
+    return folder
+
+
+def test_page_tables_and_figures(output):
     text = (output / "index.md").read_text(encoding="utf-8")
     for figure in ("kid_by_noise", "noise_by_knob"):
         assert f"figures/digits-{figure}.png" in text
@@ -58,9 +70,13 @@ def test_page_tables_and_figures(runs, tmp_path, capsys):
     assert [line.split(" | ")[5] for line in knobs] == ["16", "16"]
 
 
-def test_with_the_study_of_settings(runs, tmp_path):
+def test_with_the_study_of_settings(original, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(noise_study, "_figures", lambda *_: [])  # as in the page without them
     output = tmp_path / "noise"
-    noise_study.write(runs, runs, output)
+    arguments = [str(original), "--settings", str(original), "--output", str(output)]
+    assert noise_study.main(arguments) == 0
+    printed = capsys.readouterr().out.split()
+    assert {path.name for path in output.rglob("*.*")} == {name.split("/")[-1] for name in printed}
     text = (output / "index.md").read_text(encoding="utf-8")
     table = text.partition("## Which settings to use")[2].partition("## What")[0]
     assert table.count("| digits |") == 11
@@ -90,9 +106,8 @@ def test_runs_that_are_not_of_the_design_are_refused(runs, tmp_path, capsys):
     assert "digits has the gradients contrastive, detached;" in capsys.readouterr().err
 
 
-def test_columns_of_the_table_of_cells(runs, tmp_path):
-    noise_study.write(runs, None, tmp_path / "noise")
-    with open(tmp_path / "noise/tables/cells.csv", encoding="utf-8") as file:
+def test_columns_of_the_table_of_cells(output):
+    with open(output / "tables/cells.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 11
     assert {"noise_mean", "noise_sd", "kid_inf_mean", "kid_inf_stderr"} <= rows[0].keys()
