@@ -31,8 +31,7 @@ def drawn(figure):
 
 
 def words(figure):
-    """Returns every text on a figure."""
-    figure.canvas.draw()
+    """Returns every text on a figure; those of ticks are there once it is drawn."""
     return " | ".join(
         t.get_text().replace("\n", " ") for t in figure.findobj(lambda a: hasattr(a, "get_text"))
     )
