@@ -1,5 +1,6 @@
 """Fixtures shared by the tests."""
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +12,12 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick.XLA_FLAGS}"
 
 import jax
 import pytest
+
+
+def pytest_collection_finish():
+    """What is imported stays; garbage, whose collection libraries ask for, is not among it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

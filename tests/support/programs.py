@@ -5,6 +5,7 @@ a JSON line for each: the program's name, its arguments, a function of `trained_
 ("" for none) and the folder for its output; it answers with the process's number.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -158,6 +159,8 @@ def _fork(name, argv, before, folder):
 def _serve():
     for module in IMPORTS:
         importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # before forks, so that they share the memory of what is imported
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the keepers
     for line in sys.stdin:
         print(_fork(*json.loads(line)), flush=True)
