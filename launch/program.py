@@ -43,9 +43,8 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: bool = False) ->
         except KeyboardInterrupt:  # nothing is running that could be lost
             print("interrupted", file=sys.stderr)
             return 128 + signal.SIGINT
-        except BrokenPipeError:  # the reader has gone, as with `| head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
+        except BrokenPipeError:
+            return _without_reader()
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
@@ -166,6 +165,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
         # An error in a configuration's file can include its traceback: the last line says why.
         last = str(error).strip().splitlines()[-1]
         sys.exit(_complain(f"--config: {last}" if "Traceback" in str(error) else one_line(error)))
+    except BrokenPipeError:
+        sys.exit(_without_reader())
     except (Exception, SystemExit) as error:  # a configuration's file is a program
         if _is_help(error):
             sys.exit(0)
@@ -179,6 +180,12 @@ def _is_help(error: BaseException) -> bool:
         trace = trace.tb_next
     ended_in = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
     return isinstance(error, SystemExit) and ended_in.startswith("absl.")
+
+
+def _without_reader() -> int:
+    """Ends output that nobody reads any more, as with `| head`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
 
 
 def _complain(message: str) -> int:

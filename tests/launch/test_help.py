@@ -48,6 +48,22 @@ def test_so_are_absls_other_forms_of_it(flag):
     assert "allow_config_change" in out
 
 
+def test_a_reader_that_leaves_ends_it_without_a_word():
+    """As with `| head`, of a pipe that is closed before anything is read."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.fetch_weights", "--help"],
+        cwd=ROOT,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_programs_can_be_imported_together():
     code, _, err = run("-c", f"from launch import {', '.join(MODULES)}")
     assert (code, err) == (0, "")
