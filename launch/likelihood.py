@@ -46,7 +46,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer("steps_per_temperature", 10, "Steps of a chain at each temperature.")
     flags.DEFINE_integer(
-        "num_simulated", 20, "Simulated images for the bounds that check it; 0 omits them."
+        "num_simulated", 20, "Simulated images that check the estimate by bounds; 0 omits them."
     )
     flags.DEFINE_string(
         "against", None, "Other images: a folder, an .npz file, or a data set such as cifar10:test."
