@@ -14,15 +14,13 @@ from docs.tools import configuration
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md"))
-# Its example stands for images of the reader's own.
-NOT_RUN = ("metrics.md",)
 
 
 def blocks(path):
     return re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
 
 
-WITH_CODE = [path for path in PAGES if blocks(path) and path.name not in NOT_RUN]
+WITH_CODE = [path for path in PAGES if blocks(path)]
 
 
 def test_configuration_page_is_current():
