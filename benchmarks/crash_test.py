@@ -5,9 +5,11 @@ python -m benchmarks.crash_test --kills=24 --seed=0
 Each attempt runs `python -m launch.train` and is ended by a SIGKILL at a random time: during
 start-up (imports, restoring, compiling), during training, or a few milliseconds into a save. At the
 end the parameters, optimisers, readings, temperatures and pictures must be identical. The exit code
-is 1 if anything differs.
+is 1 if anything differs. `in_saves` counts the kills that left an unfinished checkpoint which was
+not there before the attempt.
 """
 
+import contextlib
 import os
 import random
 import shutil
@@ -48,7 +50,7 @@ class Kill(NamedTuple):
     kind: str
     after: float  # seconds from the process's start
     newest: int  # step of the newest complete checkpoint
-    in_save: bool  # an unfinished checkpoint was left
+    in_save: bool  # this attempt left an unfinished checkpoint
     rows: int  # of the readings
 
 
@@ -111,7 +113,7 @@ def _attempt(
 ) -> tuple[Kill, float]:
     """Runs and kills one process; returns the seconds until training began, for the next kill."""
     folder = workdir / "rep_00" / "checkpoints"
-    before, started = _later(folder), time.monotonic()
+    before, leftovers, started = _later(folder), _unfinished(folder), time.monotonic()
     process = _start(workdir, epochs)
     try:
         if kind == "start":
@@ -135,7 +137,8 @@ def _attempt(
     whole = [int(name) for name in _names(folder) if name.isdigit()]
     table = workdir / "rep_00" / "readings.csv"
     rows = len(table.read_text().splitlines()) - 1 if table.exists() else 0
-    return Kill(kind, after, max(whole, default=-1), bool(_unfinished(folder)), rows), start_seconds
+    in_save = bool(_unfinished(folder) - leftovers)
+    return Kill(kind, after, max(whole, default=-1), in_save, rows), start_seconds
 
 
 def _names(folder: Path) -> list[str]:
@@ -147,8 +150,14 @@ def _later(folder: Path) -> set[str]:
     return {name for name in _names(folder) if name.partition(".")[0] != "0"}
 
 
-def _unfinished(folder: Path) -> list[str]:
-    return [name for name in _names(folder) if "tmp" in name]
+def _unfinished(folder: Path) -> set[tuple[str, int]]:
+    """Names and inodes of unfinished checkpoints: one that is begun anew is another one."""
+    found = set()
+    for name in _names(folder):
+        with contextlib.suppress(FileNotFoundError):  # finished or removed in the meantime
+            if "tmp" in name:
+                found.add((name, (folder / name).stat().st_ino))
+    return found
 
 
 def _wait_for(process: subprocess.Popen, happened) -> None:

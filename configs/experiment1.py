@@ -1,7 +1,7 @@
 r"""The paper's first experiment: gradient variance by batch size (vanilla) and p (thermodynamic).
 
 python -m launch.sweep --experiment=configs/experiment1.py --config=configs/cifar10.py \
-    --workdir=runs/experiment1
+    --config.data.data_dir=TFDS --workdir=runs/experiment1
 """
 
 from typing import Any

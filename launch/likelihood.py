@@ -1,13 +1,14 @@
-"""Estimates the held-out log-likelihood log p(x) of a trained run for each image.
+r"""Estimates the held-out log-likelihood log p(x) of a trained run for each image.
 
 python -m launch.likelihood --workdir=runs/digits
-python -m launch.likelihood --workdir=runs/cifar10 --num_images=500 --against=svhn_cropped:test
+python -m launch.likelihood --workdir=runs/cifar10 --num_images=500 --against=svhn_cropped:test \
+    --against_data_dir=TFDS
 
-The estimate uses annealed importance sampling and MBAR with Metropolis-adjusted chains. Images
-simulated from the model give a certificate: a lower and an upper bound. With --against, the
-program measures how well log p(x), the energy and the score of Pang et al. distinguish other images
-from validation images. The program writes rep_XX/likelihood.csv, and a summary and pictures into
-rep_XX/likelihood. Finished images are not computed again.
+The estimate uses annealed importance sampling and MBAR with Metropolis-adjusted chains. On images
+simulated from the model, lower and upper bounds (bidirectional Monte Carlo) check the estimator.
+With --against, the program measures how well log p(x), the energy and the score of Pang et al.
+distinguish other images from validation images. The program writes rep_XX/likelihood.csv, and a
+summary and pictures into rep_XX/likelihood. Finished images are not computed again.
 Exit codes: 0 done, 2 bad input, 3 interrupted (the same command continues).
 """
 
@@ -45,7 +46,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer("steps_per_temperature", 10, "Steps of a chain at each temperature.")
     flags.DEFINE_integer(
-        "num_simulated", 20, "Simulated images for the certificate; 0 omits the certificate."
+        "num_simulated", 20, "Simulated images that check the estimate by bounds; 0 omits them."
     )
     flags.DEFINE_string(
         "against", None, "Other images: a folder, an .npz file, or a data set such as cifar10:test."

@@ -1,7 +1,8 @@
 r"""Trains and evaluates every cell of an experiment; the same command continues a sweep.
 
 python -m launch.sweep --experiment=configs/experiment1.py --config=configs/cifar10.py \
-    --workdir=RUNS [--dry_run] [--executor=slurm --partition=gpu --gpus=1 --hours=8]
+    --config.data.data_dir=TFDS --workdir=RUNS \
+    [--dry_run] [--executor=slurm --partition=gpu --gpus=1 --hours=8]
 
 Cells run one after another here, or as a SLURM job array. A cell that fails is reported and does
 not stop the others. Exit codes: 0 all done, 1 some cells failed, 2 bad input, 3 interrupted.

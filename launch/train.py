@@ -1,7 +1,8 @@
-"""Trains the repetitions of a configuration.
+r"""Trains the repetitions of a configuration.
 
 python -m launch.train --config=configs/digits.py --workdir=runs/digits --config.num_epochs=20
-python -m launch.train --config=configs/cifar10.py --workdir=runs/cifar10 --dry_run
+python -m launch.train --config=configs/cifar10.py --config.data.data_dir=TFDS \
+    --workdir=runs/cifar10 --dry_run
 
 With --dry_run the program checks everything that a real start checks, prints what it would train
 and what that would cost, and writes nothing.

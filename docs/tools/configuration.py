@@ -49,8 +49,8 @@ MEANINGS = {
     "dial.amplification": "factor of the gradient's covariance, at least 1; the mean gradient "
     "is unchanged",
     "dial.max_amplification": "largest amplification that `dial.target_noise` may use",
-    "dial.target_noise": "noise of the update's gradient, per parameter, at which the "
-    "amplification holds it; 0 sets no target",
+    "dial.target_noise": "target for the noise of the update's gradient, per parameter, which the "
+    "amplification then follows; 0 sets no target",
     "divergence.max_rollbacks": "number of rollbacks after which a repetition ends as diverged",
     "divergence.max_skipped_steps": "skipped (non-finite) steps in a row before a rollback; at "
     "most the steps of one epoch",
@@ -69,8 +69,8 @@ MEANINGS = {
     "logging.grad_noise_every_epochs": "epochs between measurements of the gradient's noise; 0 "
     "measures none",
     "logging.pictures_every_epochs": "epochs between pictures of samples; 0 draws none",
-    "logging.writers": "where readings go: `csv` (always), `tensorboard`, `wandb`, or your own "
-    "class as `MODULE:CLASS` ([writers](guides/training.md#writers))",
+    "logging.writers": "where logged metrics go: `csv` (always), `tensorboard`, `wandb`, or your "
+    "own class as `MODULE:CLASS` ([writers](guides/training.md#writers))",
     "loss.anneal_epochs": "epochs over which `annealed_power` goes from `power` to `final_power`",
     "loss.correction": "correction of the quadrature: `none`, `ratio` (from the chains' own "
     "log-likelihoods) or `pooled_gaussian` (the paper's)",

@@ -4,12 +4,15 @@ No number and no verdict stands in this file: each is read from the tables of `D
 """
 
 import re
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
 
+from thermo_ebm.analysis.claims.verdicts import NOT_SUPPORTED, SUPPORTED, UNDECIDED
 from thermo_ebm.analysis.names import LIKELIHOOD
+from thermo_ebm.analysis.settings import VANILLA, Settings, describe, other_fields
 
 
 class DataSet(NamedTuple):
@@ -41,40 +44,36 @@ The paper asks what the variance of learning gradients does to generated images,
 the power p and by the batch size. Both change more than the variance: p changes the mean of a
 `detached` gradient, and at a fixed number of epochs a smaller batch also has more updates. Here the
 gradients are unbiased for converged chains (`contrastive`, `reweighted`), all cells have the same
-number of updates, and one knob, the amplification, changes the noise and nothing else. *Noise* is
-the variance of the update's gradient over repeated draws, per parameter
+number of updates, and one setting, the amplification, changes the noise and nothing else. *Noise*
+is the variance of the update's gradient over repeated draws, per parameter
 ([definition](../../mathematics.md#variance-and-noise-of-a-gradient)), not the variance over
 entries.
 """
 
-DESIGN = """## Design
+# What each setting changes besides the noise, by its name in the tables.
+SETTINGS = {
+    "amplification": ("amplification", "nothing"),
+    "p": ("power p", "where the temperatures of the chains are"),
+    "M": ("chains per image M", "the number of chains"),
+    "batch": ("batch size", "images seen and chains per update"),
+    "accumulation": ("batches per update (accumulation)", "images seen and chains per update"),
+}
 
-One knob at a time is changed from a centre, for the vanilla and the thermodynamic loss
-(`configs/experiment3.py`):
-
-| knob | what it changes besides the noise |
-|---|---|
-| amplification | nothing |
-| power p | where the temperatures of the chains are |
-| chains per image M | the number of chains |
-| batch size | images seen and chains per update |
-| batches per update (accumulation) | images seen and chains per update |
-
-Updates, training images and (constant) learning rates are equal in all cells.
-"""
-
-DECIDED = """KID∞ and FID∞ use the network named in the table, with intervals and verdicts as in
-[Published readings](../published/README.md#how-a-claim-is-decided). Comparisons at equal noise take
-cells as units: a line in the logarithm of the noise is fitted to the means of the cells. "No
-difference" is supported if the 95 % interval lies within 5 % of the mean KID (2 % of FID).
+DECIDED = """KID∞ and FID∞ use the network named in the table. Intervals are 95 % intervals, and
+verdicts are those of [Published readings](../published/README.md#how-a-claim-is-decided). Their
+p-values are adjusted by Holm's method for the number of claims, the intervals are not: a claim can
+be undecided although its interval excludes 0. Comparisons at equal noise take cells as units: a
+line in the logarithm of the noise is fitted to the means of the cells. The claim is that there is
+*no* difference. It is supported only if the interval lies within 5 % of the mean KID (2 % of FID)
+on either side of 0, so that a wide interval leaves it undecided.
 """
 
 LIMITS = """## What this page does not show
 
 - The models and images are small and training is short: rely on the direction of effects, not on
   their sizes.
-- A line in the logarithm of the noise is a model. Where the metric bends, knobs at the ends of the
-  range can differ from the line without differing at equal noise; the figures show the cells
+- A line in the logarithm of the noise is a model. Where the metric bends, settings at the ends of
+  the range can differ from the line without differing at equal noise; the figures show the cells
   themselves.
 - The gradients are unbiased only as far as the chains of training have converged
   ([effect of short chains](../../estimate.md)).
@@ -98,15 +97,37 @@ def page(
       notes: remarks on the readings.
       made_by: the commands that made the runs; by default those of the complete experiments.
     """
-    blocks = [QUESTION, DESIGN, _sizes(parts), "## The answer\n", DECIDED]
-    blocks += [_answer(part) for part in parts]
+    blocks = [QUESTION, _design(parts, made_by), _sizes(parts), "## The answer\n"]
+    blocks += [_summary(part) for part in parts]
+    blocks += [DECIDED, *(_answer(part) for part in parts)]
     blocks += [_figures(part) for part in parts]
-    blocks += ["## The knobs side by side\n", _knobs(parts), _claims_again(parts, published)]
-    blocks += [_choices(chosen)] if len(chosen) else []
+    blocks += ["## The settings side by side\n", _knobs(parts), _claims_again(parts, published)]
+    blocks += [_choices(chosen, made_by)] if len(chosen) else []
     blocks += [LIMITS, _commands(parts, len(chosen) > 0, made_by)]
     if notes:
         blocks.append("## Remarks on the readings\n\n" + "".join(f"- {note}\n" for note in notes))
     return "\n".join(blocks)
+
+
+def _design(parts: Sequence[DataSet], made_by: Sequence[str]) -> str:
+    """What was varied, and only what was: the settings in the tables of the data sets."""
+    varied = {name for part in parts for name in part.knobs["knob"]}
+    rows = [row for name, row in SETTINGS.items() if name in varied]
+    files = _experiments(made_by, settings=False) or ["configs/experiment3.py"]
+    named = ", ".join(f"`{file}`" for file in files)
+    opening = (
+        "## Design\n\nOne setting at a time is changed from a baseline, for the vanilla and the "
+        f"thermodynamic loss\n({named}):\n"
+    )
+    closing = "Updates, training images and (constant) learning rates are equal in all cells.\n"
+    return f"{opening}\n{_table(['setting', 'what it changes besides the noise'], rows)}\n{closing}"
+
+
+def _experiments(made_by: Sequence[str], settings: bool) -> list[str]:
+    """The experiment files of the commands: those of the study of settings, or the others."""
+    found = [re.search(r"--experiment[= ](\S+)", command) for command in made_by]
+    files = dict.fromkeys(match[1] for match in found if match)
+    return [file for file in files if ("settings_study" in file) == settings]
 
 
 def _sizes(parts: Sequence[DataSet]) -> str:
@@ -121,19 +142,59 @@ def _sizes(parts: Sequence[DataSet]) -> str:
     return _table(titles, rows)
 
 
+def _summary(part: DataSet) -> str:
+    """The answer to the question of the title on one data set, in two sentences."""
+    alone = _verdicts_by_loss(part, "^less noise, all else equal, improves KID")
+    told = {
+        SUPPORTED: "less noise, all else equal, improves KID",
+        NOT_SUPPORTED: "less noise, all else equal, does not improve KID",
+        UNDECIDED: "whether less noise, all else equal, improves KID is undecided",
+    }
+    first = "; ".join(
+        f"{told[verdict]} ({', '.join(losses)})" for verdict, losses in alone.items() if losses
+    )
+    equal = [v for _, v in _claims(part, "^noise alone predicts KID:")]
+    counts = ", ".join(f"{equal.count(v)} are {v}" for v in told if v in equal)
+    if not first or not equal:
+        return ""
+    if NOT_SUPPORTED in equal:
+        second = "The noise alone does not decide KID"
+    elif UNDECIDED in equal:
+        second = "Whether the noise alone decides KID is undecided"
+    else:
+        second = "The noise alone decides KID, within the margin"
+    return (
+        f"On {part.title}, {first}. {second}: of {len(equal)} claims that cells have\nthe same KID "
+        f"at equal noise, {counts}.\n"
+    )
+
+
+def _claims(part: DataSet, pattern: str) -> list[tuple[str, str]]:
+    """(variant, verdict) of all claims whose text matches."""
+    rows = part.claims[part.claims["claim"].str.contains(pattern)]
+    return [(str(row["variant"]), str(row["verdict"])) for row in rows.to_dict("records")]
+
+
+def _verdicts_by_loss(part: DataSet, pattern: str) -> Mapping[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for variant, verdict in _claims(part, pattern):
+        found.setdefault(verdict, []).append(variant.removeprefix("noise, "))
+    return found
+
+
 def _answer(part: DataSet) -> str:
     """The answer on one data set, in sentences with effects and intervals."""
     sentences = [
         _told(part, "^less noise, all else equal, improves KID",
-              "**Noise alone**, set by the amplification: per doubling, KID changes by"),
+              "**Effect of the noise alone on KID**, set by the amplification: per doubling,"),
         _told(part, "^the noise rises with power p",
-              "**p is a dial of the noise**: per doubling of p, the noise changes by"),
+              "**Effect of p on the noise**: per doubling of p,"),
         _told(part, "^less noise by power p improves KID",
-              "**KID follows p**: per doubling of p, it changes by"),
+              "**Effect of p on KID**: per doubling of p,"),
         _told(part, "^noise alone predicts KID: (?!.*vanilla at equal)",
-              "**At equal noise**, the cells of one knob less those of the others:"),
+              "**KID at equal noise**, the cells of one setting less those of the others:"),
         _told(part, "^noise alone predicts KID: .* vanilla at equal noise",
-              "**At equal noise, the thermodynamic less the vanilla loss**:"),
+              "**KID at equal noise**, the thermodynamic less the vanilla loss:"),
         _share(part.knobs, "KID"),
         _share(part.likelihoods, "held-out log p(x), nats,"),
     ]  # fmt: skip
@@ -184,7 +245,7 @@ def _figures(part: DataSet) -> str:
 
 
 def _words(name: str) -> str:
-    return name.partition("-")[2].removesuffix(".png").replace("_", " ")
+    return name.partition("-")[2].removesuffix(".png").replace("_", " ").replace("knob", "setting")
 
 
 def _knobs(parts: Sequence[DataSet]) -> str:
@@ -196,8 +257,8 @@ def _knobs(parts: Sequence[DataSet]) -> str:
         for row in part.knobs.to_dict("records")
         if row["knob"] != "all"
     ]  # fmt: skip
-    titles = ["data", "loss", "knob", "cells", "noise", "range", "relative sd over repetitions"]
-    return _table([*titles, "time per update, costliest / centre"], rows)
+    titles = ["data", "loss", "setting", "cells", "noise", "range", "relative sd over repetitions"]
+    return _table([*titles, "time per update, costliest / baseline"], rows)
 
 
 def _claims_again(parts: Sequence[DataSet], published: pd.DataFrame) -> str:
@@ -234,7 +295,7 @@ def _verdicts(claims: pd.DataFrame, claim: str) -> str:
     return ", ".join(dict.fromkeys(found)) or "not tested"
 
 
-def _choices(chosen: pd.DataFrame) -> str:
+def _choices(chosen: pd.DataFrame, made_by: Sequence[str]) -> str:
     """The cells of the study of settings, best KID first within each data set."""
     kid = next(name for name in chosen.columns if name.endswith("_kid_inf_mean"))
     network = kid.removesuffix("_kid_inf_mean")
@@ -246,19 +307,63 @@ def _choices(chosen: pd.DataFrame) -> str:
         "effective_sample_size": "effective chains",
     }
     shown = {name: title for name, title in columns.items() if f"{name}_mean" in chosen}
-    ordered = chosen.sort_values(["dataset", kid])
-    rows = [
-        [row["dataset"], row["cell"], *(_mean(row, name) for name in shown), _seconds(row)]
-        for row in ordered.to_dict("records")
-    ]
+    rows, baselines = [], {}
+    for dataset, part in chosen.sort_values(["dataset", kid]).groupby("dataset"):
+        found = [_settings(row) for row in part.to_dict("records")]
+        baseline = baselines[dataset] = _baseline(found)
+        rows += [
+            [dataset, _difference(settings, baseline), *(_mean(row, name) for name in shown),
+             _seconds(row)]
+            for settings, row in zip(found, part.to_dict("records"), strict=True)
+        ]  # fmt: skip
+    files = _experiments(made_by, settings=True) or ["configs/settings_study.py"]
+    told = "; ".join(f"{name}: {describe(one, _NAMED)}" for name, one in baselines.items())
     opening = (
-        "## Which settings to use\n\n"
-        "Cells of `configs/settings_study.py`: means (standard deviations over repetitions), and "
-        "the time of\nall training steps of a repetition, without compiling, validation and "
-        "evaluation.\n"
+        f"## Which settings to use\n\nCells of {', '.join(f'`{file}`' for file in files)}: means "
+        "(standard deviations over\nrepetitions), and the time of all training steps of a "
+        "repetition, without compiling, validation\nand evaluation. Each cell is named by what "
+        "differs from the baseline of its data set\n"
+        f"({told}).\nThe published form is that of `configs/published.py`.\n"
     )
-    titles = ["data", "cell", *shown.values(), "seconds of steps"]
+    titles = ["data", "differs by", *shown.values(), "seconds of steps"]
     return f"{opening}\n{_table(titles, rows)}"
+
+
+# What names a baseline, and what names a cell beside it.
+_NAMED = ("power", "num_temperatures", "posterior_steps", "quadrature", "generator_gradient")
+_COMPARED = (*_NAMED, "schedule", "prior_steps", "kl_weight", "kl_form", "prior_gradient")
+
+
+def _settings(row: Mapping[str, object]) -> Settings:
+    values = {name: row.get(name) for name in Settings._fields}
+    return Settings(**{n: None if v != v or v == "" else v for n, v in values.items()})
+
+
+def _baseline(cells: Sequence[Settings]) -> Settings:
+    """The cell with most values in common with the thermodynamic cells."""
+    others = [cell for cell in cells if cell.loss != VANILLA] or list(cells)
+    return max(
+        others, key=lambda one: sum(_same(one, cell) for cell in others)
+    )  # the first of several
+
+
+def _same(one: Settings, other: Settings) -> int:
+    fields, others = other_fields(one), other_fields(other)
+    same = sum(getattr(one, name) == getattr(other, name) for name in _COMPARED)
+    return same + sum(others.get(name) == value for name, value in fields.items())
+
+
+def _difference(settings: Settings, baseline: Settings) -> str:
+    """What distinguishes a cell from the baseline, which is named as such."""
+    if settings.loss == VANILLA:
+        return "vanilla"
+    if (settings.prior_gradient, settings.kl_form) == ("none", "sum"):
+        return f"published form, {describe(settings, ('power',))}"
+    names = [n for n in _COMPARED if getattr(settings, n) != getattr(baseline, n)]
+    before, after = other_fields(baseline), other_fields(settings)
+    changed = [f"`{n}={after[n]}`" for n in after if after[n] != before.get(n)]
+    told = [describe(settings, names), *changed]
+    return ", ".join(part for part in told if part) or "baseline"
 
 
 def _seconds(row: dict) -> str:
@@ -268,18 +373,22 @@ def _seconds(row: dict) -> str:
 
 def _mean(row: dict, name: str) -> str:
     mean, sd = row[f"{name}_mean"], row[f"{name}_sd"]
-    if mean != mean:
+    if mean != mean or (name == "effective_sample_size" and row["loss"] == VANILLA):
         return ""
     return f"{mean:.4g}" if sd != sd else f"{mean:.4g} ({sd:.2g})"
 
 
 def _commands(parts: Sequence[DataSet], with_settings: bool, made_by: Sequence[str]) -> str:
+    """The commands that made the runs, and the one that writes the page from them."""
     sweep = "python -m launch.sweep --experiment=configs/{} --config=CONFIG --workdir=runs/{}"
     lines = list(made_by) or [sweep.format("experiment3.py", "noise")]
     if with_settings and not made_by:
         lines.append(sweep.format("settings_study.py", "settings"))
-    second = " --settings=runs/settings" if with_settings else ""
-    lines.append(f"python -m docs.tools.noise_study runs/noise{second}")
+    write = [f"python -m docs.tools.noise_study {_folder(lines, False) or 'runs/noise'}"]
+    if with_settings:
+        write.append(f"--settings={_folder(lines, True) or 'runs/settings'}")
+    write += [f"--made_by={shlex.quote(command)}" for command in made_by]
+    lines.append(" \\\n        ".join(write))
     code = "".join(f"    {line}\n" for line in lines)
     files = ["cells", "knobs", "claims", *(["settings"] if with_settings else [])]
     tables = ", ".join(f"[{name}.csv](tables/{name}.csv)" for name in files)
@@ -288,7 +397,14 @@ def _commands(parts: Sequence[DataSet], with_settings: bool, made_by: Sequence[s
         f"For the configuration of each data set ({names}); the short forms are "
         "`configs/experiment3_short.py` and `configs/settings_study_short.py`:\n\n"
     )  # fmt: skip
-    return f"## Making it again\n\n{which}{code}\nTables: {tables}.\n"
+    return f"## Reproducing this page\n\n{which}{code}\nTables: {tables}.\n"
+
+
+def _folder(commands: Sequence[str], settings: bool) -> str | None:
+    """The folder of the runs of the study of settings, or of the others."""
+    chosen = [c for c in commands if _experiments([c], settings)]
+    found = [re.search(r"--workdir[= ](\S+)", command) for command in chosen]
+    return next((match[1] for match in found if match), None)
 
 
 def _table(titles: Iterable[object], rows: Iterable[Sequence[object]]) -> str:

@@ -1,10 +1,11 @@
 """Writes docs/study/noise: the page, tables and figures of the study of the gradient's noise.
 
-python -m docs.tools.noise_study runs/noise [--settings=runs/settings]
+python -m docs.tools.noise_study runs/noise [--settings=runs/settings] [--made_by=COMMAND ...]
 
 The first folder holds the runs of `configs/experiment3.py` (or its short form) on one data set or
 several; the second those of `configs/settings_study.py`. Every number on the page is read from the
-runs. The page is in the site once mkdocs.yml and docs/study/index.md name it.
+runs; the experiments that it names and its commands are those of `--made_by`. The page is in the
+site once mkdocs.yml and docs/study/index.md name it.
 """
 
 import argparse

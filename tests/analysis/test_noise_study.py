@@ -83,6 +83,35 @@ def test_with_the_study_of_settings(original, tmp_path, monkeypatch, capsys):
     assert (output / "tables/settings.csv").is_file()
 
 
+def test_commands_and_experiments_are_those_that_made_the_runs(runs, tmp_path):
+    made_by = [
+        "python -m launch.sweep --experiment=configs/experiment3_short.py --workdir=runs/one",
+        "python -m launch.sweep --experiment=configs/experiment3_least.py --workdir=runs/one",
+        "python -m launch.sweep --experiment=configs/settings_study_short.py --workdir=runs/two",
+    ]
+    noise_study.write(runs, runs, tmp_path / "noise", made_by)
+    text = (tmp_path / "noise/index.md").read_text(encoding="utf-8")
+    design = text.partition("## Design")[2].partition("## The answer")[0]
+    assert "(`configs/experiment3_short.py`, `configs/experiment3_least.py`)" in design
+    assert "| power p |" in design
+    assert "accumulation" not in design
+    table = text.partition("## Which settings to use")[2].partition("## What")[0]
+    assert "Cells of `configs/settings_study_short.py`" in table
+    assert "baseline" in table
+    assert "| vanilla |" in table
+    end = text.partition("## Reproducing this page")[2]
+    assert "noise_study runs/one \\\n        --settings=runs/two" in end
+    assert end.count("--made_by='python -m launch.sweep") == 3
+
+
+def test_the_answer_follows_from_the_verdicts(runs, tmp_path):
+    noise_study.write(runs, None, tmp_path / "noise")
+    text = (tmp_path / "noise/index.md").read_text(encoding="utf-8")
+    answer = text.partition("## The answer\n\n")[2]
+    assert answer.startswith("On digits, ")
+    assert "at equal noise" in answer.partition("KID∞ and FID∞")[0]
+
+
 def test_runs_without_evaluations_are_refused(runs, tmp_path, capsys):
     for path in runs.rglob("eval.csv"):
         path.unlink()

@@ -129,3 +129,15 @@ def test_the_short_form_takes_a_part_of_the_cells(experiment):
     short, full = seen(f"{experiment}_short"), seen(experiment)
     assert short < full
     assert len(short) < 0.7 * len(full)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "field"),
+    [("gradient_pair", "loss.generator_gradient"), ("precision_pair", "sampler.precision")],
+)
+def test_pairs_differ_in_one_field(experiment, field):
+    config = load("digits_small").get_config()
+    first, second = load(experiment).get_cells()
+    assert {name for name in first if first[name] != second[name]} == {field}
+    for cell in make_cells(config, [first, second]):
+        checks.check(cell.config, load("base").get_config())

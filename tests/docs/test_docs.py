@@ -10,24 +10,35 @@ from pathlib import Path
 import pytest
 import trained_run
 
-from docs.tools import configuration
+from docs.tools import configuration, readings
+from thermo_ebm.run.tables import READING_COLUMNS, TEMPERATURE_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md"))
-# Its example stands for images of the reader's own.
-NOT_RUN = ("metrics.md",)
 
 
 def blocks(path):
     return re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
 
 
-WITH_CODE = [path for path in PAGES if blocks(path) and path.name not in NOT_RUN]
+SLOW = ("metrics.md",)  # a feature network
+WITH_CODE = [
+    pytest.param(path, marks=[pytest.mark.slow] * (path.name in SLOW), id=path.stem)
+    for path in PAGES
+    if blocks(path)
+]
 
 
 def test_configuration_page_is_current():
     written = configuration.PAGE.read_text(encoding="utf-8")
     assert written == configuration.page(), "run python -m docs.tools.configuration"
+
+
+def test_page_of_logged_metrics_is_current():
+    written = readings.PAGE.read_text(encoding="utf-8")
+    assert written == readings.page(), "run python -m docs.tools.readings"
+    assert set(readings.MEANINGS) == set(READING_COLUMNS)
+    assert set(readings.OF_TEMPERATURES) == set(TEMPERATURE_COLUMNS)
 
 
 def test_every_field_is_described_and_no_other():
@@ -42,7 +53,7 @@ def test_every_configuration_is_on_the_page():
     assert {*configuration.DATA_SETS} == files - {"base"}
 
 
-@pytest.mark.parametrize("path", WITH_CODE, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", WITH_CODE)
 def test_code_runs(path, tmp_path, monkeypatch):
     for name in ("quickstart", "digits"):
         shutil.copytree(trained_run.original(), tmp_path / "runs" / name)

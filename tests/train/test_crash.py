@@ -19,6 +19,17 @@ def test_a_run_killed_at_random_times_ends_like_an_uninterrupted_run(tmp_path, c
     assert len((run / "rep_00" / "readings.csv").read_text().splitlines()) == report.epochs + 1
 
 
+def test_an_unfinished_checkpoint_of_an_earlier_kill_is_told_from_a_new_one(tmp_path):
+    for name in ("4", "8.tmp"):
+        (tmp_path / name).mkdir()
+    leftovers = crash_test._unfinished(tmp_path)
+    assert {name for name, _ in leftovers} == {"8.tmp"}
+    assert crash_test._unfinished(tmp_path) - leftovers == set()
+    (tmp_path / "8.tmp").rename(tmp_path / "8")
+    (tmp_path / "8.tmp").mkdir()  # of the same step, begun anew
+    assert {name for name, _ in crash_test._unfinished(tmp_path) - leftovers} == {"8.tmp"}
+
+
 def test_the_comparison_sees_what_differs(tmp_path, monkeypatch):
     """Two made-up runs that differ in one reading, one array and one temperature."""
     arrays = {"one": {"a": np.zeros(2)}, "other": {"a": np.zeros(2)}}

@@ -6,8 +6,8 @@ Both sets are cut into G groups at random, and each replicate leaves out one gro
 
 No image is ever there twice, as in a bootstrap, where copies are each other's nearest neighbours.
 It errs on the safe side: the FID of two like distributions hardly depends on which images there
-are, and nearest neighbours do so more strongly when there are fewer. In simulations it was 1.0 to
-1.9 times the true spread, and near 1 for distributions well apart.
+are, and nearest neighbours do so more strongly when there are fewer. It is nearest to the true
+spread for distributions well apart.
 """
 
 from collections.abc import Sequence

@@ -80,8 +80,10 @@ def quadrature_weights(name: str, schedule: Schedule) -> Array:
     """The weight of each E_i under a quadrature, [num_temperatures + 1].
 
     The warped rules integrate over the schedule's own variable u, in which the integrand
-    E(t(u)) dt/du is smooth and, above p = 1, vanishes at u = 0: they are exact to a higher order
-    than the trapezium rule in t, from the same expectations.
+    E(t(u)) dt/du is smooth and, above p = 1, vanishes at u = 0, so that E_0 has no weight. For the
+    power schedule, "warped_trapezium" is the trapezium rule in t at p = 1 and of the same order
+    above; "warped_simpson" is of a higher order where E is smooth. Below p = 1 both are the
+    trapezium rule in t.
 
     Raises:
       ValueError: for an unknown name, or Simpson's rule over an odd number of intervals.

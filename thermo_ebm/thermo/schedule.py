@@ -30,7 +30,7 @@ def power_schedule(num_temperatures: int, power: float) -> Array:
 
     Args:
       num_temperatures: N_t, the number of intervals, at least 1.
-      power: p > 0. Above 1 the temperatures crowd towards the prior, below 1 towards the
+      power: p > 0. Above 1 the temperatures concentrate near the prior, below 1 near the
         posterior.
 
     Returns:

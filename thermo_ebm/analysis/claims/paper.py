@@ -105,12 +105,12 @@ def comparison_claims(
     names = (f"vanilla, {at}", f"p = {BEST_POWER:g}, {at}")
     entries += [
         (
-            f"vanilla has the better {title} than the best p at the same batch size",
+            f"vanilla has a better {title} than the best p at the same batch size",
             title,
             ev.quality_difference(same_batch, best, names, +1, title),
         ),
         (
-            f"vanilla has the better {title} over all cells",
+            f"vanilla has a better {title} than TI over all cells",
             title,
             ev.quality_difference(
                 list(batches[1].values()),
