@@ -3,7 +3,7 @@
 python -m launch.train --config=configs/digits.py --workdir=runs/digits
 python -m launch.eval --workdir=runs/digits --newest_only
 
-Score after the 30 epochs: KID 0.0201 +- 0.0020, FID 18.5 +- 0.9, of 297 images by EfficientNet-Lite0.
+Score: KID 0.0201 +- 0.0020, FID 18.5 +- 0.9 (297 images, EfficientNet-Lite0).
 """
 
 from ml_collections import ConfigDict
