@@ -1,0 +1,117 @@
+"""E_t and log p(x) from chains by kernel, exchange and length, beside their true values.
+
+  python -m benchmarks.kernels --workdir=runs/plane     # a run of configs/digits_plane.py
+
+The model has a two-dimensional latent, so that the true values are sums over a grid
+(`benchmarks.estimate`). A batch of different images has chains as in training, N_t = 10, p = 3 and
+four chains per image. Entries are offsets from the true mean over the batch in nats, and standard
+deviations over repeated draws: of E_t at three temperatures, and of log p(x) by MBAR and by
+`warped_trapezium`, whose own error remains where the chains have converged.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags, logging
+
+from benchmarks import estimate
+from thermo_ebm.losses.likelihoods import log_likelihoods
+from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, tempered_chains
+from thermo_ebm.thermo.schedule import make_schedule
+from thermo_ebm.types import Array
+
+NUM_TEMPERATURES, POWER, CHAINS = 10, 3.0, 4
+SHOWN = (0, 6, 10)  # E_t at these indices: t = 0, 0.216 and 1
+STEPS = (20, 200, 1000)
+KERNELS = ("ula", "mala")
+EXCHANGE = (0, 2)  # every so many steps; 0 is off
+
+
+class Row(NamedTuple):
+    """Chains of one kind; offsets and standard deviations in nats."""
+
+    kernel: str
+    exchange_every: int
+    num_steps: int
+    expected: list[tuple[float, float]]  # E_t at SHOWN
+    mbar: tuple[float, float]
+    warped: tuple[float, float]
+
+
+def measure(case: estimate.Case, repeats: int, seed: int) -> Iterator[Row]:
+    """Measures every kind of chains on one model."""
+    schedule = make_schedule("power", NUM_TEMPERATURES, POWER)
+    truth = case.expected(np.asarray(schedule.temperatures, np.float64)).mean(axis=1)
+    images = jnp.float32(case.images)
+    value = partial(log_likelihoods, case.model, image_chunk=0)
+    for kernel, every, num_steps in itertools.product(KERNELS, EXCHANGE, STEPS):
+        settings = SamplerSettings(
+            ChainSettings(0.1, num_steps, kernel),
+            ChainSettings(case.step_size, num_steps, kernel),
+            chains_per_image=CHAINS,
+            exchange_every=every,
+        )
+
+        @jax.jit
+        def run(key: Array, settings: SamplerSettings = settings) -> tuple[Array, Array]:
+            latents = tempered_chains(
+                case.model,
+                case.params,
+                images,
+                jnp.arange(len(images)),
+                schedule.temperatures,
+                key,
+                settings,
+            ).latents
+            return value(case.params.beta, images, latents), latents
+
+        expected, mbar, warped = [], [], []
+        for repeat in range(repeats):
+            likelihood, latents = run(jax.random.key(seed + repeat))
+            found = estimate.estimates(schedule, likelihood, latents)
+            expected.append(np.asarray(likelihood, np.float64).mean(axis=(1, 2)) - truth)
+            mbar.append(found["mbar", ""] - case.truth.mean())
+            warped.append(found["warped_trapezium", "none"] - case.truth.mean())
+        of_node = [_spread([one[node] for one in expected]) for node in SHOWN]
+        yield Row(kernel, every, num_steps, of_node, _spread(mbar), _spread(warped))
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float]:
+    return float(np.mean(values)), float(np.std(values, ddof=1))
+
+
+def define_flags() -> None:
+    """Defines this program's flags; not at import, so that programs can be imported together."""
+    flags.DEFINE_string(
+        "workdir", None, "Run of configs/digits_plane.py; by default one is trained."
+    )
+    flags.DEFINE_integer("repeats", 4, "Number of repeated draws.", lower_bound=2)
+    flags.DEFINE_integer("images", 16, "Number of images in the batch.", lower_bound=2)
+    flags.DEFINE_integer("seed", 0, "Seed of the draws.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Prints the table."""
+    logging.set_verbosity(logging.WARNING)
+    case = estimate.make_case("plane", flags.FLAGS.images, flags.FLAGS.seed, flags.FLAGS.workdir)
+    schedule = make_schedule("power", NUM_TEMPERATURES, POWER)
+    temperatures = np.asarray(schedule.temperatures, np.float64)
+    truth = case.expected(temperatures).mean(axis=1)
+    print(f"{len(case.images)} images, true mean log p(x) {case.truth.mean():.2f} nats")
+    nodes = [f"E_t at t = {temperatures[node]:.3g} (true {truth[node]:.1f})" for node in SHOWN]
+    titles = ["kernel", "exchange every", "K", *nodes, "log p(x), MBAR", "warped_trapezium"]
+    print("| " + " | ".join(titles) + " |\n|" + "---|" * len(titles), flush=True)
+    for row in measure(case, flags.FLAGS.repeats, flags.FLAGS.seed):
+        offsets = [f"{mean:+.2f} ({sd:.2f})" for mean, sd in (*row.expected, row.mbar, row.warped)]
+        cells = [row.kernel, str(row.exchange_every or "off"), str(row.num_steps), *offsets]
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
