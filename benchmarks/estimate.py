@@ -240,10 +240,16 @@ def without_sampling(case: Case, schedule: Schedule) -> Estimates:
     return values | {("pchip", "none"): interpolated_integral(schedule, expected)}
 
 
-def chains_of(case: Case, num_steps: int, m: int) -> Callable[[Schedule, Array], Array]:
+def chains_of(
+    case: Case, num_steps: int, m: int, kernel: str = "ula", exchange_every: int = 0
+) -> Callable[[Schedule, Array], Array]:
     """(schedule, key) -> the ends of chains of `num_steps` steps, as in training."""
-    prior = ChainSettings(0.1, num_steps)
-    settings = SamplerSettings(prior, ChainSettings(case.step_size, num_steps), chains_per_image=m)
+    settings = SamplerSettings(
+        ChainSettings(0.1, num_steps, kernel),
+        ChainSettings(case.step_size, num_steps, kernel),
+        chains_per_image=m,
+        exchange_every=exchange_every,
+    )
     images = jnp.float32(case.images)
     positions = jnp.arange(len(images))
 

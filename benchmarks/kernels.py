@@ -21,9 +21,7 @@ from absl import app, flags, logging
 
 from benchmarks import estimate
 from thermo_ebm.losses.likelihoods import log_likelihoods
-from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, tempered_chains
-from thermo_ebm.thermo.schedule import make_schedule
-from thermo_ebm.types import Array
+from thermo_ebm.thermo.schedule import Schedule, make_schedule
 
 NUM_TEMPERATURES, POWER, CHAINS = 10, 3.0, 4
 SHOWN = (0, 6, 10)  # E_t at these indices: t = 0, 0.216 and 1
@@ -43,42 +41,27 @@ class Row(NamedTuple):
     warped: tuple[float, float]
 
 
-def measure(case: estimate.Case, repeats: int, seed: int) -> Iterator[Row]:
+def measure(case: estimate.Case, schedule: Schedule, repeats: int, seed: int) -> Iterator[Row]:
     """Measures every kind of chains on one model."""
-    schedule = make_schedule("power", NUM_TEMPERATURES, POWER)
-    truth = case.expected(np.asarray(schedule.temperatures, np.float64)).mean(axis=1)
-    images = jnp.float32(case.images)
-    value = partial(log_likelihoods, case.model, image_chunk=0)
+    truth = true_expectations(case, schedule)
+    value = jax.jit(partial(log_likelihoods, case.model, image_chunk=0))
     for kernel, every, num_steps in itertools.product(KERNELS, EXCHANGE, STEPS):
-        settings = SamplerSettings(
-            ChainSettings(0.1, num_steps, kernel),
-            ChainSettings(case.step_size, num_steps, kernel),
-            chains_per_image=CHAINS,
-            exchange_every=every,
-        )
-
-        @jax.jit
-        def run(key: Array, settings: SamplerSettings = settings) -> tuple[Array, Array]:
-            latents = tempered_chains(
-                case.model,
-                case.params,
-                images,
-                jnp.arange(len(images)),
-                schedule.temperatures,
-                key,
-                settings,
-            ).latents
-            return value(case.params.beta, images, latents), latents
-
+        run = estimate.chains_of(case, num_steps, CHAINS, kernel, every)
         expected, mbar, warped = [], [], []
         for repeat in range(repeats):
-            likelihood, latents = run(jax.random.key(seed + repeat))
+            latents = run(schedule, jax.random.key(seed + repeat))
+            likelihood = value(case.params.beta, jnp.float32(case.images), latents)
             found = estimate.estimates(schedule, likelihood, latents)
             expected.append(np.asarray(likelihood, np.float64).mean(axis=(1, 2)) - truth)
             mbar.append(found["mbar", ""] - case.truth.mean())
             warped.append(found["warped_trapezium", "none"] - case.truth.mean())
         of_node = [_spread([one[node] for one in expected]) for node in SHOWN]
         yield Row(kernel, every, num_steps, of_node, _spread(mbar), _spread(warped))
+
+
+def true_expectations(case: estimate.Case, schedule: Schedule) -> np.ndarray:
+    """E_t, the mean over images, at the schedule's temperatures."""
+    return case.expected(np.asarray(schedule.temperatures, np.float64)).mean(axis=1)
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float]:
@@ -100,13 +83,12 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     case = estimate.make_case("plane", flags.FLAGS.images, flags.FLAGS.seed, flags.FLAGS.workdir)
     schedule = make_schedule("power", NUM_TEMPERATURES, POWER)
-    temperatures = np.asarray(schedule.temperatures, np.float64)
-    truth = case.expected(temperatures).mean(axis=1)
+    temperatures, truth = schedule.temperatures, true_expectations(case, schedule)
     print(f"{len(case.images)} images, true mean log p(x) {case.truth.mean():.2f} nats")
     nodes = [f"E_t at t = {temperatures[node]:.3g} (true {truth[node]:.1f})" for node in SHOWN]
     titles = ["kernel", "exchange every", "K", *nodes, "log p(x), MBAR", "warped_trapezium"]
     print("| " + " | ".join(titles) + " |\n|" + "---|" * len(titles), flush=True)
-    for row in measure(case, flags.FLAGS.repeats, flags.FLAGS.seed):
+    for row in measure(case, schedule, flags.FLAGS.repeats, flags.FLAGS.seed):
         offsets = [f"{mean:+.2f} ({sd:.2f})" for mean, sd in (*row.expected, row.mbar, row.warped)]
         cells = [row.kernel, str(row.exchange_every or "off"), str(row.num_steps), *offsets]
         print("| " + " | ".join(cells) + " |", flush=True)

@@ -5,14 +5,14 @@ No number and no verdict stands in this file: each is read from the tables of `D
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
 
+from docs.tools import settings_table
+from docs.tools.markdown import table
 from thermo_ebm.analysis.claims.verdicts import NOT_SUPPORTED, SUPPORTED, UNDECIDED
-from thermo_ebm.analysis.names import LIKELIHOOD
-from thermo_ebm.analysis.settings import VANILLA, Settings, describe, other_fields
 
 
 class DataSet(NamedTuple):
@@ -102,7 +102,11 @@ def page(
     blocks += [DECIDED, *(_answer(part) for part in parts)]
     blocks += [_figures(part) for part in parts]
     blocks += ["## The settings side by side\n", _knobs(parts), _claims_again(parts, published)]
-    blocks += [_choices(chosen, made_by)] if len(chosen) else []
+    blocks += (
+        [settings_table.section(chosen, _experiments(made_by, settings=True))]
+        if len(chosen)
+        else []
+    )
     blocks += [LIMITS, _commands(parts, len(chosen) > 0, made_by)]
     if notes:
         blocks.append("## Remarks on the readings\n\n" + "".join(f"- {note}\n" for note in notes))
@@ -120,7 +124,7 @@ def _design(parts: Sequence[DataSet], made_by: Sequence[str]) -> str:
         f"thermodynamic loss\n({named}):\n"
     )
     closing = "Updates, training images and (constant) learning rates are equal in all cells.\n"
-    return f"{opening}\n{_table(['setting', 'what it changes besides the noise'], rows)}\n{closing}"
+    return f"{opening}\n{table(['setting', 'what it changes besides the noise'], rows)}\n{closing}"
 
 
 def _experiments(made_by: Sequence[str], settings: bool) -> list[str]:
@@ -139,21 +143,19 @@ def _sizes(parts: Sequence[DataSet]) -> str:
              int(epochs.median()), part.network, f"{part.hours:.2f}"]
         )  # fmt: skip
     titles = ["data", "cells", "models", "updates", "network", "hours of steps"]
-    return _table(titles, rows)
+    return table(titles, rows)
 
 
 def _summary(part: DataSet) -> str:
     """The answer to the question of the title on one data set, in two sentences."""
-    alone = _verdicts_by_loss(part, "^less noise, all else equal, improves KID")
+    alone = _losses_by_verdict(part, "^less noise, all else equal, improves KID")
     told = {
         SUPPORTED: "less noise, all else equal, improves KID",
         NOT_SUPPORTED: "less noise, all else equal, does not improve KID",
         UNDECIDED: "whether less noise, all else equal, improves KID is undecided",
     }
-    first = "; ".join(
-        f"{told[verdict]} ({', '.join(losses)})" for verdict, losses in alone.items() if losses
-    )
-    equal = [v for _, v in _claims(part, "^noise alone predicts KID:")]
+    first = "; ".join(f"{told[verdict]} ({', '.join(losses)})" for verdict, losses in alone.items())
+    equal = [row["verdict"] for row in _claims(part, "^noise alone predicts KID:")]
     counts = ", ".join(f"{equal.count(v)} are {v}" for v in told if v in equal)
     if not first or not equal:
         return ""
@@ -169,17 +171,21 @@ def _summary(part: DataSet) -> str:
     )
 
 
-def _claims(part: DataSet, pattern: str) -> list[tuple[str, str]]:
-    """(variant, verdict) of all claims whose text matches."""
-    rows = part.claims[part.claims["claim"].str.contains(pattern)]
-    return [(str(row["variant"]), str(row["verdict"])) for row in rows.to_dict("records")]
+def _claims(part: DataSet, pattern: str) -> list[dict]:
+    """The rows of all claims whose text matches."""
+    return part.claims[part.claims["claim"].str.contains(pattern)].to_dict("records")
 
 
-def _verdicts_by_loss(part: DataSet, pattern: str) -> Mapping[str, list[str]]:
+def _losses_by_verdict(part: DataSet, pattern: str) -> Mapping[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for variant, verdict in _claims(part, pattern):
-        found.setdefault(verdict, []).append(variant.removeprefix("noise, "))
+    for row in _claims(part, pattern):
+        found.setdefault(row["verdict"], []).append(_loss(row))
     return found
+
+
+def _loss(row: dict) -> str:
+    """Which loss a claim is about."""
+    return str(row["variant"]).removeprefix("noise, ")
 
 
 def _answer(part: DataSet) -> str:
@@ -204,16 +210,15 @@ def _answer(part: DataSet) -> str:
 
 def _told(part: DataSet, pattern: str, opening: str) -> str:
     """The effects of all claims whose text matches, with their verdicts; empty without any."""
-    rows = part.claims[part.claims["claim"].str.contains(pattern)]
-    told = [f"{_effect(row)} ({_whose(row)}; {row['verdict']})" for row in rows.to_dict("records")]
+    rows = _claims(part, pattern)
+    told = [f"{_effect(row)} ({_whose(row)}; {row['verdict']})" for row in rows]
     return f"{opening} {'; '.join(told)}." if told else ""
 
 
 def _whose(row: dict) -> str:
     """Which loss a claim is about, and which knob where the claim compares knobs."""
-    variant = str(row["variant"]).removeprefix("noise, ")
     found = re.match(r"noise alone predicts KID: (.*) is like the other knobs", row["claim"])
-    return f"{variant}, {found[1]}" if found else variant
+    return f"{_loss(row)}, {found[1]}" if found else _loss(row)
 
 
 def _effect(row: dict) -> str:
@@ -258,7 +263,7 @@ def _knobs(parts: Sequence[DataSet]) -> str:
         if row["knob"] != "all"
     ]  # fmt: skip
     titles = ["data", "loss", "setting", "cells", "noise", "range", "relative sd over repetitions"]
-    return _table([*titles, "time per update, costliest / baseline"], rows)
+    return table([*titles, "time per update, costliest / baseline"], rows)
 
 
 def _claims_again(parts: Sequence[DataSet], published: pd.DataFrame) -> str:
@@ -287,95 +292,12 @@ def _claims_again(parts: Sequence[DataSet], published: pd.DataFrame) -> str:
         "Here with unbiased gradients and equal numbers of updates. *Variance* is the variance "
         "over entries.\n"
     )
-    return f"{opening}\n{_table(['claim', *seen], rows)}"
+    return f"{opening}\n{table(['claim', *seen], rows)}"
 
 
 def _verdicts(claims: pd.DataFrame, claim: str) -> str:
     found = claims.loc[claims["claim"] == claim, "verdict"]
     return ", ".join(dict.fromkeys(found)) or "not tested"
-
-
-def _choices(chosen: pd.DataFrame, made_by: Sequence[str]) -> str:
-    """The cells of the study of settings, best KID first within each data set."""
-    kid = next(name for name in chosen.columns if name.endswith("_kid_inf_mean"))
-    network = kid.removesuffix("_kid_inf_mean")
-    columns = {
-        f"{network}_kid_inf": "KID∞",
-        f"{network}_fid_inf": "FID∞",
-        f"{network}_recall": "recall",
-        LIKELIHOOD: "log p(x), nats",
-        "effective_sample_size": "effective chains",
-    }
-    shown = {name: title for name, title in columns.items() if f"{name}_mean" in chosen}
-    rows, baselines = [], {}
-    for dataset, part in chosen.sort_values(["dataset", kid]).groupby("dataset"):
-        found = [_settings(row) for row in part.to_dict("records")]
-        baseline = baselines[dataset] = _baseline(found)
-        rows += [
-            [dataset, _difference(settings, baseline), *(_mean(row, name) for name in shown),
-             _seconds(row)]
-            for settings, row in zip(found, part.to_dict("records"), strict=True)
-        ]  # fmt: skip
-    files = _experiments(made_by, settings=True) or ["configs/settings_study.py"]
-    told = "; ".join(f"{name}: {describe(one, _NAMED)}" for name, one in baselines.items())
-    opening = (
-        f"## Which settings to use\n\nCells of {', '.join(f'`{file}`' for file in files)}: means "
-        "(standard deviations over\nrepetitions), and the time of all training steps of a "
-        "repetition, without compiling, validation\nand evaluation. Each cell is named by what "
-        "differs from the baseline of its data set\n"
-        f"({told}).\nThe published form is that of `configs/published.py`.\n"
-    )
-    titles = ["data", "differs by", *shown.values(), "seconds of steps"]
-    return f"{opening}\n{_table(titles, rows)}"
-
-
-# What names a baseline, and what names a cell beside it.
-_NAMED = ("power", "num_temperatures", "posterior_steps", "quadrature", "generator_gradient")
-_COMPARED = (*_NAMED, "schedule", "prior_steps", "kl_weight", "kl_form", "prior_gradient")
-
-
-def _settings(row: Mapping[str, object]) -> Settings:
-    values = {name: row.get(name) for name in Settings._fields}
-    return Settings(**{n: None if v != v or v == "" else v for n, v in values.items()})
-
-
-def _baseline(cells: Sequence[Settings]) -> Settings:
-    """The cell with most values in common with the thermodynamic cells."""
-    others = [cell for cell in cells if cell.loss != VANILLA] or list(cells)
-    return max(
-        others, key=lambda one: sum(_same(one, cell) for cell in others)
-    )  # the first of several
-
-
-def _same(one: Settings, other: Settings) -> int:
-    fields, others = other_fields(one), other_fields(other)
-    same = sum(getattr(one, name) == getattr(other, name) for name in _COMPARED)
-    return same + sum(others.get(name) == value for name, value in fields.items())
-
-
-def _difference(settings: Settings, baseline: Settings) -> str:
-    """What distinguishes a cell from the baseline, which is named as such."""
-    if settings.loss == VANILLA:
-        return "vanilla"
-    if (settings.prior_gradient, settings.kl_form) == ("none", "sum"):
-        return f"published form, {describe(settings, ('power',))}"
-    names = [n for n in _COMPARED if getattr(settings, n) != getattr(baseline, n)]
-    before, after = other_fields(baseline), other_fields(settings)
-    changed = [f"`{n}={after[n]}`" for n in after if after[n] != before.get(n)]
-    told = [describe(settings, names), *changed]
-    return ", ".join(part for part in told if part) or "baseline"
-
-
-def _seconds(row: dict) -> str:
-    hours = row.get("hours_mean", float("nan"))
-    return f"{3600 * hours:.0f}" if hours == hours else ""
-
-
-def _mean(row: dict, name: str) -> str:
-    mean, sd = row[f"{name}_mean"], row[f"{name}_sd"]
-    if mean != mean or (name == "effective_sample_size" and row["loss"] == VANILLA):
-        return ""
-    return f"{mean:.4g}" if sd != sd else f"{mean:.4g} ({sd:.2g})"
 
 
 def _commands(parts: Sequence[DataSet], with_settings: bool, made_by: Sequence[str]) -> str:
@@ -405,9 +327,3 @@ def _folder(commands: Sequence[str], settings: bool) -> str | None:
     chosen = [c for c in commands if _experiments([c], settings)]
     found = [re.search(r"--workdir[= ](\S+)", command) for command in chosen]
     return next((match[1] for match in found if match), None)
-
-
-def _table(titles: Iterable[object], rows: Iterable[Sequence[object]]) -> str:
-    lines = [list(map(str, titles))]
-    lines += [["---"] * len(lines[0]), *(list(map(str, row)) for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -9,6 +9,7 @@ The columns are those of `thermo_ebm/run/tables.py`; their meanings are in `MEAN
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from docs.tools.markdown import table
 from thermo_ebm.run.tables import READING_COLUMNS, TEMPERATURE_COLUMNS
 
 PAGE = Path(__file__).resolve().parents[1] / "readings.md"
@@ -100,13 +101,12 @@ BETWEEN = """
 
 def page() -> str:
     """The page's text."""
-    first = _table(READING_COLUMNS, MEANINGS)
-    return HEAD + first + BETWEEN + _table(TEMPERATURE_COLUMNS, OF_TEMPERATURES)
+    first = _columns(READING_COLUMNS, MEANINGS)
+    return HEAD + first + BETWEEN + _columns(TEMPERATURE_COLUMNS, OF_TEMPERATURES)
 
 
-def _table(columns: Sequence[str], meanings: Mapping[str, str]) -> str:
-    rows = "".join(f"| `{name}` | {meanings[name]} |\n" for name in columns)
-    return f"| column | meaning |\n|---|---|\n{rows}"
+def _columns(names: Sequence[str], meanings: Mapping[str, str]) -> str:
+    return table(("column", "meaning"), [(f"`{name}`", meanings[name]) for name in names])
 
 
 if __name__ == "__main__":
