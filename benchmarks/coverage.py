@@ -12,7 +12,8 @@ many images, which is known here: the column `of truth` therefore also includes 
 sampling includes.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -160,21 +161,21 @@ def _coverage(estimates: np.ndarray, target: float) -> float:
     return float(np.mean(np.abs(values - target) <= 1.96 * stderrs))
 
 
-def print_table(seed: int, repeats: int) -> None:
-    """Simulates every case and prints each row when it is known."""
+def print_table(
+    seed: int, repeats: int, num_images: Sequence[int], num_features: Sequence[int]
+) -> None:
+    """Simulates every case at every size and prints each row when it is known."""
     print(f"{repeats} repeats; sd over them; coverage of +-1.96 standard errors")
     print(
         "    N   D case  metric        mean      truth  sd before   sd after"
         "  coverage before  after  of truth"
     )
-    for num_features in NUM_FEATURES:
-        for num_images in NUM_IMAGES:
-            for case in CASES:
-                for row in simulate(seed, case, num_images, num_features, repeats):
-                    print(
-                        f"{num_images:5d} {num_features:3d} {case:5s} {row.metric:8s}"
-                        f" {row.mean:10.4g} {row.truth:10.4g} {row.spread_before:10.3g}"
-                        f" {row.spread_after:10.3g} {row.coverage_before:16.2f}"
-                        f" {row.coverage_after:6.2f} {row.coverage_of_truth:9.2f}",
-                        flush=True,
-                    )
+    for d, n, case in itertools.product(num_features, num_images, CASES):
+        for row in simulate(seed, case, n, d, repeats):
+            print(
+                f"{n:5d} {d:3d} {case:5s} {row.metric:8s}"
+                f" {row.mean:10.4g} {row.truth:10.4g} {row.spread_before:10.3g}"
+                f" {row.spread_after:10.3g} {row.coverage_before:16.2f}"
+                f" {row.coverage_after:6.2f} {row.coverage_of_truth:9.2f}",
+                flush=True,
+            )

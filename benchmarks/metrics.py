@@ -3,6 +3,7 @@
   python -m benchmarks.metrics                                # all ten sizes: minutes
   python -m benchmarks.metrics --plain_sizes=1000,4500        # scales two plain sizes up to ten
   python -m benchmarks.metrics --coverage                     # coverage of the errors: half an hour
+  python -m benchmarks.metrics --coverage --num_images=400 --num_features=512   # of one size
 
 Features are random, [num_images, num_features], non-negative, with a falling spectrum like those of
 a network. A plain evaluation is that of common programs: numpy's covariances and scipy's
@@ -92,10 +93,18 @@ def define_flags() -> None:
     flags.DEFINE_integer("repeats", 100, "With --coverage, number of pairs of sets in each case.")
 
 
+def _given(name: str, default: Sequence[int]) -> Sequence[int]:
+    """The flag's value where the user gives one."""
+    flag = flags.FLAGS[name]
+    return (flag.value,) if flag.present else default
+
+
 def main(argv: Sequence[str]) -> None:
     """Times both forms, prints a row for each size and the ratio."""
     if flags.FLAGS.coverage:
-        coverage.print_table(flags.FLAGS.seed, flags.FLAGS.repeats)
+        num_images = _given("num_images", coverage.NUM_IMAGES)
+        num_features = _given("num_features", coverage.NUM_FEATURES)
+        coverage.print_table(flags.FLAGS.seed, flags.FLAGS.repeats, num_images, num_features)
         return
     real, generated = random_features(
         flags.FLAGS.seed, flags.FLAGS.num_images, flags.FLAGS.num_features

@@ -1,8 +1,8 @@
-r"""CIFAR-10 with an eighth of the channels, 1,500 images and short chains, for runs on two cores.
+r"""CIFAR-10 at 16 x 16, 3,000 images, few channels and short chains, for runs on two cores.
 
-python -m launch.sweep --experiment=configs/experiment3_short.py \
+python -m launch.sweep --experiment=configs/experiment3_least.py \
     --config=configs/cifar10_small.py --workdir=runs/noise --config.data.data_dir=TFDS \
-    --num_images=500 --num_sizes=6
+    --num_images=1000 --num_sizes=6
 """
 
 from ml_collections import ConfigDict
@@ -14,16 +14,19 @@ def get_config() -> ConfigDict:
     """Returns the configuration."""
     config = cifar10.get_config()
     config.parallel_repetitions = 3
-    config.num_epochs = 6
+    config.num_epochs = 8
 
-    config.data.num_train = 1_500
-    config.data.num_val = 500
+    config.data.image_size = 16
+    config.data.num_train = 3_000
+    config.data.num_val = 1_000
 
     config.model.latent_dim = 64
-    config.model.generator.features = 8
+    config.model.generator.features = 16
+    config.model.generator.widths = (4, 2)
+    config.model.generator.strides = (1, 2, 2)
 
     config.sampler.prior.num_steps = 20
-    config.sampler.posterior.num_steps = 8
+    config.sampler.posterior.num_steps = 5
 
     config.loss.num_temperatures = 3
 
@@ -34,5 +37,5 @@ def get_config() -> ConfigDict:
     config.optimizer.generator.final_learning_rate = 2e-4
 
     config.checkpoint.keep_every_epochs = 0
-    config.logging.pictures_every_epochs = 6
+    config.logging.pictures_every_epochs = 8
     return config

@@ -9,6 +9,7 @@ import quick
 
 # Before JAX is imported; the processes that tests start inherit it.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick.XLA_FLAGS}"
+os.environ.update(quick.ENVIRONMENT)
 
 import jax
 import pytest

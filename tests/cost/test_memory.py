@@ -125,6 +125,7 @@ def planned_bytes(loss, model, num_images: int = 16) -> int:
     return plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_planned_memory_stays_with_more_images_under_a_chunk():
     config = small_config()
     model = make_model(config.model, 1)

@@ -20,7 +20,9 @@ def lowered(**changes):
     return spmd.lower_step(tasks.make_task(config), jax.devices(), image_shape(config))
 
 
-@pytest.mark.parametrize("generator", ["reweighted", "langevin"])
+@pytest.mark.parametrize(
+    "generator", ["reweighted", pytest.param("langevin", marks=pytest.mark.slow)]
+)
 def test_scopes_change_nothing_of_a_step(monkeypatch, generator):
     changes = {"loss__generator_gradient": generator, "sampler__image_chunk": 2}
     text = lowered(**changes).as_text()

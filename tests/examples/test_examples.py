@@ -47,6 +47,7 @@ def test_own_model():
     assert estimated != exact
 
 
+@pytest.mark.slow
 def test_compare_folders(tmp_path):
     digits = (load_digits().images[:24] * 15).astype("uint8")
     for number, image in enumerate(digits):

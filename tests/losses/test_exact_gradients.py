@@ -40,7 +40,7 @@ def batch_of_one_image():
 
 @partial(jax.jit, static_argnums=(1, 2))
 def repeated(key, sampler, settings):
-    """(loss, aux, gradient) of independent repetitions, one after another."""
+    """(loss, aux, gradient) of independent repetitions."""
     params, batch, model = jax.tree.map(jnp.float32, PARAMS), batch_of_one_image(), lg.make_model()
 
     def once(key):
@@ -52,7 +52,7 @@ def repeated(key, sampler, settings):
         (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
         return value, aux, grads
 
-    return jax.lax.map(once, jax.random.split(key, REPETITIONS))
+    return jax.vmap(once)(jax.random.split(key, REPETITIONS))
 
 
 @pytest.fixture(scope="module")

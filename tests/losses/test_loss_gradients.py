@@ -202,7 +202,10 @@ def test_all_choices_under_the_trapezium():
             assert np.abs(one - other).max() > 1e-2
 
 
-@pytest.mark.parametrize("settings", [LEFT, RIGHT], ids=["left", "right"])
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param(LEFT, id="left", marks=pytest.mark.slow), pytest.param(RIGHT, id="right")],
+)
 def test_other_quadratures(settings):
     check(settings, [("langevin", "langevin"), ("none", "detached")])
 

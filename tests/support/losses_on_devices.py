@@ -1,7 +1,7 @@
 """Losses, gradients and statistics of one batch on several numbers of virtual devices.
 
 Run by `test_collectives.py` in a process of its own, whose environment sets the number of devices:
-python losses_on_devices.py OUTPUT.npz
+python losses_on_devices.py OUTPUT.npz CASE...
 """
 
 import sys
@@ -31,19 +31,21 @@ class Case(NamedTuple):
     sampler: SamplerSettings = tiny.SAMPLER
 
 
+# Two chains per image that decide and exchange; the halves' difference is in the result too.
+REWEIGHTED = Case(
+    LossSettings(3, correction="ratio"),
+    (8,),
+    tiny.SAMPLER._replace(
+        posterior=ChainSettings(0.05, 3, "mala"), chains_per_image=2, exchange_every=1
+    ),
+)
 CASES = {
     "vanilla": Case(None, (8,)),
     "exact": Case(
         LossSettings(3, correction="pooled_gaussian", generator_gradient="posterior"), (8,)
     ),
-    # Two chains per image that decide and exchange; the halves' difference is in the result too.
-    "reweighted": Case(
-        LossSettings(3, correction="ratio"),
-        (2, 8),
-        tiny.SAMPLER._replace(
-            posterior=ChainSettings(0.05, 3, "mala"), chains_per_image=2, exchange_every=1
-        ),
-    ),
+    "reweighted": REWEIGHTED,
+    "reweighted_on_two": REWEIGHTED._replace(devices=(2,)),
     # Gradients through the moments of the whole batch: the statistics that devices share.
     "langevin": Case(
         LossSettings(
@@ -117,11 +119,12 @@ def run(case, num_devices):
 def main():
     jax.config.update("jax_enable_x64", True)
     out = {}
-    for name, case in CASES.items():
-        for num in (NO_AXIS, *case.devices):
-            for i, leaf in enumerate(jax.tree.leaves(run(case, num))):
+    path, *names = sys.argv[1:]
+    for name in names:
+        for num in (NO_AXIS, *CASES[name].devices):
+            for i, leaf in enumerate(jax.tree.leaves(run(CASES[name], num))):
                 out[f"{name}/{num}/{i}"] = np.asarray(leaf)
-    np.savez(sys.argv[1], **out)
+    np.savez(path, **out)
 
 
 if __name__ == "__main__":

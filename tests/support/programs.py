@@ -82,7 +82,6 @@ class Programs:
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")]),
             "XDG_CACHE_HOME": str(folder / "cache"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
             "XLA_FLAGS": quick.XLA_FLAGS,
         }
         self.folder, self.count = folder, 0

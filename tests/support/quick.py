@@ -1,8 +1,17 @@
-"""XLA's flags for tests, where compiling costs more than running."""
+"""XLA's flags and its cache for tests, where compiling costs more than running."""
 
+import os
+import tempfile
 from importlib.metadata import version
+from pathlib import Path
 
 _OPTIONS = {"xla_backend_optimization_level": 0}
 if version("jaxlib").startswith("0.10."):  # a flag that XLA does not know ends the process
     _OPTIONS["xla_cpu_use_fusion_emitters"] = "false"
 XLA_FLAGS = " ".join(f"--{name}={value}" for name, value in _OPTIONS.items())
+# Compiled programs, kept between the tests and processes of one user.
+CACHE = Path(tempfile.gettempdir()) / f"thermo_ebm-tests-{os.getuid()}"
+ENVIRONMENT = {
+    "JAX_COMPILATION_CACHE_DIR": str(CACHE),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+}

@@ -3,9 +3,6 @@
 import functools
 import importlib
 import json
-import os
-import tempfile
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -36,10 +33,6 @@ CHANGES = {
     "checkpoint.every_epochs": 1,
     "checkpoint.every_steps": 4,
 }
-# Compiled programs, kept between tests and processes of one user.
-CACHE = Path(tempfile.gettempdir()) / f"thermo_ebm-tests-{os.getuid()}"
-jax.config.update("jax_compilation_cache_dir", str(CACHE))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 TIMES = (
     "seconds",
     "images_per_second",

@@ -11,11 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment():
-    return os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(tiny.CACHE),
-    }
+    return os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
 
 
 def start(workdir, *changes, **fields):

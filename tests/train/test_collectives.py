@@ -16,10 +16,11 @@ from patience import PATIENCE
 from thermo_ebm.collectives import all_sum, for_local_use, masked_mean
 
 SCRIPT = Path(losses_on_devices.__file__)
+QUICK = ("vanilla", "reweighted")
+SLOW = [case for case in losses_on_devices.CASES if case not in QUICK]
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(cases, tmp_path_factory):
     """{case: {number of devices: [leaf of the result, ...]}}, from one process with 8 devices."""
     path = tmp_path_factory.mktemp("devices") / "results.npz"
     root = SCRIPT.parents[2]
@@ -30,7 +31,7 @@ def results(tmp_path_factory):
         "NPROC": "32",  # more threads than devices: fewer hang while they wait for each other
         "PYTHONPATH": os.pathsep.join([str(root), str(SCRIPT.parent)]),
     }
-    command = [sys.executable, str(SCRIPT), str(path)]
+    command = [sys.executable, str(SCRIPT), str(path), *cases]
     subprocess.run(command, env=environment, timeout=PATIENCE, check=True)
     nested: dict = {}
     with np.load(path) as arrays:
@@ -40,8 +41,28 @@ def results(tmp_path_factory):
     return nested
 
 
-@pytest.mark.parametrize("case", losses_on_devices.CASES)
-def test_the_same_on_every_number_of_devices(results, case):
+@pytest.fixture(scope="module")
+def quick_results(tmp_path_factory):
+    return results(QUICK, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def slow_results(tmp_path_factory):
+    return results(SLOW, tmp_path_factory)
+
+
+@pytest.mark.parametrize("case", QUICK)
+def test_the_same_on_every_number_of_devices(quick_results, case):
+    check(quick_results, case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SLOW)
+def test_the_same_on_every_number_of_devices_for_other_losses(slow_results, case):
+    check(slow_results, case)
+
+
+def check(results, case):
     alone = results[case][losses_on_devices.NO_AXIS]
     for num in losses_on_devices.CASES[case].devices:
         leaves = results[case][num]

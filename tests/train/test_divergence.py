@@ -156,6 +156,7 @@ def test_a_finite_gradient_that_would_ruin_the_parameters_is_skipped(tmp_path, m
     assert all(np.isfinite(leaf).all() for leaf in kept.values())
 
 
+@pytest.mark.slow
 def test_no_checkpoint_is_written_while_steps_are_skipped(tmp_path, monkeypatch):
     """Bad from step 7 on: 8 is a checkpoint's step, but 4 is the last good one."""
     monkeypatch.setattr(

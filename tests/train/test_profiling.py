@@ -50,6 +50,7 @@ def test_a_trace_ends_where_training_ends(tmp_path, traces, capsys):
     assert traces[6:] == [4, 5, 6, 7, 8, 9]
 
 
+@pytest.mark.slow
 def test_a_trace_is_written_for_both_viewers(tmp_path):
     made = tiny.config(num_epochs=1)
     assert tiny.train(made, tmp_path, profile=Steps(2, 3)) is Outcome.DONE

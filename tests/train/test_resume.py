@@ -219,7 +219,10 @@ def test_what_was_written_after_the_newest_checkpoint_is_written_once(whole, tmp
     tiny.assert_equal_runs(whole, tmp_path)
 
 
-@pytest.mark.parametrize("what", ["readings", "events", "pictures"])
+@pytest.mark.parametrize(
+    "what",
+    ["readings", *(pytest.param(what, marks=pytest.mark.slow) for what in ("events", "pictures"))],
+)
 def test_a_full_disk_ends_the_run_and_loses_nothing(whole, tmp_path, monkeypatch, what):
     def full(path, *_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

@@ -50,9 +50,11 @@ def assert_close(one, other):
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({"loss__name": "vanilla"}, id="vanilla", marks=pytest.mark.slow),
+        pytest.param({"loss__name": "vanilla"}, id="vanilla"),
         pytest.param(
-            {"loss__generator_gradient": "reweighted", "loss__correction": "ratio"}, id="reweighted"
+            {"loss__generator_gradient": "reweighted", "loss__correction": "ratio"},
+            id="reweighted",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             {"loss__generator_gradient": "langevin", "loss__correction": "none"},
