@@ -239,6 +239,12 @@ def test_runs_on_other_images_are_other_data_sets(tmp_path):
     assert readings.notes == []
 
 
+def test_a_folder_of_idx_files_names_its_data_set(tmp_path):
+    write_run(tmp_path / "a", config(data__name="idx", data__data_dir="/data/fashion-mnist"))
+    (cell,) = cells_of(load(tmp_path, None).frame).values()
+    assert cell.dataset == "idx fashion-mnist"
+
+
 def test_files_of_one_name_with_other_images_are_numbered(tmp_path):
     npz_run(tmp_path / "a", "/one/images.npz", 100.0)
     npz_run(tmp_path / "b", "/two/images.npz", 140.0)

@@ -11,7 +11,7 @@ from thermo_ebm.run.layout import IMAGES
 # Of 256 levels. Another JPEG decoder moves the mean of a quarter of an image by a tenth; the means
 # of two photographs are tens apart.
 _SAME_LEVEL = 2.0
-LOCAL = ("folder", "npz")  # data sets that are known by where they are
+LOCAL = ("folder", "npz", "idx")  # data sets that are known by where they are
 # Runs that differ in one of these fields took other images of one source, or other sizes of them.
 _SELECTION = ("data.num_train", "data.image_size", "data.channels")
 
@@ -38,8 +38,8 @@ def read_source(folder: Path, config: Mapping[str, Any]) -> Source:
 def label_sources(sources: Sequence[Source]) -> list[str]:
     """Returns a label for each source: equal labels for the same images, others for others.
 
-    The label is the data set's name. A folder or .npz file has its own name added, and images that
-    still have the same label get a number.
+    The label is the data set's name. Local images have the name of their file or folder added, and
+    images that still have the same label get a number.
     """
     groups: list[list[int]] = []
     for index, source in enumerate(sources):
