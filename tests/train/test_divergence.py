@@ -197,6 +197,7 @@ def test_no_checkpoint_that_was_due_is_left(tmp_path):
     assert (folder / checkpoints.INTERRUPTED / "12").is_dir()
 
 
+@pytest.mark.slow
 def test_a_whole_epoch_of_skipped_steps_is_too_many(tmp_path, monkeypatch):
     """Even if fewer than may be skipped in a row: nothing was trained, as the exit code shows."""
     monkeypatch.setattr("test_divergence.is_bad", lambda state: state.step >= 0)
