@@ -13,7 +13,7 @@ quickstart: $(READY)
 	$(RUN) -m launch.eval --workdir=$(QUICKSTART_DIR) --newest_only --num_sizes=6
 
 test: $(READY)
-	$(RUN) -m pytest -n 2 --dist worksteal
+	$(RUN) -m pytest -n 3 --dist worksteal
 
 test-slow: $(READY)
 	$(RUN) -m pytest -m slow

@@ -3,6 +3,9 @@ r"""CIFAR-10 at 16 x 16, 3,000 images, few channels and short chains, for runs o
 python -m launch.sweep --experiment=configs/experiment3_least.py \
     --config=configs/cifar10_small.py --workdir=runs/noise --config.data.data_dir=TFDS \
     --num_images=1000 --num_sizes=6
+
+Score in docs/study/noise_cifar10 (constant learning rates, mean of three repetitions):
+KID 0.339 +- 0.005, FID 204.4 +- 2.6 (1,000 images, EfficientNet-Lite0).
 """
 
 from ml_collections import ConfigDict
