@@ -1,7 +1,7 @@
 """Losses, gradients and statistics of one batch on several numbers of virtual devices.
 
 Run by `test_collectives.py` in a process of its own, whose environment sets the number of devices:
-python losses_on_devices.py OUTPUT.npz CASE...
+python losses_on_devices.py OUTPUT.npz CASE
 """
 
 import sys
@@ -118,12 +118,11 @@ def run(case, num_devices):
 
 def main():
     jax.config.update("jax_enable_x64", True)
-    out = {}
-    path, *names = sys.argv[1:]
-    for name in names:
-        for num in (NO_AXIS, *CASES[name].devices):
-            for i, leaf in enumerate(jax.tree.leaves(run(CASES[name], num))):
-                out[f"{name}/{num}/{i}"] = np.asarray(leaf)
+    path, name = sys.argv[1:]
+    case, out = CASES[name], {}
+    for num in (NO_AXIS, *case.devices):
+        for i, leaf in enumerate(jax.tree.leaves(run(case, num))):
+            out[f"{num}/{i}"] = np.asarray(leaf)
     np.savez(path, **out)
 
 

@@ -10,8 +10,8 @@ if version("jaxlib").startswith("0.10."):  # a flag that XLA does not know ends 
     _OPTIONS["xla_cpu_use_fusion_emitters"] = "false"
 XLA_FLAGS = " ".join(f"--{name}={value}" for name, value in _OPTIONS.items())
 # Compiled programs, kept between the tests and processes of one user.
-CACHE = Path(tempfile.gettempdir()) / f"thermo_ebm-tests-{os.getuid()}"
+_CACHE = Path(tempfile.gettempdir()) / f"thermo_ebm-tests-{os.getuid()}"
 ENVIRONMENT = {
-    "JAX_COMPILATION_CACHE_DIR": str(CACHE),
+    "JAX_COMPILATION_CACHE_DIR": str(_CACHE),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
 }

@@ -17,12 +17,14 @@ from thermo_ebm.collectives import all_sum, for_local_use, masked_mean
 
 SCRIPT = Path(losses_on_devices.__file__)
 QUICK = ("vanilla", "reweighted")
-SLOW = [case for case in losses_on_devices.CASES if case not in QUICK]
+CASES = [
+    pytest.param(case, marks=() if case in QUICK else pytest.mark.slow)
+    for case in losses_on_devices.CASES
+]
 
 
-def results(cases, tmp_path_factory):
-    """{case: {number of devices: [leaf of the result, ...]}}, from one process with 8 devices."""
-    path = tmp_path_factory.mktemp("devices") / "results.npz"
+def results(case, path):
+    """{number of devices: [leaf of the result, ...]}, from a process with 8 devices."""
     root = SCRIPT.parents[2]
     environment = {
         **os.environ,
@@ -31,41 +33,21 @@ def results(cases, tmp_path_factory):
         "NPROC": "32",  # more threads than devices: fewer hang while they wait for each other
         "PYTHONPATH": os.pathsep.join([str(root), str(SCRIPT.parent)]),
     }
-    command = [sys.executable, str(SCRIPT), str(path), *cases]
+    command = [sys.executable, str(SCRIPT), str(path), case]
     subprocess.run(command, env=environment, timeout=PATIENCE, check=True)
-    nested: dict = {}
+    found: dict = {}
     with np.load(path) as arrays:
         for name in sorted(arrays, key=lambda name: int(name.rsplit("/", 1)[1])):
-            case, num, _ = name.split("/")
-            nested.setdefault(case, {}).setdefault(int(num), []).append(arrays[name])
-    return nested
+            found.setdefault(int(name.split("/")[0]), []).append(arrays[name])
+    return found
 
 
-@pytest.fixture(scope="module")
-def quick_results(tmp_path_factory):
-    return results(QUICK, tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def slow_results(tmp_path_factory):
-    return results(SLOW, tmp_path_factory)
-
-
-@pytest.mark.parametrize("case", QUICK)
-def test_the_same_on_every_number_of_devices(quick_results, case):
-    check(quick_results, case)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", SLOW)
-def test_the_same_on_every_number_of_devices_for_other_losses(slow_results, case):
-    check(slow_results, case)
-
-
-def check(results, case):
-    alone = results[case][losses_on_devices.NO_AXIS]
+@pytest.mark.parametrize("case", CASES)
+def test_the_same_on_every_number_of_devices(case, tmp_path):
+    found = results(case, tmp_path / "results.npz")
+    alone = found[losses_on_devices.NO_AXIS]
     for num in losses_on_devices.CASES[case].devices:
-        leaves = results[case][num]
+        leaves = found[num]
         assert len(leaves) == len(alone) > 10
         for expected, spread in zip(alone, leaves, strict=True):
             # Every device holds the whole; float64, so that nothing hides in the rounding.
