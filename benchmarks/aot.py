@@ -102,7 +102,9 @@ def compile_step(
     """Compiles the step with one form of the transposed convolution."""
     model = programs.make_model(config, form)
     usable = int(memory.USABLE["default"] * topology.chip.hbm_bytes)
-    config = plan.with_chunk(config, 1, plan.Target(model, len(devices), usable))
+    config = plan.with_chunk(
+        config, 1, plan.Target(model, len(devices), usable, topology.chip.fast_bytes)
+    )
     start = time.perf_counter()
     task = programs.task_of(config, model)
     compiled = spmd.lower_step(task, devices, image_shape(config)).compile()

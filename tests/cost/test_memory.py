@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
-from configs import digits
+from configs import celeb_a, cifar10, digits
 from thermo_ebm.config.build import make_loss
-from thermo_ebm.cost import memory, plan
+from thermo_ebm.cost import chips, memory, plan
 from thermo_ebm.cost.memory import StepBytes, automatic_chunk, choose_chunk, peak_bytes
+from thermo_ebm.models.conv_transpose import dilated
 from thermo_ebm.models.latent_ebm import make_model
 from thermo_ebm.types import make_batch
 
@@ -221,3 +222,32 @@ def test_memory_is_planned_for_the_repetitions_that_train_together(monkeypatch):
     chunks = [plan.with_chunk(config, size).sampler.image_chunk for size in (1, 2, 8)]
     assert chunks[:2] == [0, 0]
     assert 1 <= chunks[2] < config.batch_size
+
+
+@pytest.mark.parametrize(
+    ("module", "batch_size", "precision", "chunk"),
+    [
+        (celeb_a, 75, "bfloat16", 5),  # 19 images, 20 chains each, of 64 x 64 x 64 places
+        (cifar10, 75, "bfloat16", 10),  # 32 x 32 x 128 places
+        (cifar10, 75, "float32", 5),
+        (cifar10, 8, "bfloat16", 0),
+    ],
+)
+def test_on_a_tpu_the_activations_fit_the_fast_memory(module, batch_size, precision, chunk):
+    """Half of 128 MiB, four chips: by hand 6, 12 and 6 images, in chunks of nearly equal size."""
+    config = module.get_config()
+    config.batch_size, config.sampler.precision = batch_size, precision
+    made = make_model(config.model, 3, dilated)
+    target = plan.Target(made, 4, 2**40, chips.fast_bytes("TPU v5 lite"))
+    assert plan.with_chunk(config, 1, target).sampler.image_chunk == chunk
+
+
+def test_the_smaller_of_both_memories_decides():
+    config = digits.get_config()
+    made = make_model(config.model, 1)
+    tight = plan.device_bytes(config, 1) // 2
+    by_memory, by_both, by_fast = (
+        plan.with_chunk(config, 1, plan.Target(made, 1, usable, fast)).sampler.image_chunk
+        for usable, fast in ((tight, 0), (tight, 2**40), (tight, 2**20))
+    )
+    assert 0 < by_fast < by_both == by_memory

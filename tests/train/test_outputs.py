@@ -133,6 +133,7 @@ def test_the_configuration_is_beside_them(run):
     assert stored == {"version": 2} | tiny.configuration.as_json(tiny.config(**CHANGES))
 
 
+@pytest.mark.slow
 def test_a_vanilla_run_with_clipped_gradients(tmp_path):
     changes = {"loss__name": "vanilla", "optimizer__clip_norm": 0.5, "num_epochs": 1}
     made = tiny.config(checkpoint__every_steps=1, **changes)

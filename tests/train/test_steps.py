@@ -1,6 +1,6 @@
 """One step: what is accumulated, what the dial does, and which gradients have a noise at all."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -81,6 +81,7 @@ def test_no_noise_is_measured_if_a_gradient_is_not_a_mean_over_images():
     assert gradient_of(batch_size=NUM, **pooled).difference is None
 
 
+@cache
 def stepped(**changes):
     task = tasks.make_task(tiny.config(**SMALL, batch_size=NUM, **changes))
     state = tasks.init_state(task, 0)
@@ -105,6 +106,17 @@ def test_a_step_amplifies_what_it_measures_and_nothing_else():
     np.testing.assert_allclose((added**2).sum(), expected, rtol=1e-4)
     assert before.step == 0
     assert plain.step == loud.step == 1
+
+
+def test_a_long_gradient_is_shortened_and_its_statistics_are_those_before():
+    plain, _ = stepped(loss__name="vanilla")
+    clipped, _ = stepped(loss__name="vanilla", optimizer__clip_norm=0.5)
+    whole, short = first_moments(plain), first_moments(clipped)
+    # Adam's first moment is (1 - b1) times the gradient it was given.
+    np.testing.assert_allclose(np.linalg.norm(short), (1 - 0.5) * 0.5, rtol=1e-5)
+    np.testing.assert_allclose(short * np.linalg.norm(whole) / 0.25, whole, rtol=1e-4, atol=1e-6)
+    for name in ("loss", "grad_var", "noise"):
+        np.testing.assert_allclose(getattr(clipped.sums, name), getattr(plain.sums, name))
 
 
 def first_moments(state):

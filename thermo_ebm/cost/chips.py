@@ -29,16 +29,26 @@ class Chip(NamedTuple):
     hbm_bytes: int
     fast_bytes: int  # of the vector memory next to the matrix units, all cores together
     cores: int
+    kind: str  # JAX's name, `device_kind`
     accelerator: str  # in accelerator types
     counts_cores: bool  # whether the number in an accelerator type is of cores instead of chips
 
 
 CHIPS = {
-    "v4": Chip(1.05e9, 275e12, 32 * 2**30, 32 * 2**20, 2, "v4", True),
-    "v5e": Chip(1.5e9, 197e12, 16 * 2**30, 128 * 2**20, 1, "v5litepod", False),
-    "v5p": Chip(1.75e9, 459e12, 95 * 2**30, 128 * 2**20, 2, "v5p", True),
-    "v6e": Chip(1.75e9, 918e12, 32 * 2**30, 128 * 2**20, 1, "v6e", False),
+    "v4": Chip(1.05e9, 275e12, 32 * 2**30, 32 * 2**20, 2, "TPU v4", "v4", True),
+    "v5e": Chip(1.5e9, 197e12, 16 * 2**30, 128 * 2**20, 1, "TPU v5 lite", "v5litepod", False),
+    "v5p": Chip(1.75e9, 459e12, 95 * 2**30, 128 * 2**20, 2, "TPU v5", "v5p", True),
+    "v6e": Chip(1.75e9, 918e12, 32 * 2**30, 128 * 2**20, 1, "TPU v6 lite", "v6e", False),
 }
+
+
+def fast_bytes(device_kind: str) -> int:
+    """Bytes of the memory next to a device's matrix units; 0 for a device that is not in `CHIPS`.
+
+    >>> fast_bytes("TPU v5 lite"), fast_bytes("cpu")
+    (134217728, 0)
+    """
+    return next((chip.fast_bytes for chip in CHIPS.values() if chip.kind == device_kind), 0)
 
 
 class Topology(NamedTuple):

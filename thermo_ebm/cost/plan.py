@@ -4,14 +4,27 @@ import math
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from thermo_ebm.config.build import image_shape, make_loss
+from thermo_ebm.cost.chips import fast_bytes
 from thermo_ebm.cost.flops import gradient_flops
-from thermo_ebm.cost.memory import automatic_chunk, step_bytes, usable_bytes
+from thermo_ebm.cost.jaxprs import num_bytes
+from thermo_ebm.cost.memory import (
+    StepBytes,
+    automatic_chunk,
+    choose_chunk,
+    step_bytes,
+    usable_bytes,
+)
 from thermo_ebm.models.conv_transpose import dilated
-from thermo_ebm.models.latent_ebm import LatentEBM, make_model
+from thermo_ebm.models.latent_ebm import LatentEBM, make_model, with_compute_dtype
 from thermo_ebm.types import LossFn
+
+# The share of the fast memory that the largest activation of all chains may take; a layer's input
+# and output are there together.
+_FAST_SHARE = 0.5
 
 
 class Target(NamedTuple):
@@ -20,18 +33,20 @@ class Target(NamedTuple):
     model: LatentEBM
     num_devices: int  # that share a batch
     usable_bytes: int  # of each device, that a step may take
+    fast_bytes: int = 0  # of the memory next to its matrix units; 0 if that sets no limit
 
 
 def this_machine(model: LatentEBM) -> Target:
     """The devices that JAX has."""
-    usable = usable_bytes(jax.local_devices()[0])
-    return Target(model, jax.device_count(), usable)
+    device = jax.local_devices()[0]
+    return Target(model, jax.device_count(), usable_bytes(device), fast_bytes(device.device_kind))
 
 
 def with_chunk(config: ConfigDict, repetitions: int, target: Target | None = None) -> ConfigDict:
     """The configuration with `sampler.image_chunk` chosen where it is 0.
 
-    The chunk is the largest that fits a device's memory; it stays 0 if all images fit.
+    The chunk is the largest that fits a device's memory and, on a TPU, whose activations fit the
+    memory next to the matrix units, where the chains are faster. It stays 0 if all images fit.
 
     Args:
       config: the configuration.
@@ -47,15 +62,31 @@ def with_chunk(config: ConfigDict, repetitions: int, target: Target | None = Non
         config.sampler.image_chunk = chunk
         return make_loss(config, target.model, axis_name=None)
 
+    num_images = _share(config, target.num_devices) * repetitions
     chunk = automatic_chunk(
-        loss,
-        target.model,
-        _share(config, target.num_devices) * repetitions,
-        image_shape(config),
-        target.usable_bytes,
+        loss, target.model, num_images, image_shape(config), target.usable_bytes
     )
+    if target.fast_bytes:
+        per_image = StepBytes(0, _activation_bytes(config, target.model))
+        fast = choose_chunk(num_images, per_image, int(_FAST_SHARE * target.fast_bytes))
+        chunk = min({chunk, fast} - {0}, default=0)  # 0 is all images
     config.sampler.image_chunk = -(-chunk // repetitions)
     return config
+
+
+def _activation_bytes(config: ConfigDict, model: LatentEBM) -> int:
+    """Bytes of the generator's largest activation, of all chains of one image."""
+    generator = with_compute_dtype(model, jnp.dtype(config.sampler.precision)).generator
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+
+    def sizes(num: int) -> list[int]:
+        z = jax.ShapeDtypeStruct((num, model.latent_dim), "float32")
+        equations = jax.make_jaxpr(generator)(params.beta, z).eqns
+        return [num_bytes(variable) for eqn in equations for variable in eqn.outvars]
+
+    # Of the parameters, which are cast there too, there are no more for two images than for one.
+    grown = [two - one for one, two in zip(sizes(1), sizes(2), strict=True)]
+    return max(grown) * config.loss.num_temperatures * config.sampler.chains_per_image
 
 
 def _share(config: ConfigDict, num_devices: int) -> int:
