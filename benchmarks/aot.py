@@ -6,7 +6,7 @@
       --forms=dilated,stamped --csv=aot.csv
 
 The complete step is compiled as the trainer maps it over the devices of the topology, with the
-chunk of images that the trainer would choose there. XLA's TPU compiler (libtpu, from
+chunks of images that the trainer would choose there. XLA's TPU compiler (libtpu, from
 requirements-tpu.txt) runs on any machine; a compilation takes one to two minutes of one core.
 
 Every figure is estimated by the compiler or follows from its estimates; nothing is measured. Time
@@ -65,6 +65,7 @@ class Step(NamedTuple):
 
     form: str
     chunk: int  # images sampled at once on each device; 0 is all
+    chain_chunk: int  # of these, images whose chains run at once
     hbm_bytes: int  # of each device
     compile_s: float
     rows: list[Row]  # the parts, then the step
@@ -111,8 +112,15 @@ def compile_step(
     compile_s = time.perf_counter() - start
     cycles = aot.estimated_cycles(aot.read_program(compiled.as_text()))
     rows = make_rows(form, topology, cycles, model_flops(config))
-    chunk = config.sampler.image_chunk
-    return Step(form, chunk, programs.bytes_planned(compiled), compile_s, rows)
+    sampler = config.sampler
+    return Step(
+        form,
+        sampler.image_chunk,
+        sampler.chain_chunk,
+        programs.bytes_planned(compiled),
+        compile_s,
+        rows,
+    )
 
 
 def model_flops(config: ConfigDict) -> dict[str, int]:
@@ -158,9 +166,9 @@ def print_step(step: Step, topology: Topology) -> None:
     """Prints the table of one form."""
     hbm = topology.chip.hbm_bytes
     print(
-        f"\n{step.form}: compiled in {step.compile_s:.0f} s, image_chunk {step.chunk}; memory of "
-        f"each device, {ESTIMATED}: {step.hbm_bytes / 2**20:.0f} MiB of {hbm / 2**20:.0f} "
-        f"({step.hbm_bytes / hbm:.1%})"
+        f"\n{step.form}: compiled in {step.compile_s:.0f} s, image_chunk {step.chunk}, "
+        f"chain_chunk {step.chain_chunk}; memory of each device, {ESTIMATED}: "
+        f"{step.hbm_bytes / 2**20:.0f} MiB of {hbm / 2**20:.0f} ({step.hbm_bytes / hbm:.1%})"
     )
     print(f"{ESTIMATED}:")
     print_row([field for field in Row._fields if field != "form"])
@@ -175,14 +183,14 @@ def print_row(values: Sequence[object]) -> None:
 
 def write_csv(path: Path, steps: Sequence[Step], topology: Topology) -> None:
     """Writes all tables as one; the names of the columns say what is estimated."""
-    shared = ("topology", "chunk", "hbm_mib")
+    shared = ("topology", "chunk", "chain_chunk", "hbm_mib")
     names = {"mcycles": "estimated_mcycles", "ms": "estimated_ms", "share": "estimated_share"}
     names |= {"tflop_s": "estimated_tflop_s", "fraction": "estimated_fraction_of_peak"}
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*shared, *(names.get(field, field) for field in Row._fields)])
         for step in steps:
-            of_step = (topology.name, step.chunk, step.hbm_bytes / 2**20)
+            of_step = (topology.name, step.chunk, step.chain_chunk, step.hbm_bytes / 2**20)
             writer.writerows([*of_step, *row] for row in step.rows)
 
 

@@ -239,15 +239,18 @@ def test_on_a_tpu_the_activations_fit_the_fast_memory(module, batch_size, precis
     config.batch_size, config.sampler.precision = batch_size, precision
     made = make_model(config.model, 3, dilated)
     target = plan.Target(made, 4, 2**40, chips.fast_bytes("TPU v5 lite"))
-    assert plan.with_chunk(config, 1, target).sampler.image_chunk == chunk
+    sampler = plan.with_chunk(config, 1, target).sampler
+    assert (sampler.image_chunk, sampler.chain_chunk) == (0, chunk)
 
 
-def test_the_smaller_of_both_memories_decides():
+def test_chains_run_in_chunks_of_what_the_memory_holds():
     config = digits.get_config()
     made = make_model(config.model, 1)
     tight = plan.device_bytes(config, 1) // 2
-    by_memory, by_both, by_fast = (
-        plan.with_chunk(config, 1, plan.Target(made, 1, usable, fast)).sampler.image_chunk
-        for usable, fast in ((tight, 0), (tight, 2**40), (tight, 2**20))
+    plain, wide, narrow = (
+        plan.with_chunk(config, 1, plan.Target(made, 1, tight, fast)).sampler
+        for fast in (0, 2**40, 2**20)
     )
-    assert 0 < by_fast < by_both == by_memory
+    assert 0 < plain.image_chunk == wide.image_chunk == narrow.image_chunk
+    assert (plain.chain_chunk, wide.chain_chunk) == (0, 0)
+    assert 0 < narrow.chain_chunk < narrow.image_chunk

@@ -109,10 +109,12 @@ def test_prior_chains_cost_no_generator_evaluation():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("chunk", [1, 2])
+@pytest.mark.parametrize(
+    "chunks", [{"image_chunk": 1}, {"chain_chunk": 2}, {"image_chunk": 2, "chain_chunk": 1}]
+)
 @pytest.mark.parametrize("settings", [{}, {"chains_per_image": 2, "exchange_every": 1}])
-def test_chunks_of_images_change_nothing(chunk, settings):
-    chunked, whole = every_chain(image_chunk=chunk, **settings), every_chain(**settings)
+def test_chunks_of_images_change_nothing(chunks, settings):
+    chunked, whole = every_chain(**chunks, **settings), every_chain(**settings)
     for one, other in zip(chunked, whole, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12)
 

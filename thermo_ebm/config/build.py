@@ -22,6 +22,7 @@ def sampler_settings(config: ConfigDict) -> SamplerSettings:
         prior=prior,
         posterior=posterior,
         image_chunk=sampler.image_chunk,
+        chain_chunk=sampler.chain_chunk,
         precision=sampler.precision,
         chains_per_image=sampler.chains_per_image,
         exchange_every=sampler.exchange_every,

@@ -60,6 +60,7 @@ _AT_LEAST: dict[str, int] = {
     "sampler.prior.num_steps": 0,
     "sampler.posterior.num_steps": 0,
     "sampler.image_chunk": 0,
+    "sampler.chain_chunk": 0,
     "sampler.chains_per_image": 1,
     "sampler.exchange_every": 0,
     "loss.anneal_epochs": 1,

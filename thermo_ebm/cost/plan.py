@@ -43,35 +43,43 @@ def this_machine(model: LatentEBM) -> Target:
 
 
 def with_chunk(config: ConfigDict, repetitions: int, target: Target | None = None) -> ConfigDict:
-    """The configuration with `sampler.image_chunk` chosen where it is 0.
+    """The configuration with the chunks of the thermodynamic loss chosen where they are 0.
 
-    The chunk is the largest that fits a device's memory and, on a TPU, whose activations fit the
-    memory next to the matrix units, where the chains are faster. It stays 0 if all images fit.
+    `sampler.image_chunk` is the largest that fits a device's memory, `sampler.chain_chunk` the
+    largest whose activations fit the memory next to a TPU's matrix units, where chains are faster.
+    Each stays 0 if all images fit.
 
     Args:
       config: the configuration.
       repetitions: how many train together.
       target: by default the configuration's model on the devices that JAX has.
     """
-    if config.sampler.image_chunk or config.loss.name == "vanilla":
+    if config.loss.name == "vanilla":
         return config
     config = ConfigDict(config.to_dict())
     target = target or this_machine(make_model(config.model, config.data.channels))
+    num_images = _share(config, target.num_devices) * repetitions
+    if not config.sampler.image_chunk:
+        chunk = _chunk_in_memory(config, target, num_images)
+        config.sampler.image_chunk = -(-chunk // repetitions)
+    if target.fast_bytes and not config.sampler.chain_chunk:
+        of_image = StepBytes(0, _activation_bytes(config, target.model))
+        together = min(num_images, repetitions * config.sampler.image_chunk or num_images)
+        chunk = choose_chunk(together, of_image, int(_FAST_SHARE * target.fast_bytes))
+        config.sampler.chain_chunk = -(-chunk // repetitions)
+    return config
+
+
+def _chunk_in_memory(config: ConfigDict, target: Target, num_images: int) -> int:
+    """The largest chunk of a device's images that fits its memory."""
 
     def loss(chunk: int) -> LossFn:
-        config.sampler.image_chunk = chunk
-        return make_loss(config, target.model, axis_name=None)
+        changed = ConfigDict(config.to_dict())
+        changed.sampler.image_chunk = chunk
+        return make_loss(changed, target.model, axis_name=None)
 
-    num_images = _share(config, target.num_devices) * repetitions
-    chunk = automatic_chunk(
-        loss, target.model, num_images, image_shape(config), target.usable_bytes
-    )
-    if target.fast_bytes:
-        per_image = StepBytes(0, _activation_bytes(config, target.model))
-        fast = choose_chunk(num_images, per_image, int(_FAST_SHARE * target.fast_bytes))
-        chunk = min({chunk, fast} - {0}, default=0)  # 0 is all images
-    config.sampler.image_chunk = -(-chunk // repetitions)
-    return config
+    shape = image_shape(config)
+    return automatic_chunk(loss, target.model, num_images, shape, target.usable_bytes)
 
 
 def _activation_bytes(config: ConfigDict, model: LatentEBM) -> int:

@@ -24,6 +24,7 @@ FREE_FIELDS = (
     "data.skip_unreadable",  # the images that a run leaves out are recorded when it begins
     "data.streaming",
     "sampler.image_chunk",
+    "sampler.chain_chunk",
     "checkpoint",
     "divergence",
     "logging",

@@ -28,6 +28,7 @@ ADDED: dict[str, Any] = {
     "sampler.chains_per_image": 1,
     "sampler.exchange_every": 0,
     "sampler.image_chunk": 0,
+    "sampler.chain_chunk": 0,
     "loss.final_power": 1.0,
     "loss.anneal_epochs": 50,
     "loss.correction": "pooled_gaussian",

@@ -41,7 +41,8 @@ class SamplerSettings(NamedTuple):
 
     prior: ChainSettings  # K_z steps
     posterior: ChainSettings  # K_{z|x,t} steps
-    image_chunk: int = 0  # images sampled at once, with all their temperatures; 0 is all of them
+    image_chunk: int = 0  # images, with all their temperatures, at once; 0 is all of them
+    chain_chunk: int = 0  # of these, images whose chains run at once; 0 is all of them
     precision: str = "float32"  # of the networks inside the chains
     chains_per_image: int = 1  # M, at every temperature
     exchange_every: int = 0  # steps between exchanges of neighbouring temperatures; 0: none
@@ -177,8 +178,8 @@ def tempered_chains(
     """Chains at every temperature of a schedule, M per image.
 
     The chains of t_0 = 0 target the prior and use the prior's sampler. All others run as one
-    batch, or in chunks of `settings.image_chunk` images with all their temperatures to bound the
-    memory.
+    batch, or in chunks of `settings.chain_chunk` or else `settings.image_chunk` images with all
+    their temperatures.
 
     Args:
       model: the model.
@@ -202,7 +203,8 @@ def tempered_chains(
         return _images_first(_hot_chains(model, params, *arrays, temperatures, key, settings))
 
     with jax.named_scope(scopes.POSTERIOR_CHAINS):
-        hot = _images_first(map_in_chunks(chunk, (x, positions), settings.image_chunk))
+        at_once = settings.chain_chunk or settings.image_chunk
+        hot = _images_first(map_in_chunks(chunk, (x, positions), at_once))
     latents = prior.latents.reshape(1, per_image, num, -1)
     acceptance = prior.acceptance.reshape(per_image, num).mean(axis=0, keepdims=True)
     return hot._replace(
