@@ -13,7 +13,8 @@ Every figure is estimated by the compiler or follows from its estimates; nothing
 is the sum of the cycles that it expects of each operation (`thermo_ebm/cost/aot.py`) divided by the
 chip's clock, without communication between chips. FLOP/s are the model's arithmetic, of bfloat16
 and float32 alike, over that time; the fraction is that of the peak of all chips in bfloat16
-(`thermo_ebm/cost/chips.py`). Memory is what the compiler plans for each device.
+(`thermo_ebm/cost/chips.py`). Memory is what the compiler plans for each device. One product of large
+matrices is estimated in the same way, for comparison.
 
 The output ends in the line
 `topology=... hbm_mib=... estimated_step_ms=... estimated_fraction_of_peak=...` of the last form.
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from absl import flags
 from jax.experimental import topologies
 from ml_collections import ConfigDict
@@ -44,6 +46,7 @@ from thermo_ebm.train import spmd
 
 ESTIMATED = "estimated by the compiler"
 FORMS = ("dilated", "stamped", "on_cpu")
+PRODUCT = 4096  # rows and columns of the matrices whose product is estimated for comparison
 STEP = "step"  # in the place of a part's name: all parts together
 
 
@@ -121,6 +124,18 @@ def compile_step(
         compile_s,
         rows,
     )
+
+
+def product_fraction(topology: Topology, device: jax.Device) -> float:
+    """The fraction of a chip's peak at which the compiler expects one product of square matrices.
+
+    By the same sums of cycles and in bfloat16: what a step can hardly exceed.
+    """
+    one = jax.sharding.SingleDeviceSharding(device)
+    matrix = jax.ShapeDtypeStruct((PRODUCT, PRODUCT), jnp.bfloat16, sharding=one)
+    compiled = jax.jit(jnp.dot, out_shardings=one).lower(matrix, matrix).compile()
+    cycles = sum(aot.estimated_cycles(aot.read_program(compiled.as_text())).values())
+    return 2 * PRODUCT**3 * topology.chip.clock_hz / (cycles * topology.chip.peak_flops)
 
 
 def model_flops(config: ConfigDict) -> dict[str, int]:
@@ -224,6 +239,10 @@ def main(argv: Sequence[str]) -> None:
     print(
         f"jax {jax.__version__} for {len(devices)} x {devices[0].device_kind} ({topology.name}), "
         f"batch {config.batch_size}: every figure is {ESTIMATED}, none is measured"
+    )
+    print(
+        f"one product of {PRODUCT} x {PRODUCT} bfloat16 matrices, {ESTIMATED}: "
+        f"{product_fraction(topology, devices[0]):.3f} of the peak"
     )
     steps = []
     for form in forms:

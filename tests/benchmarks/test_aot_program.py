@@ -91,7 +91,8 @@ def test_the_digits_step_compiles_for_tpus(tmp_path):
     result = run("--topology=v5e:2x2", "--config=configs/digits.py", f"--csv={path}")
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert sum(aot.ESTIMATED in line for line in lines) == 3
+    assert sum(aot.ESTIMATED in line for line in lines) == 4
+    assert 0.9 < float(re.search(r": ([\d.]+) of the peak", result.stdout)[1]) < 1
     number = r"(\d[\d.e+-]*)"
     pattern = (
         rf"topology=v5e:2x2 hbm_mib={number} estimated_step_ms={number} "
