@@ -105,7 +105,7 @@ def compile_step(
 ) -> Step:
     """Compiles the step with one form of the transposed convolution."""
     model = programs.make_model(config, form)
-    usable = int(memory.USABLE["default"] * topology.chip.hbm_bytes)
+    usable = memory.usable_of("tpu", topology.chip.hbm_bytes)
     config = plan.with_chunk(
         config, 1, plan.Target(model, len(devices), usable, topology.chip.fast_bytes)
     )

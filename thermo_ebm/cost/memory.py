@@ -19,6 +19,9 @@ from thermo_ebm.types import LossFn
 # The share of the device's memory that a step may take: the estimate is of a program's buffers,
 # and leaves out what a compiler adds to them and what else is on the device.
 USABLE = {"cpu": 0.5, "default": 0.6}
+# How much larger buffers are than estimated. On a TPU 64 channels take the room of 128: the step
+# of CelebA with 512 images, compiled for four v5e, takes 1.42 times the estimate.
+_PADDED = {"tpu": 1.5}
 
 # Where Linux says which control groups a process is in, and where their limits are.
 _MEMBERSHIP = Path("/proc/self/cgroup")
@@ -150,12 +153,18 @@ def usable_bytes(device: jax.Device) -> int:
     memory that happens to be free is not considered: a resumed run must choose as the interrupted
     one did.
     """
-    return int(_usable_share(device) * device_bytes(device))
+    return usable_of(device.platform, device_bytes(device))
+
+
+def usable_of(platform: str, total: int) -> int:
+    """Of so many bytes of a device's memory, those that a step may take by its estimate."""
+    return int(_usable_share(platform) * total / _PADDED.get(platform, 1))
 
 
 def data_bytes(device: jax.Device) -> int:
-    """Bytes of a device's memory that images may take: what `usable_bytes` leaves."""
-    return device_bytes(device) - usable_bytes(device)
+    """Bytes of a device's memory that images may take: what a step leaves."""
+    total = device_bytes(device)
+    return total - int(_usable_share(device.platform) * total)
 
 
 def device_bytes(device: jax.Device) -> int:
@@ -177,8 +186,8 @@ def peak_mib(devices: Sequence[jax.Device]) -> float | None:
     return max(known) / 2**20 if known else None
 
 
-def _usable_share(device: jax.Device) -> float:
-    return USABLE["cpu" if device.platform == "cpu" else "default"]
+def _usable_share(platform: str) -> float:
+    return USABLE.get(platform, USABLE["default"])
 
 
 def host_bytes() -> int:
