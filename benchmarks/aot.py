@@ -13,8 +13,8 @@ Every figure is estimated by the compiler or follows from its estimates; nothing
 is the sum of the cycles that it expects of each operation (`thermo_ebm/cost/aot.py`) divided by the
 chip's clock, without communication between chips. FLOP/s are the model's arithmetic, of bfloat16
 and float32 alike, over that time; the fraction is that of the peak of all chips in bfloat16
-(`thermo_ebm/cost/chips.py`). Memory is what the compiler plans for each device. One product of large
-matrices is estimated in the same way, for comparison.
+(`thermo_ebm/cost/chips.py`). Memory is what the compiler plans for each device. One product of
+large matrices is estimated in the same way, for comparison.
 
 The output ends in the line
 `topology=... hbm_mib=... estimated_step_ms=... estimated_fraction_of_peak=...` of the last form.
