@@ -178,8 +178,8 @@ def tempered_chains(
     """Chains at every temperature of a schedule, M per image.
 
     The chains of t_0 = 0 target the prior and use the prior's sampler. All others run as one
-    batch, or in chunks of `settings.chain_chunk` or else `settings.image_chunk` images with all
-    their temperatures.
+    batch, or in chunks of at most `settings.image_chunk` and `settings.chain_chunk` images with
+    all their temperatures.
 
     Args:
       model: the model.
@@ -203,7 +203,7 @@ def tempered_chains(
         return _images_first(_hot_chains(model, params, *arrays, temperatures, key, settings))
 
     with jax.named_scope(scopes.POSTERIOR_CHAINS):
-        at_once = settings.chain_chunk or settings.image_chunk
+        at_once = min(settings.chain_chunk or num, settings.image_chunk or num)
         hot = _images_first(map_in_chunks(chunk, (x, positions), at_once))
     latents = prior.latents.reshape(1, per_image, num, -1)
     acceptance = prior.acceptance.reshape(per_image, num).mean(axis=0, keepdims=True)
