@@ -246,6 +246,13 @@ def test_on_a_tpu_the_activations_fit_the_fast_memory(module, batch_size, precis
     assert (sampler.image_chunk, sampler.chain_chunk) == (0, chunk)
 
 
+@pytest.mark.parametrize(
+    ("num_images", "chunk", "expected"), [(128, 43, 32), (128, 64, 64), (19, 10, 10), (10, 4, 4)]
+)
+def test_a_chunk_leaves_no_rest_if_another_of_half_its_size_does_not(num_images, chunk, expected):
+    assert memory._even(num_images, chunk) == expected
+
+
 def test_chains_run_in_chunks_of_what_the_memory_holds():
     config = digits.get_config()
     made = make_model(config.model, 1)
