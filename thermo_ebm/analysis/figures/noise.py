@@ -34,7 +34,7 @@ def metric_by_noise(frame: pd.DataFrame, metric: str) -> Figure | None:
         for knob, cells in family.levels.items():
             x, y = _moments(last, cells, NOISE), _moments(last, cells, metric)
             axis.errorbar(x["mean"], y["mean"], y["std"], x["std"], label=KNOBS[knob].title,
-                          color=_COLORS[knob], marker=".", linewidth=1.1, elinewidth=0.8,
+                          color=_COLORS[knob], marker=".", linewidth=1.1, elinewidth=0.5,
                           capsize=2)  # fmt: skip
             _annotate(axis, family, knob, x["mean"], y["mean"])
         _mark_centre(axis, last, family, metric)
@@ -43,8 +43,8 @@ def metric_by_noise(frame: pd.DataFrame, metric: str) -> Figure | None:
         axis.set_xlabel(UPDATE_NOISE, fontsize=9)
     style.label_rows(axes, reading_title(metric))
     style.outside_legend(figure, axes)
-    title = f"{reading_title(metric)} against the noise, by the knob that sets it"
-    note = "Means and standard deviations over repetitions. Numbers: the knob's values."
+    title = f"{reading_title(metric)} against the noise"
+    note = "Means and standard deviations over repetitions. Numbers: the knob's extreme values."
     return style.finish_section(figure, _settings(last, found), title, note)
 
 
@@ -99,10 +99,11 @@ def _moments(last: pd.DataFrame, cells: dict[str, float], reading: str) -> pd.Da
 
 
 def _annotate(axis: Axes, family: Family, knob: str, x: pd.Series, y: pd.Series) -> None:
-    """Writes the knob's values beside its cells; the centre, which all knobs share, has none."""
-    for key, value in family.levels[knob].items():
+    """Writes the knob's smallest and largest value beside their cells, but not at the centre."""
+    levels = family.levels[knob]
+    for key in (min(levels, key=levels.__getitem__), max(levels, key=levels.__getitem__)):
         if key != family.centre:
-            axis.annotate(f"{value:g}", (x[key], y[key]), (3, 3), textcoords="offset points",
+            axis.annotate(f"{levels[key]:g}", (x[key], y[key]), (3, 3), textcoords="offset points",
                           fontsize=6, color=_COLORS[knob])  # fmt: skip
 
 
