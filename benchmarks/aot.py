@@ -89,8 +89,10 @@ def topology_devices(topology: Topology) -> list[jax.Device]:
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
     os.environ["TPU_ACCELERATOR_TYPE"] = topology.accelerator_type
     os.environ["TPU_WORKER_HOSTNAMES"] = "localhost"
+    # A host has 2 x 2 chips unless the topology is a single chip.
+    bounds = {"chips_per_host_bounds": [1, 1, 1]} if topology.num_chips == 1 else {}
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=topology.name)
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **bounds)
     except RuntimeError as error:
         if "not installed" in str(error):
             raise UserError(
