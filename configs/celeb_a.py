@@ -4,6 +4,8 @@ For the paper's own objective see `configs/published.py`.
 
 python -m launch.train --config=configs/celeb_a.py --workdir=runs/celeb_a \
     --config.data.data_dir=TFDS
+
+Without a score: it was not trained to its end, which takes an accelerator.
 """
 
 from ml_collections import ConfigDict

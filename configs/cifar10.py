@@ -4,6 +4,8 @@ For the paper's own objective see `configs/published.py`.
 
 python -m launch.train --config=configs/cifar10.py --workdir=runs/cifar10 \
     --config.data.data_dir=TFDS
+
+Without a score: it was not trained to its end, which takes an accelerator.
 """
 
 from ml_collections import ConfigDict

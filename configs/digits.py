@@ -3,7 +3,8 @@
 python -m launch.train --config=configs/digits.py --workdir=runs/digits
 python -m launch.eval --workdir=runs/digits --newest_only
 
-Score: KID 0.0201 +- 0.0020, FID 18.5 +- 0.9 (297 images, EfficientNet-Lite0).
+Score: KID 0.0201 +- 0.0020, FID 18.5 +- 0.9 (297 images, EfficientNet-Lite0),
+after 6.5 minutes of training on two idle cores.
 """
 
 from ml_collections import ConfigDict

@@ -3,6 +3,8 @@ r"""SVHN with the networks, chains and learning rates of Pang et al. (2020), van
 python -m launch.train --config=configs/pang_svhn.py --workdir=runs/pang_svhn \
     --config.data.data_dir=TFDS
 
+Without a score: it was not trained to its end, which takes an accelerator.
+
 "Learning latent space energy-based prior model" (NeurIPS 2020) writes a Langevin step as
 z - s^2 / 2 grad U + s epsilon, with s = 0.4 for the prior and 0.1 for the posterior. Here it is
 z + s grad log q + sqrt(2 s) epsilon, so that their step sizes are 0.4^2 / 2 = 0.08 and
