@@ -156,7 +156,10 @@ def _summary(part: DataSet) -> str:
     }
     first = "; ".join(f"{told[verdict]} ({', '.join(losses)})" for verdict, losses in alone.items())
     equal = [row["verdict"] for row in _claims(part, "^noise alone predicts KID:")]
-    counts = ", ".join(f"{equal.count(v)} are {v}" for v in told if v in equal)
+    numbers = {verdict: equal.count(verdict) for verdict in told if verdict in equal}
+    counts = ", ".join(
+        f"{n} {'is' if n == 1 else 'are'} {verdict}" for verdict, n in numbers.items()
+    )
     if not first or not equal:
         return ""
     if NOT_SUPPORTED in equal:
