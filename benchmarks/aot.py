@@ -7,7 +7,7 @@
 
 The complete step is compiled as the trainer maps it over the devices of the topology, with the
 chunks of images that the trainer would choose there. XLA's TPU compiler (libtpu, from
-requirements-tpu.txt) runs on any machine; a compilation takes one to two minutes of one core.
+requirements-tpu.txt) runs on any machine; a compilation takes minutes of one core.
 
 Every figure is estimated by the compiler or follows from its estimates; nothing is measured. Time
 is the sum of the cycles that it expects of each operation (`thermo_ebm/cost/aot.py`) divided by the
