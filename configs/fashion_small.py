@@ -6,7 +6,8 @@ python -m launch.sweep --experiment=configs/experiment3_short.py \
     --config=configs/fashion_small.py --workdir=runs/noise --num_images=1000 --num_sizes=6
 
 Score in docs/study/noise (6 epochs, constant learning rates, mean of three repetitions):
-KID 0.186 +- 0.003, FID 117.8 +- 1.6 (1,000 images, EfficientNet-Lite0).
+KID 0.186 +- 0.003, FID 117.8 +- 1.6 (1,000 images, EfficientNet-Lite0), after two minutes of
+training steps of each, three together on one core.
 """
 
 from ml_collections import ConfigDict

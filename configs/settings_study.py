@@ -5,7 +5,7 @@ python -m launch.sweep --experiment=configs/settings_study.py --config=configs/d
 
 One setting at a time is changed from the thermodynamic loss with `reweighted` gradients, N_t, K and
 M = 2 of the configuration, the kernel `ula` and no exchange; each change is made at p = 0.1, 1 and
-6. `configs/settings_study_short.py` has three repetitions of each.
+6. `configs/settings_study_short.py` has fewer cells and repetitions.
 
 | setting | values |
 |---|---|

@@ -1,4 +1,4 @@
-r"""The study of settings with three repetitions of each cell.
+r"""The study of settings with `reweighted` and `detached` gradients, and three repetitions.
 
 python -m launch.sweep --experiment=configs/settings_study_short.py \
     --config=configs/digits_small.py --config.num_epochs=6 --workdir=runs/settings --num_sizes=6
@@ -10,7 +10,9 @@ from ml_collections import ConfigDict
 
 from configs.settings_study import FULL, make_cells
 
-SHORT = FULL._replace(repetitions=3)
+SHORT = FULL._replace(
+    posterior_samplers=(), posterior_exchange=(), temperatures=(), repetitions=3
+)
 
 
 def get_cells(config: ConfigDict) -> list[dict[str, Any]]:

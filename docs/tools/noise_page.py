@@ -253,7 +253,7 @@ def _figures(part: DataSet) -> str:
 
 
 def _words(name: str) -> str:
-    return name.partition("-")[2].removesuffix(".png").replace("_", " ").replace("knob", "setting")
+    return name.rpartition("-")[2].removesuffix(".png").replace("_", " ").replace("knob", "setting")
 
 
 def _knobs(parts: Sequence[DataSet]) -> str:
