@@ -41,7 +41,7 @@ class SamplerSettings(NamedTuple):
 
     prior: ChainSettings  # K_z steps
     posterior: ChainSettings  # K_{z|x,t} steps
-    image_chunk: int = 0  # images, with all their temperatures, at once; 0 is all of them
+    image_chunk: int = 0  # images sampled at once, with all their temperatures; 0 is all of them
     chain_chunk: int = 0  # of these, images whose chains run at once; 0 is all of them
     precision: str = "float32"  # of the networks inside the chains
     chains_per_image: int = 1  # M, at every temperature
