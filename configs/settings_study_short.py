@@ -10,9 +10,7 @@ from ml_collections import ConfigDict
 
 from configs.settings_study import FULL, make_cells
 
-SHORT = FULL._replace(
-    posterior_samplers=(), posterior_exchange=(), temperatures=(), repetitions=3
-)
+SHORT = FULL._replace(posterior_samplers=(), posterior_exchange=(), temperatures=(), repetitions=3)
 
 
 def get_cells(config: ConfigDict) -> list[dict[str, Any]]:
