@@ -2,6 +2,10 @@
 
 python -m launch.train --config=configs/digits_plane.py --workdir=runs/plane
 python -m launch.tempered --workdir=runs/plane
+python -m launch.eval --workdir=runs/plane --newest_only
+
+Score: KID 0.115 +- 0.005, FID 65.2 +- 2.1 (297 images, EfficientNet-Lite0), after 1.5 minutes of
+training on two idle cores.
 """
 
 from ml_collections import ConfigDict

@@ -8,6 +8,8 @@ From the data set of TFDS, with the same images:
 
 python -m launch.train --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist \
     --config.data.name=fashion_mnist --config.data.data_dir=TFDS
+
+Without a score of its own; `configs/fashion_small.py` has one.
 """
 
 from ml_collections import ConfigDict
