@@ -1,16 +1,23 @@
-r"""The study of settings with `reweighted` and `detached` gradients, and three repetitions.
+r"""The study of settings with fewer powers and three repetitions.
 
 python -m launch.sweep --experiment=configs/settings_study_short.py \
-    --config=configs/digits_small.py --config.num_epochs=6 --workdir=runs/settings --num_sizes=6
+    --config=configs/fashion_small.py --workdir=runs/settings --num_images=1000 --num_sizes=6
 """
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.settings_study import FULL, make_cells
+from configs.settings_study import Grid, make_cells
 
-SHORT = FULL._replace(posterior_samplers=(), posterior_exchange=(), temperatures=(), repetitions=3)
+SHORT = Grid(
+    gradients=(0.1, 1.0),
+    samplers=(1.0,),
+    posterior_samplers=(),
+    posterior_exchange=(),
+    temperatures=(),
+    repetitions=3,
+)
 
 
 def get_cells(config: ConfigDict) -> list[dict[str, Any]]:
