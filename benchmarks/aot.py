@@ -115,8 +115,7 @@ def compile_step(
     task = programs.task_of(config, model)
     compiled = spmd.lower_step(task, devices, image_shape(config)).compile()
     compile_s = time.perf_counter() - start
-    cycles = aot.estimated_cycles(aot.read_program(compiled.as_text()))
-    rows = make_rows(form, topology, cycles, model_flops(config))
+    rows = make_rows(form, topology, cycles_by_part(compiled), model_flops(config))
     sampler = config.sampler
     return Step(
         form,
@@ -128,6 +127,11 @@ def compile_step(
     )
 
 
+def cycles_by_part(compiled: jax.stages.Compiled) -> dict[str, int]:
+    """The compiler's estimate of one run, in cycles of a chip's clock."""
+    return aot.estimated_cycles(aot.read_program(compiled.as_text()))
+
+
 def product_fraction(topology: Topology, device: jax.Device) -> float:
     """The fraction of a chip's peak at which the compiler expects one product of square matrices.
 
@@ -136,7 +140,7 @@ def product_fraction(topology: Topology, device: jax.Device) -> float:
     one = jax.sharding.SingleDeviceSharding(device)
     matrix = jax.ShapeDtypeStruct((PRODUCT, PRODUCT), jnp.bfloat16, sharding=one)
     compiled = jax.jit(jnp.dot, out_shardings=one).lower(matrix, matrix).compile()
-    cycles = sum(aot.estimated_cycles(aot.read_program(compiled.as_text())).values())
+    cycles = sum(cycles_by_part(compiled).values())
     return 2 * PRODUCT**3 * topology.chip.clock_hz / (cycles * topology.chip.peak_flops)
 
 

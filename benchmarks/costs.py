@@ -54,8 +54,7 @@ def make_step(config: ConfigDict, fields: dict[str, object]) -> Program:
     changed.data.num_train = 4 * changed.batch_size
     form = conv_transpose.for_backend(jax.default_backend()).__name__
     model = programs.make_model(changed, form)
-    changed.sampler.image_chunk = programs.automatic_chunk(changed, model)
-    return programs.fast_step(changed, model)
+    return programs.fast_step(programs.with_chunks(changed, model), model)
 
 
 def paired_ratios(base: Program, other: Program, repeats: int) -> tuple[np.ndarray, np.ndarray]:

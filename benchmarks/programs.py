@@ -43,9 +43,9 @@ def image_shape(config: ConfigDict) -> tuple[int, int, int]:
     return config.data.image_size, config.data.image_size, config.data.channels
 
 
-def automatic_chunk(config: ConfigDict, model: LatentEBM) -> int:
-    """The chunk of images, chosen as the trainer does where the config leaves it open."""
-    return plan.with_chunk(config, 1, plan.this_machine(model)).sampler.image_chunk
+def with_chunks(config: ConfigDict, model: LatentEBM) -> ConfigDict:
+    """The chunks of images and chains, chosen as the trainer does where the config leaves them."""
+    return plan.with_chunk(config, 1, plan.this_machine(model))
 
 
 def task_of(config: ConfigDict, model: LatentEBM) -> tasks.Task:

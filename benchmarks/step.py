@@ -134,7 +134,7 @@ def measure(cell: Cell, peak: gemm.Gemm) -> tuple[Row, Program]:
     """Compiles and times one cell."""
     config = cell.config
     model = programs.make_model(config, cell.form)
-    config.sampler.image_chunk = programs.automatic_chunk(config, model)
+    config = programs.with_chunks(config, model)
     make = {"step": programs.fast_step, "chains": programs.chains}[cell.part]
     program = make(config, model)
     seconds, rates = time_program(program, peak)

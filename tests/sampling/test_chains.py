@@ -110,7 +110,13 @@ def test_prior_chains_cost_no_generator_evaluation():
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
-    "chunks", [{"image_chunk": 1}, {"chain_chunk": 2}, {"image_chunk": 2, "chain_chunk": 1}]
+    "chunks",
+    [
+        {"image_chunk": 1},
+        {"image_chunk": 2},
+        {"chain_chunk": 2},
+        {"image_chunk": 2, "chain_chunk": 1},
+    ],
 )
 @pytest.mark.parametrize("settings", [{}, {"chains_per_image": 2, "exchange_every": 1}])
 def test_chunks_of_images_change_nothing(chunks, settings):
