@@ -103,13 +103,17 @@ def test_loss_and_gradient_in_forms_that_small_models_do_not_take(form, monkeypa
     assert_fast_equals_plain(small_config(kl_form="none"), form)
 
 
+OTHER_KERNELS = [(4, 1), (3, 1), (3, 2), (5, 3), (2, 2)]
+
+
 @pytest.mark.parametrize(
-    ("kernel_size", "stride"), [(4, 2), (4, 1), (3, 1), (3, 2), (5, 3), (2, 2)]
+    ("kernel_size", "stride", "size"),
+    [(4, 2, (4, 6)), (4, 2, (4, 8)), *((k, s, (4, 6)) for k, s in OTHER_KERNELS)],
 )
-def test_forms_of_the_transposed_convolution_with_two_derivatives(kernel_size, stride):
+def test_forms_of_the_transposed_convolution_with_two_derivatives(kernel_size, stride, size):
     """Values, gradients, and gradients of a gradient: what differentiated chains need."""
     key_x, key_weights = jax.random.split(jax.random.key(1))
-    x = jax.random.normal(key_x, (2, 4, 6, 3))
+    x = jax.random.normal(key_x, (2, *size, 3))
     weights = jax.random.normal(key_weights, (kernel_size, kernel_size, 3, 2))
 
     def second(form):
@@ -141,7 +145,9 @@ def test_forms_under_vmap_over_weights():
     def grad(form):
         return jax.vmap(jax.grad(lambda x, w: jnp.sum(form(x, w, 2) ** 3), (0, 1)))(x, weights)
 
-    assert_gradients_close(grad(stamped), grad(dilated), FLOAT32)
+    expected = grad(dilated)
+    for form in (stamped, winograd):
+        assert_gradients_close(grad(form), expected, FLOAT32)
 
 
 def test_a_kernel_smaller_than_the_stride_is_refused():
