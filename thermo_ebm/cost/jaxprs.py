@@ -27,12 +27,22 @@ def gradient_jaxpr(
     Returns:
       The jaxpr, of parameters, batch and key.
     """
+    return batch_jaxpr(jax.value_and_grad(loss, has_aux=True), model, batch_size, image_shape)
+
+
+def batch_jaxpr(
+    fn: Callable[[Params, Batch, PRNGKey], Any],
+    model: LatentEBM,
+    batch_size: int,
+    image_shape: tuple[int, ...],
+) -> Jaxpr:
+    """The jaxpr of any function of parameters, batch and key. Arguments as `gradient_jaxpr`."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     specs = [((batch_size, *image_shape), "float32"), ((batch_size,), "int32")]
     specs.append(((batch_size,), "float32"))
     batch: Any = Batch(*(jax.ShapeDtypeStruct(*spec) for spec in specs))  # type: ignore[arg-type]
     params = jax.eval_shape(model.init, key)
-    return jax.make_jaxpr(jax.value_and_grad(loss, has_aux=True))(params, batch, key).jaxpr
+    return jax.make_jaxpr(fn)(params, batch, key).jaxpr
 
 
 def inner_jaxprs(eqn: JaxprEqn) -> Iterator[Jaxpr]:

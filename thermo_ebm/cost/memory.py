@@ -1,20 +1,22 @@
 """How many images to sample at once, from the memory of the device.
 
 The loss and its gradient need memory in proportion to the chains that run at once. Both ends of
-this line are computed from the jaxpr of the loss, before anything is compiled.
+this line are computed from the jaxpr of the gradient, before anything is compiled.
 """
 
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
-from thermo_ebm.cost.jaxprs import gradient_jaxpr, inner_jaxprs, num_bytes
+from thermo_ebm.cost.jaxprs import batch_jaxpr, inner_jaxprs, num_bytes
 from thermo_ebm.models.latent_ebm import LatentEBM
-from thermo_ebm.types import LossFn
+from thermo_ebm.types import Batch, Params, PRNGKey
+
+GradientFn = Callable[[Params, Batch, PRNGKey], Any]
 
 # The share of the device's memory that a step may take: the estimate is of a program's buffers,
 # and leaves out what a compiler adds to them and what else is on the device.
@@ -58,7 +60,7 @@ def choose_chunk(num_images: int, step: StepBytes, available: int) -> int:
 
 
 def automatic_chunk(
-    loss: Callable[[int], LossFn],
+    gradient: Callable[[int], GradientFn],
     model: LatentEBM,
     batch_size: int,
     image_shape: tuple[int, ...],
@@ -67,51 +69,51 @@ def automatic_chunk(
     """Estimates the memory of a step, and chooses the chunk that fits.
 
     Args:
-      loss: chunk -> the loss that samples so many images at once, without a device axis.
+      gradient: chunk -> the gradient of a batch, so many images at once, without a device axis.
       model: the model.
       batch_size: examples on one device, times the repetitions that train together.
       image_shape: [height, width, channels].
       available: bytes that the step may take; see `usable_bytes`.
 
     Returns:
-      As `choose_chunk`, but without a rest if that is possible with at most twice as many chunks.
+      As `choose_chunk`, but without a rest of a half of the batch if that is possible with at most
+      twice as many chunks.
     """
 
     def peak(chunk: int) -> int:
-        return step_bytes(loss(chunk), model, batch_size, image_shape)
+        return step_bytes(gradient(chunk), model, batch_size, image_shape)
 
-    together = peak(0)
-    if together <= available or batch_size == 1:
+    if peak(0) <= available or batch_size == 1:
         return 0
-    # A peak is the largest of several sums, so that the line through the ends is not below it.
-    alone = peak(1)
-    per_image = -(-max(together - alone, 0) // (batch_size - 1))
-    return _even(
-        batch_size, choose_chunk(batch_size, StepBytes(alone - per_image, per_image), available)
-    )
+    # A peak is the largest of several sums, so that the line through the ends is not below it. No
+    # chunk is larger than a half, of which the gradient is computed at once in any case.
+    alone, half = peak(1), -(-batch_size // 2)
+    per_image = -(-max(peak(half) - alone, 0) // max(half - 1, 1))
+    line = StepBytes(alone - per_image, per_image)
+    return _even(half, choose_chunk(batch_size, line, available))
 
 
 def _even(num_images: int, chunk: int) -> int:
     """The largest divisor of num_images from a chunk down to its half, or else the chunk.
 
     A rest is a computation of its own, whose memory a compiler may hold beside the chunks':
-    the step of CelebA with 128 images a chip, compiled for v5e, takes 14,437 MiB in chunks of 43
-    and 10,462 MiB in chunks of 64.
+    the step of CelebA with 128 images a chip, compiled for v5e with the gradients of both halves at
+    once, takes 14,437 MiB in chunks of 43 and 10,462 MiB in chunks of 64.
     """
     return next((n for n in range(chunk, chunk // 2, -1) if num_images % n == 0), chunk)
 
 
 def step_bytes(
-    loss: LossFn, model: LatentEBM, batch_size: int, image_shape: tuple[int, ...]
+    gradient: GradientFn, model: LatentEBM, batch_size: int, image_shape: tuple[int, ...]
 ) -> int:
     """Estimates the memory of a step, in bytes: loss, gradient and both optimisers.
 
-    Arguments as of `automatic_chunk`, but for the loss, whose chunk is chosen.
+    Arguments as of `automatic_chunk`, but for the gradient, whose chunk is chosen.
     """
     # Adam's two moments, and what replaces them and the parameters.
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     optimisers = 5 * sum(map(_leaf_bytes, jax.tree.leaves(shapes)))
-    return peak_bytes(gradient_jaxpr(loss, model, batch_size, image_shape)) + optimisers
+    return peak_bytes(batch_jaxpr(gradient, model, batch_size, image_shape)) + optimisers
 
 
 def _leaf_bytes(leaf: jax.ShapeDtypeStruct) -> int:

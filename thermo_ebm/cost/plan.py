@@ -1,26 +1,29 @@
 """Plans made before anything is compiled: the chunk of images, memory and arithmetic."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from thermo_ebm.config.build import image_shape, make_loss
+from thermo_ebm.config.build import image_shape, loss_settings, make_loss, make_objective
 from thermo_ebm.cost.chips import fast_bytes
 from thermo_ebm.cost.flops import gradient_flops
 from thermo_ebm.cost.jaxprs import num_bytes
 from thermo_ebm.cost.memory import (
+    GradientFn,
     StepBytes,
     automatic_chunk,
     choose_chunk,
     step_bytes,
     usable_bytes,
 )
+from thermo_ebm.gradients.halves import halved_sums
 from thermo_ebm.models.conv_transpose import dilated
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model, with_compute_dtype
-from thermo_ebm.types import LossFn
+from thermo_ebm.thermo.schedule import make_schedule
+from thermo_ebm.types import Batch, Params, PRNGKey
 
 # The share of the fast memory that the largest activation of all chains may take; a layer's input
 # and output are there together.
@@ -59,27 +62,46 @@ def with_chunk(config: ConfigDict, repetitions: int, target: Target | None = Non
     config = ConfigDict(config.to_dict())
     target = target or this_machine(make_model(config.model, config.data.channels))
     num_images = _share(config, target.num_devices) * repetitions
-    if not config.sampler.image_chunk:
-        chunk = _chunk_in_memory(config, target, num_images)
-        config.sampler.image_chunk = -(-chunk // repetitions)
     if target.fast_bytes and not config.sampler.chain_chunk:
         of_image = StepBytes(0, _activation_bytes(config, target.model))
         together = min(num_images, repetitions * config.sampler.image_chunk or num_images)
         chunk = choose_chunk(together, of_image, int(_FAST_SHARE * target.fast_bytes))
         config.sampler.chain_chunk = -(-chunk // repetitions)
+    if not config.sampler.image_chunk:  # what its chains need follows from their own chunk
+        chunk = _chunk_in_memory(config, target, num_images)
+        config.sampler.image_chunk = -(-chunk // repetitions)
     return config
 
 
 def _chunk_in_memory(config: ConfigDict, target: Target, num_images: int) -> int:
     """The largest chunk of a device's images that fits its memory."""
 
-    def loss(chunk: int) -> LossFn:
+    def gradient(chunk: int) -> GradientFn:
         changed = ConfigDict(config.to_dict())
         changed.sampler.image_chunk = chunk
-        return make_loss(changed, target.model, axis_name=None)
+        return gradient_of(changed, target.model)
 
     shape = image_shape(config)
-    return automatic_chunk(loss, target.model, num_images, shape, target.usable_bytes)
+    return automatic_chunk(gradient, target.model, num_images, shape, target.usable_bytes)
+
+
+def gradient_of(config: ConfigDict, model: LatentEBM) -> GradientFn:
+    """A function that needs the memory of the gradient in training (`train/gradient.py`)."""
+    objective, settings = make_objective(config, model, None), loss_settings(config)
+    if objective.differentiated:
+        return jax.value_and_grad(make_loss(config, model, None), has_aux=True)
+    schedule = make_schedule(settings.schedule, settings.num_temperatures, settings.power)
+
+    def gradient(params: Params, batch: Batch, key: PRNGKey) -> Any:
+        chains = objective.draw(params, batch, key, schedule)
+        return halved_sums(
+            lambda params, images, z: objective.surrogate(params, images, z, schedule),
+            params,
+            batch,
+            chains.latents,
+        )
+
+    return gradient
 
 
 def _activation_bytes(config: ConfigDict, model: LatentEBM) -> int:
@@ -110,9 +132,8 @@ def device_bytes(config: ConfigDict, repetitions: int) -> int:
       repetitions: how many train together.
     """
     model = make_model(config.model, config.data.channels)
-    loss = make_loss(config, model, axis_name=None)
     share = _share(config, jax.device_count())
-    step = step_bytes(loss, model, share * repetitions, image_shape(config))
+    step = step_bytes(gradient_of(config, model), model, share * repetitions, image_shape(config))
     images = (config.data.num_train + config.data.num_val) * math.prod(image_shape(config))
     return step + -(-images // jax.device_count())
 

@@ -69,7 +69,9 @@ def halved_sums(
         return jax.grad(total, has_aux=True)(params)
 
     mask = there * batch.mask[rows]
-    grads, parts = jax.vmap(of_half)(rows, mask)
+    # One after the other: together, a gradient of the weights for each half would be a grouped
+    # convolution, for which XLA rearranges all activations.
+    grads, parts = jax.lax.map(lambda half: of_half(*half), (rows, mask))
     half, place = (batch.position[0] + jnp.arange(num)) % 2, jnp.arange(num) // 2
 
     def whole(leaf: Array) -> Array:

@@ -33,7 +33,7 @@ def log_likelihoods(
         return jnp.swapaxes(values.reshape(z.shape[:3]), 0, 2)
 
     # Recomputed in the backward pass, so that chunks bound the memory of the gradient as well.
-    fn = jax.checkpoint(chunk) if image_chunk else chunk
+    fn = jax.checkpoint(chunk) if 0 < image_chunk < images.shape[0] else chunk
     values = map_in_chunks(fn, (images, jnp.swapaxes(latents, 0, 2)), image_chunk)
     return jnp.swapaxes(values, 0, 2)
 

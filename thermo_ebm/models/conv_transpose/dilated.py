@@ -1,5 +1,8 @@
 """The transposed convolution as XLA's convolution of a dilated input: the form for accelerators."""
 
+from functools import partial
+from typing import Any
+
 import chex
 import jax
 
@@ -8,9 +11,16 @@ from thermo_ebm.types import Array
 
 
 def dilated(x: Array, weights: Array, stride: int) -> Array:
-    """XLA's convolution with a dilated input: the form for accelerators. Arguments of `stamped`."""
+    """XLA's convolution with a dilated input: the form for accelerators. Arguments of `stamped`.
+
+    Differentiable any number of times in reverse mode; forward mode is not supported.
+    """
     chex.assert_rank([x, weights], 4)
-    k = weights.shape[0]
+    return _dilated(x, weights, stride, weights.shape[0])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _dilated(x: Array, weights: Array, stride: int, k: int) -> Array:
     before, after = crop(k, stride)
     pad = (k - 1 - before, k - 1 - after)
     return jax.lax.conv_general_dilated(
@@ -21,3 +31,49 @@ def dilated(x: Array, weights: Array, stride: int) -> Array:
         lhs_dilation=(stride, stride),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
+
+
+# The derivatives as convolutions of the cotangent, taps in their own order. From the derivative of
+# `_dilated` itself XLA would make the weights' by turning all activations.
+
+
+def _input_gradient(cotangent: Array, weights: Array, stride: int, k: int) -> Array:
+    """dx[i] = sum over taps k of cotangent[s i + k - before] weights[k]."""
+    pad = crop(k, stride)
+    return jax.lax.conv_general_dilated(
+        cotangent,
+        weights,
+        window_strides=(stride, stride),
+        padding=(pad, pad),
+        dimension_numbers=("NHWC", "HWOI", "NHWC"),
+    )
+
+
+def _weights_gradient(cotangent: Array, x: Array, stride: int, k: int) -> Array:
+    """dweights[k] = sum over pixels i of cotangent[s i + k - before] x[i]."""
+    pad = crop(k, stride)
+    return jax.lax.conv_general_dilated(
+        cotangent,
+        x,
+        window_strides=(1, 1),
+        padding=(pad, pad),
+        rhs_dilation=(stride, stride),
+        dimension_numbers=("CHWN", "IHWO", "HWCN"),
+    )
+
+
+def _forward(x: Any, weights: Any, stride: int, k: int) -> tuple[Array, tuple]:
+    """The result, and of both factors those that a derivative takes: chains have fixed weights."""
+    kept = (x.value if weights.perturbed else None, weights.value if x.perturbed else None)
+    return _dilated(x.value, weights.value, stride, k), kept
+
+
+def _backward(stride: int, k: int, kept: tuple, cotangent: Array) -> tuple:
+    x, weights = kept
+    return (
+        None if weights is None else _input_gradient(cotangent, weights, stride, k),
+        None if x is None else _weights_gradient(cotangent, x, stride, k),
+    )
+
+
+_dilated.defvjp(_forward, _backward, symbolic_zeros=True)
