@@ -79,7 +79,7 @@ def small_config(num_temperatures: int = 6, **loss: str) -> ConfigDict:
 def gradient_at(config: ConfigDict, chunk: int):
     copy = ConfigDict(config.to_dict())
     copy.sampler.image_chunk = chunk
-    return plan.gradient_of(copy, make_model(config.model, 1))
+    return plan.gradient_of(copy, make_model(config.model, 1), halves_together=True)
 
 
 def chunk_for(config: ConfigDict, available: int, num_images: int = 16) -> int:

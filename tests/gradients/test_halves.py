@@ -100,8 +100,9 @@ def test_a_single_image_has_no_difference():
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["vanilla", "thermodynamic"])
-def test_the_mean_is_the_gradient_of_the_loss(name):
-    """In halves, and of the whole at once; values and parts too."""
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_the_mean_is_the_gradient_of_the_loss(name, platform):
+    """In halves, together or one after the other, and of the whole; values and parts too."""
     sampler = tiny.SAMPLER._replace(chains_per_image=2)
     settings = LossSettings(3, correction="ratio")
     if name == "vanilla":
@@ -120,6 +121,7 @@ def test_the_mean_is_the_gradient_of_the_loss(name):
             params,
             batch,
             chains.latents,
+            halves.are_together(platform),
         )
         value = objective.summary(parts, chains, batch.mask, schedule)
         return whole, (value, halves.combine(sums, None)[0])

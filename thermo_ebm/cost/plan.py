@@ -19,7 +19,7 @@ from thermo_ebm.cost.memory import (
     step_bytes,
     usable_bytes,
 )
-from thermo_ebm.gradients.halves import halved_sums
+from thermo_ebm.gradients.halves import are_together, halved_sums
 from thermo_ebm.models.conv_transpose import dilated
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model, with_compute_dtype
 from thermo_ebm.thermo.schedule import make_schedule
@@ -37,12 +37,15 @@ class Target(NamedTuple):
     num_devices: int  # that share a batch
     usable_bytes: int  # of each device, that a step may take
     fast_bytes: int = 0  # of the memory next to its matrix units; 0 if that sets no limit
+    halves_together: bool = False  # see `halves.are_together`
 
 
 def this_machine(model: LatentEBM) -> Target:
     """The devices that JAX has."""
     device = jax.local_devices()[0]
-    return Target(model, jax.device_count(), usable_bytes(device), fast_bytes(device.device_kind))
+    fast = fast_bytes(device.device_kind)
+    together = are_together(device.platform)
+    return Target(model, jax.device_count(), usable_bytes(device), fast, together)
 
 
 def with_chunk(config: ConfigDict, repetitions: int, target: Target | None = None) -> ConfigDict:
@@ -79,13 +82,13 @@ def _chunk_in_memory(config: ConfigDict, target: Target, num_images: int) -> int
     def gradient(chunk: int) -> GradientFn:
         changed = ConfigDict(config.to_dict())
         changed.sampler.image_chunk = chunk
-        return gradient_of(changed, target.model)
+        return gradient_of(changed, target.model, target.halves_together)
 
     shape = image_shape(config)
     return automatic_chunk(gradient, target.model, num_images, shape, target.usable_bytes)
 
 
-def gradient_of(config: ConfigDict, model: LatentEBM) -> GradientFn:
+def gradient_of(config: ConfigDict, model: LatentEBM, halves_together: bool) -> GradientFn:
     """A function that needs the memory of the gradient in training (`train/gradient.py`)."""
     objective, settings = make_objective(config, model, None), loss_settings(config)
     if objective.differentiated:
@@ -99,6 +102,7 @@ def gradient_of(config: ConfigDict, model: LatentEBM) -> GradientFn:
             params,
             batch,
             chains.latents,
+            halves_together,
         )
 
     return gradient
@@ -133,7 +137,8 @@ def device_bytes(config: ConfigDict, repetitions: int) -> int:
     """
     model = make_model(config.model, config.data.channels)
     share = _share(config, jax.device_count())
-    step = step_bytes(gradient_of(config, model), model, share * repetitions, image_shape(config))
+    gradient = gradient_of(config, model, are_together(jax.default_backend()))
+    step = step_bytes(gradient, model, share * repetitions, image_shape(config))
     images = (config.data.num_train + config.data.num_val) * math.prod(image_shape(config))
     return step + -(-images // jax.device_count())
 

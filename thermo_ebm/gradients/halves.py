@@ -45,8 +45,17 @@ def halves_of(num: int, first: Array) -> tuple[Array, Array]:
     return jnp.minimum(rows, num - 1), (rows < num).astype(jnp.float32)
 
 
+def are_together(platform: str) -> bool:
+    """Whether both halves' gradients are faster together on a platform, such as "cpu" or "tpu".
+
+    On a CPU larger products are. Elsewhere the gradients of the weights would be a grouped
+    convolution, for which XLA rearranges all activations, and need twice the memory.
+    """
+    return platform == "cpu"
+
+
 def halved_sums(
-    surrogate: Surrogate, params: Params, batch: Batch, latents: Array
+    surrogate: Surrogate, params: Params, batch: Batch, latents: Array, together: bool = True
 ) -> tuple[HalvedSums, Any]:
     """Gradients of the surrogate summed over each half of this device's images, and its terms.
 
@@ -55,6 +64,7 @@ def halved_sums(
       params: alpha and beta.
       batch: this device's share.
       latents: [T, M, num, latent_dim], those of the same images.
+      together: whether the gradients of both halves are computed at once, or one after the other.
     """
     num = batch.images.shape[0]
     rows, there = halves_of(num, batch.position[0])
@@ -69,9 +79,10 @@ def halved_sums(
         return jax.grad(total, has_aux=True)(params)
 
     mask = there * batch.mask[rows]
-    # One after the other: together, a gradient of the weights for each half would be a grouped
-    # convolution, for which XLA rearranges all activations.
-    grads, parts = jax.lax.map(lambda half: of_half(*half), (rows, mask))
+    if together:
+        grads, parts = jax.vmap(of_half)(rows, mask)
+    else:
+        grads, parts = jax.lax.map(lambda half: of_half(*half), (rows, mask))
     half, place = (batch.position[0] + jnp.arange(num)) % 2, jnp.arange(num) // 2
 
     def whole(leaf: Array) -> Array:

@@ -80,6 +80,7 @@ def _over_fixed_chains(
         params,
         batch,
         chains.latents,
+        task.halves_together,
     )
     return sums, *objective.summary(parts, chains, batch.mask, schedule)
 

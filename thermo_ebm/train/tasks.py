@@ -14,6 +14,7 @@ from thermo_ebm.config.build import (
 )
 from thermo_ebm.gradients import dial
 from thermo_ebm.gradients.dial import DialSettings
+from thermo_ebm.gradients.halves import are_together
 from thermo_ebm.likelihood import LikelihoodSettings
 from thermo_ebm.losses import LossSettings
 from thermo_ebm.losses.objective import Objective
@@ -53,6 +54,7 @@ class Task(NamedTuple):
     likelihood: LikelihoodSettings
     likelihood_images: int
     streaming: bool  # whether `run_steps` gets a dispatch's images alone
+    halves_together: bool  # see `halves.are_together`
 
 
 def updates_per_epoch(config: ConfigDict) -> int:
@@ -84,6 +86,7 @@ def make_task(config: ConfigDict, axis_name: str | None = AXIS) -> Task:
         likelihood=likelihood_settings(config),
         likelihood_images=config.evaluation.likelihood.num_images,
         streaming=config.data.streaming,
+        halves_together=are_together(jax.default_backend()),
     )
 
 
