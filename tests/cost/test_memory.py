@@ -103,7 +103,7 @@ def test_automatic_chunk_shrinks_with_the_memory():
 
 
 def test_automatic_chunk_keeps_its_size_with_more_images():
-    few, many = (chunk_for(small_config(), 2 * MIB, number) for number in (16, 32))
+    few, many = (chunk_for(small_config(), 4 * MIB, number) for number in (16, 32))
     assert 2 <= few < 16
     assert abs(many - few) <= 1  # chunks are of nearly one size
 
