@@ -19,7 +19,7 @@ _LIMIT = "--xla_tpu_scoped_vmem_limit_kib"
 
 
 def widen_tpu_windows() -> None:
-    """Lets one operation use 64 MiB of the memory next to a TPU's matrix units instead of 16.
+    """Lets one operation use 32 MiB of the memory next to a TPU's matrix units instead of 16.
 
     The compiler expects the chains to be faster then (docs/performance.md). The chip must have
     that memory, and `TPU_ACCELERATOR_TYPE` say so; a limit in `LIBTPU_INIT_ARGS` stays as it is.
@@ -28,7 +28,7 @@ def widen_tpu_windows() -> None:
     arguments = os.environ.get("LIBTPU_INIT_ARGS", "")
     large = os.environ.get("TPU_ACCELERATOR_TYPE", "").startswith(_LARGE_MEMORY)
     if large and _LIMIT not in arguments:
-        os.environ["LIBTPU_INIT_ARGS"] = f"{arguments} {_LIMIT}=65536".strip()
+        os.environ["LIBTPU_INIT_ARGS"] = f"{arguments} {_LIMIT}=32768".strip()
 
 
 def prepare_jax() -> None:
