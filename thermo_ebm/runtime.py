@@ -13,22 +13,24 @@ def prevent_hangs() -> None:
     os.environ.setdefault("NPROC", str(max(os.cpu_count() or 1, 8)))
 
 
-# Chips with 128 MiB next to a core's matrix units, as `TPU_ACCELERATOR_TYPE` begins for them.
-_LARGE_MEMORY = ("v5litepod-", "v6e-")
+# Of chips with 128 MiB next to a core's matrix units, by what `TPU_ACCELERATOR_TYPE` begins with:
+# KiB that one operation may use.
+_WINDOWS = {"v5litepod-": 32768, "v6e-": 65536}
 _LIMIT = "--xla_tpu_scoped_vmem_limit_kib"
 
 
 def widen_tpu_windows() -> None:
-    """Lets one operation use 32 MiB of the memory next to a TPU's matrix units instead of 16.
+    """Lets one operation use more of the memory next to a TPU's matrix units than libtpu does.
 
-    The compiler expects the chains to be faster then (docs/performance.md). The chip must have
-    that memory, and `TPU_ACCELERATOR_TYPE` say so; a limit in `LIBTPU_INIT_ARGS` stays as it is.
-    The function has no effect once JAX has started its backend.
+    The compiler expects the chains to be faster then (docs/performance.md). `TPU_ACCELERATOR_TYPE`
+    must name the chip; a limit in `LIBTPU_INIT_ARGS` stays as it is. The function has no effect
+    once JAX has started its backend.
     """
     arguments = os.environ.get("LIBTPU_INIT_ARGS", "")
-    large = os.environ.get("TPU_ACCELERATOR_TYPE", "").startswith(_LARGE_MEMORY)
-    if large and _LIMIT not in arguments:
-        os.environ["LIBTPU_INIT_ARGS"] = f"{arguments} {_LIMIT}=32768".strip()
+    chip = os.environ.get("TPU_ACCELERATOR_TYPE", "")
+    window = next((kib for name, kib in _WINDOWS.items() if chip.startswith(name)), None)
+    if window and _LIMIT not in arguments:
+        os.environ["LIBTPU_INIT_ARGS"] = f"{arguments} {_LIMIT}={window}".strip()
 
 
 def prepare_jax() -> None:

@@ -83,6 +83,8 @@ class Programs:
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")]),
             "XDG_CACHE_HOME": str(folder / "cache"),
             "XLA_FLAGS": quick.XLA_FLAGS,
+            # As `prepare_jax` has it; the server has loaded JAX before a program says so.
+            "TF_CPP_MIN_LOG_LEVEL": "3",
         }
         self.folder, self.count = folder, 0
         self.server = subprocess.Popen(
