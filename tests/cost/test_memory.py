@@ -150,6 +150,7 @@ def test_usable_bytes_of_an_accelerator_is_a_share_of_its_limit():
     assert memory.usable_bytes(FakeDevice(None)) > 0
     # What a step may take and what images may take is the whole.
     assert usable + memory.data_bytes(FakeDevice({"bytes_limit": limit})) == limit
+    assert memory.usable_of("tpu", limit) == memory.usable_of("gpu", limit) == usable
 
 
 def cgroups(folder, membership, limits):
