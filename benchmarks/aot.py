@@ -38,8 +38,8 @@ from configs import base
 from launch import config_file, program
 from thermo_ebm import runtime
 from thermo_ebm.config import checks
-from thermo_ebm.config.build import image_shape, make_loss
-from thermo_ebm.cost import aot, flops, memory, plan
+from thermo_ebm.config.build import image_shape
+from thermo_ebm.cost import aot, memory, plan
 from thermo_ebm.cost.chips import Topology, read_topology
 from thermo_ebm.errors import UserError, one_line
 from thermo_ebm.scopes import PARTS
@@ -69,7 +69,7 @@ class Step(NamedTuple):
 
     form: str
     chunk: int  # images sampled at once on each device; 0 is all
-    chain_chunk: int  # of these, images whose chains run at once
+    chain_chunk: int  # of their chains, evaluated at once; 0 is all
     hbm_bytes: int  # of each device
     compile_s: float
     rows: list[Row]  # the parts, then the step
@@ -117,7 +117,7 @@ def compile_step(
     task = programs.task_of(config, model)
     compiled = spmd.lower_step(task, devices, image_shape(config)).compile()
     compile_s = time.perf_counter() - start
-    rows = make_rows(form, topology, cycles_by_part(compiled), model_flops(config))
+    rows = make_rows(form, topology, cycles_by_part(compiled), plan.step_flops_by_part(config))
     sampler = config.sampler
     return Step(
         form,
@@ -144,14 +144,6 @@ def product_fraction(topology: Topology, device: jax.Device) -> float:
     compiled = jax.jit(jnp.dot, out_shardings=one).lower(matrix, matrix).compile()
     cycles = sum(cycles_by_part(compiled).values())
     return 2 * PRODUCT**3 * topology.chip.clock_hz / (cycles * topology.chip.peak_flops)
-
-
-def model_flops(config: ConfigDict) -> dict[str, int]:
-    """The model's arithmetic in one step, by part; transposed convolutions in their direct form."""
-    model = programs.make_model(config, "dilated")
-    loss = make_loss(config, model, axis_name=None)
-    counts = flops.gradient_flops_by_part(loss, model, config.batch_size, image_shape(config))
-    return {part: count.useful * config.dial.accumulate for part, count in counts.items()}
 
 
 def make_rows(

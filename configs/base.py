@@ -53,7 +53,7 @@ def _sampler() -> ConfigDict:
     sampler.chains_per_image = 2  # M, at every temperature
     sampler.exchange_every = 0  # steps between exchanges; 0 disables exchange
     sampler.image_chunk = 0  # images sampled at once; 0 fits the memory
-    sampler.chain_chunk = 0  # of these, images whose chains run at once; 0 chooses
+    sampler.chain_chunk = 0  # of their chains, evaluated at once; 0 chooses
     sampler.precision = "float32"  # of the networks in chains; or bfloat16
     return sampler
 

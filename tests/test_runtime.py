@@ -9,7 +9,7 @@ from thermo_ebm import runtime
     ("chip", "before", "after"),
     [
         ("v6e-8", None, "--xla_tpu_scoped_vmem_limit_kib=65536"),
-        ("v5litepod-4", "--xla_a=1", "--xla_a=1 --xla_tpu_scoped_vmem_limit_kib=32768"),
+        ("v5litepod-4", "--xla_a=1", "--xla_a=1 --xla_tpu_scoped_vmem_limit_kib=40960"),
         ("v6e-8", "--xla_tpu_scoped_vmem_limit_kib=98304", "--xla_tpu_scoped_vmem_limit_kib=98304"),
         ("v4-8", "--xla_a=1", "--xla_a=1"),
         (None, None, None),

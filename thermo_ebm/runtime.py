@@ -15,7 +15,7 @@ def prevent_hangs() -> None:
 
 # Of chips with 128 MiB next to a core's matrix units, by what `TPU_ACCELERATOR_TYPE` begins with:
 # KiB that one operation may use.
-_WINDOWS = {"v5litepod-": 32768, "v6e-": 65536}
+_WINDOWS = {"v5litepod-": 40960, "v6e-": 65536}
 _LIMIT = "--xla_tpu_scoped_vmem_limit_kib"
 
 

@@ -123,8 +123,9 @@ MEANINGS = {
     "temperatures; 0 disables exchange",
     "sampler.image_chunk": "images sampled together, with all their temperatures; 0 chooses a "
     "number that fits the device's memory",
-    "sampler.chain_chunk": "of the images sampled together (`sampler.image_chunk`), those whose "
-    "chains run at once; 0 is all, on a TPU as many as fit the memory next to its matrix units",
+    "sampler.chain_chunk": "of the chains of the images sampled together (`sampler.image_chunk`), "
+    "those that are evaluated at once; 0 is all, on a TPU as many as fit the memory next to its "
+    "matrix units",
     "sampler.posterior.kernel": "`ula` (unadjusted Langevin) or `mala` (Metropolis-adjusted)",
     "sampler.posterior.num_steps": "K, steps of each posterior chain",
     "sampler.posterior.step_size": "s, the step size of the posterior chains",

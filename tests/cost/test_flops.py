@@ -7,9 +7,10 @@ from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
 from configs import digits
+from thermo_ebm import scopes
 from thermo_ebm.config.build import make_loss
 from thermo_ebm.cost.flops import count_flops, gradient_flops
-from thermo_ebm.cost.plan import step_flops
+from thermo_ebm.cost.plan import step_flops, step_flops_by_part
 from thermo_ebm.models import conv_transpose
 from thermo_ebm.models.conv_transpose import dilated, stamped, winograd
 from thermo_ebm.models.latent_ebm import make_model
@@ -125,6 +126,15 @@ def test_readings_count_the_model_whatever_form_is_run(monkeypatch):
     model = make_model(config.model, CHANNELS, conv_transpose.on_cpu)
     fewer = gradient_flops(make_loss(config, model, None), model, 75, (8, 8, CHANNELS))
     assert fewer.useful < counted
+
+
+def test_readings_count_no_row_that_fills_a_chunk():
+    config = small_config()
+    parts = step_flops_by_part(config)
+    config.sampler.chain_chunk = 7
+    assert step_flops_by_part(config) == parts
+    assert sum(parts.values()) == step_flops(config)
+    assert parts.keys() <= set(scopes.PARTS)
 
 
 def small_config() -> ConfigDict:

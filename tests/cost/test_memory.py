@@ -229,14 +229,17 @@ def test_memory_is_planned_for_the_repetitions_that_train_together(monkeypatch):
 @pytest.mark.parametrize(
     ("module", "batch_size", "precision", "chunk"),
     [
-        (celeb_a, 75, "bfloat16", 5),  # 19 images, 20 chains each, of 64 x 64 x 64 places
-        (cifar10, 75, "bfloat16", 10),  # 32 x 32 x 128 places
-        (cifar10, 75, "float32", 5),
-        (cifar10, 8, "bfloat16", 0),
+        (celeb_a, 75, "bfloat16", 127),  # 380 chains, three chunks; 64 x 64 x 64 places
+        (celeb_a, 512, "bfloat16", 128),
+        (cifar10, 75, "bfloat16", 127),  # 32 x 32 x 128 places; two chunks would take 512 lanes
+        (cifar10, 512, "bfloat16", 256),
+        (cifar10, 75, "float32", 127),
+        (celeb_a, 75, "float32", 64),
+        (cifar10, 48, "bfloat16", 0),  # 240 chains
     ],
 )
 def test_on_a_tpu_the_activations_fit_the_fast_memory(module, batch_size, precision, chunk):
-    """Half of 128 MiB, four chips: by hand 6, 12 and 6 images, in chunks of nearly equal size."""
+    """Half of 128 MiB, four chips: by hand at most 128, 256, 128 and 64 chains, 128 in a lane."""
     config = module.get_config()
     config.batch_size, config.sampler.precision = batch_size, precision
     made = make_model(config.model, 3, dilated)
@@ -262,4 +265,5 @@ def test_chains_run_in_chunks_of_what_the_memory_holds():
     )
     assert 0 < plain.image_chunk == wide.image_chunk == narrow.image_chunk
     assert (plain.chain_chunk, wide.chain_chunk) == (0, 0)
-    assert 0 < narrow.chain_chunk < narrow.image_chunk
+    chains_of_image = config.loss.num_temperatures * config.sampler.chains_per_image
+    assert 0 < narrow.chain_chunk < chains_of_image * narrow.image_chunk

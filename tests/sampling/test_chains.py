@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import linear_gaussian as lg
@@ -19,6 +20,7 @@ from thermo_ebm.sampling.chains import (
     all_chain_keys,
     chain_keys,
     map_in_chunks,
+    of_last_in_chunks,
     posterior_chains,
     prior_chains,
     tempered_chains,
@@ -114,12 +116,19 @@ def test_prior_chains_cost_no_generator_evaluation():
     [
         {"image_chunk": 1},
         {"image_chunk": 2},
-        {"chain_chunk": 2},
-        {"image_chunk": 2, "chain_chunk": 1},
+        {"chain_chunk": 7},
+        {"image_chunk": 2, "chain_chunk": 3},
     ],
 )
-@pytest.mark.parametrize("settings", [{}, {"chains_per_image": 2, "exchange_every": 1}])
-def test_chunks_of_images_change_nothing(chunks, settings):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"chains_per_image": 2, "exchange_every": 1},
+        {"posterior": ChainSettings(0.05, 4, "mala")},
+    ],
+)
+def test_chunks_change_nothing(chunks, settings):
     chunked, whole = every_chain(**chunks, **settings), every_chain(**settings)
     for one, other in zip(chunked, whole, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12)
@@ -284,6 +293,38 @@ def test_map_in_chunks_over_a_tree():
 
     for chunk in (0, 1, 3, 7, 8):
         np.testing.assert_array_equal(map_in_chunks(fn, arrays, chunk), fn(arrays))
+
+
+@pytest.mark.parametrize("chunk", [0, 1, 3, 4, 7, 8])
+def test_of_last_in_chunks_is_the_function(chunk):
+    """With its derivatives, and mapped over several repetitions."""
+    fixed = jax.random.normal(KEY, (2, 7, 3)), jnp.arange(14.0).reshape(2, 7)
+    z = jax.random.normal(jax.random.key(1), (2, 7, 3))
+
+    def fn(x, t, z):
+        return t[:, None] * jnp.sin(x * z), z.sum(axis=1)
+
+    def total(fixed, z, chunk):
+        return sum(out.sum() for out in of_last_in_chunks(fn, fixed, chunk)(z))
+
+    def of_both(chunk):
+        both = jax.vmap(lambda fixed, z: of_last_in_chunks(fn, fixed, chunk)(z))(fixed, z)
+        return both, jax.vmap(jax.grad(partial(total, chunk=chunk), argnums=(0, 1)))(fixed, z)
+
+    chex.assert_trees_all_close(of_both(chunk), of_both(0), rtol=1e-6)
+    values = of_last_in_chunks(fn, (fixed[0][0], fixed[1][0]), chunk)(z[0])
+    chex.assert_trees_all_close(values, fn(fixed[0][0], fixed[1][0], z[0]), rtol=1e-6)
+
+
+def test_of_last_in_chunks_never_takes_more_than_a_chunk():
+    calls = []
+
+    def fn(x, z):
+        calls.append((x.shape[0], z.shape[0]))
+        return x + z
+
+    jax.make_jaxpr(of_last_in_chunks(fn, (jnp.arange(380.0),), 128))(jnp.arange(380.0))
+    assert set(calls) == {(127, 127)}
 
 
 def test_chunks_run_one_after_another():

@@ -9,13 +9,11 @@ from ml_collections import ConfigDict
 
 from thermo_ebm.config.build import image_shape, loss_settings, make_loss, make_objective
 from thermo_ebm.cost.chips import fast_bytes
-from thermo_ebm.cost.flops import gradient_flops
+from thermo_ebm.cost.flops import gradient_flops_by_part
 from thermo_ebm.cost.jaxprs import num_bytes
 from thermo_ebm.cost.memory import (
     GradientFn,
-    StepBytes,
     automatic_chunk,
-    choose_chunk,
     step_bytes,
     usable_bytes,
 )
@@ -25,9 +23,10 @@ from thermo_ebm.models.latent_ebm import LatentEBM, make_model, with_compute_dty
 from thermo_ebm.thermo.schedule import make_schedule
 from thermo_ebm.types import Batch, Params, PRNGKey
 
-# The share of the fast memory that the largest activation of all chains may take; a layer's input
-# and output are there together.
+# The share of the fast memory that the largest activation may take; a layer's input and output are
+# there together.
 _FAST_SHARE = 0.5
+_LANES = 128  # of a TPU's vector registers and matrix units
 
 
 class Target(NamedTuple):
@@ -51,9 +50,9 @@ def this_machine(model: LatentEBM) -> Target:
 def with_chunk(config: ConfigDict, repetitions: int, target: Target | None = None) -> ConfigDict:
     """The configuration with the chunks of the thermodynamic loss chosen where they are 0.
 
-    `sampler.image_chunk` is the largest that fits a device's memory, `sampler.chain_chunk` the
-    largest whose activations fit the memory next to a TPU's matrix units, where chains are faster.
-    Each stays 0 if all images fit.
+    `sampler.image_chunk` is the largest that fits a device's memory. With `sampler.chain_chunk`,
+    activations fit the memory next to a TPU's matrix units, where chains are faster. Each stays 0
+    if all fit.
 
     Args:
       config: the configuration.
@@ -64,16 +63,35 @@ def with_chunk(config: ConfigDict, repetitions: int, target: Target | None = Non
         return config
     config = ConfigDict(config.to_dict())
     target = target or this_machine(make_model(config.model, config.data.channels))
-    num_images = _share(config, target.num_devices) * repetitions
-    if target.fast_bytes and not config.sampler.chain_chunk:
-        of_image = StepBytes(0, _activation_bytes(config, target.model))
-        together = min(num_images, repetitions * config.sampler.image_chunk or num_images)
-        chunk = choose_chunk(together, of_image, int(_FAST_SHARE * target.fast_bytes))
-        config.sampler.chain_chunk = -(-chunk // repetitions)
-    if not config.sampler.image_chunk:  # what its chains need follows from their own chunk
-        chunk = _chunk_in_memory(config, target, num_images)
-        config.sampler.image_chunk = -(-chunk // repetitions)
+    share = _share(config, target.num_devices)
+    fast, sampler = target.fast_bytes and not config.sampler.chain_chunk, config.sampler
+    if fast:
+        of_chain = repetitions * _activation_bytes(config, target.model)
+        sampler.chain_chunk = max(int(_FAST_SHARE * target.fast_bytes) // of_chain, 1)
+    if not sampler.image_chunk:  # what its chains need follows from their own chunk
+        chunk = _chunk_in_memory(config, target, share * repetitions)
+        sampler.image_chunk = -(-chunk // repetitions)
+    if fast:
+        images = min(share, sampler.image_chunk or share)
+        num = images * config.loss.num_temperatures * sampler.chains_per_image
+        sampler.chain_chunk = _in_few_lanes(num, sampler.chain_chunk)
     return config
+
+
+def _in_few_lanes(num: int, most: int) -> int:
+    """How many of `num` chains to evaluate at once: at most `most`, in as few lanes as possible.
+
+    A TPU lays chains along 128 lanes: 100 chains take as long as 128 in some layers. Of chunks of
+    equal size that fill as many lanes in all, the largest is taken; 0 is all chains.
+    """
+    fewest = -(-num // most)
+
+    def lanes(count: int) -> int:
+        size = -(-num // count)
+        return count * -(-size // _LANES) * _LANES
+
+    count = min(range(fewest, 2 * fewest + 1), key=lanes)
+    return 0 if count == 1 else -(-num // count)
 
 
 def _chunk_in_memory(config: ConfigDict, target: Target, num_images: int) -> int:
@@ -109,7 +127,7 @@ def gradient_of(config: ConfigDict, model: LatentEBM, halves_together: bool) -> 
 
 
 def _activation_bytes(config: ConfigDict, model: LatentEBM) -> int:
-    """Bytes of the generator's largest activation, of all chains of one image."""
+    """Bytes of the generator's largest activation, of one chain."""
     generator = with_compute_dtype(model, jnp.dtype(config.sampler.precision)).generator
     params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
 
@@ -120,7 +138,7 @@ def _activation_bytes(config: ConfigDict, model: LatentEBM) -> int:
 
     # Of the parameters, which are cast there too, there are no more for two images than for one.
     grown = [two - one for one, two in zip(sizes(1), sizes(2), strict=True)]
-    return max(grown) * config.loss.num_temperatures * config.sampler.chains_per_image
+    return max(grown)
 
 
 def _share(config: ConfigDict, num_devices: int) -> int:
@@ -158,7 +176,14 @@ def step_flops(config: ConfigDict) -> int:
 
     Transposed convolutions count in their direct form, whichever form this machine runs.
     """
+    return sum(step_flops_by_part(config).values())
+
+
+def step_flops_by_part(config: ConfigDict) -> dict[str, int]:
+    """As `step_flops`, for each of the parts in `scopes.PARTS` that has any operation."""
+    config = ConfigDict(config.to_dict())
+    config.sampler.chain_chunk = 0  # rows that fill a chunk are not the model's arithmetic
     model = make_model(config.model, config.data.channels, dilated)
     loss = make_loss(config, model, axis_name=None)
-    flops = gradient_flops(loss, model, config.batch_size, image_shape(config)).useful
-    return flops * config.dial.accumulate
+    parts = gradient_flops_by_part(loss, model, config.batch_size, image_shape(config))
+    return {part: count.useful * config.dial.accumulate for part, count in parts.items()}

@@ -42,7 +42,7 @@ class SamplerSettings(NamedTuple):
     prior: ChainSettings  # K_z steps
     posterior: ChainSettings  # K_{z|x,t} steps
     image_chunk: int = 0  # images sampled at once, with all their temperatures; 0 is all of them
-    chain_chunk: int = 0  # of these, images whose chains run at once; 0 is all of them
+    chain_chunk: int = 0  # of these images' chains, evaluated at once; 0 is all of them
     precision: str = "float32"  # of the networks inside the chains
     chains_per_image: int = 1  # M, at every temperature
     exchange_every: int = 0  # steps between exchanges of neighbouring temperatures; 0: none
@@ -111,6 +111,7 @@ def posterior_chains(
     temperatures: Array,
     keys: PRNGKey,
     settings: ChainSettings,
+    chunk: int = 0,
 ) -> Chains:
     """Chains from p0 towards the power posterior (eq. 22).
 
@@ -121,14 +122,19 @@ def posterior_chains(
       temperatures: t of each chain [num].
       keys: a key for each chain [num].
       settings: step size, number of steps and kernel.
+      chunk: chains whose density is evaluated at once; 0 is all of them.
     """
     chex.assert_shape([temperatures, keys], (x.shape[0],))
     z = initial_latents(model, keys)
     if settings.kernel == "ula":
-        score = jax.grad(lambda z: log_power_posterior(model, params, x, z, temperatures).sum())
-        return _unrefused(kernels.chain(score, z, keys, settings.step_size, settings.num_steps))
+
+        def score(x: Array, t: Array, z: Array) -> Array:
+            return jax.grad(lambda z: log_power_posterior(model, params, x, z, t).sum())(z)
+
+        fn = of_last_in_chunks(score, (x, temperatures), chunk)
+        return _unrefused(kernels.chain(fn, z, keys, settings.step_size, settings.num_steps))
     point, acceptance, _ = kernels.adjusted_chain(
-        partial(evaluate_point, model, params, x),
+        of_last_in_chunks(partial(evaluate_point, model, params), (x,), chunk),
         z,
         temperatures,
         keys,
@@ -178,8 +184,8 @@ def tempered_chains(
     """Chains at every temperature of a schedule, M per image.
 
     The chains of t_0 = 0 target the prior and use the prior's sampler. All others run as one
-    batch, or in chunks of at most `settings.image_chunk` and `settings.chain_chunk` images with
-    all their temperatures.
+    batch, or in chunks of at most `settings.image_chunk` images with all their temperatures. Of
+    these, every step evaluates at most `settings.chain_chunk` chains at once.
 
     Args:
       model: the model.
@@ -203,8 +209,7 @@ def tempered_chains(
         return _images_first(_hot_chains(model, params, *arrays, temperatures, key, settings))
 
     with jax.named_scope(scopes.POSTERIOR_CHAINS):
-        at_once = min(settings.chain_chunk or num, settings.image_chunk or num)
-        hot = _images_first(map_in_chunks(chunk, (x, positions), at_once))
+        hot = _images_first(map_in_chunks(chunk, (x, positions), settings.image_chunk))
     latents = prior.latents.reshape(1, per_image, num, -1)
     acceptance = prior.acceptance.reshape(per_image, num).mean(axis=0, keepdims=True)
     return hot._replace(
@@ -234,7 +239,7 @@ def _hot_chains(
         probability = found.probability.reshape(-1, per_image, num).mean(axis=1)
         trips = found.round_trips.reshape(per_image, num).sum(axis=0)
     else:
-        ends = posterior_chains(model, params, repeated, t, flat, posterior)
+        ends = posterior_chains(model, params, repeated, t, flat, posterior, settings.chain_chunk)
         probability = jnp.zeros((hot.shape[0] - 1, num), repeated.dtype)
         trips = jnp.zeros(num, jnp.int32)
     return TemperedChains(
@@ -256,7 +261,8 @@ def _exchanging_chains(
 ) -> tuple[Chains, exchanges.Swaps]:
     """Chains at all temperatures with exchange of states; `of_chain` is t of each chain."""
     exchange = exchanges.make_exchange(temperatures, keys, settings.exchange_every)
-    evaluate, z = partial(evaluate_point, model, params, x), initial_latents(model, keys)
+    evaluate = of_last_in_chunks(partial(evaluate_point, model, params), (x,), settings.chain_chunk)
+    z = initial_latents(model, keys)
     step_size, num_steps, kernel = settings.posterior
     if kernel == "ula":
         latents, seen = kernels.unadjusted_chain(
@@ -308,3 +314,35 @@ def map_in_chunks(
         return out
     rest = fn(jax.tree.map(lambda a: a[whole:], arrays))
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), out, rest)
+
+
+def of_last_in_chunks(
+    fn: Callable[..., chex.ArrayTree], fixed: tuple[Array, ...], chunk: int
+) -> Callable[[Array], chex.ArrayTree]:
+    """z -> fn(*fixed, z), at most `chunk` rows at a time, in chunks of one size.
+
+    Rows are repeated where the last chunk would be smaller; `fixed` is divided once, so that a
+    loop over z does not do it again.
+
+    Args:
+      fn: maps arrays [m, ...] of any m to arrays [m, ...] with independent entries.
+      fixed: its arguments but the last, [num, ...].
+      chunk: number of rows at once; 0 is all.
+    """
+    num = fixed[0].shape[0]
+    if chunk == 0 or chunk >= num:
+        return partial(fn, *fixed)
+    count = -(-num // chunk)
+    rest = -num % count
+
+    def divide(array: Array) -> Array:
+        full = jnp.pad(array, [(0, rest), *[(0, 0)] * (array.ndim - 1)], mode="edge")
+        return full.reshape(count, -1, *array.shape[1:])
+
+    divided = jax.lax.optimization_barrier(tuple(map(divide, fixed)))
+
+    def of_last(z: Array) -> chex.ArrayTree:
+        out = jax.lax.map(lambda arrays: fn(*arrays), (*divided, divide(z)))
+        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:num], out)
+
+    return of_last
