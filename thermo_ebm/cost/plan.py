@@ -1,7 +1,8 @@
 """Plans made before anything is compiled: the chunk of images, memory and arithmetic."""
 
 import math
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,16 +18,14 @@ from thermo_ebm.cost.memory import (
     step_bytes,
     usable_bytes,
 )
-from thermo_ebm.gradients.halves import are_together, halved_sums
+from thermo_ebm.gradients.halves import are_together, objective_sums
 from thermo_ebm.models.conv_transpose import dilated
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model, with_compute_dtype
 from thermo_ebm.thermo.schedule import make_schedule
-from thermo_ebm.types import Batch, Params, PRNGKey
 
 # The share of the fast memory that the largest activation may take; a layer's input and output are
 # there together.
 _FAST_SHARE = 0.5
-_LANES = 128  # of a TPU's vector registers and matrix units
 
 
 class Target(NamedTuple):
@@ -50,9 +49,9 @@ def this_machine(model: LatentEBM) -> Target:
 def with_chunk(config: ConfigDict, repetitions: int, target: Target | None = None) -> ConfigDict:
     """The configuration with the chunks of the thermodynamic loss chosen where they are 0.
 
-    `sampler.image_chunk` is the largest that fits a device's memory. With `sampler.chain_chunk`,
-    activations fit the memory next to a TPU's matrix units, where chains are faster. Each stays 0
-    if all fit.
+    `sampler.image_chunk` is the largest that fits a device's memory, and 0 if all images fit.
+    `sampler.chain_chunk` is the largest whose activations fit the memory next to a TPU's matrix
+    units, where chains are faster; it stays 0 elsewhere.
 
     Args:
       config: the configuration.
@@ -63,35 +62,14 @@ def with_chunk(config: ConfigDict, repetitions: int, target: Target | None = Non
         return config
     config = ConfigDict(config.to_dict())
     target = target or this_machine(make_model(config.model, config.data.channels))
-    share = _share(config, target.num_devices)
-    fast, sampler = target.fast_bytes and not config.sampler.chain_chunk, config.sampler
-    if fast:
+    num_images, sampler = repetitions * _share(config, target.num_devices), config.sampler
+    if target.fast_bytes and not sampler.chain_chunk:
         of_chain = repetitions * _activation_bytes(config, target.model)
         sampler.chain_chunk = max(int(_FAST_SHARE * target.fast_bytes) // of_chain, 1)
     if not sampler.image_chunk:  # what its chains need follows from their own chunk
-        chunk = _chunk_in_memory(config, target, share * repetitions)
+        chunk = _chunk_in_memory(config, target, num_images)
         sampler.image_chunk = -(-chunk // repetitions)
-    if fast:
-        images = min(share, sampler.image_chunk or share)
-        num = images * config.loss.num_temperatures * sampler.chains_per_image
-        sampler.chain_chunk = _in_few_lanes(num, sampler.chain_chunk)
     return config
-
-
-def _in_few_lanes(num: int, most: int) -> int:
-    """How many of `num` chains to evaluate at once: at most `most`, in as few lanes as possible.
-
-    A TPU lays chains along 128 lanes: 100 chains take as long as 128 in some layers. Of chunks of
-    equal size that fill as many lanes in all, the largest is taken; 0 is all chains.
-    """
-    fewest = -(-num // most)
-
-    def lanes(count: int) -> int:
-        size = -(-num // count)
-        return count * -(-size // _LANES) * _LANES
-
-    count = min(range(fewest, 2 * fewest + 1), key=lanes)
-    return 0 if count == 1 else -(-num // count)
 
 
 def _chunk_in_memory(config: ConfigDict, target: Target, num_images: int) -> int:
@@ -113,17 +91,7 @@ def gradient_of(config: ConfigDict, model: LatentEBM, halves_together: bool) -> 
         return jax.value_and_grad(make_loss(config, model, None), has_aux=True)
     schedule = make_schedule(settings.schedule, settings.num_temperatures, settings.power)
 
-    def gradient(params: Params, batch: Batch, key: PRNGKey) -> Any:
-        chains = objective.draw(params, batch, key, schedule)
-        return halved_sums(
-            lambda params, images, z: objective.surrogate(params, images, z, schedule),
-            params,
-            batch,
-            chains.latents,
-            halves_together,
-        )
-
-    return gradient
+    return partial(objective_sums, objective, schedule=schedule, together=halves_together)
 
 
 def _activation_bytes(config: ConfigDict, model: LatentEBM) -> int:

@@ -17,7 +17,10 @@ import jax
 import jax.numpy as jnp
 
 from thermo_ebm.collectives import all_sum
-from thermo_ebm.types import Array, Batch, Params
+from thermo_ebm.losses.objective import Objective
+from thermo_ebm.sampling.chains import TemperedChains
+from thermo_ebm.thermo.schedule import Schedule
+from thermo_ebm.types import Array, Batch, Params, PRNGKey
 
 # (params, images [num, ...], latents [T, M, num, D]) -> (each image's share of a loss [num], whose
 # mean is differentiated, and terms with the images along their last axis)
@@ -89,6 +92,27 @@ def halved_sums(
         return jnp.moveaxis(jnp.moveaxis(leaf, -1, 1)[half, place], 0, -1)
 
     return HalvedSums(grads, mask.sum(axis=1)), jax.tree.map(whole, parts)
+
+
+def objective_sums(
+    objective: Objective,
+    params: Params,
+    batch: Batch,
+    key: PRNGKey,
+    schedule: Schedule,
+    together: bool,
+) -> tuple[HalvedSums, Any, TemperedChains]:
+    """Chains once for this device's images, then `halved_sums` of the objective's surrogate.
+
+    Returns:
+      The sums, the terms of the surrogate, and the chains.
+    """
+    chains = objective.draw(params, batch, key, schedule)
+
+    def surrogate(params: Params, images: Array, z: Array) -> tuple[Array, Any]:
+        return objective.surrogate(params, images, z, schedule)
+
+    return *halved_sums(surrogate, params, batch, chains.latents, together), chains
 
 
 def combine(sums: HalvedSums, axis_name: str | None) -> tuple[Params, Params]:

@@ -339,6 +339,7 @@ def of_last_in_chunks(
         full = jnp.pad(array, [(0, rest), *[(0, 0)] * (array.ndim - 1)], mode="edge")
         return full.reshape(count, -1, *array.shape[1:])
 
+    # Without the barrier XLA repeats and rearranges images in every step of a loop over z.
     divided = jax.lax.optimization_barrier(tuple(map(divide, fixed)))
 
     def of_last(z: Array) -> chex.ArrayTree:

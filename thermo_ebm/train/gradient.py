@@ -74,13 +74,8 @@ def _over_fixed_chains(
 ) -> tuple[halves.HalvedSums, Array, Any]:
     """Chains once for the whole batch, then the gradient of each half."""
     objective = task.objective
-    chains = objective.draw(params, batch, key, schedule)
-    sums, parts = halves.halved_sums(
-        lambda params, images, z: objective.surrogate(params, images, z, schedule),
-        params,
-        batch,
-        chains.latents,
-        task.halves_together,
+    sums, parts, chains = halves.objective_sums(
+        objective, params, batch, key, schedule, task.halves_together
     )
     return sums, *objective.summary(parts, chains, batch.mask, schedule)
 
