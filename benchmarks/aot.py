@@ -3,7 +3,7 @@
   python -m benchmarks.aot --topology=v5e:2x2 --config=configs/cifar10.py \
       --config.sampler.precision=bfloat16 --config.sampler.exchange_every=2
   python -m benchmarks.aot --topology=v6e:4x4 --config=configs/celeb_a.py --config.batch_size=512 \
-      --forms=dilated,stamped --csv=aot.csv
+      --forms=on_tpu,dilated --csv=aot.csv
 
 The complete step is compiled as the trainer maps it over the devices of the topology, with the
 chunks of images that the trainer would choose there. XLA's TPU compiler (libtpu, from
@@ -46,7 +46,7 @@ from thermo_ebm.scopes import PARTS
 from thermo_ebm.train import spmd
 
 ESTIMATED = "estimated by the compiler"
-FORMS = ("dilated", "stamped", "on_cpu")
+FORMS = ("on_tpu", "dilated", "stamped", "on_cpu")
 PRODUCT = 4096  # rows and columns of the matrices whose product is estimated for comparison
 STEP = "step"  # in the place of a part's name: all parts together
 
@@ -225,7 +225,7 @@ def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
     config_file.define("configs/cifar10.py", "The configuration.")
     flags.DEFINE_string("topology", "v5e:2x2", "Chip and shape, such as v5e:2x2 or v5p:2x2x1.")
-    flags.DEFINE_list("forms", ["dilated"], "Forms of the transposed convolution, by name.")
+    flags.DEFINE_list("forms", ["on_tpu"], "Forms of the transposed convolution, by name.")
     flags.DEFINE_string("csv", None, "CSV file to which the tables are written.")
 
 

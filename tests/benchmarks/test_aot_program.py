@@ -92,4 +92,4 @@ def test_the_digits_step_compiles_for_tpus(tmp_path):
     found = re.fullmatch(pattern, lines[-1])
     assert found, lines[-1]
     assert 0 < float(found[3]) < 1
-    assert path.read_text().count("dilated") == len(scopes.PARTS) + 2
+    assert path.read_text().count("on_tpu") == len(scopes.PARTS) + 2

@@ -1,4 +1,4 @@
-"""Both forms of the transposed convolution against a numpy loop, gradients included."""
+"""Forms of the transposed convolution against a numpy loop, gradients included."""
 
 from functools import partial
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy_networks as independent
 import pytest
 
-from thermo_ebm.models.conv_transpose import dilated, stamped
+from thermo_ebm.models.conv_transpose import dilated, for_backend, on_tpu, row_blocks, stamped
 
 SHAPES = [(1, 1), (2, 1), (3, 1), (4, 1), (2, 2), (3, 2), (4, 2), (4, 3), (5, 3)]
 
@@ -21,12 +21,7 @@ def arrays(kernel_size, stride, num=2, height=3, width=4, c_in=2, c_out=3):
     return x, weights, cotangent
 
 
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("form", [stamped, dilated])
-@pytest.mark.parametrize(("kernel_size", "stride"), SHAPES)
-def test_values_and_gradients_are_the_loops(form, kernel_size, stride):
-    x, weights, cotangent = arrays(kernel_size, stride)
-
+def assert_is_the_loop(form, stride, x, weights, cotangent):
     @jax.jit
     def with_gradients(x, weights):
         out, pullback = jax.vjp(lambda x, weights: form(x, weights, stride), x, weights)
@@ -41,10 +36,41 @@ def test_values_and_gradients_are_the_loops(form, kernel_size, stride):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("kernel_size", "stride"), [(3, 1), (4, 2), (5, 3)])
-def test_second_derivatives_of_the_two_forms_agree(kernel_size, stride):
+@pytest.mark.parametrize("form", [stamped, dilated])
+@pytest.mark.parametrize(("kernel_size", "stride"), SHAPES)
+def test_values_and_gradients_are_the_loops(form, kernel_size, stride):
+    assert_is_the_loop(form, stride, *arrays(kernel_size, stride))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("kernel_size", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("height", [4, 12])
+def test_blocks_of_rows_are_the_loops(kernel_size, height):
+    assert_is_the_loop(row_blocks, 1, *arrays(kernel_size, 1, height=height))
+
+
+def test_a_tpu_takes_blocks_of_rows_where_they_apply():
+    assert (for_backend("tpu"), for_backend("gpu")) == (on_tpu, dilated)
+
+    def same(form, height, c_out, stride):
+        x, weights, _ = arrays(4, stride, height=height, c_out=c_out)
+        jaxprs = [jax.make_jaxpr(partial(fn, stride=stride))(x, weights) for fn in (on_tpu, form)]
+        return str(jaxprs[0]) == str(jaxprs[1])
+
+    assert same(row_blocks, 8, 3, 1)
+    for other in ((6, 3, 1), (8, 5, 1), (8, 3, 2)):  # the height, the channels, the stride
+        assert same(dilated, *other)
+    with pytest.raises(AssertionError):
+        row_blocks(*arrays(4, 1, height=6)[:2], 1)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("kernel_size", "stride", "fast"), [(3, 1, row_blocks), (4, 2, dilated), (5, 3, dilated)]
+)
+def test_second_derivatives_of_two_forms_agree(kernel_size, stride, fast):
     # What a gradient through Langevin chains takes: the derivative of a score.
-    x, weights, cotangent = arrays(kernel_size, stride)
+    x, weights, cotangent = arrays(kernel_size, stride, height=4)
 
     def of_score(form, x, weights):
         def log_density(x):
@@ -56,7 +82,7 @@ def test_second_derivatives_of_the_two_forms_agree(kernel_size, stride):
     def both(x, weights):
         return [
             jax.grad(partial(of_score, form), argnums=(0, 1))(x, weights)
-            for form in (stamped, dilated)
+            for form in (stamped, fast)
         ]
 
     for one, other in zip(*both(x, weights), strict=True):

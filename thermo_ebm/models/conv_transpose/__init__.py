@@ -1,4 +1,4 @@
-"""Transposed convolution in three forms that agree to rounding, and the choice between them.
+"""Transposed convolution in four forms that agree to rounding, and the choice between them.
 
 With a kernel of k x k, stride s and "same" padding, an input [num, h, w, c] gives an output
 [num, s h, s w, c_out]: every input pixel adds its k x k patch to the output with stride s, and
@@ -10,16 +10,29 @@ Weights are [k, k, c_in, c_out].
 from collections.abc import Callable
 
 from thermo_ebm.models.conv_transpose.dilated import dilated
+from thermo_ebm.models.conv_transpose.row_blocks import ROWS, row_blocks
 from thermo_ebm.models.conv_transpose.stamped import stamped
 from thermo_ebm.models.conv_transpose.winograd import winograd
 from thermo_ebm.types import Array
 
-__all__ = ["ConvTranspose", "dilated", "for_backend", "on_cpu", "stamped", "winograd"]
+__all__ = [
+    "ConvTranspose",
+    "dilated",
+    "for_backend",
+    "on_cpu",
+    "on_tpu",
+    "row_blocks",
+    "stamped",
+    "winograd",
+]
 
 ConvTranspose = Callable[[Array, Array, int], Array]
 
 # From this number of input channels on, `winograd` is faster than `stamped` (measured on a CPU).
 _MANY_CHANNELS = 128
+# Up to this number of output channels `row_blocks` is faster than `dilated` on a TPU, by the
+# compiler's estimate; images have no more.
+_FEW_CHANNELS = 4
 
 
 def on_cpu(x: Array, weights: Array, stride: int) -> Array:
@@ -31,6 +44,13 @@ def on_cpu(x: Array, weights: Array, stride: int) -> Array:
     return (winograd if possible and pays else stamped)(x, weights, stride)
 
 
+def on_tpu(x: Array, weights: Array, stride: int) -> Array:
+    """`row_blocks` where it applies and is faster, else `dilated`; both take these arguments."""
+    possible = stride == 1 and x.shape[1] % ROWS == 0
+    pays = weights.shape[-1] <= _FEW_CHANNELS
+    return (row_blocks if possible and pays else dilated)(x, weights, stride)
+
+
 def for_backend(backend: str) -> ConvTranspose:
     """Returns the form that is fastest on a backend (`jax.default_backend()`)."""
-    return on_cpu if backend == "cpu" else dilated
+    return {"cpu": on_cpu, "tpu": on_tpu}.get(backend, dilated)

@@ -1,6 +1,6 @@
 """The transposed convolution as XLA's convolution of a dilated input: the form for accelerators."""
 
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -8,6 +8,8 @@ import jax
 
 from thermo_ebm.models.conv_transpose.cropping import crop
 from thermo_ebm.types import Array
+
+_Form = Callable[[Array, Array, int, int], Array]  # x, weights, stride, kernel size
 
 
 def dilated(x: Array, weights: Array, stride: int) -> Array:
@@ -19,7 +21,30 @@ def dilated(x: Array, weights: Array, stride: int) -> Array:
     return _dilated(x, weights, stride, weights.shape[0])
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def differentiable(form: _Form) -> _Form:
+    """A form with the derivatives as convolutions of the cotangent, taps in their own order.
+
+    From a form's own derivative XLA would make that of the weights by turning all activations.
+    """
+
+    def forward(x: Any, weights: Any, stride: int, k: int) -> tuple[Array, tuple]:
+        """The result, and of both factors those a derivative takes: chains have fixed weights."""
+        kept = (x.value if weights.perturbed else None, weights.value if x.perturbed else None)
+        return form(x.value, weights.value, stride, k), kept
+
+    def backward(stride: int, k: int, kept: tuple, cotangent: Array) -> tuple:
+        x, weights = kept
+        return (
+            None if weights is None else _input_gradient(cotangent, weights, stride, k),
+            None if x is None else _weights_gradient(cotangent, x, stride, k),
+        )
+
+    with_derivatives = jax.custom_vjp(form, nondiff_argnums=(2, 3))
+    with_derivatives.defvjp(forward, backward, symbolic_zeros=True)
+    return with_derivatives
+
+
+@differentiable
 def _dilated(x: Array, weights: Array, stride: int, k: int) -> Array:
     before, after = crop(k, stride)
     pad = (k - 1 - before, k - 1 - after)
@@ -31,10 +56,6 @@ def _dilated(x: Array, weights: Array, stride: int, k: int) -> Array:
         lhs_dilation=(stride, stride),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-
-
-# The derivatives as convolutions of the cotangent, taps in their own order. From the derivative of
-# `_dilated` itself XLA would make the weights' by turning all activations.
 
 
 def _input_gradient(cotangent: Array, weights: Array, stride: int, k: int) -> Array:
@@ -60,20 +81,3 @@ def _weights_gradient(cotangent: Array, x: Array, stride: int, k: int) -> Array:
         rhs_dilation=(stride, stride),
         dimension_numbers=("CHWN", "IHWO", "HWCN"),
     )
-
-
-def _forward(x: Any, weights: Any, stride: int, k: int) -> tuple[Array, tuple]:
-    """The result, and of both factors those that a derivative takes: chains have fixed weights."""
-    kept = (x.value if weights.perturbed else None, weights.value if x.perturbed else None)
-    return _dilated(x.value, weights.value, stride, k), kept
-
-
-def _backward(stride: int, k: int, kept: tuple, cotangent: Array) -> tuple:
-    x, weights = kept
-    return (
-        None if weights is None else _input_gradient(cotangent, weights, stride, k),
-        None if x is None else _weights_gradient(cotangent, x, stride, k),
-    )
-
-
-_dilated.defvjp(_forward, _backward, symbolic_zeros=True)
