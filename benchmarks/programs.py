@@ -61,32 +61,31 @@ def fast_step(config: ConfigDict, model: LatentEBM) -> Program:
     step = spmd.map_step(task)
     init = jax.jit(partial(tasks.init_state, task), out_shardings=spmd.replicated())
     images = spmd.spread(batches.split_over_devices(_images(config), layout))
-    counts = _counts(partial(_step_flops, config), config, model)
+    counts = _counts(_step_flops, config, model)
     return _compile(step, counts, init(jnp.uint32(0)), images)
 
 
 def chains(config: ConfigDict, model: LatentEBM) -> Program:
     """The chains of one step alone, at all temperatures, on one device."""
-    settings, batch = sampler_settings(config), _batch(config)
-    loss = config.loss
+    batch, loss = _batch(config), config.loss
     schedule = make_schedule(loss.schedule, loss.num_temperatures, loss.power)
     temperatures = schedule.temperatures
     params = jax.jit(model.init)(jax.random.key(0))
 
     def sample(
-        model: LatentEBM, step: jax.Array, params: Params, batch: Batch
+        config: ConfigDict, model: LatentEBM, step: jax.Array, params: Params, batch: Batch
     ) -> tuple[jax.Array, jax.Array]:
-        key = jax.random.fold_in(jax.random.key(1), step)
+        key, settings = jax.random.fold_in(jax.random.key(1), step), sampler_settings(config)
         z = tempered_chains(
             model, params, batch.images, batch.position, temperatures, key, settings
         ).latents
         return step + 1, z
 
-    def count(model: LatentEBM) -> flops.FlopCount:
-        return flops.count_flops(partial(sample, model), jnp.int32(0), params, batch)
+    def count(config: ConfigDict, model: LatentEBM) -> flops.FlopCount:
+        return flops.count_flops(partial(sample, config, model), jnp.int32(0), params, batch)
 
-    fn = jax.jit(lambda carry, *args: sample(model, carry[0], *args))
-    per_image = settings.chains_per_image
+    fn = jax.jit(lambda carry, *args: sample(config, model, carry[0], *args))
+    per_image = config.sampler.chains_per_image
     latents = (len(temperatures), per_image, config.batch_size, config.model.latent_dim)
     carry = (jnp.int32(0), jnp.zeros(latents))
     return _compile(fn, _counts(count, config, model), carry, params, batch)
@@ -109,7 +108,7 @@ def plain_step(config: ConfigDict, model: LatentEBM) -> Program:
         return params, optimisers.init(adams, params), key
 
     state = jax.jit(init)(jax.random.key(0))
-    counts = _counts(partial(_step_flops, config), config, model)
+    counts = _counts(_step_flops, config, model)
     return _compile(step, counts, state, _batch(config))
 
 
@@ -122,10 +121,11 @@ def torch_step(config: ConfigDict, model: LatentEBM) -> Callable[[], None]:
 
 
 def _counts(
-    count: Callable[[LatentEBM], flops.FlopCount], config: ConfigDict, model: LatentEBM
+    count: Callable[[ConfigDict, LatentEBM], flops.FlopCount], config: ConfigDict, model: LatentEBM
 ) -> tuple[flops.FlopCount, int]:
     """What is done, and what the model says."""
-    return count(model), count(make_model(config, "dilated")).useful
+    useful = count(plan.without_filling(config), make_model(config, "dilated")).useful
+    return count(config, model), useful
 
 
 def _step_flops(config: ConfigDict, model: LatentEBM) -> flops.FlopCount:

@@ -5,7 +5,7 @@
   python -m benchmarks.step --config=configs/cifar10.py --num_temperatures=10,30 --noplain \
       --gradients=contrastive+detached,langevin+langevin --csv=steps.csv
   python -m benchmarks.step --config=configs/celeb_a.py --config.sampler.precision=bfloat16 \
-      --parts=step,chains --forms=stamped,dilated --noplain          # on an accelerator
+      --parts=step,chains --forms=stamped,dilated --noplain  # on a GPU
   python -m benchmarks.step --config=configs/cifar10.py --losses=thermodynamic,vanilla \
       --batch_sizes=8 --num_temperatures=4 --num_steps=5 --noplain --peer=torch
 

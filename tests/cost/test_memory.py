@@ -246,6 +246,22 @@ def test_on_a_tpu_the_activations_fit_the_fast_memory(module, precision, chunk, 
     assert (sampler.image_chunk, sampler.chain_chunk) == (0, chunk // repetitions)
 
 
+def test_chains_that_are_differentiated_are_evaluated_at_once():
+    """In chunks, the backward pass would keep the activations of all chunks."""
+    config = digits.get_config()
+    config.loss.generator_gradient = "langevin"
+    target = plan.Target(make_model(config.model, 1), 1, 2**40, 2**20)
+    assert plan.with_chunk(config, 1, target).sampler.chain_chunk == 0
+
+
+def test_memory_of_repetitions_is_that_of_all_their_images():
+    together, apart = digits.get_config(), digits.get_config()
+    sampler = {"image_chunk": 4, "chain_chunk": 6}
+    together.update({"batch_size": 16, "sampler": sampler})
+    apart.update({"batch_size": 8, "sampler": {name: n // 2 for name, n in sampler.items()}})
+    assert plan.device_bytes(apart, 2) == plan.device_bytes(together, 1)
+
+
 @pytest.mark.parametrize(
     ("num_images", "chunk", "expected"), [(128, 43, 32), (128, 64, 64), (19, 10, 10), (10, 4, 4)]
 )

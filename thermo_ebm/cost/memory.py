@@ -83,8 +83,9 @@ def automatic_chunk(
 
     if peak(0) <= available or batch_size == 1:
         return 0
-    # A peak is the largest of several sums, so that the line through the ends is not below it. No
-    # chunk is larger than a half, of which the gradient is computed at once in any case.
+    # A peak is the largest of several sums, so that the line through the ends is not below it (but
+    # for chains, which grow only up to `chain_chunk`; the loss takes more). No chunk is larger than
+    # a half, of which the gradient is computed at once in any case.
     alone, half = peak(1), -(-batch_size // 2)
     per_image = -(-max(peak(half) - alone, 0) // max(half - 1, 1))
     line = StepBytes(alone - per_image, per_image)

@@ -19,6 +19,7 @@ from thermo_ebm.cost.memory import (
     usable_bytes,
 )
 from thermo_ebm.gradients.halves import are_together, objective_sums
+from thermo_ebm.losses.settings import is_differentiated
 from thermo_ebm.models.conv_transpose import dilated
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model, with_compute_dtype
 from thermo_ebm.thermo.schedule import make_schedule
@@ -63,11 +64,13 @@ def with_chunk(config: ConfigDict, repetitions: int, target: Target | None = Non
     config = ConfigDict(config.to_dict())
     target = target or this_machine(make_model(config.model, config.data.channels))
     num_images, sampler = repetitions * _share(config, target.num_devices), config.sampler
-    if target.fast_bytes and not sampler.chain_chunk:
+    # A gradient through the steps would keep the activations of all chunks.
+    through = is_differentiated(loss_settings(config))
+    if target.fast_bytes and not sampler.chain_chunk and not through:
         of_chain = repetitions * _activation_bytes(config, target.model)
         sampler.chain_chunk = max(int(_FAST_SHARE * target.fast_bytes) // of_chain, 1)
     if not sampler.image_chunk:  # what its chains need follows from their own chunk
-        chunk = _chunk_in_memory(config, target, num_images)
+        chunk = _chunk_in_memory(_in_one(config, repetitions), target, num_images)
         sampler.image_chunk = -(-chunk // repetitions)
     return config
 
@@ -109,6 +112,14 @@ def _activation_bytes(config: ConfigDict, model: LatentEBM) -> int:
     return max(grown)
 
 
+def _in_one(config: ConfigDict, repetitions: int) -> ConfigDict:
+    """The repetitions that train together as one with the images of all."""
+    config = ConfigDict(config.to_dict())
+    config.sampler.image_chunk *= repetitions
+    config.sampler.chain_chunk *= repetitions
+    return config
+
+
 def _share(config: ConfigDict, num_devices: int) -> int:
     """Examples of a batch on each device."""
     return -(-config.batch_size // num_devices)
@@ -123,7 +134,8 @@ def device_bytes(config: ConfigDict, repetitions: int) -> int:
     """
     model = make_model(config.model, config.data.channels)
     share = _share(config, jax.device_count())
-    gradient = gradient_of(config, model, are_together(jax.default_backend()))
+    together = are_together(jax.default_backend())
+    gradient = gradient_of(_in_one(config, repetitions), model, together)
     step = step_bytes(gradient, model, share * repetitions, image_shape(config))
     images = (config.data.num_train + config.data.num_val) * math.prod(image_shape(config))
     return step + -(-images // jax.device_count())
@@ -149,9 +161,15 @@ def step_flops(config: ConfigDict) -> int:
 
 def step_flops_by_part(config: ConfigDict) -> dict[str, int]:
     """As `step_flops`, for each of the parts in `scopes.PARTS` that has any operation."""
-    config = ConfigDict(config.to_dict())
-    config.sampler.chain_chunk = 0  # rows that fill a chunk are not the model's arithmetic
+    config = without_filling(config)
     model = make_model(config.model, config.data.channels, dilated)
     loss = make_loss(config, model, axis_name=None)
     parts = gradient_flops_by_part(loss, model, config.batch_size, image_shape(config))
     return {part: count.useful * config.dial.accumulate for part, count in parts.items()}
+
+
+def without_filling(config: ConfigDict) -> ConfigDict:
+    """The configuration without chunks of chains, whose filled rows are not the model's."""
+    config = ConfigDict(config.to_dict())
+    config.sampler.chain_chunk = 0
+    return config

@@ -185,7 +185,7 @@ def tempered_chains(
 
     The chains of t_0 = 0 target the prior and use the prior's sampler. All others run as one
     batch, or in chunks of at most `settings.image_chunk` images with all their temperatures. Of
-    these, every step evaluates at most `settings.chain_chunk` chains at once.
+    their chains, every step evaluates at most `settings.chain_chunk` at once.
 
     Args:
       model: the model.
@@ -321,8 +321,8 @@ def of_last_in_chunks(
 ) -> Callable[[Array], chex.ArrayTree]:
     """z -> fn(*fixed, z), at most `chunk` rows at a time, in chunks of one size.
 
-    Rows are repeated where the last chunk would be smaller; `fixed` is divided once, so that a
-    loop over z does not do it again.
+    Rows are repeated where the last chunk would be smaller: unlike that of `map_in_chunks`, a rest
+    would cost as much here. `fixed` is divided once, and not in every step of a loop over z.
 
     Args:
       fn: maps arrays [m, ...] of any m to arrays [m, ...] with independent entries.

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from thermo_ebm.models.conv_transpose.cropping import crop
-from thermo_ebm.models.conv_transpose.dilated import differentiable
+from thermo_ebm.models.conv_transpose.derivatives import with_derivatives
 from thermo_ebm.types import Array
 
 ROWS = 4  # R: by the compiler's estimate faster than 2 and than 8
@@ -24,7 +24,7 @@ def row_blocks(x: Array, weights: Array, stride: int) -> Array:
     return _row_blocks(x, weights, stride, weights.shape[0])
 
 
-@differentiable
+@with_derivatives
 def _row_blocks(x: Array, weights: Array, stride: int, k: int) -> Array:
     before, after = crop(k, stride)
     pad = (k - 1 - before, k - 1 - after)
