@@ -40,5 +40,7 @@ def _row_blocks(x: Array, weights: Array, stride: int, k: int) -> Array:
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     num, height, width, channels = x.shape[0], x.shape[1], x.shape[2], weights.shape[-1]
-    apart = blocks.reshape(num, height // ROWS, width, ROWS, channels)
-    return jnp.swapaxes(apart, 2, 3).reshape(num, height, width, channels)
+    # Without the axis of length 1 XLA takes the rows apart by slices and puts them together, which
+    # takes five times as long as a transposition.
+    apart = blocks.reshape(num, height // ROWS, width, 1, ROWS, channels)
+    return jnp.transpose(apart, (0, 1, 4, 2, 3, 5)).reshape(num, height, width, channels)
