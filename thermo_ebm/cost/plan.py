@@ -93,7 +93,6 @@ def gradient_of(config: ConfigDict, model: LatentEBM, halves_together: bool) -> 
     if objective.differentiated:
         return jax.value_and_grad(make_loss(config, model, None), has_aux=True)
     schedule = make_schedule(settings.schedule, settings.num_temperatures, settings.power)
-
     return partial(objective_sums, objective, schedule=schedule, together=halves_together)
 
 

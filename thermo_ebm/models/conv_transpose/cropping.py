@@ -1,4 +1,7 @@
-"""How many pixels a transposed convolution with "same" padding crops off its stamped patches."""
+"""How many pixels a transposed convolution with "same" padding crops off its stamped patches.
+
+And, as a convolution of its input, pads.
+"""
 
 
 def crop(kernel_size: int, stride: int) -> tuple[int, int]:
@@ -7,3 +10,9 @@ def crop(kernel_size: int, stride: int) -> tuple[int, int]:
     if excess < 0:
         raise ValueError(f"kernel_size {kernel_size} must be at least the stride {stride}.")
     return excess // 2, excess - excess // 2
+
+
+def padding(kernel_size: int, stride: int) -> tuple[int, int]:
+    """Pixels by which the (dilated) input is padded before and after, to be convolved instead."""
+    before, after = crop(kernel_size, stride)
+    return kernel_size - 1 - before, kernel_size - 1 - after

@@ -3,7 +3,7 @@
 import chex
 import jax
 
-from thermo_ebm.models.conv_transpose.cropping import crop
+from thermo_ebm.models.conv_transpose.cropping import padding
 from thermo_ebm.models.conv_transpose.derivatives import with_derivatives
 from thermo_ebm.types import Array
 
@@ -20,8 +20,7 @@ def dilated(x: Array, weights: Array, stride: int) -> Array:
 
 @with_derivatives
 def _dilated(x: Array, weights: Array, stride: int, k: int) -> Array:
-    before, after = crop(k, stride)
-    pad = (k - 1 - before, k - 1 - after)
+    pad = padding(k, stride)
     return jax.lax.conv_general_dilated(
         x,
         weights[::-1, ::-1],
