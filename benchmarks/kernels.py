@@ -3,10 +3,10 @@
   python -m benchmarks.kernels --workdir=runs/plane     # a run of configs/digits_plane.py
 
 The model has a two-dimensional latent, so that the true values are sums over a grid
-(`benchmarks.estimate`). A batch of different images has chains as in training, N_t = 10, p = 3 and
-four chains per image. Entries are offsets from the true mean over the batch in nats, and standard
-deviations over repeated draws: of E_t at three temperatures, and of log p(x) by MBAR and by
-`warped_trapezium`, whose own error remains where the chains have converged.
+(`study.measurements.estimate`). A batch of different images has chains as in training, N_t = 10,
+p = 3 and four chains per image. Entries are offsets from the true mean over the batch in nats, and
+standard deviations over repeated draws: of E_t at three temperatures, and of log p(x) by MBAR and
+by `warped_trapezium`, whose own error remains where the chains have converged.
 """
 
 import itertools
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
-from benchmarks import estimate
+from study.measurements import estimate
 from thermo_ebm.losses.likelihoods import log_likelihoods
 from thermo_ebm.thermo.schedule import Schedule, make_schedule
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from absl import flags
 
 from launch import program
-from thermo_ebm.analysis.readings import load
-from thermo_ebm.analysis.report import write_report
+from study.readings import load
+from study.report import write_report
 from thermo_ebm.errors import UserError
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from thermo_ebm.analysis.report import diagnostics
+from study.report import diagnostics
 from thermo_ebm.evaluation import tempered
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.run import layout, lock, record

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from thermo_ebm.analysis.figures.style import GRAY, finish, new_figure
 from thermo_ebm.metrics.detection import Detection
+from thermo_ebm.plots import GRAY, finish, new_figure
 
 _INLIERS, _OUTLIERS = "#0072B2", "#D55E00"  # distinct for most colour-blind readers
 _TITLES = {

@@ -1,0 +1,125 @@
+"""The rule of the verdicts and the families of tests: stated here, and computed here alone.
+
+A *family* is the claims of one table of the paper that one metric decides, on one data set and one
+variant of the loss (the vanilla model is one variant). The claims on the variance over entries and
+on the noise belong to the family of the first metric. Holm's correction runs over each family. How
+much hangs on that choice shows the sensitivity: all claims of one data set as one family.
+"""
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from study import statistics
+from study.claims.evidence import Evidence
+
+SUPPORTED = "supported"
+NOT_SUPPORTED = "not supported"
+UNDECIDED = "undecided"
+VERDICTS = (SUPPORTED, NOT_SUPPORTED, UNDECIDED)
+
+ALPHA = 0.05
+NOT_IN_PAPER = "not in the paper"
+
+RULES = {
+    "Supported": (
+        "the Holm-adjusted p-value is below 0.05, and the 95 % confidence interval lies on the "
+        "claimed side of the null value."
+    ),
+    "Not supported": (
+        "the same holds on the other side; or the interval begins at or before the null value and "
+        "ends before the smallest effect that would matter: 5 % of the variance over entries or of "
+        "the mean KID and 2 % of the mean FID, over the whole range of a trend, or 20 % of a "
+        "relative spread."
+    ),
+    "No difference": (
+        "a claim that two things do not differ is supported if the 95 % confidence interval of the "
+        "difference lies within the smallest effect that would matter, on either side, and not "
+        "supported if it does not and the Holm-adjusted p-value is below 0.05."
+    ),
+    "Undecided": "anything else. It does not mean that there is no effect.",
+    "Family": (
+        "Holm's correction runs over the claims of one table of the paper that one metric decides, "
+        "on one data set and one variant of the loss (the vanilla model is one variant). The "
+        "claims on the variance over entries belong to the family of the first metric. The column "
+        "'one family' shows each verdict with all claims of the data set as one family."
+    ),
+    "Readings": (
+        "the last epoch's. The column 'last 5 epochs' shows each verdict by their means over the "
+        "last five epochs."
+    ),
+    "Tests": (
+        "a trend's interval is that of its average slope per doubling (Welch-Satterthwaite); its "
+        "p-value is that of the exact Jonckheere-Terpstra test, whose D, from -1 to 1, is the "
+        "trend's strength by ranks. Comparisons at equal variance or noise take cells as units "
+        "(jackknife over cells). Intervals are not adjusted for the number of claims."
+    ),
+}
+
+
+class Claim(NamedTuple):
+    """One claim with its evidence; None where the readings do not hold the cells it needs."""
+
+    table: str
+    text: str
+    reading: str  # the variance over entries, or the metric's name
+    evidence: Evidence | None
+
+
+class Tested(NamedTuple):
+    """A claim whose evidence is there, with the two names that place it in a family."""
+
+    claim: Claim
+    evidence: Evidence
+    variant: str
+    metric: str  # of the family; a claim on the variance belongs to the first metric's
+
+
+def judge(tested: list[Tested]) -> pd.DataFrame:
+    """Decides the claims of one data set.
+
+    Returns:
+      One row per claim, in the order given: family, p_holm, verdict and reason by families, and
+      p_holm_one_family and verdict_one_family with all of them as one family.
+    """
+    families = [family(one) for one in tested]
+    p_values = [one.evidence.p_value for one in tested]
+    frame = pd.DataFrame({"family": families, "p_value": p_values})
+    by_family = frame.groupby("family", sort=False)["p_value"].transform(statistics.holm)
+    as_one = statistics.holm(p_values)
+    rows = []
+    for one, name, p_holm, p_one in zip(tested, families, by_family, as_one, strict=True):
+        decided, reason = verdict(one.evidence, p_holm)
+        rows.append((name, p_holm, decided, reason, p_one, verdict(one.evidence, p_one)[0]))
+    names = ["family", "p_holm", "verdict", "reason", "p_holm_one_family", "verdict_one_family"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def family(one: Tested) -> str:
+    """Returns the name of a claim's family; equal names are corrected together."""
+    return f"{one.claim.table}, {one.variant}, {one.metric}"
+
+
+def verdict(evidence: Evidence, adjusted_p: float) -> tuple[str, str]:
+    """Decides a claim by the rule; returns the verdict and its reason."""
+    ends = ((evidence.low - evidence.null), (evidence.high - evidence.null))
+    if evidence.claimed == 0:
+        return _no_difference(*ends, evidence.margin, adjusted_p)
+    low, high = sorted(evidence.claimed * end for end in ends)
+    significant = adjusted_p < ALPHA
+    if significant and low > 0.0:
+        return SUPPORTED, "effect as claimed"
+    if significant and high < 0.0:
+        return NOT_SUPPORTED, "the opposite effect"
+    if low <= 0.0 and high < evidence.margin:
+        return NOT_SUPPORTED, "any such effect is too small to matter"
+    return UNDECIDED, "the interval allows for both" if low <= 0.0 else "not significant"
+
+
+def _no_difference(low: float, high: float, margin: float, adjusted_p: float) -> tuple[str, str]:
+    """Decides a claim that there is no difference: the ends of the interval of the difference."""
+    if -margin < low and high < margin:
+        return SUPPORTED, "any difference is too small to matter"
+    if adjusted_p < ALPHA and (low > 0.0 or high < 0.0):
+        return NOT_SUPPORTED, "there is a difference"
+    return UNDECIDED, "the interval allows for both"

@@ -1,0 +1,121 @@
+"""How every figure looks: colours of the regimes, axes, captions; no global state of matplotlib."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from study.settings import REGIMES, Settings, provenance, section_title
+from thermo_ebm.plots import GRAY, finish, new_figure
+
+__all__ = ["GRAY", "finish", "new_figure"]
+
+# The colours of Okabe and Ito, which most colour-blind readers can distinguish.
+REGIME_COLORS = dict(zip(REGIMES, ("#0072B2", "#009E73", "#D55E00"), strict=True))
+REGIME_MARKERS = dict(zip(REGIMES, ("o", "s", "^"), strict=True))
+CHANGE_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#A6761D", "#1B1B1B")
+VARIANT_COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#1B1B1B")
+MAX_PANELS = 40
+
+
+def new_grid(
+    count: int, columns: int, panel: tuple[float, float], share: bool = True
+) -> tuple[Figure, list[Axes]]:
+    """Returns a figure of `count` equal panels (inches each); panels left over are removed."""
+    if count == 1:  # room for the title and the caption
+        panel = (max(panel[0], 5.0), max(panel[1], 3.0))
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    width, height = panel[0] * columns + 0.6, panel[1] * rows + 0.7
+    figure, axes = new_figure(rows, columns, width, height, share)
+    for axis in axes[count:]:
+        axis.remove()
+    for axis in axes[max(0, count - columns) : count]:
+        axis.tick_params(labelbottom=True)
+    return figure, axes[:count]
+
+
+def use_log_scale(axes: Axes, names: str) -> None:
+    """Makes the axes of these names ("x", "y" or "xy") logarithmic, with labels 0.1, 0.3, 1, 3.
+
+    Matplotlib's own labels of the numbers between two powers of ten overlap in a small panel.
+    """
+    for name in names:
+        axes.set(**{f"{name}scale": "log"})
+        axis = axes.xaxis if name == "x" else axes.yaxis
+        axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def panels_note(total: int) -> str:
+    """Returns what a caption says of cells that have no panel; empty where all have one."""
+    return f" The first {MAX_PANELS} of {total} cells." if total > MAX_PANELS else ""
+
+
+def power_colors(powers: Sequence[float]) -> dict[float, tuple[float, ...]]:
+    """Returns a colour for each power, from dark (low) to light (high)."""
+    ordered = sorted(set(powers))
+    shades = np.linspace(0.05, 0.85, len(ordered))
+    viridis = colormaps["viridis"]
+    return {power: tuple(viridis(shade)) for power, shade in zip(ordered, shades, strict=True)}
+
+
+def outside_legend(figure: Figure, axes: Sequence[Axes], size: float = 8.0) -> None:
+    """Puts one legend of all axes right of them, where it covers no data."""
+    entries: dict[str, Artist] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    figure.legend(list(entries.values()), list(entries), fontsize=size, frameon=False,
+                  loc="outside right center")  # fmt: skip
+
+
+def panel_size(count: int) -> tuple[float, float]:
+    """Returns a panel's size in inches: a large one when it is alone."""
+    return (5.8, 3.6) if count == 1 else (3.4, 2.8)
+
+
+def label_rows(axes: Sequence[Axes], title: str) -> None:
+    """Names the y axis of the panels in the first column."""
+    for axis in axes:
+        if axis.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+            axis.set_ylabel(title, fontsize=9)
+
+
+def outer_labels(figure: Figure, axes: Sequence[Axes], x: str, y: str) -> None:
+    """Names the x axis below each column and the y axis once: the panels are small."""
+    for axis in axes:
+        if axis.xaxis.get_tick_params()["labelbottom"]:
+            axis.set_xlabel(x, fontsize=8)
+    figure.supylabel(y, fontsize=9)
+
+
+def in_pairs(label: str) -> str:
+    """Breaks a label after every second comma, for a small panel's title."""
+    parts = label.split(", ")
+    return "\n".join(", ".join(parts[i : i + 2]) for i in range(0, len(parts), 2))
+
+
+def wrapped(text: str, width: int = 44) -> str:
+    """Breaks a label at its commas."""
+    lines = [""]
+    for part in text.split(", "):
+        joined = f"{lines[-1]}, {part}" if lines[-1] else part
+        if len(joined) > width and lines[-1]:
+            lines.append(part)
+        else:
+            lines[-1] = joined
+    return "\n".join(lines)
+
+
+def finish_section(figure: Figure, cells: Mapping[str, Settings], title: str, note: str) -> Figure:
+    """Adds the data set to the title, and the gradients and quadrature used to the caption."""
+    settings = list(cells.values())
+    return finish(
+        figure, f"{section_title(settings[0])}: {title}", f"{note} {provenance(settings)}"
+    )

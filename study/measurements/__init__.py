@@ -1,0 +1,1 @@
+"""Measurements that take minutes to hours; each is a program of its own."""

@@ -1,0 +1,280 @@
+"""Repeated draws of the training gradient, and timed steps, for `gradient_noise.py`.
+
+Draws take independent images from the population, so that the noise is that of an infinite data set
+and the mean gradient is that of the population. The temperatures are an argument of every compiled
+program (the schedule in the state, as for "equal_barrier"), so that all p share one program.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from ml_collections import ConfigDict
+
+from thermo_ebm.gradients import dial
+from thermo_ebm.thermo.schedule import Schedule, make_schedule
+from thermo_ebm.train import gradient, spmd, tasks
+from thermo_ebm.train.batches import make_layout
+from thermo_ebm.train.state import TrainState
+from thermo_ebm.train.tasks import AXIS, Task
+from thermo_ebm.types import Array, Params, PRNGKey
+
+_GROUPS = 16  # of draws, left out one after another
+
+
+class Draws(NamedTuple):
+    """Gradients of independent batches and chains, [num_draws, num_params] each."""
+
+    mean: np.ndarray  # g
+    difference: np.ndarray  # d of the batch's halves
+    effective_sample_size: float  # of the reweighted chains of an image, mean
+
+
+class Moments(NamedTuple):
+    """Of a stochastic gradient, from repeated draws."""
+
+    noise: float  # tr Cov / n
+    bias: float  # |E g - reference| / |reference|, with its own sampling variance taken off
+    least_bias: float  # the same with its standard error taken off too
+
+
+def make_config(quick: bool) -> ConfigDict:
+    """A small model of the digits, with a few hundred images as the population."""
+    from configs import digits
+
+    config = digits.get_config()
+    config.update_from_flattened_dict(
+        {
+            "batch_size": 8 if quick else 32,
+            "data.num_train": 64 if quick else 256,  # of which eight batches are one accumulated
+            "data.num_val": 32,
+            "model.latent_dim": 4,
+            "model.prior.features": 32,
+            "model.generator.features": 2 if quick else 4,
+            # A flat likelihood and adjusted chains that exchange: they converge in their few steps.
+            # With the digits' own settings the bias of the chains (measured: 0.25 of |g| by the
+            # step size alone) would hide that of what is measured here.
+            "model.likelihood_sigma": 1.0,
+            "sampler.posterior.step_size": 0.05,
+            "sampler.prior.kernel": "mala",
+            "sampler.prior.num_steps": 5 if quick else 60,
+            "sampler.posterior.kernel": "mala",
+            "sampler.posterior.num_steps": 5 if quick else 60,
+            "sampler.exchange_every": 2,
+            "sampler.chains_per_image": 2,
+            "loss.num_temperatures": 4,
+            "loss.schedule": "equal_barrier",
+            "loss.correction": "none",  # of the value alone; so that M = 1 is possible
+            "loss.power": 0.3,
+            "loss.prior_gradient": "contrastive",
+            "loss.generator_gradient": "reweighted",
+            "optimizer.decay.rate": 1.0,
+        }
+    )
+    return config
+
+
+def make_cifar10_config(data_dir: str) -> ConfigDict:
+    """The same measurement on images of CIFAR-10: the paper's layers, a sixteenth as wide."""
+    from configs import cifar10
+
+    config = cifar10.get_config()
+    shared = make_config(quick=False)
+    config.loss, config.dial, config.optimizer = shared.loss, shared.dial, shared.optimizer
+    config.update_from_flattened_dict(
+        {
+            "batch_size": 16,
+            "data.data_dir": data_dir,
+            "data.num_train": 128,
+            "data.num_val": 32,
+            "model.latent_dim": 32,
+            "model.prior.features": 32,
+            "model.generator.features": 4,
+            "sampler.prior.num_steps": 40,
+            "sampler.posterior.num_steps": 20,
+        }
+    )
+    return config
+
+
+def changed(config: ConfigDict, **fields: Any) -> ConfigDict:
+    """A copy with other values; `loss__power=2.0` changes loss.power."""
+    copy = ConfigDict(config.to_dict())
+    copy.update_from_flattened_dict({name.replace("__", "."): v for name, v in fields.items()})
+    return copy
+
+
+def power_schedule(task: Task, power: float) -> Schedule:
+    """The schedule of p with finite slopes, in the state's types."""
+    schedule = make_schedule("power", task.settings.num_temperatures, power)
+    finite = jnp.where(jnp.isfinite(schedule.slopes), schedule.slopes, 0.0)
+    return Schedule(jnp.float32(schedule.temperatures), jnp.float32(finite))
+
+
+def make_draws(task: Task, whole: bool = False) -> Callable[..., Draws]:
+    """Compiles the drawing of gradients of one task.
+
+    Args:
+      task: what is trained.
+      whole: every draw takes the same first images of the population (all of them, if the batch is
+        as large): only the chains are random.
+
+    Returns:
+      (params, schedule, population [devices, per_device, ...], key, num_draws) -> `Draws`.
+    """
+    layout, num = make_layout(task.num_train), task.batch_size * task.dial.accumulate
+
+    def one(params: Params, schedule: Schedule, part: Array, key: PRNGKey) -> Any:
+        batch_key, chain_key = jax.random.split(key)
+        indices = jnp.arange(num) if whole else jax.random.choice(batch_key, task.num_train, (num,))
+        found = gradient.batch_gradient(task, params, indices, part, layout, chain_key, schedule)
+        size = getattr(found.aux, "effective_sample_size", jnp.nan)
+        return ravel_pytree(found.mean)[0], ravel_pytree(found.difference)[0], size
+
+    def many(params: Params, schedule: Schedule, part: Array, keys: PRNGKey) -> Any:
+        return jax.lax.map(lambda key: one(params, schedule, part, key), keys)
+
+    mapped = jax.pmap(many, axis_name=AXIS, in_axes=(None, None, 0, None), out_axes=None)
+
+    def draw(params: Params, schedule: Schedule, part: Array, key: PRNGKey, num_draws: int) -> Any:
+        mean, difference, size = mapped(params, schedule, part, jax.random.split(key, num_draws))
+        return Draws(np.asarray(mean), np.asarray(difference), float(jnp.mean(size)))
+
+    return draw
+
+
+@partial(jax.jit, static_argnames="repeats")
+def amplified(
+    mean: Array, difference: Array, amplification: Array, key: PRNGKey, repeats: int
+) -> tuple[Array, Array]:
+    """The dial's gradients of every draw, `repeats` of each.
+
+    Returns:
+      Their mean over the repeats, [num_draws, num_params], and the trace of their covariance.
+    """
+
+    def of_draw(one: tuple[Array, Array, PRNGKey]) -> tuple[Array, Array]:
+        g, d, key = one
+        keys = jax.random.split(key, repeats)
+        made = jax.vmap(lambda key: dial.amplify(g, d, amplification, key))(keys)
+        return made.mean(axis=0), made.var(axis=0).sum()
+
+    keys = jax.random.split(key, mean.shape[0])
+    means, within = jax.lax.map(of_draw, (mean, difference, keys))
+    # E over a draw's repeats of their variance, made unbiased, and the variance of the means less
+    # what that leaves in them.
+    within = within.mean() * repeats / max(repeats - 1, 1)
+    between = means.var(axis=0, ddof=1).sum()
+    return means, between + within * (1 - 1 / repeats)
+
+
+def moments(means: np.ndarray, covariance: float, reference: np.ndarray) -> Moments:
+    """Noise and bias of a stochastic gradient.
+
+    Args:
+      means: of independent draws, [num_draws, num_params].
+      covariance: the trace of one draw's covariance.
+      reference: independent draws of the long chains' gradient, [num_references, num_params].
+    """
+    means, reference = np.asarray(means, np.float64), np.asarray(reference, np.float64)
+    square = _squared_distance(means, reference)
+    norm = max((reference.mean(axis=0) ** 2).sum() - _variance_of_mean(reference), 1e-300)
+    error = _jackknife(means, reference)
+    bias, least = (np.sqrt(max(value, 0.0) / norm) for value in (square, square - error))
+    return Moments(float(covariance) / means.shape[1], float(bias), float(least))
+
+
+def _squared_distance(means: np.ndarray, reference: np.ndarray) -> float:
+    """|E a - E b|^2, unbiased: the variances of both means are taken off."""
+    square = ((means.mean(axis=0) - reference.mean(axis=0)) ** 2).sum()
+    return square - _variance_of_mean(means) - _variance_of_mean(reference)
+
+
+def _variance_of_mean(draws: np.ndarray) -> float:
+    return draws.var(axis=0, ddof=1).sum() / len(draws)
+
+
+def _jackknife(means: np.ndarray, reference: np.ndarray) -> float:
+    """Standard error of the squared distance, over groups of draws and over the references."""
+    variance = 0.0
+    for draws, make in ((means, lambda a: (a, reference)), (reference, lambda b: (means, b))):
+        groups = np.array_split(np.arange(len(draws)), min(_GROUPS, len(draws) // 2))
+        values = [_squared_distance(*make(np.delete(draws, group, axis=0))) for group in groups]
+        variance += (len(groups) - 1) * np.var(values)
+    return float(np.sqrt(variance))
+
+
+def initial_state(task: Task, seed: int) -> TrainState:
+    """A replicated state of one repetition, before its first step, with the schedule of p."""
+    state = jax.jit(partial(tasks.init_state, task))(seed)
+    schedule = power_schedule(task, task.settings.power)
+    return jax.device_put(state._replace(schedule=schedule), spmd.replicated())
+
+
+def _copy(state: TrainState) -> TrainState:
+    return spmd.select_repetition(spmd.stack_repetitions([state]), 0)
+
+
+def without_halves(task: Task) -> Task:
+    """The same task, whose step takes one gradient of the whole batch and measures no noise."""
+    # As gradients that are no mean over images are taken: no halves, and no difference.
+    plain = task.objective._replace(differentiated=True, mean_of_images=False)
+    return task._replace(objective=plain)
+
+
+def trained(task: Task, state: TrainState, part: Array, num_steps: int) -> TrainState:
+    """The state after `num_steps` more steps of the trainer."""
+    run = spmd.make_programs(task, 1)
+    stacked = spmd.stack_repetitions([state])
+    for state, _ in _dispatches(task, run, stacked, part, num_steps):
+        stacked = state
+    return spmd.select_repetition(stacked, 0)
+
+
+def held_noise(task: Task, state: TrainState, part: Array, num_steps: int) -> tuple[float, float]:
+    """Trains with a target: the update's mean noise over the last half, and steps saturated there.
+
+    Args:
+      task: with `dial.target_noise`.
+      state: where training goes on from.
+      part: the population on the devices.
+      num_steps: of the run.
+    """
+    run, total, steps, saturated = spmd.make_programs(task, 1), 0.0, 0, 0.0
+    stacked = spmd.stack_repetitions([state._replace(dial=dial.init_dial())])
+    for done, (_, sums) in enumerate(_dispatches(task, run, stacked, part, num_steps)):
+        if 2 * (done + 1) * task.steps_per_epoch > num_steps:
+            total += float(sums.update_noise[0])
+            saturated += float(sums.saturated[0])
+            steps += int(sums.noise_steps[0])
+    return total / steps, saturated / steps
+
+
+def _dispatches(task: Task, run: Any, state: TrainState, part: Array, num_steps: int) -> Any:
+    """An epoch after another: the state at its end, and its sums."""
+    first = int(spmd.local(state.step)[0])
+    for done in range(0, num_steps, task.steps_per_epoch):
+        stop = first + min(done + task.steps_per_epoch, num_steps)
+        state = run.run(state, np.array([stop], np.int32), task.steps_per_epoch, part)
+        sums = jax.device_get(spmd.local(state.sums))
+        epoch = np.array([stop // task.steps_per_epoch], np.int32)
+        state = run.begin_epoch(state, epoch, np.array([True]))
+        yield state, sums
+
+
+def seconds_per_step(tasks: list[Task], state: TrainState, part: Array, repeats: int) -> np.ndarray:
+    """Times the trainer's step of several tasks, one after another and again: [repeats, tasks]."""
+    steps = [spmd.map_step(task) for task in tasks]
+    states = [_copy(state) for _ in tasks]  # a step consumes its state
+    seconds = np.zeros((repeats + 1, len(tasks)))
+    for row in seconds:
+        for i, run in enumerate(steps):
+            start = time.perf_counter()
+            states[i] = jax.block_until_ready(run(states[i], part))
+            row[i] = time.perf_counter() - start
+    return seconds[1:]  # the first ones compile

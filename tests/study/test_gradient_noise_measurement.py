@@ -1,0 +1,93 @@
+"""The statistics of the noise measurement, on gradients whose noise and bias are known."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from study.measurements import gradient_draws as measure
+from thermo_ebm import data
+from thermo_ebm.train import spmd, tasks
+from thermo_ebm.train.batches import make_layout, split_over_devices
+
+ROOT = Path(__file__).resolve().parents[2]
+NUM_PARAMS = 40
+
+
+def draws(mean, scale, num, seed):
+    """Gradients of a known mean whose noise is no sphere."""
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(NUM_PARAMS, NUM_PARAMS)) / np.sqrt(NUM_PARAMS)
+    made = mean + scale * rng.normal(size=(num, NUM_PARAMS)) @ root
+    return made, scale**2 * (root**2).sum()
+
+
+def test_bias_is_measured_below_the_noise_of_the_means():
+    mean = np.random.default_rng(0).normal(size=NUM_PARAMS)
+    norm = np.linalg.norm(mean)
+    for wanted in (0.0, 0.3):
+        shifted = mean + wanted * norm * np.eye(NUM_PARAMS)[0]
+        found = []
+        for seed in range(40):
+            reference, _ = draws(mean, 1.0, 20, 100 + seed)
+            made, covariance = draws(shifted, 4.0, 200, seed)
+            found.append(measure.moments(made, covariance, reference))
+        noise = np.sqrt(covariance / 200 + (norm * 0.2) ** 2) / norm  # what a plain distance has
+        biases = np.array([one.bias for one in found])
+        assert noise > 0.25
+        if wanted:
+            assert abs(np.sqrt((biases**2).mean()) - wanted) < 0.1
+        else:
+            assert np.median(biases) < 0.12
+        assert all(one.least_bias <= one.bias for one in found)
+        # Taken off, the standard error leaves less than there is five times out of six.
+        assert np.mean([one.least_bias <= wanted + 1e-9 for one in found]) > 0.6
+
+
+def test_amplified_draws_have_the_mean_and_so_many_times_the_noise():
+    mean = np.random.default_rng(1).normal(size=NUM_PARAMS)
+    both, covariance = draws(mean, 1.0, 8000, 2)
+    first, second = both[:4000], both[4000:]  # the halves of each batch
+    g, d = (first + second) / 2, (first - second) / 2
+    for c in (1.0, 5.0):
+        means, trace = measure.amplified(g, d, c, jax.random.key(0), 4)
+        np.testing.assert_allclose(trace, c * covariance / 2, rtol=0.06)
+        np.testing.assert_allclose(np.mean(means, axis=0), mean, atol=4 * np.sqrt(c / 4000))
+    np.testing.assert_allclose(measure.amplified(g, d, 1.0, jax.random.key(0), 2)[0], g, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_step_without_halves_is_the_same_step():
+    task = tasks.make_task(measure.make_config(quick=True))
+    images = data.load(measure.make_config(quick=True).data).train
+    part = spmd.spread(split_over_devices(images, make_layout(task.num_train)))
+    ends = []
+    for one in (task, measure.without_halves(task)):
+        state = spmd.map_step(one)(measure.initial_state(one, 0), part)
+        ends.append(jax.device_get(spmd.local(state)))
+    start = jax.device_get(spmd.local(measure.initial_state(task, 0)))
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), ends[0].params, start.params)
+    assert max(jax.tree.leaves(moved)) > 1e-5
+    for a, b in zip(*(jax.tree.leaves(end.optimiser) for end in ends), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    assert int(ends[0].sums.noise_steps) == 1
+    assert int(ends[1].sums.noise_steps) == 0
+
+
+@pytest.mark.slow
+def test_the_program_ends_in_its_line(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "study.measurements.gradient_noise",
+        "--quick",
+        f"--csv={tmp_path}/dial.csv",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    names = [word.partition("=")[0] for word in done.stdout.splitlines()[-1].split()]
+    assert names == ["mean_bias", "target_error", "range", "overhead"]
+    assert len((tmp_path / "dial.csv").read_text().splitlines()) == 1 + 2 + 2 + 1 + 1 + 1 + 1

@@ -1,0 +1,138 @@
+"""The importer of the study's published readings, on hand-written files in both layouts."""
+
+from pathlib import Path
+
+import pytest
+from study_builders import HEADER, write_published
+
+from study.names import PUBLISHED_NETWORK as NETWORK
+from study.published import load_published, parse_path
+from study.readings import final, load, networks, section
+from study.settings import cells_of
+from thermo_ebm.errors import UserError
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "readings"
+TAIL = "p=0.1/batch=75/experiment0.csv"
+
+
+def test_both_layouts_become_one_table(tmp_path):
+    write_published(tmp_path / "logs/CelebA/p=0/batch=25/experiment0.csv", kid=0.03)
+    write_published(tmp_path / "logs/CelebA/p=6/batch=75/experiment1.csv", kid=0.05)
+    write_published(tmp_path / f"extra_logs/CelebA/temps=30/{TAIL}", kid=0.07)
+    frame = load_published(tmp_path)
+    assert len(frame) == 6
+    assert sorted(frame["epoch"].unique()) == [1.0, 2.0]
+    vanilla, changed, plain = cells_of(frame).values()
+    assert (vanilla.loss, vanilla.batch_size, vanilla.power) == ("vanilla", 25.0, None)
+    assert (plain.power, plain.num_temperatures, plain.prior_gradient) == (6.0, 10.0, "none")
+    assert (changed.power, changed.num_temperatures, changed.posterior_steps) == (0.1, 30.0, 20.0)
+    last = final(frame).set_index("power")
+    assert last.loc[6.0, f"{NETWORK}_kid_inf"] == 0.05
+    assert last.loc[6.0, "repetition"] == 1
+    assert networks(frame) == [NETWORK]
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "value"),
+    [
+        ("temps=20", "num_temperatures", 20.0),
+        ("posterior_mcmc=40", "posterior_steps", 40.0),
+        ("prior_mcmc=80", "prior_steps", 80.0),
+        ("beta=4.0", "kl_weight", 4.0),
+    ],
+)
+def test_changes_of_the_second_experiment(change, field, value):
+    settings, _ = parse_path(Path(f"/x/extra_logs/CelebA/{change}/{TAIL}"))
+    baseline, _ = parse_path(Path(f"/x/logs/CelebA/{TAIL}"))
+    assert settings == baseline._replace(**{field: value})
+
+
+def test_steps_come_from_the_paper_or_stay_unknown():
+    steps = [parse_path(Path(f"/x/{d}/{TAIL}"))[0].posterior_steps for d in ("CIFAR10", "SVHN")]
+    assert steps == [40.0, None]
+
+
+GOOD = "0,250.5,0.001,4.5,251.0,400.0,900.0,0.08,1e6"
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "line", "words"),
+    [
+        (HEADER, [GOOD, "1,120.5,0.001,oops,121.0,300.0,700.0,0.04,5e5"], 3, "Train Grad Var"),
+        (HEADER, [GOOD, "1,120.5,0.001,0.5,121.0,300.0"], 3, "6 fields"),
+        (HEADER, [GOOD, "1,120.5,,0.5,121.0,300.0,700.0,0.04,5e5"], 3, "Train Grad"),
+        (HEADER, [GOOD, GOOD], 3, "must rise"),
+        (HEADER, [GOOD.replace("0,", "1,", 1)], 2, "first Epoch"),
+        (HEADER, [GOOD.replace("0,", "0.5,", 1)], 2, "whole number"),
+        (HEADER.replace("KID_inf", "KID"), [GOOD], 1, "KID_inf"),
+        (HEADER.replace("KID_inf", "FID_inf,KID_inf"), [GOOD], 1, "twice"),
+        (HEADER, ["", ""], 2, "no readings"),
+    ],
+)
+def test_malformed_files_are_reported_with_file_and_line(tmp_path, header, rows, line, words):
+    path = write_published(tmp_path / "logs/CelebA" / TAIL, header=header, rows=rows)
+    with pytest.raises(UserError) as caught:
+        load_published(tmp_path)
+    assert f"{path.resolve()}:{line}:" in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_an_empty_and_a_binary_file(tmp_path):
+    path = write_published(tmp_path / "logs/CelebA" / TAIL)
+    path.write_text("")
+    with pytest.raises(UserError, match=r"experiment0\.csv:1: the file is empty"):
+        load_published(tmp_path)
+    path.write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(UserError, match=r"experiment0\.csv: cannot be read"):
+        load_published(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "logs/CelebA/p=six/batch=75/experiment0.csv",
+        "logs/CelebA/p=6/75/experiment0.csv",
+        "logs/CelebA/p=6/batch=75/run0.csv",
+        "extra_logs/CelebA/width=3/p=0.1/batch=75/experiment0.csv",
+        "extra_logs/CelebA/temps=many/p=0.1/batch=75/experiment0.csv",
+    ],
+)
+def test_other_layouts_are_reported_with_the_file(tmp_path, place):
+    path = write_published(tmp_path / place)
+    with pytest.raises(UserError, match=path.name):
+        load_published(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("logs/CelebA/p=nan/batch=75/experiment0.csv", "p is nan"),
+        ("logs/CelebA/p=-1/batch=75/experiment0.csv", "p is -1"),
+        ("logs/CelebA/p=6/batch=0/experiment0.csv", "batch is 0"),
+        (f"extra_logs/CelebA/temps=inf/{TAIL}", "temps is inf"),
+    ],
+)
+def test_values_that_no_study_has_are_reported_with_file_and_field(tmp_path, place, words):
+    path = write_published(tmp_path / place)
+    with pytest.raises(UserError, match=rf"{path.name}: {words}"):
+        load_published(tmp_path)
+
+
+def test_missing_and_empty_folders(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        load_published(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no CSV file"):
+        load_published(tmp_path)
+    with pytest.raises(UserError, match="nothing to report on"):
+        load(None, None)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the published readings are not here")
+def test_the_published_figures_of_p_6_on_celeba():
+    frame = load(None, SHARED).frame
+    assert len(final(frame)) == 168
+    last = final(section(frame, "celeb_a", "published"))
+    last = last[last["power"] == 6.0]
+    variance, kid = last["train_grad_var"], last[f"{NETWORK}_kid_inf"]
+    assert (round(variance.mean(), 4), round(variance.std(), 4)) == (0.3437, 0.0116)
+    assert (round(kid.mean(), 4), round(kid.std(), 4)) == (0.0427, 0.0023)

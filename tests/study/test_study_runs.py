@@ -1,0 +1,322 @@
+"""Run folders: cells from configs, joined evaluations, errors reported with file and line."""
+
+import json
+
+import pytest
+from study_builders import NETWORK, cell_frame, config, vanilla_settings, write_run
+
+from study.readings import final, load
+from study.runs import load_runs
+from study.settings import cells_of
+from thermo_ebm.errors import UserError
+
+
+def test_runs_are_found_and_evaluations_joined(tmp_path):
+    write_run(tmp_path / "a/deep/run", kid=0.05)
+    write_run(tmp_path / "vanilla", config("vanilla"), kid=0.03)
+    readings = load(tmp_path, None)
+    assert len(readings.frame) == 8
+    assert readings.notes == []
+    vanilla, thermodynamic = cells_of(readings.frame).values()
+    assert (vanilla.loss, vanilla.power, vanilla.quadrature) == ("vanilla", None, None)
+    assert (thermodynamic.power, thermodynamic.num_temperatures) == (6.0, 2.0)
+    last = final(readings.frame)
+    assert last[f"{NETWORK}_kid_inf"].tolist() == pytest.approx([0.05, 0.0505, 0.03, 0.0303])
+    assert set(last["epoch"]) == {2.0}
+    assert len(readings.temperatures) == 4 * 3
+
+
+def test_the_last_evaluation_counts_but_a_loss_that_is_not_finite_stays(tmp_path):
+    run = write_run(tmp_path / "run", repetitions=1)
+    header, first, _ = (run / "rep_00/readings.csv").read_text().splitlines()
+    lines = [header, first, "2,20,nan,0.0,nan,nan,,1e9,3.0"]
+    (run / "rep_00/readings.csv").write_text("\n".join(lines) + "\n")
+    evaluation = f"epoch,step,{NETWORK}_kid_inf\n1,5,0.8\n1,10,0.7\n"
+    (run / "rep_00/eval.csv").write_text(evaluation)
+    row = final(load(tmp_path, None).frame).iloc[0]
+    assert row["train_loss"] != row["train_loss"]
+    assert row["train_grad_var"] != row["train_grad_var"]
+    assert row[f"{NETWORK}_kid_inf"] == 0.7
+
+
+def test_cells_differ_by_every_field_that_varies(tmp_path):
+    write_run(tmp_path / "a", config(model__latent_dim=32, seed=7))
+    write_run(tmp_path / "b", config(model__latent_dim=64))
+    write_run(tmp_path / "c", config(model__latent_dim=64, loss__quadrature="right"))
+    cells = list(cells_of(load(tmp_path, None).frame).values())
+    described = {(s.quadrature, s.other) for s in cells}
+    assert described == {
+        ("trapezium", "model.latent_dim=32"),
+        ("trapezium", "model.latent_dim=64"),
+        ("right", "model.latent_dim=64"),
+    }
+
+
+def test_fields_without_meaning_do_not_split_cells(tmp_path):
+    write_run(tmp_path / "a", config("vanilla", loss__power=6.0))
+    write_run(tmp_path / "b", config("vanilla", loss__power=1.0, seed=10, data__data_dir="/x"))
+    readings = load(tmp_path, None)
+    assert len(cells_of(readings.frame)) == 1
+    assert len(final(readings.frame)) == 4
+
+
+def test_one_draw_is_not_counted_twice(tmp_path):
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b", repetitions=3)  # seeds 0 and 1 again, and 2
+    readings = load(tmp_path, None)
+    assert len(final(readings.frame)) == 3
+    assert len(readings.notes) == 2
+    assert all("left out" in note for note in readings.notes)
+
+
+def test_the_linear_schedule_is_the_power_schedule_at_p_1(tmp_path):
+    write_run(tmp_path / "a", config(loss__schedule="linear"))
+    (settings,) = cells_of(load(tmp_path, None).frame).values()
+    assert (settings.power, settings.schedule) == (1.0, "power")
+
+
+def test_unfinished_runs_are_noted(tmp_path):
+    write_run(tmp_path / "a", config(num_epochs=5))
+    write_run(tmp_path / "b", repetitions=0)
+    notes = load_runs(tmp_path).notes
+    assert any("2 of 5 epochs" in note for note in notes)
+    assert any("no readings yet" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "where"),
+    [
+        ("config.json", '{\n "seed": 0,\n oops\n}', "line 3"),
+        ("config.json", "[1]", "config.json: not a configuration"),
+        ("rep_00/readings.csv", "epoch,train_loss\n1,2\n", "readings.csv:1:"),
+        ("rep_00/readings.csv", "epoch,train_loss,train_grad_var\n1,2,x\n", "readings.csv:2:"),
+        ("rep_00/eval.csv", "epoch,n_kid_inf\n1,2\n2\n", "eval.csv:3:"),
+        ("rep_00/temperatures.csv", "epoch,index\n1,0\n", "temperatures.csv:1:"),
+    ],
+)
+def test_malformed_files_are_reported_with_file_and_line(tmp_path, name, content, where):
+    run = write_run(tmp_path / "run")
+    (run / name).write_text(content)
+    with pytest.raises(UserError) as caught:
+        load_runs(tmp_path)
+    assert where in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("loss__name", "other", "neither vanilla nor thermodynamic"),
+        ("loss__power", "six", "loss.power is 'six'"),
+        ("batch_size", None, "batch_size is None"),
+    ],
+)
+def test_configs_with_a_wrong_field(tmp_path, field, value, words):
+    write_run(tmp_path / "run", config(**{field: value}))
+    with pytest.raises(UserError, match=r"config\.json") as caught:
+        load_runs(tmp_path)
+    assert words in str(caught.value)
+
+
+def test_a_config_without_a_field(tmp_path):
+    tree = config()
+    del tree["loss"]["power"]
+    write_run(tmp_path / "run", tree)
+    with pytest.raises(UserError, match=r"the field loss\.power is missing"):
+        load_runs(tmp_path)
+
+
+def test_a_run_of_a_version_without_a_choice_still_opens(tmp_path):
+    tree = config()
+    del tree["loss"]["quadrature"]
+    write_run(tmp_path / "run", tree)
+    (settings,) = cells_of(load_runs(tmp_path).frame).values()
+    assert (settings.quadrature, settings.kl_form) == (None, "difference")
+
+
+def test_columns_of_other_versions_are_read_past(tmp_path):
+    run = write_run(tmp_path / "run", repetitions=1)
+    (run / "rep_00/readings.csv").write_text(
+        "epoch,train_loss,train_grad_var,val_log_likelihood,of_a_later_version\n"
+        "1,3.0,0.5,,7\n2,2.0,0.4,-40.5,\n"
+    )
+    (row,) = final(load_runs(tmp_path).frame).to_dict("records")
+    assert row["val_log_likelihood"] == -40.5
+    assert row["train_grad_var"] == 0.4
+
+
+def test_folders_without_runs(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        load_runs(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="holds no run directory"):
+        load_runs(tmp_path)
+    write_run(tmp_path / "run", repetitions=0)
+    with pytest.raises(UserError, match="train first"):
+        load_runs(tmp_path)
+
+
+def test_means_over_the_last_epochs():
+    frame = cell_frame(vanilla_settings(25.0), 0.5, 0.05, repetitions=2, epochs=4)
+    shuffled = frame.sample(frac=1.0, random_state=0).reset_index(drop=True)
+    last = final(shuffled, epochs=2).sort_values("repetition")
+    for repetition, row in enumerate(last.itertuples()):
+        rows = frame[frame["repetition"] == repetition].iloc[-2:]
+        assert row.train_grad_var == pytest.approx(rows["train_grad_var"].mean())
+        assert (row.epoch, row.batch_size, row.loss) == (4.0, 25.0, "vanilla")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0, must be positive"),
+        ({"loss__power": float("nan")}, "loss.power is nan"),
+        ({"loss__num_temperatures": float("inf")}, "loss.num_temperatures is inf"),
+        ({"seed": "abc"}, "seed is 'abc'"),
+        ({"num_epochs": None}, "num_epochs is None"),
+        ({"parallel_repetitions": "two"}, "parallel_repetitions is 'two'"),
+    ],
+)
+def test_values_that_no_run_has_are_refused(tmp_path, fields, message):
+    write_run(tmp_path / "run", config(**fields))
+    with pytest.raises(UserError, match=rf"config.json: {message}"):
+        load(tmp_path, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "column"), [("readings.csv", "power"), ("eval.csv", "train_loss")]
+)
+def test_columns_with_another_meaning_are_refused(tmp_path, name, column):
+    path = write_run(tmp_path / "run") / "rep_00" / name
+    lines = path.read_text().splitlines()
+    lines = [f"{lines[0]},{column}", *(f"{line},1.0" for line in lines[1:])]
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(
+        UserError, match=rf"{name}, line 1: the column {column} has another meaning"
+    ):
+        load(tmp_path, None)
+
+
+def test_metrics_of_an_earlier_epoch_are_noted(tmp_path):
+    run = write_run(tmp_path / "run")
+    header, row = (run / "rep_01/eval.csv").read_text().splitlines()
+    (run / "rep_01/eval.csv").write_text(f"{header}\n{row.replace('2,20', '1,10', 1)}\n")
+    notes = load(tmp_path, None).notes
+    assert notes == [f"{run / 'rep_01'}: metrics of epoch 1 beside the readings of epoch 2."]
+
+
+def seconds_of(frame):
+    return frame.groupby("repetition")["seconds"].sum().to_list()
+
+
+def test_repetitions_that_train_together_share_the_time(tmp_path):
+    """Five repetitions in groups of two, two and one; each records 4.0 + 3.2 s of its group."""
+    write_run(tmp_path / "run", config(num_repetitions=5, parallel_repetitions=2), repetitions=5)
+    assert seconds_of(load(tmp_path, None).frame) == pytest.approx([3.6, 3.6, 3.6, 3.6, 7.2])
+
+
+def test_recorded_group_sizes_count_whatever_the_configuration_says_now(tmp_path):
+    run = write_run(tmp_path / "run", config(parallel_repetitions=5), repetitions=1)
+    path = run / "rep_00/readings.csv"
+    header, *rows = path.read_text().splitlines()
+    sizes = (2, 4)
+    lines = [f"{header},group_size", *(f"{r},{n}" for r, n in zip(rows, sizes, strict=True))]
+    path.write_text("\n".join(lines) + "\n")
+    assert seconds_of(load(tmp_path, None).frame) == pytest.approx([4.0 / 2 + 3.2 / 4])
+
+
+def npz_run(folder, place, level, **fields):
+    """A run on an .npz file whose images have the mean level given."""
+    run = write_run(folder, config(data__name="npz", data__data_dir=place, **fields))
+    (run / "images.json").write_text(json.dumps([level + 10.0 * part for part in range(8)]))
+    return run
+
+
+def test_runs_on_other_images_are_other_data_sets(tmp_path):
+    npz_run(tmp_path / "a", "/data/faces.npz", 100.0)
+    npz_run(tmp_path / "b", "/data/hands.npz", 140.0)  # the same seeds
+    readings = load(tmp_path, None)
+    assert {s.dataset for s in cells_of(readings.frame).values()} == {"npz faces", "npz hands"}
+    assert len(final(readings.frame)) == 4
+    assert readings.notes == []
+
+
+def test_a_folder_of_idx_files_names_its_data_set(tmp_path):
+    write_run(tmp_path / "a", config(data__name="idx", data__data_dir="/data/fashion-mnist"))
+    (cell,) = cells_of(load(tmp_path, None).frame).values()
+    assert cell.dataset == "idx fashion-mnist"
+
+
+def test_files_of_one_name_with_other_images_are_numbered(tmp_path):
+    npz_run(tmp_path / "a", "/one/images.npz", 100.0)
+    npz_run(tmp_path / "b", "/two/images.npz", 140.0)
+    cells = cells_of(load(tmp_path, None).frame).values()
+    assert [s.dataset for s in cells] == ["npz images 1", "npz images 2"]
+
+
+def test_the_same_images_elsewhere_are_the_same_data_set(tmp_path):
+    npz_run(tmp_path / "a", "/here/faces.npz", 100.0)
+    npz_run(tmp_path / "b", "/there/faces.npz", 100.5, seed=10)  # another JPEG decoder
+    readings = load(tmp_path, None)
+    assert len(cells_of(readings.frame)) == 1
+    assert len(final(readings.frame)) == 4
+
+
+def test_numbers_of_images_do_not_split_a_data_set(tmp_path):
+    for place, num, level in (("a", 100, 90.0), ("b", 200, 120.0)):  # other images are recorded
+        tree = config(data__num_train=num)
+        run = write_run(tmp_path / place, tree)
+        (run / "images.json").write_text(json.dumps([level]))
+    cells = cells_of(load(tmp_path, None).frame).values()
+    assert [(s.dataset, s.other) for s in cells] == [
+        *(("digits", "data.num_train=100"), ("digits", "data.num_train=200")),
+    ]
+
+
+def test_a_damaged_record_of_images_is_named(tmp_path):
+    run = npz_run(tmp_path / "a", "/data/faces.npz", 100.0)
+    (run / "images.json").write_text('["dark"]')
+    with pytest.raises(UserError, match=r"images\.json: not a list of images' mean levels"):
+        load(tmp_path, None)
+
+
+def write_changes(run, *changes):
+    names = ("epoch", "step", "field", "old", "new")
+    entries = [dict(zip(names, change, strict=True)) for change in changes]
+    (run / "changes.json").write_text(json.dumps(entries))
+
+
+def test_a_run_is_not_filed_under_a_setting_it_was_only_finished_with(tmp_path):
+    write_run(tmp_path / "kept")
+    mixed = write_run(tmp_path / "mixed", config(loss__power=1.0))
+    write_changes(mixed, (1, 10, "loss.power", 6.0, 1.0))
+    readings = load(tmp_path, None)
+    assert [s.power for s in cells_of(readings.frame).values()] == [6.0]
+    assert len(readings.temperatures) == 2 * 3
+    assert readings.notes == [
+        f"{mixed}: left out: its configuration changed (loss.power 6.0 → 1.0 after epoch 1)."
+    ]
+    assert [len(run.changes) for run in readings.runs] == [0, 1]
+
+
+def test_changes_of_what_is_not_computed_keep_a_run(tmp_path):
+    run = write_run(tmp_path / "run")
+    write_changes(
+        run,
+        (1, 10, "num_epochs", 1, 2),
+        (1, 10, "logging.pictures_every_epochs", 1, 5),
+        (0, 0, "loss.power", 3.0, 6.0),  # before the first step
+    )
+    readings = load(tmp_path, None)
+    assert len(final(readings.frame)) == 2
+    assert readings.notes == []
+
+
+def test_runs_that_all_changed_leave_nothing_to_report(tmp_path):
+    write_changes(write_run(tmp_path / "run"), (1, 10, "loss.power", 3.0, 6.0))
+    with pytest.raises(UserError, match="changed during training"):
+        load(tmp_path, None)
+
+
+def test_a_damaged_record_of_changes_is_named(tmp_path):
+    (write_run(tmp_path / "run") / "changes.json").write_text('[{"epoch": 1}]')
+    with pytest.raises(UserError, match=r"changes\.json: not a list of changes"):
+        load(tmp_path, None)

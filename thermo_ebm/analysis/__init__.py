@@ -1,1 +1,0 @@
-"""From readings to tables, figures and the report. Reads files only."""
