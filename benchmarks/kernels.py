@@ -50,7 +50,7 @@ def measure(case: estimate.Case, schedule: Schedule, repeats: int, seed: int) ->
         expected, mbar, warped = [], [], []
         for repeat in range(repeats):
             latents = run(schedule, jax.random.key(seed + repeat))
-            likelihood = value(case.params.beta, jnp.float32(case.images), latents)
+            likelihood = value(case.params["generator"], jnp.float32(case.images), latents)
             found = estimate.estimates(schedule, likelihood, latents)
             expected.append(np.asarray(likelihood, np.float64).mean(axis=(1, 2)) - truth)
             mbar.append(found["mbar", ""] - case.truth.mean())

@@ -42,8 +42,8 @@ def make_loss(config: ConfigDict) -> Loss:
 
     def loss(params: Params, batch: Batch, key: PRNGKey) -> Array:
         # The framework's convolution takes the kernel the other way round; turned once per step.
-        turned = jax.tree.map(lambda w: w[::-1, ::-1] if w.ndim == 4 else w, params.beta)
-        params = params._replace(beta=turned)
+        turned = jax.tree.map(lambda w: w[::-1, ::-1] if w.ndim == 4 else w, params["generator"])
+        params = params | {"generator": turned}
         if config.loss.name == "vanilla":
             return _vanilla_loss(form, params, batch, key)
         return _thermodynamic_loss(form, params, batch, key, settings)
@@ -85,15 +85,15 @@ def _chain(
 
 def _prior_chain(form: _Form, params: Params, key: PRNGKey) -> Array:
     def log_density(z: Array) -> Array:
-        return log_prior(form.model, params.alpha, z[None])[0]
+        return log_prior(form.model, params["prior"], z[None])[0]
 
     return _chain(form.model, log_density, key, form.sampler.prior)
 
 
 def _posterior_chain(form: _Form, params: Params, x: Array, t: Array, key: PRNGKey) -> Array:
     def log_density(z: Array) -> Array:
-        prior = log_prior(form.model, params.alpha, z[None])[0]
-        return t * log_likelihood(form.model, params.beta, x[None], z[None])[0] + prior
+        prior = log_prior(form.model, params["prior"], z[None])[0]
+        return t * log_likelihood(form.model, params["generator"], x[None], z[None])[0] + prior
 
     return _chain(form.model, log_density, key, form.sampler.posterior)
 
@@ -103,8 +103,8 @@ def _likelihoods(form: _Form, beta: Any, x: Array, z: Array) -> Array:
     return jax.vmap(lambda x, z: log_likelihood(form.model, beta, x[None], z[None])[0])(x, z)
 
 
-def _energies(form: _Form, alpha: Any, z: Array) -> Array:
-    return jax.vmap(lambda z: form.model.energy(alpha, z[None])[0])(z)
+def _tilts(form: _Form, alpha: Any, z: Array) -> Array:
+    return jax.vmap(lambda z: form.model.tilt(alpha, z[None])[0])(z)
 
 
 def _vanilla_loss(form: _Form, params: Params, batch: Batch, key: PRNGKey) -> Array:
@@ -112,9 +112,11 @@ def _vanilla_loss(form: _Form, params: Params, batch: Batch, key: PRNGKey) -> Ar
     x, (prior_keys, keys) = _repeated(form, batch), _keys(form, batch, key, 2)
     z_prior = jax.vmap(lambda key: _prior_chain(form, fixed, key))(prior_keys)
     z = jax.vmap(lambda x, key: _posterior_chain(form, fixed, x, jnp.ones(()), key))(x, keys)
-    likelihood = _likelihoods(form, params.beta, x, z).mean()
-    energy = _energies(form, params.alpha, z).mean() - _energies(form, params.alpha, z_prior).mean()
-    return -(likelihood + energy)
+    likelihood = _likelihoods(form, params["generator"], x, z).mean()
+    difference = (
+        _tilts(form, params["prior"], z).mean() - _tilts(form, params["prior"], z_prior).mean()
+    )
+    return -(likelihood + difference)
 
 
 def _repeated(form: _Form, batch: Batch) -> Array:
@@ -133,12 +135,14 @@ def _thermodynamic_loss(
     form: _Form, params: Params, batch: Batch, key: PRNGKey, settings: LossSettings
 ) -> Array:
     fixed = jax.lax.stop_gradient(params)
-    chains = Params(
-        params.alpha if settings.prior_gradient == "langevin" else fixed.alpha,
-        params.beta if settings.generator_gradient == "langevin" else fixed.beta,
-    )
+    chains = {
+        "prior": params["prior"] if settings.prior_gradient == "langevin" else fixed["prior"],
+        "generator": params["generator"]
+        if settings.generator_gradient == "langevin"
+        else fixed["generator"],
+    }
     every = settings.generator_gradient in ("detached", "langevin")
-    beta = params.beta if every else fixed.beta
+    beta = params["generator"] if every else fixed["generator"]
     schedule = make_schedule(settings.schedule, settings.num_temperatures, settings.power)
     x, keys = _repeated(form, batch), _keys(form, batch, key, settings.num_temperatures + 1)
 
@@ -207,8 +211,8 @@ def _surrogate(
         return jax.lax.scan(add, jnp.zeros(()), (weights, z[1:]))[0]
 
     if settings.prior_gradient == "contrastive":
-        value += _energies(form, params.alpha, z[0]).mean()
-        value -= mean(lambda z: _energies(form, params.alpha, z))
+        value += _tilts(form, params["prior"], z[0]).mean()
+        value -= mean(lambda z: _tilts(form, params["prior"], z))
     if settings.generator_gradient in ("posterior", "reweighted"):
-        value -= mean(lambda z: _likelihoods(form, params.beta, x, z))
+        value -= mean(lambda z: _likelihoods(form, params["generator"], x, z))
     return value - jax.lax.stop_gradient(value)

@@ -33,7 +33,7 @@ _COVERED: dict[str, tuple] = {
     "sampler.posterior.kernel": ("ula",),
     "sampler.precision": ("float32",),
     "optimizer.clip_norm": (0.0,),
-    "dial.accumulate": (1,),
+    "gradient_noise.accumulate": (1,),
 }
 _COVERED_THERMODYNAMIC: dict[str, tuple] = {
     "sampler.exchange_every": (0,),
@@ -61,7 +61,7 @@ class Noise(NamedTuple):
 class Peer(NamedTuple):
     """Everything that is fixed before training."""
 
-    energy: Callable[[list, Tensor], Tensor]  # (alpha, z [num, latent_dim]) -> [num]
+    tilt: Callable[[list, Tensor], Tensor]  # (alpha, z [num, latent_dim]) -> [num]
     generator: Callable[[list, Tensor], Tensor]  # (beta, z) -> [num, channels, size, size]
     sampler: SamplerSettings
     prior_sigma: float
@@ -105,7 +105,7 @@ def make_peer(config: ConfigDict) -> Peer:
     corrected = settings.correction == "ratio" and not vanilla
     quadrature = "trapezium" if vanilla else settings.quadrature
     return Peer(
-        energy=make_energy(config.model.prior),
+        tilt=make_tilt(config.model.prior),
         generator=make_generator(config.model.generator),
         sampler=sampler_settings(config),
         prior_sigma=config.model.prior_sigma,
@@ -119,7 +119,7 @@ def make_peer(config: ConfigDict) -> Peer:
     )
 
 
-def make_energy(config: ConfigDict) -> Callable[[list, Tensor], Tensor]:
+def make_tilt(config: ConfigDict) -> Callable[[list, Tensor], Tensor]:
     """f_alpha of `config.model.prior`."""
 
     def activate(x: Tensor) -> Tensor:
@@ -127,13 +127,13 @@ def make_energy(config: ConfigDict) -> Callable[[list, Tensor], Tensor]:
             return F.gelu(x, approximate="tanh")
         return F.leaky_relu(x, config.leak)
 
-    def energy(alpha: list, z: Tensor) -> Tensor:
+    def tilt(alpha: list, z: Tensor) -> Tensor:
         *hidden, last = alpha
         for weights, bias in hidden:
             z = activate(F.linear(z, weights, bias))
         return F.linear(z, *last)[:, 0]
 
-    return energy
+    return tilt
 
 
 def make_generator(config: ConfigDict) -> Callable[[list, Tensor], Tensor]:
@@ -155,8 +155,8 @@ def make_generator(config: ConfigDict) -> Callable[[list, Tensor], Tensor]:
 
 def from_jax(params: Any) -> Params:
     """The library's parameters in PyTorch's layout, to be trained."""
-    alpha, beta = params
-    dense = [alpha[name] for name in ("hidden_0", "hidden_1", "energy")]
+    alpha, beta = params["prior"], params["generator"]
+    dense = [alpha[name] for name in ("hidden_0", "hidden_1", "tilt")]
     layers = [beta[f"layer_{i}"] for i in range(len(beta))]
     return Params(
         [_trained(layer, (1, 0)) for layer in dense],
@@ -186,7 +186,7 @@ def draw_noise(peer: Peer, num: int) -> Noise:
 
 def log_prior(peer: Peer, alpha: list, z: Tensor) -> Tensor:
     """log p_alpha(z) up to a constant (eq. 1), [num]."""
-    return peer.energy(alpha, z) - z.square().sum(1) / (2 * peer.prior_sigma**2)
+    return peer.tilt(alpha, z) - z.square().sum(1) / (2 * peer.prior_sigma**2)
 
 
 def log_likelihood(peer: Peer, beta: list, x: Tensor, z: Tensor) -> Tensor:
@@ -250,8 +250,8 @@ def loss(peer: Peer, params: Params, x: Tensor, noise: Noise) -> tuple[Tensor, T
     per_image, num = peer.sampler.chains_per_image, len(x)
     if peer.vanilla:
         likelihood = log_likelihood(peer, params.beta, x.repeat(per_image, 1, 1, 1), hot)
-        energy = peer.energy(params.alpha, hot).mean() - peer.energy(params.alpha, cold).mean()
-        value = -(likelihood.mean() + energy)
+        difference = peer.tilt(params.alpha, hot).mean() - peer.tilt(params.alpha, cold).mean()
+        value = -(likelihood.mean() + difference)
         return value.detach(), value
     # The gradient uses the chains from temperature `first` on; of the others only l is needed.
     steps = len(peer.temperatures) - 1
@@ -267,8 +267,8 @@ def loss(peer: Peer, params: Params, x: Tensor, noise: Noise) -> tuple[Tensor, T
         weights = posterior_weights(peer.temperatures[1:], of_chains[1:])
     else:
         weights = torch.full((1, per_image, num), 1 / per_image)
-    summed = used + peer.energy(params.alpha, z[split:])
-    surrogate = peer.energy(params.alpha, cold).mean() - (weights.flatten() * summed).sum() / num
+    summed = used + peer.tilt(params.alpha, z[split:])
+    surrogate = peer.tilt(params.alpha, cold).mean() - (weights.flatten() * summed).sum() / num
     return thermodynamic_value(peer, of_chains), surrogate
 
 

@@ -29,7 +29,7 @@ def _model() -> ConfigDict:
     model.latent_dim = 100
     model.prior_sigma = 1.0
     model.likelihood_sigma = 0.3
-    # "langevin" gradients are correct only for a smooth energy (gelu); the paper has leaky_relu.
+    # "langevin" gradients are correct only for a smooth tilt (gelu); the paper has leaky_relu.
     model.prior = ConfigDict({"features": 100, "leak": 0.1, "activation": "leaky_relu"})
     # Layer i is a transposed convolution to widths[i] * features channels; the last layer has the
     # last stride and the channels of the image.
@@ -77,14 +77,14 @@ def _loss() -> ConfigDict:
     return loss
 
 
-def _dial() -> ConfigDict:
+def _gradient_noise() -> ConfigDict:
     """The gradient's noise."""
-    dial = ConfigDict()
-    dial.amplification = 1.0  # factor of the gradient's covariance, at least 1
-    dial.accumulate = 1  # batches per update
-    dial.target_noise = 0.0  # of the update's gradient, per parameter; 0: no target
-    dial.max_amplification = 64.0  # the largest that a target may use
-    return dial
+    gradient_noise = ConfigDict()
+    gradient_noise.amplification = 1.0  # factor of the gradient's covariance, at least 1
+    gradient_noise.accumulate = 1  # batches per update
+    gradient_noise.target = 0.0  # of the update's gradient, per parameter; 0: no target
+    gradient_noise.max_amplification = 64.0  # the largest that a target may use
+    return gradient_noise
 
 
 def get_config() -> ConfigDict:
@@ -101,9 +101,9 @@ def get_config() -> ConfigDict:
     config.model = _model()
     config.sampler = _sampler()
     config.loss = _loss()
-    config.dial = _dial()
+    config.gradient_noise = _gradient_noise()
 
-    # val_log_likelihood, the held-out log-likelihood, by the same estimator in all runs.
+    # val_log_marginal_likelihood, the held-out log-likelihood, by the same estimator in all runs.
     config.evaluation = ConfigDict()
     config.evaluation.likelihood = ConfigDict(
         {

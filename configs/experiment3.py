@@ -5,15 +5,15 @@ python -m launch.sweep --experiment=configs/experiment3.py --config=configs/digi
 
 One knob at a time is changed from a centre, for the vanilla and for the thermodynamic loss with
 unbiased gradients (`contrastive`, `reweighted`). The centre has batch size 75, p = 1, M = 2 chains
-per image and no dial. `configs/experiment3_short.py` has fewer values and repetitions.
+per image and noise as it is. `configs/experiment3_short.py` has fewer values and repetitions.
 
 | knob | values | what else it changes |
 |---|---|---|
-| `dial.amplification` | 1, 2, 4, 8, 16 | nothing |
+| `gradient_noise.amplification` | 1, 2, 4, 8, 16 | nothing |
 | `loss.power` (thermodynamic) | 0.01, 0.03, 0.1, 0.3, 1, 3, 6 | the temperatures of the chains |
 | `sampler.chains_per_image` | 1 (vanilla), 2, 4, 8 | the number of chains |
 | `batch_size` | 25, 50, 75, 150 | images seen, and chains per update |
-| `dial.accumulate` | 1, 4 | images seen, and chains per update |
+| `gradient_noise.accumulate` | 1, 4 | images seen, and chains per update |
 
 All cells have the same number of updates, the same training images and the same learning rates,
 which are constant. Cells with larger batches therefore train for more epochs and see more images;
@@ -56,9 +56,9 @@ FULL = Grid(
 CENTRE: Change = {
     "batch_size": BATCH_SIZE,
     "sampler.chains_per_image": 2,
-    "dial.amplification": 1.0,
-    "dial.accumulate": 1,
-    "dial.target_noise": 0.0,
+    "gradient_noise.amplification": 1.0,
+    "gradient_noise.accumulate": 1,
+    "gradient_noise.target": 0.0,
     "optimizer.decay.rate": 1.0,  # constant: decay counts epochs, which are not equal
 }
 UNBIASED: Change = {
@@ -90,15 +90,15 @@ def make_cells(config: ConfigDict, grid: Grid) -> list[Change]:
 def _knobs(grid: Grid, chains: tuple[int, ...]) -> list[Change]:
     """The knobs that both losses have, one at a time."""
     changes: list[Change] = [{}]
-    changes += [{"dial.amplification": factor} for factor in grid.amplifications]
+    changes += [{"gradient_noise.amplification": factor} for factor in grid.amplifications]
     changes += [{"sampler.chains_per_image": number} for number in chains]
     changes += [{"batch_size": size} for size in grid.batch_sizes]
-    return changes + [{"dial.accumulate": number} for number in grid.accumulations]
+    return changes + [{"gradient_noise.accumulate": number} for number in grid.accumulations]
 
 
 def _with_equal_updates(config: ConfigDict, cell: Change) -> Change:
     """Adds the number of epochs with which a cell has as many updates as the centre."""
     num_train, epochs = config.data.num_train, 3 * -(-config.num_epochs // 3)
     updates = epochs * (num_train // BATCH_SIZE)
-    per_epoch = num_train // (cell["batch_size"] * cell["dial.accumulate"])
+    per_epoch = num_train // (cell["batch_size"] * cell["gradient_noise.accumulate"])
     return cell | {"num_epochs": max(round(updates / max(per_epoch, 1)), 1)}

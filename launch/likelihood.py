@@ -6,7 +6,7 @@ python -m launch.likelihood --workdir=runs/cifar10 --num_images=500 --against=sv
 
 The estimate uses annealed importance sampling and MBAR with Metropolis-adjusted chains. On images
 simulated from the model, lower and upper bounds (bidirectional Monte Carlo) check the estimator.
-With --against, the program measures how well log p(x), the energy and the score of Pang et al.
+With --against, the program measures how well log p(x), the tilt and the score of Pang et al.
 distinguish other images from validation images. The program writes rep_XX/likelihood.csv, and a
 summary and pictures into rep_XX/likelihood. Finished images are not computed again.
 Exit codes: 0 done, 2 bad input, 3 interrupted (the same command continues).

@@ -121,8 +121,8 @@ def test_make_model_takes_a_configuration_or_keywords():
     assert shapes(by_keywords) == expected
     assert shapes(te.make_model(config, latent_dim=3)) != expected
     # The paper's CIFAR-10 by default: 8 x 8 x 1024 outputs of the first layer, three channels.
-    assert shapes(te.make_model()).beta["layer_0"]["w"] == (4, 4, 100, 1024)
-    assert shapes(te.make_model()).beta["layer_4"]["b"] == (3,)
+    assert shapes(te.make_model())["generator"]["layer_0"]["w"] == (4, 4, 100, 1024)
+    assert shapes(te.make_model())["generator"]["layer_4"]["b"] == (3,)
 
 
 def test_make_model_fields_are_the_base_configuration():

@@ -5,9 +5,9 @@ Everything that a script needs is available under one name:
 >>> import jax
 >>> import thermo_ebm as te
 >>> model = te.LatentEBM(  # any two callables; te.make_model() builds the paper's networks
-...     energy=lambda alpha, z: -alpha * (z**2).sum(axis=-1),
+...     tilt=lambda alpha, z: -alpha * (z**2).sum(axis=-1),
 ...     generator=lambda beta, z: z @ beta,
-...     init=lambda key: te.Params(0.1, jax.random.normal(key, (2, 5))),
+...     init=lambda key: {"prior": 0.1, "generator": jax.random.normal(key, (2, 5))},
 ...     latent_dim=2, prior_sigma=1.0, likelihood_sigma=0.5,
 ... )
 >>> params = model.init(jax.random.key(0))
@@ -42,14 +42,13 @@ if TYPE_CHECKING:
     from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, tempered_chains
     from thermo_ebm.thermo.integral import quadrature_weights, thermodynamic_integral
     from thermo_ebm.thermo.schedule import Schedule, make_schedule
-    from thermo_ebm.types import Batch, Params, make_batch
+    from thermo_ebm.types import Batch, make_batch
 
 __all__ = [
     "Batch",
     "ChainSettings",
     "LatentEBM",
     "LossSettings",
-    "Params",
     "SamplerSettings",
     "Schedule",
     "UserError",
@@ -75,7 +74,6 @@ _MODULES = {
     "ChainSettings": "sampling.chains",
     "LatentEBM": "models.latent_ebm",
     "LossSettings": "losses",
-    "Params": "types",
     "SamplerSettings": "sampling.chains",
     "Schedule": "thermo.schedule",
     "UserError": "errors",

@@ -12,15 +12,12 @@ Array = jax.Array
 PRNGKey = jax.Array
 PyTree = Any
 
-EnergyFn = Callable[[PyTree, Array], Array]  # (alpha, z [num, latent_dim]) -> f_alpha(z) [num]
+TiltFn = Callable[[PyTree, Array], Array]  # (alpha, z [num, latent_dim]) -> f_alpha(z) [num]
 GeneratorFn = Callable[[PyTree, Array], Array]  # (beta, z [num, latent_dim]) -> [num, *image_shape]
 
 
-class Params(NamedTuple):
-    """The learnt parameters theta = (alpha, beta)."""
-
-    alpha: PyTree  # of the prior's energy f_alpha
-    beta: PyTree  # of the generator g_beta
+# The learnt parameters theta by group: "prior" (alpha, of the tilt) and "generator" (beta).
+Params = dict[str, PyTree]
 
 
 class Batch(NamedTuple):

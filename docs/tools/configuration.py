@@ -45,23 +45,25 @@ MEANINGS = {
     "data.num_val": "validation images; never overlap with the training images",
     "data.skip_unreadable": "skip images that cannot be read, and record their names",
     "data.streaming": "read training images when they are needed, for data sets larger than memory",
-    "dial.accumulate": "batches averaged per update, which divides the gradient's covariance",
-    "dial.amplification": "factor of the gradient's covariance, at least 1; the mean gradient "
-    "is unchanged",
-    "dial.max_amplification": "largest amplification that `dial.target_noise` may use",
-    "dial.target_noise": "target for the noise of the update's gradient, per parameter, which the "
-    "amplification then follows; 0 sets no target",
+    "gradient_noise.accumulate": "batches averaged per update, which divides the "
+    "gradient's covariance",
+    "gradient_noise.amplification": "factor of the gradient's covariance, at least 1; the "
+    "mean gradient is unchanged",
+    "gradient_noise.max_amplification": "largest amplification that `gradient_noise.target` "
+    "may use",
+    "gradient_noise.target": "target for the noise of the update's gradient, per parameter, "
+    "which the amplification then follows; 0 sets no target",
     "divergence.max_rollbacks": "number of rollbacks after which a repetition ends as diverged",
     "divergence.max_skipped_steps": "skipped (non-finite) steps in a row before a rollback; at "
     "most the steps of one epoch",
     "evaluation.likelihood.chains_per_image": "chains per image of the held-out log-likelihood",
-    "evaluation.likelihood.every_epochs": "epochs between evaluations of `val_log_likelihood`; 0 "
-    "evaluates none",
-    "evaluation.likelihood.num_images": "validation images used for `val_log_likelihood`",
+    "evaluation.likelihood.every_epochs": "epochs between evaluations of "
+    "`val_log_marginal_likelihood`; 0 evaluates none",
+    "evaluation.likelihood.num_images": "validation images used for `val_log_marginal_likelihood`",
     "evaluation.likelihood.num_temperatures": "intervals of the temperature schedule used for "
-    "`val_log_likelihood`",
+    "`val_log_marginal_likelihood`",
     "evaluation.likelihood.prior_steps": "steps of the prior chains from which "
-    "`val_log_likelihood` starts",
+    "`val_log_marginal_likelihood` starts",
     "evaluation.likelihood.steps_per_temperature": "Metropolis-adjusted steps at each temperature",
     "logging.every_seconds": "seconds between log lines when there is no terminal",
     "logging.grad_noise_draws": "largest number of gradients drawn in one measurement of the "
@@ -99,9 +101,9 @@ MEANINGS = {
     "`model.generator.features`",
     "model.latent_dim": "D, the dimension of the latent z",
     "model.likelihood_sigma": "sigma_l, the standard deviation of the likelihood",
-    "model.prior.activation": "`leaky_relu` (the paper's) or `gelu`, which makes the energy smooth",
-    "model.prior.features": "width of the energy network's two hidden layers",
-    "model.prior.leak": "slope of the energy network's leaky ReLU below zero",
+    "model.prior.activation": "`leaky_relu` (the paper's) or `gelu`, which makes the tilt smooth",
+    "model.prior.features": "width of the tilt network's two hidden layers",
+    "model.prior.leak": "slope of the tilt network's leaky ReLU below zero",
     "model.prior_sigma": "sigma_0, the standard deviation of the reference prior",
     "num_epochs": "epochs of training",
     "num_repetitions": "number of models that are trained, each with its own seed",

@@ -50,9 +50,12 @@ MEANINGS = {
     "train_grad_noise_generator": "the same for the generator's parameters",
     "train_grad_signal": "squared norm of the mean gradient per parameter",
     "train_noise_scale": "batch size times noise over signal (McCandlish et al. 2018)",
-    "train_update_noise": "noise of the gradient that the optimisers were given, after `dial.*`",
-    "dial_amplification": "factor by which the dial multiplied the covariance of the gradient",
-    "dial_saturated": "share of the steps at which `dial.target_noise` was out of reach",
+    "train_update_noise": "noise of the gradient that the optimisers were given, after "
+    "`gradient_noise.*`",
+    "gradient_noise_amplification": "factor by which `gradient_noise` multiplied the covariance of "
+    "the gradient",
+    "gradient_noise_saturated": "share of the steps at which `gradient_noise.target` was out of "
+    "reach",
     "effective_sample_size": "effective number of chains of an image under `reweighted`",
     "acceptance_prior": "share of accepted steps of the prior's chains, for `mala`",
     "acceptance_posterior": "share of accepted steps of the posterior's chains, for `mala`",
@@ -60,9 +63,9 @@ MEANINGS = {
     "global_barrier": "sum of the rejection rates of exchanges between neighbours",
     "round_trips": "round trips between t = 0 and t = 1 of the states of an image's chains, per "
     "step",
-    "val_log_likelihood": "held-out log p(x), nats per image, by the same estimator in all runs; "
-    "every `evaluation.likelihood.every_epochs` epochs",
-    "val_log_likelihood_stderr": "its standard error, from the chains",
+    "val_log_marginal_likelihood": "held-out log p(x), nats per image, by the same estimator in "
+    "all runs; every `evaluation.likelihood.every_epochs` epochs",
+    "val_log_marginal_likelihood_stderr": "its standard error, from the chains",
     "val_bits_per_dim": "the same in bits per data value",
     "device_memory_mib": "largest memory in use so far on a device, MiB; empty where the backend "
     "does not report it",

@@ -13,7 +13,7 @@ from thermo_ebm.sampling import kernels
 from thermo_ebm.sampling.chains import all_chain_keys
 from thermo_ebm.thermo import ratios
 from thermo_ebm.train import optimisers
-from thermo_ebm.types import Params, make_batch
+from thermo_ebm.types import make_batch
 
 torch = pytest.importorskip("torch")
 
@@ -81,10 +81,10 @@ def in_our_layout(layers):
         weights, bias = (tensor.detach().numpy() for tensor in layer)
         return {"w": weights.transpose(axes), "b": bias}
 
-    names = ("hidden_0", "hidden_1", "energy")
+    names = ("hidden_0", "hidden_1", "tilt")
     dense = {name: arrays(one, (1, 0)) for name, one in zip(names, layers.alpha, strict=True)}
     convolutions = {f"layer_{i}": arrays(one, (2, 3, 0, 1)) for i, one in enumerate(layers.beta)}
-    return Params(dense, convolutions)
+    return {"prior": dense, "generator": convolutions}
 
 
 def gradients(layers):
@@ -92,9 +92,9 @@ def gradients(layers):
 
 
 def without_constant(grads):
-    """A gradient without that of the energy's last bias, which is E_1[1] - E_0[1] = 0."""
+    """A gradient without that of the tilt's last bias, which is E_1[1] - E_0[1] = 0."""
     rest = jax.tree.map(np.asarray, grads)
-    assert abs(rest.alpha["energy"].pop("b")) <= FLOAT32  # what rounding leaves of two means of 1
+    assert abs(rest["prior"]["tilt"].pop("b")) <= FLOAT32  # what rounding leaves of two means of 1
     return rest
 
 

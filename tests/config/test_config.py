@@ -128,33 +128,39 @@ def test_step_sizes_of_pang_and_others():
             "sampler.prior.kernel=mala: gradients through the chains (langevin) need kernel=ula",
         ),
         ({"model__prior__activation": "relu"}, "model.prior.activation='relu': must be one of"),
-        ({"dial__amplification": 0.5}, "dial.amplification=0.5: must be at least 1"),
-        ({"dial__accumulate": 0}, "dial.accumulate=0: must be at least 1"),
-        ({"dial__target_noise": -1e-3}, "dial.target_noise=-0.001: must be at least 0"),
-        ({"dial__max_amplification": 0.9}, "dial.max_amplification=0.9: must be at least 1"),
         (
-            {"dial__target_noise": 1e-3, "dial__amplification": 2.0},
-            "dial.amplification=2: must be 1 if dial.target_noise is set",
+            {"gradient_noise__amplification": 0.5},
+            "gradient_noise.amplification=0.5: must be at least 1",
+        ),
+        ({"gradient_noise__accumulate": 0}, "gradient_noise.accumulate=0: must be at least 1"),
+        ({"gradient_noise__target": -1e-3}, "gradient_noise.target=-0.001: must be at least 0"),
+        (
+            {"gradient_noise__max_amplification": 0.9},
+            "gradient_noise.max_amplification=0.9: must be at least 1",
         ),
         (
-            {"dial__amplification": 2.0, "batch_size": 1},
-            "dial.amplification=2: needs at least two images per update",
+            {"gradient_noise__target": 1e-3, "gradient_noise__amplification": 2.0},
+            "gradient_noise.amplification=2: must be 1 if gradient_noise.target is set",
         ),
         (
-            {"dial__target_noise": 1e-3, "batch_size": 1},
-            "dial.target_noise=0.001: needs at least two images per update",
+            {"gradient_noise__amplification": 2.0, "batch_size": 1},
+            "gradient_noise.amplification=2: needs at least two images per update",
+        ),
+        (
+            {"gradient_noise__target": 1e-3, "batch_size": 1},
+            "gradient_noise.target=0.001: needs at least two images per update",
         ),
         (
             {
-                "dial__amplification": 2.0,
+                "gradient_noise__amplification": 2.0,
                 "loss__correction": "pooled_gaussian",
                 "loss__generator_gradient": "langevin",
             },
-            "dial.amplification=2: needs a gradient that is a mean over images",
+            "gradient_noise.amplification=2: needs a gradient that is a mean over images",
         ),
         (
-            {"dial__accumulate": 200},
-            "dial.accumulate=200: as many batches of batch_size=75 need more images",
+            {"gradient_noise__accumulate": 200},
+            "gradient_noise.accumulate=200: as many batches of batch_size=75 need more images",
         ),
         (
             {"evaluation__likelihood__chains_per_image": 1},
@@ -186,10 +192,10 @@ def test_missing_and_unknown_fields_are_named():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"dial__amplification": 4.0, "loss__name": "vanilla"},
-        {"dial__target_noise": 1e-6, "loss__correction": "pooled_gaussian"},
-        {"dial__amplification": 4.0, "batch_size": 1, "dial__accumulate": 2},
-        {"loss__generator_gradient": "langevin", "dial__amplification": 4.0},
+        {"gradient_noise__amplification": 4.0, "loss__name": "vanilla"},
+        {"gradient_noise__target": 1e-6, "loss__correction": "pooled_gaussian"},
+        {"gradient_noise__amplification": 4.0, "batch_size": 1, "gradient_noise__accumulate": 2},
+        {"loss__generator_gradient": "langevin", "gradient_noise__amplification": 4.0},
         {"sampler__prior__kernel": "mala", "sampler__posterior__kernel": "mala"},
         {"sampler__exchange_every": 3, "loss__schedule": "equal_barrier"},
         {"loss__name": "vanilla", "sampler__chains_per_image": 1, "sampler__exchange_every": 2},

@@ -52,8 +52,8 @@ def test_noise_by_every_knob(loss):
         return sorted({read(config) for config in found})
 
     assert values(lambda c: c.batch_size) == [25, 50, 75, 150]
-    assert values(lambda c: c.dial.amplification) == [1, 2, 4, 8, 16]
-    assert values(lambda c: c.dial.accumulate) == [1, 4]
+    assert values(lambda c: c.gradient_noise.amplification) == [1, 2, 4, 8, 16]
+    assert values(lambda c: c.gradient_noise.accumulate) == [1, 4]
     chains = [1, 2, 4, 8] if loss == "vanilla" else [2, 4, 8]
     assert values(lambda c: c.sampler.chains_per_image) == chains
     assert values(lambda c: c.loss.power) == (list(POWERS) if loss == "thermodynamic" else [1])
@@ -63,14 +63,14 @@ def test_noise_by_every_knob(loss):
 def test_one_knob_at_a_time_from_the_centre():
     knobs = (
         *("batch_size", "loss.power", "sampler.chains_per_image"),
-        *("dial.amplification", "dial.accumulate"),
+        *("gradient_noise.amplification", "gradient_noise.accumulate"),
     )
     centre = {
         "batch_size": 75,
         "loss.power": 1.0,
         "sampler.chains_per_image": 2,
-        "dial.amplification": 1.0,
-        "dial.accumulate": 1,
+        "gradient_noise.amplification": 1.0,
+        "gradient_noise.accumulate": 1,
     }
     changed = [
         [knob for knob in knobs if change.get(knob, 1.0) != centre[knob]]
@@ -85,7 +85,8 @@ def test_one_knob_at_a_time_from_the_centre():
 def test_numbers_of_updates_and_learning_rates_are_equal(experiment, config):
     found = cells(experiment, config)[1]
     updates = {
-        c.num_epochs * (c.data.num_train // (c.batch_size * c.dial.accumulate)) for c in found
+        c.num_epochs * (c.data.num_train // (c.batch_size * c.gradient_noise.accumulate))
+        for c in found
     }
     assert len(updates) == 1
     assert {c.optimizer.decay.rate for c in found} == {1.0}

@@ -180,7 +180,7 @@ def test_vanilla_loss_and_gradient_by_hand():
 
 
 def thermodynamic_by_hand() -> int:
-    """The loss alone, for the whole batch: chains, likelihoods, energies at both ends, KL."""
+    """The loss alone, for the whole batch: chains, likelihoods, tilts at both ends, KL."""
     chains = PRIOR_CHAIN + N_T * POSTERIOR_CHAIN
     moments = (N_T + 1) * (MEAN * LATENT + 2 * LATENT**2)
     likelihoods = (N_T + 1) * (GEN + 2)  # and times the quadrature's weights

@@ -20,7 +20,6 @@ from thermo_ebm.evaluation import evaluate, records, trained
 from thermo_ebm.evaluation.evaluate import Checkpoint
 from thermo_ebm.metrics.summary import Point
 from thermo_ebm.run import lock, tables
-from thermo_ebm.types import Params
 
 EXTRAPOLATED = ("fid_inf", "kid_inf", "kid_rbf_inf", "mifid_inf", "is_inf")
 PLAIN = ("fid", "kid", "precision", "recall", "density", "coverage")
@@ -280,7 +279,10 @@ def test_samples_that_are_not_finite_are_skipped_with_a_warning(
     run = trained.open_run(workdir)
     prepared = prepare(run, tmp_path)
     params = trained.load_params(run, 0, 10)
-    broken = Params(params.alpha, jax.tree.map(lambda leaf: leaf * np.nan, params.beta))
+    broken = {
+        "prior": params["prior"],
+        "generator": jax.tree.map(lambda leaf: leaf * np.nan, params["generator"]),
+    }
     monkeypatch.setattr(trained, "load_params", lambda *arguments: broken)
     assert evaluate.evaluate(run, Checkpoint(0, 10), prepared) is None
     assert "repetition 0, step 10: some of its samples are not finite" in caplog.text

@@ -149,12 +149,12 @@ def test_means_by_hand():
 
 
 def test_scores_are_higher_for_what_is_unlike_the_model():
-    near = [row(i, -1.0 - i / 8, energy=1.0, reconstruction=i / 8, norm=1.0) for i in range(4)]
-    far = [row(i, -9.0 - i / 8, energy=0.5, reconstruction=9 + i / 8, norm=1.0) for i in range(4)]
+    near = [row(i, -1.0 - i / 8, tilt=1.0, reconstruction=i / 8, norm=1.0) for i in range(4)]
+    far = [row(i, -9.0 - i / 8, tilt=0.5, reconstruction=9 + i / 8, norm=1.0) for i in range(4)]
     found = likelihood_summary.detections(near, far)
     assert {name: one.auroc for name, one in found.items()} == {
         "log_likelihood": 1.0,
-        "energy": 0.0,
+        "tilt": 0.0,
         "pang": 1.0,
     }
     np.testing.assert_allclose(likelihood_summary.SCORES["pang"](near[:2]), [2.0, 2.125])

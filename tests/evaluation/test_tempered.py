@@ -14,13 +14,12 @@ from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.run import layout, lock, record
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
 from thermo_ebm.train import checkpoints, spmd, tasks
-from thermo_ebm.types import Params
 
 PRIOR_SIGMA, LIKELIHOOD_SIGMA = 1.2, 0.9
 TEMPERATURES = np.array([0.0, 0.2, 1.0])
 SHAPE = (2, 3, 1)
 WEIGHTS = np.random.default_rng(0).normal(size=(2, 6)) / 2  # [latent_dim, pixels]
-SHIFT = np.array([0.4, -0.9])  # of the prior, by an energy that is linear
+SHIFT = np.array([0.4, -0.9])  # of the prior, by a tilt that is linear
 IMAGE = np.random.default_rng(1).normal(size=SHAPE)
 SETTINGS = SamplerSettings(ChainSettings(0.05, 60), ChainSettings(0.05, 60))
 TINY = {
@@ -36,7 +35,7 @@ TINY = {
 
 def gaussian_model(latent_dim=2):
     return LatentEBM(
-        energy=lambda alpha, z: z @ alpha,
+        tilt=lambda alpha, z: z @ alpha,
         generator=lambda beta, z: (z @ beta).reshape(-1, *SHAPE),
         init=lambda key: None,
         latent_dim=latent_dim,
@@ -55,7 +54,7 @@ def power_posterior(temperature):
 @functools.cache
 def posteriors(num_chains=2000, exchange_every=0):
     settings = SETTINGS._replace(exchange_every=exchange_every)
-    params = Params(jnp.float32(SHIFT), jnp.float32(WEIGHTS))
+    params = {"prior": jnp.float32(SHIFT), "generator": jnp.float32(WEIGHTS)}
     image, key = jnp.float32(IMAGE), jax.random.key(0)
     return tempered.tempered_posteriors(
         gaussian_model(), params, image, TEMPERATURES, key, settings, num_chains
@@ -105,7 +104,13 @@ def test_levels_of_a_standard_normal():
 
 
 def test_only_planes():
-    arguments = (Params(None, None), IMAGE, TEMPERATURES, jax.random.key(0), SETTINGS)
+    arguments = (
+        {"prior": None, "generator": None},
+        IMAGE,
+        TEMPERATURES,
+        jax.random.key(0),
+        SETTINGS,
+    )
     with pytest.raises(ValueError, match="3 dimensions"):
         tempered.tempered_posteriors(gaussian_model(latent_dim=3), *arguments)
 

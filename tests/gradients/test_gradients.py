@@ -9,7 +9,6 @@ import pytest
 
 from thermo_ebm.gradients.noise import gradient_noise
 from thermo_ebm.gradients.statistics import gradient_statistics
-from thermo_ebm.types import Params
 
 BATCH_SD, CHAIN_SD, CROSS_SD, MEAN = 0.5, 1.5, 0.7, 0.2
 KEY = jax.random.key(5)
@@ -17,16 +16,16 @@ KEY = jax.random.key(5)
 
 def random_gradient(seed=0, offset=0.0):
     rng = np.random.default_rng(seed)
-    return Params(
-        {"w": rng.normal(size=(3, 4)) + offset, "b": {"c": rng.normal(size=5) * 3}},
-        [rng.normal(size=(2, 2, 2)) - 1 + offset],
-    )
+    return {
+        "prior": {"w": rng.normal(size=(3, 4)) + offset, "b": {"c": rng.normal(size=5) * 3}},
+        "generator": [rng.normal(size=(2, 2, 2)) - 1 + offset],
+    }
 
 
 def test_statistics_are_numpys():
     grads = random_gradient()
-    alpha = np.concatenate([grads.alpha["w"].ravel(), grads.alpha["b"]["c"]])
-    beta = grads.beta[0].ravel()
+    alpha = np.concatenate([grads["prior"]["w"].ravel(), grads["prior"]["b"]["c"]])
+    beta = grads["generator"][0].ravel()
     both = np.concatenate([alpha, beta])
     statistics = jax.jit(gradient_statistics)(jax.tree.map(jnp.float32, grads))
     expected = (both.mean(), both.var(), alpha.var(), beta.var())
@@ -35,7 +34,7 @@ def test_statistics_are_numpys():
 
 def test_variance_survives_a_large_mean_in_float32():
     grads = jax.tree.map(jnp.float32, random_gradient(offset=1e4))
-    entries = np.concatenate([np.float64(leaf).ravel() for leaf in jax.tree.leaves(grads.alpha)])
+    entries = np.concatenate([np.float64(leaf).ravel() for leaf in jax.tree.leaves(grads["prior"])])
     statistics = gradient_statistics(grads)
     np.testing.assert_allclose(statistics.var_prior, entries.var(), rtol=1e-3)
     constant = jax.tree.map(lambda leaf: jnp.full_like(leaf, 3.0), grads)
@@ -51,7 +50,7 @@ def synthetic(batch_key, chain_key):
         )
         return MEAN + BATCH_SD * batch + CHAIN_SD * chain + CROSS_SD * batch * chain
 
-    return Params({"w": leaf((30, 40), 0)}, [leaf((800,), 1)])
+    return {"prior": {"w": leaf((30, 40), 0)}, "generator": [leaf((800,), 1)]}
 
 
 PARTS = np.array([BATCH_SD**2, CHAIN_SD**2, CROSS_SD**2])  # of batch, chains and their interaction
@@ -114,7 +113,7 @@ def test_no_draw_is_used_twice():
     def gradient(batch_key, chain_key):
         value = jnp.stack([jax.random.uniform(batch_key), jax.random.uniform(chain_key)])
         jax.debug.callback(lambda v: seen.append(np.asarray(v)), value, ordered=True)
-        return Params(value[:1], value[1:])
+        return {"prior": value[:1], "generator": value[1:]}
 
     noise = jax.jit(lambda key: gradient_noise(gradient, key, 8))(jax.random.key(0))
     jax.block_until_ready(noise)

@@ -12,7 +12,7 @@ from thermo_ebm.gradients import halves
 from thermo_ebm.losses import LossSettings
 from thermo_ebm.losses.objective import thermodynamic_objective, vanilla_objective
 from thermo_ebm.thermo.schedule import make_schedule
-from thermo_ebm.types import Batch, Params
+from thermo_ebm.types import Batch
 
 DIM, DRAWS = 6, 4000
 MIX = np.random.default_rng(0).normal(size=(DIM, DIM))  # images' covariance is MIX MIX'
@@ -22,7 +22,7 @@ CHAIN_SD = 0.8
 def linear(params, images, latents):
     """A loss whose gradient is the mean of x + (mean of the image's latents)."""
     vectors = images + latents[0].mean(0)
-    return vectors[:, :2] @ params.alpha + vectors[:, 2:] @ params.beta, images.T
+    return vectors[:, :2] @ params["prior"] + vectors[:, 2:] @ params["generator"], images.T
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -34,10 +34,10 @@ def drawn(num, first, mask, key):
     # What only fills the batch up is wild.
     images = jnp.where(mask[:, None] > 0, images, 1e3)
     batch = Batch(images, first + jnp.arange(num), mask)
-    params = Params(jnp.zeros(2), jnp.zeros(DIM - 2))
+    params = {"prior": jnp.zeros(2), "generator": jnp.zeros(DIM - 2)}
     sums, parts = halves.halved_sums(linear, params, batch, latents)
     mean, difference = halves.combine(sums, None)
-    return (jnp.append(*mean), jnp.append(*difference)), parts
+    return tuple(jnp.append(t["prior"], t["generator"]) for t in (mean, difference)), parts
 
 
 CASES = {
@@ -87,7 +87,7 @@ def test_parts_keep_the_order_of_the_images():
             batch = tiny.make_batch(num)
             images = batch.images.reshape(num, -1)
             shifted = Batch(images, batch.position + first, batch.mask)
-            params = Params(jnp.zeros(2), jnp.zeros(2))
+            params = {"prior": jnp.zeros(2), "generator": jnp.zeros(2)}
             _, parts = halves.halved_sums(linear, params, shifted, jnp.zeros((1, 1, num, 4)))
             np.testing.assert_array_equal(parts, images.T)
 

@@ -19,7 +19,6 @@ from thermo_ebm.losses.thermodynamic import thermodynamic_surrogate
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
 from thermo_ebm.thermo.schedule import make_schedule
-from thermo_ebm.types import Params
 
 NUM_IMAGES, DRAWS = 6, 600
 SETTINGS = LossSettings(10, prior_gradient="contrastive", generator_gradient="reweighted")
@@ -45,17 +44,17 @@ def exact():
     hidden_alpha, hidden_beta = plane.features(params, grid.z)
     # f = tanh(z A) a, and df / dA_ij = z_i (1 - tanh^2)_j a_j.
     contrast = (law.mean(0) - prior)[:, None]
-    slope_alpha = (1 - hidden_alpha**2) * params.alpha["out"]
+    slope_alpha = (1 - hidden_alpha**2) * params["prior"]["out"]
     alpha = {
         "hidden": grid.z.T @ (contrast * slope_alpha),
         "out": hidden_alpha.T @ contrast[:, 0],
     }
-    mean = hidden_beta @ params.beta["out"]
+    mean = hidden_beta @ params["generator"]["out"]
     # dl / d mean = (x - mean) / sigma^2, over the images and the latents of each.
     pull = (law.T @ images - law.sum(0)[:, None] * mean) / NUM_IMAGES / plane.LIKELIHOOD_SIGMA**2
-    inner = (pull @ params.beta["out"].T) * (1 - hidden_beta**2)
+    inner = (pull @ params["generator"]["out"].T) * (1 - hidden_beta**2)
     beta = {"hidden": grid.z.T @ inner, "bias": inner.sum(0), "out": hidden_beta.T @ pull}
-    return -flat(Params(alpha, beta))
+    return -flat({"prior": alpha, "generator": beta})
 
 
 @partial(jax.jit, static_argnums=1)
@@ -151,9 +150,9 @@ NOISE, SEEN = 0.35, np.array([4.0, 1.0])
 
 def two_modes():
     return LatentEBM(
-        energy=lambda alpha, z: alpha * z[:, 0],
+        tilt=lambda alpha, z: alpha * z[:, 0],
         generator=lambda beta, z: jnp.concatenate([beta[0] * z**2, beta[1] * z / 2], axis=1),
-        init=lambda key: Params(jnp.float32(0.0), jnp.ones(2)),
+        init=lambda key: {"prior": jnp.float32(0.0), "generator": jnp.ones(2)},
         latent_dim=1,
         prior_sigma=1.0,
         likelihood_sigma=NOISE,
@@ -189,7 +188,7 @@ def test_chains_in_a_wrong_mode_have_little_weight():
                 return thermodynamic_surrogate(two_modes(), *args)[0][0]
 
             grads = jax.grad(loss)(two_modes().init(None))
-            return jnp.append(grads.alpha, grads.beta)
+            return jnp.append(grads["prior"], grads["generator"])
 
         return {
             choice: jax.vmap(partial(one, choice=choice))(z)

@@ -25,7 +25,7 @@ def test_tables_summary_pictures_and_nothing_done_twice(programs, workdir, tmp_p
         r"2 images simulated from the model: lower bound .*, upper bound .*; gap .* nats",
         r"log p\(x\) of 6 images of .*noise.npz:",
         r"  detected by log_likelihood: AUROC [\d.]+ \([\d.]+ to [\d.]+\), AUPRC ",
-        r"  detected by energy: ",
+        r"  detected by tilt: ",
         r"  detected by pang: ",
         rf"written: {folder}/likelihood.csv and {folder}/likelihood",
     ):

@@ -12,10 +12,9 @@ import pytest
 from thermo_ebm import likelihood
 from thermo_ebm.likelihood import LikelihoodSettings, bidirectional, estimators
 from thermo_ebm.thermo.schedule import power_schedule
-from thermo_ebm.types import Params
 
 MODEL = lg.make_model()
-PARAMS = jax.tree.map(jnp.float32, Params(*lg.parameters()))
+PARAMS = jax.tree.map(jnp.float32, lg.parameters())
 SETTINGS = LikelihoodSettings(
     num_temperatures=10,
     chains_per_image=8,
@@ -62,7 +61,7 @@ def test_scores_are_the_posteriors_means():
             -lg.expected_log_likelihood(lg.parameters(), x, law) - constant
             for x, law in zip(images, laws, strict=True)
         ],
-        "energy": [_expected_energy(law) for law in laws],
+        "tilt": [_expected_tilt(law) for law in laws],
     }
     for name, values in exact.items():
         error = getattr(found.scores, name) - np.asarray(values)
@@ -71,8 +70,8 @@ def test_scores_are_the_posteriors_means():
         assert abs(error.mean()) < 4 * error.std() / np.sqrt(len(error)) + 0.15, name
 
 
-def _expected_energy(law):
-    alpha = lg.parameters().alpha
+def _expected_tilt(law):
+    alpha = lg.parameters()["prior"]
     second = np.outer(law.mean, law.mean) + law.cov
     return np.sum(alpha["quadratic"] * second) / 2 - alpha["linear"] @ law.mean
 
@@ -108,7 +107,7 @@ def test_the_gap_closes_with_more_temperatures():
 def test_simulated_images_have_the_models_moments():
     images, latents, _, _ = bounds(4, 2)
     law = lg.power_posterior(lg.parameters(), images[0], 0.0)
-    weights, bias = lg.parameters().beta["weights"], lg.parameters().beta["bias"]
+    weights, bias = lg.parameters()["generator"]["weights"], lg.parameters()["generator"]["bias"]
     cov = weights @ law.cov @ weights.T + lg.LIKELIHOOD_SIGMA**2 * np.eye(lg.DATA_DIM)
     for values, mean, spread in (
         (latents, law.mean, law.cov),

@@ -24,7 +24,7 @@ def linear():
     params, rng = lg.parameters(), np.random.default_rng(0)
     z = rng.multivariate_normal(*lg.power_posterior(params, np.zeros(lg.DATA_DIM), 0.0), NUM_IMAGES)
     noise = lg.LIKELIHOOD_SIGMA * rng.normal(size=(NUM_IMAGES, lg.DATA_DIM))
-    images = lg.generator(params.beta, z) + noise
+    images = lg.generator(params["generator"], z) + noise
     return lg.make_model(), params, images, [lg.log_evidence(params, x) for x in images]
 
 

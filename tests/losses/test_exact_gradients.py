@@ -17,7 +17,7 @@ from jax.flatten_util import ravel_pytree
 from thermo_ebm.losses import LossSettings, thermodynamic_loss, vanilla_loss
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
 from thermo_ebm.thermo.integral import thermodynamic_integral
-from thermo_ebm.types import Batch, Params
+from thermo_ebm.types import Batch
 
 PARAMS, X = lg.parameters(), lg.observation()
 LOG_EVIDENCE = lg.log_evidence(PARAMS, X)
@@ -148,12 +148,14 @@ def test_score_is_the_expectations_of_eq_6_and_7():
         "linear": posterior.mean - prior.mean,
         "quadratic": (second_moment(prior) - second_moment(posterior)) / 2,
     }
-    residual = X - PARAMS.beta["bias"]
-    weights, variance = PARAMS.beta["weights"], lg.LIKELIHOOD_SIGMA**2
+    residual = X - PARAMS["generator"]["bias"]
+    weights, variance = PARAMS["generator"]["weights"], lg.LIKELIHOOD_SIGMA**2
     product = np.outer(residual, posterior.mean) - weights @ second_moment(posterior)
     beta = {
         "bias": (residual - weights @ posterior.mean) / variance,
         "weights": product / variance,
     }
-    expected = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(Params(alpha, beta))])
+    expected = np.concatenate(
+        [np.ravel(leaf) for leaf in jax.tree.leaves({"prior": alpha, "generator": beta})]
+    )
     np.testing.assert_allclose(score(), expected, rtol=1e-6, atol=1e-7)

@@ -31,7 +31,6 @@ from thermo_ebm.sampling.chains import (
 )
 from thermo_ebm.thermo import ratios
 from thermo_ebm.thermo.moments import shrunk_moments
-from thermo_ebm.types import Params
 
 KEY = jax.random.key(5)
 NUM = 16
@@ -85,7 +84,7 @@ def mean_log_likelihood(beta, z):
 
 def weights_of(z, temperatures):
     """Of every chain as a sample of its image's posterior, [N, NUM]; proved in `test_ratios.py`."""
-    values = jnp.stack([log_likelihoods(tiny.parameters().beta, rows) for rows in z[1:]])
+    values = jnp.stack([log_likelihoods(tiny.parameters()["generator"], rows) for rows in z[1:]])
     weigh = jax.jit(ratios.posterior_weights, static_argnums=2)
     hot = jnp.asarray(temperatures[1:])
     found = weigh(hot, values.T[..., None], thermodynamic.MBAR_ITERATIONS)
@@ -94,7 +93,7 @@ def weights_of(z, temperatures):
 
 def contrast(alpha, z_posterior, z_prior):
     """What "contrastive" differentiates: minus (E_1[f] - E_0[f])."""
-    return -(tiny.energy(alpha, z_posterior).mean() - tiny.energy(alpha, z_prior).mean())
+    return -(tiny.tilt(alpha, z_posterior).mean() - tiny.tilt(alpha, z_prior).mean())
 
 
 def quadrature_sum(beta, z, temperatures, settings):
@@ -110,12 +109,12 @@ def expected_gradients(settings):
     """Central differences for every choice: ({prior choice: grad}, {generator choice: grad})."""
     base, (temperatures, z) = tiny.parameters(), frozen_chains(settings)
     whole = central_differences(lambda params: loss_of(params, settings)[0], base)
-    size = ravel_pytree(base.alpha)[0].size
-    contrastive = central_differences(lambda a: contrast(a, z[-1], z[0]), base.alpha)
+    size = ravel_pytree(base["generator"])[0].size  # flattened first: groups are sorted
+    contrastive = central_differences(lambda a: contrast(a, z[-1], z[0]), base["prior"])
     detached = central_differences(
-        lambda b: quadrature_sum(b, z, temperatures, settings), base.beta
+        lambda b: quadrature_sum(b, z, temperatures, settings), base["generator"]
     )
-    posterior = central_differences(lambda b: -mean_log_likelihood(b, z[-1]), base.beta)
+    posterior = central_differences(lambda b: -mean_log_likelihood(b, z[-1]), base["generator"])
     weights = weights_of(z, temperatures)
 
     def reweighted_sum(fn):
@@ -123,22 +122,22 @@ def expected_gradients(settings):
         return sum((weight * fn(rows)).sum() for weight, rows in terms) / NUM
 
     reweighted = central_differences(
-        lambda b: -reweighted_sum(lambda rows: log_likelihoods(b, rows)), base.beta
+        lambda b: -reweighted_sum(lambda rows: log_likelihoods(b, rows)), base["generator"]
     )
     reweighted_contrast = central_differences(
-        lambda a: tiny.energy(a, z[0]).mean() - reweighted_sum(lambda rows: tiny.energy(a, rows)),
-        base.alpha,
+        lambda a: tiny.tilt(a, z[0]).mean() - reweighted_sum(lambda rows: tiny.tilt(a, rows)),
+        base["prior"],
     )
     return (
         {
-            "langevin": whole[:size],
+            "langevin": whole[size:],
             "contrastive": contrastive,
             "none": None,
             # What "contrastive" is where the generator's gradient is reweighted.
             "reweighted": reweighted_contrast,
         },
         {
-            "langevin": whole[size:],
+            "langevin": whole[:size],
             "detached": detached,
             "posterior": posterior,
             "reweighted": reweighted,
@@ -173,10 +172,10 @@ def check(settings, choices):
         # and each network's gradient on its own choice alone, but for weights that are shared.
         shared = prior == "contrastive" and generator == "reweighted"
         if prior == "none":
-            assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(grads.alpha))
+            assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(grads["prior"]))
         else:
-            assert_close(grads.alpha, of_prior["reweighted" if shared else prior])
-        assert_close(grads.beta, of_generator[generator])
+            assert_close(grads["prior"], of_prior["reweighted" if shared else prior])
+        assert_close(grads["generator"], of_generator[generator])
     return of_prior, of_generator
 
 
@@ -214,7 +213,7 @@ def test_vanilla():
     # Eq. 6 and 7 over chains frozen at the base parameters.
     base, batch, model = tiny.parameters(), tiny.make_batch(NUM), tiny.make_model()
     keys = [chain_keys(KEY, i, batch.position) for i in range(2)]
-    z_prior = prior_chains(model, base.alpha, keys[0], tiny.SAMPLER.prior).latents
+    z_prior = prior_chains(model, base["prior"], keys[0], tiny.SAMPLER.prior).latents
     z_posterior = posterior_chains(
         model, base, batch.images, jnp.ones(NUM), keys[1], tiny.SAMPLER.posterior
     ).latents
@@ -224,9 +223,9 @@ def test_vanilla():
         return vanilla_loss(model, params, padded, KEY, tiny.SAMPLER)[0]
 
     def frozen(params):
-        likelihood = -mean_log_likelihood(params.beta, z_posterior)
-        return likelihood + contrast(params.alpha, z_posterior, z_prior)
+        likelihood = -mean_log_likelihood(params["generator"], z_posterior)
+        return likelihood + contrast(params["prior"], z_posterior, z_prior)
 
     gradient = jax.jit(jax.grad(loss))(base)
     assert_close(gradient, central_differences(frozen, base))
-    assert isinstance(gradient, Params)
+    assert gradient.keys() == {"prior", "generator"}

@@ -48,7 +48,7 @@ def vanilla(batch, key, sampler=SAMPLER):
 
 
 def normal_logpdf(images, z):
-    beta = lg.parameters().beta
+    beta = lg.parameters()["generator"]
     mean = z @ beta["weights"].T + beta["bias"]
     return stats.norm.logpdf(images, mean, lg.LIKELIHOOD_SIGMA).sum(-1)
 
@@ -131,23 +131,21 @@ def test_vanilla_loss_from_its_chains():
     # The prior's chains are set 0 and the posterior's set 1, each at every example's position.
     keys = [chain_keys(key, i, batch.position) for i in range(2)]
     cold = jax.jit(partial(prior_chains, model, settings=SAMPLER.prior))
-    z_prior = np.asarray(cold(params.alpha, keys[0]).latents)
+    z_prior = np.asarray(cold(params["prior"], keys[0]).latents)
     hot = partial(posterior_chains, temperatures=jnp.ones(NUM), settings=SAMPLER.posterior)
     hot = jax.jit(partial(hot, model))
     z_posterior = np.asarray(hot(params, batch.images, keys=keys[1]).latents)
 
-    def energy(z):
-        alpha = params.alpha
+    def tilt(z):
+        alpha = params["prior"]
         return (z @ alpha["linear"] - np.einsum("ni,ij,nj->n", z, alpha["quadratic"], z) / 2).mean()
 
     expected = normal_logpdf(batch.images, z_posterior).mean()
     loss, aux = vanilla(batch, key)
     np.testing.assert_allclose(aux.log_likelihood, expected, rtol=1e-10)
-    np.testing.assert_allclose(aux.energy_posterior, energy(z_posterior), rtol=1e-10)
-    np.testing.assert_allclose(aux.energy_prior, energy(z_prior), rtol=1e-10)
-    np.testing.assert_allclose(
-        loss, -(expected + energy(z_posterior) - energy(z_prior)), rtol=1e-10
-    )
+    np.testing.assert_allclose(aux.tilt_posterior, tilt(z_posterior), rtol=1e-10)
+    np.testing.assert_allclose(aux.tilt_prior, tilt(z_prior), rtol=1e-10)
+    np.testing.assert_allclose(loss, -(expected + tilt(z_posterior) - tilt(z_prior)), rtol=1e-10)
 
 
 # Masks, chunks, keys.
@@ -202,7 +200,7 @@ def test_chunks_bound_the_memory_of_the_gradient():
             args = model, params, tiny.make_batch(num), jax.random.key(0), sampler, settings
             return thermodynamic_loss(*args)[0]
 
-        compiled = jax.jit(jax.grad(loss)).lower(tiny.parameters()._replace(beta=beta)).compile()
+        compiled = jax.jit(jax.grad(loss)).lower(tiny.parameters() | {"generator": beta}).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     # Eight images more: their latents, and not the hidden layer's activations.
@@ -212,7 +210,7 @@ def test_chunks_bound_the_memory_of_the_gradient():
 
 @pytest.mark.parametrize("loss", ["vanilla", "thermodynamic"])
 def test_precision_is_of_the_chains_alone(loss):
-    seen = {"energy": [], "generator": []}
+    seen = {"tilt": [], "generator": []}
 
     def recorded(name, fn):
         def wrapped(params, z):
@@ -222,20 +220,20 @@ def test_precision_is_of_the_chains_alone(loss):
         return wrapped
 
     model = tiny.make_model()._replace(
-        energy=recorded("energy", tiny.energy), generator=recorded("generator", tiny.generator)
+        tilt=recorded("tilt", tiny.tilt), generator=recorded("generator", tiny.generator)
     )
     sampler = tiny.SAMPLER._replace(precision="bfloat16")
     args = tiny.make_batch(), jax.random.key(0), sampler
     if loss == "vanilla":
         loss_fn = partial(vanilla_loss, model)
-        in_energy = {"bfloat16", "float64"}
+        in_tilt = {"bfloat16", "float64"}
     else:
         args = *args, LossSettings(3, prior_gradient="none")
         loss_fn = partial(thermodynamic_loss, model)
-        in_energy = {"bfloat16"}
+        in_tilt = {"bfloat16"}
     value, _ = jax.eval_shape(lambda params: loss_fn(params, *args), tiny.parameters())
     # Chains in bfloat16, the loss over them in the parameters' own type.
-    assert set(seen["energy"]) == in_energy
+    assert set(seen["tilt"]) == in_tilt
     assert set(seen["generator"]) == {"bfloat16", "float64"}
     assert value.dtype == jnp.float64
 

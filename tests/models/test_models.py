@@ -78,8 +78,8 @@ def test_published_configurations_at_full_size(name, latent_dim, size, num_prior
     config = config_of(name)
     model = make_model(config.model, config.data.channels)
     params = jax.eval_shape(model.init, jax.random.key(0))
-    assert count(params.alpha) == num_prior
-    assert count(params.beta) == num_generator
+    assert count(params["prior"]) == num_prior
+    assert count(params["generator"]) == num_generator
     assert model.latent_dim == config.model.latent_dim == latent_dim
     assert config.data.image_size == size
     assert (model.prior_sigma, model.likelihood_sigma) == (1.0, 0.3)
@@ -125,7 +125,12 @@ def test_images_have_the_size_the_configuration_says(name):
     params = jax.eval_shape(model.init, jax.random.key(0))
     z = jax.ShapeDtypeStruct((2, model.latent_dim), jnp.float32)
     size, channels = config.data.image_size, config.data.channels
-    assert jax.eval_shape(model.generator, params.beta, z).shape == (2, size, size, channels)
+    assert jax.eval_shape(model.generator, params["generator"], z).shape == (
+        2,
+        size,
+        size,
+        channels,
+    )
     assert image_size(config.model.generator.strides, 4) == size
 
 
@@ -135,27 +140,27 @@ def test_the_shape_of_the_published_code_is_one_override_away():
     model = make_model(config.model, 3)
     params = jax.eval_shape(model.init, jax.random.key(0))
     z = jax.ShapeDtypeStruct((2, 100), jnp.float32)
-    assert jax.eval_shape(model.generator, params.beta, z).shape == (2, 64, 64, 3)
+    assert jax.eval_shape(model.generator, params["generator"], z).shape == (2, 64, 64, 3)
 
 
 # The networks.
 
 
-def test_energy_is_the_network_in_numpy():
+def test_tilt_is_the_network_in_numpy():
     model, params, config = small_network()
     z = np.random.default_rng(0).normal(size=(7, 5))
-    alpha = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params.alpha)
-    expected = independent.energy(alpha, z, config.prior.leak)
+    alpha = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["prior"])
+    expected = independent.tilt(alpha, z, config.prior.leak)
     assert config.prior.leak == 0.1
     np.testing.assert_allclose(
-        model.energy(params.alpha, jnp.float32(z)), expected, rtol=1e-4, atol=1e-5
+        model.tilt(params["prior"], jnp.float32(z)), expected, rtol=1e-4, atol=1e-5
     )
 
 
 def test_generator_is_the_network_in_numpy():
     model, params, config = small_network()
     z = np.random.default_rng(0).normal(size=(3, 5))
-    leaves = {str(path): leaf for path, leaf in jax.tree.leaves_with_path(params.beta)}
+    leaves = {str(path): leaf for path, leaf in jax.tree.leaves_with_path(params["generator"])}
     shapes = [(4, 4, 5, 6), (4, 4, 6, 4), (4, 4, 4, 3)]
     layers = []
     for i, shape in enumerate(shapes):
@@ -165,7 +170,7 @@ def test_generator_is_the_network_in_numpy():
         layers.append((np.asarray(weights, np.float64), np.asarray(bias, np.float64)))
     assert config.generator.leak == 0.2
     expected = independent.generator(layers, z, config.generator.strides, 0.2)
-    images = jax.jit(model.generator)(params.beta, jnp.float32(z))
+    images = jax.jit(model.generator)(params["generator"], jnp.float32(z))
     assert images.shape == (3, 8, 8, 3)
     assert np.abs(images).max() <= 1
     np.testing.assert_allclose(images, expected, rtol=1e-4, atol=1e-5)
@@ -176,20 +181,20 @@ def test_initial_images_are_neither_flat_nor_saturated():
     model = make_model(config.model, config.data.channels)
     params = jax.jit(model.init)(jax.random.key(0))
     z = jax.random.normal(jax.random.key(1), (64, model.latent_dim))
-    spread = float(jnp.std(jax.jit(model.generator)(params.beta, z)))
+    spread = float(jnp.std(jax.jit(model.generator)(params["generator"], z)))
     assert 0.1 < spread < 0.8
     # An output pixel meets (k / s)^2 of the input's: 32, 64 x 2^2 and 32 x 4^2 products a sum.
     # Haiku's normals are cut off at two standard deviations, which leaves 0.88 of them.
     for i, fan_in in enumerate((32, 64 * 4, 32 * 16)):
         (weights,) = (
             leaf
-            for path, leaf in jax.tree.leaves_with_path(params.beta)
+            for path, leaf in jax.tree.leaves_with_path(params["generator"])
             if f"layer_{i}" in str(path) and leaf.ndim == 4
         )
         np.testing.assert_allclose(np.std(weights), 0.88 * fan_in**-0.5, rtol=0.05)
     other = jax.jit(model.init)(jax.random.key(1))
     assert count(other) == count(params)
-    assert np.abs(other.alpha["energy"]["w"] - params.alpha["energy"]["w"]).max() > 0
+    assert np.abs(other["prior"]["tilt"]["w"] - params["prior"]["tilt"]["w"]).max() > 0
 
 
 def test_refuses_strides_that_do_not_fit_the_widths():
@@ -205,10 +210,10 @@ def test_refuses_strides_that_do_not_fit_the_widths():
 def test_log_likelihood_is_the_normal_density():
     model, params, batch = tiny.make_model(), tiny.parameters(), tiny.make_batch()
     z = np.random.default_rng(0).normal(size=(5, 3))
-    mean = np.tanh(z @ params.beta["weights"] + params.beta["bias"])
+    mean = np.tanh(z @ params["generator"]["weights"] + params["generator"]["bias"])
     x = np.asarray(batch.images).reshape(5, 4)
     expected = stats.norm.logpdf(x, mean, 0.4).sum(-1)
-    values = log_likelihood(model, params.beta, batch.images, z)
+    values = log_likelihood(model, params["generator"], batch.images, z)
     np.testing.assert_allclose(values, expected, rtol=1e-12)
 
 
@@ -224,7 +229,9 @@ def test_log_prior_and_power_posterior_are_the_gaussians_up_to_a_constant():
         np.testing.assert_allclose(np.ptp(value - expected), 0, atol=1e-10)
     prior = lg.power_posterior(params, x, 0.0)
     expected = stats.multivariate_normal.logpdf(z, prior.mean, prior.cov)
-    np.testing.assert_allclose(np.ptp(log_prior(model, params.alpha, z) - expected), 0, atol=1e-10)
+    np.testing.assert_allclose(
+        np.ptp(log_prior(model, params["prior"], z) - expected), 0, atol=1e-10
+    )
 
 
 @pytest.mark.usefixtures("x64")
@@ -243,11 +250,11 @@ def test_power_posterior_takes_a_temperature_for_each_row():
 def test_densities_refuse_other_shapes():
     model, params, batch = tiny.make_model(), tiny.parameters(), tiny.make_batch()
     with pytest.raises(AssertionError):
-        log_prior(model, params.alpha, jnp.zeros((5, 4)))
+        log_prior(model, params["prior"], jnp.zeros((5, 4)))
     with pytest.raises(AssertionError):
-        log_likelihood(model, params.beta, batch.images, jnp.zeros((4, 3)))
+        log_likelihood(model, params["generator"], batch.images, jnp.zeros((4, 3)))
     with pytest.raises(AssertionError):
-        log_likelihood(model, params.beta, batch.images[:, :1], jnp.zeros((5, 3)))
+        log_likelihood(model, params["generator"], batch.images[:, :1], jnp.zeros((5, 3)))
 
 
 # Precision.
@@ -257,16 +264,16 @@ def test_compute_dtype_changes_the_networks_arithmetic_alone():
     model, params, _ = small_network()
     seen = []
 
-    def energy(alpha, z):
+    def tilt(alpha, z):
         seen.append((z.dtype, *{leaf.dtype for leaf in jax.tree.leaves(alpha)}))
-        return model.energy(alpha, z)
+        return model.tilt(alpha, z)
 
-    half = with_compute_dtype(model._replace(energy=energy), jnp.dtype("bfloat16"))
+    half = with_compute_dtype(model._replace(tilt=tilt), jnp.dtype("bfloat16"))
     z = jax.random.normal(jax.random.key(0), (7, 5))
-    out, grads = jax.jit(jax.value_and_grad(lambda a: half.energy(a, z).sum()))(params.alpha)
+    out, grads = jax.jit(jax.value_and_grad(lambda a: half.tilt(a, z).sum()))(params["prior"])
     assert seen == [(jnp.bfloat16, jnp.bfloat16)]
     assert {leaf.dtype for leaf in jax.tree.leaves((out, grads))} == {jnp.dtype("float32")}
-    image, exact = (jax.jit(m.generator)(params.beta, z) for m in (half, model))
+    image, exact = (jax.jit(m.generator)(params["generator"], z) for m in (half, model))
     assert image.dtype == jnp.float32
     # bfloat16 keeps 8 bits (0.4 %), three layers deep: 2 % of the image, root mean square.
     assert 1e-4 < np.sqrt(np.mean((image - exact) ** 2) / np.mean(exact**2)) < 0.02

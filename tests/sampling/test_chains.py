@@ -74,7 +74,7 @@ def test_every_temperature_has_the_law_of_its_own_chain():
 
 def test_first_state_and_first_step_share_no_noise():
     model = lg.make_model()._replace(
-        energy=lambda alpha, z: (z**2).sum(-1) / (2 * lg.PRIOR_SIGMA**2)  # cancels p0: no drift
+        tilt=lambda alpha, z: (z**2).sum(-1) / (2 * lg.PRIOR_SIGMA**2)  # cancels p0: no drift
     )
     keys = chain_keys(KEY, 0, jnp.arange(20_000))
     z = np.asarray(prior_chains(model, {}, keys, ChainSettings(0.2, 1)).latents, np.float64)
@@ -87,12 +87,13 @@ def test_the_posterior_at_zero_is_the_prior():
     model, params, batch = tiny.make_model(), tiny.parameters(), tiny.make_batch()
     z = jax.random.normal(KEY, (5, 3))
     np.testing.assert_array_equal(
-        log_power_posterior(model, params, batch.images, z, 0.0), log_prior(model, params.alpha, z)
+        log_power_posterior(model, params, batch.images, z, 0.0),
+        log_prior(model, params["prior"], z),
     )
     keys, settings = chain_keys(KEY, 0, batch.position), tiny.SAMPLER.prior
     cold = partial(posterior_chains, temperatures=jnp.zeros(5), settings=settings)
     posterior = jax.jit(partial(cold, model))(params, batch.images, keys=keys).latents
-    prior = jax.jit(partial(prior_chains, model, settings=settings))(params.alpha, keys).latents
+    prior = jax.jit(partial(prior_chains, model, settings=settings))(params["prior"], keys).latents
     np.testing.assert_allclose(posterior, prior, rtol=1e-12)
     # And the first temperature of the schedule is it, with the prior's own settings.
     np.testing.assert_allclose(tempered()[0], prior, rtol=1e-12)
@@ -104,7 +105,7 @@ def test_prior_chains_cost_no_generator_evaluation():
 
     model = tiny.make_model()._replace(generator=never)
     keys = chain_keys(KEY, 0, jnp.arange(2))
-    prior_chains(model, tiny.parameters().alpha, keys, ChainSettings(0.1, 2))
+    prior_chains(model, tiny.parameters()["prior"], keys, ChainSettings(0.1, 2))
 
 
 # What a chain depends on.
@@ -190,7 +191,7 @@ def first_versions_chains(model, params, x, temperatures, key, sampler):
             z = z + s * jax.grad(lambda z: log_density(z).sum())(z) + jnp.sqrt(2 * s) * normal(k)
         return z
 
-    ends = [chain(lambda z: log_prior(model, params.alpha, z), 0, sampler.prior)]
+    ends = [chain(lambda z: log_prior(model, params["prior"], z), 0, sampler.prior)]
     for index in range(1, len(temperatures)):
         hot = partial(log_power_posterior, model, params, x, temperature=temperatures[index])
         ends.append(chain(lambda z, hot=hot: hot(z=z), index, sampler.posterior))

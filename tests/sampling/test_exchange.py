@@ -13,7 +13,6 @@ from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling import exchange
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, tempered_chains
 from thermo_ebm.sampling.kernels import Point
-from thermo_ebm.types import Params
 
 TEMPERATURES = np.float32([0.1, 0.3, 0.6, 0.8, 1.0])
 
@@ -143,9 +142,9 @@ TILT, NOISE, SEEN = 0.4, 0.35, 1.5**2
 
 def two_modes():
     return LatentEBM(
-        energy=lambda alpha, z: alpha * z[:, 0],
+        tilt=lambda alpha, z: alpha * z[:, 0],
         generator=lambda beta, z: beta * z**2,
-        init=lambda key: Params(jnp.float32(TILT), jnp.float32(1.0)),
+        init=lambda key: {"prior": jnp.float32(TILT), "generator": jnp.float32(1.0)},
         latent_dim=1,
         prior_sigma=1.0,
         likelihood_sigma=NOISE,

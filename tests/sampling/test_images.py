@@ -10,7 +10,6 @@ import pytest
 
 from thermo_ebm.sampling import images
 from thermo_ebm.sampling.chains import ChainSettings
-from thermo_ebm.types import Params
 
 LATENT_DIM, PIXELS = 3, 40
 
@@ -18,11 +17,11 @@ LATENT_DIM, PIXELS = 3, 40
 def make(likelihood_sigma):
     """A linear generator on `PIXELS` pixels in the place of linear_gaussian's on seven."""
     model = linear.make_model()._replace(likelihood_sigma=likelihood_sigma)
-    alpha = jax.tree.map(jnp.float32, linear.parameters().alpha)
+    alpha = jax.tree.map(jnp.float32, linear.parameters()["prior"])
     rng = np.random.default_rng(1)
     weights = rng.normal(size=(PIXELS, LATENT_DIM)) / np.sqrt(LATENT_DIM)
     beta = {"weights": jnp.float32(weights), "bias": jnp.zeros(PIXELS)}
-    return model, Params(alpha, beta)
+    return model, {"prior": alpha, "generator": beta}
 
 
 def test_samples_do_not_depend_on_the_batches_they_are_drawn_in():
@@ -45,7 +44,7 @@ def test_reconstructions_are_of_their_own_image():
     """
     model, params = make(0.1)
     z = 2 * jax.random.normal(jax.random.key(1), (12, LATENT_DIM))
-    x = model.generator(params.beta, z)
+    x = model.generator(params["generator"], z)
     settings = ChainSettings(1e-4, 200)
     reconstruct = jax.jit(partial(images.reconstruct, model, settings=settings))
     made = reconstruct(params, x, jax.random.key(2))
@@ -58,7 +57,9 @@ def test_reconstructions_are_of_their_own_image():
 def interpolate(ends, num_steps):
     """The latents themselves, through a generator that changes nothing."""
     model = linear.make_model()._replace(generator=lambda beta, z: z)
-    return np.asarray(images.interpolate(model, Params({}, {}), jnp.asarray(ends), num_steps))
+    return np.asarray(
+        images.interpolate(model, {"prior": {}, "generator": {}}, jnp.asarray(ends), num_steps)
+    )
 
 
 @pytest.mark.parametrize("num_steps", [2, 3, 8])
@@ -74,7 +75,7 @@ def test_ends_are_the_latents_bit_for_bit(num_steps, compiled):
 
 def interpolate_jax(ends, num_steps):
     model = linear.make_model()._replace(generator=lambda beta, z: z)
-    return images.interpolate(model, Params({}, {}), ends, num_steps)
+    return images.interpolate(model, {"prior": {}, "generator": {}}, ends, num_steps)
 
 
 def test_between_unit_latents_every_point_is_on_the_circle_at_equal_angles():

@@ -193,7 +193,7 @@ def test_chains_of_the_model_choose_their_kernel():
 
     @partial(jax.jit, static_argnums=0)
     def both(kernel):
-        prior = prior_chains(model, single.alpha, keys(150), ChainSettings(0.6, 5, kernel))
+        prior = prior_chains(model, single["prior"], keys(150), ChainSettings(0.6, 5, kernel))
         settings = ChainSettings(0.02, 5, kernel)
         return prior, posterior_chains(model, single, x, t, keys(150), settings)
 

@@ -53,8 +53,10 @@ def test_unadjusted_steps_have_the_acceptance_of_a_proposal_by_hand():
     t, step_size = TEMPERATURES[2], 0.08
 
     def log_density(z, x):
-        likelihood = -((x - model.generator(params.beta, z[None])[0]) ** 2).sum() / (2 * 0.4**2)
-        prior = model.energy(params.alpha, z[None])[0] - (z**2).sum() / (2 * 1.1**2)
+        likelihood = -((x - model.generator(params["generator"], z[None])[0]) ** 2).sum() / (
+            2 * 0.4**2
+        )
+        prior = model.tilt(params["prior"], z[None])[0] - (z**2).sum() / (2 * 1.1**2)
         return t * likelihood + prior
 
     density = jax.vmap(jax.value_and_grad(log_density))

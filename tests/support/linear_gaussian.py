@@ -1,4 +1,4 @@
-"""A model with closed forms: linear generator, quadratic energy, and so all densities Gaussian.
+"""A model with closed forms: linear generator, quadratic tilt, and so all densities Gaussian.
 
     f_alpha(z)    = a . z - z' A z / 2       g_beta(z) = W z + b
     p_alpha       = N(L0^-1 a, L0^-1)        with L0  = I / sigma_0^2 + A
@@ -15,7 +15,6 @@ import numpy as np
 from scipy import stats
 
 from thermo_ebm.models.latent_ebm import LatentEBM
-from thermo_ebm.types import Params
 
 LATENT_DIM = 3
 DATA_DIM = 7
@@ -28,7 +27,7 @@ class Gaussian(NamedTuple):
     cov: np.ndarray  # [dim, dim]
 
 
-def energy(alpha, z):
+def tilt(alpha, z):
     return z @ alpha["linear"] - 0.5 * ((z @ alpha["quadratic"]) * z).sum(-1)
 
 
@@ -45,12 +44,12 @@ def parameters(seed=0):
         "weights": rng.normal(size=(DATA_DIM, LATENT_DIM)) / 2,
         "bias": rng.normal(size=DATA_DIM) / 3,
     }
-    return Params(alpha, beta)
+    return {"prior": alpha, "generator": beta}
 
 
 def make_model():
     return LatentEBM(
-        energy=energy,
+        tilt=tilt,
         generator=generator,
         init=lambda key: parameters(),
         latent_dim=LATENT_DIM,
@@ -66,8 +65,8 @@ def observation(seed=1):
 
 def natural(params, x, temperature):
     """Precision L and L m of the power posterior at t (of the prior at t = 0)."""
-    alpha, beta = params
-    # The energy sees the symmetric part of A alone.
+    alpha, beta = params["prior"], params["generator"]
+    # The tilt sees the symmetric part of A alone.
     precision = (
         np.eye(LATENT_DIM) / PRIOR_SIGMA**2 + (alpha["quadratic"] + alpha["quadratic"].T) / 2
     )
@@ -84,15 +83,17 @@ def power_posterior(params, x, temperature):
 
 def log_evidence(params, x):
     """log p(x), in the space of the data."""
-    prior, weights = power_posterior(params, x, 0.0), params.beta["weights"]
+    prior, weights = power_posterior(params, x, 0.0), params["generator"]["weights"]
     cov = weights @ prior.cov @ weights.T + LIKELIHOOD_SIGMA**2 * np.eye(DATA_DIM)
-    return stats.multivariate_normal.logpdf(x, weights @ prior.mean + params.beta["bias"], cov)
+    return stats.multivariate_normal.logpdf(
+        x, weights @ prior.mean + params["generator"]["bias"], cov
+    )
 
 
 def expected_log_likelihood(params, x, latents):
     """E[log p(x | z)] for z from a Gaussian."""
-    weights, variance = params.beta["weights"], LIKELIHOOD_SIGMA**2
-    residual = x - weights @ latents.mean - params.beta["bias"]
+    weights, variance = params["generator"]["weights"], LIKELIHOOD_SIGMA**2
+    residual = x - weights @ latents.mean - params["generator"]["bias"]
     square = residual @ residual + np.trace(weights @ latents.cov @ weights.T)
     return -square / (2 * variance) - DATA_DIM / 2 * np.log(2 * np.pi * variance)
 

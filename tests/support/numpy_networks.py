@@ -36,11 +36,11 @@ def leaky_relu(x, leak):
     return np.where(x > 0, x, leak * x)
 
 
-def energy(alpha, z, leak):
+def tilt(alpha, z, leak):
     """f_alpha from Haiku's parameters."""
     for name in ("hidden_0", "hidden_1"):
         z = leaky_relu(z @ alpha[name]["w"] + alpha[name]["b"], leak)
-    return (z @ alpha["energy"]["w"] + alpha["energy"]["b"])[:, 0]
+    return (z @ alpha["tilt"]["w"] + alpha["tilt"]["b"])[:, 0]
 
 
 def generator(layers, z, strides, leak):

@@ -15,14 +15,13 @@ import numpy as np
 from scipy import special
 
 from thermo_ebm.models.latent_ebm import LatentEBM
-from thermo_ebm.types import Params
 
 LATENT_DIM, DATA_DIM, HIDDEN = 2, 12, 8
 PRIOR_SIGMA, LIKELIHOOD_SIGMA = 1.0, 0.4
 EDGE, POINTS = 6.0, 161
 
 
-def energy(alpha, z):
+def tilt(alpha, z):
     return jnp.tanh(z @ alpha["hidden"]) @ alpha["out"]
 
 
@@ -39,12 +38,12 @@ def parameters(seed=0):
         "bias": rng.normal(size=HIDDEN) / 2,
         "out": rng.normal(size=(HIDDEN, DATA_DIM)) / np.sqrt(HIDDEN),
     }
-    return Params(alpha, beta)
+    return {"prior": alpha, "generator": beta}
 
 
 def make_model():
     return LatentEBM(
-        energy, generator, lambda key: parameters(), LATENT_DIM, PRIOR_SIGMA, LIKELIHOOD_SIGMA
+        tilt, generator, lambda key: parameters(), LATENT_DIM, PRIOR_SIGMA, LIKELIHOOD_SIGMA
     )
 
 
@@ -54,13 +53,13 @@ def float32(params):
 
 def features(params, z):
     """tanh(z A) [num, 4] and tanh(z W + b) [num, HIDDEN] of latents."""
-    alpha, beta = params
+    alpha, beta = params["prior"], params["generator"]
     return np.tanh(z @ alpha["hidden"]), np.tanh(z @ beta["hidden"] + beta["bias"])
 
 
 def log_likelihoods(params, images, z):
     """log p(x | z) of every image and latent, [num_images, num]."""
-    means, variance = features(params, z)[1] @ params.beta["out"], LIKELIHOOD_SIGMA**2
+    means, variance = features(params, z)[1] @ params["generator"]["out"], LIKELIHOOD_SIGMA**2
     squares = (images**2).sum(1)[:, None] + (means**2).sum(1) - 2 * images @ means.T
     return -squares / (2 * variance) - DATA_DIM / 2 * np.log(2 * np.pi * variance)
 
@@ -76,7 +75,7 @@ class Grid(NamedTuple):
 def make_grid(params, images):
     axis = np.linspace(-EDGE, EDGE, POINTS)
     z = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-    log_prior = features(params, z)[0] @ params.alpha["out"] - (z**2).sum(1) / 2 / PRIOR_SIGMA**2
+    log_prior = features(params, z)[0] @ params["prior"]["out"] - (z**2).sum(1) / 2 / PRIOR_SIGMA**2
     return Grid(z, log_prior - special.logsumexp(log_prior), log_likelihoods(params, images, z))
 
 
@@ -85,7 +84,7 @@ def simulated_images(params, num, seed=1):
     rng = np.random.default_rng(seed)
     grid = make_grid(params, np.zeros((1, DATA_DIM)))
     z = grid.z[rng.choice(len(grid.z), num, p=np.exp(grid.log_prior))]
-    means = features(params, z)[1] @ params.beta["out"]
+    means = features(params, z)[1] @ params["generator"]["out"]
     return z, means + LIKELIHOOD_SIGMA * rng.normal(size=means.shape)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
-from thermo_ebm.types import Batch, Params
+from thermo_ebm.types import Batch
 
 LATENT_DIM = 3
 IMAGE_SHAPE = (2, 2, 1)
@@ -14,7 +14,7 @@ IMAGE_SHAPE = (2, 2, 1)
 SAMPLER = SamplerSettings(prior=ChainSettings(0.1, 4), posterior=ChainSettings(0.05, 3))
 
 
-def energy(alpha, z):
+def tilt(alpha, z):
     return jnp.tanh(z @ alpha["hidden"]) @ alpha["out"] - z**2 @ alpha["scale"]
 
 
@@ -30,11 +30,11 @@ def parameters(seed=0):
         "scale": np.array([0.1, 0.6, 2.5]),
     }
     beta = {"weights": rng.normal(size=(3, 4)) / 2, "bias": rng.normal(size=4) / 3}
-    return jax.tree.map(jnp.asarray, Params(alpha, beta))
+    return jax.tree.map(jnp.asarray, {"prior": alpha, "generator": beta})
 
 
 def make_model():
-    return LatentEBM(energy, generator, lambda key: parameters(), LATENT_DIM, 1.1, 0.4)
+    return LatentEBM(tilt, generator, lambda key: parameters(), LATENT_DIM, 1.1, 0.4)
 
 
 def make_batch(num=5, padding=0, seed=1):

@@ -24,7 +24,7 @@ CHANGES = {
     "sampler.prior.num_steps": 3,
     "sampler.posterior.num_steps": 2,
     "loss.num_temperatures": 3,
-    # The energy's constant, on which nothing depends, has the gradient 0. With `reweighted` it has
+    # The tilt's constant, on which nothing depends, has the gradient 0. With `reweighted` it has
     # what rounding leaves of 0, which Adam scales up and which differs between numbers of devices.
     "loss.generator_gradient": "posterior",
     "evaluation.likelihood.every_epochs": 0,
@@ -58,7 +58,7 @@ def flags(**changes):
 _make_task, _make_programs = tasks.make_task, spmd.make_programs
 _compiled_by = (
     *("batch_size", "val_batches", "model", "sampler", "loss", "optimizer"),
-    *("dial", "evaluation"),
+    *("gradient_noise", "evaluation"),
 )
 _compiled_by_data = ("image_size", "channels", "num_train", "num_val", "streaming")
 

@@ -144,7 +144,7 @@ def exact_samples(name, temperatures, seed):
     z = np.empty((len(temperatures), CHAINS, NUM_IMAGES, lg.LATENT_DIM))
     for (i, t), (n, x) in itertools.product(enumerate(temperatures), enumerate(images)):
         z[i, :, n] = rng.multivariate_normal(*lg.power_posterior(params, x, t), size=CHAINS)
-    square = ((images - lg.generator(params.beta, z)) ** 2).sum(-1)
+    square = ((images - lg.generator(params["generator"], z)) ** 2).sum(-1)
     variance = lg.LIKELIHOOD_SIGMA**2
     return z, -square / (2 * variance) - lg.DATA_DIM / 2 * np.log(2 * np.pi * variance)
 

@@ -88,8 +88,8 @@ def test_noise_of_every_steps_gradient_is_among_the_readings(run):
         assert 0 < noise < 10 * row["train_grad_var"]
         between = sorted([row["train_grad_noise_prior"], row["train_grad_noise_generator"]])
         assert between[0] <= noise <= between[1]  # a mean over the entries of both
-        assert row["dial_amplification"] == 1
-        assert row["dial_saturated"] == 0
+        assert row["gradient_noise_amplification"] == 1
+        assert row["gradient_noise_saturated"] == 0
 
 
 def test_temperatures_are_of_the_schedule(run):

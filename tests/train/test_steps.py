@@ -1,4 +1,4 @@
-"""One step: what is accumulated, what the dial does, and which gradients have a noise at all."""
+"""One step: what is accumulated, what amplification does, which gradients have noise."""
 
 from functools import cache, partial
 
@@ -65,7 +65,7 @@ def assert_close(one, other):
 )
 def test_batches_accumulated_are_one_batch_as_many_times_as_large(changes):
     whole = gradient_of(batch_size=NUM, **changes)
-    parts = gradient_of(batch_size=NUM // 3, dial__accumulate=3, **changes)
+    parts = gradient_of(batch_size=NUM // 3, gradient_noise__accumulate=3, **changes)
     # Chains have the same keys: an image keeps its place in the whole.
     assert_close(parts.mean, whole.mean)
     assert_close(parts.difference, whole.difference)
@@ -93,13 +93,13 @@ def stepped(**changes):
 
 def test_a_step_amplifies_what_it_measures_and_nothing_else():
     plain, before = stepped(loss__name="vanilla")
-    loud, _ = stepped(loss__name="vanilla", dial__amplification=9.0)
+    loud, _ = stepped(loss__name="vanilla", gradient_noise__amplification=9.0)
     for name in ("loss", "grad_var", "noise", "noise_prior", "noise_generator", "signal"):
         np.testing.assert_allclose(getattr(loud.sums, name), getattr(plain.sums, name), rtol=1e-5)
     assert plain.sums.amplification == 1
     assert loud.sums.amplification == 9
     np.testing.assert_allclose(loud.sums.update_noise, 9 * plain.sums.noise, rtol=1e-6)
-    np.testing.assert_allclose(plain.dial.noise, plain.sums.noise, rtol=1e-6)
+    np.testing.assert_allclose(plain.gradient_noise.noise, plain.sums.noise, rtol=1e-6)
     # Adam's first moment is (1 - b1) times the gradient it was given, here g + sqrt(8) xi d.
     added = first_moments(loud) - first_moments(plain)
     expected = (1 - 0.5) ** 2 * 8 * float(plain.sums.noise) * added.size

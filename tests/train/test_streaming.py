@@ -33,7 +33,7 @@ def test_the_same_run(resident, tmp_path):
 
 @pytest.mark.slow
 def test_accumulated_batches(tmp_path):
-    accumulated = {"dial__accumulate": 2, "num_epochs": 2}
+    accumulated = {"gradient_noise__accumulate": 2, "num_epochs": 2}
     assert tiny.train(tiny.config(**accumulated), tmp_path / "resident") is Outcome.DONE
     made, streamed = tiny.config(**accumulated, **STREAMED), tmp_path / "streamed"
     assert tiny.train(made, streamed, dispatches=3) is Outcome.INTERRUPTED

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from thermo_ebm.gradients.dial import DialSettings
+from thermo_ebm.gradients.amplification import AmplificationSettings
 from thermo_ebm.likelihood import LikelihoodSettings
 from thermo_ebm.losses import LossSettings
 from thermo_ebm.losses.objective import Objective, thermodynamic_objective, vanilla_objective
@@ -36,9 +36,11 @@ def loss_settings(config: ConfigDict) -> LossSettings:
     return settings._replace(correction="none") if settings.kl_form == "none" else settings
 
 
-def dial_settings(config: ConfigDict) -> DialSettings:
+def amplification_settings(config: ConfigDict) -> AmplificationSettings:
     """How the noise of the gradient is set."""
-    return DialSettings(**{field: config.dial[field] for field in DialSettings._fields})
+    return AmplificationSettings(
+        **{field: config.gradient_noise[field] for field in AmplificationSettings._fields}
+    )
 
 
 def likelihood_settings(config: ConfigDict) -> LikelihoodSettings:

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from thermo_ebm.config.build import dial_settings, loss_settings, sampler_settings
+from thermo_ebm.config.build import amplification_settings, loss_settings, sampler_settings
 from thermo_ebm.errors import UserError
 from thermo_ebm.fields import flatten, get, nearest
-from thermo_ebm.gradients.dial import is_used
+from thermo_ebm.gradients.amplification import is_used
 from thermo_ebm.losses import (
     CORRECTIONS,
     GENERATOR_GRADIENTS,
@@ -64,10 +64,10 @@ _AT_LEAST: dict[str, int] = {
     "sampler.chains_per_image": 1,
     "sampler.exchange_every": 0,
     "loss.anneal_epochs": 1,
-    "dial.amplification": 1,
-    "dial.accumulate": 1,
-    "dial.target_noise": 0,
-    "dial.max_amplification": 1,
+    "gradient_noise.amplification": 1,
+    "gradient_noise.accumulate": 1,
+    "gradient_noise.target": 0,
+    "gradient_noise.max_amplification": 1,
     "evaluation.likelihood.every_epochs": 0,
     "evaluation.likelihood.num_images": 1,
     "evaluation.likelihood.num_temperatures": 2,
@@ -211,11 +211,12 @@ def _check_combinations(config: ConfigDict) -> None:
             f"batch_size={config.batch_size}: larger than the training set "
             f"(data.num_train={config.data.num_train}); choose a smaller batch or more images"
         )
-    accumulate = config.dial.accumulate
+    accumulate = config.gradient_noise.accumulate
     if config.batch_size * accumulate > config.data.num_train:
         raise UserError(
-            f"dial.accumulate={accumulate}: as many batches of batch_size={config.batch_size} need "
-            f"more images than the training set has (data.num_train={config.data.num_train})"
+            f"gradient_noise.accumulate={accumulate}: as many batches of "
+            f"batch_size={config.batch_size} need more images than the training set has "
+            f"(data.num_train={config.data.num_train})"
         )
     steps = config.data.num_train // (config.batch_size * accumulate)
     for field in _EPOCHS:
@@ -256,7 +257,7 @@ def _check_combinations(config: ConfigDict) -> None:
             "draws images from the complete training set"
         )
     _check_loss(config)
-    _check_dial(config)
+    _check_amplification(config)
 
 
 def _check_loss(config: ConfigDict) -> None:
@@ -296,19 +297,19 @@ def _check_loss(config: ConfigDict) -> None:
     check_settings(settings, sampler)
 
 
-def _check_dial(config: ConfigDict) -> None:
-    """Refuses a dial without two halves of a batch, or without a gradient that is a mean."""
-    dial = dial_settings(config)
-    if dial.target_noise and dial.amplification != 1:
+def _check_amplification(config: ConfigDict) -> None:
+    """Refuses noise control without two halves of a batch, or without a gradient that is a mean."""
+    settings = amplification_settings(config)
+    if settings.target and settings.amplification != 1:
         raise UserError(
-            f"dial.amplification={dial.amplification:g}: must be 1 if dial.target_noise is set, "
-            "which chooses the amplification"
+            f"gradient_noise.amplification={settings.amplification:g}: must be 1 if "
+            "gradient_noise.target is set, which chooses the amplification"
         )
-    if not is_used(dial):
+    if not is_used(settings):
         return
-    field = "dial.target_noise" if dial.target_noise else "dial.amplification"
-    value = dial.target_noise or dial.amplification
-    if config.batch_size * dial.accumulate < 2:
+    field = "gradient_noise.target" if settings.target else "gradient_noise.amplification"
+    value = settings.target or settings.amplification
+    if config.batch_size * settings.accumulate < 2:
         raise UserError(
             f"{field}={value:g}: needs at least two images per update, since the noise is "
             "measured from the two halves of a batch"

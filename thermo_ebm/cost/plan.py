@@ -103,7 +103,7 @@ def _activation_bytes(config: ConfigDict, model: LatentEBM) -> int:
 
     def sizes(num: int) -> list[int]:
         z = jax.ShapeDtypeStruct((num, model.latent_dim), "float32")
-        equations = jax.make_jaxpr(generator)(params.beta, z).eqns
+        equations = jax.make_jaxpr(generator)(params["generator"], z).eqns
         return [num_bytes(variable) for eqn in equations for variable in eqn.outvars]
 
     # Of the parameters, which are cast there too, there are no more for two images than for one.
@@ -145,7 +145,8 @@ def num_parameters(config: ConfigDict) -> tuple[int, int]:
     model = make_model(config.model, config.data.channels)
     params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     prior, generator = (
-        sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (params.alpha, params.beta)
+        sum(leaf.size for leaf in jax.tree.leaves(tree))
+        for tree in (params["prior"], params["generator"])
     )
     return prior, generator
 
@@ -164,7 +165,7 @@ def step_flops_by_part(config: ConfigDict) -> dict[str, int]:
     model = make_model(config.model, config.data.channels, dilated)
     loss = make_loss(config, model, axis_name=None)
     parts = gradient_flops_by_part(loss, model, config.batch_size, image_shape(config))
-    return {part: count.useful * config.dial.accumulate for part, count in parts.items()}
+    return {part: count.useful * config.gradient_noise.accumulate for part, count in parts.items()}
 
 
 def without_filling(config: ConfigDict) -> ConfigDict:

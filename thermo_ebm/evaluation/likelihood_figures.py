@@ -12,7 +12,7 @@ from thermo_ebm.plots import GRAY, finish, new_figure
 _INLIERS, _OUTLIERS = "#0072B2", "#D55E00"  # distinct for most colour-blind readers
 _TITLES = {
     "log_likelihood": "log p(x), nats",
-    "energy": "-f(z), nats",
+    "tilt": "f(z), nats",
     "pang": "Pang's score, nats",
 }
 

@@ -33,7 +33,7 @@ IMAGE_COLUMNS = (
     "annealed",  # a stochastic lower bound on log p(x)
     "effective_sample_size",  # of the weights of the annealed chains
     "reconstruction",  # |x - g(z)|^2 / (2 sigma_l^2), mean over z of the posterior
-    "energy",  # -f(z), likewise
+    "tilt",  # f(z), likewise
     "norm",  # |z|^2 / (2 sigma_0^2), likewise
 )
 SIMULATED_COLUMNS = ("image", "lower", "log_likelihood", "stderr", "upper")

@@ -69,10 +69,9 @@ def gap(rows: list[Row]) -> Gap:
 # Higher for images that are unlike the model's: name -> a table's rows -> [num].
 SCORES: Mapping[str, Callable[[list[Row]], np.ndarray]] = {
     "log_likelihood": lambda rows: -_column(rows, "log_likelihood"),
-    "energy": lambda rows: _column(rows, "energy"),
-    "pang": lambda rows: sum(
-        (_column(rows, name) for name in ("reconstruction", "energy", "norm")),
-        np.zeros(len(rows)),
+    "tilt": lambda rows: -_column(rows, "tilt"),
+    "pang": lambda rows: (
+        _column(rows, "reconstruction") - _column(rows, "tilt") + _column(rows, "norm")
     ),
 }
 

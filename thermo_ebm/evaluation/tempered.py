@@ -80,7 +80,7 @@ def tempered_posteriors(
             one = settings._replace(chains_per_image=1, exchange_every=every)
             chains = tempered_chains(model, params, x, positions, temperatures, key, one)
             sets.append(chains.latents[:, 0])
-        decoded = model.generator(params.beta, sets[-1].reshape(-1, 2))
+        decoded = model.generator(params["generator"], sets[-1].reshape(-1, 2))
         return log_density, sets, decoded.reshape(*sets[-1].shape[:2], *image.shape)
 
     log_density, sets, decoded = jax.device_get(compute(params, image, key))

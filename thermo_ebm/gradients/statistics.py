@@ -20,20 +20,20 @@ class GradientStatistics(NamedTuple):
 def gradient_statistics(grads: Params) -> GradientStatistics:
     """Mean and population variance over the entries of a gradient.
 
-    >>> grads = Params(alpha=jnp.array([1.0, 3.0]), beta=jnp.array([-2.0, -2.0]))
+    >>> grads = {"prior": jnp.array([1.0, 3.0]), "generator": jnp.array([-2.0, -2.0])}
     >>> statistics = gradient_statistics(grads)
     >>> float(statistics.mean), float(statistics.var), float(statistics.var_prior)
     (0.0, 4.5, 1.0)
 
     Args:
-      grads: the gradient with respect to (alpha, beta).
+      grads: the gradient by group of parameters.
 
     Returns:
       The statistics, in the gradient's own type.
     """
     mean, var = _mean_and_var(grads)
     return GradientStatistics(
-        mean, var, _mean_and_var(grads.alpha)[1], _mean_and_var(grads.beta)[1]
+        mean, var, _mean_and_var(grads["prior"])[1], _mean_and_var(grads["generator"])[1]
     )
 
 

@@ -53,7 +53,7 @@ def prior_latents(
     z = model.prior_sigma * kernels.normal(keys, kernels.NOISE, model.latent_dim)
 
     def evaluate(z: Array) -> Point:
-        values, pullback = jax.vjp(partial(log_prior, model, params.alpha), z)
+        values, pullback = jax.vjp(partial(log_prior, model, params["prior"]), z)
         (grad,) = pullback(jnp.ones_like(values))
         return Point(z, jnp.zeros_like(values), jnp.zeros_like(z), values, grad)
 

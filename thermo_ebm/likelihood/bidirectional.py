@@ -58,7 +58,7 @@ def simulate(
     one = settings._replace(chains_per_image=1, prior_steps=settings.simulation_steps)
     mask = jnp.ones(positions.shape[0])
     z = prior_latents(model, params, positions, latent_key, one, mask)[0][0]
-    mean = model.generator(params.beta, z)
+    mean = model.generator(params["generator"], z)
     keys = chain_keys(noise_key, jnp.int32(0), positions)
     noise = kernels.normal(keys, kernels.NOISE, mean[0].size).reshape(mean.shape)
     return mean + model.likelihood_sigma * noise, z

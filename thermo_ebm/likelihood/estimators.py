@@ -20,7 +20,7 @@ class Scores(NamedTuple):
     """Means over an image's chains at t = 1, which sample its posterior; [num] each."""
 
     reconstruction: Array  # |x - g(z)|^2 / (2 sigma_l^2)
-    energy: Array  # -f_alpha(z)
+    tilt: Array  # f_alpha(z)
     norm: Array  # |z|^2 / (2 sigma_0^2)
 
 
@@ -101,7 +101,7 @@ def posterior_scores(model: LatentEBM, images: Array, last: Point) -> Scores:
     norm = jnp.sum(last.z**2, axis=-1) / (2 * model.prior_sigma**2)
     return Scores(
         reconstruction=of_image(-last.log_likelihood - constant),
-        energy=of_image(-last.log_prior - norm),
+        tilt=of_image(last.log_prior + norm),
         norm=of_image(norm),
     )
 

@@ -38,7 +38,7 @@ def log_likelihoods(
     return jnp.swapaxes(values, 0, 2)
 
 
-def energies(model: LatentEBM, alpha: chex.ArrayTree, latents: Array) -> Array:
+def tilts(model: LatentEBM, alpha: chex.ArrayTree, latents: Array) -> Array:
     """f_alpha(z) of latents [..., latent_dim] -> [...]."""
     flat = latents.reshape(-1, latents.shape[-1])
-    return model.energy(alpha, flat).reshape(latents.shape[:-1])
+    return model.tilt(alpha, flat).reshape(latents.shape[:-1])

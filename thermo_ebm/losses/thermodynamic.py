@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from thermo_ebm import scopes
 from thermo_ebm.collectives import masked_mean
-from thermo_ebm.losses.likelihoods import energies, log_likelihoods
+from thermo_ebm.losses.likelihoods import log_likelihoods, tilts
 from thermo_ebm.losses.settings import LossSettings, check_settings
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.chains import SamplerSettings, TemperedChains, tempered_chains
@@ -56,7 +56,7 @@ def thermodynamic_loss(
     """The negative thermodynamic integral (eq. 27), with the gradients chosen in `settings`.
 
     `prior_gradient`: the estimator of alpha's gradient.
-      "langevin": through all K steps of the chains (the paper's text); right for smooth energies.
+      "langevin": through all K steps of the chains (the paper's text); right for smooth tilts.
       "contrastive": E_1[grad f] - E_0[grad f], the derivative of the exact integral (E_1 from the
         reweighted chains of all temperatures if the generator's gradient is "reweighted").
       "none": no gradient; chains are detached.
@@ -98,7 +98,11 @@ def thermodynamic_loss(
     loss, aux = thermodynamic_summary(parts, chains, batch.mask, settings, schedule, axis_name)
     loss = jax.lax.stop_gradient(loss) + _gradient_only(masked_mean(values, batch.mask, axis_name))
     if (through := _through_chains(settings)) is not None:
-        beta = params.beta if through.beta else jax.lax.stop_gradient(params.beta)
+        beta = (
+            params["generator"]
+            if through["generator"]
+            else jax.lax.stop_gradient(params["generator"])
+        )
         likelihood = log_likelihoods(model, beta, images, latents, sampler.image_chunk)
         loss += _gradient_only(
             _negative_estimate(likelihood, latents, batch.mask, settings, schedule, axis_name)[0]
@@ -117,11 +121,13 @@ def thermodynamic_draws(
 ) -> TemperedChains:
     """The chains at all temperatures, differentiable only if a gradient goes through them."""
     fixed, through = jax.lax.stop_gradient(params), _through_chains(settings)
-    alpha = params.alpha if through is not None and through.alpha else fixed.alpha
-    beta = params.beta if through is not None and through.beta else fixed.beta
+    alpha = params["prior"] if through is not None and through["prior"] else fixed["prior"]
+    beta = (
+        params["generator"] if through is not None and through["generator"] else fixed["generator"]
+    )
     return tempered_chains(
         model,
-        Params(alpha, beta),
+        {"prior": alpha, "generator": beta},
         batch.images,
         batch.position,
         schedule.temperatures,
@@ -157,7 +163,7 @@ def thermodynamic_surrogate(
     generator, prior = settings.generator_gradient, settings.prior_gradient
     last = latents.shape[0] - 1
     first = {"detached": 0, "reweighted": 1, "posterior": last, "langevin": last + 1}[generator]
-    likelihood = _likelihoods(model, params.beta, images, latents, chunk, first)
+    likelihood = _likelihoods(model, params["generator"], images, latents, chunk, first)
     fixed = jax.lax.stop_gradient(likelihood)
     values = jnp.zeros(images.shape[0], fixed.dtype)
     size = jnp.full(images.shape[0], jnp.nan, fixed.dtype)
@@ -174,11 +180,11 @@ def thermodynamic_surrogate(
     elif generator == "posterior":
         values -= likelihood[-1].mean(axis=0)
     if prior == "contrastive":
-        values += energies(model, params.alpha, latents[0]).mean(axis=0)
+        values += tilts(model, params["prior"], latents[0]).mean(axis=0)
         if weights is None:
-            values -= energies(model, params.alpha, latents[-1]).mean(axis=0)
+            values -= tilts(model, params["prior"], latents[-1]).mean(axis=0)
         else:
-            values -= jnp.sum(weights * energies(model, params.alpha, latents[1:]), axis=(0, 1))
+            values -= jnp.sum(weights * tilts(model, params["prior"], latents[1:]), axis=(0, 1))
     return values, ThermodynamicParts(fixed, size)
 
 
@@ -278,10 +284,11 @@ def _divergences(
 
 def _through_chains(settings: LossSettings) -> Params | None:
     """Which of alpha and beta have a gradient through the chains; None if neither does."""
-    through = Params(
-        settings.prior_gradient == "langevin", settings.generator_gradient == "langevin"
-    )
-    return through if any(through) else None
+    through = {
+        "prior": settings.prior_gradient == "langevin",
+        "generator": settings.generator_gradient == "langevin",
+    }
+    return through if any(through.values()) else None
 
 
 def _gradient_only(surrogate: Array) -> Array:

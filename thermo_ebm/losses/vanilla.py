@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from thermo_ebm.collectives import masked_mean
-from thermo_ebm.losses.likelihoods import energies, log_likelihoods
+from thermo_ebm.losses.likelihoods import log_likelihoods, tilts
 from thermo_ebm.losses.settings import check_sampler
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.chains import SamplerSettings, TemperedChains, tempered_chains
@@ -19,8 +19,8 @@ class VanillaAux(NamedTuple):
     """Terms of the vanilla loss, each a mean over the batch."""
 
     log_likelihood: Array  # E_post[log p_beta(x | z)], scalar
-    energy_posterior: Array  # E_post[f_alpha(z)], scalar
-    energy_prior: Array  # E_prior[f_alpha(z)], scalar
+    tilt_posterior: Array  # E_post[f_alpha(z)], scalar
+    tilt_prior: Array  # E_prior[f_alpha(z)], scalar
     acceptance: Array  # acceptance rates of the chains of prior and posterior, [2]
 
 
@@ -28,8 +28,8 @@ class VanillaParts(NamedTuple):
     """Terms of the vanilla loss for each image, means over its chains."""
 
     log_likelihood: Array  # [num]
-    energy_posterior: Array  # [num]
-    energy_prior: Array  # [num]
+    tilt_posterior: Array  # [num]
+    tilt_prior: Array  # [num]
 
 
 def vanilla_loss(
@@ -90,13 +90,15 @@ def vanilla_surrogate(
     model: LatentEBM, params: Params, images: Array, latents: Array, sampler: SamplerSettings
 ) -> tuple[Array, VanillaParts]:
     """Each image's share of the loss [num], to be differentiated, and its parts."""
-    likelihood = log_likelihoods(model, params.beta, images, latents[1:], sampler.image_chunk)
+    likelihood = log_likelihoods(
+        model, params["generator"], images, latents[1:], sampler.image_chunk
+    )
     parts = VanillaParts(
         log_likelihood=likelihood[0].mean(axis=0),
-        energy_posterior=energies(model, params.alpha, latents[1]).mean(axis=0),
-        energy_prior=energies(model, params.alpha, latents[0]).mean(axis=0),
+        tilt_posterior=tilts(model, params["prior"], latents[1]).mean(axis=0),
+        tilt_prior=tilts(model, params["prior"], latents[0]).mean(axis=0),
     )
-    values = -(parts.log_likelihood + parts.energy_posterior - parts.energy_prior)
+    values = -(parts.log_likelihood + parts.tilt_posterior - parts.tilt_prior)
     return values, jax.lax.stop_gradient(parts)
 
 
@@ -107,4 +109,4 @@ def vanilla_summary(
     means = masked_mean(jnp.stack(parts), mask, axis_name)
     acceptance = masked_mean(chains.acceptance, mask, axis_name)
     aux = VanillaAux(means[0], means[1], means[2], acceptance)
-    return -(aux.log_likelihood + aux.energy_posterior - aux.energy_prior), aux
+    return -(aux.log_likelihood + aux.tilt_posterior - aux.tilt_prior), aux

@@ -21,13 +21,13 @@ from ml_collections import ConfigDict
 from thermo_ebm.models.conv_transpose import ConvTranspose, for_backend
 from thermo_ebm.models.generator import make_generator_network
 from thermo_ebm.models.prior import make_prior_network
-from thermo_ebm.types import Array, EnergyFn, GeneratorFn, Params, PRNGKey
+from thermo_ebm.types import Array, GeneratorFn, Params, PRNGKey, TiltFn
 
 
 class LatentEBM(NamedTuple):
     """A model: two pure functions and the two standard deviations."""
 
-    energy: EnergyFn  # f_alpha: (alpha, z [num, latent_dim]) -> [num]
+    tilt: TiltFn  # f_alpha: (alpha, z [num, latent_dim]) -> [num]
     generator: GeneratorFn  # g_beta: (beta, z [num, latent_dim]) -> [num, *image_shape]
     init: Callable[[PRNGKey], Params]
     latent_dim: int
@@ -68,7 +68,7 @@ def make_model(
     ...     generator_strides=(1, 2, 1),
     ... )
     >>> params = jax.eval_shape(model.init, jax.random.key(0))
-    >>> jax.eval_shape(model.generator, params.beta, jax.numpy.zeros((5, 2))).shape
+    >>> jax.eval_shape(model.generator, params["generator"], jax.numpy.zeros((5, 2))).shape
     (5, 8, 8, 1)
 
     Args:
@@ -130,10 +130,10 @@ def _build(
     def init(key: PRNGKey) -> Params:
         key_prior, key_generator = jax.random.split(key)
         z = jnp.zeros((1, settings.latent_dim))
-        return Params(prior.init(key_prior, z), generator.init(key_generator, z))
+        return {"prior": prior.init(key_prior, z), "generator": generator.init(key_generator, z)}
 
     return LatentEBM(
-        energy=prior.apply,
+        tilt=prior.apply,
         generator=generator.apply,
         init=init,
         latent_dim=settings.latent_dim,
@@ -150,7 +150,7 @@ def _transform(network: Callable[[Array], Array]) -> hk.Transformed:
 def log_prior(model: LatentEBM, alpha: chex.ArrayTree, z: Array) -> Array:
     """log p_alpha(z) up to the constant log Z_alpha (eq. 1). [num, latent_dim] -> [num]."""
     chex.assert_shape(z, (None, model.latent_dim))
-    return model.energy(alpha, z) - jnp.sum(z**2, axis=-1) / (2 * model.prior_sigma**2)
+    return model.tilt(alpha, z) - jnp.sum(z**2, axis=-1) / (2 * model.prior_sigma**2)
 
 
 def log_likelihood(model: LatentEBM, beta: chex.ArrayTree, x: Array, z: Array) -> Array:
@@ -189,8 +189,8 @@ def log_power_posterior(
     Returns:
       [num].
     """
-    return temperature * log_likelihood(model, params.beta, x, z) + log_prior(
-        model, params.alpha, z
+    return temperature * log_likelihood(model, params["generator"], x, z) + log_prior(
+        model, params["prior"], z
     )
 
 
@@ -206,10 +206,10 @@ def with_compute_dtype(model: LatentEBM, dtype: jnp.dtype) -> LatentEBM:
     def lower(tree: chex.ArrayTree) -> chex.ArrayTree:
         return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
 
-    def energy(alpha: chex.ArrayTree, z: Array) -> Array:
-        return model.energy(lower(alpha), z.astype(dtype)).astype(jnp.float32)
+    def tilt(alpha: chex.ArrayTree, z: Array) -> Array:
+        return model.tilt(lower(alpha), z.astype(dtype)).astype(jnp.float32)
 
     def generator(beta: chex.ArrayTree, z: Array) -> Array:
         return model.generator(lower(beta), z.astype(dtype)).astype(jnp.float32)
 
-    return model._replace(energy=energy, generator=generator)
+    return model._replace(tilt=tilt, generator=generator)

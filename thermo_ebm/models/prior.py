@@ -1,4 +1,4 @@
-"""The prior's energy f_alpha: D - features - features - 1 (table 6)."""
+"""The prior's tilt f_alpha, the negative energy: D - features - features - 1 (table 6)."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ import jax
 
 from thermo_ebm.types import Array
 
-# The paper's energy has leaky ReLUs. Its score jumps where a unit changes sign, and a derivative
+# The paper's tilt has leaky ReLUs. Its score jumps where a unit changes sign, and a derivative
 # through the steps of a chain ("langevin" gradients) ignores the jumps; a smooth unit has none.
 ACTIVATIONS = ("leaky_relu", "gelu")
 
@@ -39,6 +39,6 @@ def make_prior_network(
         chex.assert_rank(z, 2)
         hidden = activate(hk.Linear(features, name="hidden_0")(z))
         hidden = activate(hk.Linear(features, name="hidden_1")(hidden))
-        return hk.Linear(1, name="energy")(hidden)[:, 0]
+        return hk.Linear(1, name="tilt")(hidden)[:, 0]
 
     return prior_network

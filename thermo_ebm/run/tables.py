@@ -48,16 +48,16 @@ READING_COLUMNS = (
     "train_grad_signal",  # squared norm of the mean gradient, per parameter
     "train_noise_scale",  # batch size times noise over signal (McCandlish et al. 2018)
     "train_update_noise",  # of the gradient that the optimisers were given
-    "dial_amplification",
-    "dial_saturated",  # share of the steps at which the target was out of reach
+    "gradient_noise_amplification",
+    "gradient_noise_saturated",  # share of the steps at which the target was out of reach
     "effective_sample_size",  # of the reweighted chains of an image
     "acceptance_prior",  # of Metropolis-adjusted chains
     "acceptance_posterior",
     "swap_rate",  # of exchanges between neighbouring temperatures
     "global_barrier",  # sum over neighbours of the rejection rates of exchanges
     "round_trips",  # of the states of an image's chains, per step
-    "val_log_likelihood",  # held out, nats per image; one estimator for all runs
-    "val_log_likelihood_stderr",
+    "val_log_marginal_likelihood",  # held out, nats per image; one estimator for all runs
+    "val_log_marginal_likelihood_stderr",
     "val_bits_per_dim",
     "device_memory_mib",  # the most in use so far on a device; empty where the backend is silent
 )

@@ -146,9 +146,9 @@ def posterior_chains(
 
 def evaluate_point(model: LatentEBM, params: Params, x: Array, z: Array) -> kernels.Point:
     """Log-likelihood and log-prior of latents [num, latent_dim], with their gradients."""
-    likelihood = _value_and_grad(partial(log_likelihood, model, params.beta, x), z)
+    likelihood = _value_and_grad(partial(log_likelihood, model, params["generator"], x), z)
     return kernels.Point(
-        z, *likelihood, *_value_and_grad(partial(log_prior, model, params.alpha), z)
+        z, *likelihood, *_value_and_grad(partial(log_prior, model, params["prior"]), z)
     )
 
 
@@ -203,7 +203,7 @@ def tempered_chains(
     zero = jnp.zeros(1, jnp.int32)
     with jax.named_scope(scopes.PRIOR_CHAINS):
         keys = all_chain_keys(key, zero, positions, per_image)
-        prior = prior_chains(model, params.alpha, keys.reshape(-1), settings.prior)
+        prior = prior_chains(model, params["prior"], keys.reshape(-1), settings.prior)
 
     def chunk(arrays: tuple[Array, Array]) -> TemperedChains:
         return _images_first(_hot_chains(model, params, *arrays, temperatures, key, settings))

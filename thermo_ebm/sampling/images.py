@@ -22,7 +22,7 @@ def sample_latents(
     of any size.
     """
     keys = chain_keys(key, jnp.zeros((), jnp.int32), first + jnp.arange(num))
-    return prior_chains(model, params.alpha, keys, settings).latents
+    return prior_chains(model, params["prior"], keys, settings).latents
 
 
 def sample_images(
@@ -38,7 +38,7 @@ def sample_images(
     Arguments as for `sample_latents`.
     """
     z = sample_latents(model, params, key, num, settings, first)
-    return model.generator(params.beta, z)
+    return model.generator(params["generator"], z)
 
 
 def reconstruct(
@@ -58,7 +58,7 @@ def reconstruct(
     """
     keys = chain_keys(key, jnp.ones((), jnp.int32), jnp.arange(x.shape[0]))
     z = posterior_chains(model, params, x, jnp.ones(x.shape[0]), keys, settings).latents
-    return model.generator(params.beta, z)
+    return model.generator(params["generator"], z)
 
 
 def interpolate(model: LatentEBM, params: Params, ends: Array, num_steps: int) -> Array:
@@ -90,5 +90,5 @@ def interpolate(model: LatentEBM, params: Params, ends: Array, num_steps: int) -
     along = jnp.linspace(0.0, 1.0, num_steps)[None, :, None]
     z = (jnp.sin((1 - along) * angle) * first + jnp.sin(along * angle) * last) / jnp.sin(angle)
     z = jnp.where(along == 0, first, jnp.where(along == 1, last, z))  # to the bit
-    images = model.generator(params.beta, z.reshape(-1, model.latent_dim))
+    images = model.generator(params["generator"], z.reshape(-1, model.latent_dim))
     return images.reshape(ends.shape[0], num_steps, *images.shape[1:])

@@ -42,7 +42,7 @@ def _cached_reader() -> Callable[[ConfigDict, Task, Path], record.Means]:
     known: dict[str, record.Means] = {}
 
     def read(config: ConfigDict, task: Task, workdir: Path) -> record.Means:
-        memory = (config.batch_size, config.dial.accumulate, config.parallel_repetitions)
+        memory = (config.batch_size, config.gradient_noise.accumulate, config.parallel_repetitions)
         of_images = [config.data.to_dict(), config.steps_per_dispatch, memory]
         key = json.dumps([*of_images, record.read_skipped(workdir)])
         if key not in known:

@@ -54,7 +54,7 @@ def end_epochs(
     noise, measured = _measure_noise(group, state, host, ended, reporter)
     likelihood, wanted = _evaluate_likelihood(group, state, epochs, ended, reporter)
     of_chains, dim = _sampled(group), math.prod(group.validation.shape[2:])
-    images_per_step = group.task.batch_size * group.task.dial.accumulate
+    images_per_step = group.task.batch_size * group.task.gradient_noise.accumulate
     updates = jax.device_get(spmd.local(optimisers.num_updates(state.optimiser)))
     with hosts.writing(opened[0].folder.parent):
         for i in np.flatnonzero(ended).tolist() if hosts.is_first() else ():
@@ -120,8 +120,8 @@ def _likelihood_readings(found: Any, dim: int) -> dict[str, float | None]:
     if not math.isfinite(value):
         return {}
     return {
-        "val_log_likelihood": value,
-        "val_log_likelihood_stderr": stderr if math.isfinite(stderr) else None,
+        "val_log_marginal_likelihood": value,
+        "val_log_marginal_likelihood_stderr": stderr if math.isfinite(stderr) else None,
         # A pixel's levels are 2 / 255 apart.
         "val_bits_per_dim": -value / (dim * math.log(2)) + math.log2(127.5),
     }

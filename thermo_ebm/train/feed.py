@@ -53,7 +53,7 @@ def streamed(images: Images, task: Task, steps_per_dispatch: int) -> Feed:
       task: what is trained, with `task.streaming`.
       steps_per_dispatch: at most so many steps are dispatched at once.
     """
-    accumulate = task.dial.accumulate
+    accumulate = task.gradient_noise.accumulate
     num_steps = min(steps_per_dispatch, task.steps_per_epoch)
     streams: dict[int, _Stream] = {}
 
@@ -101,7 +101,7 @@ def _at(
     whole = make_layout(task.num_train)
     per_process = whole.local_devices * batch_share(task.batch_size, whole)
     mine = slice(jax.process_index() * per_process, (jax.process_index() + 1) * per_process)
-    used = order[: task.steps_per_epoch * task.dial.accumulate * task.batch_size]
+    used = order[: task.steps_per_epoch * task.gradient_noise.accumulate * task.batch_size]
     numbers = used.reshape(-1, task.batch_size)[:, mine]
     return _Stream(order, int(batch), stream(images, numbers, int(batch), ahead))
 

@@ -76,4 +76,6 @@ def _draw(task: Task, settings: ChainSettings, params: Any, key: Any) -> tuple[A
     key_samples, key_latent = jax.random.split(key)
     samples = sample_images(task.model, params, key_samples, NUM_PICTURES, settings)
     latent = task.model.prior_sigma * normal(key_latent[None], 0, task.model.latent_dim)
-    return data.to_uint8(samples), data.to_uint8(task.model.generator(params.beta, latent)[0])
+    return data.to_uint8(samples), data.to_uint8(
+        task.model.generator(params["generator"], latent)[0]
+    )

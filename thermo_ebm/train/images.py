@@ -126,7 +126,7 @@ def data_bytes(config: ConfigDict) -> DataBytes:
     validation = make_layout(config.data.num_val)
     if config.data.streaming:
         steps = min(config.steps_per_dispatch, updates_per_epoch(config))
-        train = make_dispatch_layout(config.batch_size, steps * config.dial.accumulate)
+        train = make_dispatch_layout(config.batch_size, steps * config.gradient_noise.accumulate)
         # The dispatch's images, and as many that are being read.
         repetitions = config.parallel_repetitions
         buffers = 2 * repetitions * train.per_process

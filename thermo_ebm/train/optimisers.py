@@ -53,7 +53,7 @@ def _rate(one: ConfigDict, decay: ConfigDict, steps_per_epoch: int) -> optax.Sch
 def init(optimisers: Optimisers, params: Params) -> OptimiserState:
     """The state before the first step."""
     return OptimiserState(
-        optimisers.prior.init(params.alpha), optimisers.generator.init(params.beta)
+        optimisers.prior.init(params["prior"]), optimisers.generator.init(params["generator"])
     )
 
 
@@ -72,7 +72,12 @@ def update(
     optimisers: Optimisers, grads: Params, state: OptimiserState, params: Params
 ) -> tuple[Params, OptimiserState]:
     """One step of both: returns the new parameters and the new state."""
-    alpha, prior_state = optimisers.prior.update(grads.alpha, state.prior, params.alpha)
-    beta, generator_state = optimisers.generator.update(grads.beta, state.generator, params.beta)
-    new = Params(optax.apply_updates(params.alpha, alpha), optax.apply_updates(params.beta, beta))
+    alpha, prior_state = optimisers.prior.update(grads["prior"], state.prior, params["prior"])
+    beta, generator_state = optimisers.generator.update(
+        grads["generator"], state.generator, params["generator"]
+    )
+    new = {
+        "prior": optax.apply_updates(params["prior"], alpha),
+        "generator": optax.apply_updates(params["generator"], beta),
+    }
     return new, OptimiserState(prior_state, generator_state)

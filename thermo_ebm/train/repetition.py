@@ -125,8 +125,8 @@ def make_row(
         "images_per_second": images / seconds if seconds else None,
         "seconds": seconds,
         "group_size": group_size,
-        "dial_amplification": train["amplification"],
-        "dial_saturated": train["saturated"],
+        "gradient_noise_amplification": train["amplification"],
+        "gradient_noise_saturated": train["saturated"],
     }
     row |= _noise_of_steps(sums, images_per_step) | _chain_readings(sums, train, of_chains)
     return row if noise is None else row | _crossed_noise(noise)

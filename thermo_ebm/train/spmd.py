@@ -110,7 +110,7 @@ def _run_streamed(task: Task, state: TrainState, stop: Array, limit: Array, part
     """As `_run`, where `part` holds this device's share of each batch of the next steps alone."""
     share = batch_share(task.batch_size, make_layout(task.num_train))
     layout = make_dispatch_layout(task.batch_size, part.shape[0] // share)
-    first = state.step % task.steps_per_epoch * task.dial.accumulate
+    first = state.step % task.steps_per_epoch * task.gradient_noise.accumulate
     order = dispatch_order(task.num_train, first, task.batch_size, layout)
     done = step.run_steps(task, state._replace(order=order), stop, limit, part, layout)
     return done._replace(order=state.order)

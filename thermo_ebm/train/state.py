@@ -5,13 +5,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from thermo_ebm.gradients.dial import DialState
+from thermo_ebm.gradients.amplification import AmplificationState
 from thermo_ebm.thermo.schedule import Schedule
 from thermo_ebm.train.optimisers import OptimiserState
 from thermo_ebm.types import Array, Params, PRNGKey
 
 # Numbers folded into the key of a repetition, one for each use of random numbers.
-INIT, ORDER, CHAINS, VALIDATION, NOISE, PICTURES, EVALUATION, DIAL, LIKELIHOOD = range(9)
+INIT, ORDER, CHAINS, VALIDATION, NOISE, PICTURES, EVALUATION, AMPLIFICATION, LIKELIHOOD = range(9)
 
 
 class EpochSums(NamedTuple):
@@ -29,8 +29,8 @@ class EpochSums(NamedTuple):
     signal: Array  # |g|^2 - |d|^2 per parameter
     update_noise: Array  # of the gradient that the optimisers were given
     noise_steps: Array  # int32, how many measured it
-    amplification: Array  # the dial's c
-    saturated: Array  # steps at which the dial's target was out of reach
+    amplification: Array  # c
+    saturated: Array  # steps at which the target of the noise was out of reach
     effective_sample_size: Array  # of the reweighted chains of an image
     acceptance_prior: Array
     acceptance_posterior: Array
@@ -51,12 +51,12 @@ class TrainState(NamedTuple):
     sums: EpochSums
     skipped: Array  # int32, steps of this epoch whose loss or gradient was not finite
     skipped_in_row: Array  # int32, the newest of them
-    dial: DialState
+    gradient_noise: AmplificationState
     schedule: Schedule  # the present adaptive schedule; unused by other schedules
 
 
 # Fields missing from checkpoints of version 0.1.0: zero then, except the schedule.
-ADDED = ("dial.", "schedule.", *(f"sums.{name}" for name in EpochSums._fields[6:]))
+ADDED = ("gradient_noise.", "schedule.", *(f"sums.{name}" for name in EpochSums._fields[6:]))
 
 
 def zero_sums(num_temperatures: int) -> EpochSums:

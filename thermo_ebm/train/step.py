@@ -10,15 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from thermo_ebm import scopes
-from thermo_ebm.gradients import dial, halves
+from thermo_ebm.gradients import amplification, halves
 from thermo_ebm.gradients.statistics import GradientStatistics, gradient_statistics
 from thermo_ebm.losses import VanillaAux
 from thermo_ebm.train import optimisers
 from thermo_ebm.train.batches import Layout
 from thermo_ebm.train.gradient import Gradient, batch_gradient
 from thermo_ebm.train.state import (
+    AMPLIFICATION,
     CHAINS,
-    DIAL,
     EpochSums,
     TrainState,
     zero_sums,
@@ -41,7 +41,7 @@ def train_step(task: Task, state: TrainState, part: Array, layout: Layout) -> Tr
     Returns:
       The new state, the same on every device.
     """
-    num = task.batch_size * task.dial.accumulate
+    num = task.batch_size * task.gradient_noise.accumulate
     indices = jax.lax.dynamic_slice_in_dim(
         state.order, state.step % task.steps_per_epoch * num, num
     )
@@ -55,7 +55,7 @@ def train_step(task: Task, state: TrainState, part: Array, layout: Layout) -> Tr
 def _updated(task: Task, state: TrainState, found: Gradient) -> TrainState:
     """The state after the update by a gradient, or unchanged but for the count of skipped steps."""
     statistics = gradient_statistics(found.mean)
-    info, grads = _dialled(task, state, found)
+    info, grads = _amplified(task, state, found)
     params, optimiser = optimisers.update(task.optimisers, grads, state.optimiser, state.params)
     # The variance is finite only if every entry of the gradient is; a finite gradient can still
     # take the parameters, or the optimisers' moments, out of the finite numbers.
@@ -67,7 +67,9 @@ def _updated(task: Task, state: TrainState, found: Gradient) -> TrainState:
         optimiser=optimiser,
         sums=jax.tree.map(jnp.add, state.sums, sums),
         skipped_in_row=jnp.zeros((), jnp.int32),
-        dial=state.dial if found.difference is None else dial.observe(state.dial, found.difference),
+        gradient_noise=state.gradient_noise
+        if found.difference is None
+        else amplification.observe(state.gradient_noise, found.difference),
     )
     skipped = state._replace(skipped=state.skipped + 1, skipped_in_row=state.skipped_in_row + 1)
     chosen = jax.tree.map(lambda a, b: jnp.where(good, a, b), stepped, skipped)
@@ -78,18 +80,22 @@ def _all_finite(tree: Any) -> Array:
     return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
 
 
-def _dialled(task: Task, state: TrainState, found: Gradient) -> tuple[dial.DialInfo, Params]:
-    """The gradient for the optimisers: clipped, then with the noise that the dial sets.
+def _amplified(
+    task: Task, state: TrainState, found: Gradient
+) -> tuple[amplification.AmplificationInfo, Params]:
+    """The gradient for the optimisers: clipped, then with the noise that `gradient_noise` asks for.
 
     Clipping acts on the mean gradient; the difference shrinks by the same factor.
     """
     grads, difference = found.mean, found.difference
-    info = dial.choose_amplification(task.dial, state.dial)
+    info = amplification.choose_amplification(task.gradient_noise, state.gradient_noise)
     if task.clip_norm:
         grads, difference = _clipped(task.clip_norm, grads, difference)
-    if not dial.is_used(task.dial) or difference is None:
+    if not amplification.is_used(task.gradient_noise) or difference is None:
         return info, grads
-    return info, dial.amplify(grads, difference, info.amplification, step_key(state, DIAL))
+    return info, amplification.amplify(
+        grads, difference, info.amplification, step_key(state, AMPLIFICATION)
+    )
 
 
 def _clipped(
@@ -105,7 +111,10 @@ def _clipped(
 
 
 def _observations(
-    task: Task, found: Gradient, statistics: GradientStatistics, info: dial.DialInfo
+    task: Task,
+    found: Gradient,
+    statistics: GradientStatistics,
+    info: amplification.AmplificationInfo,
 ) -> EpochSums:
     """What one step adds to the epoch's sums."""
     zero = zero_sums(task.settings.num_temperatures)
@@ -133,13 +142,15 @@ def _observations(
     return _with_noise(sums, found.mean, found.difference, info)
 
 
-def _with_noise(sums: EpochSums, g: Params, d: Params, info: dial.DialInfo) -> EpochSums:
+def _with_noise(
+    sums: EpochSums, g: Params, d: Params, info: amplification.AmplificationInfo
+) -> EpochSums:
     noise = halves.square(d) / halves.size(d)
     measured = jnp.isfinite(noise)  # not of a single image, which has no halves
     figures = {
         "noise": noise,
-        "noise_prior": halves.square(d.alpha) / halves.size(d.alpha),
-        "noise_generator": halves.square(d.beta) / halves.size(d.beta),
+        "noise_prior": halves.square(d["prior"]) / halves.size(d["prior"]),
+        "noise_generator": halves.square(d["generator"]) / halves.size(d["generator"]),
         "signal": halves.square(g) / halves.size(d) - noise,
         "update_noise": info.amplification * noise,
     }

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from thermo_ebm.config.build import (
-    dial_settings,
+    amplification_settings,
     likelihood_settings,
     loss_settings,
     make_objective,
 )
-from thermo_ebm.gradients import dial
-from thermo_ebm.gradients.dial import DialSettings
+from thermo_ebm.gradients import amplification
+from thermo_ebm.gradients.amplification import AmplificationSettings
 from thermo_ebm.gradients.halves import are_together
 from thermo_ebm.likelihood import LikelihoodSettings
 from thermo_ebm.losses import LossSettings
@@ -41,9 +41,9 @@ class Task(NamedTuple):
     settings: LossSettings  # of the thermodynamic loss: its schedule
     anneal_steps: int  # over which "annealed_power" changes p
     final_power: float  # p at their end
-    dial: DialSettings
+    gradient_noise: AmplificationSettings
     optimisers: Optimisers
-    batch_size: int  # of one update: `dial.accumulate` batches
+    batch_size: int  # of one update: `gradient_noise.accumulate` batches
     steps_per_epoch: int
     num_train: int
     num_val: int
@@ -59,7 +59,7 @@ class Task(NamedTuple):
 
 def updates_per_epoch(config: ConfigDict) -> int:
     """Steps of an epoch, which leaves out an incomplete last batch."""
-    return config.data.num_train // (config.batch_size * config.dial.accumulate)
+    return config.data.num_train // (config.batch_size * config.gradient_noise.accumulate)
 
 
 def make_task(config: ConfigDict, axis_name: str | None = AXIS) -> Task:
@@ -73,7 +73,7 @@ def make_task(config: ConfigDict, axis_name: str | None = AXIS) -> Task:
         settings=loss_settings(config),
         anneal_steps=config.loss.anneal_epochs * steps_per_epoch,
         final_power=config.loss.final_power,
-        dial=dial_settings(config),
+        gradient_noise=amplification_settings(config),
         optimisers=optimisers.make_optimisers(config.optimizer, steps_per_epoch),
         batch_size=config.batch_size,
         steps_per_epoch=steps_per_epoch,
@@ -105,7 +105,7 @@ def init_state(task: Task, seed: Array) -> TrainState:
         sums=zero_sums(task.settings.num_temperatures),
         skipped=zero,
         skipped_in_row=zero,
-        dial=dial.init_dial(),
+        gradient_noise=amplification.init_state(),
         schedule=first_schedule(task),
     )
     return begin_epoch(state, zero)

@@ -77,7 +77,7 @@ def measure_noise(task: Task, state: TrainState, part: Array, layout: Layout) ->
     schedule = current_schedule(task, state)
 
     def gradient(batch_key: PRNGKey, chain_key: PRNGKey) -> Params:
-        shape = (task.batch_size * task.dial.accumulate,)
+        shape = (task.batch_size * task.gradient_noise.accumulate,)
         indices = jax.random.choice(batch_key, task.num_train, shape, replace=False)
         return batch_gradient(task, state.params, indices, part, layout, chain_key, schedule).mean
 

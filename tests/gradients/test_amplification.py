@@ -1,4 +1,4 @@
-"""The dial: the noise it sets, the mean it keeps, and the target it holds."""
+"""Amplification: the noise it sets, the mean it keeps, and the target it holds."""
 
 from functools import partial
 
@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from thermo_ebm.gradients import dial
-from thermo_ebm.gradients.dial import DialSettings
+from thermo_ebm.gradients import amplification
+from thermo_ebm.gradients.amplification import AmplificationSettings
 from thermo_ebm.gradients.halves import HalvedSums, combine
-from thermo_ebm.types import Params
 
 DIM, DRAWS = 5, 20_000
 MEAN = np.linspace(-1, 2, DIM)
@@ -18,23 +17,23 @@ MIX = np.random.default_rng(0).normal(size=(DIM, DIM))  # of a half's gradient
 
 
 def params(vector):
-    return Params({"w": vector[..., :2]}, [vector[..., 2:]])
+    return {"prior": {"w": vector[..., :2]}, "generator": [vector[..., 2:]]}
 
 
 def vector(tree):
-    return jnp.concatenate([tree.alpha["w"], tree.beta[0]], axis=-1)
+    return jnp.concatenate([tree["prior"]["w"], tree["generator"][0]], axis=-1)
 
 
 @partial(jax.jit, static_argnums=1)
-def amplified(keys, amplification):
-    """Gradients before and after the dial, from halves with independent correlated noise."""
+def amplified(keys, factor):
+    """Gradients before and after amplification, from halves with independent correlated noise."""
 
     def one(key):
         of_halves, sign = jax.random.split(key)
         noise = jax.random.normal(of_halves, (2, DIM)) @ jnp.float32(MIX).T
         sums = HalvedSums(params(4 * (jnp.float32(MEAN) + noise)), jnp.full(2, 4.0))
         grads, difference = combine(sums, None)
-        changed = dial.amplify(grads, difference, jnp.float32(amplification), sign)
+        changed = amplification.amplify(grads, difference, jnp.float32(factor), sign)
         return vector(grads), vector(changed), vector(difference)
 
     return jax.vmap(one)(keys)
@@ -68,16 +67,18 @@ def test_no_amplification_leaves_every_bit():
     assert np.abs(difference).min() > 0
     # Nor does a difference that is no number, of a batch of one image, get in.
     nothing = params(jnp.full(DIM, jnp.nan))
-    kept = dial.amplify(params(plain[0]), nothing, jnp.float32(1.0), keys[0])
+    kept = amplification.amplify(params(plain[0]), nothing, jnp.float32(1.0), keys[0])
     np.testing.assert_array_equal(vector(kept), plain[0])
 
 
 def test_a_fixed_amplification_is_what_was_asked_for():
-    info = dial.choose_amplification(DialSettings(amplification=7.5), dial.init_dial())
+    info = amplification.choose_amplification(
+        AmplificationSettings(amplification=7.5), amplification.init_state()
+    )
     assert (float(info.amplification), float(info.saturated)) == (7.5, 0.0)
-    assert not dial.is_used(DialSettings(accumulate=4))
-    assert dial.is_used(DialSettings(amplification=1.5))
-    assert dial.is_used(DialSettings(target_noise=1e-3))
+    assert not amplification.is_used(AmplificationSettings(accumulate=4))
+    assert amplification.is_used(AmplificationSettings(amplification=1.5))
+    assert amplification.is_used(AmplificationSettings(target=1e-3))
 
 
 # The controller, over a gradient whose noise is known at every step.
@@ -89,9 +90,9 @@ def controlled(settings, noise, state, key):
 
     def step(state, one):
         level, key = one
-        info = dial.choose_amplification(settings, state)
+        info = amplification.choose_amplification(settings, state)
         difference = jnp.sqrt(level) * jax.random.normal(key, (400,))
-        return dial.observe(state, params(difference)), info
+        return amplification.observe(state, params(difference)), info
 
     return jax.lax.scan(step, state, (noise, jax.random.split(key, len(noise))))
 
@@ -99,9 +100,9 @@ def controlled(settings, noise, state, key):
 @pytest.mark.parametrize("before", [0.1, 100.0])
 def test_a_target_is_reached_from_both_sides_and_held(before):
     """The noise changes to 2 after it was much less or much more; the target is 10."""
-    settings = DialSettings(target_noise=10.0)
+    settings = AmplificationSettings(target=10.0)
     noise = jnp.append(jnp.full(100, before), jnp.full(400, 2.0))
-    _, info = controlled(settings, noise, dial.init_dial(), jax.random.key(0))
+    _, info = controlled(settings, noise, amplification.init_state(), jax.random.key(0))
     reached = np.asarray(info.amplification) * np.asarray(noise)
     assert not 0.5 < reached[101] / 10.0 < 2.0  # it has to be found anew
     held = reached[-200:] / 10.0
@@ -111,9 +112,9 @@ def test_a_target_is_reached_from_both_sides_and_held(before):
 
 
 def test_a_moving_noise_is_followed():
-    settings = DialSettings(target_noise=1.0)
+    settings = AmplificationSettings(target=1.0)
     noise = jnp.geomspace(0.5, 0.2, 400)
-    _, info = controlled(settings, noise, dial.init_dial(), jax.random.key(1))
+    _, info = controlled(settings, noise, amplification.init_state(), jax.random.key(1))
     reached = np.asarray(info.amplification * noise)[50:]
     assert np.abs(reached.mean() - 1) < 0.1
 
@@ -123,9 +124,9 @@ def test_a_moving_noise_is_followed():
 )
 def test_a_target_out_of_reach_is_reported(target, expected, saturated):
     _, info = controlled(
-        DialSettings(target_noise=target),
+        AmplificationSettings(target=target),
         jnp.full(50, 1.0 if target > 1 else 2.0),
-        dial.init_dial(),
+        amplification.init_state(),
         jax.random.key(2),
     )
     np.testing.assert_allclose(info.amplification[1:], expected, rtol=0.2 * (expected == 3.0))
@@ -135,15 +136,15 @@ def test_a_target_out_of_reach_is_reported(target, expected, saturated):
 
 
 def test_the_running_mean_by_hand():
-    state = dial.init_dial()
+    state = amplification.init_state()
     for value in (1.0, 3.0):
-        state = dial.observe(state, params(jnp.full(DIM, np.sqrt(value))))
+        state = amplification.observe(state, params(jnp.full(DIM, np.sqrt(value))))
     mean = float(state.noise / state.weight)
     assert mean == pytest.approx((0.95 * 1 + 3) / 1.95, rel=1e-6)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_values_that_are_not_finite_are_ignored(bad):
-    state = dial.observe(dial.init_dial(), params(jnp.ones(DIM)))
-    after = dial.observe(state, params(jnp.full(DIM, bad)))
+    state = amplification.observe(amplification.init_state(), params(jnp.ones(DIM)))
+    after = amplification.observe(state, params(jnp.full(DIM, bad)))
     assert after == state

@@ -1,4 +1,4 @@
-"""The dial: sets the noise of a gradient without changing its mean.
+"""Amplification: sets the noise of a gradient without changing its mean.
 
     g' = g + sqrt(c - 1) xi d,    xi = +-1 from the step's key,
 
@@ -18,51 +18,53 @@ from thermo_ebm.types import Array, Params, PRNGKey
 _MEMORY = 0.95  # decay of the running mean, over some twenty steps
 
 
-class DialSettings(NamedTuple):
+class AmplificationSettings(NamedTuple):
     """Settings of the gradient's noise."""
 
     amplification: float = 1.0  # c, at least 1: the factor of the covariance
     accumulate: int = 1  # batches per update: divides the covariance
-    target_noise: float = 0.0  # target for the update's gradient, per parameter; 0: no target
+    target: float = 0.0  # target for the update's gradient, per parameter; 0: no target
     max_amplification: float = 64.0  # the largest c that a target may use
 
 
-class DialState(NamedTuple):
+class AmplificationState(NamedTuple):
     """The running mean of the noise over the steps so far; scalars."""
 
     noise: Array  # sum of |d|^2 / n, weighted by _MEMORY^age
     weight: Array  # sum of the weights
 
 
-class DialInfo(NamedTuple):
-    """Effect of the dial in one step; scalars."""
+class AmplificationInfo(NamedTuple):
+    """Amplification in one step; scalars."""
 
     amplification: Array  # c
     saturated: Array  # 1 where the target could not be reached, else 0
 
 
-def init_dial() -> DialState:
+def init_state() -> AmplificationState:
     """The state before the first step."""
-    return DialState(jnp.zeros(()), jnp.zeros(()))
+    return AmplificationState(jnp.zeros(()), jnp.zeros(()))
 
 
-def is_used(settings: DialSettings) -> bool:
-    """Whether the dial changes the gradient's noise."""
-    return settings.amplification != 1.0 or settings.target_noise > 0
+def is_used(settings: AmplificationSettings) -> bool:
+    """Whether the settings change the gradient's noise."""
+    return settings.amplification != 1.0 or settings.target > 0
 
 
-def choose_amplification(settings: DialSettings, state: DialState) -> DialInfo:
+def choose_amplification(
+    settings: AmplificationSettings, state: AmplificationState
+) -> AmplificationInfo:
     """c of the next step: fixed, or the value that brings the running mean to the target.
 
     With a target, the first step is not amplified, since there is no mean yet.
     """
-    if not settings.target_noise:
-        return DialInfo(jnp.asarray(settings.amplification, jnp.float32), jnp.zeros(()))
+    if not settings.target:
+        return AmplificationInfo(jnp.asarray(settings.amplification, jnp.float32), jnp.zeros(()))
     known = state.weight > 0
     mean = state.noise / jnp.where(known, state.weight, 1.0)
-    wanted = settings.target_noise / jnp.maximum(mean, jnp.finfo(jnp.float32).tiny)
+    wanted = settings.target / jnp.maximum(mean, jnp.finfo(jnp.float32).tiny)
     c = jnp.where(known, jnp.clip(wanted, 1.0, settings.max_amplification), 1.0)
-    return DialInfo(c, (known & (c != wanted)).astype(jnp.float32))
+    return AmplificationInfo(c, (known & (c != wanted)).astype(jnp.float32))
 
 
 def amplify(grads: Params, difference: Params, amplification: Array, key: PRNGKey) -> Params:
@@ -80,8 +82,8 @@ def amplify(grads: Params, difference: Params, amplification: Array, key: PRNGKe
     )
 
 
-def observe(state: DialState, difference: Params) -> DialState:
+def observe(state: AmplificationState, difference: Params) -> AmplificationState:
     """Adds |d|^2 per parameter of one step to the running mean, if it is finite."""
     noise = square(difference) / size(difference)
-    new = DialState(_MEMORY * state.noise + noise, _MEMORY * state.weight + 1.0)
+    new = AmplificationState(_MEMORY * state.noise + noise, _MEMORY * state.weight + 1.0)
     return jax.tree.map(lambda a, b: jnp.where(jnp.isfinite(noise), a, b), new, state)
