@@ -154,10 +154,10 @@ def test_scores_are_higher_for_what_is_unlike_the_model():
     found = likelihood_summary.detections(near, far)
     assert {name: one.auroc for name, one in found.items()} == {
         "log_likelihood": 1.0,
-        "tilt": 0.0,
+        "tilt": 1.0,
         "pang": 1.0,
     }
-    np.testing.assert_allclose(likelihood_summary.SCORES["pang"](near[:2]), [2.0, 2.125])
+    np.testing.assert_allclose(likelihood_summary.SCORES["pang"](near[:2]), [0.0, 0.125])
 
 
 def test_the_figure_of_extremes_shows_the_best_and_the_worst():

@@ -177,8 +177,8 @@ def test_another_structure_is_refused_with_what_differs(folder):
     other = tiny.config(model__latent_dim=6)
     with pytest.raises(UserError, match=r"30: its state has a different structure") as caught:
         restore_newest(folder, other)
-    assert "params.prior" in str(caught.value)
-    assert "float32[4, 8] there, float32[6, 8] here" in str(caught.value)
+    assert "params.generator" in str(caught.value)
+    assert "float32[4, 4, 4, 8] there, float32[4, 4, 6, 8] here" in str(caught.value)
     assert set_aside(folder) == []
 
 
