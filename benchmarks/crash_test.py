@@ -36,7 +36,6 @@ FLAGS = {
     "checkpoint.every_steps": 4,
     "checkpoint.keep_every_epochs": 0,
     "logging.pictures_every_epochs": 2,
-    "logging.every_seconds": 1000.0,
 }
 KINDS = ("start", "training", "save", "save")  # in turn
 EPOCHS_A_KILL = 3

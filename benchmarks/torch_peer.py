@@ -40,7 +40,7 @@ _COVERED_THERMODYNAMIC: dict[str, tuple] = {
     "loss.prior_gradient": ("contrastive",),
     "loss.generator_gradient": ("reweighted", "posterior"),
     "loss.correction": ("ratio", "none"),
-    "loss.kl_form": ("difference", "none"),
+    "loss.kl_form": ("difference",),
 }
 
 

@@ -69,9 +69,8 @@ def _loss() -> ConfigDict:
     loss.anneal_epochs = 50
     loss.quadrature = "warped_trapezium"  # or warped_simpson, trapezium, left, right
     loss.correction = "ratio"  # or none, pooled_gaussian
-    loss.kl_form = "difference"  # or sum, none
+    loss.kl_form = "difference"  # or sum
     loss.kl_weight = 1.0
-    loss.kl_shrinkage = "oas"  # or ledoit_wolf
     loss.prior_gradient = "contrastive"  # or langevin, none
     loss.generator_gradient = "reweighted"  # or posterior, detached, langevin
     return loss
@@ -83,7 +82,6 @@ def _gradient_noise() -> ConfigDict:
     gradient_noise.amplification = 1.0  # factor of the gradient's covariance, at least 1
     gradient_noise.accumulate = 1  # batches per update
     gradient_noise.target = 0.0  # of the update's gradient, per parameter; 0: no target
-    gradient_noise.max_amplification = 64.0  # the largest that a target may use
     return gradient_noise
 
 
@@ -105,16 +103,7 @@ def get_config() -> ConfigDict:
 
     # val_log_marginal_likelihood, the held-out log-likelihood, by the same estimator in all runs.
     config.evaluation = ConfigDict()
-    config.evaluation.likelihood = ConfigDict(
-        {
-            "every_epochs": 10,  # 0 evaluates none
-            "num_images": 64,
-            "num_temperatures": 24,
-            "chains_per_image": 8,
-            "steps_per_temperature": 10,
-            "prior_steps": 100,
-        }
-    )
+    config.evaluation.likelihood = ConfigDict({"every_epochs": 10})  # 0 evaluates none
 
     config.optimizer = ConfigDict()
     config.optimizer.prior = ConfigDict(
@@ -123,12 +112,10 @@ def get_config() -> ConfigDict:
     config.optimizer.generator = ConfigDict(
         {"learning_rate": 1e-4, "final_learning_rate": 5e-5, "b1": 0.5, "b2": 0.999}
     )
-    config.optimizer.decay = ConfigDict({"begin_epoch": 1, "rate": 0.975, "interval_epochs": 1})
+    config.optimizer.decay = ConfigDict({"begin_epoch": 1, "rate": 0.975})
     config.optimizer.clip_norm = 0.0  # 0 disables clipping
 
     config.divergence = ConfigDict()
-    # Non-finite steps in a row before a rollback; an epoch of such steps is always too many.
-    config.divergence.max_skipped_steps = 10
     config.divergence.max_rollbacks = 3  # rollbacks before the repetition ends as diverged
 
     config.steps_per_dispatch = 20  # at most; fewer if these would take more than two seconds
@@ -140,10 +127,8 @@ def get_config() -> ConfigDict:
     config.checkpoint.keep_every_epochs = 10  # also kept, permanently; 0 keeps none
 
     config.logging = ConfigDict()
-    config.logging.every_seconds = 10.0  # between log lines where there is no terminal
     config.logging.pictures_every_epochs = 5  # 0 draws none
     config.logging.grad_noise_every_epochs = 0  # 0 measures none
-    config.logging.grad_noise_draws = 256  # at most; fewer if the error is below a tenth
     # Where readings go: csv (always), tensorboard, wandb, or your own class as MODULE:CLASS.
     config.logging.writers = ("csv", "tensorboard")
     return config

@@ -49,25 +49,11 @@ MEANINGS = {
     "gradient's covariance",
     "gradient_noise.amplification": "factor of the gradient's covariance, at least 1; the "
     "mean gradient is unchanged",
-    "gradient_noise.max_amplification": "largest amplification that `gradient_noise.target` "
-    "may use",
     "gradient_noise.target": "target for the noise of the update's gradient, per parameter, "
     "which the amplification then follows; 0 sets no target",
     "divergence.max_rollbacks": "number of rollbacks after which a repetition ends as diverged",
-    "divergence.max_skipped_steps": "skipped (non-finite) steps in a row before a rollback; at "
-    "most the steps of one epoch",
-    "evaluation.likelihood.chains_per_image": "chains per image of the held-out log-likelihood",
     "evaluation.likelihood.every_epochs": "epochs between evaluations of "
     "`val_log_marginal_likelihood`; 0 evaluates none",
-    "evaluation.likelihood.num_images": "validation images used for `val_log_marginal_likelihood`",
-    "evaluation.likelihood.num_temperatures": "intervals of the temperature schedule used for "
-    "`val_log_marginal_likelihood`",
-    "evaluation.likelihood.prior_steps": "steps of the prior chains from which "
-    "`val_log_marginal_likelihood` starts",
-    "evaluation.likelihood.steps_per_temperature": "Metropolis-adjusted steps at each temperature",
-    "logging.every_seconds": "seconds between log lines when there is no terminal",
-    "logging.grad_noise_draws": "largest number of gradients drawn in one measurement of the "
-    "noise, which ends once its relative standard error is below a tenth",
     "logging.grad_noise_every_epochs": "epochs between measurements of the gradient's noise; 0 "
     "measures none",
     "logging.pictures_every_epochs": "epochs between pictures of samples; 0 draws none",
@@ -79,10 +65,8 @@ MEANINGS = {
     "loss.final_power": "p at the end of `annealed_power`",
     "loss.generator_gradient": "estimator of the generator's gradient: `reweighted`, `posterior`, "
     "`detached` or `langevin`",
-    "loss.kl_form": "combination of the two divergences in the correction: `difference` (exact), "
-    "`sum` (as printed in the paper) or `none` (no correction)",
-    "loss.kl_shrinkage": "shrinkage of the covariances in `pooled_gaussian`: `oas` or "
-    "`ledoit_wolf`",
+    "loss.kl_form": "combination of the two divergences in the correction: `difference` (exact) or "
+    "`sum` (as printed in the paper)",
     "loss.kl_weight": "eta, the weight of the correction; the loss estimates -log p(x) only with 1",
     "loss.name": "`thermodynamic` or `vanilla`; the other `loss` fields belong to `thermodynamic`",
     "loss.num_temperatures": "N_t, the number of intervals between t = 0 and t = 1",
@@ -109,7 +93,6 @@ MEANINGS = {
     "num_repetitions": "number of models that are trained, each with its own seed",
     "optimizer.clip_norm": "largest norm of the gradient; 0 disables clipping",
     "optimizer.decay.begin_epoch": "epochs before the learning rates start to fall",
-    "optimizer.decay.interval_epochs": "epochs between reductions of the learning rates",
     "optimizer.decay.rate": "factor of each reduction",
     "optimizer.generator.b1": "beta 1 of the generator's Adam",
     "optimizer.generator.b2": "beta 2 of the generator's Adam",

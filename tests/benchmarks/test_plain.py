@@ -30,7 +30,7 @@ VARIANTS = [
 SLOW_VARIANTS = [
     {"prior_gradient": "none", "generator_gradient": "posterior"},
     {"prior_gradient": "langevin", "generator_gradient": "langevin"},
-    {"kl_form": "none", "quadrature": "left"},
+    {"correction": "none", "quadrature": "left"},
     {
         "correction": "pooled_gaussian",
         "kl_form": "sum",
@@ -100,7 +100,7 @@ def test_loss_and_gradient_in_chunks():
 @pytest.mark.parametrize("form", [conv_transpose.on_cpu, conv_transpose.on_tpu, dilated])
 def test_loss_and_gradient_in_forms_that_small_models_do_not_take(form, monkeypatch):
     monkeypatch.setattr(conv_transpose, "_MANY_CHANNELS", 1)  # winograd wherever it can be had
-    assert_fast_equals_plain(small_config(kl_form="none"), form)
+    assert_fast_equals_plain(small_config(correction="none"), form)
 
 
 OTHER_KERNELS = [(4, 1), (3, 1), (3, 2), (5, 3), (2, 2)]

@@ -68,11 +68,11 @@ def test_fields_that_may_change_do_and_are_written(tmp_path, config):
     before = snapshot(tmp_path)
     config.num_epochs = 60
     config.data.data_dir = "elsewhere"
-    config.logging.every_seconds = 1.0
+    config.logging.pictures_every_epochs = 7
     changed = configuration.check_config(tmp_path, config)
     assert changed == [
         ("data.data_dir", "", "elsewhere"),
-        ("logging.every_seconds", 10.0, 1.0),
+        ("logging.pictures_every_epochs", 5, 7),
         ("num_epochs", 50, 60),
     ]
     assert snapshot(tmp_path) == before

@@ -119,21 +119,6 @@ def test_a_file_of_another_program_gets_no_fields(tmp_path, added):
     assert upgrade.upgrade({"model": {}, "sampler": 3}, "") == {"model": {}, "sampler": 3}
 
 
-def test_cells_of_sweeps_made_before_keep_their_names(tmp_path):
-    """A configuration as version 1 wrote it, and the names that version gave to two cells of it."""
-    from thermo_ebm.config import checks
-    from thermo_ebm.sweep.cells import make_cells
-
-    shutil.copy(Path(__file__).parent / "data" / "config_version_1.json", tmp_path / layout.CONFIG)
-    config = ConfigDict(configuration.read_config(tmp_path))
-    checks.check(config, importlib.import_module("configs.base").get_config())
-    cells = make_cells(config, [{"loss.power": 2.5}, {"loss.name": "vanilla"}])
-    assert [cell.name for cell in cells] == [
-        "digits_power=2.5_1a67fa6c",
-        "digits_loss.name=vanilla_8850c969",
-    ]
-
-
 def test_added_fields_do_not_rename_cells_of_a_sweep(config, added):
     from thermo_ebm.sweep.cells import make_cells
 

@@ -64,20 +64,22 @@ _compiled_by_data = ("image_size", "channels", "num_train", "num_val", "streamin
 
 
 @functools.cache
-def _task(fields):
+def _task(fields, **constants):
     del fields
-    return _make_task(_task.config)
+    return _make_task(_task.config)._replace(**constants)
 
 
-def compile_once(monkeypatch):
-    """Lets all runs of one test process share their programs, which compile for seconds."""
+def compile_once(monkeypatch, **constants):
+    """Lets all runs of one test process share their programs, which compile for seconds.
+
+    `constants` replace fields of the task, such as `max_skipped_steps`.
+    """
 
     def make_task(made):
         _task.config = made
         chosen = [made[name] for name in _compiled_by]
         chosen += [made.data[name] for name in _compiled_by_data]
-        chosen += [made.divergence.max_skipped_steps, made.logging.grad_noise_draws]
-        return _task(json.dumps(chosen, default=lambda value: value.to_dict()))
+        return _task(json.dumps(chosen, default=lambda value: value.to_dict()), **constants)
 
     monkeypatch.setattr(loop, "make_task", make_task)
     monkeypatch.setattr(spmd, "make_programs", _programs)

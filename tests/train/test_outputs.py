@@ -18,7 +18,6 @@ CHANGES = {
     "logging__pictures_every_epochs": 2,
     "logging__writers": ("csv", "tensorboard"),
     "logging__grad_noise_every_epochs": 2,
-    "logging__grad_noise_draws": 8,
     "checkpoint__every_steps": 0,
     "optimizer__decay__begin_epoch": 0,
 }

@@ -45,7 +45,7 @@ def test_images_that_are_not_there_or_others_change_nothing(tmp_path):
     another = "not those that the run was started with"
     for name, message in (("nosuch", "no file"), ("others", another), ("mirrored", another)):
         with pytest.raises(UserError, match=message):
-            tiny.train(made(name, logging__every_seconds=5.0), run)
+            tiny.train(made(name, logging__pictures_every_epochs=7), run)
     assert snapshot(run) == before | {run / ".lock": (run / ".lock").stat().st_mtime_ns}
     assert tiny.train(made("moved", num_epochs=1), run) is Outcome.DONE
     assert configuration.read_config(run)["data"]["data_dir"] == str(tmp_path / "moved.npz")

@@ -3,7 +3,6 @@
 from ml_collections import ConfigDict
 
 from thermo_ebm.gradients.amplification import AmplificationSettings
-from thermo_ebm.likelihood import LikelihoodSettings
 from thermo_ebm.losses import LossSettings
 from thermo_ebm.losses.objective import Objective, thermodynamic_objective, vanilla_objective
 from thermo_ebm.models.latent_ebm import LatentEBM
@@ -31,27 +30,15 @@ def sampler_settings(config: ConfigDict) -> SamplerSettings:
 
 def loss_settings(config: ConfigDict) -> LossSettings:
     """The settings of the thermodynamic loss of a complete configuration."""
-    settings = LossSettings(**{field: config.loss[field] for field in LossSettings._fields})
-    # kl_form "none" omits the divergences, as in all versions.
-    return settings._replace(correction="none") if settings.kl_form == "none" else settings
+    return LossSettings(
+        **{field: config.loss[field] for field in LossSettings._fields if field in config.loss}
+    )
 
 
 def amplification_settings(config: ConfigDict) -> AmplificationSettings:
     """How the noise of the gradient is set."""
     return AmplificationSettings(
         **{field: config.gradient_noise[field] for field in AmplificationSettings._fields}
-    )
-
-
-def likelihood_settings(config: ConfigDict) -> LikelihoodSettings:
-    """How training estimates the held-out log-likelihood; its schedule is not adapted."""
-    chosen = config.evaluation.likelihood
-    return LikelihoodSettings(
-        num_temperatures=chosen.num_temperatures,
-        chains_per_image=chosen.chains_per_image,
-        steps_per_temperature=chosen.steps_per_temperature,
-        prior_steps=chosen.prior_steps,
-        pilots=0,
     )
 
 

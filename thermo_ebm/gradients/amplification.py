@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from thermo_ebm.gradients.halves import size, square
 from thermo_ebm.types import Array, Params, PRNGKey
 
+MAX_AMPLIFICATION = 64.0  # the largest c that a target may use
 _MEMORY = 0.95  # decay of the running mean, over some twenty steps
 
 
@@ -24,7 +25,6 @@ class AmplificationSettings(NamedTuple):
     amplification: float = 1.0  # c, at least 1: the factor of the covariance
     accumulate: int = 1  # batches per update: divides the covariance
     target: float = 0.0  # target for the update's gradient, per parameter; 0: no target
-    max_amplification: float = 64.0  # the largest c that a target may use
 
 
 class AmplificationState(NamedTuple):
@@ -63,7 +63,7 @@ def choose_amplification(
     known = state.weight > 0
     mean = state.noise / jnp.where(known, state.weight, 1.0)
     wanted = settings.target / jnp.maximum(mean, jnp.finfo(jnp.float32).tiny)
-    c = jnp.where(known, jnp.clip(wanted, 1.0, settings.max_amplification), 1.0)
+    c = jnp.where(known, jnp.clip(wanted, 1.0, MAX_AMPLIFICATION), 1.0)
     return AmplificationInfo(c, (known & (c != wanted)).astype(jnp.float32))
 
 

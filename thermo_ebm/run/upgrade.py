@@ -35,13 +35,7 @@ ADDED: dict[str, Any] = {
     "gradient_noise.amplification": 1.0,
     "gradient_noise.accumulate": 1,
     "gradient_noise.target": 0.0,
-    "gradient_noise.max_amplification": 64.0,
     "evaluation.likelihood.every_epochs": 0,
-    "evaluation.likelihood.num_images": 64,
-    "evaluation.likelihood.num_temperatures": 24,
-    "evaluation.likelihood.chains_per_image": 8,
-    "evaluation.likelihood.steps_per_temperature": 10,
-    "evaluation.likelihood.prior_steps": 100,
 }
 # Fields that were removed, and the fields that took their place.
 REMOVED: dict[str, str] = {

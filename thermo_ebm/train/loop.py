@@ -172,7 +172,6 @@ def _make_reporter(group: Group, numbers: Sequence[int], initial_step: int) -> R
         steps_per_epoch=group.task.steps_per_epoch,
         images_per_step=group.task.batch_size * len(numbers),
         initial_step=initial_step,
-        every_seconds=group.config.logging.every_seconds,
         enabled=hosts.is_first(),
     )
 

@@ -28,7 +28,7 @@ def make_optimisers(config: ConfigDict, steps_per_epoch: int) -> Optimisers:
     """Builds both optimisers from `config.optimizer`.
 
     The learning rate stays at its first value for `decay.begin_epoch` epochs, is then multiplied
-    by `decay.rate` every `decay.interval_epochs` epochs and stops at its final value.
+    by `decay.rate` every epoch and stops at its final value.
     """
     rates = [_rate(config[name], config.decay, steps_per_epoch) for name in ("prior", "generator")]
     prior, generator = (
@@ -41,7 +41,7 @@ def make_optimisers(config: ConfigDict, steps_per_epoch: int) -> Optimisers:
 def _rate(one: ConfigDict, decay: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
     return optax.exponential_decay(
         init_value=one.learning_rate,
-        transition_steps=decay.interval_epochs * steps_per_epoch,
+        transition_steps=steps_per_epoch,
         decay_rate=decay.rate,
         transition_begin=decay.begin_epoch * steps_per_epoch,
         staircase=True,

@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 
 from thermo_ebm.config.build import (
     amplification_settings,
-    likelihood_settings,
     loss_settings,
     make_objective,
 )
@@ -31,6 +30,13 @@ from thermo_ebm.train.state import (
 from thermo_ebm.types import Array, PRNGKey
 
 AXIS = "devices"
+MAX_SKIPPED_STEPS = 10  # non-finite steps in a row before a rollback; at most those of an epoch
+GRAD_NOISE_DRAWS = 256  # at most; a measurement ends once its relative error is below a tenth
+# One estimator of the held-out log p(x) for every run, so that the values can be compared.
+HELD_OUT_IMAGES = 64
+HELD_OUT_SETTINGS = LikelihoodSettings(
+    num_temperatures=24, chains_per_image=8, steps_per_temperature=10, prior_steps=100, pilots=0
+)
 
 
 class Task(NamedTuple):
@@ -81,10 +87,10 @@ def make_task(config: ConfigDict, axis_name: str | None = AXIS) -> Task:
         num_val=config.data.num_val,
         val_batches=min(config.val_batches or val_batches, val_batches),
         clip_norm=config.optimizer.clip_norm,
-        max_skipped_steps=min(config.divergence.max_skipped_steps, steps_per_epoch),
-        grad_noise_draws=config.logging.grad_noise_draws,
-        likelihood=likelihood_settings(config),
-        likelihood_images=config.evaluation.likelihood.num_images,
+        max_skipped_steps=min(MAX_SKIPPED_STEPS, steps_per_epoch),
+        grad_noise_draws=GRAD_NOISE_DRAWS,
+        likelihood=HELD_OUT_SETTINGS,
+        likelihood_images=HELD_OUT_IMAGES,
         streaming=config.data.streaming,
         halves_together=are_together(jax.default_backend()),
     )
