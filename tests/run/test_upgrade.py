@@ -2,8 +2,6 @@
 
 import importlib
 import json
-import shutil
-from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
