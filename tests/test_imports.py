@@ -15,7 +15,7 @@ PACKAGES = ("thermo_ebm", "study", "launch", "configs")
 # The rooms, from the ground up. A room imports from lower floors alone, and from itself; of equal
 # floors neither knows the other.
 FLOORS = (
-    ("types", "errors", "runtime", "fields", "scopes"),
+    ("types", "errors", "runtime", "fields", "scopes", "readings"),
     ("files", "collectives", "plugins", "plots"),
     ("models",),
     ("sampling", "thermo"),
@@ -31,7 +31,7 @@ FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 # Rooms that know little of the rest of the library, whatever stands below them.
 ISOLATED = {
     "data": {"types", "errors", "files"},
-    "run": {"types", "errors", "files", "fields"},
+    "run": {"types", "errors", "files", "fields", "readings"},
     "metrics": {"types", "errors", "files", "plugins"},
 }
 HEAVY = ("tensorflow", "tensorflow_datasets", "torch", "matplotlib", "sklearn", "submitit")

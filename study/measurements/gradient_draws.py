@@ -249,9 +249,9 @@ def held_noise(task: Task, state: TrainState, part: Array, num_steps: int) -> tu
     stacked = spmd.stack_repetitions([state._replace(dial=dial.init_dial())])
     for done, (_, sums) in enumerate(_dispatches(task, run, stacked, part, num_steps)):
         if 2 * (done + 1) * task.steps_per_epoch > num_steps:
-            total += float(sums.update_noise[0])
-            saturated += float(sums.saturated[0])
-            steps += int(sums.noise_steps[0])
+            total += float(sums.readings["train_update_noise"][0])
+            saturated += float(sums.readings["gradient_noise_saturated"][0])
+            steps += int(sums.steps[0])
     return total / steps, saturated / steps
 
 

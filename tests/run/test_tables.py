@@ -13,9 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
+from thermo_ebm.readings import READINGS, TEMPERATURE_READINGS
 from thermo_ebm.run import events, tables
 
-NUMBER = len(tables.READING_COLUMNS)
+NUMBER = len(READINGS)
 
 
 def make_row(epoch, loss=1.5):
@@ -29,7 +30,7 @@ def epochs_and_losses(path):
 def test_values_come_back_bit_for_bit(tmp_path):
     rng = np.random.default_rng(0)
     path = tmp_path / "rep_00" / "readings.csv"
-    row = {name: rng.normal() * 10.0 ** rng.integers(-30, 30) for name in tables.READING_COLUMNS}
+    row = {name: rng.normal() * 10.0 ** rng.integers(-30, 30) for name in READINGS}
     row |= {
         "epoch": 1,
         "step": 2**40,
@@ -44,7 +45,7 @@ def test_values_come_back_bit_for_bit(tmp_path):
         "train_loss": float(np.float32(0.1)),
         "seconds": float(np.float32(1 / 3)),
     }
-    assert tuple(found) == tables.READING_COLUMNS
+    assert list(found) == list(READINGS)
     assert isinstance(found["step"], int)
 
 
@@ -91,7 +92,7 @@ def test_a_table_of_another_version_opens(tmp_path):
     path = tmp_path / "readings.csv"
     path.write_bytes(OLD)
     first = tables.read(path)[0]
-    assert tuple(first) == (*tables.READING_COLUMNS, "of_another_version")
+    assert tuple(first) == (*READINGS, "of_another_version")
     assert (first["train_loss"], first["group_size"], first["of_another_version"]) == (0.5, None, 7)
     tables.truncate(path, 2)
     assert path.read_bytes() == OLD
@@ -104,7 +105,7 @@ def test_a_table_of_another_version_is_rewritten_with_the_columns_of_today(tmp_p
     path.write_bytes(OLD)
     tables.append_row(path, make_row(3) | {"group_size": 2})
     header = path.read_text().splitlines()[0].split(",")
-    assert header == [*tables.READING_COLUMNS, "of_another_version"]
+    assert header == [*READINGS, "of_another_version"]
     rows = tables.read(path)
     assert [row["group_size"] for row in rows] == [None, None, 2]
     assert [row["of_another_version"] for row in rows] == [7.0, 8.0, None]
@@ -112,7 +113,7 @@ def test_a_table_of_another_version_is_rewritten_with_the_columns_of_today(tmp_p
 
 
 def test_temperatures_have_many_rows_per_epoch(tmp_path):
-    path, columns = tmp_path / "temperatures.csv", tables.TEMPERATURE_COLUMNS
+    path, columns = tmp_path / "temperatures.csv", TEMPERATURE_READINGS
 
     def rows(epoch, kl):
         steps = [
@@ -151,15 +152,15 @@ def test_what_a_row_may_hold(tmp_path):
         (b"epoch,loss\n1,2\n", r"\.csv:1: the column 'step' is missing"),
         (b"epoch,step,step\n1,2,3\n", r"\.csv:1: .*a column twice"),
         (
-            ",".join(tables.READING_COLUMNS).encode() + b"\n1,2\n",
+            ",".join(READINGS).encode() + b"\n1,2\n",
             f":2: 2 fields where the header has {NUMBER}",
         ),
         (
-            ",".join(tables.READING_COLUMNS).encode() + b"\n" + b"1,2,x" + b"," * (NUMBER - 3),
+            ",".join(READINGS).encode() + b"\n" + b"1,2,x" + b"," * (NUMBER - 3),
             ":2: .*'x'",
         ),
         (
-            ",".join(tables.READING_COLUMNS).encode() + b"\n" + b",2,3" + b"," * (NUMBER - 3),
+            ",".join(READINGS).encode() + b"\n" + b",2,3" + b"," * (NUMBER - 3),
             ":2: .*epoch",
         ),
         (b"\xff\xfe", "cannot be read"),

@@ -194,3 +194,19 @@ def test_what_a_killed_save_or_removal_leaves_does_no_harm(states, folder):
     assert checkpoints.steps(opened) == [30, 40]
     checkpoints.close(opened)
     assert restore_newest(folder).seconds == 2.0
+
+
+@pytest.mark.parametrize(("summed", "expected"), [(0, 0.0), (3, np.nan)])
+def test_readings_of_another_version_are_no_other_structure(states, tmp_path, summed, expected):
+    """A reading that is missing from a checkpoint has no mean in the epoch under way."""
+    state = states[10]
+    sums = state.sums._replace(
+        readings={"removed": np.float32(1), "train_loss": np.float32(2)}, steps=np.int32(summed)
+    )
+    opened = checkpoints.open_checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(opened, jax.device_put(state._replace(sums=sums), spmd.replicated()), 0.0)
+    checkpoints.close(opened)
+    restored = restore_newest(tmp_path / "checkpoints").state.sums.readings
+    assert restored.keys() == state.sums.readings.keys()
+    assert restored["train_loss"] == 2
+    np.testing.assert_array_equal(restored["train_grad_var"], np.float32(expected))

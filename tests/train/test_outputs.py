@@ -9,6 +9,7 @@ import tiny_training as tiny
 from PIL import Image
 
 from thermo_ebm.cost import memory
+from thermo_ebm.readings import READINGS, TEMPERATURE_READINGS
 from thermo_ebm.run import pictures, tables
 from thermo_ebm.train import optimisers
 from thermo_ebm.train.loop import Outcome
@@ -35,7 +36,7 @@ def run(tmp_path_factory):
 
 def test_readings_have_all_columns_and_sensible_values(run):
     table = tables.read(run / "readings.csv")
-    assert tuple(table[0]) == tables.READING_COLUMNS
+    assert list(table[0]) == list(READINGS)
     assert [row["epoch"] for row in table] == [1, 2]
     assert [row["step"] for row in table] == [10, 20]
     for row in table:
@@ -92,7 +93,7 @@ def test_noise_of_every_steps_gradient_is_among_the_readings(run):
 
 
 def test_temperatures_are_of_the_schedule(run):
-    table = tables.read(run / "temperatures.csv", tables.TEMPERATURE_COLUMNS)
+    table = tables.read(run / "temperatures.csv", TEMPERATURE_READINGS)
     assert [(row["epoch"], row["index"]) for row in table] == [
         (epoch, index) for epoch in (1, 2) for index in range(4)
     ]

@@ -94,15 +94,19 @@ def stepped(**changes):
 def test_a_step_amplifies_what_it_measures_and_nothing_else():
     plain, before = stepped(loss__name="vanilla")
     loud, _ = stepped(loss__name="vanilla", gradient_noise__amplification=9.0)
-    for name in ("loss", "grad_var", "noise", "noise_prior", "noise_generator", "signal"):
-        np.testing.assert_allclose(getattr(loud.sums, name), getattr(plain.sums, name), rtol=1e-5)
-    assert plain.sums.amplification == 1
-    assert loud.sums.amplification == 9
-    np.testing.assert_allclose(loud.sums.update_noise, 9 * plain.sums.noise, rtol=1e-6)
-    np.testing.assert_allclose(plain.gradient_noise.noise, plain.sums.noise, rtol=1e-6)
+    measured, amplified = plain.sums.readings, loud.sums.readings
+    names = ("loss", "grad_var", "grad_noise", "grad_noise_prior", "grad_noise_generator")
+    for name in (*names, "grad_signal"):
+        expected = measured[f"train_{name}"]
+        np.testing.assert_allclose(amplified[f"train_{name}"], expected, rtol=1e-5)
+    assert measured["gradient_noise_amplification"] == 1
+    assert amplified["gradient_noise_amplification"] == 9
+    noise = measured["train_grad_noise"]
+    np.testing.assert_allclose(amplified["train_update_noise"], 9 * noise, rtol=1e-6)
+    np.testing.assert_allclose(plain.gradient_noise.noise, noise, rtol=1e-6)
     # Adam's first moment is (1 - b1) times the gradient it was given, here g + sqrt(8) xi d.
     added = first_moments(loud) - first_moments(plain)
-    expected = (1 - 0.5) ** 2 * 8 * float(plain.sums.noise) * added.size
+    expected = (1 - 0.5) ** 2 * 8 * float(noise) * added.size
     np.testing.assert_allclose((added**2).sum(), expected, rtol=1e-4)
     assert before.step == 0
     assert plain.step == loud.step == 1
@@ -115,8 +119,8 @@ def test_a_long_gradient_is_shortened_and_its_statistics_are_those_before():
     # Adam's first moment is (1 - b1) times the gradient it was given.
     np.testing.assert_allclose(np.linalg.norm(short), (1 - 0.5) * 0.5, rtol=1e-5)
     np.testing.assert_allclose(short * np.linalg.norm(whole) / 0.25, whole, rtol=1e-4, atol=1e-6)
-    for name in ("loss", "grad_var", "noise"):
-        np.testing.assert_allclose(getattr(clipped.sums, name), getattr(plain.sums, name))
+    for name in ("train_loss", "train_grad_var", "train_grad_noise"):
+        np.testing.assert_allclose(clipped.sums.readings[name], plain.sums.readings[name])
 
 
 def first_moments(state):

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 DAMAGED = (
     "damaged_events"  # beside the folder of events, which is the only one that TensorBoard reads
 )
-_GROUPS = ("train", "val", "learning_rate", "grad_noise")
 
 
 def open_events(folder: str | os.PathLike[str], resumed_step: int | None = None) -> "EventsWriter":
@@ -72,20 +71,6 @@ def write_image(events: "EventsWriter", step: int, name: str, image: np.ndarray)
 def close_events(events: "EventsWriter") -> None:
     """Closes the file."""
     events.close()
-
-
-def grouped(column: str) -> str:
-    """The TensorBoard tag of a reading; TensorBoard groups tags by the part before the first /.
-
-    >>> [grouped(name) for name in ("train_grad_var", "grad_noise", "grad_noise_mcmc", "seconds")]
-    ['train/grad_var', 'grad_noise/total', 'grad_noise/mcmc', 'run/seconds']
-    """
-    for group in _GROUPS:
-        if column == group:
-            return f"{group}/total"
-        if column.startswith(f"{group}_"):
-            return f"{group}/{column.removeprefix(f'{group}_')}"
-    return f"run/{column}"
 
 
 def _mend(path: Path) -> None:

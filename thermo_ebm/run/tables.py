@@ -7,80 +7,21 @@ from a checkpoint call `truncate` with its number of finished epochs.
 import csv
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
+from thermo_ebm.readings import READINGS, is_integer
 from thermo_ebm.run import csvfile
-
-READING_COLUMNS = (
-    "epoch",  # epochs done, from 1
-    "step",  # steps done
-    "train_loss",  # nats per image, mean over the epoch's steps
-    "train_loss_per_dim",
-    "train_grad_mean",
-    "train_grad_var",  # over the entries of one gradient, mean over the epoch's steps
-    "train_grad_var_prior",
-    "train_grad_var_generator",
-    "val_loss",
-    "val_loss_per_dim",
-    "learning_rate_prior",
-    "learning_rate_generator",
-    "grad_noise",  # over repeated draws, per parameter; empty when not measured, as the next eight
-    "grad_noise_batch",
-    "grad_noise_mcmc",  # of the chains
-    "grad_noise_relative",  # over the mean gradient's squared norm
-    "skipped_steps",
-    "flops_per_step",
-    "images_per_second",
-    "seconds",  # of the epoch's training
-    "group_size",  # repetitions that trained together, and share those seconds
-    "grad_noise_interaction",  # of batch and chains; the three add up to the total
-    "grad_noise_stderr",
-    "grad_noise_batch_stderr",
-    "grad_noise_mcmc_stderr",
-    "grad_noise_interaction_stderr",
-    "train_grad_noise",  # of each step's gradient, per parameter, mean over the epoch's steps
-    "train_grad_noise_prior",
-    "train_grad_noise_generator",
-    "train_grad_signal",  # squared norm of the mean gradient, per parameter
-    "train_noise_scale",  # batch size times noise over signal (McCandlish et al. 2018)
-    "train_update_noise",  # of the gradient that the optimisers were given
-    "gradient_noise_amplification",
-    "gradient_noise_saturated",  # share of the steps at which the target was out of reach
-    "effective_sample_size",  # of the reweighted chains of an image
-    "acceptance_prior",  # of Metropolis-adjusted chains
-    "acceptance_posterior",
-    "swap_rate",  # of exchanges between neighbouring temperatures
-    "global_barrier",  # sum over neighbours of the rejection rates of exchanges
-    "round_trips",  # of the states of an image's chains, per step
-    "val_log_marginal_likelihood",  # held out, nats per image; one estimator for all runs
-    "val_log_marginal_likelihood_stderr",
-    "val_bits_per_dim",
-    "device_memory_mib",  # the most in use so far on a device; empty where the backend is silent
-)
-TEMPERATURE_COLUMNS = (
-    "epoch",
-    "index",
-    "temperature",
-    "expected_log_likelihood",
-    "kl_forward",  # KL(p_index, p_{index+1}); empty on the last, as the next one
-    "kl_backward",  # KL(p_{index+1}, p_index)
-    "rejection",  # of an exchange between index and index + 1 where chains end; empty on the last
-    "acceptance",  # of the chains' steps
-    "swap_rate",  # of exchanges between index and index + 1; empty without exchange
-    "weight",  # of the quadrature
-)
-_WHOLE = ("epoch", "step", "index", "skipped_steps", "group_size")
 
 Value = int | float | None
 Row = dict[str, Value]
 
 
 def append_row(
-    path: str | os.PathLike[str], row: Mapping[str, Any], columns: Sequence[str] = READING_COLUMNS
+    path: str | os.PathLike[str], row: Mapping[str, Any], columns: Collection[str] = READINGS
 ) -> None:
     """Adds one epoch's row to the table, or replaces that epoch's rows; see `append_rows`."""
     append_rows(path, [row], columns)
@@ -89,7 +30,7 @@ def append_row(
 def append_rows(
     path: str | os.PathLike[str],
     rows: Sequence[Mapping[str, Any]],
-    columns: Sequence[str] = READING_COLUMNS,
+    columns: Collection[str] = READINGS,
 ) -> None:
     """Adds rows to a table, replacing all rows of the epochs they are of. Rewritten atomically.
 
@@ -109,7 +50,7 @@ def append_rows(
             raise ValueError(f"columns {sorted(unknown)} are not in {tuple(columns)}")
     added = [{name: _as_text(name, row.get(name)) for name in columns} for row in rows]
     epochs = {int(row["epoch"]) for row in added}
-    kept = [row for row in read_cells(path, columns[:2]) if int(row["epoch"]) not in epochs]
+    kept = [row for row in read_cells(path, [*columns][:2]) if int(row["epoch"]) not in epochs]
     rewritten = list(dict.fromkeys([*columns, *(name for row in kept for name in row)]))
     write_cells(path, sorted(kept + added, key=lambda row: int(row["epoch"])), rewritten)
 
@@ -130,18 +71,16 @@ def update_row(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
 
 
 def truncate(
-    path: str | os.PathLike[str], last_epoch: int, columns: Sequence[str] = READING_COLUMNS
+    path: str | os.PathLike[str], last_epoch: int, columns: Collection[str] = READINGS
 ) -> None:
     """Drops the rows of epochs after `last_epoch`; does nothing if there is no file."""
-    rows = read_cells(path, columns[:2])
+    rows = read_cells(path, [*columns][:2])
     kept = [row for row in rows if int(row["epoch"]) <= last_epoch]
     if len(kept) < len(rows):
         write_cells(path, kept, list(rows[0]))
 
 
-def read(
-    path: str | os.PathLike[str], columns: Sequence[str] | None = READING_COLUMNS
-) -> list[Row]:
+def read(path: str | os.PathLike[str], columns: Collection[str] | None = READINGS) -> list[Row]:
     """Reads a table; without a file there are no rows.
 
     Args:
@@ -159,7 +98,7 @@ def read(
     absent = dict.fromkeys(columns or (), "")
     return [
         {name: _as_value(name, text) for name, text in (absent | row).items()}
-        for row in read_cells(path, (columns or ())[:2])
+        for row in read_cells(path, [*(columns or ())][:2])
     ]
 
 
@@ -168,13 +107,13 @@ def _as_text(column: str, value: Any) -> str:
         if column == "epoch":
             raise ValueError("a row needs its epoch")
         return ""
-    return str(int(value)) if column in _WHOLE else repr(float(value))
+    return str(int(value)) if is_integer(column) else repr(float(value))
 
 
 def _as_value(column: str, text: str) -> Value:
     if text == "":
         return None
-    return int(float(text)) if column in _WHOLE else float(text)
+    return int(float(text)) if is_integer(column) else float(text)
 
 
 def read_cells(
@@ -204,7 +143,7 @@ def read_cells(
 
 def _check_number(path: Path, line: int, name: str, text: str) -> None:
     value = csvfile.number(path, line, name, text) if text else 0.0
-    if name in _WHOLE and not value.is_integer():
+    if is_integer(name) and not value.is_integer():
         raise UserError(f"{path}:{line}: {name} is {text!r}, not a whole number")
 
 

@@ -26,12 +26,14 @@ from absl import logging
 
 from thermo_ebm.errors import UserError, first_line
 from thermo_ebm.train import hosts
-from thermo_ebm.train.state import ADDED, TrainState
+from thermo_ebm.train.state import TrainState
 from thermo_ebm.types import Params
 
 # Both are beside the checkpoints' folder.
 INTERRUPTED = "interrupted"
 DAMAGED = "damaged_checkpoints"
+# Sums of readings: versions may differ in which readings they have.
+_READING = "sums.readings."
 
 
 class Checkpoints(NamedTuple):
@@ -236,13 +238,19 @@ def restore(
     reading it, or ValueError if only its checksum is wrong.
     """
     path = folder.absolute() / str(step)
-    record, wanted = _read_record(path, step), _flatten(template)
-    absent = [name for name in wanted if name.startswith(ADDED) and name not in record["structure"]]
-    known = {name: leaf for name, leaf in wanted.items() if name not in absent}
-    _check_structure(path, record["structure"], _structure(known))
+    record, expected = _read_record(path, step), _flatten(template)
+    stored = record["structure"]
+    absent = {name for name in expected if name.startswith(_READING) and name not in stored}
+    removed = {name for name in stored if name.startswith(_READING) and name not in expected}
+    _check_structure(
+        path,
+        {name: what for name, what in stored.items() if name not in removed},
+        _structure({name: leaf for name, leaf in expected.items() if name not in absent}),
+    )
     arrays = _read_arrays(path, record, sharding)
-    zeros = {name: np.zeros(wanted[name].shape, wanted[name].dtype) for name in absent}
-    arrays |= jax.device_put(zeros, sharding)
+    # Steps that were summed without a reading leave this epoch's mean undefined.
+    sum_so_far = np.float32(np.nan if int(arrays["sums.steps"].addressable_data(0)) else 0.0)
+    arrays |= jax.device_put(dict.fromkeys(absent, sum_so_far), sharding)
     return Restored(_unflatten(template, arrays), record["seconds"])
 
 

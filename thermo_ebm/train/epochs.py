@@ -8,12 +8,13 @@ import numpy as np
 
 from thermo_ebm.cost import memory
 from thermo_ebm.gradients.noise import GradientNoise
+from thermo_ebm.run.tables import Row
 from thermo_ebm.thermo.schedule import Schedule, equalised
 from thermo_ebm.train import hosts, optimisers, repetition, spmd
 from thermo_ebm.train.group import Group
 from thermo_ebm.train.progress import Reporter
 from thermo_ebm.train.repetition import Repetition
-from thermo_ebm.train.state import TrainState
+from thermo_ebm.train.state import EpochSums, TrainState
 
 
 def is_pending(group: Group, steps: Any, summed: Any) -> Any:
@@ -53,32 +54,35 @@ def end_epochs(
     val_loss, aux = jax.device_get(spmd.local(validated))
     noise, measured = _measure_noise(group, state, host, ended, reporter)
     likelihood, wanted = _evaluate_likelihood(group, state, epochs, ended, reporter)
-    of_chains, dim = _sampled(group), math.prod(group.validation.shape[2:])
+    dim = math.prod(group.validation.shape[2:])
     images_per_step = group.task.batch_size * group.task.gradient_noise.accumulate
     updates = jax.device_get(spmd.local(optimisers.num_updates(state.optimiser)))
     with hosts.writing(opened[0].folder.parent):
         for i in np.flatnonzero(ended).tolist() if hosts.is_first() else ():
             step = int(host.step[i])
-            row = repetition.make_row(
-                epoch=int(epochs[i]),
-                step=step,
-                sums=_one(host.sums, i),
-                skipped=int(host.skipped[i]),
-                val_loss=float(val_loss[i]),
-                dim=dim,
-                rates=optimisers.last_rates(group.task.optimisers, _one(updates, i)),
-                noise=_one(noise, i) if measured[i] else None,
-                seconds=float(seconds[i]),
-                images=group.task.steps_per_epoch * images_per_step,
-                images_per_step=images_per_step,
-                flops=group.flops_per_step,
-                group_size=len(opened),
-                of_chains=of_chains,
-            )
+            rates = optimisers.last_rates(group.task.optimisers, _one(updates, i))
+            row: Row = {
+                "epoch": int(epochs[i]),
+                "step": step,
+                **_step_means(_one(host.sums, i), dim, images_per_step),
+                "skipped_steps": int(host.skipped[i]),
+                "val_loss": float(val_loss[i]),
+                "val_loss_per_dim": float(val_loss[i]) / dim,
+                "learning_rate_prior": rates[0],
+                "learning_rate_generator": rates[1],
+                "flops_per_step": group.flops_per_step,
+                "seconds": float(seconds[i]),
+                "group_size": len(opened),
+                "device_memory_mib": memory.peak_mib(jax.local_devices()),
+            }
+            if seconds[i]:
+                images = group.task.steps_per_epoch * images_per_step
+                row["images_per_second"] = images / float(seconds[i])
+            if measured[i]:
+                row |= _noise_readings(_one(noise, i))
             if wanted[i]:
                 row |= _likelihood_readings(_one(likelihood, i), dim)
-            row["device_memory_mib"] = memory.peak_mib(jax.local_devices())
-            repetition.write_epoch(opened[i], row, _one(aux, i), of_chains.exchanged)
+            repetition.write_epoch(opened[i], group.config, row, _one(aux, i))
             if _wants_pictures(group, int(epochs[i])):
                 reporter.doing("drawing")
                 _draw_pictures(group, opened[i], state, i, int(epochs[i]), step)
@@ -115,8 +119,45 @@ def _evaluate_likelihood(
     return jax.device_get(spmd.local(found)), wanted
 
 
-def _likelihood_readings(found: Any, dim: int) -> dict[str, float | None]:
-    value, stderr = float(found.mean), float(found.stderr)
+def _step_means(sums: EpochSums, dim: int, images_per_step: int) -> Row:
+    """Means over the epoch's steps; empty where no step was summed or the reading is not finite.
+
+    Args:
+      sums: of one repetition's epoch, as numpy scalars.
+      dim: values of an image.
+      images_per_step: images of one update.
+    """
+    means: Row = {}
+    for name, total in sums.readings.items():
+        mean = float(total) / int(sums.steps) if sums.steps else math.nan
+        means[name] = mean if math.isfinite(mean) else None
+    loss, noise, signal = (
+        means[name] for name in ("train_loss", "train_grad_noise", "train_grad_signal")
+    )
+    if loss is not None:
+        means["train_loss_per_dim"] = loss / dim
+    if noise is not None and signal is not None and signal > 0:
+        means["train_noise_scale"] = images_per_step * noise / signal
+    return means
+
+
+def _noise_readings(noise: GradientNoise) -> Row:
+    parts = {
+        "grad_noise": noise.total,
+        "grad_noise_batch": noise.batch,
+        "grad_noise_mcmc": noise.chains,
+        "grad_noise_interaction": noise.interaction,
+    }
+    row: Row = {name: float(value) for name, value in parts.items()}
+    row |= {
+        f"{name}_stderr": float(stderr) for name, stderr in zip(parts, noise.stderr, strict=True)
+    }
+    row["grad_noise_relative"] = float(noise.relative) if np.isfinite(noise.relative) else None
+    return row
+
+
+def _likelihood_readings(likelihood: Any, dim: int) -> Row:
+    value, stderr = float(likelihood.mean), float(likelihood.stderr)
     if not math.isfinite(value):
         return {}
     return {
@@ -125,16 +166,6 @@ def _likelihood_readings(found: Any, dim: int) -> dict[str, float | None]:
         # A pixel's levels are 2 / 255 apart.
         "val_bits_per_dim": -value / (dim * math.log(2)) + math.log2(127.5),
     }
-
-
-def _sampled(group: Group) -> repetition.Sampled:
-    sampler, tempered = group.config.sampler, group.config.loss.name != "vanilla"
-    return repetition.Sampled(
-        adjusted_prior=sampler.prior.kernel == "mala",
-        adjusted_posterior=sampler.posterior.kernel == "mala",
-        exchanged=tempered and sampler.exchange_every > 0,
-        tempered=tempered,
-    )
 
 
 def _adapt_schedules(

@@ -285,5 +285,8 @@ def _is_due(group: Group, step: int) -> bool:
 def _report(reporter: Reporter, host: TrainState) -> None:
     """Shows the epoch's means so far, averaged over the group."""
     count = np.maximum(host.sums.steps, 1)
-    loss, var = (host.sums.loss / count).mean(), (host.sums.grad_var / count).mean()
-    reporter.update(int(host.step.min()), float(loss), float(var))
+    loss, var = (
+        float((host.sums.readings[name] / count).mean())
+        for name in ("train_loss", "train_grad_var")
+    )
+    reporter.update(int(host.step.min()), loss, var)

@@ -8,6 +8,7 @@ import numpy as np
 from absl import logging
 
 from thermo_ebm.errors import UserError
+from thermo_ebm.readings import TEMPERATURE_READINGS
 from thermo_ebm.run import events, pictures, tables
 from thermo_ebm.run.layout import READINGS, ROLLBACKS, STRIP, TEMPERATURES, checkpoints_dir
 from thermo_ebm.run.rollbacks import Rollback, write_rollbacks
@@ -135,7 +136,7 @@ def _rewind_files(
     if kept != one.rollbacks:
         write_rollbacks(folder / ROLLBACKS, kept)
     tables.truncate(folder / READINGS, epochs)
-    tables.truncate(folder / TEMPERATURES, epochs, tables.TEMPERATURE_COLUMNS)
+    tables.truncate(folder / TEMPERATURES, epochs, TEMPERATURE_READINGS)
     pictures.truncate_strip(folder / STRIP, epochs)
     if one.events is not None:
         events.close_events(one.events)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from thermo_ebm import readings
 from thermo_ebm.gradients.amplification import AmplificationState
 from thermo_ebm.thermo.schedule import Schedule
 from thermo_ebm.train.optimisers import OptimiserState
@@ -15,27 +16,10 @@ INIT, ORDER, CHAINS, VALIDATION, NOISE, PICTURES, EVALUATION, AMPLIFICATION, LIK
 
 
 class EpochSums(NamedTuple):
-    """Sums over the epoch's steps so far, all but two of them scalars; without skipped steps."""
+    """Sums over the epoch's steps so far, without skipped steps."""
 
-    loss: Array
-    grad_mean: Array
-    grad_var: Array
-    grad_var_prior: Array
-    grad_var_generator: Array
     steps: Array  # int32, how many were summed
-    noise: Array  # |d|^2 per parameter, of steps that measured it, as the next five
-    noise_prior: Array  # per parameter of alpha
-    noise_generator: Array  # per parameter of beta
-    signal: Array  # |g|^2 - |d|^2 per parameter
-    update_noise: Array  # of the gradient that the optimisers were given
-    noise_steps: Array  # int32, how many measured it
-    amplification: Array  # c
-    saturated: Array  # steps at which the target of the noise was out of reach
-    effective_sample_size: Array  # of the reweighted chains of an image
-    acceptance_prior: Array
-    acceptance_posterior: Array
-    round_trips: Array
-    swap_probability: Array  # of neighbours among t_1 .. t_N, then 0, [num_temperatures]
+    readings: dict[str, Array]  # scalars, by the names of `readings.per_step()`
     rejection: Array  # of an exchange between t_i and t_(i+1), [num_temperatures]
 
 
@@ -55,16 +39,13 @@ class TrainState(NamedTuple):
     schedule: Schedule  # the present adaptive schedule; unused by other schedules
 
 
-# Fields missing from checkpoints of version 0.1.0: zero then, except the schedule.
-ADDED = ("gradient_noise.", "schedule.", *(f"sums.{name}" for name in EpochSums._fields[6:]))
-
-
 def zero_sums(num_temperatures: int) -> EpochSums:
     """The sums at the start of an epoch."""
-    zeros = {name: jnp.zeros(()) for name in EpochSums._fields}
-    counts = {name: jnp.zeros((), jnp.int32) for name in ("steps", "noise_steps")}
-    pairs = {name: jnp.zeros(num_temperatures) for name in ("swap_probability", "rejection")}
-    return EpochSums(**(zeros | counts | pairs))
+    return EpochSums(
+        steps=jnp.zeros((), jnp.int32),
+        readings={name: jnp.zeros(()) for name in readings.per_step()},
+        rejection=jnp.zeros(num_temperatures),
+    )
 
 
 def begin_epoch(state: TrainState, epoch: Array) -> TrainState:

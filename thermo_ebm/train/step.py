@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from thermo_ebm import scopes
+from thermo_ebm import readings, scopes
 from thermo_ebm.gradients import amplification, halves
 from thermo_ebm.gradients.statistics import GradientStatistics, gradient_statistics
 from thermo_ebm.losses import VanillaAux
@@ -21,7 +21,6 @@ from thermo_ebm.train.state import (
     CHAINS,
     EpochSums,
     TrainState,
-    zero_sums,
 )
 from thermo_ebm.train.tasks import Task, current_schedule, step_key
 from thermo_ebm.types import Array, Params
@@ -61,7 +60,9 @@ def _updated(task: Task, state: TrainState, found: Gradient) -> TrainState:
     # take the parameters, or the optimisers' moments, out of the finite numbers.
     good = jnp.isfinite(found.loss) & jnp.isfinite(statistics.var)
     good &= _all_finite((params, optimiser))
-    sums = _observations(task, found, statistics, info)
+    measured = measurements(task, found, statistics, info)
+    rejection = getattr(found.aux, "rejection", jnp.zeros(task.settings.num_temperatures))
+    sums = EpochSums(jnp.ones((), jnp.int32), readings.complete(measured, jnp.nan), rejection)
     stepped = state._replace(
         params=params,
         optimiser=optimiser,
@@ -110,52 +111,51 @@ def _clipped(
     return jax.tree.map(clip, grads), jax.tree.map(clip, difference)
 
 
-def _observations(
+def measurements(
     task: Task,
-    found: Gradient,
+    gradient: Gradient,
     statistics: GradientStatistics,
     info: amplification.AmplificationInfo,
-) -> EpochSums:
-    """What one step adds to the epoch's sums."""
-    zero = zero_sums(task.settings.num_temperatures)
-    sums = zero._replace(
-        loss=found.loss,
-        grad_mean=statistics.mean,
-        grad_var=statistics.var,
-        grad_var_prior=statistics.var_prior,
-        grad_var_generator=statistics.var_generator,
-        steps=jnp.ones((), jnp.int32),
-        amplification=info.amplification,
-        saturated=info.saturated,
-        acceptance_prior=found.aux.acceptance[0],
-        acceptance_posterior=found.aux.acceptance[1:].mean(),
-    )
-    if not isinstance(found.aux, VanillaAux):
-        sums = sums._replace(
-            effective_sample_size=found.aux.effective_sample_size,
-            round_trips=found.aux.round_trips,
-            swap_probability=jnp.append(found.aux.swap_probability, 0.0),
-            rejection=found.aux.rejection,
-        )
-    if found.difference is None:
-        return sums
-    return _with_noise(sums, found.mean, found.difference, info)
-
-
-def _with_noise(
-    sums: EpochSums, g: Params, d: Params, info: amplification.AmplificationInfo
-) -> EpochSums:
-    noise = halves.square(d) / halves.size(d)
-    measured = jnp.isfinite(noise)  # not of a single image, which has no halves
-    figures = {
-        "noise": noise,
-        "noise_prior": halves.square(d["prior"]) / halves.size(d["prior"]),
-        "noise_generator": halves.square(d["generator"]) / halves.size(d["generator"]),
-        "signal": halves.square(g) / halves.size(d) - noise,
-        "update_noise": info.amplification * noise,
+) -> dict[str, Array]:
+    """The readings of one step, scalars by the names of `readings.per_step()`."""
+    aux = gradient.aux
+    measured = {
+        "train_loss": gradient.loss,
+        "train_grad_mean": statistics.mean,
+        "train_grad_var": statistics.var,
+        "train_grad_var_prior": statistics.var_prior,
+        "train_grad_var_generator": statistics.var_generator,
+        "gradient_noise_amplification": info.amplification,
+        "gradient_noise_saturated": info.saturated,
+        "acceptance_prior": aux.acceptance[0],
+        "acceptance_posterior": aux.acceptance[1:].mean(),
     }
-    kept = {name: jnp.where(measured, value, 0.0) for name, value in figures.items()}
-    return sums._replace(noise_steps=measured.astype(jnp.int32), **kept)
+    if not isinstance(aux, VanillaAux):
+        measured |= {
+            "effective_sample_size": aux.effective_sample_size,
+            "round_trips": aux.round_trips,
+            "swap_rate": aux.swap_probability.mean(),
+            "global_barrier": aux.rejection.sum(),
+        }
+    if gradient.difference is not None:
+        measured |= _noise(gradient.mean, gradient.difference, info)
+    return measured
+
+
+def _noise(
+    mean: Params, difference: Params, info: amplification.AmplificationInfo
+) -> dict[str, Array]:
+    """The noise |d|^2 per parameter and the signal; not finite for one image, without halves."""
+    noise = halves.square(difference) / halves.size(difference)
+    groups = {
+        f"train_grad_noise_{group}": halves.square(part) / halves.size(part)
+        for group, part in difference.items()
+    }
+    return groups | {
+        "train_grad_noise": noise,
+        "train_grad_signal": halves.square(mean) / halves.size(mean) - noise,
+        "train_update_noise": info.amplification * noise,
+    }
 
 
 def run_steps(

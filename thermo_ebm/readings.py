@@ -1,0 +1,270 @@
+"""Readings: every number that training logs, declared once.
+
+`READINGS` are the columns of readings.csv (one row per epoch), `TEMPERATURE_READINGS` those of
+temperatures.csv (one row per epoch and temperature). The tables, the tags in TensorBoard, the page
+`docs/readings.md` and the titles of figures derive from these declarations. To add a reading of the
+training steps, declare it here with `per_step=True` and compute it in `train/step.py`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+
+class Reading(NamedTuple):
+    """The declaration of one column."""
+
+    meaning: str  # for the documentation
+    unit: str = ""
+    title: str = ""  # on axes and in tables; "" is the column's name with spaces
+    per_step: bool = False  # returned by each step; logged is the mean over the epoch's steps
+    integer: bool = False
+    applies: Callable[[Any], bool] = lambda config: True  # to a run of this configuration
+
+
+def _is_tempered(config: Any) -> bool:
+    return config.loss.name != "vanilla"
+
+
+def _exchanges(config: Any) -> bool:
+    return _is_tempered(config) and config.sampler.exchange_every > 0
+
+
+def _is_adjusted(chains: str) -> Callable[[Any], bool]:
+    """Whether the kernel of these chains, "prior" or "posterior", accepts or rejects."""
+    return lambda config: config.sampler[chains].kernel != "ula"
+
+
+_PER_IMAGE = "nats per image"
+_GRADIENT_NOISE = "gradient noise"
+_ENTRY_VARIANCE = "variance over entries"
+
+READINGS = {
+    "epoch": Reading("epochs done, from 1", integer=True),
+    "step": Reading("steps done", integer=True),
+    "train_loss": Reading(
+        "value of the objective", _PER_IMAGE, "training loss (nats)", per_step=True
+    ),
+    "train_loss_per_dim": Reading("`train_loss` per data value", "nats"),
+    "train_grad_mean": Reading("mean over the entries of one gradient", per_step=True),
+    "train_grad_var": Reading(
+        "variance over the entries of one gradient (the quantity that the paper reports)",
+        title=_ENTRY_VARIANCE,
+        per_step=True,
+    ),
+    "train_grad_var_prior": Reading(
+        "`train_grad_var` of the prior's parameters",
+        title=f"{_ENTRY_VARIANCE} (prior)",
+        per_step=True,
+    ),
+    "train_grad_var_generator": Reading(
+        "`train_grad_var` of the generator's parameters",
+        title=f"{_ENTRY_VARIANCE} (generator)",
+        per_step=True,
+    ),
+    "val_loss": Reading(
+        "value of the objective on validation images",
+        _PER_IMAGE,
+        "training objective on held-out images (nats)",
+    ),
+    "val_loss_per_dim": Reading("`val_loss` per data value", "nats"),
+    "learning_rate_prior": Reading("learning rate of the prior in the epoch's last update"),
+    "learning_rate_generator": Reading("learning rate of the generator in the epoch's last update"),
+    "grad_noise": Reading(
+        "variance of the gradient per parameter, from repeated draws of batch and chains; empty "
+        "without a measurement (`logging.grad_noise_every_epochs`), as all columns `grad_noise_*`",
+        title=f"{_GRADIENT_NOISE}, from repeated draws",
+    ),
+    "grad_noise_batch": Reading(
+        "part of `grad_noise` from the choice of the batch",
+        title=f"{_GRADIENT_NOISE} of the batch",
+    ),
+    "grad_noise_mcmc": Reading(
+        "part of `grad_noise` from the chains", title=f"{_GRADIENT_NOISE} of the chains"
+    ),
+    "grad_noise_interaction": Reading(
+        "part of `grad_noise` from the interaction of batch and chains; the three parts add up to "
+        "the total",
+        title=f"{_GRADIENT_NOISE} of batch and chains together",
+    ),
+    "grad_noise_relative": Reading(
+        "`grad_noise` over the squared norm of the mean gradient",
+        title=f"{_GRADIENT_NOISE} / squared mean gradient",
+    ),
+    "grad_noise_stderr": Reading("standard error of `grad_noise`"),
+    "grad_noise_batch_stderr": Reading("standard error of `grad_noise_batch`"),
+    "grad_noise_mcmc_stderr": Reading("standard error of `grad_noise_mcmc`"),
+    "grad_noise_interaction_stderr": Reading("standard error of `grad_noise_interaction`"),
+    "train_grad_noise": Reading(
+        "variance of each step's gradient per parameter, from the two halves of the batch",
+        title=f"{_GRADIENT_NOISE}, from the batch's halves",
+        per_step=True,
+    ),
+    "train_grad_noise_prior": Reading(
+        "`train_grad_noise` of the prior's parameters",
+        title=f"{_GRADIENT_NOISE} (prior), from the batch's halves",
+        per_step=True,
+    ),
+    "train_grad_noise_generator": Reading(
+        "`train_grad_noise` of the generator's parameters",
+        title=f"{_GRADIENT_NOISE} (generator), from the batch's halves",
+        per_step=True,
+    ),
+    "train_grad_signal": Reading(
+        "squared norm of the mean gradient per parameter", title="gradient signal", per_step=True
+    ),
+    "train_noise_scale": Reading(
+        "batch size times noise over signal (McCandlish et al. 2018)",
+        "images",
+        "noise scale (images)",
+    ),
+    "train_update_noise": Reading(
+        "variance, per parameter, of the gradient that the optimisers were given, after "
+        "`gradient_noise.*`",
+        title=f"{_GRADIENT_NOISE} of the update",
+        per_step=True,
+    ),
+    "gradient_noise_amplification": Reading(
+        "factor by which `gradient_noise` multiplied the covariance of the gradient",
+        title="amplification",
+        per_step=True,
+    ),
+    "gradient_noise_saturated": Reading(
+        "share of the steps at which `gradient_noise.target` was out of reach",
+        title="gradient noise target out of reach",
+        per_step=True,
+    ),
+    "effective_sample_size": Reading(
+        "effective number of chains of an image under `reweighted`",
+        title="effective chains per image",
+        per_step=True,
+    ),
+    "acceptance_prior": Reading(
+        "share of accepted steps of the prior's chains, for `mala`",
+        title="acceptance, prior's chains",
+        per_step=True,
+        applies=_is_adjusted("prior"),
+    ),
+    "acceptance_posterior": Reading(
+        "share of accepted steps of the posterior's chains, for `mala`",
+        title="acceptance, posterior's chains",
+        per_step=True,
+        applies=_is_adjusted("posterior"),
+    ),
+    "swap_rate": Reading(
+        "share of accepted exchanges between neighbouring temperatures",
+        title="swap rate",
+        per_step=True,
+        applies=_exchanges,
+    ),
+    "global_barrier": Reading(
+        "sum of the rejection rates of exchanges between neighbours",
+        title="global barrier",
+        per_step=True,
+        applies=_is_tempered,
+    ),
+    "round_trips": Reading(
+        "round trips between t = 0 and t = 1 of the states of an image's chains",
+        "per step",
+        per_step=True,
+        applies=_exchanges,
+    ),
+    "val_log_marginal_likelihood": Reading(
+        "held-out log p(x), by the same estimator in all runs; every "
+        "`evaluation.likelihood.every_epochs` epochs",
+        _PER_IMAGE,
+        "held-out log-likelihood (nats)",
+    ),
+    "val_log_marginal_likelihood_stderr": Reading(
+        "standard error of `val_log_marginal_likelihood`, from the chains", _PER_IMAGE
+    ),
+    "val_bits_per_dim": Reading("`-val_log_marginal_likelihood` per data value", "bits"),
+    "skipped_steps": Reading(
+        "steps skipped because their loss, gradient or update was not finite",
+        title="skipped steps",
+        integer=True,
+    ),
+    "flops_per_step": Reading("counted arithmetic of a training step", "FLOP"),
+    "images_per_second": Reading("training images per second", "1/s", "images per second"),
+    "seconds": Reading("time of the epoch's training steps", "s"),
+    "group_size": Reading("repetitions that trained together and share `seconds`", integer=True),
+    "device_memory_mib": Reading(
+        "largest memory in use so far on a device; empty where the backend does not report it",
+        "MiB",
+    ),
+}
+
+TEMPERATURE_READINGS = {
+    "epoch": Reading("epochs done, from 1", integer=True),
+    "index": Reading("i, from 0", integer=True),
+    "temperature": Reading("t_i"),
+    "expected_log_likelihood": Reading("E_i, on validation images", _PER_IMAGE),
+    "kl_forward": Reading("KL(p_i, p_(i+1)); empty at the last temperature", "nats"),
+    "kl_backward": Reading("KL(p_(i+1), p_i); empty at the last temperature", "nats"),
+    "rejection": Reading(
+        "rejection rate of an exchange between i and i + 1, where chains end; empty at the last "
+        "temperature"
+    ),
+    "acceptance": Reading("share of accepted steps of the chains"),
+    "swap_rate": Reading(
+        "share of accepted exchanges between i and i + 1; empty without exchange",
+        applies=_exchanges,
+    ),
+    "weight": Reading("weight of E_i in the quadrature"),
+}
+
+
+def per_step() -> tuple[str, ...]:
+    """The names of the readings that each training step returns."""
+    return tuple(name for name, reading in READINGS.items() if reading.per_step)
+
+
+def complete(measured: Mapping[str, Any], absent: Any) -> dict[str, Any]:
+    """The readings of one step under all names of `per_step`.
+
+    Args:
+      measured: values by name.
+      absent: the value of readings that the step does not have.
+
+    Raises:
+      ValueError: a name is not declared here with `per_step=True`.
+    """
+    if undeclared := measured.keys() - {*per_step()}:
+        raise ValueError(f"readings of a step that are not declared: {sorted(undeclared)}")
+    return {name: measured.get(name, absent) for name in per_step()}
+
+
+def applicable(
+    declared: Mapping[str, Reading], values: Mapping[str, Any], config: Any
+) -> dict[str, Any]:
+    """The values whose readings apply to a run of this configuration."""
+    return {name: value for name, value in values.items() if declared[name].applies(config)}
+
+
+def is_integer(name: str) -> bool:
+    """Whether a column of either table holds integers; False for an unknown column."""
+    reading = READINGS.get(name) or TEMPERATURE_READINGS.get(name)
+    return reading is not None and reading.integer
+
+
+def title(name: str) -> str:
+    """What a reading is called on axes and in tables.
+
+    >>> title("train_loss"), title("val_bits_per_dim"), title("of_another_version")
+    ('training loss (nats)', 'val bits per dim', 'of another version')
+    """
+    reading = READINGS.get(name)
+    return reading.title if reading and reading.title else name.replace("_", " ")
+
+
+def tag(name: str) -> str:
+    """The TensorBoard tag of a reading; TensorBoard groups tags by the part before the first /.
+
+    >>> [tag(name) for name in ("train_grad_var", "grad_noise", "grad_noise_mcmc", "seconds")]
+    ['train/grad_var', 'grad_noise/total', 'grad_noise/mcmc', 'run/seconds']
+    """
+    for group in ("train", "val", "learning_rate", "grad_noise"):
+        if name == group:
+            return f"{group}/total"
+        if name.startswith(f"{group}_"):
+            return f"{group}/{name.removeprefix(f'{group}_')}"
+    return f"run/{name}"
