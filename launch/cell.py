@@ -10,9 +10,13 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import program
 from thermo_ebm.errors import UserError
-from thermo_ebm.sweep import jobs
+
+from . import program
+
+if not program.HELP_ONLY:
+    from thermo_ebm.sweep import jobs
+    from thermo_ebm.train.interrupts import catch_interrupts
 
 
 def define_flags() -> None:
@@ -23,15 +27,13 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> int:
     """Trains and evaluates the cell; returns the exit code."""
     del argv
-    from thermo_ebm.train.interrupts import catch_interrupts
-
     path = flags.FLAGS.cell
     program.check_devices()
     try:
-        written = Path(path).read_text(encoding="utf-8")
+        encoded = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"cell={path}: {error.strerror}") from error
-    return jobs.run(written, catch_interrupts)
+        raise UserError(f"--cell={path}: {error.strerror}") from error
+    return jobs.run(encoded, catch_interrupts)
 
 
 if __name__ == "__main__":

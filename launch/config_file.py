@@ -1,6 +1,7 @@
 """The flag --config: reads a configuration file and explains errors in it or in its fields."""
 
-import re
+import importlib
+import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +14,26 @@ from thermo_ebm.errors import UserError, one_line
 from thermo_ebm.run import upgrade
 
 flags.disclaim_key_flags()
+if __package__ != "launch":
+    # In a wheel, `configs` is a part of the same package as `launch`. Configurations import each
+    # other as `configs.NAME`.
+    sys.modules.setdefault("configs", importlib.import_module("..configs", __package__))
 
-_CLOSE_BY = "Configuration is not available because of an earlier failure"
+# How ml_collections begins the message for --config.field=value if the file cannot be read.
+_FILE_NOT_READ = "Configuration is not available because of an earlier failure"
 
 
-def define(default: str | None, what: str) -> None:
+def define(default: str | None, meaning: str) -> None:
     """Defines the flag --config of a program; without a default the flag is required."""
-    config_flags.DEFINE_config_file("config", default, what)
+    config_flags.DEFINE_config_file("config", default, meaning)
     flags.declare_key_flag("config")
     if default is None:
         flags.mark_flag_as_required("config")
+
+
+def defaults() -> ConfigDict:
+    """The configuration in which every field has its default."""
+    return importlib.import_module("configs.base").get_config()
 
 
 def read() -> ConfigDict:
@@ -38,27 +49,18 @@ def read() -> ConfigDict:
         return upgrade.with_todays_values(config).lock()
     except AttributeError as error:
         reason = "its get_config() must return a ConfigDict"
-        raise UserError(f"config={_path()}: {reason}") from error
+        raise UserError(f"--config={_path()}: {reason}") from error
     except OSError as error:
         raise UserError(_unreadable(_path())) from error
 
 
-def _path() -> str:
-    return config_flags.get_config_filename(flags.FLAGS["config"])
-
-
-def _unreadable(path: str) -> str:
-    what = "it cannot be read as a file" if Path(path).exists() else "there is no such file"
-    return f"config={path}: {what}"
-
-
 def explain(argv: Sequence[str], error: BaseException) -> str:
     """The message for an error in a configuration's file or fields while flags were parsed."""
-    if isinstance(error, KeyError | AttributeError) and (unknown := _unknown_field(argv, error)):
-        return unknown
-    if isinstance(error, OSError) and str(error).startswith(_CLOSE_BY):
-        given = [one.partition("=")[2] for one in argv if one.startswith("--config=")]
-        return _unreadable(given[-1] if given else _path())
+    if isinstance(error, KeyError | AttributeError) and (message := _unknown_field(argv)):
+        return message
+    if isinstance(error, OSError) and str(error).startswith(_FILE_NOT_READ):
+        paths = [flag.partition("=")[2] for flag in argv if flag.startswith("--config=")]
+        return _unreadable(paths[-1] if paths else _path())
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {error.msg}"
     frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -66,30 +68,36 @@ def explain(argv: Sequence[str], error: BaseException) -> str:
     return f"--config:{where} {type(error).__name__}: {one_line(error)}"
 
 
-def meant_field(flag: str) -> str | None:
+def suggest_field(flag: str) -> str | None:
     """The message for an unknown flag that has the name of a configuration field."""
     if "config" not in flags.FLAGS:
         return None
-    from configs import base
-
-    known = fields.flatten(base.get_config())
-    meant = [field for field in known if field == flag or field.endswith(f".{flag}")]
-    if not meant:
+    names = fields.flatten(defaults())
+    options = [name for name in names if name == flag or name.endswith(f".{flag}")]
+    if not options:
         return None
-    options = " or ".join(f"--config.{field}" for field in meant)
-    return f"--{flag}: there is no such flag; did you mean {options}?"
+    suggestion = " or ".join(f"--config.{name}" for name in options)
+    return f"--{flag}: there is no such flag; did you mean {suggestion}?"
 
 
-def _unknown_field(argv: Sequence[str], error: BaseException) -> str | None:
-    """The message for --config.FIELD=value if `error` is about this field."""
-    from thermo_ebm.run import upgrade
-
-    quoted = re.match(r"\W*(\w+)", str(error.args[0]) if error.args else "")
-    for name in (argument.split("=")[0] for argument in argv if argument.startswith("--config.")):
-        if quoted and quoted[1] in name.split("."):
-            if successor := upgrade.REMOVED.get(name.removeprefix("--config.")):
-                return f"{name}: this field was removed; set --config.{successor} instead"
-            hint = re.search(r"Did you mean \W*(\w+)", str(error.args[0]))
-            meant = f"; did you mean {hint[1]}?" if hint else ""
-            return f"{name}: there is no such field{meant}"
+def _unknown_field(argv: Sequence[str]) -> str | None:
+    """The message for the first flag --config.FIELD=value whose field does not exist, if any."""
+    names = fields.flatten(defaults())
+    for argument in argv:
+        flag = argument.partition("=")[0]
+        field = flag.removeprefix("--config.")
+        if field == flag or field in names or any(name.startswith(f"{field}.") for name in names):
+            continue
+        if successor := upgrade.REMOVED.get(field):
+            return f"{flag}: this field was removed; set --config.{successor} instead"
+        return f"{flag}: there is no such field{fields.nearest(field, names)}"
     return None
+
+
+def _path() -> str:
+    return config_flags.get_config_filename(flags.FLAGS["config"])
+
+
+def _unreadable(path: str) -> str:
+    reason = "it cannot be read as a file" if Path(path).exists() else "there is no such file"
+    return f"--config={path}: {reason}"

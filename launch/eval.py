@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from launch import evaluation_flags, program
+from . import evaluation_flags, program
 
 if TYPE_CHECKING:
     from thermo_ebm.evaluation.trained import TrainedRun

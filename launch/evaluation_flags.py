@@ -1,10 +1,12 @@
 """The flags of an evaluation, which `launch.eval`, `launch.sweep` and `launch.compare` share."""
 
-from typing import TYPE_CHECKING
+from __future__ import annotations
 
 from absl import flags
 
-if TYPE_CHECKING:
+from . import program
+
+if not program.HELP_ONLY:
     from thermo_ebm.evaluation.evaluate import Settings
 
 flags.disclaim_key_flags()  # the flags belong to the program that defines them
@@ -35,16 +37,7 @@ def define(
     flags.DEFINE_integer("num_sizes", 10, "Number of subset sizes in the extrapolation.")
 
 
-def settings() -> "Settings":
+def settings() -> Settings:
     """The settings given by these flags; other settings have their defaults."""
-    from thermo_ebm.evaluation.evaluate import Settings
-
-    values = flags.FLAGS
-    return Settings(
-        features=values.features,
-        resize=values.resize,
-        inception_weights=values.inception_weights,
-        cache_dir=values.cache_dir,
-        num_images=values.num_images,
-        num_sizes=values.num_sizes,
-    )
+    names = ("features", "resize", "inception_weights", "cache_dir", "num_images", "num_sizes")
+    return Settings(**{name: flags.FLAGS[name].value for name in names})

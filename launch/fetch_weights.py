@@ -11,8 +11,10 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import program
-from thermo_ebm.metrics.networks import cache, download
+from . import program
+
+if not program.HELP_ONLY:
+    from thermo_ebm.metrics.networks import cache, download
 
 
 def define_flags() -> None:
@@ -21,16 +23,16 @@ def define_flags() -> None:
         "cache_dir", None, "Folder for the weights; by default ~/.cache/thermo_ebm."
     )
     flags.DEFINE_string(
-        "url", download.INCEPTION_URL, "Address from which the weights are downloaded."
+        "url", None, "Address of the weights; by default that of pytorch-fid's InceptionV3."
     )
 
 
 def main(argv: Sequence[str]) -> int:
     """Downloads the weights and prints the path of the file."""
     del argv
-    given = flags.FLAGS.cache_dir
-    folder = Path(given).expanduser() if given else cache.default_dir()
-    print(download.fetch(flags.FLAGS.url, folder))
+    values = flags.FLAGS
+    folder = Path(values.cache_dir).expanduser() if values.cache_dir else cache.default_dir()
+    print(download.fetch(values.url or download.INCEPTION_URL, folder))
     return 0
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from launch import program
+from . import program
 
 if TYPE_CHECKING:
     import numpy as np

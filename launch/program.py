@@ -1,8 +1,11 @@
-"""What all programs share: set-up of JAX, common flags, and errors as one line."""
+"""What all programs share: JAX's environment, common flags, and errors as one line.
+
+JAX reads its environment when it is imported. Importing this module sets the environment, so that
+every program imports it before anything that imports JAX.
+"""
 
 import logging as python_logging
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -10,9 +13,22 @@ from types import TracebackType
 
 from absl import app, flags, logging
 
-from launch import config_file
 from thermo_ebm import runtime
 from thermo_ebm.errors import UserError, one_line
+
+from . import config_file
+
+# Whether the command asks for help. Then programs skip the imports that take seconds.
+HELP_ONLY = not {
+    f"{dashes}{name}"
+    for name in ("help", "helpfull", "helpshort", "helpxml", "?")
+    for dashes in ("-", "--")
+}.isdisjoint(sys.argv[1:])
+
+runtime.prepare_jax()
+if not HELP_ONLY:
+    import jax
+    import jaxlib
 
 flags.disclaim_key_flags()  # flags defined here belong to the program that defines them
 
@@ -29,36 +45,39 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: bool = False) ->
       main: the program.
       arguments: whether the program takes arguments besides flags; otherwise they are refused.
     """
-    runtime.prepare_jax()
-
-    _quieten()
-
-    def guarded(argv: Sequence[str]) -> int:
-        try:
-            if len(argv) > 1 and not arguments:
-                raise UserError(f"unknown argument {argv[1]!r}; flags start with --")
-            return main(argv) or 0
-        except UserError as error:
-            return _complain(str(error))
-        except KeyboardInterrupt:  # nothing is running that could be lost
-            print("interrupted", file=sys.stderr)
-            return 128 + signal.SIGINT
-        except BrokenPipeError:
-            return _without_reader()
-        except Exception as error:
-            if not _is_out_of_memory(error):
-                raise
-            return _complain(
-                f"out of memory ({one_line(error)}): choose a smaller batch_size, model or number "
-                "of temperatures, or a smaller sampler.image_chunk"
-            )
-
-    app.run(guarded, flags_parser=_parse)
+    if HELP_ONLY:
+        sys.exit(_print_help())
+    _silence_orbax()
+    app.run(lambda argv: exit_code(main, argv, arguments), flags_parser=_parse)
 
 
-def define_poll_seconds(default: float, what: str) -> None:
-    """Defines --poll_seconds, for the programs that wait for others."""
-    flags.DEFINE_float("poll_seconds", default, what)
+def exit_code(
+    main: Callable[[Sequence[str]], int | None], argv: Sequence[str], arguments: bool = False
+) -> int:
+    """Calls `main(argv)`, prints the errors that `run` lists, and returns the exit code."""
+    try:
+        if len(argv) > 1 and not arguments:
+            raise UserError(f"unknown argument {argv[1]!r}; flags start with --")
+        return main(argv) or 0
+    except UserError as error:
+        return _complain(str(error))
+    except KeyboardInterrupt:  # nothing is running that could be lost
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        return _discard_output()
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        return _complain(
+            f"out of memory ({one_line(error)}): choose a smaller batch_size, model or number "
+            "of temperatures, or a smaller sampler.image_chunk"
+        )
+
+
+def define_poll_seconds(default: float, meaning: str) -> None:
+    """Defines --poll_seconds, for the programs that wait for other processes."""
+    flags.DEFINE_float("poll_seconds", default, meaning)
     flags.register_validator(
         "poll_seconds", lambda seconds: 0 <= seconds <= 86400, message="must be from 0 to 86400"
     )
@@ -90,7 +109,7 @@ class _StepParser(flags.ArgumentParser):
             raise ValueError("must be a number or best") from None
 
     def flag_type(self) -> str:
-        """The type that --help shows."""
+        """The type that --help prints."""
         return "step"
 
 
@@ -101,12 +120,68 @@ def define_data_dir() -> None:
     )
 
 
-def define_seed(what: str) -> None:
+def define_seed(meaning: str) -> None:
     """Defines --seed, from which a program makes its random key."""
-    flags.DEFINE_integer("seed", 0, what, lower_bound=0, upper_bound=2**31 - 1)
+    flags.DEFINE_integer("seed", 0, meaning, lower_bound=0, upper_bound=2**31 - 1)
 
 
-def _quieten() -> None:
+def check_devices() -> None:
+    """Checks that JAX has a device on which it computes correct results.
+
+    Raises:
+      UserError: no device of the requested kind, or a jaxlib that computes wrong results on CPUs.
+    """
+    try:
+        backend = jax.default_backend()
+    except (RuntimeError, AssertionError) as error:  # JAX asserts that a platform exists
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        reason = one_line(error) or f"JAX_PLATFORMS={platforms} names no platform that is installed"
+        raise UserError(f"JAX finds no device: {reason}") from error
+    if backend == "cpu" and jaxlib.__version__ == "0.10.2":
+        raise UserError("jaxlib 0.10.2 computes wrong results on CPUs: install 0.10.1 or 0.11")
+
+
+def _print_help() -> int:
+    """Prints the program's docstring and flags; returns the exit code."""
+    try:
+        app.usage(shorthelp=True, writeto_stdout=True)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _discard_output()
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    """Parses flags; any error in them or in a configuration's file ends the program."""
+    try:
+        return flags.FLAGS(list(argv))
+    except flags.UnrecognizedFlagError as error:
+        sys.exit(_complain(config_file.suggest_field(error.flagname) or one_line(error)))
+    except flags.Error as error:
+        # An error in a configuration's file can include its traceback: the last line says why.
+        last = str(error).strip().splitlines()[-1]
+        sys.exit(_complain(f"--config: {last}" if "Traceback" in str(error) else one_line(error)))
+    except (Exception, SystemExit) as error:  # a configuration's file is a program
+        sys.exit(_complain(config_file.explain(argv, error)))
+
+
+def _complain(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def _discard_output() -> int:
+    """Ends output whose reader has left, as with `| head`; returns the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether the device (recognised only by XLA's message) or the host ran out of memory."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def _silence_orbax() -> None:
     """Hides what Orbax and asyncio log and raise in addition to an error, with tracebacks."""
     logging.set_verbosity(logging.WARNING)  # at INFO, Orbax logs every file
     logging.get_absl_handler().addFilter(lambda record: "/orbax/" not in record.pathname)
@@ -129,80 +204,3 @@ def _unraisablehook(unraisable: "sys.UnraisableHookArgs") -> None:
     of_orbax = code is not None and "/orbax/" in code.co_filename
     if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
-
-
-def check_devices() -> None:
-    """Checks that JAX has a device on which it computes correct results.
-
-    Raises:
-      UserError: no device of the requested kind, or a jaxlib that computes wrong results on CPUs.
-    """
-    import jax
-    import jaxlib
-
-    try:
-        backend = jax.default_backend()
-    except (RuntimeError, AssertionError) as error:  # JAX asserts that some platform was found
-        wanted = os.environ.get("JAX_PLATFORMS", "")
-        reason = one_line(error) or f"JAX_PLATFORMS={wanted} names no platform that is installed"
-        raise UserError(f"JAX finds no device: {reason}") from error
-    if backend == "cpu" and jaxlib.__version__ == "0.10.2":
-        raise UserError("jaxlib 0.10.2 computes wrong results on CPUs: install 0.10.1 or 0.11")
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether the device (recognised only by XLA's message) or the host ran out of memory."""
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
-
-
-def _parse(argv: Sequence[str]) -> list[str]:
-    """Parses flags; any error in them or in a configuration's file ends the program."""
-    try:
-        return flags.FLAGS(list(argv))
-    except flags.UnrecognizedFlagError as error:
-        sys.exit(_complain(config_file.meant_field(error.flagname) or one_line(error)))
-    except flags.Error as error:
-        # An error in a configuration's file can include its traceback: the last line says why.
-        last = str(error).strip().splitlines()[-1]
-        sys.exit(_complain(f"--config: {last}" if "Traceback" in str(error) else one_line(error)))
-    except BrokenPipeError:
-        sys.exit(_without_reader())
-    except (Exception, SystemExit) as error:  # a configuration's file is a program
-        if _is_help(error):
-            sys.exit(0)
-        sys.exit(_complain(config_file.explain(argv, error)))
-
-
-def _is_help(error: BaseException) -> bool:
-    """Whether the program ends because of an absl flag such as --help, which has printed."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    ended_in = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
-    return isinstance(error, SystemExit) and ended_in.startswith("absl.")
-
-
-def _without_reader() -> int:
-    """Ends output that nobody reads any more, as with `| head`."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
-
-
-def _complain(message: str) -> int:
-    print(f"error: {_as_flags(message)}", file=sys.stderr)
-    return BAD_INPUT
-
-
-def _as_flags(message: str) -> str:
-    """Writes the names of this program's flags with `--`; library messages have plain names."""
-    own = [
-        flag.name
-        for module, defined in flags.FLAGS.flags_by_module_dict().items()
-        if not module.startswith("absl")
-        for flag in defined
-    ]
-    if not own:
-        return message
-    names = "|".join(sorted(own, key=len, reverse=True))
-    message = re.sub(rf"(?<![\w.\-/])({names})(?==)", r"--\1", message)
-    return re.sub(rf"^({names})(?=:)", r"--\1", message)

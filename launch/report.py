@@ -13,10 +13,13 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import program
-from study.readings import load
-from study.report import write_report
 from thermo_ebm.errors import UserError
+
+from . import program
+
+if not program.HELP_ONLY:
+    from study.readings import load
+    from study.report import write_report
 
 
 def define_flags() -> None:
@@ -39,24 +42,12 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("--output: missing; give --output=FOLDER for the report")
     if not values.runs and not values.readings:
         raise UserError("nothing to report on: give --runs=FOLDER, --readings=FOLDER or both")
-    try:
-        readings = load(_path(values.runs), _path(values.readings))
-        written = write_report(readings, Path(values.output), values.features)
-    except UserError as error:
-        raise UserError(_as_flag(str(error))) from error
+    folders = (Path(folder) if folder else None for folder in (values.runs, values.readings))
+    readings = load(*folders)
+    written = write_report(readings, Path(values.output), values.features)
     for note in readings.notes:
         print(f"note: {note}", file=sys.stderr)
     print(f"{written[0]} ({len(written) - 1} figures and tables beside it)")
-
-
-def _as_flag(message: str) -> str:
-    """Adds `--` to a message that begins with the name of a flag."""
-    named = message.startswith(("runs=", "readings=", "output=", "features="))
-    return f"--{message}" if named else message
-
-
-def _path(value: str | None) -> Path | None:
-    return Path(value) if value else None
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from launch import program
+from . import program
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,24 +8,30 @@ Cells run one after another here, or as a SLURM job array. A cell that fails is 
 not stop the others. Exit codes: 0 all done, 1 some cells failed, 2 bad input, 3 interrupted.
 """
 
+from __future__ import annotations
+
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import flags
 
-from launch import config_file, evaluation_flags, program
 from thermo_ebm.errors import UserError
 
-if TYPE_CHECKING:
-    from thermo_ebm.evaluation.evaluate import Settings
-    from thermo_ebm.sweep.cells import Cell
-    from thermo_ebm.sweep.follow import States, Sweep
+from . import config_file, evaluation_flags, program
+
+if not program.HELP_ONLY:
+    import jax
+
+    from thermo_ebm.config import checks
+    from thermo_ebm.evaluation import evaluate
+    from thermo_ebm.sweep import cells, experiment, jobs, plans, slurm
+    from thermo_ebm.sweep.cells import Cell, Status
+    from thermo_ebm.sweep.follow import States, Sweep, follow
     from thermo_ebm.sweep.jobs import Executor, Job
-    from thermo_ebm.sweep.slurm import Resources
 
 
 def define_flags() -> None:
@@ -66,43 +72,33 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> int:
     """Runs the cells that are not done, and prints the table of cells."""
     del argv
-    import jax
-
-    from thermo_ebm.evaluation import evaluate
-    from thermo_ebm.sweep import cells, experiment
-    from thermo_ebm.sweep.follow import Sweep
-
     values, config, settings = flags.FLAGS, config_file.read(), evaluation_flags.settings()
     if not values.dry_run or values.executor != "local":
         # Only in this process: the cells need the accelerator.
         jax.config.update("jax_platforms", "cpu")
     changes = experiment.read_changes(Path(values.experiment), config)
-    made = cells.make_cells(config, changes)
-    _check(made, settings)
+    sweep_cells = cells.make_cells(config, changes)
+    _check(sweep_cells, settings)
     evaluate.choose_network(settings)  # reports missing weights before training
     root = Path(values.workdir).absolute()
     executor = _executor(root, settings)
     if values.dry_run:
-        return _dry_run(root, made, changes)
-    return _follow(Sweep(root, made, settings, executor))
+        return _dry_run(root, sweep_cells, changes)
+    return _follow(Sweep(root, sweep_cells, settings, executor))
 
 
-def _dry_run(root: Path, made: "list[Cell]", changes: "list[dict[str, Any]]") -> int:
+def _dry_run(root: Path, sweep_cells: list[Cell], changes: list[dict[str, Any]]) -> int:
     """Prints one line per cell and the totals; starts no cell."""
-    from thermo_ebm.sweep import plans
-
     program.check_devices()
-    planned = plans.plan_cells(root, made)
-    for cell, change, one in zip(made, changes, planned, strict=True):
-        print(plans.cell_line(cell, change, one))
+    planned = plans.plan_cells(root, sweep_cells)
+    for cell, change, plan in zip(sweep_cells, changes, planned, strict=True):
+        print(plans.cell_line(cell, change, plan))
     print("\n".join(plans.total_lines(planned)))
     return 0
 
 
-def _follow(sweep: "Sweep") -> int:
+def _follow(sweep: Sweep) -> int:
     """Follows the sweep to its end, or until it is interrupted; returns the exit code."""
-    from thermo_ebm.sweep.follow import follow
-
     # SIGTERM ends the sweep as Ctrl-C does: the running cell is saved.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     running: dict[str, Job] = {}
@@ -121,37 +117,26 @@ def _follow(sweep: "Sweep") -> int:
     return 1 if failed else 0
 
 
-def _check(cells: "list[Cell]", settings: "Settings") -> None:
+def _check(sweep_cells: list[Cell], settings: evaluate.Settings) -> None:
     """Checks the configuration of every cell and the evaluation before hours of work."""
-    from configs import base
-    from thermo_ebm.config import checks
-    from thermo_ebm.evaluation import evaluate
-
     evaluate.check(settings)
-    for cell in cells:
+    for cell in sweep_cells:
         try:
-            checks.check(cell.config, base.get_config())
+            checks.check(cell.config, config_file.defaults())
             evaluate.num_images(cell.config.data.num_val, settings)
         except UserError as error:
             raise UserError(f"{cell.name}: {error}") from error
 
 
-def _executor(root: Path, settings: "Settings") -> "Executor":
-    from thermo_ebm.sweep import jobs, slurm
-
-    if flags.FLAGS.executor == "slurm":
-        return slurm.job_array(root, settings, _resources())
-    return jobs.one_at_a_time(root, settings)
-
-
-def _resources() -> "Resources":
-    from thermo_ebm.sweep.slurm import Resources
-
+def _executor(root: Path, settings: evaluate.Settings) -> Executor:
+    """Where the cells run: here, or on SLURM."""
     values = flags.FLAGS
+    if values.executor == "local":
+        return jobs.one_at_a_time(root, settings)
     for parameter in values.slurm:
         if "=" not in parameter:
-            raise UserError(f"slurm={parameter}: must be NAME=VALUE")
-    return Resources(
+            raise UserError(f"--slurm={parameter}: must be NAME=VALUE")
+    resources = slurm.Resources(
         partition=values.partition,
         gpus=values.gpus,
         cpus=values.cpus,
@@ -160,17 +145,16 @@ def _resources() -> "Resources":
         signal_seconds=values.signal_seconds,
         further=dict(parameter.split("=", 1) for parameter in values.slurm),
     )
+    return slurm.job_array(root, settings, resources)
 
 
-def _table() -> "Callable[[States], None]":
+def _table() -> Callable[[States], None]:
     """Prints the table when a status has changed: cells, counts, and the time left."""
-    from thermo_ebm.sweep.cells import Status
-
     started = time.monotonic()
     before: States = {}
     left_at_first = 0
 
-    def show(states: "States") -> None:
+    def print_table(states: States) -> None:
         nonlocal before, left_at_first
         if states == before:
             return
@@ -186,7 +170,7 @@ def _table() -> "Callable[[States], None]":
         print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
         before = states
 
-    return show
+    return print_table
 
 
 if __name__ == "__main__":

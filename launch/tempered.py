@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import flags
 
-from launch import program
+from . import program
 
 _DPI = 120
 _SUFFIXES = (".png", ".svg")

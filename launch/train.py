@@ -13,16 +13,20 @@ continues), 4 a repetition diverged and was given up.
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
 
 from absl import flags
+from ml_collections import ConfigDict
 
-from launch import config_file, program
 from thermo_ebm.errors import UserError
 
-if TYPE_CHECKING:
-    from ml_collections import ConfigDict
+from . import config_file, program
+
+if not program.HELP_ONLY:
+    from thermo_ebm.config import checks
+    from thermo_ebm.evaluation import warm_start
+    from thermo_ebm.run import configuration, lock
+    from thermo_ebm.run.warm_start import describe
+    from thermo_ebm.train import dry_run, hosts, loop, profiling
 
 
 def define_flags() -> None:
@@ -66,17 +70,11 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> int:
     """Checks everything that can be checked, then trains; returns the exit code."""
     del argv
-    from configs import base
-    from thermo_ebm.config import checks
-    from thermo_ebm.evaluation import warm_start
-    from thermo_ebm.run import configuration, lock
-    from thermo_ebm.train import hosts, loop, profiling
-
     values = flags.FLAGS
     config, workdir = config_file.read(), Path(values.workdir)
-    checks.check(config, base.get_config())
+    checks.check(config, config_file.defaults())
     profile = profiling.parse(values.profile_steps, config)
-    _join(hosts)
+    _join_hosts()
     program.check_devices()
     if values.dry_run:
         return _dry_run(config, workdir)
@@ -93,34 +91,30 @@ def main(argv: Sequence[str]) -> int:
     return outcome.value
 
 
-def _dry_run(config: "ConfigDict", workdir: Path) -> int:
+def _dry_run(config: ConfigDict, workdir: Path) -> int:
     """Checks everything that a start checks, and prints what it would train."""
-    from thermo_ebm.evaluation import warm_start
-    from thermo_ebm.run import configuration, lock
-    from thermo_ebm.run.warm_start import describe
-    from thermo_ebm.train import dry_run, hosts
-
     with hosts.together():
         if hosts.is_first():
             lock.check_free(workdir)
             allow = flags.FLAGS.allow_config_change
             configuration.check_config(workdir, config, allow, make_folder=False)
     with hosts.together():
-        found = warm_start.find(flags.FLAGS.init_from, config, workdir)
-    planned = dry_run.plan_run(config, workdir)
+        init_from = warm_start.find(flags.FLAGS.init_from, config, workdir)
+    plan = dry_run.plan_run(config, workdir)
     if hosts.is_first():
-        print("\n".join(dry_run.lines(planned, workdir)))
-        if found is not None:
-            print(describe(found.source, found.step))
+        print("\n".join(dry_run.lines(plan, workdir)))
+        if init_from is not None:
+            print(describe(init_from.source, init_from.step))
     return 0
 
 
-def _join(hosts: ModuleType) -> None:
+def _join_hosts() -> None:
+    """Joins the other processes of this training, if there are any."""
     values = flags.FLAGS
-    explicit = (values.coordinator, values.num_processes, values.process_id)
+    address = (values.coordinator, values.num_processes, values.process_id)
     if values.distributed:
-        hosts.start(*explicit)
-    elif explicit != (None, None, None):
+        hosts.start(*address)
+    elif address != (None, None, None):
         raise UserError("--coordinator, --num_processes and --process_id need --distributed")
 
 

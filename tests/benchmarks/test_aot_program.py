@@ -33,7 +33,7 @@ def run(*argv):
 def test_bad_topology_is_one_line():
     result = run("--topology=v9:2x2")
     assert result.returncode == 2
-    expected = "error: --topology=v9:2x2: no chip 'v9'; there are v4, v5e, v5p, v6e\n"
+    expected = "error: topology=v9:2x2: no chip 'v9'; there are v4, v5e, v5p, v6e\n"
     assert result.stderr == expected
 
 

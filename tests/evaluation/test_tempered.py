@@ -184,11 +184,11 @@ def quick_state(task):
 def test_the_program_draws_or_says_what_is_wrong(tmp_path, programs):
     plane, space = make_run(tmp_path / "plane"), make_run(tmp_path / "space", model__latent_dim=3)
     wrong = {
-        "--image=20": "--image=20: must be from 0 to 19 (validation images)",
-        "--power=0": "--power=0.0: must be positive",
-        f"--output={tmp_path}/p.bad": f"--output={tmp_path}/p.bad: Format 'bad' is not supported",
+        "--image=20": "image=20: must be from 0 to 19 (validation images)",
+        "--power=0": "power=0.0: must be positive",
+        f"--output={tmp_path}/p.bad": f"output={tmp_path}/p.bad: Format 'bad' is not supported",
         f"--workdir={space}": f"{space}: model.latent_dim is 3, a picture needs 2",
-        "--prior_step_size=-1": "--prior_step_size=-1.0: must be positive",
+        "--prior_step_size=-1": "prior_step_size=-1.0: must be positive",
     }
     plain = ["tempered", f"--workdir={plane}", "--num_temperatures=2"]
     good = programs.start(*plain, "--exchange_every=1")
@@ -220,4 +220,4 @@ def test_the_program_diagnoses_any_latent(tmp_path, programs):
     assert len(shown[2].parts[0].rows) == 6
     code, _, printed = refused.wait()
     assert code == 2
-    assert "--exchange_every=1: needs num_temperatures of at least 2" in printed
+    assert "exchange_every=1: needs num_temperatures of at least 2" in printed

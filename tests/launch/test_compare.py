@@ -147,7 +147,7 @@ def test_a_runs_exported_images_have_the_evaluations_figures(programs, tmp_path)
     # Other folders are left alone, and another seed draws others.
     code, _, err = programs.run(*command, f"--images={folder}")
     assert code == 2
-    assert err == f"error: --images={folder}: is not empty; choose a new folder\n"
+    assert err == f"error: images={folder}: is not empty; choose a new folder\n"
     assert programs.run(*command, f"--images={tmp_path}/more", "--seed=1").code == 0
     first, other = (Image.open(path / "000000.png") for path in (folder, tmp_path / "more"))
     assert (np.asarray(first) != np.asarray(other)).any()
@@ -229,7 +229,7 @@ def wrong_files(folder):
         "network.npz": "made with the features of inception_v3, not of efficientnet_lite0",
         "few.npz": "few.npz: 6 images are too few",
         "text.npz": "text.npz",
-        "mixed": "--image_size=N crops",
+        "mixed": "image_size=N crops",
         "broken": "cannot read 9 images",
         "empty": "no images",
         "nowhere": "no such folder or file, and no data set with its split",
@@ -249,10 +249,10 @@ def test_whatever_is_wrong_is_one_line_and_code_2(programs, tmp_path):
         ([good], "1 sets of images: give A and B"),
         ([], "0 sets of images"),
         ([good, good, good], "3 sets of images"),
-        ([good, good, "--num_images=-1"], "--num_images=-1: must be at least 0"),
-        ([good, good, "--num_sizes=2"], "--num_sizes=2: must be at least 3"),
-        ([good, good, "--features=vgg"], "--features=vgg: must be one of"),
-        ([good, good, "--json=/dev/null/x"], "--json=/dev/null/x: cannot be written"),
+        ([good, good, "--num_images=-1"], "num_images=-1: must be at least 0"),
+        ([good, good, "--num_sizes=2"], "num_sizes=2: must be at least 3"),
+        ([good, good, "--features=vgg"], "features=vgg: must be one of"),
+        ([good, good, "--json=/dev/null/x"], "json=/dev/null/x: cannot be written"),
         ([good, good, "--features=no_such:net"], "no_such cannot be imported (ModuleNotFoundError"),
     ]
     for argv, message in cases:

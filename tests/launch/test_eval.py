@@ -144,8 +144,8 @@ def bad_inputs(folder):
         ),
         "no run": ([f"--workdir={folder}"], f"{folder} is not a run directory"),
         "no workdir": ([], "Flag --workdir must have a value other than None."),
-        "network": ([run, "--features=vgg"], "--features=vgg: must be one of efficientnet_lite0, "),
-        "resize": ([run, "--resize=nearest"], "--resize=nearest: must be bilinear or antialias"),
+        "network": ([run, "--features=vgg"], "features=vgg: must be one of efficientnet_lite0, "),
+        "resize": ([run, "--resize=nearest"], "resize=nearest: must be bilinear or antialias"),
         "weights": (
             [run, "--features=inception_v3", f"--cache_dir={folder}/empty"],
             f"InceptionV3's weights are not in {folder}/empty: run `python -m "
@@ -157,12 +157,12 @@ def bad_inputs(folder):
         ),
         "other weights": (
             [run, "--features=inception_v3", f"--inception_weights={folder}/gone"],
-            f"--inception_weights={folder}/gone: there is no such file",
+            f"inception_weights={folder}/gone: there is no such file",
         ),
-        "images": ([run, "--num_images=99"], "--num_images=99: more than the 40 validation images"),
-        "sizes": ([run, "--num_sizes=2"], "--num_sizes=2: must be at least 3"),
-        "best": ([run, "--keep_best=loss"], "--keep_best=loss: must be one of fid, fid_inf, "),
-        "few images": ([run, "--num_images=5"], "--num_sizes=10: 5 images are too few"),
+        "images": ([run, "--num_images=99"], "num_images=99: more than the 40 validation images"),
+        "sizes": ([run, "--num_sizes=2"], "num_sizes=2: must be at least 3"),
+        "best": ([run, "--keep_best=loss"], "keep_best=loss: must be one of fid, fid_inf, "),
+        "few images": ([run, "--num_images=5"], "num_sizes=10: 5 images are too few"),
         "no number": ([run, "--num_images=ten"], "flag --num_images=ten: invalid literal"),
         "flag": ([run, "--bogus=1"], "Unknown command line flag 'bogus'"),
         "argument": ([run, "stray"], "unknown argument 'stray'; flags start with --"),

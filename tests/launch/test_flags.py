@@ -19,8 +19,8 @@ def test_values_out_of_range_are_named(programs, tmp_path):
         ("sample", [run, "--seed=-1"], "--seed=-1"),
         ("sample", [run, f"--seed={2**31}"], "--seed="),
         ("tempered", [run, "--seed=-1"], "--seed=-1"),
-        ("tempered", [run, f"--output={tmp_path}"], f"--output={tmp_path}: is a folder"),
-        ("tempered", [run, f"--output={tmp_path}/x"], f"--output={tmp_path}/x: "),
+        ("tempered", [run, f"--output={tmp_path}"], f"output={tmp_path}: is a folder"),
+        ("tempered", [run, f"--output={tmp_path}/x"], f"output={tmp_path}/x: "),
     ]
     for name, arguments, message in cases:
         code, out, err = programs.run(name, *arguments)
@@ -48,31 +48,20 @@ def test_evaluating_only_damaged_checkpoints_fails(programs, workdir):
         MemoryError("Unable to allocate 9 bytes"),
     ],
 )
-def test_running_out_of_memory_is_one_line(monkeypatch, capsys, error):
-    codes = []
-    monkeypatch.setattr(program.runtime, "prepare_jax", lambda: None)
-    monkeypatch.setattr(program, "_quieten", lambda: None)
-    monkeypatch.setattr(program.app, "run", lambda main, **_: codes.append(main(["program"])))
-
+def test_running_out_of_memory_prints_one_line(capsys, error):
     def main(argv):
         raise error
 
-    program.run(main)
-    assert codes == [2]
+    assert program.exit_code(main, ["program"]) == program.BAD_INPUT
     err = capsys.readouterr().err
     assert err.startswith("error: out of memory (")
     assert "choose a smaller batch_size" in err
     assert err.count("\n") == 1
 
 
-def test_other_errors_of_jax_keep_their_traceback(monkeypatch):
-    error = jax.errors.JaxRuntimeError("INTERNAL: odd")
-    monkeypatch.setattr(program.runtime, "prepare_jax", lambda: None)
-    monkeypatch.setattr(program, "_quieten", lambda: None)
-    monkeypatch.setattr(program.app, "run", lambda main, **_: main(["program"]))
-
+def test_unexpected_errors_keep_their_traceback():
     def main(argv):
-        raise error
+        raise jax.errors.JaxRuntimeError("INTERNAL: odd")
 
     with pytest.raises(jax.errors.JaxRuntimeError, match="odd"):
-        program.run(main)
+        program.exit_code(main, ["program"])

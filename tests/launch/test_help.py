@@ -28,12 +28,12 @@ def run(*command, **environment):
     return done.returncode, done.stdout, done.stderr
 
 
-def test_there_are_programs():
+def test_the_programs_are_collected():
     assert {"train", "eval", "sweep", "sample", "tempered", "report", "cell"} <= set(PROGRAMS)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_help_is_printed(name):
+def test_help_prints_usage_and_flags_and_exits_zero(name):
     code, out, err = run("-m", f"launch.{name}", "--help")
     assert (code, err) == (0, "")
     assert f"python -m launch.{name}" in out  # how it is used
@@ -42,13 +42,13 @@ def test_help_is_printed(name):
 
 
 @pytest.mark.parametrize("flag", ["--helpfull", "--helpshort", "-?", "--helpxml"])
-def test_so_are_absls_other_forms_of_it(flag):
+def test_help_variants_exit_zero(flag):
     code, out, err = run("-m", "launch.train", flag, "--config=configs/nosuch.py")
     assert (code, err) == (0, "")
     assert "allow_config_change" in out
 
 
-def test_a_reader_that_leaves_ends_it_without_a_word():
+def test_help_into_a_closed_pipe_prints_no_error():
     """As with `| head`, of a pipe that is closed before anything is read."""
     reader, writer = os.pipe()
     os.close(reader)
@@ -61,7 +61,8 @@ def test_a_reader_that_leaves_ends_it_without_a_word():
         timeout=PATIENCE,
     )
     os.close(writer)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert done.returncode in (0, 1)
+    assert done.stderr == ""
 
 
 def test_programs_can_be_imported_together():
@@ -69,8 +70,16 @@ def test_programs_can_be_imported_together():
     assert (code, err) == (0, "")
 
 
+def test_help_returns_before_jax_is_imported():
+    for name in PROGRAMS:
+        code, _, err = run("-X", "importtime", "-m", f"launch.{name}", "--help")
+        assert code == 0
+        assert "absl.flags" in err
+        assert not re.search(r"\| +jax$", err, re.MULTILINE), name
+
+
 @pytest.mark.parametrize("platform", ["cuda", "nonsense"])
-def test_a_device_that_is_not_there_is_one_line(tmp_path, platform):
+def test_missing_device_prints_one_line(tmp_path, platform):
     command = ("-m", "launch.train", "--config=configs/digits.py", f"--workdir={tmp_path}/run")
     code, out, err = run(*command, JAX_PLATFORMS=platform)
     assert (code, out) == (2, "")

@@ -64,7 +64,7 @@ def test_tables_summary_pictures_and_nothing_done_twice(programs, workdir, tmp_p
     other = (*command[:2], "--step=20", "--num_images=2", "--num_simulated=0", *FAST)
     code, _, err = programs.run(*other)
     assert code == 2
-    assert err.splitlines()[-1].startswith(f"error: --step=20: {folder}/likelihood.csv was made")
+    assert err.splitlines()[-1].startswith(f"error: step=20: {folder}/likelihood.csv was made")
     assert (folder / "likelihood.csv").read_text().splitlines() == longer
     code, _, err = programs.run(*other, f"--output={tmp_path / 'elsewhere'}")
     assert code == 0, err
@@ -76,20 +76,20 @@ def test_one_line_for_what_is_wrong(programs, workdir, tmp_path):
     np.savez(tmp_path / "one.npz", images=np.zeros((1, 8, 8), np.uint8))
     np.savez(tmp_path / "three.npz", images=np.zeros((3, 8, 8), np.uint8))
     wrong = {
-        "--chains=1": "--chains=1: must be at least 2",
-        "--num_temperatures=1": "--num_temperatures=1: must be at least 2",
-        "--batch_size=0": "--batch_size=0: must be at least 1",
-        "--num_images=1": "--num_images=1: must be at least 2",
-        "--num_images=41": "--num_images=41: more than the 40 validation images",
-        "--num_simulated=1": "--num_simulated=1: must be 0, or at least 2",
-        "--repetition=5": "--repetition=5: ",
-        "--step=7": "--step=7: no such checkpoint; there are 0, 10, 20, 30",
+        "--chains=1": "chains=1: must be at least 2",
+        "--num_temperatures=1": "num_temperatures=1: must be at least 2",
+        "--batch_size=0": "batch_size=0: must be at least 1",
+        "--num_images=1": "num_images=1: must be at least 2",
+        "--num_images=41": "num_images=41: more than the 40 validation images",
+        "--num_simulated=1": "num_simulated=1: must be 0, or at least 2",
+        "--repetition=5": "repetition=5: ",
+        "--step=7": "step=7: no such checkpoint; there are 0, 10, 20, 30",
         "--workdir=/nowhere": "/nowhere",
         "--against=nowhere": "nowhere: no such folder or file",
         f"--against={tmp_path}/empty": "no images",
         f"--against={tmp_path}/one.npz": "1 images of ",
         "--against=cifar10:half": "cifar10:half: no such folder or file",
-        f"--output={workdir}/config.json": f"--output={workdir}/config.json: cannot be written",
+        f"--output={workdir}/config.json": f"output={workdir}/config.json: cannot be written",
     }
     started = {
         flag: programs.start("likelihood", f"--workdir={workdir}", flag, *_others(flag))
@@ -105,7 +105,7 @@ def test_one_line_for_what_is_wrong(programs, workdir, tmp_path):
         "likelihood", f"--workdir={workdir}", f"--against={tmp_path}/three.npz", "--num_images=4"
     )
     assert (code, err.count("\n")) == (2, 1)
-    assert err.startswith("error: --num_images=4: more than the 3 images of ")
+    assert err.startswith("error: num_images=4: more than the 3 images of ")
 
 
 def _others(flag):

@@ -147,31 +147,31 @@ def test_whatever_is_wrong_is_one_line_and_code_2(programs, tmp_path):
     file.write_text("")
     missing = shutil.which("srun") is None
     cases = [
-        (["--experiment=/nowhere.py"], "--experiment=/nowhere.py: there is no such file"),
+        (["--experiment=/nowhere.py"], "experiment=/nowhere.py: there is no such file"),
         ([f"--experiment={file}"], "not a Python file"),
         ([f"--experiment={tmp_path}/syntax.py"], "SyntaxError"),
         ([f"--experiment={tmp_path}/none.py"], r"none\.py: defines no function get_cells\(\)"),
         ([f"--experiment={tmp_path}/raises.py"], "KeyError: 'x'"),
-        ([f"--experiment={tmp_path}/empty.py"], "--experiment: has no cells"),
-        ([f"--experiment={tmp_path}/field.py"], "--experiment: there is no field loss.pwoer"),
+        ([f"--experiment={tmp_path}/empty.py"], "experiment: has no cells"),
+        ([f"--experiment={tmp_path}/field.py"], "experiment: there is no field loss.pwoer"),
         ([f"--experiment={tmp_path}/value.py"], "loss.power=-1.0: must be positive"),
         ([f"--experiment={tmp_path}/twice.py"], "cells 1 and 2 are the same run"),
         ([f"--experiment={tmp_path}/number.py"], "TypeError: "),
         (["--config.batch_size=0"], "batch_size=0: must be at least 1"),
-        (["--features=vgg"], "--features=vgg: must be one of"),
-        (["--resize=nearest"], "--resize=nearest: must be bilinear or antialias"),
+        (["--features=vgg"], "features=vgg: must be one of"),
+        (["--resize=nearest"], "resize=nearest: must be bilinear or antialias"),
         (
             ["--features=inception_v3", f"--cache_dir={tmp_path}"],
             "InceptionV3's weights are not in .*fetch_weights.*--inception_weights=PATH",
         ),
-        (["--num_images=50"], "--num_images=50: more than the 40 validation images"),
-        (["--num_sizes=1"], "--num_sizes=1: must be at least 3"),
+        (["--num_images=50"], "num_images=50: more than the 40 validation images"),
+        (["--num_sizes=1"], "num_sizes=1: must be at least 3"),
         (["--executor=cloud"], "executor=cloud"),
-        ([f"--workdir={file}"], f"--workdir={file}: cannot be written: Not a directory"),
+        ([f"--workdir={file}"], f"workdir={file}: cannot be written: Not a directory"),
         (["--bogus=1"], "Unknown command line flag 'bogus'"),
         (["stray"], "unknown argument 'stray'; flags start with --"),
         (["--executor=slurm", "--slurm=account"], "--slurm=account: must be NAME=VALUE"),
-        *([(["--executor=slurm"], "--executor=slurm: Could not detect")] if missing else []),
+        *([(["--executor=slurm"], "executor=slurm: Could not detect")] if missing else []),
     ]
     for further, message in cases:
         code, out, err = programs.run("sweep", *good, *further)

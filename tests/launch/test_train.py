@@ -64,16 +64,16 @@ FLAGS = {
     "--config.model.generator.features or --config.model.prior.features?",
     "--bogus=1": "Unknown command line flag 'bogus'",
     "stray": "unknown argument 'stray'; flags start with --",
-    "--allow_config_change=foo": "--allow_config_change=foo: there is no such field",
-    "--init_from=/nowhere": "--init_from=/nowhere: /nowhere/config.json: not found; /nowhere is",
-    "--init_from=runs:x": "--init_from=runs:x: must be RUN[:REPETITION[:STEP]], STEP a number or",
-    "--profile_steps=3": "--profile_steps=3: must be A,B, the first and the last step",
-    "--profile_steps=a,3": "--profile_steps=a,3: must be A,B, the first and the last step",
-    "--profile_steps=5,3": "--profile_steps=5,3: must rise within 1 to ",
-    "--profile_steps=0,3": "--profile_steps=0,3: must rise within 1 to ",
-    "--profile_steps=1,9999999": "--profile_steps=1,9999999: must rise within 1 to ",
+    "--allow_config_change=foo": "allow_config_change=foo: there is no such field",
+    "--init_from=/nowhere": "init_from=/nowhere: /nowhere/config.json: not found; /nowhere is",
+    "--init_from=runs:x": "init_from=runs:x: must be RUN[:REPETITION[:STEP]], STEP a number or",
+    "--profile_steps=3": "profile_steps=3: must be A,B, the first and the last step",
+    "--profile_steps=a,3": "profile_steps=a,3: must be A,B, the first and the last step",
+    "--profile_steps=5,3": "profile_steps=5,3: must rise within 1 to ",
+    "--profile_steps=0,3": "profile_steps=0,3: must rise within 1 to ",
+    "--profile_steps=1,9999999": "profile_steps=1,9999999: must rise within 1 to ",
     "--coordinator=here:1": "--coordinator, --num_processes and --process_id need --distributed",
-    "--distributed": "--distributed: coordinator_address should be defined. (outside SLURM, ",
+    "--distributed": "distributed: coordinator_address should be defined. (outside SLURM, ",
 }
 
 
@@ -111,17 +111,17 @@ def cases(folder):
         (
             "a file as workdir",
             [own, f"--workdir={folder}/dict.py"],
-            f"--workdir={folder}/dict.py: the folder cannot be created",
+            f"workdir={folder}/dict.py: the folder cannot be created",
         ),
         (
             "somebody else's folder",
             [own, f"--workdir={images}"],
-            f"--workdir={images}: neither empty nor a run directory (no config.json)",
+            f"workdir={images}: neither empty nor a run directory (no config.json)",
         ),
         (
             "coordinator without port",
             [own, new, "--distributed", "--coordinator=here"],
-            "--coordinator=here: must be HOST:PORT",
+            "coordinator=here: must be HOST:PORT",
         ),
         (
             "process beyond the number",
@@ -129,7 +129,7 @@ def cases(folder):
                 *(own, new, "--distributed", "--coordinator=here:1"),
                 *("--num_processes=2", "--process_id=2"),
             ],
-            "--distributed: process_id and num_processes must be nonnegative",
+            "distributed: process_id and num_processes must be nonnegative",
         ),
     )
 
@@ -249,19 +249,18 @@ def test_a_finished_run_is_left_alone_whatever_is_asked(run, programs):
     assert again[2] == "repetition 0 is done: skipped\n"
     assert other[0] == unheld[0] == 2
     assert other[2].splitlines() == [
-        f"error: --workdir={workdir}: the run was started with another configuration:",
+        f"error: workdir={workdir}: the run was started with another configuration:",
         "  field           in the run  asked for",
         "  loss.kl_weight  1.0         2.0",
         "  loss.power      1.0         2.0",
-        "Use another folder, or continue anyway with "
-        "--allow_config_change=loss.kl_weight,loss.power",
+        "Use another folder, or continue anyway with allow_config_change=loss.kl_weight,loss.power",
     ]
     assert "kl_weight" not in unheld[2]
-    assert "--allow_config_change=loss.power" in unheld[2]
+    assert "allow_config_change=loss.power" in unheld[2]
     with lock.hold(workdir):
         code, _, stderr = programs.run("train", *ask(workdir))
     assert code == 2
-    assert f"--workdir={workdir}: in use by process {os.getpid()} on " in stderr
+    assert f"workdir={workdir}: in use by process {os.getpid()} on " in stderr
     assert contents(workdir) == before
 
 
@@ -282,14 +281,14 @@ def test_a_dry_run_prints_the_summary_and_writes_nothing(run, tmp_path, programs
     for (code, stdout, error), message in (
         (other, "the run was started with another configuration"),
         (gone, "gone.npz"),
-        (file, f"--workdir={tmp_path}/file/new: the folder cannot be created"),
+        (file, f"workdir={tmp_path}/file/new: the folder cannot be created"),
     ):
         assert (code, stdout) == (2, "")
         assert message in error
     with lock.hold(workdir):
         code, _, error = programs.run("train", *ask(workdir), "--dry_run")
     assert code == 2
-    assert f"--workdir={workdir}: in use by process {os.getpid()} on " in error
+    assert f"workdir={workdir}: in use by process {os.getpid()} on " in error
     assert contents(workdir) == before
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
