@@ -39,5 +39,12 @@ def define(
 
 def settings() -> Settings:
     """The settings given by these flags; other settings have their defaults."""
-    names = ("features", "resize", "inception_weights", "cache_dir", "num_images", "num_sizes")
-    return Settings(**{name: flags.FLAGS[name].value for name in names})
+    values = flags.FLAGS
+    return Settings(
+        features=values.features,
+        resize=values.resize,
+        inception_weights=values.inception_weights,
+        cache_dir=values.cache_dir,
+        num_images=values.num_images,
+        num_sizes=values.num_sizes,
+    )
