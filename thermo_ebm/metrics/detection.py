@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Detection(NamedTuple):
-    """Areas under two curves, each with the ends of its interval."""
+    """Areas under two curves, each with the ends of its confidence interval."""
 
     auroc: float  # probability that an outlier scores higher than an inlier; 1/2 is chance
     auroc_low: float
@@ -14,7 +14,7 @@ class Detection(NamedTuple):
     auprc: float  # average precision with outliers as positives; `share` is chance
     auprc_low: float
     auprc_high: float
-    share: float  # of outliers among all images
+    share: float  # share of outliers among all images
 
 
 def detection(
@@ -32,12 +32,12 @@ def detection(
     Args:
       inliers: scores, [num_inliers], at least 2.
       outliers: scores, [num_outliers], at least 2.
-      seed: of the bootstrap.
-      num_resamples: of the bootstrap.
-      level: of the intervals.
+      seed: seed of the bootstrap.
+      num_resamples: number of resamples of the bootstrap.
+      level: confidence level of the intervals.
 
     Raises:
-      ValueError: fewer than 2 scores on a side, or scores that are not finite numbers.
+      ValueError: fewer than 2 scores in a set, or scores that are not finite numbers.
 
     >>> detection(np.array([0.0, 1.0, 2.0]), np.array([1.5, 3.0])).auroc.__round__(3)
     0.833
@@ -52,7 +52,7 @@ def detection(
     scores = np.concatenate([inliers, outliers])
     rng = np.random.default_rng(seed)
     weights = np.concatenate(
-        [_resamples(rng, len(side), num_resamples) for side in (inliers, outliers)], axis=1
+        [_resamples(rng, len(values), num_resamples) for values in (inliers, outliers)], axis=1
     )
     tails = [(1 - level) / 2, (1 + level) / 2]
     roc = np.quantile(weighted_auroc(labels, scores, weights), tails)
@@ -94,13 +94,13 @@ def weighted_auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) 
 def weighted_average_precision(
     labels: np.ndarray, scores: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Average precision with outliers as positives; arguments and result as of `weighted_auroc`."""
+    """Average precision, outliers being positives; arguments and result as for `weighted_auroc`."""
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # of each group of ties
-    found = np.cumsum(weights[:, order] * labels[order], axis=1)[:, last]
-    seen = np.cumsum(weights[:, order], axis=1)[:, last]
-    # Where `seen` is 0, `found` is 0 as well, and the precision is 0.
-    precision = found / np.maximum(seen, np.finfo(np.float64).tiny)
-    recalled = np.diff(found, axis=1, prepend=0) / found[:, -1:]
+    true_positives = np.cumsum(weights[:, order] * labels[order], axis=1)[:, last]
+    positives = np.cumsum(weights[:, order], axis=1)[:, last]
+    # Where `positives` is 0, `true_positives` is 0 as well, and the precision is 0.
+    precision = true_positives / np.maximum(positives, np.finfo(np.float64).tiny)
+    recalled = np.diff(true_positives, axis=1, prepend=0) / true_positives[:, -1:]
     return np.sum(precision * recalled, axis=1)

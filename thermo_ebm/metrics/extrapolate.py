@@ -1,11 +1,22 @@
-"""Metrics at infinitely many images (Chong & Forsyth 2020): a straight line in 1/N, at 1/N = 0."""
+"""Metrics at infinitely many images (Chong & Forsyth 2020): a straight line in 1/N, at 1/N = 0.
+
+All metrics are computed from the same draws. The values at one size are averaged over the draws of
+this size; the line's intercept is a fixed weighted sum of these averages (`intercept_weights`), so
+its standard error follows from how each value responds to other images: by half-samples for FID,
+MIFID and Inception Score (`standard_errors`), by the covariance of U-statistics for the kernel
+distances (`kid`).
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
-from thermo_ebm.metrics import checks
+from thermo_ebm.metrics import arrays, fid, inception_score, kid, mifid, standard_errors, subsets
+from thermo_ebm.metrics.arrays import FeaturePair, map_over_cores
+from thermo_ebm.metrics.standard_errors import ImageGroups
+from thermo_ebm.metrics.subsets import Draw
 
 
 class Extrapolation(NamedTuple):
@@ -18,17 +29,17 @@ class Extrapolation(NamedTuple):
 
 
 def extrapolate(
-    sizes: Sequence[int] | checks.Array, values: Sequence[float] | checks.Array
+    sizes: Sequence[int] | arrays.Array, values: Sequence[float] | arrays.Array
 ) -> Extrapolation:
     """Fits value = intercept + slope / N by least squares.
 
     The standard error supposes independent errors of equal size. The errors of a metric shrink
     with N and its subsets share images: this error describes the fit, not the sampling of images;
-    `summary.summarize` gives the error of the whole procedure.
+    `summary.summarize` gives the error of the complete procedure.
 
     Args:
       sizes: [num_sizes], the N, positive; at least three points and two different N.
-      values: [num_sizes], the metric at each.
+      values: [num_sizes], the metric at each size.
 
     Raises:
       ValueError: if these conditions do not hold, or a value is not finite.
@@ -59,3 +70,126 @@ def intercept_weights(sizes: Sequence[int]) -> np.ndarray:
     x = 1.0 / np.asarray(sizes, np.float64)
     deviation = x - x.mean()
     return 1.0 / len(x) - x.mean() * deviation / np.sum(deviation**2)
+
+
+class Design(NamedTuple):
+    """The images from which every metric is computed."""
+
+    sizes: tuple[int, ...]
+    draws: list[Draw]  # those of each size in order; the last draw is all images
+    averages: np.ndarray  # [num_means, num_draws]: means over each size's draws, then all images
+    groups: ImageGroups  # of the half-samples
+
+
+class Line(NamedTuple):
+    """A metric at each size and at all images."""
+
+    values: np.ndarray  # [num_sizes], means over a size's draws
+    stderr: float  # of the intercept
+    full: float  # at all images
+    full_stderr: float
+
+
+def make_design(key: jax.Array, sizes: Sequence[int], num_real: int, num_generated: int) -> Design:
+    """Draws the subsets and groups.
+
+    Raises:
+      ValueError: as `subsets.draw_subsets`.
+    """
+    subset_key, real_key, generated_key = jax.random.split(key, 3)
+    draws = subsets.draw_subsets(subset_key, sizes, num_real, num_generated)
+    if not num_real == num_generated == sizes[-1]:
+        draws.append([subsets.all_images(num_real, num_generated)])
+    counts = [len(draws_of_size) for draws_of_size in draws]
+    return Design(
+        sizes=tuple(sizes),
+        draws=[draw for draws_of_size in draws for draw in draws_of_size],
+        averages=np.repeat(np.eye(len(counts)) / np.array(counts)[:, None], counts, axis=1),
+        groups=ImageGroups(
+            standard_errors.assign_groups(real_key, num_real),
+            standard_errors.assign_groups(generated_key, num_generated),
+        ),
+    )
+
+
+def fid_curves(features: FeaturePair, design: Design) -> np.ndarray:
+    """Returns the FID of every draw under the half-samples' weights, [num_draws, 63].
+
+    The unweighted FID of the first draw of each size is exact. The differences of the other draws
+    and of the weighted values from this FID are computed in the leading directions of the features
+    (a control variate, so the average over a size's draws has no bias).
+    """
+    first = design.averages.argmax(axis=1)  # the first draw of each size
+    exact = fid.subset_distances(features, [design.draws[index] for index in first])
+    directions = fid.leading_directions(features)
+    curves = np.stack(
+        map_over_cores(
+            lambda draw: fid.weighted_distances(directions, design.groups, draw), design.draws
+        )
+    )
+    offsets = (exact - curves[first, 0]) @ (design.averages > 0)  # [num_draws]
+    return curves + offsets[:, None]
+
+
+def mifid_curves(
+    features: FeaturePair, design: Design, fids: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Returns the MIFID like `fid_curves`, and the mean nearest cosine distance of all images.
+
+    Args:
+      features: of both sets.
+      design: the draws.
+      fids: from `fid_curves`.
+    """
+    neighbours = mifid.nearest_neighbours(features)
+
+    def mean_distances(draw: Draw) -> np.ndarray:
+        nearest = mifid.nearest_distances(neighbours, draw)
+        return standard_errors.weighted_means(nearest, design.groups.generated[draw.generated])
+
+    distances = np.stack(map_over_cores(mean_distances, design.draws))
+    return fids / mifid.memorization_penalty(distances), float(distances[-1, 0])
+
+
+def score_curves(logits: arrays.Array, design: Design) -> np.ndarray:
+    """Returns the Inception Score like `fid_curves`, from logits [num_generated, num_classes].
+
+    Raises:
+      ValueError: as `inception_score.inception_score`.
+    """
+    terms = inception_score.score_terms(logits)
+
+    def scores(draw: Draw) -> np.ndarray:
+        return inception_score.weighted_scores(terms, design.groups.generated, draw.generated)
+
+    return np.stack(map_over_cores(scores, design.draws))
+
+
+def half_sample_line(curves: np.ndarray, design: Design) -> Line:
+    """Averages curves [num_draws, 63] over draws and takes both errors from the half-samples."""
+    means = design.averages @ curves
+    at_sizes, full = means[: len(design.sizes)], means[-1]
+    return Line(
+        values=at_sizes[:, 0],
+        stderr=standard_errors.half_sample_stderr(intercept_weights(design.sizes) @ at_sizes),
+        full=float(full[0]),
+        full_stderr=standard_errors.half_sample_stderr(full),
+    )
+
+
+def kid_lines(features: FeaturePair, design: Design) -> dict[str, Line]:
+    """Returns the lines of `kid` (polynomial) and `kid_rbf`."""
+    distances = kid.subset_distances(features, design.draws)
+    at_sizes = design.averages[: len(design.sizes)]
+    intercept = intercept_weights(design.sizes) @ at_sizes
+
+    def line(estimates: kid.KernelDistances) -> Line:
+        values, covariance = estimates
+        return Line(
+            values=at_sizes @ values,
+            stderr=float(np.sqrt(max(intercept @ covariance @ intercept, 0.0))),
+            full=float(values[-1]),
+            full_stderr=float(np.sqrt(max(covariance[-1, -1], 0.0))),
+        )
+
+    return {"kid": line(distances["polynomial"]), "kid_rbf": line(distances["rbf"])}

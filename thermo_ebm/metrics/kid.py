@@ -20,19 +20,20 @@ estimated variance is noise that is correlated with the distance itself. If this
 0, a third of it is kept. (With a cut-off at 0 the errors are too large; without one, too small.)
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from thermo_ebm.metrics import checks
-from thermo_ebm.metrics.parallel import map_over_cores
+from thermo_ebm.metrics import arrays, subsets
+from thermo_ebm.metrics.arrays import Array, FeaturePair
+from thermo_ebm.metrics.subsets import Draw
 
-Kernel = Literal["polynomial", "rbf"]
+KernelName = Literal["polynomial", "rbf"]
 _BLOCK = 512  # rows and columns of the kernel matrices at once: 2 MB a block
 
 
-class Estimates(NamedTuple):
+class KernelDistances(NamedTuple):
     """Kernel distances of several subsets of the same images."""
 
     values: np.ndarray  # [num_subsets]
@@ -49,7 +50,7 @@ class _Sums(NamedTuple):
 
 
 def kernel_distance(
-    real_features: checks.Array, generated_features: checks.Array, kernel: Kernel = "polynomial"
+    real_features: Array, generated_features: Array, kernel: KernelName = "polynomial"
 ) -> float:
     """Returns the unbiased MMD^2 between two sets of features, in float64.
 
@@ -67,48 +68,36 @@ def kernel_distance(
       ValueError: for an unknown kernel, another rank, different numbers of features, fewer than two
         images, or values that are not finite.
     """
-    real, generated = checks.feature_pair(real_features, generated_features)
-    ones = np.ones((len(real), 1)), np.ones((len(generated), 1))
-    return float(subset_distances(real, generated, *ones, (kernel,))[kernel].values[0])
+    features = arrays.feature_pair(real_features, generated_features)
+    draw = subsets.all_images(len(features.real), len(features.generated))
+    return float(subset_distances(features, [draw], (kernel,))[kernel].values[0])
 
 
 def subset_distances(
-    real: checks.Array,
-    generated: checks.Array,
-    real_indicators: np.ndarray,
-    generated_indicators: np.ndarray,
-    kernels: tuple[Kernel, ...] = ("polynomial", "rbf"),
-) -> dict[str, Estimates]:
-    """Returns the unbiased MMD^2 of many subsets of the same features at once.
+    features: FeaturePair,
+    draws: Sequence[Draw],
+    kernels: tuple[KernelName, ...] = ("polynomial", "rbf"),
+) -> dict[KernelName, KernelDistances]:
+    """Returns the unbiased MMD^2 of each draw and their covariance, for each kernel.
 
-    Args:
-      real: [num_real, num_features].
-      generated: [num_generated, num_features].
-      real_indicators: [num_real, num_subsets], 1 for the images of a subset and 0 for the others.
-      generated_indicators: [num_generated, num_subsets].
-      kernels: which kernels.
-
-    Returns:
-      The distances and their covariance, for each kernel.
+    The kernels are evaluated once for all draws.
 
     Raises:
-      ValueError: as for `kernel_distance`, and if indicators and features do not fit together or a
-        subset has fewer than two images.
+      ValueError: for an unknown kernel, or a subset with fewer than two images.
     """
-    real, generated = checks.feature_pair(real, generated)
-    _check_kernels(kernels)
-    for features, chosen in ((real, real_indicators), (generated, generated_indicators)):
-        if chosen.ndim != 2 or len(chosen) != len(features):
-            raise ValueError(f"indicators {chosen.shape} for features {features.shape}")
-        if ((chosen > 0).sum(axis=0) < 2).any():
-            raise ValueError("every subset must have at least two images")
-    if real_indicators.shape[1] != generated_indicators.shape[1]:
-        raise ValueError("both sides must have the same number of subsets")
-    within_real = _within(real, real_indicators, kernels)
-    within_generated = _within(generated, generated_indicators, kernels)
+    for name in kernels:
+        if name not in get_args(KernelName):
+            raise ValueError(f"kernel must be one of {get_args(KernelName)}, not {name!r}")
+    if any(len(subset) < 2 for draw in draws for subset in draw):
+        raise ValueError("every subset must have at least two images")
+    real, generated = features
+    real_indicators = _indicators([draw.real for draw in draws], len(real))
+    generated_indicators = _indicators([draw.generated for draw in draws], len(generated))
+    within_real = _sums_off_diagonal(real, real_indicators, kernels)
+    within_generated = _sums_off_diagonal(generated, generated_indicators, kernels)
     between = _sums(real, generated, real_indicators, generated_indicators, kernels)
     return {
-        name: _estimates(
+        name: _kernel_distances(
             (within_real[name], within_generated[name], between[name]),
             real_indicators,
             generated_indicators,
@@ -117,40 +106,49 @@ def subset_distances(
     }
 
 
-def _estimates(
-    sums: tuple[_Sums, _Sums, _Sums], real: np.ndarray, generated: np.ndarray
-) -> Estimates:
+def _indicators(image_subsets: Sequence[np.ndarray], num_images: int) -> np.ndarray:
+    """Returns a column of zeros and ones for each subset, [num_images, num_subsets]."""
+    indicators = np.zeros((num_images, len(image_subsets)))
+    for column, subset in enumerate(image_subsets):
+        indicators[subset, column] = 1.0
+    return indicators
+
+
+def _kernel_distances(
+    sums: tuple[_Sums, _Sums, _Sums],
+    real_indicators: np.ndarray,
+    generated_indicators: np.ndarray,
+) -> KernelDistances:
     """Combines the sums of the three matrices to the distances and their covariance.
 
     Args:
-      sums: within the real images and within the generated ones, without the diagonals, and
-        between the two.
-      real: [num_real, num_subsets], indicators.
-      generated: [num_generated, num_subsets].
+      sums: over pairs of real images and of generated images, without the diagonals, and over
+        pairs of a real and a generated image.
+      real_indicators: [num_real, num_subsets].
+      generated_indicators: [num_generated, num_subsets].
     """
-    sizes = real.sum(axis=0), generated.sum(axis=0)
+    indicators = real_indicators, generated_indicators
+    sizes = [columns.sum(axis=0) for columns in indicators]
     values = -2 * sums[2].subsets / (sizes[0] * sizes[1])
     for within, size in zip(sums, sizes, strict=False):
         values = values + within.subsets / (size * (size - 1))
-    shared = [chosen.T @ chosen for chosen in (real, generated)]  # images in both of two subsets
-    singles = [both / np.outer(size, size) for both, size in zip(shared, sizes, strict=True)]
+    common = [columns.T @ columns for columns in indicators]  # images in both of two subsets
+    singles = [both / np.outer(size, size) for both, size in zip(common, sizes, strict=True)]
     between = _variance_between(sums[2])
     covariance = 4 * between * singles[0] * singles[1]
-    across = sums[2].rows / len(generated), sums[2].columns / len(real)
-    for within, mean_across, both, single, size, other in (
-        (sums[0], across[0], shared[0], singles[0], sizes[0], len(generated)),
-        (sums[1], across[1], shared[1], singles[1], sizes[1], len(real)),
-    ):
-        num = len(mean_across)
+    numbers = [len(columns) for columns in indicators]
+    means_across = sums[2].rows / numbers[1], sums[2].columns / numbers[0]
+    for side, within in enumerate(sums[:2]):
+        num, size, both = numbers[side], sizes[side], common[side]
         variance_within = _variance_within(within)
-        witness = within.rows / (num - 1) - mean_across
-        linear = witness.var(ddof=1) - variance_within / (num - 1) - between / other
+        witness = within.rows / (num - 1) - means_across[side]
+        linear = witness.var(ddof=1) - variance_within / (num - 1) - between / numbers[1 - side]
         # The unbiased estimate is negative by chance where the distance is too low. A third of a
-        # negative value is kept: with all of it, errors are too small just there.
+        # negative value is used: with all of it, errors are too small just there.
         linear = max(linear, linear / 3)
         pairs = both * (both - 1) / np.outer(size * (size - 1), size * (size - 1))
-        covariance = covariance + 4 * linear * single + 2 * variance_within * pairs
-    return Estimates(values, covariance)
+        covariance = covariance + 4 * linear * singles[side] + 2 * variance_within * pairs
+    return KernelDistances(values, covariance)
 
 
 def _variance_within(sums: _Sums) -> float:
@@ -178,25 +176,19 @@ def _variance_between(sums: _Sums) -> float:
     return max(float(centred) / ((num_rows - 1) * (num_columns - 1)), 0.0)
 
 
-def _check_kernels(kernels: tuple[Kernel, ...]) -> None:
-    for name in kernels:
-        if name not in get_args(Kernel):
-            raise ValueError(f"kernel must be one of {get_args(Kernel)}, not {name!r}")
-
-
-def _within(
-    features: np.ndarray, indicators: np.ndarray, kernels: tuple[Kernel, ...]
-) -> dict[str, _Sums]:
-    """Returns the sums over the kernel matrix of one side without its diagonal."""
-    sums = _sums(features, features, indicators, indicators, kernels)
+def _sums_off_diagonal(
+    features: np.ndarray, indicators: np.ndarray, kernels: tuple[KernelName, ...]
+) -> dict[KernelName, _Sums]:
+    """Returns the sums over the kernel matrix of one set without its diagonal."""
+    all_sums = _sums(features, features, indicators, indicators, kernels)
     norms = np.sum(features**2, axis=1)
-    without = {}
-    for name, whole in sums.items():
+    off_diagonal = {}
+    for name, sums in all_sums.items():
         diagonal = _DIAGONALS[name](norms, features.shape[1])
-        rows = whole.rows - diagonal
-        squares = whole.squares - float(diagonal @ diagonal)
-        without[name] = _Sums(whole.subsets - diagonal @ indicators, rows, rows, squares)
-    return without
+        rows = sums.rows - diagonal
+        squares = sums.squares - float(diagonal @ diagonal)
+        off_diagonal[name] = _Sums(sums.subsets - diagonal @ indicators, rows, rows, squares)
+    return off_diagonal
 
 
 def _sums(
@@ -204,8 +196,8 @@ def _sums(
     y: np.ndarray,
     x_indicators: np.ndarray,
     y_indicators: np.ndarray,
-    kernels: tuple[Kernel, ...],
-) -> dict[str, _Sums]:
+    kernels: tuple[KernelName, ...],
+) -> dict[KernelName, _Sums]:
     """Returns the sums over the kernel matrices of all pairs of x and y, for each kernel."""
     x_norms, y_norms = np.sum(x**2, axis=1), np.sum(y**2, axis=1)
     symmetric = x is y
@@ -216,18 +208,20 @@ def _sums(
         sums = []
         for name in kernels:
             values = _KERNELS[name](products, x_norms[rows], y_norms[columns], x.shape[1])
-            chosen = values @ y_indicators[columns]
-            subsets = np.einsum("iw,iw->w", x_indicators[rows], chosen)
+            column_sums = values @ y_indicators[columns]  # [rows, num_subsets]
+            subset_sums = np.einsum("iw,iw->w", x_indicators[rows], column_sums)
             squares = float(np.vdot(values, values))
-            sums.append(_Sums(subsets, values.sum(axis=1), values.sum(axis=0), squares))
+            sums.append(_Sums(subset_sums, values.sum(axis=1), values.sum(axis=0), squares))
         return sums
 
     blocks = list(_blocks(len(x), len(y), symmetric))
-    totals: dict[str, _Sums] = {
+    totals: dict[KernelName, _Sums] = {
         name: _Sums(np.zeros(x_indicators.shape[1]), np.zeros(len(x)), np.zeros(len(y)), 0.0)
         for name in kernels
     }
-    for (rows, columns), parts in zip(blocks, map_over_cores(block_sums, blocks), strict=True):
+    for (rows, columns), parts in zip(
+        blocks, arrays.map_over_cores(block_sums, blocks), strict=True
+    ):
         mirrored = symmetric and rows != columns
         for name, part in zip(kernels, parts, strict=True):
             total, factor = totals[name], 2.0 if mirrored else 1.0
@@ -244,7 +238,7 @@ def _sums(
 
 
 def _blocks(num_rows: int, num_columns: int, symmetric: bool) -> Iterator[tuple[slice, slice]]:
-    """Yields the blocks of a matrix, of a symmetric one those on and above the diagonal."""
+    """Yields the blocks of a matrix; of a symmetric matrix, those on and above the diagonal."""
     for row in range(0, num_rows, _BLOCK):
         for column in range(row if symmetric else 0, num_columns, _BLOCK):
             yield (
@@ -272,12 +266,12 @@ def _rbf(
     return np.exp(exponent, out=exponent)
 
 
-_KERNELS: Mapping[str, Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]] = {
+_KERNELS: Mapping[KernelName, Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]] = {
     "polynomial": _polynomial,
     "rbf": _rbf,
 }
 # k(x, x) from |x|^2.
-_DIAGONALS: Mapping[str, Callable[[np.ndarray, int], np.ndarray]] = {
+_DIAGONALS: Mapping[KernelName, Callable[[np.ndarray, int], np.ndarray]] = {
     "polynomial": lambda norms, num_features: (norms / num_features + 1.0) ** 3,
     "rbf": lambda norms, num_features: np.ones_like(norms),
 }

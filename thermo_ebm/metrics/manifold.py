@@ -15,8 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from thermo_ebm.metrics import checks
+from thermo_ebm.metrics import arrays, subsets
+from thermo_ebm.metrics.arrays import Array, FeaturePair
 from thermo_ebm.metrics.subsets import Draw
+
+NUM_NEIGHBOURS = 5  # Naeem et al.'s choice
 
 
 class Manifold(NamedTuple):
@@ -29,69 +32,56 @@ class Manifold(NamedTuple):
 
 
 def manifold_metrics(
-    real_features: checks.Array, generated_features: checks.Array, num_neighbours: int = 5
+    real_features: Array, generated_features: Array, num_neighbours: int = NUM_NEIGHBOURS
 ) -> Manifold:
     """Returns precision, recall, density and coverage of two sets of features.
 
     Args:
       real_features: [num_real, num_features].
       generated_features: [num_generated, num_features].
-      num_neighbours: k; 5 is Naeem et al.'s choice. Both sets must have more points than that.
+      num_neighbours: k. Both sets must have more points than that.
 
     Raises:
       ValueError: for another rank, different widths, too few images, values not finite.
     """
-    return manifold_values(real_features, generated_features, [None], num_neighbours)[0]
+    features = arrays.feature_pair(real_features, generated_features, num_neighbours + 1)
+    draw = subsets.all_images(len(features.real), len(features.generated))
+    return subset_metrics(features, [draw], num_neighbours)[0]
 
 
-def manifold_values(
-    real_features: checks.Array,
-    generated_features: checks.Array,
-    draws: Sequence[Draw | None],
-    num_neighbours: int = 5,
+def subset_metrics(
+    features: FeaturePair, draws: Sequence[Draw], num_neighbours: int = NUM_NEIGHBOURS
 ) -> list[Manifold]:
-    """Returns `manifold_metrics` of each draw of both sets; all distances are computed once.
-
-    Args:
-      real_features: [num_real, num_features].
-      generated_features: [num_generated, num_features].
-      draws: subsets of either set, each of more points than `num_neighbours`; None is everything.
-      num_neighbours: k.
+    """Returns `manifold_metrics` of each draw; all distances are computed once.
 
     Raises:
-      ValueError: as `manifold_metrics`.
+      ValueError: if k is not positive, or a draw has no more than k images of a set.
     """
     if num_neighbours < 1:
         raise ValueError(f"num_neighbours must be positive, not {num_neighbours}")
-    real, generated = checks.feature_pair(
-        real_features, generated_features, min_images=num_neighbours + 1
-    )
-    if any(one and min(map(len, one)) <= num_neighbours for one in draws):
-        raise ValueError(f"every draw must have more than {num_neighbours} of either set")
-    # Distances stay as they are and their rounding shrinks.
-    centre = real.mean(axis=0)
-    real, generated = real - centre, generated - centre
+    if any(len(subset) <= num_neighbours for draw in draws for subset in draw):
+        raise ValueError(f"every draw must have more than {num_neighbours} images of both sets")
+    # Centring leaves the distances as they are and reduces their rounding errors.
+    centre = features.real.mean(axis=0)
+    real, generated = features.real - centre, features.generated - centre
     within_real = _squared_distances(real, real)
     within_generated = _squared_distances(generated, generated)
     between = _squared_distances(real, generated)
-
-    def of_draw(draw: Draw | None) -> Manifold:
-        if draw is None:
-            return _from_distances(within_real, within_generated, between, num_neighbours)
-        return _from_distances(
+    return [
+        _metrics_from_distances(
             within_real[np.ix_(draw.real, draw.real)],
             within_generated[np.ix_(draw.generated, draw.generated)],
             between[np.ix_(draw.real, draw.generated)],
             num_neighbours,
         )
+        for draw in draws
+    ]
 
-    return [of_draw(draw) for draw in draws]
 
-
-def _from_distances(
+def _metrics_from_distances(
     within_real: np.ndarray, within_generated: np.ndarray, between: np.ndarray, num_neighbours: int
 ) -> Manifold:
-    """The metrics from squared distances within either set and between the two."""
+    """Returns the metrics from squared distances within each set and between the two."""
     real_radii = _neighbour_distances(within_real, num_neighbours)
     generated_radii = _neighbour_distances(within_generated, num_neighbours)
     in_real_ball = between <= real_radii[:, None]
@@ -114,6 +104,6 @@ def _squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _neighbour_distances(distances: np.ndarray, num_neighbours: int) -> np.ndarray:
     """Returns the distance of each point to its k-th neighbour, from those of all pairs.
 
-    The point itself is nearest, but for rounding and for copies, which are as near.
+    The nearest neighbour, number 0, is the point itself: its distance to itself is set to 0.
     """
     return np.partition(distances, num_neighbours, axis=1)[:, num_neighbours]

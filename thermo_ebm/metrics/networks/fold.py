@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 
-class Source(NamedTuple):
-    """Where one Haiku module's parameters come from."""
+class TorchNames(NamedTuple):
+    """The names in the state dict from which a Haiku module's parameters come."""
 
-    layer: str  # prefix of the convolution's or linear layer's names
-    norm: str  # prefix of the batch norm's names; "" if none follows
+    layer: str  # prefix of the convolution's or linear layer's arrays
+    norm: str  # prefix of the batch norm's arrays; "" if none follows
 
 
 def parameter_shapes(
@@ -37,51 +37,52 @@ def parameter_shapes(
 def fold_state_dict(
     state_dict: Mapping[str, np.ndarray],
     shapes: Mapping[str, Mapping[str, jax.ShapeDtypeStruct]],
-    source: Callable[[str], Source],
+    torch_names: Callable[[str], TorchNames],
     epsilon: float,
 ) -> dict[str, dict[str, jax.Array]]:
     """Builds Haiku parameters (float32) from a PyTorch state dict.
 
     Args:
-      state_dict: the arrays by PyTorch's names; others than the needed ones are left alone.
+      state_dict: the arrays by PyTorch's names; arrays that the network does not need are ignored.
       shapes: what the Haiku network expects, from `parameter_shapes`.
-      source: gives, for a Haiku module's name, where its parameters are.
-      epsilon: the batch norms' epsilon.
+      torch_names: gives the names in the state dict for a Haiku module's name.
+      epsilon: epsilon of the batch norms.
 
     Raises:
       ValueError: if an array is missing, has another shape than the network's, or is not finite.
     """
     params = {}
     for module, expected in shapes.items():
-        folded = _fold(state_dict, source(module), epsilon)
+        names = torch_names(module)
+        folded = _fold(state_dict, names, epsilon)
         for name, shape in expected.items():
             if folded[name].shape != shape.shape:
                 raise ValueError(
-                    f"{source(module).layer} has the shape {folded[name].shape} where the network"
+                    f"{names.layer} has the shape {folded[name].shape} where the network"
                     f" has {shape.shape} (as {module}/{name})"
                 )
             if not np.isfinite(folded[name]).all():
-                raise ValueError(f"{source(module).layer} has values that are not finite")
+                raise ValueError(f"{names.layer} has values that are not finite")
         params[module] = {name: jnp.asarray(folded[name], jnp.float32) for name in expected}
     return params
 
 
 def _fold(
-    state_dict: Mapping[str, np.ndarray], source: Source, epsilon: float
+    state_dict: Mapping[str, np.ndarray], names: TorchNames, epsilon: float
 ) -> dict[str, np.ndarray]:
-    weight = _get(state_dict, f"{source.layer}.weight")
+    weight = _get(state_dict, f"{names.layer}.weight")
     # PyTorch: [out, in, height, width] and [out, in]; Haiku: [height, width, in, out], [in, out].
     weight = weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T
-    if not source.norm:
-        return {"w": weight, "b": _get(state_dict, f"{source.layer}.bias")}
+    if not names.norm:
+        return {"w": weight, "b": _get(state_dict, f"{names.layer}.bias")}
     gamma, beta, mean, variance = (
-        _get(state_dict, f"{source.norm}.{name}")
+        _get(state_dict, f"{names.norm}.{name}")
         for name in ("weight", "bias", "running_mean", "running_var")
     )
     if not gamma.shape == beta.shape == mean.shape == variance.shape == weight.shape[-1:]:
-        raise ValueError(f"{source.norm} and {source.layer} differ in their number of channels")
+        raise ValueError(f"{names.norm} and {names.layer} differ in their number of channels")
     if not (variance >= 0).all():
-        raise ValueError(f"{source.norm}.running_var has negative values")
+        raise ValueError(f"{names.norm}.running_var has negative values")
     scale = gamma / np.sqrt(variance + epsilon)
     return {"w": weight * scale, "b": beta - mean * scale}
 

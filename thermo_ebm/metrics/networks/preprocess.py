@@ -20,10 +20,13 @@ Resize = Literal["bilinear", "antialias"]
 
 
 class Scale(NamedTuple):
-    """The affine map (value - centre) / width from [0, 255] to a network's input."""
+    """The affine map (value - mean) / std from [0, 255] to a network's input.
 
-    centre: float
-    width: float
+    Either is one number for all channels or a number for each of red, green and blue.
+    """
+
+    mean: float | tuple[float, float, float]
+    std: float | tuple[float, float, float]
 
 
 def check_images(images: np.ndarray | jax.Array) -> None:
@@ -41,7 +44,7 @@ def check_resize(method: str) -> None:
 
 
 def to_rgb(images: np.ndarray) -> np.ndarray:
-    """Repeats grey images [num, height, width, 1] to three channels; leaves others as they are."""
+    """Repeats grey images [num, height, width, 1] to three channels; returns RGB images as is."""
     return np.repeat(images, 3, axis=-1) if images.ndim == 4 and images.shape[-1] == 1 else images
 
 
@@ -65,6 +68,12 @@ def resize(images: jax.Array, size: int, method: Resize) -> jax.Array:
     if method == "bilinear":
         return jax.image.resize(values, shape, "bilinear", antialias=False)
     return jnp.clip(jax.image.resize(values, shape, "cubic", antialias=True), 0.0, 255.0)
+
+
+def scaled(images: jax.Array, scale: Scale) -> jax.Array:
+    """Returns images [..., 3] with values in [0, 255] scaled to a network's input, float32."""
+    mean, std = (jnp.asarray(values, jnp.float32) for values in scale)
+    return (images - mean) / std
 
 
 def in_batches(

@@ -1,35 +1,69 @@
-"""Weight files: torch's legacy serialization read without torch.
+"""State dicts in torch's files, read without torch: a file can build arrays and nothing else.
 
-A legacy file is five pickles and raw data, one after another: a magic number, the format's version,
-the writer's byte order, the state dict (its storages named by persistent ids), the list of the
-storages' keys, and then for each key its number of elements as int64 and its elements. This is
-`torch.save(..., _use_new_zipfile_serialization=False)`, and what torch wrote before version 1.6:
-the FID weights `pt_inception-2015-12-05-6726825d.pth` and EfficientNet-Lite0's among them.
+torch has two formats. A zip file (since version 1.6) holds the pickled state dict in `data.pkl` and
+each storage's elements in `data/KEY`. A legacy file is five pickles and raw data: a magic number,
+the format's version, the writer's byte order, the state dict, the list of the storages' keys, and
+then for each key its number of elements as int64 and its elements; the FID weights
+`pt_inception-2015-12-05-6726825d.pth` and EfficientNet-Lite0's are such files. In both formats the
+state dict names its storages by persistent ids.
+
+Unpickling resolves only the names in `_StateDictUnpickler.find_class`. Before it starts, the
+opcodes are checked (`_check_opcodes`), because Python's unpickler allocates whatever a pickle
+claims, and hashing a deeply nested tuple exhausts the stack.
 """
 
 import io
 import math
+import pickle
+import pickletools
+import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from thermo_ebm.metrics.networks import pickle_reader
+from thermo_ebm.errors import one_line
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
-_MAX_BYTES = 2**30  # the largest file anybody needs here has 95 MB
+_MAX_BYTES = 1 << 32  # of a file
+_MAX_OPCODES = 200_000  # of a pickle; a network's has about 50 for each tensor
+_MAX_TUPLE_DEPTH = 4  # a tensor's arguments hold the tuple that names its storage
 _MAX_RANK = 16
-_MAX_REASON = 200  # characters of a message; Python's own can repeat a whole file
+_MAX_REASON = 200  # characters of a message; Python's messages can quote a complete file
+_OPCODES = frozenset(
+    {
+        *("PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BUILD", "BINPERSID"),
+        *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE"),
+        *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "APPEND", "APPENDS"),
+        *("EMPTY_DICT", "SETITEM", "SETITEMS", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
+    }
+)
+_DTYPES: Mapping[str, str] = {  # as strings: a pickle could change a dtype's state
+    "HalfStorage": "<f2",
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+    "ByteStorage": "|u1",
+    "CharStorage": "|i1",
+    "ShortStorage": "<i2",
+    "IntStorage": "<i4",
+    "LongStorage": "<i8",
+}
 
 
 class Storage(NamedTuple):
-    """A storage as the pickle names it; its elements follow later in the file."""
+    """A storage as the pickle names it; its elements are elsewhere in the file."""
 
+    dtype: str
     key: str
-    dtype: np.dtype
     num_elements: int
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of the elements."""
+        return self.num_elements * np.dtype(self.dtype).itemsize
 
 
 class View(NamedTuple):
@@ -41,193 +75,245 @@ class View(NamedTuple):
     strides: tuple[int, ...]
 
 
-def load_torch_legacy(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads a state dict from a file in torch's legacy serialization; builds arrays, runs nothing.
+def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
+    """Reads a state dict from a file of torch.
 
-    Every claim in the file is checked against the bytes that are there before anything is
-    allocated, so that memory stays within about twice the file's size.
+    Every claim in the file is checked against its size before anything is allocated, so that
+    memory stays within about twice the file's size.
 
     Args:
-      path: the file.
+      path: the file, in torch's zip format or its legacy format.
 
     Returns:
-      The arrays by their names; tensors that shared a storage share it here too.
+      The arrays by their names; tensors that share a storage share memory.
 
     Raises:
-      ValueError: if the file is anything else: another format, damaged, cut short, hostile.
+      ValueError: if the file is anything else: another format, damaged, truncated, hostile.
       OSError: if there is no such file or it cannot be read.
     """
     try:
-        return _read_state_dict(_read_bytes(Path(path)))
-    except (ValueError, OverflowError, RecursionError, MemoryError) as error:
-        reason = str(error)[:_MAX_REASON] or type(error).__name__
-        raise ValueError(
-            f"{path} is not a state dict in torch's legacy format: {reason}"
-        ) from error
+        return _read(Path(path))
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle or zip raises many kinds
+        reason = one_line(error)[:_MAX_REASON] or type(error).__name__
+        raise ValueError(f"{path} is not a state dict of torch: {reason}") from error
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read(path: Path) -> dict[str, np.ndarray]:
     if path.is_dir():
         raise ValueError("it is a folder")
     with path.open("rb") as file:
         data = file.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:
         raise ValueError(f"it is larger than {_MAX_BYTES} bytes")
-    if data[:2] == b"PK":
-        raise ValueError("it has torch's newer zip format")
-    return data
+    views, elements = _read_zip(data) if data[:2] == b"PK" else _read_legacy(data)
+    return {name: _array(view, elements[view.storage.key]) for name, view in views.items()}
 
 
-def _read_state_dict(data: bytes) -> dict[str, np.ndarray]:
+def _read_zip(data: bytes) -> tuple[dict[str, View], dict[str, np.ndarray]]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = archive.namelist()
+        root = names[0].partition("/")[0]
+        if f"{root}/data.pkl" not in names:
+            raise ValueError("it is a zip file without data.pkl")
+        if f"{root}/byteorder" in names:
+            _check_byte_order(_read_entry(archive, f"{root}/byteorder") == b"little")
+        views, storages = _read_views(io.BytesIO(_read_entry(archive, f"{root}/data.pkl")))
+        _check_sizes(storages, len(data))
+        elements = {}
+        for key, storage in storages.items():
+            content = _read_entry(archive, f"{root}/data/{key}")
+            if len(content) != storage.num_bytes:
+                raise ValueError("a storage with another number of elements than the pickle says")
+            elements[key] = np.frombuffer(bytearray(content), storage.dtype)
+        return views, elements
+
+
+def _read_entry(archive: zipfile.ZipFile, name: str) -> bytes:
+    entry = archive.getinfo(name)
+    # torch does not compress: a compressed entry could grow beyond the file's size.
+    if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+        raise ValueError("it has compressed entries")
+    return archive.read(entry)
+
+
+def _read_legacy(data: bytes) -> tuple[dict[str, View], dict[str, np.ndarray]]:
     stream = io.BytesIO(data)
-    if _read_plain(stream) != _MAGIC:
+    if _unpickle(stream) != _MAGIC:
         raise ValueError("it has another magic number")
-    if _read_plain(stream) != _VERSION:
+    if _unpickle(stream) != _VERSION:
         raise ValueError(f"it has another version of the format than {_VERSION}")
-    system = _read_plain(stream)
-    if not isinstance(system, dict) or system.get("little_endian") is not True:
+    system = _unpickle(stream)
+    _check_byte_order(isinstance(system, dict) and system.get("little_endian") is True)
+    views, storages = _read_views(stream)
+    keys = _unpickle(stream)
+    if not isinstance(keys, list) or sorted(keys) != sorted(storages):
+        raise ValueError("the list of storages does not match the storages in use")
+    _check_sizes(storages, len(data))
+    elements = {}
+    for key in keys:
+        storage = storages[key]
+        if int.from_bytes(stream.read(8), "little") != storage.num_elements:
+            raise ValueError("a storage with two numbers of elements")
+        content = bytearray(stream.read(storage.num_bytes))
+        if len(content) != storage.num_bytes:
+            raise ValueError("it is truncated")
+        elements[key] = np.frombuffer(content, storage.dtype)
+    if stream.read(1):
+        raise ValueError("it has more bytes than it says")
+    return views, elements
+
+
+def _check_byte_order(little_endian: bool) -> None:
+    if not little_endian:
         raise ValueError("it was not written in little-endian order")
+
+
+def _check_sizes(storages: Mapping[str, Storage], num_bytes: int) -> None:
+    if sum(storage.num_bytes for storage in storages.values()) > num_bytes:
+        raise ValueError("its tensors are larger than the file")
+
+
+def _read_views(stream: io.BytesIO) -> tuple[dict[str, View], dict[str, Storage]]:
+    """Reads the pickled state dict: its tensors and the storages that it names."""
     storages: dict[str, Storage] = {}
-    views = pickle_reader.load(stream, _ALLOWED, lambda pid: _storage(pid, storages))
-    if not isinstance(views, dict):
-        raise ValueError("it does not hold a dictionary")
-    contents = _read_storages(stream, data, storages)
-    return {name: _array(view, contents) for name, view in views.items()}
+    views = _unpickle(stream, storages)
+    if not isinstance(views, dict) or not all(isinstance(view, View) for view in views.values()):
+        raise ValueError("it does not hold a dictionary of tensors")
+    if not all(isinstance(name, str) for name in views):
+        raise ValueError("a tensor whose name is not a string")
+    return views, storages
 
 
-def _read_plain(stream: io.BytesIO) -> object:
-    return pickle_reader.load(stream, {}, _refuse_persistent)
+def _unpickle(stream: io.BytesIO, storages: dict[str, Storage] | None = None) -> Any:
+    """Reads one pickle, in which persistent ids are allowed if `storages` is to collect them."""
+    start = stream.tell()
+    _check_opcodes(stream)
+    end = stream.tell()
+    stream.seek(start)
+    pickled = io.BytesIO(stream.read(end - start))
+    return _StateDictUnpickler(pickled, storages).load()
 
 
-def _refuse_persistent(pid: object) -> object:
-    raise ValueError("a storage in a place where none is allowed")
+def _check_opcodes(stream: io.BytesIO) -> None:
+    """Refuses a pickle that claims more than it holds, without building anything.
+
+    The depth of tuples is followed on a stack, as the unpickler will build them.
+
+    Raises:
+      ValueError: for an opcode that weight files do not need, or too large a number of opcodes,
+        number in the memo or depth of tuples; as `pickletools.genops`, for a broken pickle.
+    """
+    stack: list[int | None] = []  # the depth of tuples in each value; None is a mark
+    memo: dict[int, int | None] = {}
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        if opcode.name not in _OPCODES:
+            raise ValueError(f"pickle opcode {opcode.name} has no place in a weight file")
+        if number >= _MAX_OPCODES:
+            raise ValueError(f"a pickle of more than {_MAX_OPCODES} opcodes")
+        if opcode.name in ("BINPUT", "LONG_BINPUT"):
+            if argument >= _MAX_OPCODES:
+                raise ValueError(f"a pickle that memoizes more than {_MAX_OPCODES} values")
+            memo[argument] = stack[-1]
+        elif opcode.name in ("BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])
+        else:
+            values: list[int] = []
+            if pickletools.markobject in opcode.stack_before:
+                while (depth := stack.pop()) is not None:
+                    values.append(depth)
+            num_popped = sum(
+                kind not in (pickletools.markobject, pickletools.stackslice)
+                for kind in opcode.stack_before
+            )
+            values += [stack.pop() or 0 for _ in range(num_popped)]
+            for kind in opcode.stack_after:
+                if kind is pickletools.markobject:
+                    stack.append(None)
+                elif kind in (pickletools.pydict, pickletools.pylist):
+                    stack.append(0)  # cannot be hashed
+                else:
+                    stack.append(max(values, default=0) + (kind is pickletools.pytuple))
+            if stack and (stack[-1] or 0) > _MAX_TUPLE_DEPTH:
+                raise ValueError(f"tuples nested deeper than {_MAX_TUPLE_DEPTH}")
 
 
-def _storage(pid: object, storages: dict[str, Storage]) -> Storage:
-    """Checks a persistent id, ("storage", type, key, location, number of elements, None)."""
-    if not isinstance(pid, tuple) or len(pid) != 6 or pid[0] != "storage":
-        raise ValueError("a persistent id that is not that of a storage")
-    _, dtype, key, _, num_elements, view = pid
-    if not isinstance(dtype, np.dtype) or not isinstance(key, str) or view is not None:
-        raise ValueError("a storage with an unknown type, key or view")
-    if not _is_count(num_elements):
-        raise ValueError("a storage whose number of elements is not a count")
-    storage = Storage(key, dtype, num_elements)
-    if storages.setdefault(key, storage) != storage:
-        raise ValueError("a storage described in two ways")
-    return storage
+class _StateDictUnpickler(pickle.Unpickler):
+    """Builds plain values and the descriptions of tensors."""
+
+    def __init__(self, file: io.BytesIO, storages: dict[str, Storage] | None) -> None:
+        super().__init__(file)
+        self._storages = storages
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Returns what stands for one of the few names that state dicts use."""
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
+        match module, name:
+            case "collections", "OrderedDict":
+                return self._new_dictionary
+            case "torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2":
+                return self._rebuild_tensor
+            case "torch._utils", "_rebuild_parameter":
+                return self._rebuild_parameter
+        refused = ascii(f"{module} {name}"[:80])
+        raise ValueError(f"refuses the global {refused}, which a weight file does not need")
+
+    def persistent_load(self, pid: Any) -> Storage:
+        """Checks ("storage", type, key, location, number of elements[, None])."""
+        if self._storages is None:
+            raise ValueError("a storage in a place where none is allowed")
+        kind, dtype, key, _, num_elements, *view = pid
+        if kind != "storage" or dtype not in _DTYPES.values() or view not in ([], [None]):
+            raise ValueError("a persistent id that does not name a storage")
+        if not isinstance(key, str) or not _is_count(num_elements):
+            raise ValueError("a storage without a key or a number of elements")
+        storage = Storage(dtype, key, num_elements)
+        if self._storages.setdefault(key, storage) != storage:
+            raise ValueError("a storage described in two ways")
+        return storage
+
+    def _new_dictionary(self, pairs: list[Any] | None = None) -> OrderedDict[str, Any]:
+        """Stands for `collections.OrderedDict`; Python 2 wrote its items as a list of pairs."""
+        if pairs is None:
+            return OrderedDict()
+        dictionary = OrderedDict(pairs)
+        pairs.clear()  # so that a pickle cannot have the same list copied again and again
+        return dictionary
+
+    def _rebuild_tensor(
+        self, storage: Any, offset: Any, shape: Any, strides: Any, *gradient_and_hooks: Any
+    ) -> View:
+        """Stands for `torch._utils._rebuild_tensor_v2`: checks a view of a storage."""
+        if not isinstance(storage, Storage) or not _is_count(offset):
+            raise ValueError("a tensor without a storage or an offset")
+        for numbers in (shape, strides):
+            if not isinstance(numbers, tuple) or len(numbers) > _MAX_RANK:
+                raise ValueError(f"a shape or strides that are not {_MAX_RANK} numbers at most")
+            if not all(map(_is_count, numbers)):
+                raise ValueError("a shape or strides that are not numbers")
+        # A stride of 0 could claim any size, so a view never has more elements than its storage.
+        last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+        if math.prod(shape) > storage.num_elements or (
+            0 not in shape and last >= storage.num_elements
+        ):
+            raise ValueError("a tensor beyond the end of its storage")
+        return View(storage, offset, shape, strides)
+
+    def _rebuild_parameter(self, view: Any, *gradient_and_hooks: Any) -> View:
+        """Stands for `torch._utils._rebuild_parameter`: the tensor itself."""
+        if not isinstance(view, View):
+            raise ValueError("a parameter without a tensor")
+        return view
 
 
-def _is_count(value: object) -> bool:
+def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _rebuild_tensor(
-    storage: object, offset: object, shape: object, strides: object, *gradient_and_hooks: object
-) -> View:
-    """Stands for `torch._utils._rebuild_tensor_v2`: checks a view of a storage, builds nothing."""
-    if not isinstance(storage, Storage) or not _is_count(offset):
-        raise ValueError("a tensor without a storage or an offset")
-    if not _are_counts(shape) or not _are_counts(strides):
-        raise ValueError(f"a tensor whose shape or strides are not {_MAX_RANK} numbers at most")
-    view = _without_idle_strides(View(storage, offset, shape, strides))  # type: ignore[arg-type]
-    if not _is_within_storage(view):
-        raise ValueError("a tensor beyond the end of its storage")
-    return view
-
-
-def _are_counts(value: object) -> bool:
-    # The length first: one tuple of a million can be a shape a hundred thousand times.
-    return isinstance(value, tuple) and len(value) <= _MAX_RANK and all(map(_is_count, value))
-
-
-def _without_idle_strides(view: View) -> View:
-    """Sets the strides that lead nowhere to 0: torch takes any there, NumPy's have 64 bits."""
-    if len(view.shape) != len(view.strides):
-        raise ValueError(f"a tensor of rank {len(view.shape)} with {len(view.strides)} strides")
-    size = math.prod(view.shape)
-    pairs = zip(view.shape, view.strides, strict=True)
-    return view._replace(strides=tuple(s if n > 1 and size else 0 for n, s in pairs))
-
-
-def _is_within_storage(view: View) -> bool:
-    if 0 in view.shape:  # the other sizes are free, but NumPy multiplies them
-        return (
-            view.offset <= view.storage.num_elements
-            and math.prod(n for n in view.shape if n) <= _MAX_BYTES
-        )
-    # A stride of 0 could claim any size, so a view never has more elements than its storage.
-    last = view.offset + sum((n - 1) * s for n, s in zip(view.shape, view.strides, strict=True))
-    return math.prod(view.shape) <= view.storage.num_elements and last < view.storage.num_elements
-
-
-def _rebuild_parameter(view: object, *gradient_and_hooks: object) -> object:
-    return view
-
-
-def _new_dict(pairs: object = None) -> dict[str, Any]:
-    """Stands for `collections.OrderedDict`; Python 2 wrote its items as an argument."""
-    result: dict[str, Any] = {}
-    if pairs is None:
-        return result
-    if not isinstance(pairs, list):
-        raise ValueError("a dictionary that is not made from a list")
-    for pair in pairs:
-        if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str):
-            raise ValueError("a dictionary that is not made from pairs")
-        result[pair[0]] = pair[1]
-    pairs.clear()  # nobody else's, and a hostile file could have it copied without end
-    return result
-
-
-_ALLOWED: Mapping[str, Any] = {
-    "collections OrderedDict": _new_dict,
-    "torch._utils _rebuild_tensor": _rebuild_tensor,
-    "torch._utils _rebuild_tensor_v2": _rebuild_tensor,
-    "torch._utils _rebuild_parameter": _rebuild_parameter,
-    "torch HalfStorage": np.dtype("<f2"),
-    "torch FloatStorage": np.dtype("<f4"),
-    "torch DoubleStorage": np.dtype("<f8"),
-    "torch ByteStorage": np.dtype("u1"),
-    "torch CharStorage": np.dtype("i1"),
-    "torch ShortStorage": np.dtype("<i2"),
-    "torch IntStorage": np.dtype("<i4"),
-    "torch LongStorage": np.dtype("<i8"),
-}
-
-
-def _read_storages(
-    stream: io.BytesIO, data: bytes, storages: Mapping[str, Storage]
-) -> dict[str, np.ndarray]:
-    keys = _read_plain(stream)
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise ValueError("the list of storages is not a list of names")
-    if len(set(keys)) != len(keys) or set(keys) != set(storages):
-        raise ValueError("the list of storages is not the storages in use")
-    position = stream.tell()
-    contents = {}
-    for key in keys:
-        contents[key], position = _read_storage(data, position, storages[key])
-    if position != len(data):
-        raise ValueError(f"{len(data) - position} bytes too many at its end")
-    return contents
-
-
-def _read_storage(data: bytes, position: int, storage: Storage) -> tuple[np.ndarray, int]:
-    start = position + 8
-    end = start + storage.num_elements * storage.dtype.itemsize
-    if end > len(data):
-        raise ValueError(f"cut short: {end - len(data)} bytes of a storage missing")
-    if int.from_bytes(data[position:start], "little") != storage.num_elements:
-        raise ValueError("a storage with two numbers of elements")
-    # A copy of its own, since the elements need not be aligned in the file.
-    array = np.frombuffer(data, storage.dtype, storage.num_elements, start).copy()
-    return array, end
-
-
-def _array(view: object, contents: Mapping[str, np.ndarray]) -> np.ndarray:
-    if not isinstance(view, View):
-        raise ValueError("an entry that is not a tensor")
-    elements = contents[view.storage.key][view.offset :]
+def _array(view: View, elements: np.ndarray) -> np.ndarray:
+    if 0 in view.shape:
+        return np.empty(view.shape, elements.dtype)
     strides = tuple(stride * elements.itemsize for stride in view.strides)
-    return np.lib.stride_tricks.as_strided(elements, view.shape, strides)
+    return np.lib.stride_tricks.as_strided(elements[view.offset :], view.shape, strides)

@@ -3,7 +3,7 @@
 Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision", with the
 differences of the graph behind FID (Heusel et al. 2017): average pools leave the padding out of
 their mean, the last block pools by maximum, there are 1008 classes, the batch norms' epsilon is
-1e-3. The file of weights is `pt_inception-2015-12-05-6726825d.pth`, whose names the layers bear.
+1e-3. The layers have the names of the file of weights, `pt_inception-2015-12-05-6726825d.pth`.
 
 Input is 299 x 299 in [-1, 1]; the features are the 2048 means after the last block.
 """
@@ -17,10 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thermo_ebm.metrics.networks import architecture, fold
-from thermo_ebm.metrics.networks.architecture import Architecture
+from thermo_ebm.metrics.networks import download, fold
+from thermo_ebm.metrics.networks.network import PublishedNetwork, features_and_logits
 from thermo_ebm.metrics.networks.preprocess import Resize, Scale
 
+WEIGHTS_URL = (
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth"  # 95 MB
+)
+INPUT_SIZE = 299
 NUM_CLASSES = 1008
 
 Kernel = int | tuple[int, int]
@@ -146,27 +151,15 @@ def inception_v3(x: jax.Array) -> dict[str, jax.Array]:
     return stages
 
 
-def _source(module: str) -> fold.Source:
+def _torch_names(module: str) -> fold.TorchNames:
     name = module.replace("/", ".")
-    return fold.Source("fc", "") if name == "fc" else fold.Source(f"{name}.conv", f"{name}.bn")
-
-
-ARCHITECTURE = Architecture(
-    name="inception_v3",
-    network=inception_v3,
-    input_size=299,
-    num_features=2048,
-    num_classes=NUM_CLASSES,
-    bilinear=Scale(127.5, 127.5),  # pytorch-fid: 2 x / 255 - 1
-    antialias=Scale(128.0, 128.0),  # clean-fid
-    source=_source,
-    epsilon=1e-3,
-    logits_have_bias=False,  # the Inception Score's original code leaves the bias out
-)
+    return (
+        fold.TorchNames("fc", "") if name == "fc" else fold.TorchNames(f"{name}.conv", f"{name}.bn")
+    )
 
 
 def params_from_torch(state_dict: Mapping[str, np.ndarray]) -> hk.Params:
-    """Turns the FID weights into this network's parameters, batch norms folded.
+    """Turns the FID weights into this network's parameters, with the batch norms folded in.
 
     Args:
       state_dict: arrays under the file's own names, such as `Conv2d_1a_3x3.conv.weight`,
@@ -175,7 +168,31 @@ def params_from_torch(state_dict: Mapping[str, np.ndarray]) -> hk.Params:
     Raises:
       ValueError: if an array is missing, has another shape than the network's, or is not finite.
     """
-    return architecture.params_from_torch(ARCHITECTURE, state_dict)
+    shapes = fold.parameter_shapes(inception_v3, INPUT_SIZE)
+    return fold.fold_state_dict(state_dict, shapes, _torch_names, epsilon=1e-3)
+
+
+def stages(params: hk.Params, inputs: jax.Array) -> dict[str, jax.Array]:
+    """Returns every stage of `inception_v3` for scaled images [num, 299, 299, 3]."""
+    return hk.transform(inception_v3).apply(params, None, inputs)
+
+
+def _outputs(params: hk.Params, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    outputs = stages(params, inputs)
+    # The Inception Score's original code leaves the bias out of the logits.
+    return outputs["features"], outputs["logits"] - params["fc"]["b"]
+
+
+NETWORK = PublishedNetwork(
+    name="inception_v3",
+    num_features=2048,
+    input_size=INPUT_SIZE,
+    bilinear=Scale(127.5, 127.5),  # pytorch-fid: 2 x / 255 - 1
+    antialias=Scale(128.0, 128.0),  # clean-fid
+    params_from_torch=params_from_torch,
+    outputs=_outputs,
+    find_weights=partial(download.find_weights, WEIGHTS_URL),
+)
 
 
 def features(
@@ -184,5 +201,5 @@ def features(
     batch_size: int = 50,
     resize: Resize = "bilinear",
 ) -> np.ndarray:
-    """Returns the features [num, 2048] of uint8 images; see `architecture.features_and_logits`."""
-    return architecture.features_and_logits(ARCHITECTURE, params, images, batch_size, resize)[0]
+    """Returns the features [num, 2048] of uint8 images; see `network.features_and_logits`."""
+    return features_and_logits(NETWORK, params, images, batch_size, resize).features
