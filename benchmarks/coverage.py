@@ -19,8 +19,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from thermo_ebm.metrics import jackknife, lines, subsets
-from thermo_ebm.metrics.extrapolate import extrapolate, intercept_weights
+from thermo_ebm.metrics import arrays, extrapolate, fid, kid, standard_errors, subsets
 
 CASES = {"equal": (0.0, 1.0), "near": (0.05, 1.05), "far": (0.5, 1.4)}  # shift, scale
 NUM_IMAGES, NUM_FEATURES = (400, 1500), (48, 512)
@@ -40,7 +39,7 @@ class Row(NamedTuple):
 
     metric: str
     mean: float
-    truth: float  # nan where the mean is what is estimated
+    truth: float  # nan where the mean is estimated
     spread_before: float
     spread_after: float
     coverage_before: float
@@ -70,39 +69,41 @@ def draw_features(
 def measure(
     key: jax.Array, real: np.ndarray, generated: np.ndarray, num_sizes: int = 10
 ) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
-    """Returns every metric before and after."""
+    """Returns every metric by the earlier procedure and by the present one."""
     design_key, group_key, bootstrap_key = jax.random.split(key, 3)
+    features = arrays.feature_pair(real, generated)
     sizes = subsets.extrapolation_sizes(len(real), num_sizes)
-    design = lines.make_design(design_key, sizes, len(real), len(generated))
-    curves = lines.fid_curves(real, generated, design)
-    found = {
-        "fid": lines.half_sample_line(curves, sizes),
-        "kid": lines.kid_lines(real, generated, design)["kid"],
+    design = extrapolate.make_design(design_key, sizes, len(real), len(generated))
+    curves = extrapolate.fid_curves(features, design)
+    lines = {
+        "fid": extrapolate.half_sample_line(curves, design),
+        "kid": extrapolate.kid_lines(features, design)["kid"],
     }
-    weights = intercept_weights(sizes)
-    after = {name: Estimate(line.full, line.full_stderr) for name, line in found.items()}
+    weights = extrapolate.intercept_weights(sizes)
+    after = {name: Estimate(line.full, line.full_stderr) for name, line in lines.items()}
     after |= {
         f"{name}_inf": Estimate(float(weights @ line.values), line.stderr)
-        for name, line in found.items()
+        for name, line in lines.items()
     }
-    first = [of_size[0] for of_size in design.draws]
-    firsts = {
-        "fid": [curve[0, 0] for curve in curves],
-        "kid": subsets.kid_values(real, generated, first, ("polynomial",))["polynomial"].values,
+    first = design.averages.argmax(axis=1)  # the first draw of each size
+    first_draws = [design.draws[index] for index in first]
+    values_of_first_draws = {
+        "fid": curves[first, 0],
+        "kid": kid.subset_distances(features, first_draws, ("polynomial",))["polynomial"].values,
     }
     before = {}
-    for name, values in firsts.items():
-        line = extrapolate(sizes, values)
+    for name, values in values_of_first_draws.items():
+        line = extrapolate.extrapolate(sizes, values)
         before[f"{name}_inf"] = Estimate(line.intercept, line.stderr)
-    left_out = jackknife.leave_groups_out(group_key, len(real), len(generated))
-    replicates = subsets.fid_values(real, generated, left_out)
-    before["fid"] = Estimate(after["fid"].value, jackknife.stderr(replicates))
+    jackknife_draws = standard_errors.jackknife_draws(group_key, len(real), len(generated))
+    replicates = fid.subset_distances(features, jackknife_draws)
+    before["fid"] = Estimate(after["fid"].value, standard_errors.jackknife_stderr(replicates))
     before["kid"] = Estimate(after["kid"].value, _bootstrap(bootstrap_key, real, generated))
     return before, after
 
 
 def _bootstrap(key: jax.Array, real: np.ndarray, generated: np.ndarray) -> float:
-    """The bootstrap over images that `kid_stderr` was, pairs of copies left out."""
+    """The earlier `kid_stderr`: a bootstrap over images, without pairs of copies."""
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     size = real.shape[1]
     matrices = [(x @ y.T / size + 1) ** 3 for x, y in _pairs(real, generated)]
@@ -130,14 +131,15 @@ def simulate(seed: int, case: str, num_images: int, num_features: int, repeats: 
     """Returns a row for each metric of one case."""
     shift, scale = CASES[case]
     rng = np.random.default_rng([seed, num_images, num_features, *case.encode()])
-    measured, truth = [], np.nan
+    estimates, truth = [], np.nan
     for key in jax.random.split(jax.random.key(seed), repeats):
         real, generated, truth = draw_features(rng, num_images, num_features, shift, scale)
-        measured.append(measure(key, real, generated))
+        estimates.append(measure(key, real, generated))
     rows = []
     for metric in METRICS:
         before, after = (
-            np.array([one[metric] for one in side]).T for side in zip(*measured, strict=True)
+            np.array([repeat[metric] for repeat in procedure]).T
+            for procedure in zip(*estimates, strict=True)
         )
         mean = float(after[0].mean())
         of_truth = truth if metric == "fid_inf" else np.nan
@@ -164,7 +166,7 @@ def _coverage(estimates: np.ndarray, target: float) -> float:
 def print_table(
     seed: int, repeats: int, num_images: Sequence[int], num_features: Sequence[int]
 ) -> None:
-    """Simulates every case at every size and prints each row when it is known."""
+    """Simulates every case at every size and prints each row as soon as it is computed."""
     print(f"{repeats} repeats; sd over them; coverage of +-1.96 standard errors")
     print(
         "    N   D case  metric        mean      truth  sd before   sd after"

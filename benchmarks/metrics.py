@@ -8,9 +8,9 @@
 Features are random, [num_images, num_features], non-negative, with a falling spectrum like those of
 a network. A plain evaluation is that of common programs: numpy's covariances and scipy's
 general square root of their product for the FID, and three full kernel matrices for the KID, in
-float64. The shared form is `thermo_ebm.metrics.lines`: four draws per size and the errors of the
-complete procedure. The plain form uses the first draw of each size; the last columns of the table
-have the relative differences, and the last line is `plain_s=... shared_s=... ratio=...`. With
+float64. The shared form is `thermo_ebm.metrics.extrapolate`: four draws per size and the errors of
+the complete procedure. The plain form uses the first draw of each size; the last columns of the
+table have the relative differences, and the last line is `plain_s=... shared_s=... ratio=...`. With
 --coverage nothing is timed: see `benchmarks.coverage`.
 """
 
@@ -24,7 +24,8 @@ import scipy.linalg
 from absl import app, flags
 
 from benchmarks import coverage
-from thermo_ebm.metrics import lines, subsets
+from thermo_ebm.metrics import arrays, extrapolate, subsets
+from thermo_ebm.metrics.kid import subset_distances
 
 
 def random_features(seed: int, num_images: int, num_features: int) -> tuple[np.ndarray, np.ndarray]:
@@ -66,17 +67,17 @@ def timed(function: Callable[..., object], *arguments: object) -> tuple[float, o
 
 
 def shared(
-    real: np.ndarray, generated: np.ndarray, design: lines.Design
-) -> tuple[list[np.ndarray], np.ndarray]:
+    real: np.ndarray, generated: np.ndarray, design: extrapolate.Design
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns the FID of every draw with its replicates, and the polynomial KID of every draw.
 
-    Errors are computed too: an intercept's and the full set's, of either metric.
+    The errors of the intercept and of the full set are computed too, for both metrics.
     """
-    curves = lines.fid_curves(real, generated, design)
-    lines.half_sample_line(curves, design.sizes)
-    draws = [draw for of_size in design.draws for draw in of_size]
-    estimates = subsets.kid_values(real, generated, draws, ("polynomial",))["polynomial"]
-    return curves, estimates.values
+    features = arrays.feature_pair(real, generated)
+    curves = extrapolate.fid_curves(features, design)
+    extrapolate.half_sample_line(curves, design)
+    distances = subset_distances(features, design.draws, ("polynomial",))["polynomial"]
+    return curves, distances.values
 
 
 def define_flags() -> None:
@@ -93,8 +94,8 @@ def define_flags() -> None:
     flags.DEFINE_integer("repeats", 100, "With --coverage, number of pairs of sets in each case.")
 
 
-def _given(name: str, default: Sequence[int]) -> Sequence[int]:
-    """The flag's value where the user gives one."""
+def _flag_or(name: str, default: Sequence[int]) -> Sequence[int]:
+    """Returns the flag's value where the user sets the flag."""
     flag = flags.FLAGS[name]
     return (flag.value,) if flag.present else default
 
@@ -102,8 +103,8 @@ def _given(name: str, default: Sequence[int]) -> Sequence[int]:
 def main(argv: Sequence[str]) -> None:
     """Times both forms, prints a row for each size and the ratio."""
     if flags.FLAGS.coverage:
-        num_images = _given("num_images", coverage.NUM_IMAGES)
-        num_features = _given("num_features", coverage.NUM_FEATURES)
+        num_images = _flag_or("num_images", coverage.NUM_IMAGES)
+        num_features = _flag_or("num_features", coverage.NUM_FEATURES)
         coverage.print_table(flags.FLAGS.seed, flags.FLAGS.repeats, num_images, num_features)
         return
     real, generated = random_features(
@@ -114,12 +115,13 @@ def main(argv: Sequence[str]) -> None:
     if not set(plain_sizes) <= set(sizes):
         print(f"--plain_sizes must be among {sizes}", file=sys.stderr)
         sys.exit(2)
-    design = lines.make_design(jax.random.key(flags.FLAGS.seed), sizes, len(real), len(generated))
-    draws = [of_size[0] for of_size in design.draws]
-    first = np.cumsum([0] + [len(of_size) for of_size in design.draws[:-1]])
+    key = jax.random.key(flags.FLAGS.seed)
+    design = extrapolate.make_design(key, sizes, len(real), len(generated))
+    first = design.averages.argmax(axis=1)  # the first draw of each size
+    draws = [design.draws[index] for index in first]
     # The speed of a shared machine drifts: the shared form is timed before and after the plain one.
-    before, (curves, every_kid) = timed(shared, real, generated, design)
-    fids, kids = [curve[0, 0] for curve in curves], every_kid[first]
+    before, (curves, kids_of_draws) = timed(shared, real, generated, design)
+    fids, kids = curves[first, 0], kids_of_draws[first]
     print("size  fid plain   s      kid plain   s     fid difference  kid difference")
     plain_seconds = []
     for size, draw, fid, kid in zip(sizes, draws, fids, kids, strict=True):

@@ -27,7 +27,7 @@ def define(
         "bilinear",
         "Resizing of images: bilinear (as in pytorch-fid) or antialias (as in clean-fid).",
     )
-    flags.DEFINE_string("inception_weights", None, "File with the FID weights of InceptionV3.")
+    flags.DEFINE_string("weights", None, "File with the feature network's published weights.")
     flags.DEFINE_string(
         "cache_dir",
         None,
@@ -43,7 +43,7 @@ def settings() -> Settings:
     return Settings(
         features=values.features,
         resize=values.resize,
-        inception_weights=values.inception_weights,
+        weights=values.weights,
         cache_dir=values.cache_dir,
         num_images=values.num_images,
         num_sizes=values.num_sizes,

@@ -14,7 +14,7 @@ from absl import flags
 from . import program
 
 if not program.HELP_ONLY:
-    from thermo_ebm.metrics.networks import cache, download
+    from thermo_ebm.metrics.networks import cache, download, inception_v3
 
 
 def define_flags() -> None:
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     del argv
     values = flags.FLAGS
     folder = Path(values.cache_dir).expanduser() if values.cache_dir else cache.default_dir()
-    print(download.fetch(values.url or download.INCEPTION_URL, folder))
+    print(download.fetch(values.url or inception_v3.WEIGHTS_URL, folder))
     return 0
 
 

@@ -18,7 +18,7 @@ from trained_run import PREFIX, SETTINGS, damage, original
 from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation import evaluate, records, trained
 from thermo_ebm.evaluation.evaluate import Checkpoint
-from thermo_ebm.metrics.summary import Point
+from thermo_ebm.metrics.summary import LinePoint
 from thermo_ebm.run import lock, tables
 
 EXTRAPOLATED = ("fid_inf", "kid_inf", "kid_rbf_inf", "mifid_inf", "is_inf")
@@ -238,7 +238,7 @@ def test_programs_side_by_side_lose_nothing_of_each_other(workdir):
     def write(network):
         for epoch in range(1, 16):
             row = {"epoch": epoch, "step": 10 * epoch, f"{network}_kid": float(epoch)}
-            records.write(folder, network, row, [Point("kid", 9, 1.0)], False)
+            records.write(folder, network, row, [LinePoint("kid", 9, 1.0)], False)
 
     threads = [threading.Thread(target=write, args=(name,)) for name in ("a", "b", "c")]
     for thread in threads:

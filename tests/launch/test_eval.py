@@ -148,16 +148,16 @@ def bad_inputs(folder):
         "resize": ([run, "--resize=nearest"], "resize=nearest: must be bilinear or antialias"),
         "weights": (
             [run, "--features=inception_v3", f"--cache_dir={folder}/empty"],
-            f"InceptionV3's weights are not in {folder}/empty: run `python -m "
-            "launch.fetch_weights` where there is a network, or give --inception_weights=PATH",
+            f"6726825d.pth are not in {folder}/empty: run `python -m "
+            "launch.fetch_weights` where there is a network, or give their path as --weights=PATH",
         ),
         "weights before waiting": (
             ["--workdir=/nowhere", "--watch", "--features=inception_v3", f"--cache_dir={folder}"],
-            "InceptionV3's weights are not in",
+            f"6726825d.pth are not in {folder}: run",
         ),
         "other weights": (
-            [run, "--features=inception_v3", f"--inception_weights={folder}/gone"],
-            f"inception_weights={folder}/gone: there is no such file",
+            [run, "--features=inception_v3", f"--weights={folder}/gone"],
+            f"weights={folder}/gone: there is no such file",
         ),
         "images": ([run, "--num_images=99"], "num_images=99: more than the 40 validation images"),
         "sizes": ([run, "--num_sizes=2"], "num_sizes=2: must be at least 3"),

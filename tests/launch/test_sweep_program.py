@@ -162,7 +162,7 @@ def test_whatever_is_wrong_is_one_line_and_code_2(programs, tmp_path):
         (["--resize=nearest"], "resize=nearest: must be bilinear or antialias"),
         (
             ["--features=inception_v3", f"--cache_dir={tmp_path}"],
-            "InceptionV3's weights are not in .*fetch_weights.*--inception_weights=PATH",
+            "the weights .* are not in .*fetch_weights.*--weights=PATH",
         ),
         (["--num_images=50"], "num_images=50: more than the 40 validation images"),
         (["--num_sizes=1"], "num_sizes=1: must be at least 3"),

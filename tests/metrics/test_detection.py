@@ -11,22 +11,22 @@ from thermo_ebm.metrics.detection import (
 )
 
 
-def test_by_hand():
-    found = detection(np.array([0.0, 1.0, 2.0]), np.array([1.5, 3.0]), num_resamples=50)
-    assert found.auroc == pytest.approx(5 / 6)  # of the six pairs one is the wrong way round
+def test_areas_of_five_scores_by_hand():
+    areas = detection(np.array([0.0, 1.0, 2.0]), np.array([1.5, 3.0]), num_resamples=50)
+    assert areas.auroc == pytest.approx(5 / 6)  # five of the six pairs are in order
     # Precision 1 at the first outlier, 2/3 at the second, each worth half of the recall.
-    assert found.auprc == pytest.approx((1 + 2 / 3) / 2)
-    assert found.share == pytest.approx(0.4)
+    assert areas.auprc == pytest.approx((1 + 2 / 3) / 2)
+    assert areas.share == pytest.approx(0.4)
 
 
-def test_perfect_and_inverted_detection():
+def test_perfect_and_inverted_detection_have_areas_one_and_zero():
     low, high = np.arange(5.0), np.arange(10.0, 15.0)
-    found = detection(low, high, num_resamples=20)
-    assert (found.auroc, found.auroc_low, found.auroc_high) == (1.0, 1.0, 1.0)
+    areas = detection(low, high, num_resamples=20)
+    assert (areas.auroc, areas.auroc_low, areas.auroc_high) == (1.0, 1.0, 1.0)
     assert detection(high, low, num_resamples=20).auroc == 0.0
 
 
-def test_weighted_areas_are_those_of_the_images_repeated():
+def test_weighted_areas_equal_areas_of_repeated_images():
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], [12, 9])
     scores = rng.integers(0, 8, 21).astype(float) + labels  # with many ties
@@ -39,30 +39,30 @@ def test_weighted_areas_are_those_of_the_images_repeated():
         np.testing.assert_allclose(ours(labels, scores, weights), repeated, rtol=1e-12)
 
 
-def test_intervals_cover_the_truth():
+def test_bootstrap_intervals_cover_the_true_auroc():
     # Two normal distributions a standard deviation apart: AUROC is Phi(1 / sqrt 2) = 0.7602.
     inside = 0
     for seed in range(100):
         rng = np.random.default_rng(seed)
-        found = detection(
+        areas = detection(
             rng.normal(size=60), rng.normal(1.0, size=60), seed=seed, num_resamples=200
         )
-        inside += found.auroc_low <= 0.76025 <= found.auroc_high
-        assert found.auroc_low < found.auroc < found.auroc_high
+        inside += areas.auroc_low <= 0.76025 <= areas.auroc_high
+        assert areas.auroc_low < areas.auroc < areas.auroc_high
     # Of 100, 95 are expected with a standard error of 2.2; percentile intervals err a little low.
     assert 86 <= inside < 100
 
 
-def test_the_same_seed_gives_the_same_interval():
+def test_interval_depends_on_the_seed_alone():
     rng = np.random.default_rng(0)
-    one, other = rng.normal(size=20), rng.normal(1.0, size=20)
-    first, again, third = (detection(one, other, seed, 50) for seed in (0, 0, 1))
+    scores = rng.normal(size=20), rng.normal(1.0, size=20)
+    first, again, third = (detection(*scores, seed, 50) for seed in (0, 0, 1))
     assert first == again
     assert first.auroc == third.auroc
     assert first.auroc_low != third.auroc_low
 
 
-@pytest.mark.parametrize("wrong", [np.zeros(1), np.zeros((2, 2)), np.array([0.0, np.nan])])
-def test_refuses_what_has_no_area(wrong):
+@pytest.mark.parametrize("scores", [np.zeros(1), np.zeros((2, 2)), np.array([0.0, np.nan])])
+def test_malformed_scores_are_refused(scores):
     with pytest.raises(ValueError, match="outliers must be at least 2 finite scores"):
-        detection(np.arange(3.0), wrong)
+        detection(np.arange(3.0), scores)

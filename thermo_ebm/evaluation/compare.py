@@ -40,7 +40,7 @@ class Settings(NamedTuple):
 
     features: str = "efficientnet_lite0"
     resize: str = "bilinear"
-    inception_weights: str | None = None
+    weights: str | None = None  # file of the network's weights
     cache_dir: str | None = None
     data_dir: str = ""
     num_images: int = 0  # at most, of either set; 0 is `MAX_IMAGES`, and all for statistics
@@ -81,7 +81,7 @@ def choose_network(settings: Settings) -> Network:
       UserError: there is no such network, or its weights are missing.
     """
     return networks.choose(
-        settings.features, settings.resize, settings.inception_weights, _cache_dir(settings)
+        settings.features, settings.resize, settings.weights, _cache_dir(settings)
     )
 
 

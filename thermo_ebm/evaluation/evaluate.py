@@ -33,7 +33,7 @@ class Settings(NamedTuple):
 
     features: str = "efficientnet_lite0"
     resize: str = "bilinear"
-    inception_weights: str | None = None
+    weights: str | None = None  # file of the network's weights
     cache_dir: str | None = None  # of weights and real images' features
     num_images: int = 0  # generated, and real ones used; 0 is all validation images, 4500 at most
     num_sizes: int = 10
@@ -103,7 +103,7 @@ def choose_network(settings: Settings) -> Network:
       UserError: there is no such network, or its weights are missing.
     """
     return networks.choose(
-        settings.features, settings.resize, settings.inception_weights, _cache_dir(settings)
+        settings.features, settings.resize, settings.weights, _cache_dir(settings)
     )
 
 

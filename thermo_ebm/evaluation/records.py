@@ -15,7 +15,7 @@ from pathlib import Path
 from absl import logging
 
 from thermo_ebm.errors import UserError
-from thermo_ebm.metrics.summary import Point
+from thermo_ebm.metrics.summary import LinePoint
 from thermo_ebm.run import events, tables
 
 EVAL, LOCK = "eval.csv", ".eval.lock"
@@ -48,7 +48,7 @@ def write(
     folder: Path,
     network: str,
     row: tables.Row,
-    points: Sequence[Point],
+    points: Sequence[LinePoint],
     tensorboard: bool,
 ) -> None:
     """Adds one evaluation to a repetition's folder, or replaces that epoch's of the same network.
@@ -115,7 +115,7 @@ def _read_points(path: Path) -> list[dict[str, str]]:
     return tables.read_cells(path, POINT_COLUMNS, words=("metric",))
 
 
-def _write_points(path: Path, epoch: int, points: Sequence[Point]) -> None:
+def _write_points(path: Path, epoch: int, points: Sequence[LinePoint]) -> None:
     """Replaces one epoch's points, in the order of epochs."""
     old = [row for row in _read_points(path) if row["epoch"] != str(epoch)]
     new = [

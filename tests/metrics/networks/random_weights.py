@@ -27,9 +27,7 @@ def inception_state_dict(seed: int = 0) -> dict[str, np.ndarray]:
 
 def efficientnet_state_dict(seed: int = 0) -> dict[str, np.ndarray]:
     """Arrays under the names of the package's file."""
-    shapes = fold.parameter_shapes(
-        efficientnet.efficientnet_lite0, efficientnet.INPUT_SIZE
-    )
+    shapes = fold.parameter_shapes(efficientnet.efficientnet_lite0, efficientnet.INPUT_SIZE)
     norms = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}
     state = {}
     for module, arrays in shapes.items():

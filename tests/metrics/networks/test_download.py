@@ -1,4 +1,4 @@
-"""The user's download of weights, and the cache of real features."""
+"""The user's download of weights."""
 
 import contextlib
 import hashlib
@@ -8,12 +8,11 @@ import sys
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 from patience import PATIENCE
 
 from thermo_ebm.errors import UserError
-from thermo_ebm.metrics.networks import Network, Outputs, cache, download
+from thermo_ebm.metrics.networks import download, inception_v3
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -25,7 +24,7 @@ def published(folder, content, digits=8):
     return path
 
 
-def test_a_file_is_fetched_completely_checked_and_only_once(tmp_path):
+def test_a_file_is_fetched_once_and_checked(tmp_path):
     source = published(tmp_path, b"weights" * 1000)
     target = download.fetch(source.as_uri(), tmp_path / "cache" / "deeper")
     assert target.read_bytes() == source.read_bytes()
@@ -50,7 +49,7 @@ def test_a_damaged_file_in_the_cache_is_replaced(tmp_path):
     assert download.fetch(source.as_uri(), tmp_path / "cache").read_bytes() == b"weights"
 
 
-def test_a_folder_that_cannot_be_made_is_the_users_error(tmp_path):
+def test_a_folder_that_cannot_be_created_is_a_user_error(tmp_path):
     source = published(tmp_path, b"weights")
     with pytest.raises(UserError, match="cannot fetch"):
         download.fetch(source.as_uri(), source / "cache")
@@ -58,7 +57,7 @@ def test_a_folder_that_cannot_be_made_is_the_users_error(tmp_path):
 
 @contextlib.contextmanager
 def answering(answer):
-    """The address of a server that sends these bytes to whoever connects, and hangs up."""
+    """The address of a server that sends these bytes to the first connection and closes it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve():
@@ -83,7 +82,7 @@ def answering(answer):
     ],
     ids=["status", "nothing", "incomplete", "chunk"],
 )
-def test_a_bad_answer_is_the_users_error_in_one_line(tmp_path, answer):
+def test_a_malformed_answer_is_a_user_error_in_one_line(tmp_path, answer):
     with answering(answer) as server, pytest.raises(UserError, match="cannot fetch") as raised:
         download.fetch(f"{server}/weights-12345678.pth", tmp_path)
     assert "\n" not in str(raised.value)
@@ -93,30 +92,35 @@ def test_a_bad_answer_is_the_users_error_in_one_line(tmp_path, answer):
 @pytest.mark.parametrize(
     "name", ["weights-.pth", "weights-1234567.pth", "weights.pth", "x-weights0"]
 )
-def test_a_name_without_digits_is_refused(tmp_path, name):
+def test_a_name_without_checksum_digits_is_refused(tmp_path, name):
     (tmp_path / name).write_bytes(b"weights")
     with pytest.raises(UserError, match="at least 8 hexadecimal digits"):
         download.fetch((tmp_path / name).as_uri(), tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 
-def test_the_published_address_and_digits():
-    assert download.sha256_prefix(download.INCEPTION_URL) == "6726825d"
-    assert download.INCEPTION_URL.endswith("/" + download.INCEPTION_FILE)
+def test_the_published_address_has_a_checksum():
+    assert download.sha256_prefix(inception_v3.WEIGHTS_URL) == "6726825d"
 
 
-def test_weights_are_found_where_they_are(tmp_path):
-    (tmp_path / download.INCEPTION_FILE).write_bytes(b"x")
-    expected = tmp_path / download.INCEPTION_FILE
-    assert download.find_inception_weights(None, tmp_path) == expected
-    assert download.find_inception_weights(expected, tmp_path / "elsewhere") == expected
+def test_downloaded_weights_are_found_and_verified(tmp_path):
+    path = published(tmp_path, b"weights")
+    assert download.find_weights(path.as_uri(), None, tmp_path) == path
+    path.write_bytes(b"tampered")
+    with pytest.raises(UserError, match=r"is damaged: run .*fetch_weights` again"):
+        download.find_weights(path.as_uri(), None, tmp_path)
+    with pytest.raises(UserError, match=r"are not in .*fetch_weights.*--weights=PATH"):
+        download.find_weights(path.as_uri(), None, tmp_path / "elsewhere")
 
 
-def test_the_cache_folder_follows_the_desktops_rule(monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert cache.default_dir() == Path("/somewhere/thermo_ebm")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.default_dir() == Path.home() / ".cache" / "thermo_ebm"
+def test_weights_of_the_user_are_used_with_a_warning_if_they_are_not_published(tmp_path, caplog):
+    path = published(tmp_path, b"weights")
+    url = path.as_uri()
+    assert download.find_weights(url, path, tmp_path / "elsewhere") == path
+    assert not caplog.records
+    path.write_bytes(b"other weights")
+    assert download.find_weights(url, path, tmp_path / "elsewhere") == path
+    assert "cannot be compared with published ones" in caplog.text
 
 
 def fetch_weights(*flags):
@@ -124,21 +128,21 @@ def fetch_weights(*flags):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
 
 
-def test_the_program(tmp_path):
+def test_program_fetches_into_the_cache_folder(tmp_path):
     source = published(tmp_path, b"weights")
     done = fetch_weights(f"--url={source.as_uri()}", f"--cache_dir={tmp_path / 'cache'}")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip() == str(tmp_path / "cache" / source.name)
 
 
-def test_the_program_offline_says_both_ways_in_one_line(tmp_path):
-    url = f"--url=http://127.0.0.1:9/{download.INCEPTION_FILE}"
+def test_program_offline_names_both_remedies_in_one_line(tmp_path):
+    url = "--url=http://127.0.0.1:9/weights-12345678.pth"
     failed = fetch_weights(url, f"--cache_dir={tmp_path}")
     assert failed.returncode == 2
     assert failed.stderr.startswith("error: cannot fetch")
     assert failed.stderr.count("\n") == 1
     assert "launch.fetch_weights" in failed.stderr
-    assert "--inception_weights=PATH" in failed.stderr
+    assert "--weights=PATH" in failed.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -153,86 +157,9 @@ def test_the_program_offline_says_both_ways_in_one_line(tmp_path):
         ("stray", "unknown argument 'stray'; flags start with --"),
     ],
 )
-def test_the_program_says_what_is_wrong_in_one_line(tmp_path, flag, message):
+def test_program_reports_wrong_flags_in_one_line(tmp_path, flag, message):
     failed = fetch_weights(flag, f"--cache_dir={tmp_path}")
     assert (failed.returncode, failed.stdout) == (2, "")
     assert failed.stderr.startswith("error: ")
     assert failed.stderr.count("\n") == 1
     assert message in failed.stderr
-
-
-def counting_network(calls, **changes):
-    def apply(images, batch_size):
-        calls.append(len(images))
-        return Outputs(images.mean(axis=(1, 2)), images[:, 0, 0].astype(float))
-
-    return Network("small", "bilinear", "f" * 64, 3, apply)._replace(**changes)
-
-
-def test_real_features_are_computed_once_for_each_content(tmp_path):
-    calls = []
-    network = counting_network(calls)
-    images = np.random.default_rng(0).integers(0, 256, (4, 2, 2, 3)).astype(np.uint8)
-
-    def outputs(network=network, images=images, data_set="digits", split="validation"):
-        return cache.real_outputs(network, images, data_set, split, tmp_path)
-
-    first = outputs()
-    again = outputs()
-    assert len(calls) == 1
-    np.testing.assert_array_equal(again.features, first.features)
-    np.testing.assert_array_equal(again.logits, first.logits)
-    changed = images.copy()
-    changed[0, 0, 0, 0] ^= 1
-    outputs(images=changed)
-    outputs(images=images[::-1])
-    outputs(split="train")
-    outputs(data_set="svhn")
-    outputs(network=network._replace(fingerprint="e" * 64))
-    outputs(network=network._replace(resize="antialias"))
-    outputs(network=network._replace(name="other"))
-    assert len(calls) == 8
-    outputs()
-    assert len(calls) == 8
-
-
-def test_a_damaged_or_foreign_cache_file_is_computed_anew(tmp_path):
-    calls = []
-    network = counting_network(calls)
-    images = np.zeros((4, 2, 2, 3), np.uint8)
-    expected = cache.real_outputs(network, images, "digits", "validation", tmp_path)
-    (path,) = (tmp_path / "features").iterdir()
-    whole = path.read_bytes()
-    for content in (b"", whole[:100], whole[:-30], b"x" * 500):
-        path.write_bytes(content)
-        again = cache.real_outputs(network, images, "digits", "validation", tmp_path)
-        np.testing.assert_array_equal(again.features, expected.features)
-    with path.open("wb") as file:
-        np.savez(file, key="another", features=np.ones((4, 3)), logits=np.ones((4, 3)))
-    again = cache.real_outputs(network, images, "digits", "validation", tmp_path)
-    np.testing.assert_array_equal(again.features, expected.features)
-    assert len(calls) == 6
-
-
-@pytest.mark.parametrize(("at", "value"), [(6, 1), (8, 8), (8, 14), (8, 99)])
-def test_a_cache_file_whose_zip_is_odd_is_computed_anew(tmp_path, at, value):
-    """Encrypted, or compressed in another way, as its directory claims."""
-    calls = []
-    network, images = counting_network(calls), np.zeros((4, 2, 2, 3), np.uint8)
-    expected = cache.real_outputs(network, images, "digits", "validation", tmp_path)
-    (path,) = (tmp_path / "features").iterdir()
-    damaged = bytearray(path.read_bytes())
-    # The first entry's own header, and the same fields two bytes on in the directory.
-    damaged[at] = damaged[damaged.index(b"PK\x01\x02") + 2 + at] = value
-    path.write_bytes(damaged)
-    again = cache.real_outputs(network, images, "digits", "validation", tmp_path)
-    np.testing.assert_array_equal(again.features, expected.features)
-    assert len(calls) == 2
-
-
-def test_a_cache_that_cannot_be_written_costs_nothing_else(tmp_path):
-    (tmp_path / "features").write_bytes(b"in the way")
-    network = counting_network([])
-    images = np.zeros((4, 2, 2, 3), np.uint8)
-    outputs = cache.real_outputs(network, images, "digits", "validation", tmp_path)
-    assert outputs.features.shape == (4, 3)

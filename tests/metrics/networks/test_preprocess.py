@@ -58,16 +58,26 @@ def test_to_rgb_repeats_grey_images_only():
     assert preprocess.to_rgb(colour) is colour
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
-def test_batches_give_every_image_once_in_order(batch_size):
-    seen = []
+def test_scaling_takes_a_number_for_all_channels_or_one_for_each():
+    images = np.arange(24, dtype=np.float32).reshape(2, 2, 2, 3)
+    same = preprocess.scaled(images, preprocess.Scale(127.5, 2.0))
+    np.testing.assert_array_equal(same, (images - 127.5) / 2)
+    mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet's
+    expected = (images - np.float32(mean)) / np.float32(std)
+    scaled = preprocess.scaled(images, preprocess.Scale(mean, std))
+    np.testing.assert_allclose(scaled, expected, rtol=1e-6)
 
-    def apply(batch):
-        seen.append(batch.shape)
-        return batch.sum(axis=(1, 2)), batch[:, 0, 0]
 
+def test_batches_give_every_image_once_in_order():
     images = np.arange(7 * 4, dtype=np.float32).reshape(7, 2, 2)
-    sums, firsts = preprocess.in_batches(apply, images, batch_size)
-    np.testing.assert_array_equal(sums, images.sum(axis=(1, 2)))
-    np.testing.assert_array_equal(firsts, images[:, 0, 0])
-    assert set(seen) == {(min(batch_size, 7), 2, 2)}  # one shape, one compilation
+    for batch_size in (1, 3, 7, 100):
+        shapes = set()
+
+        def apply(batch, shapes=shapes):
+            shapes.add(batch.shape)
+            return batch.sum(axis=(1, 2)), batch[:, 0, 0]
+
+        sums, corners = preprocess.in_batches(apply, images, batch_size)
+        np.testing.assert_array_equal(sums, images.sum(axis=(1, 2)))
+        np.testing.assert_array_equal(corners, images[:, 0, 0])
+        assert shapes == {(min(batch_size, 7), 2, 2)}  # a single shape: a single compilation

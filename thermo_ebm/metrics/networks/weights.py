@@ -96,17 +96,18 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     except OSError:
         raise
     except Exception as error:  # a damaged pickle or zip raises many kinds
-        reason = one_line(error)[:_MAX_REASON] or type(error).__name__
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        reason = f"{kind}{one_line(error)[:_MAX_REASON]}"
         raise ValueError(f"{path} is not a state dict of torch: {reason}") from error
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    if path.is_dir():
-        raise ValueError("it is a folder")
-    with path.open("rb") as file:
-        data = file.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
+    num_bytes = path.stat().st_size
+    if not path.is_file():
+        raise ValueError("it is not a file")
+    if num_bytes > _MAX_BYTES:
         raise ValueError(f"it is larger than {_MAX_BYTES} bytes")
+    data = path.read_bytes()
     views, elements = _read_zip(data) if data[:2] == b"PK" else _read_legacy(data)
     return {name: _array(view, elements[view.storage.key]) for name, view in views.items()}
 

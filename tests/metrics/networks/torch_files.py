@@ -1,6 +1,8 @@
-"""Writes files in torch's legacy serialization by hand, without torch: right and hostile ones."""
+"""Writes files in torch's two formats by hand, without torch: valid and hostile ones."""
 
+import io
 import struct
+import zipfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -62,7 +64,7 @@ def pickled(value: bytes) -> bytes:
 
 
 def storage(key: str, kind: str, num_elements: int | bytes, view: bytes = b"N") -> bytes:
-    """A storage's opcodes; a number of elements in bytes is opcodes itself."""
+    """A storage's opcodes; `num_elements` as bytes stands for opcodes; zip files have no view."""
     number = num_elements if isinstance(num_elements, bytes) else integer(num_elements)
     parts = [text("storage"), name_of("torch", kind), text(key), text("cpu")]
     return sequence([*parts, number, view]) + b"Q"
@@ -71,7 +73,7 @@ def storage(key: str, kind: str, num_elements: int | bytes, view: bytes = b"N") 
 def tensor(
     source: bytes, offset: int, shape: Sequence[int] | bytes, strides: Sequence[int]
 ) -> bytes:
-    """A view's opcodes; a shape in bytes is opcodes itself."""
+    """A view's opcodes; a shape as bytes stands for opcodes."""
     hooks = call(name_of("collections", "OrderedDict"))
     return call(
         name_of("torch._utils", "_rebuild_tensor_v2"),
@@ -90,7 +92,7 @@ def legacy_file(
     keys: Sequence[str] | None = None,
     little_endian: bytes = b"\x88",
 ) -> bytes:
-    """A whole file: `state` is the state dict's opcodes, `contents` the storages by their keys."""
+    """A legacy file: `state` is the state dict's opcodes, `contents` the storages by their keys."""
     system = dictionary({"little_endian": little_endian, "protocol_version": integer(1001)})
     names = list(contents) if keys is None else keys
     key_list = b"](" + b"".join(text(key) for key in names) + b"e"
@@ -101,13 +103,37 @@ def legacy_file(
     return MAGIC + VERSION + pickled(system) + pickled(state) + pickled(key_list) + data
 
 
-def state_dict_file(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """A file of arrays, each with a storage of its own, with the module versions torch adds."""
-    items = {}
-    for name, array in arrays.items():
+def zip_file(
+    state: bytes,
+    contents: Mapping[str, np.ndarray],
+    compression: int = zipfile.ZIP_STORED,
+    byte_order: str = "little",
+) -> bytes:
+    """A file in torch's zip format; the arguments as for `legacy_file`."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", compression) as archive:
+        archive.writestr("weights/data.pkl", pickled(state))
+        archive.writestr("weights/byteorder", byte_order)
+        for key, array in contents.items():
+            archive.writestr(f"weights/data/{key}", np.ascontiguousarray(array).tobytes())
+        archive.writestr("weights/version", "3\n")
+    return content.getvalue()
+
+
+def state_dict_file(arrays: Mapping[str, np.ndarray], write=legacy_file) -> bytes:
+    """A file of arrays, each with its own storage, with the module versions that torch adds.
+
+    Args:
+      arrays: by their names.
+      write: `legacy_file` or `zip_file`.
+    """
+    items, contents = {}, {}
+    for number, (name, array) in enumerate(arrays.items()):
         strides = [stride // array.itemsize for stride in array.strides]
-        source = storage("key of " + name, STORAGE_TYPES[array.dtype.name], array.size)
+        view = b"N" if write is legacy_file else b""
+        source = storage(str(number), STORAGE_TYPES[array.dtype.name], array.size, view)
         items[name] = tensor(source, 0, array.shape, strides)
+        contents[str(number)] = array
     ordered = call(name_of("collections", "OrderedDict")) + dictionary(items)[1:]
     state = ordered + dictionary({"_metadata": dictionary({"": integer(1)})}) + b"b"
-    return legacy_file(state, {"key of " + name: array for name, array in arrays.items()})
+    return write(state, contents)
