@@ -28,6 +28,7 @@ def define(
         "Resizing of images: bilinear (as in pytorch-fid) or antialias (as in clean-fid).",
     )
     flags.DEFINE_string("weights", None, "File with the feature network's published weights.")
+    flags.DEFINE_alias("inception_weights", "weights")
     flags.DEFINE_string(
         "cache_dir",
         None,

@@ -214,30 +214,33 @@ def _check_opcodes(stream: io.BytesIO) -> None:
         if number >= _MAX_OPCODES:
             raise ValueError(f"a pickle of more than {_MAX_OPCODES} opcodes")
         if opcode.name in ("BINPUT", "LONG_BINPUT"):
-            if argument >= _MAX_OPCODES:
+            if int(argument or 0) >= _MAX_OPCODES:
                 raise ValueError(f"a pickle that memoizes more than {_MAX_OPCODES} values")
-            memo[argument] = stack[-1]
+            memo[int(argument or 0)] = stack[-1]
         elif opcode.name in ("BINGET", "LONG_BINGET"):
-            stack.append(memo[argument])
+            stack.append(memo[int(argument or 0)])
         else:
-            values: list[int] = []
-            if pickletools.markobject in opcode.stack_before:
-                while (depth := stack.pop()) is not None:
-                    values.append(depth)
-            num_popped = sum(
-                kind not in (pickletools.markobject, pickletools.stackslice)
-                for kind in opcode.stack_before
-            )
-            values += [stack.pop() or 0 for _ in range(num_popped)]
-            for kind in opcode.stack_after:
-                if kind is pickletools.markobject:
-                    stack.append(None)
-                elif kind in (pickletools.pydict, pickletools.pylist):
-                    stack.append(0)  # cannot be hashed
-                else:
-                    stack.append(max(values, default=0) + (kind is pickletools.pytuple))
+            _follow_depth(stack, opcode)
             if stack and (stack[-1] or 0) > _MAX_TUPLE_DEPTH:
                 raise ValueError(f"tuples nested deeper than {_MAX_TUPLE_DEPTH}")
+
+
+def _follow_depth(stack: list[int | None], opcode: pickletools.OpcodeInfo) -> None:
+    """Applies an opcode to the stack of `_check_opcodes`."""
+    depths: list[int] = []  # of the values that the opcode takes
+    before = list(opcode.stack_before)
+    if pickletools.markobject in before:
+        before = before[: before.index(pickletools.markobject)]
+        while (depth := stack.pop()) is not None:
+            depths.append(depth)
+    depths += [stack.pop() or 0 for _ in before]
+    for kind in opcode.stack_after:
+        if kind is pickletools.markobject:
+            stack.append(None)
+        elif kind in (pickletools.pydict, pickletools.pylist):
+            stack.append(0)  # cannot be hashed
+        else:
+            stack.append(max(depths, default=0) + (kind is pickletools.pytuple))
 
 
 class _StateDictUnpickler(pickle.Unpickler):
