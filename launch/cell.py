@@ -15,7 +15,7 @@ from thermo_ebm.errors import UserError
 from . import program
 
 if not program.HELP_ONLY:
-    from thermo_ebm.sweep import jobs
+    from thermo_ebm.sweep import executors
     from thermo_ebm.train.interrupts import catch_interrupts
 
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
         encoded = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"--cell={path}: {error.strerror}") from error
-    return jobs.run(encoded, catch_interrupts)
+    return executors.run_encoded(encoded, catch_interrupts)
 
 
 if __name__ == "__main__":

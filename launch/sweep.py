@@ -28,10 +28,10 @@ if not program.HELP_ONLY:
 
     from thermo_ebm.config import checks
     from thermo_ebm.evaluation import evaluate
-    from thermo_ebm.sweep import cells, experiment, jobs, plans, slurm
+    from thermo_ebm.sweep import cells, executors, plans
     from thermo_ebm.sweep.cells import Cell, Status
+    from thermo_ebm.sweep.executors import Executor, Job
     from thermo_ebm.sweep.follow import States, Sweep, follow
-    from thermo_ebm.sweep.jobs import Executor, Job
 
 
 def define_flags() -> None:
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
     if not values.dry_run or values.executor != "local":
         # Only in this process: the cells need the accelerator.
         jax.config.update("jax_platforms", "cpu")
-    changes = experiment.read_changes(Path(values.experiment), config)
+    changes = cells.read_changes(Path(values.experiment), config)
     sweep_cells = cells.make_cells(config, changes)
     _check(sweep_cells, settings)
     evaluate.choose_network(settings)  # reports missing weights before training
@@ -132,11 +132,11 @@ def _executor(root: Path, settings: evaluate.Settings) -> Executor:
     """Where the cells run: here, or on SLURM."""
     values = flags.FLAGS
     if values.executor == "local":
-        return jobs.one_at_a_time(root, settings)
+        return executors.one_at_a_time(root, settings)
     for parameter in values.slurm:
         if "=" not in parameter:
             raise UserError(f"--slurm={parameter}: must be NAME=VALUE")
-    resources = slurm.Resources(
+    resources = executors.Resources(
         partition=values.partition,
         gpus=values.gpus,
         cpus=values.cpus,
@@ -145,7 +145,7 @@ def _executor(root: Path, settings: evaluate.Settings) -> Executor:
         signal_seconds=values.signal_seconds,
         further=dict(parameter.split("=", 1) for parameter in values.slurm),
     )
-    return slurm.job_array(root, settings, resources)
+    return executors.job_array(root, settings, resources)
 
 
 def _table() -> Callable[[States], None]:

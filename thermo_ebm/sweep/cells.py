@@ -1,8 +1,10 @@
-"""Sweeps: the cells of an experiment, their status, and the training of one cell."""
+"""The cells of an experiment: read from its file, named, their status, and their training."""
 
 import contextlib
 import enum
 import hashlib
+import importlib.util
+import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -20,13 +22,13 @@ from thermo_ebm.run import configuration, layout, lock, upgrade
 from thermo_ebm.train import loop
 from thermo_ebm.train.loop import Outcome
 
-_LONGEST = 150  # characters of a name that can be read; file systems take 255
+_MAX_READABLE = 150  # characters of a cell's name before the hash; file systems allow 255
 
 
 class Cell(NamedTuple):
-    """One setting of an experiment."""
+    """A configuration of a sweep, with all its repetitions."""
 
-    name: str  # name of its folder
+    name: str  # name of the cell's folder
     config: ConfigDict
 
 
@@ -41,6 +43,40 @@ class Status(enum.Enum):
 
 # Entered while a cell trains; yields a function that says whether training must save and end.
 CatchInterrupts = Callable[[], AbstractContextManager[Callable[[], bool]]]
+
+
+def read_changes(path: Path, config: ConfigDict) -> list[dict[str, Any]]:
+    """Runs an experiment's file and returns its cells' changes of the configuration.
+
+    Args:
+      path: a Python file with `get_cells()` or `get_cells(config)`, which returns or yields a dict
+        for each cell: fields with dots, such as "loss.power", and their values.
+      config: the argument of `get_cells(config)`.
+
+    Raises:
+      UserError: the file does not exist, defines no such function, or raises an error.
+    """
+    if not path.is_file():
+        raise UserError(f"experiment={path}: there is no such file")
+    spec = importlib.util.spec_from_file_location("experiment", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"experiment={path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        get_cells = getattr(module, "get_cells", None)
+        if not callable(get_cells):
+            raise UserError(
+                f"experiment={path}: defines no function get_cells(), which returns a list of "
+                'cells such as {"loss.power": 6.0}; see configs/experiment1.py'
+            )
+        takes_config = bool(inspect.signature(get_cells).parameters)
+        return list(get_cells(config) if takes_config else get_cells())
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever the user's file raises
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise UserError(f"experiment={path}: {reason}") from error
 
 
 def make_cells(base: ConfigDict, changes: Iterable[Mapping[str, Any]]) -> list[Cell]:
@@ -69,9 +105,9 @@ def make_cells(base: ConfigDict, changes: Iterable[Mapping[str, Any]]) -> list[C
 def _make_cell(base: ConfigDict, change: Mapping[str, Any]) -> Cell:
     if not isinstance(change, Mapping):
         raise UserError(f"experiment: a cell is a dict of fields and values, not {change!r}")
-    known = _flat(base)
+    base_fields = _flatten(base)
     for field, value in change.items():
-        _check_field(field, value, known)
+        _check_field(field, value, base_fields)
     config = ConfigDict(base.to_dict())
     try:
         config.update_from_flattened_dict(dict(change))
@@ -80,43 +116,47 @@ def _make_cell(base: ConfigDict, change: Mapping[str, Any]) -> Cell:
     return Cell(_name(config, change), config)
 
 
-def _check_field(field: str, value: Any, known: Iterable[str]) -> None:
+def _check_field(field: str, value: Any, names: Iterable[str]) -> None:
     """Refuses a change of something that is not a field, such as a group of fields."""
-    if field in known:
+    if field in names:
         return
-    if inside := [name for name in known if name.startswith(f"{field}.")]:
-        names = [f"{field}.{name}" for name in value] if isinstance(value, Mapping) else inside[:1]
-        meant = ", ".join(f'"{name}": ...' for name in names)
-        raise UserError(f"experiment: {field} is a group of fields; name each: {{{meant}}}")
-    raise UserError(f"experiment: there is no field {field}{fields.nearest(field, known)}")
+    if group := [name for name in names if name.startswith(f"{field}.")]:
+        members = [f"{field}.{name}" for name in value] if isinstance(value, Mapping) else group[:1]
+        example = ", ".join(f'"{member}": ...' for member in members)
+        raise UserError(f"experiment: {field} is a group of fields; name each: {{{example}}}")
+    raise UserError(f"experiment: there is no field {field}{fields.nearest(field, names)}")
 
 
 def _name(config: ConfigDict, change: Mapping[str, Any]) -> str:
     """A readable name with a hash of the complete cell, so that no two names collide."""
     # Fields that may change when a run continues are not part of its identity, nor are later fields
     # with the value at which nothing changes.
-    whole = {
+    identity = {
         field: value
-        for field, value in _flat(config).items()
+        for field, value in _flatten(config).items()
         if not configuration.is_free(field) and not upgrade.is_as_before(field, value)
     }
-    words = [f"{_short(field, whole)}={whole[field]}" for field in sorted(change) if field in whole]
-    digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:8]
+    words = [
+        f"{short_name(field, identity)}={identity[field]}"
+        for field in sorted(change)
+        if field in identity
+    ]
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     readable = re.sub(r"[^A-Za-z0-9._=+-]+", "-", "_".join([config.data.name, *words]))
-    return f"{readable[:_LONGEST]}_{digest}"
+    return f"{readable[:_MAX_READABLE]}_{digest}"
 
 
-def _short(field: str, known: Iterable[str]) -> str:
+def short_name(field: str, names: Iterable[str]) -> str:
     """The shortest ending of a field's name that no other field has: prior.num_steps, power."""
     parts = field.split(".")
     for length in range(1, len(parts)):
         end = ".".join(parts[-length:])
-        if not any(other.endswith(f".{end}") for other in known if other != field):
+        if not any(other.endswith(f".{end}") for other in names if other != field):
             return end
     return field
 
 
-def _flat(config: ConfigDict) -> dict[str, Any]:
+def _flatten(config: ConfigDict) -> dict[str, Any]:
     return fields.flatten(configuration.as_json(config))
 
 
@@ -149,7 +189,9 @@ def _to_evaluate(
     run: trained.TrainedRun, cell: Cell, settings: evaluate.Settings
 ) -> list[evaluate.Checkpoint]:
     newest = evaluate.todo(run, settings, newest_only=True)
-    return [one for one in newest if one.repetition < cell.config.num_repetitions]
+    return [
+        checkpoint for checkpoint in newest if checkpoint.repetition < cell.config.num_repetitions
+    ]
 
 
 @contextlib.contextmanager
@@ -190,12 +232,14 @@ def run_cell(
 
 
 def _evaluate(run: trained.TrainedRun, cell: Cell, settings: evaluate.Settings) -> None:
-    failed = []
-    wanted = _to_evaluate(run, cell, settings)
-    if wanted:
-        network = evaluate.choose_network(settings)
-        prepared = evaluate.prepare(run, settings, network)
-        failed = [one for one in wanted if evaluate.evaluate(run, one, prepared) is None]
+    pending = _to_evaluate(run, cell, settings)
+    if not pending:
+        return
+    network = evaluate.choose_network(settings)
+    prepared = evaluate.prepare(run, settings, network)
+    failed = [
+        checkpoint for checkpoint in pending if evaluate.evaluate(run, checkpoint, prepared) is None
+    ]
     if failed:
-        which = ", ".join(f"repetition {one.repetition} at step {one.step}" for one in failed)
+        which = ", ".join(f"repetition {number} at step {step}" for number, step in failed)
         raise UserError(f"{run.workdir}: not evaluated: {which}; the log says why")

@@ -1,6 +1,6 @@
 """Follows a sweep: starts cells, waits for them, and reports them, until none is left.
 
-Cells run in an `Executor` of `jobs` (processes on this machine) or `slurm` (a job array).
+Cells run in an `Executor`: as processes on this machine, or as jobs of a SLURM array.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from thermo_ebm.evaluation.evaluate import Settings
 from thermo_ebm.sweep.cells import Cell, Status, status
-from thermo_ebm.sweep.jobs import Executor, Job
+from thermo_ebm.sweep.executors import Executor, Job
 
 States = dict[str, Status]  # by the cells' names
 
 
 class Sweep(NamedTuple):
-    """The constants of a sweep."""
+    """What a sweep runs, and where."""
 
     root: Path  # the folder of the cells' folders
     cells: list[Cell]
@@ -26,18 +26,18 @@ class Sweep(NamedTuple):
 def follow(
     sweep: Sweep,
     running: dict[str, Job],
-    show: Callable[[States], None],
+    report: Callable[[States], None],
     pause: Callable[[], None],
 ) -> dict[str, str]:
     """Starts cells and waits for them.
 
-    A cell is started once. If another program trains a cell, the sweep waits for it, and starts the
-    cell if that program leaves it unfinished.
+    A cell is started once. If another program trains a cell, the sweep waits for that program, and
+    starts the cell if the program leaves the cell unfinished.
 
     Args:
-      sweep: what is run.
-      running: the running jobs, empty at first; owned by the caller, who stops them.
-      show: called with the state of each cell after every check.
+      sweep: the cells and where they run.
+      running: the running jobs, empty at first; the caller stops them after an error.
+      report: called with the state of each cell after every check.
       pause: called between two checks.
 
     Returns:
@@ -53,7 +53,7 @@ def follow(
     running |= {name: job for name, job in sweep.executor.submitted().items() if name in names}
     while True:
         over = [name for name, job in running.items() if job.is_over()]
-        states = _states(sweep, states)  # only now: what is over trains no more
+        states = _states(sweep, states)  # after is_over: these jobs no longer train
         for name in over:
             _end(name, running.pop(name), states[name], failed, tried)
         waiting = [
@@ -65,7 +65,7 @@ def follow(
         untried = [cell for cell in waiting if cell.name not in tried]
         running |= sweep.executor.start(untried, running)
         tried |= set(running)
-        show(_shown(sweep.executor, states, running, failed))
+        report(_reported(sweep.executor, states, running, failed))
         if not running and Status.RUNNING not in states.values():
             return {name: why for name, why in failed.items() if states[name] is not Status.DONE}
         pause()
@@ -90,14 +90,14 @@ def _end(name: str, job: Job, state: Status, failed: dict[str, str], tried: set[
         failed[name] = reason
 
 
-def _shown(
+def _reported(
     executor: Executor,
     states: Mapping[str, Status],
     running: Mapping[str, Job],
     failed: Mapping[str, str],
 ) -> States:
-    """The state to show: a started job may still wait in a queue."""
-    shown = dict(states) | {name: Status.FAILED for name in failed}
+    """The states with failures and, where started jobs run at once, with these jobs as running."""
+    reported = dict(states) | {name: Status.FAILED for name in failed}
     if not executor.queues:
-        shown |= {name: Status.RUNNING for name in running}
-    return shown
+        reported |= {name: Status.RUNNING for name in running}
+    return reported

@@ -1,4 +1,4 @@
-"""What the cells of a sweep would train, found without starting any of them."""
+"""The dry run of a sweep: what its cells would train and cost, without starting any of them."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -39,35 +39,36 @@ def plan_cells(root: Path, cells: Sequence[Cell]) -> list[RunPlan]:
 
 def _cached_reader() -> Callable[[ConfigDict, Task, Path], record.Means]:
     """Reads images that several cells share only once."""
-    known: dict[str, record.Means] = {}
+    means: dict[str, record.Means] = {}
 
     def read(config: ConfigDict, task: Task, workdir: Path) -> record.Means:
         memory = (config.batch_size, config.gradient_noise.accumulate, config.parallel_repetitions)
         of_images = [config.data.to_dict(), config.steps_per_dispatch, memory]
         key = json.dumps([*of_images, record.read_skipped(workdir)])
-        if key not in known:
-            known[key] = images.load(config, task, workdir).means
-        return known[key]
+        if key not in means:
+            means[key] = images.load(config, task, workdir).means
+        return means[key]
 
     return read
 
 
-def cell_line(cell: Cell, change: dict[str, Any], planned: RunPlan) -> str:
+def cell_line(cell: Cell, change: dict[str, Any], cell_plan: RunPlan) -> str:
     """One cell: its name, the fields that it changes, and what it costs."""
     name = " ".join([cell.name, *(f"{field}={value}" for field, value in change.items())])
-    held = summary.binary(plan.device_bytes(planned.config, planned.size))
+    memory = summary.binary(plan.device_bytes(cell_plan.config, cell_plan.size))
     return (
-        f"{name}: {sum(planned.parameters):,} parameters, "
-        f"{summary.decimal(planned.flops_per_step)}FLOP per step, about {held} on each device, "
-        f"{dry_run.totals(planned.steps, planned.flops)}"
+        f"{name}: {sum(cell_plan.parameters):,} parameters, "
+        f"{summary.decimal(cell_plan.flops_per_step)}FLOP per step, about {memory} on each device, "
+        f"{dry_run.totals(cell_plan.steps, cell_plan.flops)}"
     )
 
 
 def total_lines(plans: Sequence[RunPlan]) -> list[str]:
     """The steps and operations of all cells, and of what is left of them."""
-    steps, flops = sum(one.steps for one in plans), sum(one.flops for one in plans)
-    shown = [f"total: {len(plans)} cells, {dry_run.totals(steps, flops)}"]
-    if done := sum(one.steps_done for one in plans):
-        left = dry_run.totals(steps - done, sum(one.flops_left for one in plans))
-        shown.append(f"left: {left}")
-    return shown
+    steps = sum(cell_plan.steps for cell_plan in plans)
+    flops = sum(cell_plan.flops for cell_plan in plans)
+    lines = [f"total: {len(plans)} cells, {dry_run.totals(steps, flops)}"]
+    if done := sum(cell_plan.steps_done for cell_plan in plans):
+        flops_left = sum(cell_plan.flops_left for cell_plan in plans)
+        lines.append(f"left: {dry_run.totals(steps - done, flops_left)}")
+    return lines

@@ -1,4 +1,4 @@
-"""Sweeps: names that distinguish cells, the status of a cell, and a trained and evaluated cell."""
+"""Cells: names that distinguish them, their status, and a cell that is trained and evaluated."""
 
 import contextlib
 import importlib
@@ -10,6 +10,7 @@ import trained_run
 from ml_collections import ConfigDict
 from trained_run import SETTINGS, config, damage
 
+from thermo_ebm.config import checks
 from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation import evaluate, trained
 from thermo_ebm.metrics import networks
@@ -38,7 +39,7 @@ def fields():
     return configuration.flatten(configuration.as_json(config()))
 
 
-def test_every_field_of_a_cell_is_in_its_name_but_those_that_may_change():
+def test_a_name_depends_on_every_field_that_may_not_change():
     """Each field is changed in turn, alone and under an equal change of another field."""
     for change in ({}, {"loss.power": 9.0}):
         names = {"none": name_of(change)}
@@ -53,22 +54,20 @@ def test_every_field_of_a_cell_is_in_its_name_but_those_that_may_change():
         assert len(set(computed)) == len(computed) > 30
 
 
-def test_the_base_counts_as_much_as_the_change():
-    one, other = config(), config()
-    other.optimizer.clip_norm = 1.0
-    assert name_of({"loss.power": 2.0}, one) != name_of({"loss.power": 2.0}, other)
-    other.optimizer.clip_norm = 0.0
-    other.num_epochs = 17
-    assert name_of({"loss.power": 2.0}, one) == name_of({"loss.power": 2.0}, other)
+def test_a_name_depends_on_the_base_and_the_change():
+    base, clipped, longer = config(), config(), config()
+    clipped.optimizer.clip_norm = 1.0
+    longer.num_epochs = 17
+    assert name_of({"loss.power": 2.0}, base) != name_of({"loss.power": 2.0}, clipped)
+    assert name_of({"loss.power": 2.0}, base) == name_of({"loss.power": 2.0}, longer)
 
 
 def test_an_int_for_a_float_is_the_same_cell():
     assert name_of({"loss.power": 2}) == name_of({"loss.power": 2.0})
 
 
-@pytest.mark.parametrize(
-    ("change", "start"),
-    [
+def test_names_are_readable_and_names_of_folders():
+    for change, start in [
         ({}, "digits_"),
         ({"loss.power": 3.0, "num_repetitions": 5}, "digits_power=3.0_"),
         ({"sampler.prior.num_steps": 5}, "digits_prior.num_steps=5_"),
@@ -76,25 +75,22 @@ def test_an_int_for_a_float_is_the_same_cell():
         ({"loss.name": "vanilla", "data.data_dir": "/data/x"}, "digits_loss.name=vanilla_"),
         ({"model.generator.widths": (3, 1)}, "digits_widths=-3-1-_"),
         ({"data.name": "../a b/c"}, "..-a-b-c_data.name=..-a-b-c_"),
-    ],
-)
-def test_names_can_be_read_and_are_folders(change, start):
-    name = name_of(change)
-    assert name.startswith(start)
-    assert len(name) == len(start) + 8
-    assert "/" not in name
-    assert " " not in name
+    ]:
+        name = name_of(change)
+        assert name.startswith(start)
+        assert len(name) == len(start) + 8
+        assert "/" not in name
+        assert " " not in name
 
 
-def test_a_long_name_stays_a_file_system_s():
+def test_long_names_fit_file_systems():
     name = name_of({"data.name": "x" * 300})
     assert len(name) < 200
     assert name != name_of({"data.name": "x" * 301})
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+def test_bad_cells_are_refused():
+    for changes, message in [
         ([], "experiment: has no cells"),
         ([{}, {"loss.pwoer": 1.0}], r"no field loss.pwoer; did you mean loss\.power\?"),
         ([{"loss": {"power": 1.0}}], 'loss is a group of fields; name each: ."loss.power": '),
@@ -104,14 +100,12 @@ def test_a_long_name_stays_a_file_system_s():
         ([3], "a cell is a dict of fields and values, not 3"),
         ([{}, {"loss.power": 1.0}, {"loss.power": 1}], "cells 2 and 3 are the same run, digits_"),
         ([{}, {"num_epochs": 7}], "cells 1 and 2 are the same run, digits_"),
-    ],
-)
-def test_bad_cells(changes, message):
-    with pytest.raises(UserError, match=message):
-        cells.make_cells(config(), changes)
+    ]:
+        with pytest.raises(UserError, match=message):
+            cells.make_cells(config(), changes)
 
 
-def test_a_cell_leaves_the_base_alone():
+def test_make_cells_does_not_change_the_base():
     base = config().lock()
     (cell,) = cells.make_cells(base, [{"loss.power": 0.1}])
     assert cell.config.loss.power == 0.1
@@ -126,42 +120,39 @@ def experiment(name, data):
 
 
 @pytest.mark.parametrize("data", ["digits", "cifar10", "svhn", "celeb_a", "folder"])
-@pytest.mark.parametrize("name", ["experiment1", "experiment2", "study"])
-def test_the_experiments_go_with_all_data(name, data):
-    from thermo_ebm.config import checks
-
+def test_the_experiments_are_valid_for_all_data(data):
     reference = importlib.import_module("configs.base").get_config()
-    cells = experiment(name, data)
-    for cell in cells:
-        checks.check(cell.config, reference)
-    assert len(cells) == {"experiment1": 11, "experiment2": 7, "study": 34}[name]
+    for name, number in {"experiment1": 11, "experiment2": 7, "study": 34}.items():
+        experiment_cells = experiment(name, data)
+        assert len(experiment_cells) == number
+        for cell in experiment_cells:
+            checks.check(cell.config, reference)
 
 
 def test_experiment_1_is_the_paper_s():
-    cells = [cell.config for cell in experiment("experiment1", "cifar10")]
-    vanilla = [one.batch_size for one in cells if one.loss.name == "vanilla"]
-    thermodynamic = [one for one in cells if one.loss.name == "thermodynamic"]
-    assert vanilla == [25, 50, 75, 150]
-    assert [one.loss.power for one in thermodynamic] == [0.1, 0.3, 1, 2, 3, 6, 10]
-    assert {one.batch_size for one in thermodynamic} == {75}
-    assert {one.num_repetitions for one in cells} == {5}
+    configs = [cell.config for cell in experiment("experiment1", "cifar10")]
+    vanilla = [config for config in configs if config.loss.name == "vanilla"]
+    thermodynamic = [config for config in configs if config.loss.name == "thermodynamic"]
+    assert [config.batch_size for config in vanilla] == [25, 50, 75, 150]
+    assert [config.loss.power for config in thermodynamic] == [0.1, 0.3, 1, 2, 3, 6, 10]
+    assert {config.batch_size for config in thermodynamic} == {75}
+    assert {config.num_repetitions for config in configs} == {5}
 
 
 def test_experiment_2_is_the_paper_s_on_its_data():
-    cells = [cell.config for cell in experiment("experiment2", "celeb_a")]
-    assert {(one.loss.power, one.num_repetitions, one.batch_size) for one in cells} == {
-        (0.1, 3, 75)
-    }
-    found = [
+    configs = [cell.config for cell in experiment("experiment2", "celeb_a")]
+    shared = {(c.loss.power, c.num_repetitions, c.batch_size) for c in configs}
+    assert shared == {(0.1, 3, 75)}
+    varied = [
         (
-            one.loss.num_temperatures,
-            one.sampler.posterior.num_steps,
-            one.sampler.prior.num_steps,
-            one.loss.kl_weight,
+            config.loss.num_temperatures,
+            config.sampler.posterior.num_steps,
+            config.sampler.prior.num_steps,
+            config.loss.kl_weight,
         )
-        for one in cells
+        for config in configs
     ]
-    assert found == [
+    assert varied == [
         (10, 20, 60, 1),
         (20, 20, 60, 1),
         (30, 20, 60, 1),
@@ -190,11 +181,11 @@ def quick(monkeypatch, tmp_path):
 def evaluate_cell(root, cell, settings):
     run = trained.open_run(root / cell.name)
     prepared = evaluate.prepare(run, settings, trained_run.quick_network())
-    for one in evaluate.todo(run, settings, newest_only=True):
-        evaluate.evaluate(run, one, prepared)
+    for checkpoint in evaluate.todo(run, settings, newest_only=True):
+        evaluate.evaluate(run, checkpoint, prepared)
 
 
-def test_status(trained_cell, quick):
+def test_status_says_whether_a_cell_is_trained_and_evaluated(trained_cell, quick):
     root, cell = trained_cell
     assert cells.status(root, Cell("another", cell.config), quick) is Status.WAITING
     assert cells.status(root, cell, quick) is Status.WAITING  # not evaluated
@@ -202,19 +193,19 @@ def test_status(trained_cell, quick):
         assert cells.status(root, cell, quick) is Status.RUNNING
     evaluate_cell(root, cell, quick)
     assert cells.status(root, cell, quick) is Status.DONE
-    # With another network, in another manner or with more images it is not.
+    # Another network, resizing or number of images asks for another evaluation.
     assert cells.status(root, cell, quick._replace(features="other")) is Status.WAITING
     assert cells.status(root, cell, quick._replace(resize="antialias")) is Status.WAITING
     assert cells.status(root, cell, quick._replace(num_images=30)) is Status.WAITING
 
 
 def changed(cell, **values):
-    made = ConfigDict(cell.config.to_dict())
-    made.update(values)
-    return Cell(cell.name, made)
+    config = ConfigDict(cell.config.to_dict())
+    config.update(values)
+    return Cell(cell.name, config)
 
 
-def test_a_sweep_that_asks_for_more_finds_cells_undone_and_for_less_done(trained_cell, quick):
+def test_status_compares_epochs_and_repetitions_with_the_configuration(trained_cell, quick):
     root, cell = trained_cell
     evaluate_cell(root, cell, quick)
     assert cells.status(root, changed(cell, num_epochs=4), quick) is Status.WAITING
@@ -226,7 +217,7 @@ def test_a_sweep_that_asks_for_more_finds_cells_undone_and_for_less_done(trained
     assert cells.status(root, changed(cell, num_repetitions=1), quick) is Status.DONE
 
 
-def test_a_damaged_cell_waits_to_say_so_itself(trained_cell, quick):
+def test_a_damaged_cell_is_waiting_and_fails_when_it_runs(trained_cell, quick):
     root, cell = trained_cell
     (root / cell.name / "config.json").write_text("{")
     assert cells.status(root, cell, quick) is Status.WAITING
@@ -234,47 +225,43 @@ def test_a_damaged_cell_waits_to_say_so_itself(trained_cell, quick):
         cells.run_cell(root, cell, quick)
 
 
-def reference():
-    return importlib.import_module("configs.base").get_config()
-
-
 @contextlib.contextmanager
-def caught(seen):
-    seen.append("in")
+def catch(events):
+    events.append("in")
     yield lambda: True
-    seen.append("out")
+    events.append("out")
 
 
-def test_run_cell_trains_then_evaluates_the_newest_alone(trained_cell, quick, monkeypatch):
+def test_run_cell_trains_then_evaluates_the_newest_checkpoints(trained_cell, quick, monkeypatch):
     root, cell = trained_cell
-    seen = []
+    events = []
 
-    def train(made, folder, interrupted):
+    def train(cell_config, folder, interrupted):
         assert interrupted()
         assert lock.is_held(folder)
-        seen.append((made.to_dict(), folder))
+        events.append((cell_config.to_dict(), folder))
         return Outcome.DONE
 
     monkeypatch.setattr(loop, "train", train)
-    assert cells.run_cell(root, cell, quick, lambda: caught(seen)) is Outcome.DONE
-    assert seen == ["in", (cell.config.to_dict(), root / cell.name), "out"]
+    assert cells.run_cell(root, cell, quick, lambda: catch(events)) is Outcome.DONE
+    assert events == ["in", (cell.config.to_dict(), root / cell.name), "out"]
     assert cells.status(root, cell, quick) is Status.DONE
     run = trained.open_run(root / cell.name)
-    assert [one.step for one in evaluate.todo(run, quick)] == [10, 10, 20, 20]
+    assert [checkpoint.step for checkpoint in evaluate.todo(run, quick)] == [10, 10, 20, 20]
     assert (root / cell.name / "versions.json").exists()
 
 
 @pytest.mark.parametrize(
     ("outcome", "evaluated"), [(Outcome.INTERRUPTED, False), (Outcome.DIVERGED, True)]
 )
-def test_run_cell_says_how_training_ended(trained_cell, quick, monkeypatch, outcome, evaluated):
+def test_run_cell_returns_how_training_ended(trained_cell, quick, monkeypatch, outcome, evaluated):
     root, cell = trained_cell
     monkeypatch.setattr(loop, "train", lambda *arguments: outcome)
     assert cells.run_cell(root, cell, quick) is outcome
     assert (root / cell.name / "rep_00/eval.csv").exists() == evaluated
 
 
-def test_run_cell_says_what_could_not_be_evaluated(trained_cell, quick, monkeypatch):
+def test_run_cell_names_checkpoints_that_could_not_be_evaluated(trained_cell, quick, monkeypatch):
     root, cell = trained_cell
     damage(root / cell.name / "rep_01/checkpoints/30")
     monkeypatch.setattr(loop, "train", lambda *arguments: Outcome.DONE)
@@ -283,7 +270,7 @@ def test_run_cell_says_what_could_not_be_evaluated(trained_cell, quick, monkeypa
     assert (root / cell.name / "rep_00/eval.csv").exists()
 
 
-def test_run_cell_refuses_what_another_holds_or_what_is_another_run(trained_cell, quick):
+def test_run_cell_refuses_locked_folders_and_other_configurations(trained_cell, quick):
     root, cell = trained_cell
     with lock.hold(root / cell.name), pytest.raises(UserError, match="in use by process"):
         cells.run_cell(root, cell, quick)
@@ -294,7 +281,7 @@ def test_run_cell_refuses_what_another_holds_or_what_is_another_run(trained_cell
         cells.run_cell(root, changed(cell, batch_size=0), quick)
 
 
-def test_short_names_are_no_other_field_s_end():
-    known = list(fields())
-    for one, other in itertools.permutations(known, 2):
-        assert not other.endswith(f".{cells._short(one, known)}")
+def test_a_short_name_ends_no_other_field():
+    names = list(fields())
+    for field, other in itertools.permutations(names, 2):
+        assert not other.endswith(f".{cells.short_name(field, names)}")
