@@ -10,10 +10,10 @@ chunks of images that the trainer would choose there. XLA's TPU compiler (libtpu
 requirements-tpu.txt) runs on any machine; a compilation takes minutes of one core.
 
 Every figure is estimated by the compiler or follows from its estimates; nothing is measured. Time
-is the sum of the cycles that it expects of each operation (`thermo_ebm/cost/aot.py`) divided by the
-chip's clock, without communication between chips. FLOP/s are the model's arithmetic, of bfloat16
-and float32 alike, over that time; the fraction is that of the peak of all chips in bfloat16
-(`thermo_ebm/cost/chips.py`). Memory is what the compiler plans for each device. One product of
+is the sum of the cycles that the compiler expects of each operation (`benchmarks/tpu_program.py`)
+divided by the chip's clock, without communication between chips. FLOP/s are the model's arithmetic,
+in bfloat16 or float32, over that time; the fraction is that of the peak of all chips in bfloat16
+(`benchmarks/chips.py`). Memory is what the compiler plans for each device. One product of
 large matrices is estimated in the same way, for comparison.
 
 The output ends in the line
@@ -33,14 +33,13 @@ from absl import flags
 from jax.experimental import topologies
 from ml_collections import ConfigDict
 
-from benchmarks import programs
-from configs import base
+from benchmarks import programs, tpu_program
+from benchmarks.chips import Topology, read_topology
 from launch import config_file, program
 from thermo_ebm import runtime
 from thermo_ebm.config import checks
 from thermo_ebm.config.build import image_shape
-from thermo_ebm.cost import aot, memory, plan
-from thermo_ebm.cost.chips import Topology, read_topology
+from thermo_ebm.cost import memory, plan
 from thermo_ebm.errors import UserError, one_line
 from thermo_ebm.scopes import PARTS
 from thermo_ebm.train import spmd
@@ -52,7 +51,7 @@ STEP = "step"  # in the place of a part's name: all parts together
 
 
 class Row(NamedTuple):
-    """One part of a step, or the whole of it, in one form."""
+    """A part of a step, or the complete step, in one form."""
 
     form: str
     part: str
@@ -76,7 +75,7 @@ class Step(NamedTuple):
 
     @property
     def total(self) -> Row:
-        """The row of the whole step."""
+        """The row of the complete step."""
         return self.rows[-1]
 
 
@@ -86,7 +85,7 @@ def topology_devices(topology: Topology) -> list[jax.Device]:
     Raises:
       UserError: libtpu is not installed, or does not know the topology.
     """
-    # What the compiler would ask of the machine, were it one with TPUs; read once, at its start.
+    # What the compiler would ask a machine with TPUs; the compiler reads it once, at its start.
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
     os.environ["TPU_ACCELERATOR_TYPE"] = topology.accelerator_type
     os.environ["TPU_WORKER_HOSTNAMES"] = "localhost"
@@ -94,14 +93,16 @@ def topology_devices(topology: Topology) -> list[jax.Device]:
     # A host has 2 x 2 chips unless the topology is a single chip.
     bounds = {"chips_per_host_bounds": [1, 1, 1]} if topology.num_chips == 1 else {}
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **bounds)
+        description = topologies.get_topology_desc(
+            platform="tpu", topology_name=topology.name, **bounds
+        )
     except RuntimeError as error:
         if "not installed" in str(error):
             raise UserError(
                 "compiling for TPUs needs libtpu: pip install -r requirements-tpu.txt"
             ) from error
         raise UserError(f"topology={topology.name}: {one_line(error)}") from error
-    return list(found.devices)
+    return list(description.devices)
 
 
 def compile_step(
@@ -110,9 +111,8 @@ def compile_step(
     """Compiles the step with one form of the transposed convolution."""
     model = programs.make_model(config, form)
     usable = memory.usable_of("tpu", topology.chip.hbm_bytes)
-    config = plan.with_chunk(
-        config, 1, plan.Target(model, len(devices), usable, topology.chip.fast_bytes)
-    )
+    vmem = memory.VMEM_BYTES[topology.chip.kind]
+    config = plan.with_chunk(config, 1, plan.Target(model, len(devices), usable, vmem))
     start = time.perf_counter()
     task = programs.task_of(config, model)
     compiled = spmd.lower_step(task, devices, image_shape(config)).compile()
@@ -131,17 +131,17 @@ def compile_step(
 
 def cycles_by_part(compiled: jax.stages.Compiled) -> dict[str, int]:
     """The compiler's estimate of one run, in cycles of a chip's clock."""
-    return aot.estimated_cycles(aot.read_program(compiled.as_text()))
+    return tpu_program.estimated_cycles(tpu_program.read_program(compiled.as_text()))
 
 
 def product_fraction(topology: Topology, device: jax.Device) -> float:
-    """The fraction of a chip's peak at which the compiler expects one product of square matrices.
+    """The fraction of a chip's peak that the compiler expects of one product of square matrices.
 
-    By the same sums of cycles and in bfloat16: what a step can hardly exceed.
+    From the same sums of cycles and in bfloat16; a step can hardly exceed this fraction.
     """
-    one = jax.sharding.SingleDeviceSharding(device)
-    matrix = jax.ShapeDtypeStruct((PRODUCT, PRODUCT), jnp.bfloat16, sharding=one)
-    compiled = jax.jit(jnp.dot, out_shardings=one).lower(matrix, matrix).compile()
+    sharding = jax.sharding.SingleDeviceSharding(device)
+    matrix = jax.ShapeDtypeStruct((PRODUCT, PRODUCT), jnp.bfloat16, sharding=sharding)
+    compiled = jax.jit(jnp.dot, out_shardings=sharding).lower(matrix, matrix).compile()
     cycles = sum(cycles_by_part(compiled).values())
     return 2 * PRODUCT**3 * topology.chip.clock_hz / (cycles * topology.chip.peak_flops)
 
@@ -173,7 +173,7 @@ def make_rows(
             fraction=rate / (topology.num_chips * chip.peak_flops),
         )
 
-    parts = [row(p, cycles.get(p, 0), operations.get(p, 0)) for p in (*PARTS, aot.OTHER)]
+    parts = [row(p, cycles.get(p, 0), operations.get(p, 0)) for p in (*PARTS, tpu_program.OTHER)]
     return [*parts, row(STEP, total, sum(operations.values()))]
 
 
@@ -233,7 +233,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     topology, forms = read_topology(flags.FLAGS.topology), read_forms(flags.FLAGS.forms)
     config = config_file.read()
-    checks.check(config, base.get_config())
+    checks.check(config, config_file.defaults())
     jax.config.update("jax_platforms", "cpu")  # libtpu compiles here and runs nothing
     devices = topology_devices(topology)
     print(

@@ -27,15 +27,15 @@ class Program(NamedTuple):
 
     call: Callable[[], None]
     count: flops.FlopCount  # of the arithmetic that is computed
-    model_flops: int  # of the model's own: transposed convolutions in their direct form
+    model_flops: int  # of the model: transposed convolutions in their direct form
     bytes_planned: int  # a device's arguments, results and buffers
     compile_s: float
 
 
 def make_model(config: ConfigDict, form: str) -> LatentEBM:
     """The model with a named form of the transposed convolution, whatever the backend's."""
-    chosen = getattr(conv_transpose, form)
-    return latent_ebm.make_model(config.model, config.data.channels, chosen)
+    transposed = getattr(conv_transpose, form)
+    return latent_ebm.make_model(config.model, config.data.channels, transposed)
 
 
 def image_shape(config: ConfigDict) -> tuple[int, int, int]:
@@ -123,7 +123,7 @@ def torch_step(config: ConfigDict, model: LatentEBM) -> Callable[[], None]:
 def _counts(
     count: Callable[[ConfigDict, LatentEBM], flops.FlopCount], config: ConfigDict, model: LatentEBM
 ) -> tuple[flops.FlopCount, int]:
-    """What is done, and what the model says."""
+    """The arithmetic that the program does, and that of the model."""
     useful = count(plan.without_filling(config), make_model(config, "dilated")).useful
     return count(config, model), useful
 
@@ -144,14 +144,14 @@ def _batch(config: ConfigDict) -> Batch:
 
 
 def _compile(fn: Any, counts: tuple[flops.FlopCount, int], state: Any, *args: Any) -> Program:
-    """A program from a function of (state, ...) to the next state, whose state it consumes."""
+    """A program from a function of (state, ...) to the next state, which consumes the state."""
     start = time.perf_counter()
     compiled = fn.lower(state, *args).compile()
     compile_s = time.perf_counter() - start
-    held = [state]
 
     def call() -> None:
-        held[0] = jax.block_until_ready(compiled(held[0], *args))
+        nonlocal state
+        state = jax.block_until_ready(compiled(state, *args))
 
     return Program(call, *counts, bytes_planned(compiled), compile_s)
 

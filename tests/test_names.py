@@ -4,10 +4,12 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-VAGUE = frozenset(
-    "one found made own whole held seen wanted chosen kept shown told others some every known "
-    "given there".split()
-)
+# fmt: off
+VAGUE = frozenset((
+    "one", "found", "made", "own", "whole", "held", "seen", "wanted", "chosen", "kept", "shown",
+    "told", "others", "some", "every", "known", "given", "there",
+))
+# fmt: on
 OF_OTHERS = frozenset()  # vague keywords of other libraries' functions
 # Of all identifiers of a folder.
 LIMITS = {"thermo_ebm": 0.019, "study": 0.030, "launch": 0.031}

@@ -6,8 +6,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import celeb_a, cifar10, digits
-from thermo_ebm.cost import chips, memory, plan
-from thermo_ebm.cost.memory import StepBytes, automatic_chunk, choose_chunk, peak_bytes
+from thermo_ebm.cost import memory, plan
+from thermo_ebm.cost.flops import batch_jaxpr
+from thermo_ebm.cost.memory import automatic_chunk, choose_chunk, peak_bytes
 from thermo_ebm.models.conv_transpose import dilated
 from thermo_ebm.models.latent_ebm import make_model
 from thermo_ebm.types import make_batch
@@ -15,9 +16,8 @@ from thermo_ebm.types import make_batch
 MIB = 2**20
 
 
-@pytest.mark.parametrize(
-    ("num_images", "fixed", "per_image", "available", "expected"),
-    [
+def test_choose_chunk_by_hand():
+    for num_images, fixed, per_image, available, expected in [
         (10, 0, 10, 100, 0),  # all ten fit
         (10, 0, 10, 99, 5),  # nine do: two halves
         (10, 0, 10, 50, 5),
@@ -29,16 +29,15 @@ MIB = 2**20
         (30, 0, 10, 110, 10),  # the largest chunk that fits would be 11: three equal ones
         (1, 0, 10, 3, 0),
         (10, 0, 0, 0, 0),
-    ],
-)
-def test_rule(num_images, fixed, per_image, available, expected):
-    assert choose_chunk(num_images, StepBytes(fixed, per_image), available) == expected
+    ]:
+        case = (num_images, fixed, per_image, available)
+        assert choose_chunk(*case) == expected, case
 
 
-def test_rule_uses_no_more_than_is_there_and_no_more_chunks_than_needed():
+def test_choose_chunk_fits_with_as_few_chunks_as_possible():
     for num_images in range(2, 31):
         for fits in range(1, num_images):
-            chunk = choose_chunk(num_images, StepBytes(7, 10), 7 + 10 * fits)
+            chunk = choose_chunk(num_images, 7, 10, 7 + 10 * fits)
             assert 1 <= chunk <= fits
             assert -(-num_images // chunk) == -(-num_images // fits)
 
@@ -84,13 +83,11 @@ def gradient_at(config: ConfigDict, chunk: int):
 
 def chunk_for(config: ConfigDict, available: int, num_images: int = 16) -> int:
     model = make_model(config.model, 1)
-    return automatic_chunk(
-        lambda chunk: gradient_at(config, chunk),
-        model,
-        num_images,
-        (8, 8, 1),
-        available,
-    )
+
+    def peak(chunk: int) -> int:
+        return memory.step_bytes(gradient_at(config, chunk), model, num_images, (8, 8, 1))
+
+    return automatic_chunk(peak, num_images, available)
 
 
 def test_automatic_chunk_shrinks_with_the_memory():
@@ -113,7 +110,7 @@ def test_estimate_against_what_the_compiler_plans(gradient):
     config = small_config(generator_gradient=gradient)
     model = make_model(config.model, 1)
     gradient = gradient_at(config, 0)
-    estimated = peak_bytes(memory.batch_jaxpr(gradient, model, 16, (8, 8, 1)))
+    estimated = peak_bytes(batch_jaxpr(gradient, model, 16, (8, 8, 1)))
     assert 0.5 < estimated / planned_bytes(gradient, model) < 2
 
 
@@ -162,44 +159,31 @@ def cgroups(folder, membership, limits):
     return folder / "self", folder / "cgroup"
 
 
-V1 = "memory.limit_in_bytes"
-
-
-@pytest.mark.parametrize(
-    ("membership", "limits", "expected"),
-    [
-        # A container: its own group looks like the root.
-        ("0::/\n", {"memory.max": 5 * MIB}, [5 * MIB]),
-        ("0::/\n", {"memory.max": "max"}, []),
-        # A SLURM job, whose limit is of a group around the process's.
-        (
-            "0::/slurm/uid_0/job_7/step_0/task_0\n",
-            {
-                "slurm/uid_0/job_7/memory.max": 3 * MIB,
-                "slurm/uid_0/job_7/step_0/task_0/memory.max": "max",
-                "slurm/memory.max": 9 * MIB,
-                "slurm/uid_0/job_8/memory.max": 1,  # another job's
-            },
-            [3 * MIB, 9 * MIB],
-        ),
-        (
-            "9:cpu,cpuacct:/slurm/other\n4:memory:/slurm/uid_0/job_7\n0::/\n",
-            {
-                f"memory/{V1}": 2**62,
-                f"memory/slurm/uid_0/{V1}": 8 * MIB,
-                f"memory/slurm/uid_0/job_7/{V1}": 2 * MIB,
-                f"memory/slurm/other/{V1}": 1,
-            },
-            [2 * MIB, 8 * MIB, 2**62],
-        ),
-        # A path outside what a container sees, and files that say nothing.
-        ("0::/../..\nodd\n", {"memory.max": 4 * MIB}, [4 * MIB]),
-        ("", {"memory.max": "odd"}, []),
-    ],
-)
-def test_limits_of_all_control_groups_around_the_process(tmp_path, membership, limits, expected):
-    found = memory.cgroup_limits(*cgroups(tmp_path, membership, limits))
-    assert sorted(found) == expected
+def test_limits_of_all_control_groups_around_the_process(tmp_path):
+    for number, (membership, limits, expected) in enumerate(
+        [
+            # A container: its group looks like the root.
+            ("0::/\n", {"memory.max": 5 * MIB}, [5 * MIB]),
+            ("0::/\n", {"memory.max": "max"}, []),
+            # A SLURM job, whose limit is of a group around that of the process.
+            (
+                "9:cpu,cpuacct:/other\n0::/slurm/uid_0/job_7/step_0/task_0\n",
+                {
+                    "slurm/uid_0/job_7/memory.max": 3 * MIB,
+                    "slurm/uid_0/job_7/step_0/task_0/memory.max": "max",
+                    "slurm/memory.max": 9 * MIB,
+                    "slurm/uid_0/job_8/memory.max": 1,  # of another job
+                },
+                [3 * MIB, 9 * MIB],
+            ),
+            # A path outside what a container sees, and files without a number.
+            ("0::/../..\nodd\n", {"memory.max": 4 * MIB}, [4 * MIB]),
+            ("", {"memory.max": "odd"}, []),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        assert sorted(memory.cgroup_limits(*cgroups(folder, membership, limits))) == expected
 
 
 def test_usable_bytes_of_a_cpu_keeps_to_the_process_limit(tmp_path, monkeypatch):
@@ -226,24 +210,21 @@ def test_memory_is_planned_for_the_repetitions_that_train_together(monkeypatch):
     assert 1 <= chunks[2] < config.batch_size
 
 
-@pytest.mark.parametrize(
-    ("module", "precision", "chunk"),
-    [
+def test_activations_fit_half_of_vmem_on_a_tpu():
+    """Half of 128 MiB, by hand."""
+    for module, precision, chunk in [
         (celeb_a, "bfloat16", 128),  # 64 x 64 x 64 places
         (celeb_a, "float32", 64),
         (cifar10, "bfloat16", 256),  # 32 x 32 x 128 places
         (cifar10, "float32", 128),
-    ],
-)
-@pytest.mark.parametrize("repetitions", [1, 4])
-def test_on_a_tpu_the_activations_fit_the_fast_memory(module, precision, chunk, repetitions):
-    """Half of 128 MiB, by hand."""
-    config = module.get_config()
-    config.sampler.precision = precision
-    made = make_model(config.model, 3, dilated)
-    target = plan.Target(made, 4, 2**40, chips.fast_bytes("TPU v5 lite"))
-    sampler = plan.with_chunk(config, repetitions, target).sampler
-    assert (sampler.image_chunk, sampler.chain_chunk) == (0, chunk // repetitions)
+    ]:
+        config = module.get_config()
+        config.sampler.precision = precision
+        model = make_model(config.model, 3, dilated)
+        target = plan.Target(model, 4, 2**40, memory.VMEM_BYTES["TPU v5 lite"])
+        for repetitions in (1, 4):
+            sampler = plan.with_chunk(config, repetitions, target).sampler
+            assert (sampler.image_chunk, sampler.chain_chunk) == (0, chunk // repetitions)
 
 
 def test_chains_that_are_differentiated_are_evaluated_at_once():
@@ -262,20 +243,18 @@ def test_memory_of_repetitions_is_that_of_all_their_images():
     assert plan.device_bytes(apart, 2) == plan.device_bytes(together, 1)
 
 
-@pytest.mark.parametrize(
-    ("num_images", "chunk", "expected"), [(128, 43, 32), (128, 64, 64), (19, 10, 10), (10, 4, 4)]
-)
-def test_a_chunk_leaves_no_rest_if_another_of_half_its_size_does_not(num_images, chunk, expected):
-    assert memory._even(num_images, chunk) == expected
+def test_a_chunk_divides_the_images_if_its_size_is_at_most_halved():
+    cases = {(128, 43): 32, (128, 64): 64, (19, 10): 10, (10, 4): 4}
+    assert {case: memory.even_chunk(*case) for case in cases} == cases
 
 
 def test_chains_run_in_chunks_of_what_the_memory_holds():
     config = digits.get_config()
-    made = make_model(config.model, 1)
+    model = make_model(config.model, 1)
     tight = plan.device_bytes(config, 1) // 2
     plain, wide, narrow = (
-        plan.with_chunk(config, 1, plan.Target(made, 1, tight, fast)).sampler
-        for fast in (0, 2**40, 2**20)
+        plan.with_chunk(config, 1, plan.Target(model, 1, tight, vmem)).sampler
+        for vmem in (0, 2**40, 2**20)
     )
     assert 0 < plain.image_chunk == wide.image_chunk == narrow.image_chunk
     chains = config.loss.num_temperatures * config.sampler.chains_per_image * plain.image_chunk

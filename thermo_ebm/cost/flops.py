@@ -1,34 +1,33 @@
-"""Counts the arithmetic of a traced function, loops included.
+"""Counts the arithmetic of a traced function, including loops.
 
 A compiler's cost analysis counts a loop's body once, whatever its trip count. Here the jaxpr is
 walked instead, and a body counts as often as it runs.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
 from operator import add
 from typing import Any, NamedTuple
 
 import jax
-from jax.extend.core import Jaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from thermo_ebm.cost.jaxprs import gradient_jaxpr, inner_jaxprs, shape, size
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.scopes import LOSS_AND_GRADIENT, part_of
-from thermo_ebm.types import LossFn
+from thermo_ebm.types import Batch, LossFn, Params, PRNGKey
 
 
 class FlopCount(NamedTuple):
     """Operations of one call; a multiply-add is two."""
 
-    matmul: int  # of matrix products and convolutions, recomputed ones included
+    matmul: int  # of matrix products and convolutions, including recomputed ones
     recomputed: int  # the part of `matmul` that `jax.checkpoint` recomputes
-    elementwise: int  # one for each element an arithmetic primitive gives, or a reduction takes
+    elementwise: int  # results of arithmetic primitives, plus arguments of reductions
 
     @property
     def useful(self) -> int:
-        """Of matrix products and convolutions, each counted once however often it is done."""
+        """Of matrix products and convolutions, without what is recomputed."""
         return self.matmul - self.recomputed
 
 
@@ -36,7 +35,7 @@ class _Place(NamedTuple):
     """Where an equation stands."""
 
     part: str  # of the step
-    recomputing: bool  # whether all of it is done for the second time
+    recomputing: bool  # whether `jax.checkpoint` computes the equation for the second time
 
 
 _Counts = dict[str, FlopCount]  # by part
@@ -56,7 +55,7 @@ _REDUCTIONS = frozenset((
     "reduce_min", "reduce_prod", "reduce_sum",
 ))
 # fmt: on
-# How JAX names, in an equation's name stack, what `jax.checkpoint` computes again on the way back.
+# JAX's name, in an equation's name stack, for what `jax.checkpoint` computes again.
 _RECOMPUTED = "rematted_computation"
 
 
@@ -66,24 +65,24 @@ def count_flops(
     """Counts the operations of fn(*args) from its jaxpr.
 
     - The body of a scan (`lax.map`, a `fori_loop` of known length) counts as often as it runs.
-    - A `while_loop` runs as often as its data say. Its body must do no matrix product, and then
-      counts once, or `while_trip_count` must say how often every such loop runs.
-    - Of the branches of a conditional, the one with the most matrix arithmetic counts.
-    - A function spread over devices counts once for each of them.
-    - A convolution counts kernel elements times outputs, padding included, without the zeros that a
-      dilated input is spread with: a transposed convolution comes to the same as the matrix
-      product of its input's pixels with all of its taps.
+    - How often a `while_loop` runs depends on its data. If its body has no matrix product, the body
+      counts once; otherwise `while_trip_count` must say how often all such loops run.
+    - Of the branches of a conditional, the branch with the most matrix arithmetic counts.
+    - A function that is mapped over devices counts once per device.
+    - A convolution counts kernel elements times outputs, including padding, without the zeros
+      inserted by input dilation: a transposed convolution counts as much as the matrix product of
+      its input's pixels with all of its taps.
 
     Args:
       fn: the function.
-      args: its arguments: arrays, or `jax.ShapeDtypeStruct`s in their place.
+      args: its arguments: arrays or `jax.ShapeDtypeStruct`s.
       while_trip_count: how often the body of a `while_loop` with matrix products runs.
 
     Returns:
-      The count. Factorisations and triangular solves are not counted.
+      The count, without factorisations and triangular solves.
 
     Raises:
-      ValueError: for a `while_loop` with matrix products and no `while_trip_count`.
+      ValueError: a `while_loop` has matrix products and there is no `while_trip_count`.
     """
     return _total(_count(jax.make_jaxpr(fn)(*args).jaxpr, while_trip_count, _START))
 
@@ -104,25 +103,19 @@ def gradient_flops_by_part(
 ) -> dict[str, FlopCount]:
     """As `gradient_flops`, for each of the parts in `scopes.PARTS` that has any operation.
 
-    What carries the name of no part counts as part of loss and gradient.
+    Operations without the name of a part count as loss and gradient.
     """
     return _count(gradient_jaxpr(loss, model, batch_size, image_shape), None, _START)
 
 
 def _count(jaxpr: Jaxpr, while_trip_count: int | None, place: _Place) -> _Counts:
     """The count of a jaxpr at a place, by part."""
-    return _merged(
-        _count_equation(eqn, while_trip_count, _inside(eqn, place)) for eqn in jaxpr.eqns
-    )
+    return _sum_by_part(_count_equation(eqn, while_trip_count, place) for eqn in jaxpr.eqns)
 
 
-def _inside(eqn: JaxprEqn, place: _Place) -> _Place:
-    path = str(eqn.source_info.name_stack)
-    return _Place(part_of(path, place.part), place.recomputing or _RECOMPUTED in path)
-
-
-def _count_equation(eqn: JaxprEqn, while_trip_count: int | None, place: _Place) -> _Counts:
-    name = eqn.primitive.name
+def _count_equation(eqn: JaxprEqn, while_trip_count: int | None, outer: _Place) -> _Counts:
+    name, path = eqn.primitive.name, str(eqn.source_info.name_stack)
+    place = _Place(part_of(path, outer.part), outer.recomputing or _RECOMPUTED in path)
     if name in ("dot_general", "conv_general_dilated"):
         flops = _dot_flops(eqn) if name == "dot_general" else _convolution_flops(eqn)
         return {place.part: FlopCount(flops, flops if place.recomputing else 0, 0)}
@@ -133,25 +126,24 @@ def _count_equation(eqn: JaxprEqn, while_trip_count: int | None, place: _Place) 
     inner = [_count(j, while_trip_count, place) for j in inner_jaxprs(eqn)]
     if name == "cond":
         return max(inner, key=_total)
-    together = _merged(inner)
-    times = _times(eqn, _total(together), while_trip_count)
-    return {part: FlopCount(*(times * n for n in count)) for part, count in together.items()}
+    body = _sum_by_part(inner)
+    trips = _trip_count(eqn, _total(body), while_trip_count)
+    return {part: FlopCount(*(trips * n for n in count)) for part, count in body.items()}
 
 
-def _merged(every: Iterable[_Counts]) -> _Counts:
-    """Sums, part by part."""
-    merged: _Counts = {}
-    for counts in every:
+def _sum_by_part(terms: Iterable[_Counts]) -> _Counts:
+    sums: _Counts = {}
+    for counts in terms:
         for part, count in counts.items():
-            merged[part] = _plus(merged.get(part, _ZERO), count)
-    return merged
+            sums[part] = _plus(sums.get(part, _ZERO), count)
+    return sums
 
 
 def _total(counts: _Counts) -> FlopCount:
     return reduce(_plus, counts.values(), _ZERO)
 
 
-def _times(eqn: JaxprEqn, inner: FlopCount, while_trip_count: int | None) -> int:
+def _trip_count(eqn: JaxprEqn, inner: FlopCount, while_trip_count: int | None) -> int:
     """How often the inner jaxprs of an equation run, over all devices."""
     match eqn.primitive.name:
         case "scan":
@@ -183,3 +175,60 @@ def _convolution_flops(eqn: JaxprEqn) -> int:
 
 def _plus(a: FlopCount, b: FlopCount) -> FlopCount:
     return FlopCount(*map(add, a, b))
+
+
+def gradient_jaxpr(
+    loss: LossFn, model: LatentEBM, batch_size: int, image_shape: tuple[int, ...]
+) -> Jaxpr:
+    """The jaxpr of a loss and its gradient on one batch; nothing is computed.
+
+    Args:
+      loss: (params, batch, key) -> loss and its parts, without a device axis.
+      model: the model.
+      batch_size: examples of the batch.
+      image_shape: [height, width, channels].
+
+    Returns:
+      The jaxpr, of parameters, batch and key.
+    """
+    return batch_jaxpr(jax.value_and_grad(loss, has_aux=True), model, batch_size, image_shape)
+
+
+def batch_jaxpr(
+    fn: Callable[[Params, Batch, PRNGKey], Any],
+    model: LatentEBM,
+    batch_size: int,
+    image_shape: tuple[int, ...],
+) -> Jaxpr:
+    """The jaxpr of a function of parameters, batch and key. Arguments as for `gradient_jaxpr`."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    specs = [((batch_size, *image_shape), "float32"), ((batch_size,), "int32")]
+    specs.append(((batch_size,), "float32"))
+    batch: Any = Batch(*(jax.ShapeDtypeStruct(*spec) for spec in specs))  # type: ignore[arg-type]
+    params = jax.eval_shape(model.init, key)
+    return jax.make_jaxpr(fn)(params, batch, key).jaxpr
+
+
+def inner_jaxprs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
+    """The jaxprs among an equation's parameters: of loops, branches, jit, checkpoint, ..."""
+    for value in eqn.params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, ClosedJaxpr):
+                yield item.jaxpr
+            elif isinstance(item, Jaxpr):
+                yield item
+
+
+def shape(variable: Any) -> tuple[int, ...]:
+    """The shape of a variable or a literal."""
+    return variable.aval.shape
+
+
+def size(variable: Any) -> int:
+    """Number of entries of a variable or a literal."""
+    return math.prod(shape(variable))
+
+
+def num_bytes(variable: Any) -> int:
+    """Bytes of a variable's buffer; 0 for a type without a fixed size."""
+    return size(variable) * getattr(variable.aval.dtype, "itemsize", 0)

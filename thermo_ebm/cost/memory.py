@@ -1,42 +1,45 @@
 """How many images to sample at once, from the memory of the device.
 
-The loss and its gradient need memory in proportion to the chains that run at once. Both ends of
-this line are computed from the jaxpr of the gradient, before anything is compiled.
+The memory of the loss and its gradient grows with the number of chains that run at once. It is
+estimated from the jaxpr of the gradient, before anything is compiled.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
-from thermo_ebm.cost.jaxprs import batch_jaxpr, inner_jaxprs, num_bytes
+from thermo_ebm.cost.flops import batch_jaxpr, inner_jaxprs, num_bytes
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.types import Batch, Params, PRNGKey
 
 GradientFn = Callable[[Params, Batch, PRNGKey], Any]
 
-# The share of the device's memory that a step may take: the estimate is of a program's buffers,
+# The share of the device's memory that a step may take: the estimate covers a program's buffers,
 # and leaves out what a compiler adds to them and what else is on the device. (The step of CelebA
 # with 512 images, compiled for four v5e, takes 0.53 of its estimate.)
 USABLE = {"cpu": 0.5, "default": 0.6}
 
-# Where Linux says which control groups a process is in, and where their limits are.
+# Bytes of VMEM, all cores of a chip together, by JAX's name of the chip
+# (`jax/_src/pallas/mosaic/tpu_info.py`).
+VMEM_BYTES = {
+    "TPU v4": 32 * 2**20,
+    "TPU v5 lite": 128 * 2**20,
+    "TPU v5": 128 * 2**20,
+    "TPU v6 lite": 128 * 2**20,
+}
+
+# Where Linux says which control group a process is in, and where the limits of groups are.
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _CGROUPS = Path("/sys/fs/cgroup")
 _LOOPS = ("scan", "while")
 
 
-class StepBytes(NamedTuple):
-    """Memory of a step as a line in the number of images that are sampled at once."""
-
-    fixed: int
-    per_image: int
-
-
-def choose_chunk(num_images: int, step: StepBytes, available: int) -> int:
+def choose_chunk(num_images: int, fixed: int, per_image: int, available: int) -> int:
     """The number of images to sample at once, as `sampler.image_chunk` takes it.
 
     As few chunks as fit, all of nearly equal size. If not even one image fits, the number is 1: an
@@ -44,60 +47,48 @@ def choose_chunk(num_images: int, step: StepBytes, available: int) -> int:
 
     Args:
       num_images: on one device, at least 1.
-      step: the memory of a step.
+      fixed: bytes that a step takes without any image.
+      per_image: further bytes for each image that is sampled at once.
       available: bytes that the step may take.
 
     Returns:
       0 for all at once, else a number from 1 to num_images - 1.
     """
-    if num_images == 1 or step.fixed + step.per_image * num_images <= available:
+    if num_images == 1 or fixed + per_image * num_images <= available:
         return 0
-    most = max((available - step.fixed) // max(step.per_image, 1), 1)
-    num_chunks = max(-(-num_images // most), 2)
+    largest = max((available - fixed) // max(per_image, 1), 1)
+    num_chunks = max(-(-num_images // largest), 2)
     return -(-num_images // num_chunks)
 
 
-def automatic_chunk(
-    gradient: Callable[[int], GradientFn],
-    model: LatentEBM,
-    batch_size: int,
-    image_shape: tuple[int, ...],
-    available: int,
-) -> int:
-    """Estimates the memory of a step, and chooses the chunk that fits.
+def automatic_chunk(peak: Callable[[int], int], num_images: int, available: int) -> int:
+    """Chooses the chunk of images with which a step fits, from estimates of its memory.
 
     Args:
-      gradient: chunk -> the gradient of a batch, so many images at once, without a device axis.
-      model: the model.
-      batch_size: examples on one device, times the repetitions that train together.
-      image_shape: [height, width, channels].
+      peak: chunk -> estimated bytes of a step that samples so many images at once (0: all).
+      num_images: examples on one device, times the repetitions that train together.
       available: bytes that the step may take; see `usable_bytes`.
 
     Returns:
-      As `choose_chunk`, but without a rest of a half of the batch if that is possible with at most
-      twice as many chunks.
+      As `choose_chunk`, but a divisor of half the batch if that takes at most twice as many chunks.
     """
-
-    def peak(chunk: int) -> int:
-        return step_bytes(gradient(chunk), model, batch_size, image_shape)
-
-    if peak(0) <= available or batch_size == 1:
+    if peak(0) <= available or num_images == 1:
         return 0
-    # A peak is the largest of several sums, so that the line through the ends is not below it (but
-    # for chains, which grow only up to `chain_chunk`; the loss takes more). No chunk is larger than
-    # a half, of which the gradient is computed at once in any case.
-    alone, half = peak(1), -(-batch_size // 2)
-    per_image = -(-max(peak(half) - alone, 0) // max(half - 1, 1))
-    line = StepBytes(alone - per_image, per_image)
-    return _even(half, choose_chunk(batch_size, line, available))
+    # Peak memory is convex in the chunk, so a line between chunk 1 and half a batch is an upper
+    # bound (except for chains, which grow only up to `chain_chunk`; the loss takes more memory than
+    # they do). No chunk is larger than half a batch, whose gradient is computed at once anyway.
+    single, half = peak(1), -(-num_images // 2)
+    per_image = -(-max(peak(half) - single, 0) // max(half - 1, 1))
+    return even_chunk(half, choose_chunk(num_images, single - per_image, per_image, available))
 
 
-def _even(num_images: int, chunk: int) -> int:
-    """The largest divisor of num_images from a chunk down to its half, or else the chunk.
+def even_chunk(num_images: int, chunk: int) -> int:
+    """The largest divisor of num_images from a chunk down to half of it, or else the chunk.
 
-    A rest is a computation of its own, whose memory a compiler may hold beside the chunks':
-    the step of CelebA with 128 images a chip, compiled for v5e with the gradients of both halves at
-    once, takes 14,437 MiB in chunks of 43 and 10,462 MiB in chunks of 64.
+    The images left over by a chunk that does not divide are a computation of their own, whose
+    memory a compiler may hold beside that of the chunks: the step of CelebA with 128 images a chip,
+    compiled for v5e with the gradients of both halves at once, takes 14,437 MiB in chunks of 43 and
+    10,462 MiB in chunks of 64.
     """
     return next((n for n in range(chunk, chunk // 2, -1) if num_images % n == 0), chunk)
 
@@ -107,16 +98,16 @@ def step_bytes(
 ) -> int:
     """Estimates the memory of a step, in bytes: loss, gradient and both optimisers.
 
-    Arguments as of `automatic_chunk`, but for the gradient, whose chunk is chosen.
+    Args:
+      gradient: the gradient of a batch, without a device axis.
+      model: the model.
+      batch_size: examples on one device, times the repetitions that train together.
+      image_shape: [height, width, channels].
     """
     # Adam's two moments, and what replaces them and the parameters.
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
-    optimisers = 5 * sum(map(_leaf_bytes, jax.tree.leaves(shapes)))
+    shapes = jax.tree.leaves(jax.eval_shape(lambda: model.init(jax.random.key(0))))
+    optimisers = 5 * sum(leaf.size * leaf.dtype.itemsize for leaf in shapes)
     return peak_bytes(batch_jaxpr(gradient, model, batch_size, image_shape)) + optimisers
-
-
-def _leaf_bytes(leaf: jax.ShapeDtypeStruct) -> int:
-    return leaf.size * leaf.dtype.itemsize
 
 
 def peak_bytes(jaxpr: Jaxpr) -> int:
@@ -128,35 +119,35 @@ def peak_bytes(jaxpr: Jaxpr) -> int:
 
 
 def _peak_inside(jaxpr: Jaxpr) -> int:
-    """The same without the jaxpr's own inputs, which its caller holds."""
+    """As `peak_bytes`, without the inputs of the jaxpr, which its caller holds."""
     last_use = {
         variable: i
         for i, eqn in enumerate(jaxpr.eqns)
         for variable in eqn.invars
         if not isinstance(variable, Literal)
     }
-    held = {
+    persistent = {  # alive until the end
         *jaxpr.constvars,
         *jaxpr.invars,
         *(v for v in jaxpr.outvars if not isinstance(v, Literal)),
     }
     live = peak = 0
     for i, eqn in enumerate(jaxpr.eqns):
-        made = sum(map(num_bytes, eqn.outvars))
-        peak = max(peak, live + _while_it_runs(eqn, made))
-        live += made
+        results = sum(map(num_bytes, eqn.outvars))
+        peak = max(peak, live + _running_bytes(eqn, results))
+        live += results
         for variable in {v for v in eqn.invars if not isinstance(v, Literal)}:
-            if last_use[variable] == i and variable not in held:
+            if last_use[variable] == i and variable not in persistent:
                 live -= num_bytes(variable)
-        live -= sum(num_bytes(v) for v in eqn.outvars if v not in last_use and v not in held)
+        live -= sum(num_bytes(v) for v in eqn.outvars if v not in last_use and v not in persistent)
     return peak
 
 
-def _while_it_runs(eqn: JaxprEqn, made: int) -> int:
-    """Bytes an equation needs beside what is alive already: results and what is inside of it."""
+def _running_bytes(eqn: JaxprEqn, results: int) -> int:
+    """Bytes that an equation needs while it runs, beside what is alive already."""
     inside = max((_peak_inside(jaxpr) for jaxpr in inner_jaxprs(eqn)), default=0)
-    # A loop's results are not its body's; a call's are.
-    return made + inside if eqn.primitive.name in _LOOPS else max(made, inside)
+    # The results of a call are those of its jaxpr; a loop has its results beside those of its body.
+    return results + inside if eqn.primitive.name in _LOOPS else max(results, inside)
 
 
 def usable_bytes(device: jax.Device) -> int:
@@ -170,14 +161,13 @@ def usable_bytes(device: jax.Device) -> int:
 
 
 def usable_of(platform: str, total: int) -> int:
-    """Of so many bytes of a device's memory, those that a step may take by its estimate."""
-    return int(_usable_share(platform) * total)
+    """The part of so many bytes of a device's memory that the estimate of a step may reach."""
+    return int(USABLE.get(platform, USABLE["default"]) * total)
 
 
 def data_bytes(device: jax.Device) -> int:
     """Bytes of a device's memory that images may take: what a step leaves."""
-    total = device_bytes(device)
-    return total - int(_usable_share(device.platform) * total)
+    return device_bytes(device) - usable_bytes(device)
 
 
 def device_bytes(device: jax.Device) -> int:
@@ -195,12 +185,8 @@ def peak_mib(devices: Sequence[jax.Device]) -> float | None:
     None if no device reports it, as on a CPU.
     """
     peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in devices]
-    known = [peak for peak in peaks if peak is not None]
-    return max(known) / 2**20 if known else None
-
-
-def _usable_share(platform: str) -> float:
-    return USABLE.get(platform, USABLE["default"])
+    reported = [peak for peak in peaks if peak is not None]
+    return max(reported) / 2**20 if reported else None
 
 
 def host_bytes() -> int:
@@ -210,33 +196,22 @@ def host_bytes() -> int:
 
 
 def cgroup_limits(membership: Path, cgroups: Path) -> list[int]:
-    """Memory limits, in bytes, of the control groups that a process is in, and of those around.
+    """Memory limits, in bytes, of a process's control group (version 2) and of those around it.
 
-    A job of SLURM runs in a group within its user's and its job's groups, any of which may have the
-    limit. Groups of version 2 and of version 1 are read; files that are not there have no limit.
+    A job of SLURM runs in a group within the groups of its job and its user, each of which may have
+    the limit. Files that do not exist have no limit.
 
     Args:
-      membership: `/proc/self/cgroup`: a line for each hierarchy, `number:controllers:/path`.
+      membership: `/proc/self/cgroup`, with the line `0::/path`.
       cgroups: `/sys/fs/cgroup`.
     """
     lines = membership.read_text().splitlines() if membership.is_file() else []
-    entries = [tuple(line.split(":", 2)) for line in lines if line.count(":") >= 2]
-    found = []
-    for controllers, root, name in (
-        ("", cgroups, "memory.max"),
-        ("memory", cgroups / "memory", "memory.limit_in_bytes"),
-    ):
-        inner = [path for _, mine, path in entries if controllers in mine.split(",")]
-        for path in inner or ["/"]:
-            inside = root / path.strip("/")
-            within = [one for one in (inside, *inside.parents) if one.is_relative_to(root)]
-            found += [_limit(one / name) for one in {root, *within}]
-    return [limit for limit in found if limit is not None]
-
-
-def _limit(path: Path) -> int | None:
-    """The limit in a file; None where there is none."""
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):  # ValueError: "max"
-        return None
+    path = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "/")
+    group = cgroups / path.strip("/")
+    limits = []
+    for folder in {cgroups, group, *group.parents}:
+        # ValueError: "max", or a path outside what a container sees
+        with contextlib.suppress(OSError, ValueError):
+            folder.relative_to(cgroups)
+            limits.append(int((folder / "memory.max").read_text()))
+    return limits

@@ -1,21 +1,20 @@
 """Reads, from the text of a program compiled for a TPU, how long the compiler expects it to take.
 
 XLA's TPU compiler notes `"estimated_cycles"` on the operations that it schedules. They are added up
-here along the entry computation, the bodies of loops as often as they run, and belong to the part
-of the step (`scopes.PARTS`) that an operation's name says. An operation without a name belongs to
-the part of the loop around it.
+here along the entry computation; the body of a loop counts as often as it runs. The name of an
+operation says to which part of the step (`scopes.PARTS`) it belongs; an operation without a name
+belongs to the part of the loop around it.
 
 These sums are estimates by the compiler and not measurements: they leave out communication between
 chips, copies that the compiler does not cost, and waiting.
 """
 
 import re
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from thermo_ebm.scopes import part_of
 
-OTHER = "other"  # what belongs to no part
+OTHER = "other"  # operations that belong to no part
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _OPERATION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = .*?\s([a-z][a-z0-9\-]*)\(")
@@ -28,7 +27,7 @@ _CALLED = re.compile(
 )
 _CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
 _CONSTANT = re.compile(r"= s32\[\](?:\{[^}]*\})? constant\((\d+)\)")
-# Operations that run other computations as they are. A fusion's cycles hold all that is inside.
+# Operations that run other computations. The cycles of a fusion include those of its computation.
 _CONTROL = ("while", "call", "conditional", "async-start")
 
 
@@ -37,10 +36,10 @@ class Operation(NamedTuple):
 
     name: str
     kind: str  # "fusion", "while", ...
-    cycles: int  # as the compiler estimates, without the computations that it runs
+    cycles: int  # the compiler's estimate, without the computations that the operation runs
     path: str  # scopes
     runs: tuple[str, ...]  # names of computations: a loop's body, a conditional's branches
-    trips: int  # how often it runs them
+    trips: int  # how often the operation runs them
 
 
 class Program(NamedTuple):
@@ -62,7 +61,7 @@ def read_program(text: str) -> Program:
         raise ValueError("the text has no ENTRY computation")
     bodies = {name.removeprefix("ENTRY "): body for name, body in lines.items()}
     computations = {
-        name: [one for line in body if (one := _read_operation(line, bodies))]
+        name: [op for line in body if (op := _read_operation(line, bodies))]
         for name, body in bodies.items()
     }
     return Program(entry.removeprefix("ENTRY "), computations)
@@ -74,37 +73,30 @@ def estimated_cycles(program: Program) -> dict[str, int]:
 
 
 def _cycles_of(program: Program, computation: str, part: str) -> dict[str, int]:
-    """Cycles of a computation that belongs to `part` where its operations do not say more."""
-    every = []
+    """Cycles of a computation by part; operations without a name belong to `part`."""
+    total: dict[str, int] = {}
     for operation in program.computations[computation]:
-        own = part_of(operation.path, part)
-        every.append({own: operation.cycles})
-        inner = [_cycles_of(program, name, own) for name in operation.runs]
+        operation_part = part_of(operation.path, part)
+        inner = [_cycles_of(program, name, operation_part) for name in operation.runs]
         if operation.kind == "conditional":
             inner = [max(inner, key=lambda cycles: sum(cycles.values()))]
+        total[operation_part] = total.get(operation_part, 0) + operation.cycles
         for cycles in inner:
-            every.append({name: operation.trips * number for name, number in cycles.items()})
-    return _merged(every)
-
-
-def _merged(every: Iterable[dict[str, int]]) -> dict[str, int]:
-    merged: dict[str, int] = {}
-    for cycles in every:
-        for part, number in cycles.items():
-            merged[part] = merged.get(part, 0) + number
-    return merged
+            for name, number in cycles.items():
+                total[name] = total.get(name, 0) + operation.trips * number
+    return total
 
 
 def _computation_lines(text: str) -> dict[str, list[str]]:
-    """The lines of each computation, the entry's under its name with "ENTRY " in front."""
-    found: dict[str, list[str]] = {}
+    """The lines of each computation, those of the entry under its name with "ENTRY " in front."""
+    computations: dict[str, list[str]] = {}
     current: list[str] = []
     for line in text.splitlines():
         if header := _HEADER.match(line):
-            current = found.setdefault(f"{header[1] or ''}{header[2]}", [])
+            current = computations.setdefault(f"{header[1] or ''}{header[2]}", [])
         else:
             current.append(line)
-    return found
+    return computations
 
 
 def _read_operation(line: str, bodies: dict[str, list[str]]) -> Operation | None:
@@ -114,7 +106,7 @@ def _read_operation(line: str, bodies: dict[str, list[str]]) -> Operation | None
     cycles, path = _CYCLES.search(line), _PATH.search(line)
     runs: tuple[str, ...] = ()
     if kind in _CONTROL:
-        names = ", ".join(one or branches for one, branches in _CALLED.findall(line))
+        names = ", ".join(body or branches for body, branches in _CALLED.findall(line))
         runs = tuple(name.strip(" %") for name in names.split(","))
     trips = 1
     if kind == "while" and (condition := _CONDITION.search(line)):
@@ -125,10 +117,10 @@ def _read_operation(line: str, bodies: dict[str, list[str]]) -> Operation | None
 
 
 def _trip_count(name: str, line: str, condition: list[str]) -> int:
-    """How often a loop runs: its known count, or the number that its condition compares with."""
-    if known := _TRIPS.search(line):
-        return int(known[1])
-    bounds = {int(found[1]) for one in condition if (found := _CONSTANT.search(one))}
+    """How often a loop runs: the count in its line, or the number in its condition."""
+    if trips := _TRIPS.search(line):
+        return int(trips[1])
+    bounds = {int(constant) for row in condition for constant in _CONSTANT.findall(row)}
     if len(bounds) != 1:
         raise ValueError(f"the loop {name} does not say how often it runs")
     return bounds.pop()

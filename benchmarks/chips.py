@@ -1,9 +1,8 @@
 """TPU chips and topologies: what a compiler's estimate of a step is compared with.
 
 Peak and memory are those of Google's documentation (https://cloud.google.com/tpu/docs/v4 and the
-same with v5e, v5p and v6e), fast memory that of JAX (`jax/_src/pallas/mosaic/tpu_info.py`). The
-clock is not documented there; it follows from the peak and the matrix units, in which every cell
-does one multiply-add per cycle:
+same with v5e, v5p and v6e). The clock is not documented there; it follows from the peak and the
+matrix units, in which every cell does one multiply-add per cycle:
 
     v4    275 TFLOP/s = 2 cores x 4 units x 128 x 128 x 2 x 1.05 GHz
     v5e   197 TFLOP/s = 1 core  x 4 units x 128 x 128 x 2 x 1.50 GHz
@@ -27,28 +26,18 @@ class Chip(NamedTuple):
     clock_hz: float
     peak_flops: float  # per second, bfloat16, a multiply-add is two
     hbm_bytes: int
-    fast_bytes: int  # of the vector memory next to the matrix units, all cores together
     cores: int
     kind: str  # JAX's name, `device_kind`
     accelerator: str  # in accelerator types
-    counts_cores: bool  # whether the number in an accelerator type is of cores instead of chips
+    counts_cores: bool  # whether an accelerator type gives the number of cores, not of chips
 
 
 CHIPS = {
-    "v4": Chip(1.05e9, 275e12, 32 * 2**30, 32 * 2**20, 2, "TPU v4", "v4", True),
-    "v5e": Chip(1.5e9, 197e12, 16 * 2**30, 128 * 2**20, 1, "TPU v5 lite", "v5litepod", False),
-    "v5p": Chip(1.75e9, 459e12, 95 * 2**30, 128 * 2**20, 2, "TPU v5", "v5p", True),
-    "v6e": Chip(1.75e9, 918e12, 32 * 2**30, 128 * 2**20, 1, "TPU v6 lite", "v6e", False),
+    "v4": Chip(1.05e9, 275e12, 32 * 2**30, 2, "TPU v4", "v4", True),
+    "v5e": Chip(1.5e9, 197e12, 16 * 2**30, 1, "TPU v5 lite", "v5litepod", False),
+    "v5p": Chip(1.75e9, 459e12, 95 * 2**30, 2, "TPU v5", "v5p", True),
+    "v6e": Chip(1.75e9, 918e12, 32 * 2**30, 1, "TPU v6 lite", "v6e", False),
 }
-
-
-def fast_bytes(device_kind: str) -> int:
-    """Bytes of the memory next to a device's matrix units; 0 for a device that is not in `CHIPS`.
-
-    >>> fast_bytes("TPU v5 lite"), fast_bytes("cpu")
-    (134217728, 0)
-    """
-    return next((chip.fast_bytes for chip in CHIPS.values() if chip.kind == device_kind), 0)
 
 
 class Topology(NamedTuple):
