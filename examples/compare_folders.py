@@ -18,8 +18,8 @@ SIZE = 32  # images are cropped to squares and resized to this many pixels first
 def features(path: str, network: networks.Network) -> np.ndarray:
     """Features of every image below a folder, [num, num_features]."""
     split = folder(path).train
-    every = np.arange(split.num)
-    pixels = read(Images(split, every, SIZE, channels=3), every)  # uint8 [num, SIZE, SIZE, 3]
+    indices = np.arange(split.num)
+    pixels = read(Images(split, indices, SIZE, channels=3), indices)  # uint8 [num, SIZE, SIZE, 3]
     return network.apply(pixels, 50).features
 
 

@@ -20,7 +20,8 @@ def define(
     flags.DEFINE_string(
         "features",
         "efficientnet_lite0",
-        "Feature network: efficientnet_lite0, inception_v3, or your own as MODULE:FUNCTION.",
+        "Feature network, such as efficientnet_lite0 or inception_v3 (docs/metrics.md has all), or"
+        " your own as MODULE:FUNCTION.",
     )
     flags.DEFINE_string(
         "resize",

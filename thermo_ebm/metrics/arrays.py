@@ -67,7 +67,8 @@ def map_over_cores(function: Callable[[_Item], _Result], items: Iterable[_Item])
     BLAS's own threads, which wait for each other on a busy machine.
     """
     items = list(items)
-    workers = min(_MAX_WORKERS, _available_cores(), len(items))
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = min(_MAX_WORKERS, num_cores or 1, len(items))
     if workers <= 1:
         return [function(item) for item in items]
     with (
@@ -75,9 +76,3 @@ def map_over_cores(function: Callable[[_Item], _Result], items: Iterable[_Item])
         ThreadPoolExecutor(workers) as pool,
     ):
         return list(pool.map(function, items))
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -40,7 +40,7 @@ class KernelDistances(NamedTuple):
     covariance: np.ndarray  # [num_subsets, num_subsets], of the sampling of images
 
 
-class _Sums(NamedTuple):
+class _KernelSums(NamedTuple):
     """Sums over a kernel matrix [num_rows, num_columns]."""
 
     subsets: np.ndarray  # [num_subsets], over the pairs of each subset
@@ -115,7 +115,7 @@ def _indicators(image_subsets: Sequence[np.ndarray], num_images: int) -> np.ndar
 
 
 def _kernel_distances(
-    sums: tuple[_Sums, _Sums, _Sums],
+    sums: tuple[_KernelSums, _KernelSums, _KernelSums],
     real_indicators: np.ndarray,
     generated_indicators: np.ndarray,
 ) -> KernelDistances:
@@ -151,7 +151,7 @@ def _kernel_distances(
     return KernelDistances(values, covariance)
 
 
-def _variance_within(sums: _Sums) -> float:
+def _variance_within(sums: _KernelSums) -> float:
     """Returns the variance of k(x, x') centred in both (Szekely & Rizzo 2014, prop. 1); not < 0."""
     num = len(sums.rows)
     if num < 4:
@@ -164,7 +164,7 @@ def _variance_within(sums: _Sums) -> float:
     return max(float(centred) / (num * (num - 3)), 0.0)
 
 
-def _variance_between(sums: _Sums) -> float:
+def _variance_between(sums: _KernelSums) -> float:
     """Returns the variance of k(x, y) centred in both arguments; unbiased, and not below 0."""
     num_rows, num_columns = len(sums.rows), len(sums.columns)
     centred = (
@@ -178,7 +178,7 @@ def _variance_between(sums: _Sums) -> float:
 
 def _sums_off_diagonal(
     features: np.ndarray, indicators: np.ndarray, kernels: tuple[KernelName, ...]
-) -> dict[KernelName, _Sums]:
+) -> dict[KernelName, _KernelSums]:
     """Returns the sums over the kernel matrix of one set without its diagonal."""
     all_sums = _sums(features, features, indicators, indicators, kernels)
     norms = np.sum(features**2, axis=1)
@@ -187,7 +187,7 @@ def _sums_off_diagonal(
         diagonal = _DIAGONALS[name](norms, features.shape[1])
         rows = sums.rows - diagonal
         squares = sums.squares - float(diagonal @ diagonal)
-        off_diagonal[name] = _Sums(sums.subsets - diagonal @ indicators, rows, rows, squares)
+        off_diagonal[name] = _KernelSums(sums.subsets - diagonal @ indicators, rows, rows, squares)
     return off_diagonal
 
 
@@ -197,12 +197,12 @@ def _sums(
     x_indicators: np.ndarray,
     y_indicators: np.ndarray,
     kernels: tuple[KernelName, ...],
-) -> dict[KernelName, _Sums]:
+) -> dict[KernelName, _KernelSums]:
     """Returns the sums over the kernel matrices of all pairs of x and y, for each kernel."""
     x_norms, y_norms = np.sum(x**2, axis=1), np.sum(y**2, axis=1)
     symmetric = x is y
 
-    def block_sums(block: tuple[slice, slice]) -> list[_Sums]:
+    def block_sums(block: tuple[slice, slice]) -> list[_KernelSums]:
         rows, columns = block
         products = x[rows] @ y[columns].T
         sums = []
@@ -211,12 +211,12 @@ def _sums(
             column_sums = values @ y_indicators[columns]  # [rows, num_subsets]
             subset_sums = np.einsum("iw,iw->w", x_indicators[rows], column_sums)
             squares = float(np.vdot(values, values))
-            sums.append(_Sums(subset_sums, values.sum(axis=1), values.sum(axis=0), squares))
+            sums.append(_KernelSums(subset_sums, values.sum(axis=1), values.sum(axis=0), squares))
         return sums
 
     blocks = list(_blocks(len(x), len(y), symmetric))
-    totals: dict[KernelName, _Sums] = {
-        name: _Sums(np.zeros(x_indicators.shape[1]), np.zeros(len(x)), np.zeros(len(y)), 0.0)
+    totals: dict[KernelName, _KernelSums] = {
+        name: _KernelSums(np.zeros(x_indicators.shape[1]), np.zeros(len(x)), np.zeros(len(y)), 0.0)
         for name in kernels
     }
     for (rows, columns), parts in zip(

@@ -1,11 +1,12 @@
 """Precision, recall, density and coverage: separate measures of fidelity and variety.
 
-Each set's manifold is the union of balls around its points, out to the k-th nearest neighbour.
+Each set's manifold is the union of balls around its points, with the distance to the k-th nearest
+neighbour as radius.
 
 - precision: share of generated points inside the real manifold; recall: share of real points inside
   the generated one (Kynkaanniemi et al. 2019, eq. 1 and 2);
-- density: mean number of real balls that hold a generated point, over k; coverage: share of real
-  balls that hold any (Naeem et al. 2020, eq. 4 and 5).
+- density: mean number of real balls that contain a generated point, divided by k; coverage: share
+  of real balls that contain any generated point (Naeem et al. 2020, eq. 4 and 5).
 
 A generator that has collapsed onto a few good modes keeps its precision and loses its coverage.
 """

@@ -2,7 +2,8 @@
 
 FID divided by the mean distance of generated images to the nearest real image, where this distance
 is so small that the images must be copies: MIFID = FID / d with d = s if s < threshold and 1
-otherwise, s the mean over generated images of the smallest cosine distance 1 - |cos| to a real one.
+otherwise, s the mean over generated images of the smallest cosine distance 1 - |cos| to a real
+image.
 """
 
 from typing import NamedTuple

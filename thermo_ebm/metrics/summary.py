@@ -8,7 +8,7 @@ import jax
 from thermo_ebm.metrics import arrays, extrapolate, manifold, standard_errors, subsets
 from thermo_ebm.metrics.networks.network import Outputs
 
-MIN_IMAGES = manifold.NUM_NEIGHBOURS + 2  # more neighbours' worth when one image is left out
+MIN_IMAGES = manifold.NUM_NEIGHBOURS + 2  # more than k remain where the jackknife leaves one out
 
 
 class LinePoint(NamedTuple):

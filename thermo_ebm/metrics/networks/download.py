@@ -96,7 +96,12 @@ def fetch(url: str, cache_dir: Path, timeout: float = 30.0) -> Path:
             part = Path(partial.name)
         try:
             _download(url, part, timeout)
-            _check(part, expected, url)
+            actual = sha256_of(part)
+            if not actual.startswith(expected):
+                raise UserError(
+                    f"{url} has the SHA-256 {actual[:8]}..., not {expected}...; nothing is stored,"
+                    " try again"
+                )
             os.replace(part, target)
         finally:
             part.unlink(missing_ok=True)
@@ -119,15 +124,7 @@ def _download(url: str, path: Path, timeout: float) -> None:
         while chunk := response.read(_CHUNK):
             received += len(chunk)
             if received > _MAX_BYTES:
-                raise UserError(f"{url} sends more than {_MAX_BYTES} bytes; nothing is kept")
+                raise UserError(f"{url} sends more than {_MAX_BYTES} bytes; nothing is stored")
             file.write(chunk)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _check(path: Path, expected: str, url: str) -> None:
-    actual = sha256_of(path)
-    if not actual.startswith(expected):
-        raise UserError(
-            f"{url} has the SHA-256 {actual[:8]}..., not {expected}...; nothing is kept, try again"
-        )

@@ -115,20 +115,17 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 def _read_zip(data: bytes) -> tuple[dict[str, View], dict[str, np.ndarray]]:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = archive.namelist()
-        root = names[0].partition("/")[0]
-        if f"{root}/data.pkl" not in names:
+        root = next((name for name in names if name.endswith("/data.pkl")), "").partition("/")[0]
+        if not root:
             raise ValueError("it is a zip file without data.pkl")
-        if f"{root}/byteorder" in names:
-            _check_byte_order(_read_entry(archive, f"{root}/byteorder") == b"little")
-        views, storages = _read_views(io.BytesIO(_read_entry(archive, f"{root}/data.pkl")))
-        _check_sizes(storages, len(data))
-        elements = {}
-        for key, storage in storages.items():
-            content = _read_entry(archive, f"{root}/data/{key}")
-            if len(content) != storage.num_bytes:
-                raise ValueError("a storage with another number of elements than the pickle says")
-            elements[key] = np.frombuffer(bytearray(content), storage.dtype)
-        return views, elements
+        if f"{root}/byteorder" in names and _read_entry(archive, f"{root}/byteorder") != b"little":
+            raise ValueError("it was not written in little-endian order")
+        stream = io.BytesIO(_read_entry(archive, f"{root}/data.pkl"))
+        views, storages = _read_views(stream, len(data))
+        return views, {
+            key: _elements(storage, _read_entry(archive, f"{root}/data/{key}"))
+            for key, storage in storages.items()
+        }
 
 
 def _read_entry(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -146,37 +143,29 @@ def _read_legacy(data: bytes) -> tuple[dict[str, View], dict[str, np.ndarray]]:
     if _unpickle(stream) != _VERSION:
         raise ValueError(f"it has another version of the format than {_VERSION}")
     system = _unpickle(stream)
-    _check_byte_order(isinstance(system, dict) and system.get("little_endian") is True)
-    views, storages = _read_views(stream)
+    if not isinstance(system, dict) or system.get("little_endian") is not True:
+        raise ValueError("it was not written in little-endian order")
+    views, storages = _read_views(stream, len(data))
     keys = _unpickle(stream)
     if not isinstance(keys, list) or sorted(keys) != sorted(storages):
         raise ValueError("the list of storages does not match the storages in use")
-    _check_sizes(storages, len(data))
     elements = {}
     for key in keys:
-        storage = storages[key]
-        if int.from_bytes(stream.read(8), "little") != storage.num_elements:
+        if int.from_bytes(stream.read(8), "little") != storages[key].num_elements:
             raise ValueError("a storage with two numbers of elements")
-        content = bytearray(stream.read(storage.num_bytes))
-        if len(content) != storage.num_bytes:
-            raise ValueError("it is truncated")
-        elements[key] = np.frombuffer(content, storage.dtype)
+        elements[key] = _elements(storages[key], stream.read(storages[key].num_bytes))
     if stream.read(1):
         raise ValueError("it has more bytes than it says")
     return views, elements
 
 
-def _check_byte_order(little_endian: bool) -> None:
-    if not little_endian:
-        raise ValueError("it was not written in little-endian order")
+def _elements(storage: Storage, content: bytes) -> np.ndarray:
+    if len(content) != storage.num_bytes:
+        raise ValueError(f"a storage of {len(content)} bytes in place of {storage.num_bytes}")
+    return np.frombuffer(bytearray(content), storage.dtype)
 
 
-def _check_sizes(storages: Mapping[str, Storage], num_bytes: int) -> None:
-    if sum(storage.num_bytes for storage in storages.values()) > num_bytes:
-        raise ValueError("its tensors are larger than the file")
-
-
-def _read_views(stream: io.BytesIO) -> tuple[dict[str, View], dict[str, Storage]]:
+def _read_views(stream: io.BytesIO, file_size: int) -> tuple[dict[str, View], dict[str, Storage]]:
     """Reads the pickled state dict: its tensors and the storages that it names."""
     storages: dict[str, Storage] = {}
     views = _unpickle(stream, storages)
@@ -184,6 +173,8 @@ def _read_views(stream: io.BytesIO) -> tuple[dict[str, View], dict[str, Storage]
         raise ValueError("it does not hold a dictionary of tensors")
     if not all(isinstance(name, str) for name in views):
         raise ValueError("a tensor whose name is not a string")
+    if sum(storage.num_bytes for storage in storages.values()) > file_size:
+        raise ValueError("its tensors are larger than the file")
     return views, storages
 
 
