@@ -233,7 +233,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     topology, forms = read_topology(flags.FLAGS.topology), read_forms(flags.FLAGS.forms)
     config = config_file.read()
-    checks.check(config, config_file.defaults())
+    checks.check(config)
     jax.config.update("jax_platforms", "cpu")  # libtpu compiles here and runs nothing
     devices = topology_devices(topology)
     print(

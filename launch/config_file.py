@@ -1,6 +1,7 @@
 """The flag --config: reads a configuration file and explains errors in it or in its fields."""
 
 import importlib
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -11,7 +12,6 @@ from ml_collections import ConfigDict, config_flags
 
 from thermo_ebm import fields
 from thermo_ebm.errors import UserError, one_line
-from thermo_ebm.run import upgrade
 
 flags.disclaim_key_flags()
 if __package__ != "launch":
@@ -31,13 +31,8 @@ def define(default: str | None, meaning: str) -> None:
         flags.mark_flag_as_required("config")
 
 
-def defaults() -> ConfigDict:
-    """The configuration in which every field has its default."""
-    return importlib.import_module("configs.base").get_config()
-
-
 def read() -> ConfigDict:
-    """The configuration that --config names, locked; values of earlier versions are replaced.
+    """The configuration that --config names, locked.
 
     A file that cannot be read fails only here, where the configuration is used.
 
@@ -45,8 +40,7 @@ def read() -> ConfigDict:
       UserError: naming the file.
     """
     try:
-        config = flags.FLAGS.config.unlock()
-        return upgrade.with_todays_values(config).lock()
+        return flags.FLAGS.config.lock()
     except AttributeError as error:
         reason = "its get_config() must return a ConfigDict"
         raise UserError(f"--config={_path()}: {reason}") from error
@@ -63,8 +57,12 @@ def explain(argv: Sequence[str], error: BaseException) -> str:
         return _unreadable(paths[-1] if paths else _path())
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {error.msg}"
+    # An attribute of a configuration that does not exist: the message begins with its name.
+    quoted = re.match(r"\W*(\w+)", str(error))
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = "" if "site-packages" in frame.filename else f" {frame.filename}:{frame.lineno}:"
+    if quoted and any(former.startswith(f"{quoted[1]}.") for former in fields.FORMER):
+        return f"--config:{where} {quoted[1]}: {fields.unknown(quoted[1])}"
     return f"--config:{where} {type(error).__name__}: {one_line(error)}"
 
 
@@ -72,8 +70,7 @@ def suggest_field(flag: str) -> str | None:
     """The message for an unknown flag that has the name of a configuration field."""
     if "config" not in flags.FLAGS:
         return None
-    names = fields.flatten(defaults())
-    options = [name for name in names if name == flag or name.endswith(f".{flag}")]
+    options = [name for name in fields.FIELDS if name == flag or name.endswith(f".{flag}")]
     if not options:
         return None
     suggestion = " or ".join(f"--config.{name}" for name in options)
@@ -82,15 +79,11 @@ def suggest_field(flag: str) -> str | None:
 
 def _unknown_field(argv: Sequence[str]) -> str | None:
     """The message for the first flag --config.FIELD=value whose field does not exist, if any."""
-    names = fields.flatten(defaults())
     for argument in argv:
         flag = argument.partition("=")[0]
         field = flag.removeprefix("--config.")
-        if field == flag or field in names or any(name.startswith(f"{field}.") for name in names):
-            continue
-        if successor := upgrade.REMOVED.get(field):
-            return f"{flag}: this field was removed; set --config.{successor} instead"
-        return f"{flag}: there is no such field{fields.nearest(field, names)}"
+        if field != flag and not any(fields.is_within(name, field) for name in fields.FIELDS):
+            return f"{flag}: {fields.unknown(field)}"
     return None
 
 

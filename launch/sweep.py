@@ -122,7 +122,7 @@ def _check(sweep_cells: list[Cell], settings: evaluate.Settings) -> None:
     evaluate.check(settings)
     for cell in sweep_cells:
         try:
-            checks.check(cell.config, config_file.defaults())
+            checks.check(cell.config)
             evaluate.num_images(cell.config.data.num_val, settings)
         except UserError as error:
             raise UserError(f"{cell.name}: {error}") from error

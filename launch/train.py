@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
     del argv
     values = flags.FLAGS
     config, workdir = config_file.read(), Path(values.workdir)
-    checks.check(config, config_file.defaults())
+    checks.check(config)
     profile = profiling.parse(values.profile_steps, config)
     _join_hosts()
     program.check_devices()

@@ -7,17 +7,18 @@ from typing import Any, NamedTuple
 
 from study.images import label_sources, read_source
 from study.settings import RUNS, THERMODYNAMIC, VANILLA, Settings
+from thermo_ebm import fields
 from thermo_ebm.errors import UserError
 from thermo_ebm.fields import flatten
 from thermo_ebm.run.changes import Change, read_changes
-from thermo_ebm.run.configuration import FREE_FIELDS, read_config
+from thermo_ebm.run.configuration import is_free, read_config
 from thermo_ebm.run.layout import CONFIG
 
 # Fields that change neither what is computed nor which cell a run belongs to. The images are
 # recognised by their own record, wherever they are stored.
 IGNORED = (
-    *(field for field in FREE_FIELDS if field != "num_epochs"),
-    *("seed", "data.name", "data.skip_unreadable"),
+    *(n for n in fields.FIELDS if is_free(n) and n != "num_epochs"),
+    *("seed", "data.name"),
 )
 
 FIELDS = {

@@ -1,10 +1,419 @@
-"""Fields of a configuration by their dotted names, such as `loss.power`."""
+"""Every field of a configuration, declared once.
+
+`configs/base.py`, the checks (`config/checks.py`), the fields that may change when a run continues
+(`run/configuration.py`) and docs/configuration.md are derived from `FIELDS`. A new field is a row
+here and its use: runs written before it existed are read with its default, which must therefore
+leave them as they were.
+
+This module imports nothing of the library, so that configurations and run folders can be read
+without JAX.
+"""
 
 import difflib
-from collections.abc import Iterable, Mapping
-from typing import Any
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
+
+# Whether a field may change when a run continues.
+FREE = "yes"  # nothing that is computed depends on it
+ON_REQUEST = "with --allow_config_change"
+FIXED = "no"  # checkpoints' shapes or the steps of an epoch depend on it
+
+WRITERS = ("csv", "tensorboard", "wandb")
+MAX_WIDTH = 2**20  # no memory holds more; XLA would abort at sizes that overflow
+
+Check = Callable[[Any], str]  # what a value must be if it is not; "" if the value may be used
+
+
+class Field(NamedTuple):
+    """One field."""
+
+    default: Any  # also its type; an int passes for a float
+    check: Check
+    meaning: str  # for docs/configuration.md
+    on_resume: str = ON_REQUEST
+
+
+def anything(value: Any) -> str:
+    """Every value of the right type may be used."""
+    del value
+    return ""
+
+
+def at_least(least: int) -> Check:
+    """Numbers that are `least` or larger."""
+    return lambda value: "" if value >= least else f"at least {least}"
+
+
+def positive(value: float) -> str:
+    """Numbers above 0."""
+    return "" if value > 0 else "positive"
+
+
+def fraction(value: float) -> str:
+    """Numbers in [0, 1)."""
+    return "" if 0 <= value < 1 else "at least 0 and below 1"
+
+
+def width(value: int) -> str:
+    """Sizes of arrays."""
+    return "" if 1 <= value <= MAX_WIDTH else f"at least 1 and at most {MAX_WIDTH}"
+
+
+def sizes(values: Any) -> str:
+    """Sequences of positive integers."""
+    valid = all(type(value) is int and value >= 1 for value in values)
+    return "" if valid else "integers, each at least 1"
+
+
+def one_of(*choices: Any) -> Check:
+    """One of the choices."""
+    names = f"{', '.join(map(str, choices[:-1]))} or {choices[-1]}"
+    return lambda value: "" if value in choices else names
+
+
+def name_in(table: str) -> Check:
+    """One of the names in a table of the library, given as MODULE:TABLE.
+
+    The names of kernels, quadratures, ... stand where each is computed; the table's module is
+    imported when a configuration is checked, not here.
+    """
+
+    def check(value: str) -> str:
+        module, _, name = table.partition(":")
+        names = tuple(getattr(importlib.import_module(f"thermo_ebm.{module}"), name))
+        return "" if value in names else f"one of {', '.join(names)}"
+
+    return check
+
+
+def writers(names: Any) -> str:
+    """Distinct writers of readings, csv among them."""
+    names = tuple(names)
+    if not all(isinstance(name, str) and (name in WRITERS or ":" in name) for name in names):
+        return f"names among {', '.join(WRITERS)} and MODULE:CLASS, such as ('csv', 'wandb')"
+    if len({*names}) < len(names):
+        return "different names"
+    return "" if "csv" in names else "with csv, since resumes and reports read readings.csv"
+
+
+KERNEL = "`ula` (unadjusted Langevin) or `mala` (Metropolis-adjusted)"
+
+# The defaults are the paper's sizes and chains for CIFAR-10 (tables 4 and 5).
+FIELDS: dict[str, Field] = {
+    "seed": Field(0, at_least(0), "repetition r uses the seed `seed` + r"),
+    "num_repetitions": Field(
+        5, at_least(1), "number of models that are trained, each with its own seed", FREE
+    ),
+    "parallel_repetitions": Field(
+        1, at_least(1), "repetitions trained together in one program, using `vmap`", FREE
+    ),
+    "num_epochs": Field(50, at_least(1), "epochs of training", FREE),
+    "batch_size": Field(75, at_least(1), "images per step, over all devices together", FIXED),
+    "val_batches": Field(
+        10,
+        at_least(0),
+        "batches of validation images for `val_loss` and `temperatures.csv`; 0 uses all",
+    ),
+    "steps_per_dispatch": Field(
+        20,
+        at_least(1),
+        "largest number of steps between two checks for signals; fewer if this number of steps "
+        "would take more than two seconds",
+        FREE,
+    ),
+    "data.name": Field(
+        "cifar10",
+        anything,
+        "`digits`, `idx`, `folder`, `npz`, or a TFDS data set: `cifar10`, `svhn_cropped`, "
+        "`celeb_a`, `mnist`, ...",
+    ),
+    "data.data_dir": Field(
+        "",
+        anything,
+        "TFDS folder, folder of images or IDX files, or `.npz` file; if empty, the default folder "
+        "of TFDS",
+        FREE,
+    ),
+    "data.image_size": Field(
+        32, width, "height and width in pixels; must be the size that the generator makes", FIXED
+    ),
+    "data.channels": Field(
+        3,
+        one_of(1, 3),
+        "1 or 3; grey images are repeated to 3, colours become grey by luminance",
+        FIXED,
+    ),
+    "data.num_train": Field(12_000, at_least(1), "training images", FIXED),
+    "data.num_val": Field(
+        4_500, at_least(1), "validation images; never overlap with the training images"
+    ),
+    "data.skip_unreadable": Field(
+        False, anything, "skip images that cannot be read, and record their names", FREE
+    ),
+    "data.streaming": Field(
+        False,
+        anything,
+        "read training images when they are needed, for data sets larger than memory",
+        FREE,
+    ),
+    "model.latent_dim": Field(100, width, "D, the dimension of the latent z", FIXED),
+    "model.prior_sigma": Field(
+        1.0, positive, "sigma_0, the standard deviation of the reference prior"
+    ),
+    "model.likelihood_sigma": Field(
+        0.3, positive, "sigma_l, the standard deviation of the likelihood"
+    ),
+    "model.prior.features": Field(
+        100, width, "width of the tilt network's two hidden layers", FIXED
+    ),
+    "model.prior.leak": Field(0.1, anything, "slope of the tilt network's leaky ReLU below zero"),
+    "model.prior.activation": Field(
+        "leaky_relu",
+        name_in("models.prior:ACTIVATIONS"),
+        "`leaky_relu` (the paper's) or `gelu`, which makes the tilt smooth, as `langevin` "
+        "gradients need",
+    ),
+    "model.generator.features": Field(
+        64, width, "ngf, the unit in which `model.generator.widths` counts channels", FIXED
+    ),
+    "model.generator.leak": Field(0.2, anything, "slope of the generator's leaky ReLU below zero"),
+    "model.generator.widths": Field(
+        (16, 8, 4, 2),
+        sizes,
+        "channels of each layer except the last, in units of `model.generator.features`; the last "
+        "layer has the channels of the image",
+        FIXED,
+    ),
+    "model.generator.strides": Field(
+        (1, 2, 2, 2, 1),
+        sizes,
+        "stride of each layer; image size = kernel size times the product of the strides",
+        FIXED,
+    ),
+    "model.generator.kernel_size": Field(4, width, "height and width of every kernel", FIXED),
+    "sampler.prior.step_size": Field(0.16, positive, "s, the step size of the prior chains"),
+    "sampler.prior.num_steps": Field(60, at_least(0), "K_z, steps of each prior chain"),
+    "sampler.prior.kernel": Field("ula", name_in("sampling.kernels:KERNELS"), KERNEL),
+    "sampler.posterior.step_size": Field(
+        0.01, positive, "s, the step size of the posterior chains"
+    ),
+    "sampler.posterior.num_steps": Field(20, at_least(0), "K, steps of each posterior chain"),
+    "sampler.posterior.kernel": Field("ula", name_in("sampling.kernels:KERNELS"), KERNEL),
+    "sampler.chains_per_image": Field(
+        2, at_least(1), "M, chains of each image at every temperature"
+    ),
+    "sampler.exchange_every": Field(
+        0,
+        at_least(0),
+        "steps between exchanges of states between neighbouring temperatures; 0 disables exchange",
+    ),
+    "sampler.image_chunk": Field(
+        0,
+        at_least(0),
+        "images sampled together, with all their temperatures; 0 chooses a number that fits the "
+        "device's memory",
+        FREE,
+    ),
+    "sampler.chain_chunk": Field(
+        0,
+        at_least(0),
+        "of the chains of the images sampled together (`sampler.image_chunk`), those that are "
+        "evaluated at once; 0 is all, on a TPU as many as fit VMEM",
+        FREE,
+    ),
+    "sampler.precision": Field(
+        "float32",
+        one_of("float32", "bfloat16"),
+        "precision of the networks inside the chains: `float32` or `bfloat16`",
+    ),
+    "loss.name": Field(
+        "thermodynamic",
+        one_of("thermodynamic", "vanilla"),
+        "`thermodynamic` or `vanilla`; the other `loss` fields belong to `thermodynamic`",
+    ),
+    "loss.num_temperatures": Field(
+        10, at_least(1), "N_t, the number of intervals between t = 0 and t = 1"
+    ),
+    "loss.schedule": Field(
+        "power",
+        name_in("thermo.schedule:CURVES"),
+        "temperature schedule: `power`, `annealed_power`, `sigmoid` or `equal_barrier`",
+    ),
+    "loss.power": Field(
+        1.0,
+        positive,
+        "p, the power of the temperature schedule (for `sigmoid`, the steepness)",
+    ),
+    "loss.final_power": Field(1.0, positive, "p at the end of `annealed_power`"),
+    "loss.anneal_epochs": Field(
+        50, at_least(1), "epochs over which `annealed_power` goes from `power` to `final_power`"
+    ),
+    "loss.quadrature": Field(
+        "warped_trapezium",
+        name_in("thermo.integral:QUADRATURES"),
+        "quadrature over temperatures: `warped_trapezium`, `warped_simpson`, `trapezium`, `left` "
+        "or `right`",
+    ),
+    "loss.correction": Field(
+        "ratio",
+        name_in("losses:CORRECTIONS"),
+        "correction of the quadrature: `none`, `ratio` (from the chains' own log-likelihoods) or "
+        "`pooled_gaussian` (the paper's)",
+    ),
+    "loss.kl_form": Field(
+        "difference",
+        name_in("thermo.integral:KL_FORMS"),
+        "combination of the two divergences in the correction: `difference` (exact) or `sum` (as "
+        "printed in the paper)",
+    ),
+    "loss.kl_weight": Field(
+        1.0,
+        at_least(0),
+        "eta, the weight of the correction; the loss estimates -log p(x) only with 1",
+    ),
+    "loss.prior_gradient": Field(
+        "contrastive",
+        name_in("losses:PRIOR_GRADIENTS"),
+        "estimator of the prior's gradient: `contrastive`, `langevin` or `none`",
+    ),
+    "loss.generator_gradient": Field(
+        "reweighted",
+        name_in("losses:GENERATOR_GRADIENTS"),
+        "estimator of the generator's gradient: `reweighted`, `posterior`, `detached` or "
+        "`langevin`",
+    ),
+    "gradient_noise.amplification": Field(
+        1.0,
+        at_least(1),
+        "factor of the gradient's covariance, at least 1; the mean gradient is unchanged",
+    ),
+    "gradient_noise.accumulate": Field(
+        1, at_least(1), "batches averaged per update, which divides the gradient's covariance"
+    ),
+    "gradient_noise.target": Field(
+        0.0,
+        at_least(0),
+        "target for the noise of the update's gradient, per parameter, which the amplification (at "
+        "most 64) then follows; 0 sets no target",
+    ),
+    "evaluation.likelihood.every_epochs": Field(
+        10,
+        at_least(0),
+        "epochs between evaluations of `val_log_marginal_likelihood`, by the same estimator in all "
+        "runs; 0 evaluates none",
+    ),
+    "optimizer.prior.learning_rate": Field(2e-5, positive, "initial learning rate of the prior"),
+    "optimizer.prior.final_learning_rate": Field(
+        1e-5, positive, "lowest learning rate of the prior"
+    ),
+    "optimizer.prior.b1": Field(0.5, fraction, "beta 1 of the prior's Adam"),
+    "optimizer.prior.b2": Field(0.999, fraction, "beta 2 of the prior's Adam"),
+    "optimizer.generator.learning_rate": Field(
+        1e-4, positive, "initial learning rate of the generator"
+    ),
+    "optimizer.generator.final_learning_rate": Field(
+        5e-5, positive, "lowest learning rate of the generator"
+    ),
+    "optimizer.generator.b1": Field(0.5, fraction, "beta 1 of the generator's Adam"),
+    "optimizer.generator.b2": Field(0.999, fraction, "beta 2 of the generator's Adam"),
+    "optimizer.decay.begin_epoch": Field(
+        1, at_least(0), "epochs before the learning rates start to fall"
+    ),
+    "optimizer.decay.rate": Field(
+        0.975, positive, "factor by which the learning rates fall at every epoch"
+    ),
+    "optimizer.clip_norm": Field(
+        0.0, at_least(0), "largest norm of the gradient; 0 disables clipping"
+    ),
+    "divergence.max_rollbacks": Field(
+        3,
+        at_least(0),
+        "number of rollbacks after which a repetition ends as diverged",
+        FREE,
+    ),
+    "checkpoint.every_epochs": Field(1, at_least(1), "epochs between checkpoints", FREE),
+    "checkpoint.every_steps": Field(
+        0, at_least(0), "steps between checkpoints within an epoch; 0 writes none", FREE
+    ),
+    "checkpoint.keep": Field(3, at_least(1), "how many of the newest checkpoints are kept", FREE),
+    "checkpoint.keep_every_epochs": Field(
+        10,
+        at_least(0),
+        "epochs between checkpoints that are kept permanently, to be evaluated; 0 keeps none "
+        "permanently",
+        FREE,
+    ),
+    "logging.pictures_every_epochs": Field(
+        5, at_least(0), "epochs between pictures of samples; 0 draws none", FREE
+    ),
+    "logging.grad_noise_every_epochs": Field(
+        0,
+        at_least(0),
+        "epochs between measurements of the gradient's noise; 0 measures none",
+        FREE,
+    ),
+    "logging.writers": Field(
+        ("csv", "tensorboard"),
+        writers,
+        "where logged metrics go: `csv` (always), `tensorboard`, `wandb`, or your own class as "
+        "`MODULE:CLASS` ([writers](guides/training.md#writers))",
+        FREE,
+    ),
+}
+
+_ONE_ESTIMATOR = "removed: all runs use the same estimator"
+# What became of the fields of earlier versions.
+FORMER: dict[str, str] = {
+    "dial.amplification": "renamed gradient_noise.amplification",
+    "dial.accumulate": "renamed gradient_noise.accumulate",
+    "dial.target_noise": "renamed gradient_noise.target",
+    "dial.max_amplification": "removed: it is always 64",
+    "loss.kl_shrinkage": "removed: it is always oas",
+    "optimizer.decay.interval_epochs": "removed: it is always 1",
+    "divergence.max_skipped_steps": "removed: it is always 10",
+    "logging.every_seconds": "removed: it is always 10",
+    "logging.grad_noise_draws": "removed: it is always 256",
+    "evaluation.likelihood.num_images": _ONE_ESTIMATOR,
+    "evaluation.likelihood.num_temperatures": _ONE_ESTIMATOR,
+    "evaluation.likelihood.chains_per_image": _ONE_ESTIMATOR,
+    "evaluation.likelihood.steps_per_temperature": _ONE_ESTIMATOR,
+    "evaluation.likelihood.prior_steps": _ONE_ESTIMATOR,
+}
+
+
+def defaults() -> dict[str, Any]:
+    """The default of every field, as nested dicts."""
+    return nest({name: field.default for name, field in FIELDS.items()})
+
+
+def unknown(name: str) -> str:
+    """What to say of a name that is not a field's: what became of the field, or the nearest name.
+
+    >>> unknown("dial.accumulate")
+    'was renamed gradient_noise.accumulate'
+    >>> unknown("loss.powre")
+    'there is no such field; did you mean loss.power?'
+    """
+    if name in FORMER:
+        return f"was {FORMER[name]}"
+    members = [former for former in FORMER if former.startswith(f"{name}.")]
+    if members and not any(is_within(field, name) for field in FIELDS):
+        changes = ", ".join(f"{former} was {FORMER[former]}" for former in members)
+        return f"there is no such group; {changes}"
+    matches = difflib.get_close_matches(name, FIELDS, n=1)
+    return "there is no such field" + (f"; did you mean {matches[0]}?" if matches else "")
+
+
+def is_within(field: str, name: str) -> bool:
+    """Whether `name` is the field or a group that it belongs to.
+
+    >>> is_within("loss.power", "loss"), is_within("loss.power", "loss.p")
+    (True, False)
+    """
+    return field == name or field.startswith(f"{name}.")
 
 
 def flatten(nested: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:
@@ -22,32 +431,17 @@ def flatten(nested: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[st
     return flat
 
 
-def get(nested: Any, field: str, default: Any = None) -> Any:
-    """A field's value in nested dicts or a ConfigDict; `default` if there is no such field."""
-    for name in field.split("."):
-        if not isinstance(nested, Mapping | ConfigDict) or name not in nested:
-            return default
-        nested = nested[name]
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The reverse of `flatten`.
+
+    >>> nest({"seed": 0, "loss.power": 6.0})
+    {'seed': 0, 'loss': {'power': 6.0}}
+    """
+    nested: dict[str, Any] = {}
+    for field, value in flat.items():
+        *groups, name = field.split(".")
+        inner = nested
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[name] = value
     return nested
-
-
-def put(nested: dict[str, Any], field: str, value: Any) -> None:
-    """Sets a field in nested dicts; missing groups are created."""
-    *groups, name = field.split(".")
-    for group in groups:
-        nested = nested.setdefault(group, {})
-    nested[name] = value
-
-
-def remove(nested: dict[str, Any], field: str) -> None:
-    """Removes a field from nested dicts, if it exists."""
-    group, _, name = field.rpartition(".")
-    within = get(nested, group) if group else nested
-    if isinstance(within, dict):
-        within.pop(name, None)
-
-
-def nearest(field: str, known: Iterable[str]) -> str:
-    """End of a message about an unknown field: a suggestion of the field that may be meant."""
-    matches = difflib.get_close_matches(field, list(known), n=1)
-    return f"; did you mean {matches[0]}?" if matches else ""

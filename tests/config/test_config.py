@@ -1,15 +1,24 @@
-"""Configurations: every field checked before anything compiles, and the settings made of them."""
+"""Configurations: fields declared once, everything checked before compilation, settings built."""
 
 import importlib
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
+from configs import base
 from configs.published import published
+from thermo_ebm import fields
 from thermo_ebm.config import build, checks
 from thermo_ebm.errors import UserError
+from thermo_ebm.fields import FIELDS, FORMER, Field, at_least
 from thermo_ebm.losses import LossSettings
+from thermo_ebm.run import configuration
 
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("digits", "cifar10", "celeb_a", "svhn", "pang_svhn", "folder")
 
 
@@ -17,20 +26,22 @@ def load(name):
     return importlib.import_module(f"configs.{name}").get_config()
 
 
-def check(**changes):
-    config = load("digits")
-    named = {name.replace("__", "."): value for name, value in changes.items()}
-    with config.ignore_type():
-        config.update_from_flattened_dict(named)
-    checks.check(config, load("base"))
+def complaint(changes):
+    """The error for a configuration of the digits with these fields; None if it may be trained."""
+    config = ConfigDict(fields.nest(fields.flatten(load("digits")) | changes))
+    try:
+        checks.check(config)
+    except UserError as error:
+        return str(error)
+    return None
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_configuration_passes(name):
-    checks.check(load(name), load("base"))
+def test_configurations_pass_their_checks():
+    for name in NAMES:
+        checks.check(load(name))
 
 
-def test_the_papers_values():
+def test_papers_values():
     """Tables 4 and 5."""
 
     def chain(sampler):
@@ -51,150 +62,198 @@ def test_the_papers_values():
 
 
 def test_step_sizes_of_pang_and_others():
-    """They step by s^2 / 2 with s = 0.4 and 0.1; the paper's steps are twice theirs."""
-    theirs, ours = load("pang_svhn").sampler, load("svhn").sampler
-    assert theirs.prior.step_size == pytest.approx(0.4**2 / 2)
-    assert theirs.posterior.step_size == pytest.approx(0.1**2 / 2)
+    """Pang et al. step by s^2 / 2 with s = 0.4 and 0.1; the paper's steps are twice as large."""
+    pang, paper = load("pang_svhn").sampler, load("svhn").sampler
+    assert pang.prior.step_size == pytest.approx(0.4**2 / 2)
+    assert pang.posterior.step_size == pytest.approx(0.1**2 / 2)
     for name in ("prior", "posterior"):
-        assert ours[name].step_size == pytest.approx(2 * theirs[name].step_size)
+        assert paper[name].step_size == pytest.approx(2 * pang[name].step_size)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"seed": -1}, "seed=-1: must be at least 0"),
-        ({"seed": 2**31 - 1, "num_repetitions": 2}, "seed=2147483647: seed plus num_repetitions"),
-        ({"batch_size": True}, "config.batch_size=True: must be int, not bool"),
-        ({"batch_size": 7.0}, "config.batch_size=7.0: must be int, not float"),
-        ({"batch_size": 0}, "batch_size=0: must be at least 1"),
-        ({"batch_size": 1501}, "batch_size=1501: larger than the training set"),
-        ({"loss__power": "6"}, "config.loss.power='6': must be float, not str"),
-        ({"loss__power": 0.0}, "loss.power=0.0: must be positive"),
-        ({"loss__power": math.nan}, "loss.power=nan: must be finite"),
-        ({"loss__kl_weight": math.inf}, "loss.kl_weight=inf: must be finite"),
-        ({"optimizer__prior__b1": 1.0}, "optimizer.prior.b1=1.0: must be below 1"),
-        ({"loss__quadrature": "simpson"}, "loss.quadrature='simpson': must be one of trapezium,"),
-        ({"loss__kl_form": "sum", "loss__quadrature": "left"}, "loss.kl_form=sum: needs loss"),
-        ({"data__channels": 2}, "data.channels=2: must be 1 or 3"),
-        ({"data__image_size": 9}, "data.image_size=9: the generator makes 8 x 8 pixels"),
-        ({"model__generator__strides": (1, 2)}, "model.generator.strides=(1, 2): must start"),
-        ({"model__generator__strides": (1, 5, 1)}, "model.generator.strides=(1, 5, 1): each must"),
-        ({"model__generator__widths": ("a", 1)}, "model.generator.widths=('a', 1): must be whole"),
-        ({"model__generator__widths": 3}, "config.model.generator.widths=3: must be tuple"),
-        (
-            {"optimizer__prior__learning_rate": 1e-6},
-            "optimizer.prior.final_learning_rate=0.0001: with optimizer.decay.rate=0.975 must be",
-        ),
-        ({"optimizer__decay__rate": 1.1}, "optimizer.prior.final_learning_rate=0.0001: with"),
-        ({"model__prior__leak": float("-inf")}, "model.prior.leak=-inf: must be finite"),
-        ({"model__prior_sigma": 1e-300}, "model.prior_sigma=1e-300: must be a number that float32"),
-        (
-            {"optimizer__decay__begin_epoch": 10**9},
-            "optimizer.decay.begin_epoch=1000000000: must be at most",
-        ),
-        ({"model__latent_dim": 10**9}, "model.latent_dim=1000000000: must be at most 1048576"),
-        ({"steps_per_dispatch": 10**12}, "steps_per_dispatch=1000000000000: must be within 21474"),
-        ({"num_epochs": 10**9}, "num_epochs=1000000000: must be at most"),
-        ({"checkpoint__keep": 0}, "checkpoint.keep=0: must be at least 1"),
-        ({"loss__schedule": "linear"}, "loss.schedule='linear': must be one of power, annealed"),
-        ({"loss__correction": "gaussian"}, "loss.correction='gaussian': must be one of none, rati"),
-        (
-            {"loss__correction": "ratio", "sampler__chains_per_image": 1},
-            "sampler.chains_per_image=1: loss.correction=ratio needs at least 2",
-        ),
-        ({"sampler__chains_per_image": 0}, "sampler.chains_per_image=0: must be at least 1"),
-        (
-            {"loss__quadrature": "warped_simpson", "loss__num_temperatures": 5},
-            "loss.num_temperatures=5: must be even for loss.quadrature=warped_simpson",
-        ),
-        (
-            {"loss__kl_form": "sum", "loss__quadrature": "warped_trapezium"},
-            "loss.kl_form=sum: needs loss.quadrature=trapezium",
-        ),
-        ({"loss__final_power": 0.0}, "loss.final_power=0.0: must be positive"),
-        ({"sampler__posterior__kernel": "hmc"}, "sampler.posterior.kernel='hmc': must be one of"),
-        ({"sampler__exchange_every": -1}, "sampler.exchange_every=-1: must be at least 0"),
-        (
-            {"sampler__exchange_every": 2, "loss__num_temperatures": 1},
-            "sampler.exchange_every=2: needs loss.num_temperatures of at least 2",
-        ),
-        (
-            {"loss__prior_gradient": "langevin", "sampler__exchange_every": 2},
-            "sampler.exchange_every=2: gradients through the chains (langevin) need kernel=ula",
-        ),
-        (
-            {"loss__generator_gradient": "langevin", "sampler__prior__kernel": "mala"},
-            "sampler.prior.kernel=mala: gradients through the chains (langevin) need kernel=ula",
-        ),
-        ({"model__prior__activation": "relu"}, "model.prior.activation='relu': must be one of"),
-        (
-            {"gradient_noise__amplification": 0.5},
-            "gradient_noise.amplification=0.5: must be at least 1",
-        ),
-        ({"gradient_noise__accumulate": 0}, "gradient_noise.accumulate=0: must be at least 1"),
-        ({"gradient_noise__target": -1e-3}, "gradient_noise.target=-0.001: must be at least 0"),
-        (
-            {"gradient_noise__target": 1e-3, "gradient_noise__amplification": 2.0},
-            "gradient_noise.amplification=2: must be 1 if gradient_noise.target is set",
-        ),
-        (
-            {"gradient_noise__amplification": 2.0, "batch_size": 1},
-            "gradient_noise.amplification=2: needs at least two images per update",
-        ),
-        (
-            {"gradient_noise__target": 1e-3, "batch_size": 1},
-            "gradient_noise.target=0.001: needs at least two images per update",
-        ),
-        (
-            {
-                "gradient_noise__amplification": 2.0,
-                "loss__correction": "pooled_gaussian",
-                "loss__generator_gradient": "langevin",
-            },
-            "gradient_noise.amplification=2: needs a gradient that is a mean over images",
-        ),
-        (
-            {"gradient_noise__accumulate": 200},
-            "gradient_noise.accumulate=200: as many batches of batch_size=75 need more images",
-        ),
-    ],
-)
-def test_a_value_that_cannot_be_is_named(changes, message):
-    with pytest.raises(UserError) as caught:
-        check(**changes)
-    assert str(caught.value).startswith(message)
+# Fields.
+
+
+def test_base_configuration_and_docs_have_the_declared_fields():
+    config = fields.flatten(base.get_config())
+    assert config == {name: field.default for name, field in FIELDS.items()}
+    assert fields.flatten(fields.nest(config)) == config
+    for name, field in FIELDS.items():
+        assert field.check(field.default) == "", name
+        assert field.meaning, name
+        assert field.on_resume in (fields.FREE, fields.ON_REQUEST, fields.FIXED), name
+    assert not {*FIELDS} & {*FORMER}
+
+
+def test_configurations_and_run_folders_are_read_without_jax():
+    code = (
+        "import sys; from configs import digits; import thermo_ebm.run.configuration; "
+        "assert 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_a_new_field_is_one_row(monkeypatch):
+    """Base configuration, checks, runs written before and the docs follow from the row."""
+    stored = configuration.as_json(load("digits"))
+    row = Field(2, at_least(1), "number of moons", fields.FREE)
+    monkeypatch.setitem(FIELDS, "sampler.moons", row)
+    assert load("digits").sampler.moons == 2
+    assert complaint({}) is None
+    assert complaint({"sampler.moons": 0}) == "sampler.moons=0: must be at least 1"
+    assert configuration.is_free("sampler.moons")
+    from docs.tools.configuration import page
+
+    assert "| `sampler.moons` | `2` | number of moons | yes |" in page()
+    assert configuration.complete(stored)["sampler"]["moons"] == 2
+
+
+def test_former_names_are_answered_with_the_present_one():
+    for name, change in FORMER.items():
+        assert complaint({name: 1}) == f"config.{name}: was {change}"
+        if change.startswith("renamed "):
+            assert change.removeprefix("renamed ") in FIELDS
+    assert "dial.accumulate was renamed gradient_noise.accumulate" in fields.unknown("dial")
+    run = configuration.as_json(load("digits")) | {"version": 2, "dial": {"accumulate": 1}}
+    with pytest.raises(ValueError, match=r"version 2, .*dial\.accumulate was renamed"):
+        configuration.complete(run)
 
 
 def test_missing_and_unknown_fields_are_named():
     config = load("digits")
     del config.loss.power
     with pytest.raises(UserError, match=r"config\.loss\.power: is missing"):
-        checks.check(config, load("base"))
+        checks.check(config)
     config = load("digits")
     config.loss.powre = 1.0
     with pytest.raises(UserError, match=r"config\.loss\.powre: there is no .* loss\.power\?"):
-        checks.check(config, load("base"))
+        checks.check(config)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"gradient_noise__amplification": 4.0, "loss__name": "vanilla"},
-        {"gradient_noise__target": 1e-6, "loss__correction": "pooled_gaussian"},
-        {"gradient_noise__amplification": 4.0, "batch_size": 1, "gradient_noise__accumulate": 2},
-        {"loss__generator_gradient": "langevin", "gradient_noise__amplification": 4.0},
-        {"sampler__prior__kernel": "mala", "sampler__posterior__kernel": "mala"},
-        {"sampler__exchange_every": 3, "loss__schedule": "equal_barrier"},
-        {"loss__name": "vanilla", "sampler__chains_per_image": 1, "sampler__exchange_every": 2},
-        {"loss__quadrature": "warped_simpson", "loss__num_temperatures": 6},
-    ],
-)
-def test_what_goes_together_passes(changes):
-    check(**changes)
+# Values: the changes, and the beginning of the message.
+
+SINGLE_VALUES = [
+    ({"seed": -1}, "seed=-1: must be at least 0"),
+    ({"batch_size": True}, "config.batch_size=True: must be int, not bool"),
+    ({"batch_size": 7.0}, "config.batch_size=7.0: must be int, not float"),
+    ({"batch_size": 0}, "batch_size=0: must be at least 1"),
+    ({"steps_per_dispatch": 10**12}, "steps_per_dispatch=1000000000000: must be within 21474"),
+    ({"checkpoint.keep": 0}, "checkpoint.keep=0: must be at least 1"),
+    ({"data.channels": 2}, "data.channels=2: must be 1 or 3"),
+    ({"model.generator.widths": ("a", 1)}, "model.generator.widths=('a', 1): must be integers"),
+    ({"model.generator.widths": 3}, "config.model.generator.widths=3: must be tuple"),
+    ({"model.prior.leak": -math.inf}, "model.prior.leak=-inf: must be finite"),
+    ({"model.prior_sigma": 1e-300}, "model.prior_sigma=1e-300: must be a number that float32"),
+    ({"model.latent_dim": 10**9}, "model.latent_dim=1000000000: must be at least 1 and at most"),
+    ({"model.prior.activation": "relu"}, "model.prior.activation='relu': must be one of leaky_"),
+    ({"sampler.posterior.kernel": "hmc"}, "sampler.posterior.kernel='hmc': must be one of ula,"),
+    ({"sampler.exchange_every": -1}, "sampler.exchange_every=-1: must be at least 0"),
+    ({"sampler.chains_per_image": 0}, "sampler.chains_per_image=0: must be at least 1"),
+    ({"sampler.precision": "float64"}, "sampler.precision='float64': must be float32 or bfloat16"),
+    ({"loss.name": "elbo"}, "loss.name='elbo': must be thermodynamic or vanilla"),
+    ({"loss.power": "6"}, "config.loss.power='6': must be float, not str"),
+    ({"loss.power": 0.0}, "loss.power=0.0: must be positive"),
+    ({"loss.power": math.nan}, "loss.power=nan: must be finite"),
+    ({"loss.final_power": 0.0}, "loss.final_power=0.0: must be positive"),
+    ({"loss.kl_weight": math.inf}, "loss.kl_weight=inf: must be finite"),
+    ({"loss.kl_form": "none"}, "loss.kl_form='none': must be one of difference, sum"),
+    ({"loss.quadrature": "simpson"}, "loss.quadrature='simpson': must be one of trapezium,"),
+    ({"loss.schedule": "linear"}, "loss.schedule='linear': must be one of power, annealed"),
+    ({"loss.correction": "gaussian"}, "loss.correction='gaussian': must be one of none, ratio,"),
+    ({"gradient_noise.amplification": 0.5}, "gradient_noise.amplification=0.5: must be at least 1"),
+    ({"gradient_noise.accumulate": 0}, "gradient_noise.accumulate=0: must be at least 1"),
+    ({"gradient_noise.target": -1e-3}, "gradient_noise.target=-0.001: must be at least 0"),
+    ({"optimizer.prior.b1": 1.0}, "optimizer.prior.b1=1.0: must be at least 0 and below 1"),
+    ({"logging.writers": ("tensorboard",)}, "logging.writers=('tensorboard',): must be with csv"),
+    ({"logging.writers": ("csv", "csv")}, "logging.writers=('csv', 'csv'): must be different"),
+    ({"logging.writers": ("csv,wandb",)}, "logging.writers=('csv,wandb',): must be names among"),
+    ({"logging.writers": ("csv", 3)}, "logging.writers=('csv', 3): must be names among csv,"),
+]
+
+COMBINATIONS = [
+    ({"seed": 2**31 - 1, "num_repetitions": 2}, "seed=2147483647: seed plus num_repetitions"),
+    ({"batch_size": 1501}, "batch_size=1501: larger than the training set"),
+    ({"num_epochs": 10**9}, "num_epochs=1000000000: must be at most"),
+    ({"optimizer.decay.begin_epoch": 10**9}, "optimizer.decay.begin_epoch=1000000000: must be at"),
+    ({"gradient_noise.accumulate": 200}, "gradient_noise.accumulate=200: as many batches of batch"),
+    ({"data.image_size": 9}, "data.image_size=9: the generator makes 8 x 8 pixels"),
+    ({"model.generator.strides": (1, 2)}, "model.generator: strides (1, 2) must start with 1"),
+    ({"model.generator.strides": (1, 5, 1)}, "model.generator: strides (1, 5, 1) must be between"),
+    (
+        {"optimizer.prior.learning_rate": 1e-6},
+        "optimizer.prior.final_learning_rate=0.0001: with optimizer.decay.rate=0.975 must be at m",
+    ),
+    ({"optimizer.decay.rate": 1.1}, "optimizer.prior.final_learning_rate=0.0001: with"),
+    (
+        {"data.streaming": True, "logging.grad_noise_every_epochs": 1},
+        "data.streaming=True: needs logging.grad_noise_every_epochs=0",
+    ),
+    (
+        {"loss.correction": "ratio", "sampler.chains_per_image": 1},
+        "loss and sampler: correction 'ratio' needs chains_per_image of at least 2",
+    ),
+    (
+        {"loss.quadrature": "warped_simpson", "loss.num_temperatures": 5},
+        "loss and sampler: quadrature 'warped_simpson' needs an even num_temperatures",
+    ),
+    ({"loss.kl_form": "sum"}, "loss and sampler: kl_form 'sum' needs quadrature 'trapezium'"),
+    (
+        {"sampler.exchange_every": 2, "loss.num_temperatures": 1},
+        "loss and sampler: exchange_every needs num_temperatures of at least 2",
+    ),
+    (
+        {"loss.prior_gradient": "langevin", "sampler.exchange_every": 2},
+        "loss and sampler: gradient 'langevin' needs unadjusted chains without exchange",
+    ),
+    (
+        {"loss.generator_gradient": "langevin", "sampler.prior.kernel": "mala"},
+        "loss and sampler: gradient 'langevin' needs unadjusted chains without exchange",
+    ),
+    (
+        {"gradient_noise.target": 1e-3, "gradient_noise.amplification": 2.0},
+        "gradient_noise: target chooses the amplification, which must then be 1",
+    ),
+    (
+        {"gradient_noise.amplification": 2.0, "batch_size": 1},
+        "gradient_noise: amplification needs at least two images per update",
+    ),
+    (
+        {"gradient_noise.target": 1e-3, "batch_size": 1},
+        "gradient_noise: target needs at least two images per update",
+    ),
+    (
+        {
+            "gradient_noise.amplification": 2.0,
+            "loss.correction": "pooled_gaussian",
+            "loss.generator_gradient": "langevin",
+        },
+        "gradient_noise: amplification needs a gradient that is a mean over images",
+    ),
+]
+
+VALID = [
+    {"gradient_noise.amplification": 4.0, "loss.name": "vanilla"},
+    {"gradient_noise.target": 1e-6, "loss.correction": "pooled_gaussian"},
+    {"gradient_noise.amplification": 4.0, "batch_size": 1, "gradient_noise.accumulate": 2},
+    {"loss.generator_gradient": "langevin", "gradient_noise.amplification": 4.0},
+    {"sampler.prior.kernel": "mala", "sampler.posterior.kernel": "mala"},
+    {"sampler.exchange_every": 3, "loss.schedule": "equal_barrier"},
+    {"loss.name": "vanilla", "sampler.chains_per_image": 1, "sampler.exchange_every": 2},
+    {"loss.quadrature": "warped_simpson", "loss.num_temperatures": 6},
+    {"loss.power": 6, "optimizer.clip_norm": 1},  # an int passes for a float
+]
 
 
-def test_a_whole_number_will_do_for_a_float():
-    check(loss__power=6, optimizer__clip_norm=1)
+@pytest.mark.parametrize("cases", [SINGLE_VALUES, COMBINATIONS], ids=["single", "combinations"])
+def test_invalid_values_are_named(cases):
+    messages = [(complaint(changes) or "")[: len(message)] for changes, message in cases]
+    assert messages == [message for _, message in cases]
+
+
+def test_valid_combinations_pass():
+    assert [complaint(changes) for changes in VALID] == [None] * len(VALID)
+
+
+# Settings.
 
 
 def test_settings_are_the_fields():
@@ -202,8 +261,7 @@ def test_settings_are_the_fields():
     sampler = build.sampler_settings(config)
     assert (sampler.prior.num_steps, sampler.posterior.num_steps) == (60, 40)
     assert (sampler.prior.step_size, sampler.precision) == (0.16, "float32")
-    settings = build.loss_settings(config)
-    assert settings == LossSettings(
+    assert build.loss_settings(config) == LossSettings(
         num_temperatures=10,
         power=config.loss.power,
         quadrature="warped_trapezium",
@@ -213,13 +271,13 @@ def test_settings_are_the_fields():
     )
 
 
-def test_the_published_form_is_one_word_away():
+def test_published_form_of_all_configurations():
     for name in NAMES:
         config = load(name)
         config.sampler.exchange_every = 3
-        made = published(config)
-        checks.check(made, load("base"))
-        settings, sampler = build.loss_settings(made), build.sampler_settings(made)
+        paper = published(config)
+        checks.check(paper)
+        settings, sampler = build.loss_settings(paper), build.sampler_settings(paper)
         assert settings.quadrature == "trapezium"
         assert (settings.correction, settings.kl_form) == ("pooled_gaussian", "sum")
         assert (settings.prior_gradient, settings.generator_gradient) == ("none", "detached")

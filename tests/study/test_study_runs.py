@@ -69,12 +69,6 @@ def test_one_draw_is_not_counted_twice(tmp_path):
     assert all("left out" in note for note in readings.notes)
 
 
-def test_the_linear_schedule_is_the_power_schedule_at_p_1(tmp_path):
-    write_run(tmp_path / "a", config(loss__schedule="linear"))
-    (settings,) = cells_of(load(tmp_path, None).frame).values()
-    assert (settings.power, settings.schedule) == (1.0, "power")
-
-
 def test_unfinished_runs_are_noted(tmp_path):
     write_run(tmp_path / "a", config(num_epochs=5))
     write_run(tmp_path / "b", repetitions=0)
@@ -87,7 +81,7 @@ def test_unfinished_runs_are_noted(tmp_path):
     ("name", "content", "where"),
     [
         ("config.json", '{\n "seed": 0,\n oops\n}', "line 3"),
-        ("config.json", "[1]", "config.json: not a configuration"),
+        ("config.json", "[1]", "config.json: not the configuration of a run"),
         ("rep_00/readings.csv", "epoch,train_loss\n1,2\n", "readings.csv:1:"),
         ("rep_00/readings.csv", "epoch,train_loss,train_grad_var\n1,2,x\n", "readings.csv:2:"),
         ("rep_00/eval.csv", "epoch,n_kid_inf\n1,2\n2\n", "eval.csv:3:"),
@@ -115,22 +109,6 @@ def test_configs_with_a_wrong_field(tmp_path, field, value, words):
     with pytest.raises(UserError, match=r"config\.json") as caught:
         load_runs(tmp_path)
     assert words in str(caught.value)
-
-
-def test_a_config_without_a_field(tmp_path):
-    tree = config()
-    del tree["loss"]["power"]
-    write_run(tmp_path / "run", tree)
-    with pytest.raises(UserError, match=r"the field loss\.power is missing"):
-        load_runs(tmp_path)
-
-
-def test_a_run_of_a_version_without_a_choice_still_opens(tmp_path):
-    tree = config()
-    del tree["loss"]["quadrature"]
-    write_run(tmp_path / "run", tree)
-    (settings,) = cells_of(load_runs(tmp_path).frame).values()
-    assert (settings.quadrature, settings.kl_form) == (None, "difference")
 
 
 def test_columns_of_other_versions_are_read_past(tmp_path):

@@ -93,7 +93,7 @@ _programs = functools.cache(_make_programs)
 
 def train(made, workdir, dispatches=None, allow=(), init_from=None, **further):
     """Trains as the program does; `dispatches` of steps, then as if a signal had come."""
-    checks.check(made, importlib.import_module("configs.base").get_config())
+    checks.check(made)
     asked = iter(range(dispatches or 0))
 
     def interrupted():

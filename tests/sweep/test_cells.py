@@ -92,7 +92,10 @@ def test_long_names_fit_file_systems():
 def test_bad_cells_are_refused():
     for changes, message in [
         ([], "experiment: has no cells"),
-        ([{}, {"loss.pwoer": 1.0}], r"no field loss.pwoer; did you mean loss\.power\?"),
+        (
+            [{}, {"loss.pwoer": 1.0}],
+            r"loss\.pwoer: there is no such field; did you mean loss\.power\?",
+        ),
         ([{"loss": {"power": 1.0}}], 'loss is a group of fields; name each: ."loss.power": '),
         ([{"model": 3}], 'model is a group of fields; name each: ."model'),
         ([{"batch_size": 2.5}], "experiment: .*batch_size"),
@@ -121,12 +124,11 @@ def experiment(name, data):
 
 @pytest.mark.parametrize("data", ["digits", "cifar10", "svhn", "celeb_a", "folder"])
 def test_the_experiments_are_valid_for_all_data(data):
-    reference = importlib.import_module("configs.base").get_config()
     for name, number in {"experiment1": 11, "experiment2": 7, "study": 34}.items():
         experiment_cells = experiment(name, data)
         assert len(experiment_cells) == number
         for cell in experiment_cells:
-            checks.check(cell.config, reference)
+            checks.check(cell.config)
 
 
 def test_experiment_1_is_the_paper_s():

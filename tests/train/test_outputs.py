@@ -130,7 +130,7 @@ def test_events_hold_the_readings(run):
 def test_the_configuration_is_beside_them(run):
     stored = json.loads((run.parent / "config.json").read_text())
     assert stored["model"]["latent_dim"] == 4
-    assert stored == {"version": 2} | tiny.configuration.as_json(tiny.config(**CHANGES))
+    assert stored == {"version": 3} | tiny.configuration.as_json(tiny.config(**CHANGES))
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ import types
 import pytest
 import tiny_training as tiny
 
-from thermo_ebm.config import checks
 from thermo_ebm.errors import UserError
 from thermo_ebm.run import tables
 from thermo_ebm.train import checkpoints, writers
@@ -134,20 +133,6 @@ def test_what_cannot_be_used_is_refused_before_anything_is_written(
     with pytest.raises(UserError, match=f"^logging.writers={name}: {message}"):
         tiny.train(made, run)
     assert not run.exists()
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (("tensorboard",), "must be with csv, since resumes and reports read readings.csv"),
-        (("csv", "csv"), "must be different names"),
-        (("csv,wandb",), "must be names among csv, tensorboard, wandb and MODULE:CLASS"),
-        (("csv", 3), "must be names among"),
-    ],
-)
-def test_the_field_is_checked(names, message):
-    with pytest.raises(UserError, match=rf"logging.writers=.*: {message}"):
-        checks.check_values(tiny.config(logging__writers=names))
 
 
 def test_a_repetition_is_one_run_at_weights_and_biases(tmp_path, monkeypatch):

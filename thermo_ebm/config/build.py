@@ -14,8 +14,8 @@ def sampler_settings(config: ConfigDict) -> SamplerSettings:
     """The chain settings of a complete configuration."""
     sampler = config.sampler
     prior, posterior = (
-        ChainSettings(one.step_size, one.num_steps, one.kernel)
-        for one in (sampler.prior, sampler.posterior)
+        ChainSettings(chain.step_size, chain.num_steps, chain.kernel)
+        for chain in (sampler.prior, sampler.posterior)
     )
     return SamplerSettings(
         prior=prior,

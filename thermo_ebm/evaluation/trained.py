@@ -42,7 +42,7 @@ def open_run(workdir: Path) -> TrainedRun:
     """
     config = ConfigDict(configuration.read_config(workdir))
     try:
-        checks.check_values(config)
+        checks.check(config)
         model = make_model(config.model, config.data.channels)
     except (UserError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise UserError(

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation import trained
 from thermo_ebm.evaluation.trained import TrainedRun
-from thermo_ebm.fields import flatten
+from thermo_ebm.fields import FIELDS, FIXED, flatten
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model
 from thermo_ebm.run import configuration, layout, warm_start
 from thermo_ebm.run.warm_start import Source, WarmStart
@@ -18,9 +18,9 @@ from thermo_ebm.train import checkpoints
 
 # Fields on which the shapes of the parameters depend.
 _SHAPES = [
-    field
-    for field in configuration.FIXED_FIELDS
-    if field.startswith("model.") or field == "data.channels"
+    name
+    for name, field in FIELDS.items()
+    if field.on_resume == FIXED and (name.startswith("model.") or name == "data.channels")
 ]
 
 

@@ -51,6 +51,36 @@ def is_used(settings: AmplificationSettings) -> bool:
     return settings.amplification != 1.0 or settings.target > 0
 
 
+def check_amplification(
+    settings: AmplificationSettings, batch_size: int, mean_of_images: bool
+) -> None:
+    """Refuses noise control that has no halves of a batch to measure the noise from.
+
+    Args:
+      settings: of the noise.
+      batch_size: images of one of the batches of an update.
+      mean_of_images: whether the gradient is a mean over images.
+
+    Raises:
+      ValueError: the message names the field.
+    """
+    if settings.target and settings.amplification != 1:
+        raise ValueError("target chooses the amplification, which must then be 1.")
+    if not is_used(settings):
+        return
+    field = "target" if settings.target else "amplification"
+    if batch_size * settings.accumulate < 2:
+        raise ValueError(
+            f"{field} needs at least two images per update (batch_size times accumulate), since "
+            "the noise is measured from the two halves of a batch."
+        )
+    if not mean_of_images:
+        raise ValueError(
+            f"{field} needs a gradient that is a mean over images, not 'langevin' gradients with "
+            "correction 'pooled_gaussian'."
+        )
+
+
 def choose_amplification(
     settings: AmplificationSettings, state: AmplificationState
 ) -> AmplificationInfo:

@@ -12,6 +12,7 @@ from thermo_ebm.losses.settings import (
     check_sampler,
     check_settings,
     is_differentiated,
+    is_mean_of_images,
 )
 from thermo_ebm.losses.thermodynamic import ThermodynamicAux, thermodynamic_loss
 from thermo_ebm.losses.vanilla import VanillaAux, vanilla_loss
@@ -26,6 +27,7 @@ __all__ = [
     "check_sampler",
     "check_settings",
     "is_differentiated",
+    "is_mean_of_images",
     "thermodynamic_loss",
     "vanilla_loss",
 ]

@@ -32,6 +32,14 @@ def is_differentiated(settings: LossSettings) -> bool:
     return "langevin" in (settings.prior_gradient, settings.generator_gradient)
 
 
+def is_mean_of_images(settings: LossSettings) -> bool:
+    """Whether the gradient is a mean over images, so that it has halves.
+
+    The divergences of pooled latents do not belong to single images.
+    """
+    return not (is_differentiated(settings) and settings.correction == "pooled_gaussian")
+
+
 def check_settings(settings: LossSettings, sampler: SamplerSettings) -> None:
     """Refuses unknown names and settings that do not fit together.
 
@@ -48,6 +56,10 @@ def check_settings(settings: LossSettings, sampler: SamplerSettings) -> None:
         if name not in names:
             raise ValueError(f"{field} must be one of {', '.join(names)}, not {name!r}.")
     check_sampler(sampler)
+    if settings.quadrature == "warped_simpson" and settings.num_temperatures % 2:
+        raise ValueError("quadrature 'warped_simpson' needs an even num_temperatures.")
+    if settings.kl_form == "sum" and settings.quadrature != "trapezium":
+        raise ValueError("kl_form 'sum' needs quadrature 'trapezium'.")
     if settings.correction == "ratio" and sampler.chains_per_image < 2:
         raise ValueError("correction 'ratio' needs chains_per_image of at least 2.")
     if sampler.exchange_every and settings.num_temperatures < 2:

@@ -19,6 +19,24 @@ def image_size(strides: Sequence[int], kernel_size: int) -> int:
     return size
 
 
+def check_layers(widths: Sequence[int], strides: Sequence[int], kernel_size: int) -> None:
+    """Refuses layers that do not fit together.
+
+    Raises:
+      ValueError: there is not one more stride than widths, the first stride is not 1, or a stride
+        is larger than the kernel.
+    """
+    if len(strides) != len(widths) + 1 or strides[0] != 1:
+        raise ValueError(
+            f"strides {tuple(strides)} must start with 1 and have one more entry than the widths "
+            f"{tuple(widths)}."
+        )
+    if any(not 1 <= stride <= kernel_size for stride in strides):
+        raise ValueError(
+            f"strides {tuple(strides)} must be between 1 and kernel_size, {kernel_size}."
+        )
+
+
 def make_generator_network(
     features: int,
     widths: Sequence[int],
@@ -44,13 +62,9 @@ def make_generator_network(
       A function from latents [num, latent_dim] to images [num, size, size, channels] in (-1, 1).
 
     Raises:
-      ValueError: if there is not one more stride than widths, or the first stride is not 1.
+      ValueError: layers that do not fit together (`check_layers`).
     """
-    if len(strides) != len(widths) + 1 or strides[0] != 1:
-        raise ValueError(
-            f"generator strides {tuple(strides)} must start with 1 and have one more entry than "
-            f"the widths {tuple(widths)}."
-        )
+    check_layers(widths, strides, kernel_size)
     layer_channels = [width * features for width in widths] + [channels]
 
     def generator_network(z: Array) -> Array:

@@ -10,38 +10,21 @@ from ml_collections import ConfigDict
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
-from thermo_ebm.fields import flatten
-from thermo_ebm.run import upgrade
+from thermo_ebm.fields import (
+    FIELDS,
+    FIXED,
+    FORMER,
+    FREE,
+    defaults,
+    flatten,
+    is_within,
+    nest,
+    unknown,
+)
 from thermo_ebm.run.layout import CONFIG, has_begun, run_folder
 
-# Fields that may change when a run continues; none of them changes what is computed.
-FREE_FIELDS = (
-    "num_epochs",
-    "num_repetitions",
-    "parallel_repetitions",
-    "steps_per_dispatch",
-    "data.data_dir",
-    "data.skip_unreadable",  # the images that a run leaves out are recorded when it begins
-    "data.streaming",
-    "sampler.image_chunk",
-    "sampler.chain_chunk",
-    "checkpoint",
-    "divergence",
-    "logging",
-)
-# Fields that may never change: they determine checkpoints' shapes or the steps per epoch.
-FIXED_FIELDS = (
-    "batch_size",
-    "data.channels",
-    "data.image_size",
-    "data.num_train",
-    "model.generator.features",
-    "model.generator.kernel_size",
-    "model.generator.strides",
-    "model.generator.widths",
-    "model.latent_dim",
-    "model.prior.features",
-)
+VERSION = 3  # of the fields
+VERSION_NAME = "version"  # in config.json, beside the fields
 ABSENT = "(absent)"
 
 
@@ -66,33 +49,33 @@ def check_config(
     Args:
       workdir: the run's folder.
       config: the complete configuration.
-      allow: fields (`loss.power`) or groups of them (`loss`) that may differ, besides FREE_FIELDS.
+      allow: fields (`loss.power`) or groups of them (`loss`) that may differ, besides free ones.
       make_folder: whether to create an absent folder.
 
     Returns:
       The differences accepted.
 
     Raises:
-      UserError: another field differs (a table says which), or one of FIXED_FIELDS; `allow` names a
-        field that does not exist; `config.json` is damaged; or the folder is not that of a run.
+      UserError: a field differs that is neither free nor allowed (a table says which), or that may
+        never change; `allow` names a field that does not exist; `config.json` is damaged; or the
+        folder is not that of a run.
     """
     folder = run_folder(workdir, make_folder)
-    new = as_json(config)
-    found = read_config(folder) if (folder / CONFIG).exists() else None
-    begun = found is not None and has_begun(folder)
-    if found is not None and not begun and not upgrade.is_of_a_run(found):
-        raise UserError(
-            f"workdir={folder}: its {CONFIG} is not that of a run (its fields: "
-            f"{', '.join(list(found)[:3]) or 'none'}); choose another folder"
-        )
-    old = found if begun else None
-    known = set(flatten(new)) | set(flatten(old or {}))
     for name in allow:
-        if not any(_covers(name, field) for field in known):
-            raise UserError(f"allow_config_change={name}: there is no such field")
-    changed = differences(old, new) if old is not None else []
-    allowed = (*FREE_FIELDS, *allow)
-    refused = [d for d in changed if not any(_covers(name, d.field) for name in allowed)]
+        if not any(is_within(field, name) for field in FIELDS):
+            raise UserError(f"allow_config_change={name}: {unknown(name)}")
+    if not (folder / CONFIG).exists():
+        return []
+    old = read_config(folder)
+    if not has_begun(folder):
+        return []
+    changed = differences(old, as_json(config))
+    refused = [
+        difference
+        for difference in changed
+        if not is_free(difference.field)
+        and not any(is_within(difference.field, name) for name in allow)
+    ]
     if refused:
         raise UserError(_refusal(folder, refused))
     if fixed := _fixed(changed):
@@ -104,19 +87,38 @@ def check_config(
 
 
 def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a run's `config.json` as nested dicts of this version's fields; see `upgrade`.
+    """Reads a run's `config.json` as nested dicts; fields that it does not have get their defaults.
 
     Raises:
-      UserError: it is not there, damaged, or of a later version.
+      UserError: it is not there, damaged, not that of a run, or of another version.
     """
     path = Path(workdir) / CONFIG
     try:
-        config = files.read_json(path)
+        return complete(files.read_json(path))
     except FileNotFoundError as error:
         raise UserError(f"{path}: not found; {workdir} is not a run directory") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: not a configuration")
-    return upgrade.upgrade(config, str(path))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def complete(stored: Any) -> dict[str, Any]:
+    """The content of a `config.json` with the defaults of fields that it does not have.
+
+    Raises:
+      ValueError: it is not the configuration of a run, or one of another version.
+    """
+    if not isinstance(stored, dict) or not all(
+        isinstance(stored.get(group), dict) for group in ("loss", "sampler")
+    ):
+        raise ValueError("not the configuration of a run; choose another folder")
+    version = stored.get(VERSION_NAME, VERSION)
+    flat = {name: value for name, value in flatten(stored).items() if name != VERSION_NAME}
+    if version != VERSION:
+        former = "".join(f"; {name} was {FORMER[name]}" for name in flat if name in FORMER)
+        raise ValueError(
+            f"its fields have version {version!r}, this program reads version {VERSION}{former}"
+        )
+    return nest(flatten(json.loads(json.dumps(defaults()))) | flat)
 
 
 def write_config(workdir: str | os.PathLike[str], fields: dict[str, Any]) -> None:
@@ -125,7 +127,7 @@ def write_config(workdir: str | os.PathLike[str], fields: dict[str, Any]) -> Non
     Raises:
       OSError: it cannot be written.
     """
-    content = {upgrade.VERSION_FIELD: upgrade.VERSION} | fields
+    content = {VERSION_NAME: VERSION} | fields
     files.write_json(Path(workdir) / CONFIG, content)
 
 
@@ -144,37 +146,27 @@ def as_json(config: ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(config.to_dict()))
 
 
-def is_free(field: str) -> bool:
-    """Whether a field may change when a run goes on."""
-    return any(_covers(name, field) for name in FREE_FIELDS)
-
-
-def _covers(name: str, field: str) -> bool:
-    return field == name or field.startswith(name + ".")
+def is_free(name: str) -> bool:
+    """Whether a field may change when a run continues."""
+    return name in FIELDS and FIELDS[name].on_resume == FREE
 
 
 def _fixed(changed: Sequence[Difference]) -> list[str]:
-    """Fields that may not change, but for those that another version did not have."""
-    return [d.field for d in changed if d.field in FIXED_FIELDS and ABSENT not in (d.old, d.new)]
+    names = [difference.field for difference in changed]
+    return [name for name in names if name in FIELDS and FIELDS[name].on_resume == FIXED]
 
 
 def _refusal(folder: Path, refused: list[Difference]) -> str:
     rows = [("field", "in the run", "asked for")]
-    rows += [(d.field, _cell(d.old), _cell(d.new)) for d in refused]
+    rows += [(field, _cell(old), _cell(new)) for field, old, new in refused]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     table = [f"  {field:<{widths[0]}}  {old:<{widths[1]}}  {new}" for field, old, new in rows]
-    fixed = _fixed(refused)
-    names = ",".join(d.field for d in refused)
-    way_on = f"Use another folder, or continue anyway with allow_config_change={names}"
-    if fixed:
-        way_on = f"Use another folder: {', '.join(fixed)} cannot change in an existing run"
-    return "\n".join(
-        [
-            f"workdir={folder}: the run was started with another configuration:",
-            *table,
-            way_on,
-        ]
-    )
+    names = ",".join(difference.field for difference in refused)
+    advice = f"Use another folder, or continue anyway with allow_config_change={names}"
+    if fixed := _fixed(refused):
+        advice = f"Use another folder: {', '.join(fixed)} cannot change in an existing run"
+    first = f"workdir={folder}: the run was started with another configuration:"
+    return "\n".join([first, *table, advice])
 
 
 def _cell(value: Any) -> str:

@@ -18,7 +18,7 @@ from thermo_ebm import fields
 from thermo_ebm.config import checks
 from thermo_ebm.errors import UserError, one_line
 from thermo_ebm.evaluation import evaluate, trained
-from thermo_ebm.run import configuration, layout, lock, upgrade
+from thermo_ebm.run import configuration, layout, lock
 from thermo_ebm.train import loop
 from thermo_ebm.train.loop import Outcome
 
@@ -124,22 +124,23 @@ def _check_field(field: str, value: Any, names: Iterable[str]) -> None:
         members = [f"{field}.{name}" for name in value] if isinstance(value, Mapping) else group[:1]
         example = ", ".join(f'"{member}": ...' for member in members)
         raise UserError(f"experiment: {field} is a group of fields; name each: {{{example}}}")
-    raise UserError(f"experiment: there is no field {field}{fields.nearest(field, names)}")
+    raise UserError(f"experiment: {field}: {fields.unknown(field)}")
 
 
 def _name(config: ConfigDict, change: Mapping[str, Any]) -> str:
     """A readable name with a hash of the complete cell, so that no two names collide."""
-    # Fields that may change when a run continues are not part of its identity, nor are later fields
-    # with the value at which nothing changes.
+    values, defaults = _flatten(config), _flatten(ConfigDict(fields.defaults()))
+    # Fields that may change when a run continues are not part of its identity. Neither are
+    # defaults, so that a field of a later version renames no cell.
     identity = {
         field: value
-        for field, value in _flatten(config).items()
-        if not configuration.is_free(field) and not upgrade.is_as_before(field, value)
+        for field, value in values.items()
+        if not configuration.is_free(field) and value != defaults[field]
     }
     words = [
-        f"{short_name(field, identity)}={identity[field]}"
+        f"{short_name(field, values)}={values[field]}"
         for field in sorted(change)
-        if field in identity
+        if not configuration.is_free(field)
     ]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     readable = re.sub(r"[^A-Za-z0-9._=+-]+", "-", "_".join([config.data.name, *words]))
@@ -221,7 +222,7 @@ def run_cell(
       UserError: it cannot be trained or evaluated.
     """
     folder = root / cell.name
-    checks.check_values(cell.config)
+    checks.check(cell.config)
     with lock.hold(folder):
         configuration.check_config(folder, cell.config)
         with catch() as interrupted:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from thermo_ebm import files, plugins
-from thermo_ebm.config.checks import WRITERS
 from thermo_ebm.errors import UserError, one_line
+from thermo_ebm.fields import WRITERS
 from thermo_ebm.run import layout, tables
 
 _RECEIVED = "writers.json"
