@@ -2,7 +2,7 @@
 
 Layouts: ``logs/<dataset>/p=<power>/batch=<size>/experiment<r>.csv`` and
 ``extra_logs/<dataset>/<change>/p=<power>/batch=<size>/experiment<r>.csv``; p = 0 is the vanilla
-model. Settings that the paths do not give are those of the paper's tables 4 and 5.
+model. Fields that the paths do not give are those of the paper's tables 4 and 5.
 """
 
 import math
@@ -12,8 +12,23 @@ from typing import Any
 
 import pandas as pd
 
-from study.names import PUBLISHED_NETWORK
-from study.settings import PUBLISHED, THERMODYNAMIC, VANILLA, Settings, cell_key
+from study.cells import (
+    BATCH_SIZE,
+    GENERATOR_GRADIENT,
+    KL_FORM,
+    KL_WEIGHT,
+    LOSS,
+    NUM_TEMPERATURES,
+    POSTERIOR_STEPS,
+    POWER,
+    PRIOR_GRADIENT,
+    PRIOR_STEPS,
+    QUADRATURE,
+    SCHEDULE,
+    THERMODYNAMIC,
+    VANILLA,
+)
+from study.titles import PUBLISHED_NETWORK
 from thermo_ebm.errors import UserError
 from thermo_ebm.run.csvfile import check_epochs, read_csv
 
@@ -28,21 +43,36 @@ COLUMNS = {
     "KID_inf": f"{PUBLISHED_NETWORK}_kid_inf",
     "IS_inf": f"{PUBLISHED_NETWORK}_is_inf",
 }
-
 DATASETS = {"CelebA": "celeb_a", "CIFAR10": "cifar10", "SVHN": "svhn_cropped"}
-# K of tables 4 and 5; the paper has no table for SVHN, so its K stays unknown.
-POSTERIOR_STEPS = {"celeb_a": 20.0, "cifar10": 40.0}
-PRIOR_STEPS = {"celeb_a": 60.0, "cifar10": 60.0}
+# Tables 4 and 5; the paper has no table for SVHN, so its steps stay unknown.
+STEPS = {
+    "celeb_a": {POSTERIOR_STEPS: 20.0, PRIOR_STEPS: 60.0},
+    "cifar10": {POSTERIOR_STEPS: 40.0, PRIOR_STEPS: 60.0},
+}
+# The gradients are the ones that the published code used in effect.
+FORM = {
+    SCHEDULE: "power",
+    NUM_TEMPERATURES: 10.0,
+    KL_WEIGHT: 1.0,
+    KL_FORM: "sum",
+    QUADRATURE: "trapezium",
+    PRIOR_GRADIENT: "none",
+    GENERATOR_GRADIENT: "detached",
+}
 CHANGES = {
-    "temps": "num_temperatures",
-    "posterior_mcmc": "posterior_steps",
-    "prior_mcmc": "prior_steps",
-    "beta": "kl_weight",
+    "temps": NUM_TEMPERATURES,
+    "posterior_mcmc": POSTERIOR_STEPS,
+    "prior_mcmc": PRIOR_STEPS,
+    "beta": KL_WEIGHT,
 }
 
 
-def load_published(folder: Path) -> pd.DataFrame:
-    """Returns the published readings under `folder`, one row per epoch (from 1).
+def load_published(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Reads the published readings under `folder`.
+
+    Returns:
+      The readings, one row per epoch (from 1), and the configurations: the data set and the fields
+      of each ``run``.
 
     Raises:
       UserError: naming the file (and line), for a folder without readings, a path of another
@@ -53,88 +83,55 @@ def load_published(folder: Path) -> pd.DataFrame:
     paths = sorted(folder.resolve().rglob("*.csv"))
     if not paths:
         raise UserError(f"readings={folder}: holds no CSV file; expected logs/<dataset>/p=.../")
-    return pd.concat([_load_file(path) for path in paths], ignore_index=True)
+    frames, configurations = [], {}
+    for path in paths:
+        configuration, repetition = parse_path(path)
+        configurations[str(path.parent)] = configuration
+        readings = read_csv(path, tuple(COLUMNS))
+        check_epochs(path, readings, "Epoch", first=0)
+        frame = pd.DataFrame({new: readings.columns[old] for old, new in COLUMNS.items()})
+        frame["epoch"] += 1
+        frames.append(frame.assign(run=str(path.parent), repetition=repetition, seed=math.nan))
+    readings = pd.concat(frames, ignore_index=True)
+    return readings, pd.DataFrame.from_dict(configurations, orient="index")
 
 
-def _load_file(path: Path) -> pd.DataFrame:
-    settings, repetition = parse_path(path)
-    readings = read_csv(path, tuple(COLUMNS))
-    check_epochs(path, readings, "Epoch", first=0)
-    frame = pd.DataFrame({new: readings.columns[old] for old, new in COLUMNS.items()})
-    frame["epoch"] += 1
-    for name, value in settings._asdict().items():
-        frame[name] = value
-    return frame.assign(
-        cell=cell_key(settings),
-        run=str(path.parent),
-        repetition=repetition,
-        seed=float("nan"),
-        num_epochs=float("nan"),
+def parse_path(path: Path) -> tuple[dict[str, Any], int]:
+    """Returns the data set and fields, and the repetition, that a published file's path names."""
+    layout = re.fullmatch(
+        r".*/(?P<dataset>[^/=]+)(/(?P<change>[a-z_]+)=(?P<value>[^/]+))?"
+        r"/p=(?P<p>[^/]+)/batch=(?P<batch>[^/]+)/experiment(?P<repetition>\d+)\.csv",
+        path.as_posix(),
     )
-
-
-def parse_path(path: Path) -> tuple[Settings, int]:
-    """Returns the settings and the repetition that a published file's path stands for."""
-    parts = path.parts
-    experiment = re.fullmatch(r"experiment(\d+)\.csv", parts[-1])
-    if experiment is None or len(parts) < 5:
+    if layout is None:
         raise _layout_error(path)
-    batch_size = _tagged(path, parts[-2], "batch")
-    power = _tagged(path, parts[-3], "p")
-    change = re.fullmatch(r"([a-z_]+)=(.+)", parts[-4])
-    name = parts[-5] if change else parts[-4]
-    settings = _settings(DATASETS.get(name, name.lower()), batch_size, power)
-    if change:
-        settings = settings._replace(**_change(path, change.group(1), change.group(2)))
-    return settings, int(experiment.group(1))
-
-
-def _settings(dataset: str, batch_size: float, power: float) -> Settings:
-    """The paper's settings; the gradients are the ones that the published code used in effect."""
-    common: dict[str, Any] = {
+    dataset = DATASETS.get(layout["dataset"], layout["dataset"].lower())
+    power = _number(path, "p", layout["p"])
+    fields: dict[str, Any] = {
         "dataset": dataset,
-        "origin": PUBLISHED,
-        "batch_size": batch_size,
-        "posterior_steps": POSTERIOR_STEPS.get(dataset),
-        "prior_steps": PRIOR_STEPS.get(dataset),
+        LOSS: THERMODYNAMIC if power else VANILLA,
+        BATCH_SIZE: _number(path, "batch", layout["batch"]),
+        **STEPS.get(dataset, {}),
     }
-    if power == 0:
-        return Settings(loss=VANILLA, **common)
-    return Settings(
-        loss=THERMODYNAMIC,
-        power=power,
-        schedule="power",
-        num_temperatures=10.0,
-        kl_weight=1.0,
-        kl_form="sum",
-        quadrature="trapezium",
-        prior_gradient="none",
-        generator_gradient="detached",
-        **common,
-    )
+    if power:
+        fields |= {POWER: power, **FORM}
+    if layout["change"]:
+        if layout["change"] not in CHANGES:
+            raise UserError(
+                f"{path}: the change {layout['change']!r} is not one of {', '.join(CHANGES)}"
+            )
+        fields[CHANGES[layout["change"]]] = _number(path, layout["change"], layout["value"])
+    return fields, int(layout["repetition"])
 
 
-def _change(path: Path, name: str, value: str) -> dict[str, Any]:
-    if name not in CHANGES:
-        raise UserError(f"{path}: the change {name!r} is not one of {', '.join(CHANGES)}")
-    return {CHANGES[name]: _float(path, name, value)}
-
-
-def _tagged(path: Path, part: str, name: str) -> float:
-    prefix, _, value = part.partition("=")
-    if prefix != name or not value:
-        raise _layout_error(path)
-    return _float(path, name, value)
-
-
-def _float(path: Path, name: str, text: str) -> float:
+def _number(path: Path, name: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         raise _layout_error(path) from None
-    zero = name == "p"  # p = 0 stands for the vanilla model
-    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        least = "at least 0" if zero else "positive"
+    can_be_zero = name == "p"  # p = 0 stands for the vanilla model
+    if not math.isfinite(value) or value < 0 or (value == 0 and not can_be_zero):
+        least = "at least 0" if can_be_zero else "positive"
         raise UserError(f"{path}: {name} is {text}, must be finite and {least}")
     return value
 

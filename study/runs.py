@@ -1,71 +1,300 @@
-"""Reads run folders: readings, temperatures and evaluations of each repetition by epoch."""
+"""Reads run folders: configurations, readings, temperatures and evaluations of each repetition."""
 
+import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from study.changes import describe_change, mixing
-from study.run_settings import Run, number_field, read_runs
-from study.settings import cell_key
+from study.cells import (
+    BATCH_SIZE,
+    KL_FORM,
+    KL_WEIGHT,
+    LOSS,
+    NUM_TEMPERATURES,
+    POSTERIOR_STEPS,
+    POWER,
+    PRIOR_STEPS,
+    SYMBOLS,
+    THERMODYNAMIC,
+    VANILLA,
+    varied,
+)
+from thermo_ebm import files
 from thermo_ebm.errors import UserError
+from thermo_ebm.fields import flatten
+from thermo_ebm.run.changes import Change, read_changes
+from thermo_ebm.run.configuration import is_free, read_config
 from thermo_ebm.run.csvfile import check_epochs, read_csv
-from thermo_ebm.run.layout import CHANGES, CONFIG
+from thermo_ebm.run.layout import CHANGES, CONFIG, EVALUATIONS, IMAGES, READINGS, TEMPERATURES
+
+# Numbers that a configuration must have; of the loss only if it is the thermodynamic one.
+NUMBERS = (BATCH_SIZE, POSTERIOR_STEPS, PRIOR_STEPS, POWER, NUM_TEMPERATURES, KL_WEIGHT)
+POSITIVE = (BATCH_SIZE, POWER, NUM_TEMPERATURES)
+
+# The only correction that has a KL form and a KL weight.
+CORRECTION, CORRECTION_BY_KL = "loss.correction", "pooled_gaussian"
+
+# Of 256 levels. Another JPEG decoder moves the mean of a quarter of an image by a tenth; the means
+# of two photographs are tens apart.
+_SAME_LEVEL = 2.0
+LOCAL = ("folder", "npz", "idx")  # data sets that are known by where they are
+# Runs that differ in one of these fields took other images of one source, or other sizes of them.
+_SELECTION = ("data.num_train", "data.image_size", "data.channels")
+
+
+class Run(NamedTuple):
+    """One run folder."""
+
+    folder: Path
+    config: dict[str, Any]  # flattened to dotted names
+    changes: list[Change]  # of the configuration during training
+
+    @property
+    def mixing_changes(self) -> list[Change]:
+        """Changes that make the run a mixture of two configurations.
+
+        Fields that change nothing that is computed do not count, nor does a field that was changed
+        before the first step. One that was changed and changed back counts: some epochs had
+        another value.
+        """
+        return [change for change in self.changes if change.step > 0 and not is_free(change.field)]
 
 
 class RunReadings(NamedTuple):
-    """All runs' readings (one row per epoch), their temperatures, the runs and remarks on them."""
+    """The readings of all runs."""
 
-    frame: pd.DataFrame
-    temperatures: pd.DataFrame
-    runs: list[Run]
+    frame: pd.DataFrame  # one row per repetition and epoch
+    configurations: pd.DataFrame  # data set and configuration fields by run
+    temperatures: pd.DataFrame  # of the last epoch of each repetition
+    runs: list[Run]  # all of them, also those without readings
     notes: list[str]
 
 
 def load_runs(folder: Path) -> RunReadings:
     """Reads every run under `folder`.
 
-    A run whose configuration changed while it trained belongs to no one setting: it is left out of
-    the readings, with a note, and stays among the runs.
+    A run whose configuration changed during training belongs to no cell: it is left out of the
+    readings, with a note, and stays among the runs.
 
     Raises:
       UserError: naming the file (and line), for a folder without runs or a malformed file.
     """
     if not folder.is_dir():
         raise UserError(f"runs={folder}: no such folder")
-    runs = read_runs(sorted(_run_folders(folder)))
+    runs = [
+        Run(path, flatten(read_config(path)), read_changes(path))
+        for path in sorted(_run_folders(folder))
+    ]
     if not runs:
         raise UserError(f"runs={folder}: holds no run directory (one with a {CONFIG})")
     frames, temperatures, notes = [], [], []
     for run in runs:
-        if mixed := mixing(run.changes):
-            described = "; ".join(describe_change(change) for change in mixed)
+        check_fields(run)
+        repetitions = sorted(run.folder.glob(f"rep_[0-9]*/{READINGS}"))
+        if run.mixing_changes:
+            described = "; ".join(map(describe_change, run.mixing_changes))
             notes.append(f"{run.folder}: left out: its configuration changed ({described}).")
             continue
-        repetitions = sorted(run.folder.glob("rep_[0-9]*/readings.csv"))
         if not repetitions:
             notes.append(f"{run.folder}: left out: it has no readings yet.")
         for path in repetitions:
-            readings, remarks = _load_repetition(run, path)
-            frames.append(readings)
+            frame, remarks = _load_repetition(run, path)
+            frames.append(frame)
             notes += remarks
-            temperatures.extend(_load_temperatures(run, path.with_name("temperatures.csv")))
+            temperatures += _load_temperatures(run, path.with_name(TEMPERATURES))
     if not frames:
-        raise UserError(f"runs={folder}: {_nothing_left(runs)}")
+        reason = "no run has a readings.csv yet; train first"
+        if any(run.mixing_changes for run in runs):
+            reason = (
+                "the configuration of every run with readings changed during training; "
+                f"see {CHANGES}"
+            )
+        raise UserError(f"runs={folder}: {reason}")
     frame = pd.concat(frames, ignore_index=True)
-    notes += _unfinished(frame)
     parts = pd.concat(temperatures, ignore_index=True) if temperatures else pd.DataFrame()
-    return RunReadings(frame, parts, runs, notes)
+    present = set(frame["run"])
+    configurations = make_configurations([run for run in runs if str(run.folder) in present])
+    return RunReadings(frame, configurations, parts, runs, notes + _unfinished(frame))
+
+
+def describe_change(change: Change) -> str:
+    """Returns ``loss.power 6 → 1 after epoch 3``."""
+    old, new = json.dumps(change.old), json.dumps(change.new)
+    return f"{change.field} {old} → {new} after epoch {change.epoch}"
 
 
 def repetition_of(path: Path) -> int:
     """Returns r of a file in a folder ``rep_<r>``."""
-    found = re.fullmatch(r"rep_(\d+)", path.parent.name)
-    if found is None:
+    name = re.fullmatch(r"rep_(\d+)", path.parent.name)
+    if name is None:
         raise UserError(f"{path}: its folder is not named rep_<number>; rename or remove it")
-    return int(found.group(1))
+    return int(name[1])
+
+
+# Configurations.
+
+
+def make_configurations(runs: Sequence[Run]) -> pd.DataFrame:
+    """Returns the data set and the fields of each run, one row per run.
+
+    The fields are those of `SYMBOLS` and every further one that differs between two runs. Fields of
+    the thermodynamic loss are NaN for the vanilla one. Where all runs of a data set are planned
+    with the same number of updates, their numbers of epochs follow from their batches: no field.
+    """
+    datasets = label_sources([(run.folder, run.config) for run in runs])
+    rows = [
+        _cell_fields(run.config) | {"dataset": name}
+        for run, name in zip(runs, datasets, strict=True)
+    ]
+    frame = pd.DataFrame(rows, index=[str(run.folder) for run in runs])
+    for dataset in frame["dataset"].unique():
+        configs = [run.config for run, name in zip(runs, datasets, strict=True) if name == dataset]
+        if _have_equal_updates(configs):
+            frame.loc[frame["dataset"] == dataset, "num_epochs"] = math.nan
+    further = varied(frame.drop(columns=["dataset", *SYMBOLS], errors="ignore"))
+    return frame.reindex(columns=["dataset", *SYMBOLS, *further])
+
+
+def check_fields(run: Run) -> None:
+    """Checks the fields of a configuration that tables and labels need.
+
+    Raises:
+      UserError: naming the file and the field, for one that is missing or has no usable value.
+    """
+    path = run.folder / CONFIG
+    for name in ("data.name", LOSS):
+        if name not in run.config:
+            raise _missing(path, name)
+    loss = run.config[LOSS]
+    if loss not in (VANILLA, THERMODYNAMIC):
+        raise UserError(f"{path}: {LOSS} is {loss!r}, neither vanilla nor thermodynamic")
+    for name in NUMBERS:
+        if loss == THERMODYNAMIC or not name.startswith("loss."):
+            if name not in run.config:
+                raise _missing(path, name)
+            value = number_field(run, name)
+            if name in POSITIVE and value <= 0:
+                raise UserError(f"{path}: {name} is {value:g}, must be positive")
+
+
+def number_field(run: Run, name: str, default: float = math.nan) -> float:
+    """Returns a number of a run's configuration; `default` where the field is not there.
+
+    Raises:
+      UserError: naming the file and the field, where it is no finite number.
+    """
+    if name not in run.config:
+        return default
+    try:
+        value = float(run.config[name])
+        if math.isfinite(value):
+            return value
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise UserError(f"{run.folder / CONFIG}: {name} is {run.config[name]!r}, not a finite number")
+
+
+def _missing(path: Path, name: str) -> UserError:
+    return UserError(f"{path}: the field {name} is missing; is this a run's configuration?")
+
+
+def _cell_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that decide a run's cell: numbers as floats, everything else as text.
+
+    Repetitions differ by seed; images are recognised by their record, wherever they are stored.
+    """
+    fields: dict[str, Any] = {}
+    for name, value in config.items():
+        ignored = is_free(name) or name in ("seed", "data.name")
+        of_other_loss = name.startswith("loss.") and name != LOSS and config[LOSS] == VANILLA
+        if name == "num_epochs" or not (ignored or of_other_loss):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            fields[name] = float(value) if is_number else str(value)
+    if fields.get(CORRECTION, CORRECTION_BY_KL) != CORRECTION_BY_KL:
+        fields |= {KL_WEIGHT: math.nan, KL_FORM: math.nan}
+    return fields
+
+
+def _have_equal_updates(configs: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether all runs are planned with the same number of updates."""
+    updates = set()
+    for config in configs:
+        try:
+            images = config[BATCH_SIZE] * config.get("gradient_noise.accumulate", 1)
+            updates.add(config["num_epochs"] * (config["data.num_train"] // images))
+        except (KeyError, TypeError, ZeroDivisionError):
+            return False
+    return len(updates) == 1
+
+
+# Images.
+
+
+def label_sources(runs: Sequence[tuple[Path, Mapping[str, Any]]]) -> list[str]:
+    """Returns a label for the images of each run: equal labels for the same images alone.
+
+    The label is the data set's name. Local images have the name of their file or folder added, and
+    images that still have the same label get a number.
+
+    Args:
+      runs: folder and flattened configuration of each.
+
+    Raises:
+      UserError: a record of images is damaged.
+    """
+    sources: list[tuple[Mapping[str, Any], list[float] | None]] = []  # distinct ones
+    places = []
+    for folder, config in runs:
+        levels = _mean_levels(folder / IMAGES)
+        same = (i for i, source in enumerate(sources) if _are_same(*source, config, levels))
+        places.append(next(same, len(sources)))
+        if places[-1] == len(sources):
+            sources.append((config, levels))
+    names = []
+    for config, _ in sources:
+        stem = Path(config.get("data.data_dir") or "").stem if config["data.name"] in LOCAL else ""
+        names.append(f"{config['data.name']} {stem}".strip())
+    labels = [
+        f"{name} {names[:number].count(name) + 1}" if names.count(name) > 1 else name
+        for number, name in enumerate(names)
+    ]
+    return [labels[place] for place in places]
+
+
+def _mean_levels(path: Path) -> list[float] | None:
+    """The recorded mean levels of parts of some images, 0 to 255; None without a record."""
+    try:
+        levels = files.read_json(path)
+    except FileNotFoundError:
+        return None
+    if not isinstance(levels, list) or not all(isinstance(level, int | float) for level in levels):
+        raise UserError(f"{path}: not a list of images' mean levels; restore or remove it")
+    return levels
+
+
+def _are_same(
+    first: Mapping[str, Any],
+    first_levels: list[float] | None,
+    second: Mapping[str, Any],
+    second_levels: list[float] | None,
+) -> bool:
+    """Whether two runs, given by configuration and mean levels, have the same source of images."""
+    if first["data.name"] != second["data.name"]:
+        return False
+    same_selection = all(first.get(name) == second.get(name) for name in _SELECTION)
+    if first_levels and second_levels and same_selection:
+        pairs = zip(first_levels, second_levels, strict=False)
+        near = all(abs(a - b) <= _SAME_LEVEL for a, b in pairs)
+        return len(first_levels) == len(second_levels) and near
+    places = [config.get("data.data_dir") or "" for config in (first, second)]
+    return first["data.name"] not in LOCAL or places[0] == places[1]
+
+
+# Repetitions.
 
 
 def _run_folders(folder: Path) -> Iterator[Path]:
@@ -78,12 +307,32 @@ def _run_folders(folder: Path) -> Iterator[Path]:
             yield from _run_folders(child)
 
 
-def _nothing_left(runs: list[Run]) -> str:
-    if any(mixing(run.changes) for run in runs):
-        return (
-            f"the configuration of every run with readings changed during training; see {CHANGES}"
-        )
-    return "no run has a readings.csv yet; train first"
+def _load_repetition(run: Run, path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Returns the epochs of one repetition, and remarks on them."""
+    readings = read_csv(path, ("epoch", "train_loss", "train_grad_var"), allow_empty=True)
+    check_epochs(path, readings, "epoch")
+    frame = pd.DataFrame(readings.columns)
+    notes: list[str] = []
+    evaluations = path.with_name(EVALUATIONS)
+    if evaluations.is_file():
+        table = read_csv(evaluations, ("epoch",), allow_empty=True)
+        check_epochs(evaluations, table, "epoch", repeats=True)  # checkpoints within an epoch
+        metrics = pd.DataFrame(table.columns).drop(columns="step", errors="ignore")
+        _refuse_columns(evaluations, set(metrics) & set(frame) - {"epoch"})
+        notes = _old_evaluations(path.parent, metrics, frame["epoch"].max())
+        frame = frame.merge(metrics.drop_duplicates("epoch", keep="last"), on="epoch", how="left")
+    repetition = repetition_of(path)
+    constants = {
+        "run": str(run.folder),
+        "repetition": repetition,
+        "seed": number_field(run, "seed", 0.0) + repetition,
+        "planned_epochs": number_field(run, "num_epochs"),
+    }
+    reserved = {*constants, *run.config, "dataset", "origin", "cell"}
+    _refuse_columns(path, reserved & set(frame))
+    if "seconds" in frame and "group_size" in frame:  # repetitions that trained together
+        frame["seconds"] /= frame["group_size"].where(frame["group_size"] > 0.0, 1.0)
+    return frame.assign(**constants), notes
 
 
 def _refuse_columns(path: Path, columns: set[str]) -> None:
@@ -93,51 +342,11 @@ def _refuse_columns(path: Path, columns: set[str]) -> None:
         )
 
 
-def _load_repetition(run: Run, path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Returns the epochs of one repetition with its run's settings, and remarks on them."""
-    readings = read_csv(path, ("epoch", "train_loss", "train_grad_var"), allow_empty=True)
-    check_epochs(path, readings, "epoch")
-    frame = pd.DataFrame(readings.columns)
-    notes: list[str] = []
-    evaluations = path.with_name("eval.csv")
-    if evaluations.is_file():
-        table = read_csv(evaluations, ("epoch",), allow_empty=True)
-        check_epochs(evaluations, table, "epoch", repeats=True)  # checkpoints within an epoch
-        metrics = pd.DataFrame(table.columns).drop(columns="step", errors="ignore")
-        _refuse_columns(evaluations, set(metrics) & set(frame) - {"epoch"})
-        notes = _old_evaluations(path.parent, metrics, frame["epoch"].max())
-        frame = frame.merge(metrics.drop_duplicates("epoch", keep="last"), on="epoch", how="left")
-    constant: dict[str, Any] = run.settings._asdict()
-    repetition = repetition_of(path)
-    constant |= {"cell": cell_key(run.settings), "run": str(run.folder), "repetition": repetition}
-    _refuse_columns(path, set(constant) & set(frame))
-    constant["seed"] = number_field(run, "seed", 0.0) + repetition
-    has_plan = "num_epochs" in run.config
-    constant["num_epochs"] = number_field(run, "num_epochs", 0.0) if has_plan else float("nan")
-    if "seconds" in frame:
-        frame["seconds"] /= _group_sizes(run, repetition, frame)
-    return pd.concat([frame, pd.DataFrame([constant] * len(frame))], axis=1), notes
-
-
-def _group_sizes(run: Run, repetition: int, frame: pd.DataFrame) -> pd.Series:
-    """Returns how many repetitions trained together at each epoch; each records the time of all.
-
-    Readings without `group_size` are of an earlier version: the size is that of the repetition's
-    group under the run's configuration, and the last group can be smaller.
-    """
-    together = number_field(run, "parallel_repetitions", 1.0)
-    total = number_field(run, "num_repetitions", 1.0)
-    together = max(together, 1.0)
-    left = total - repetition // together * together
-    size = max(min(together, left), 1.0)
-    recorded = frame.get("group_size", pd.Series(float("nan"), frame.index))
-    return recorded.where(recorded > 0.0, size)
-
-
 def _old_evaluations(folder: Path, metrics: pd.DataFrame, last: float) -> list[str]:
     """Remarks on metrics that stand beside the variance of a later epoch than their own."""
-    names = [name for name in metrics.columns if name != "epoch"]
-    newest = {metrics.loc[metrics[name].notna(), "epoch"].max() for name in names}
+    newest = {
+        metrics.loc[metrics[name].notna(), "epoch"].max() for name in metrics if name != "epoch"
+    }
     return [
         f"{folder}: metrics of epoch {epoch:g} beside the readings of epoch {last:g}."
         for epoch in sorted(epoch for epoch in newest if epoch < last)
@@ -149,17 +358,17 @@ def _load_temperatures(run: Run, path: Path) -> list[pd.DataFrame]:
         return []
     required = ("epoch", "index", "temperature", "expected_log_likelihood")
     table = read_csv(path, required, allow_empty=True)
-    frame = pd.DataFrame(table.columns)
     check_epochs(path, table, "epoch", repeats=True)
+    frame = pd.DataFrame(table.columns)
     frame = frame[frame["epoch"] == frame["epoch"].max()]
-    return [frame.assign(cell=cell_key(run.settings), repetition=repetition_of(path))]
+    return [frame.assign(run=str(run.folder), repetition=repetition_of(path))]
 
 
 def _unfinished(frame: pd.DataFrame) -> list[str]:
     notes = []
     for (run, repetition), rows in frame.groupby(["run", "repetition"]):
         trained = rows.loc[rows["train_loss"].notna(), "epoch"].max()
-        planned = rows["num_epochs"].iloc[0]
+        planned = rows["planned_epochs"].iloc[0]
         if trained < planned:
             notes.append(f"{run}/rep_{repetition:02d}: {trained:g} of {planned:g} epochs done.")
     return notes

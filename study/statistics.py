@@ -166,18 +166,29 @@ def difference_between_cells(values: Array, covariate: Array, indicator: Array) 
     return _student(float(fit.params[2]), error, cells - 3, 0.0, CONFIDENCE)
 
 
-def line(x: Array, y: Array) -> tuple[float, float, float, float]:
-    """Fits a least-squares line through the means of cells, which are the units.
+class Line(NamedTuple):
+    """A least-squares line through the means of cells."""
+
+    slope: float
+    ci_low: float  # 95 % interval, Student's with num_cells - 2 degrees of freedom
+    ci_high: float
+    r_squared: float
+
+
+def line(x: Array, y: Array) -> Line:
+    """Fits a line through the means of cells, which are the units; NaN below three cells.
 
     Args:
-      x, y: one entry per cell, [num_cells >= 3].
-
-    Returns:
-      The slope, the ends of its 95 % interval (Student's, num_cells - 2 degrees of freedom), R^2.
+      x, y: one entry per cell, [num_cells]; cells that lack one are left out.
     """
-    fit = OLS(np.asarray(y, float), np.column_stack([np.ones(len(x)), x])).fit()
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    usable = np.isfinite(x) & np.isfinite(y)
+    if usable.sum() < 3:
+        return Line(*[float("nan")] * 4)
+    x, y = x[usable], y[usable]
+    fit = OLS(y, np.column_stack([np.ones(len(x)), x])).fit()
     low, high = fit.conf_int(1.0 - CONFIDENCE)[1]
-    return float(fit.params[1]), float(low), float(high), float(fit.rsquared)
+    return Line(float(fit.params[1]), float(low), float(high), float(fit.rsquared))
 
 
 def holm(p_values: Sequence[float]) -> Array:

@@ -2,10 +2,11 @@
 
 A *family* is the claims of one table of the paper that one metric decides, on one data set and one
 variant of the loss (the vanilla model is one variant). The claims on the variance over entries and
-on the noise belong to the family of the first metric. Holm's correction runs over each family. How
-much hangs on that choice shows the sensitivity: all claims of one data set as one family.
+on the noise belong to the family of the first metric. Holm's correction runs over each family. The
+verdicts with all claims of one data set as one family show how much depends on that choice.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -58,54 +59,53 @@ RULES = {
 
 
 class Claim(NamedTuple):
-    """One claim with its evidence; None where the readings do not hold the cells it needs."""
+    """One claim with its evidence."""
 
-    table: str
-    text: str
-    reading: str  # the variance over entries, or the metric's name
-    evidence: Evidence | None
-
-
-class Tested(NamedTuple):
-    """A claim whose evidence is there, with the two names that place it in a family."""
-
-    claim: Claim
-    evidence: Evidence
-    variant: str
+    table: str  # of the paper, or NOT_IN_PAPER
+    variant: str  # of the loss
     metric: str  # of the family; a claim on the variance belongs to the first metric's
+    reading: str  # the variance over entries, the noise, or the metric's name
+    text: str
+    evidence: Evidence
+
+    @property
+    def family(self) -> str:
+        """The name of the claims that are corrected together."""
+        return f"{self.table}, {self.variant}, {self.metric}"
 
 
-def judge(tested: list[Tested]) -> pd.DataFrame:
+def judge(claims: Sequence[Claim]) -> pd.DataFrame:
     """Decides the claims of one data set.
 
     Returns:
-      One row per claim, in the order given: family, p_holm, verdict and reason by families, and
-      p_holm_one_family and verdict_one_family with all of them as one family.
+      One row per claim: family, p_holm, verdict and reason by families, and p_holm_one_family and
+      verdict_one_family with all of them as one family.
     """
-    families = [family(one) for one in tested]
-    p_values = [one.evidence.p_value for one in tested]
-    frame = pd.DataFrame({"family": families, "p_value": p_values})
-    by_family = frame.groupby("family", sort=False)["p_value"].transform(statistics.holm)
-    as_one = statistics.holm(p_values)
-    rows = []
-    for one, name, p_holm, p_one in zip(tested, families, by_family, as_one, strict=True):
-        decided, reason = verdict(one.evidence, p_holm)
-        rows.append((name, p_holm, decided, reason, p_one, verdict(one.evidence, p_one)[0]))
-    names = ["family", "p_holm", "verdict", "reason", "p_holm_one_family", "verdict_one_family"]
-    return pd.DataFrame(rows, columns=names)
-
-
-def family(one: Tested) -> str:
-    """Returns the name of a claim's family; equal names are corrected together."""
-    return f"{one.claim.table}, {one.variant}, {one.metric}"
+    frame = pd.DataFrame(
+        {
+            "family": [claim.family for claim in claims],
+            "p_value": [claim.evidence.estimate.p_value for claim in claims],
+        }
+    )
+    frame["p_holm"] = frame.groupby("family", sort=False)["p_value"].transform(statistics.holm)
+    decisions = [
+        verdict(claim.evidence, p) for claim, p in zip(claims, frame["p_holm"], strict=True)
+    ]
+    frame[["verdict", "reason"]] = decisions
+    frame["p_holm_one_family"] = statistics.holm(frame["p_value"].tolist())
+    frame["verdict_one_family"] = [
+        verdict(claim.evidence, p)[0]
+        for claim, p in zip(claims, frame["p_holm_one_family"], strict=True)
+    ]
+    return frame.drop(columns="p_value")
 
 
 def verdict(evidence: Evidence, adjusted_p: float) -> tuple[str, str]:
     """Decides a claim by the rule; returns the verdict and its reason."""
-    ends = ((evidence.low - evidence.null), (evidence.high - evidence.null))
-    if evidence.claimed == 0:
-        return _no_difference(*ends, evidence.margin, adjusted_p)
-    low, high = sorted(evidence.claimed * end for end in ends)
+    low, high = evidence.estimate.low - evidence.null, evidence.estimate.high - evidence.null
+    if evidence.sign == 0:
+        return _no_difference(low, high, evidence.margin, adjusted_p)
+    low, high = sorted((evidence.sign * low, evidence.sign * high))
     significant = adjusted_p < ALPHA
     if significant and low > 0.0:
         return SUPPORTED, "effect as claimed"

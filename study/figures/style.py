@@ -1,15 +1,15 @@
 """How every figure looks: colours of the regimes, axes, captions; no global state of matplotlib."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import numpy as np
-from matplotlib import colormaps
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from study.settings import REGIMES, Settings, provenance, section_title
+from study.cells import REGIMES, provenance
+from study.readings import Section
 from thermo_ebm.plots import GRAY, finish, new_figure
 
 __all__ = ["GRAY", "finish", "new_figure"]
@@ -55,14 +55,6 @@ def use_log_scale(axes: Axes, names: str) -> None:
 def panels_note(total: int) -> str:
     """Returns what a caption says of cells that have no panel; empty where all have one."""
     return f" The first {MAX_PANELS} of {total} cells." if total > MAX_PANELS else ""
-
-
-def power_colors(powers: Sequence[float]) -> dict[float, tuple[float, ...]]:
-    """Returns a colour for each power, from dark (low) to light (high)."""
-    ordered = sorted(set(powers))
-    shades = np.linspace(0.05, 0.85, len(ordered))
-    viridis = colormaps["viridis"]
-    return {power: tuple(viridis(shade)) for power, shade in zip(ordered, shades, strict=True)}
 
 
 def outside_legend(figure: Figure, axes: Sequence[Axes], size: float = 8.0) -> None:
@@ -113,9 +105,16 @@ def wrapped(text: str, width: int = 44) -> str:
     return "\n".join(lines)
 
 
-def finish_section(figure: Figure, cells: Mapping[str, Settings], title: str, note: str) -> Figure:
-    """Adds the data set to the title, and the gradients and quadrature used to the caption."""
-    settings = list(cells.values())
-    return finish(
-        figure, f"{section_title(settings[0])}: {title}", f"{note} {provenance(settings)}"
-    )
+def finish_section(
+    figure: Figure, section: Section, cells: pd.DataFrame, title: str, note: str
+) -> Figure:
+    """Adds the data set to the title, and the gradients and quadrature used to the caption.
+
+    Args:
+      figure: the figure.
+      section: what it is of.
+      cells: the cells that are drawn.
+      title: of the figure.
+      note: begins the caption.
+    """
+    return finish(figure, f"{section.title}: {title}", f"{note} {provenance(cells)}")

@@ -51,7 +51,7 @@ SCHEDULES = ((4, 6.0), (10, 0.3), (10, 1.0), (10, 3.0), (10, 6.0), (20, 6.0))  #
 # M and K: K = 0 draws from the power posteriors themselves, M = 0 has exact expectations.
 DRAWS = ((0, 0), (2, 0), (8, 0), (2, 20), (2, 200))
 OF_CHAINS = ((10, 1.0), (10, 6.0))  # the schedules that chains are run for
-SHOWN = (
+PRINTED = (
     ("trapezium", "none"),
     ("trapezium", "pooled_gaussian"),
     ("left", "none"),
@@ -63,8 +63,10 @@ SHOWN = (
     ("bar", ""),  # any quadrature with correction="ratio"
     ("mbar", ""),
 )
-COLUMNS = ("case", "num_temperatures", "power", "chains_per_image", "num_steps")
-COLUMNS += ("estimate", "correction", "offset", "sd", "truth")
+COLUMNS = (
+    *("case", "num_temperatures", "power", "chains_per_image", "num_steps"),
+    *("estimate", "correction", "offset", "sd", "truth"),
+)
 
 Estimates = dict[tuple[str, str], float]
 
@@ -87,18 +89,23 @@ class Case(NamedTuple):
 # Models.
 
 
+def _no_initial_parameters(key: Array) -> Params:
+    """The parameters of these models are given with them."""
+    raise NotImplementedError
+
+
 def gaussian_case(num: int, seed: int) -> Case:
-    """Linear generator, quadratic energy: every power posterior is N(L^-1 h, L^-1)."""
+    """Linear generator, quadratic tilt: every power posterior is N(L^-1 h, L^-1)."""
     rng = np.random.default_rng(seed)
     root, linear = rng.normal(size=(3, 3)) / 2, rng.normal(size=3)
     weights, sigma = rng.normal(size=(7, 3)) / 2, 0.8
     quadratic = root @ root.T
 
-    def energy(alpha: Any, z: Array) -> Array:
+    def tilt(alpha: Any, z: Array) -> Array:
         return z @ alpha["linear"] - ((z @ alpha["quadratic"]) * z).sum(-1) / 2
 
     alpha = {"linear": linear, "quadratic": quadratic}
-    model = LatentEBM(energy, lambda beta, z: z @ beta, lambda key: None, 3, 1.0, sigma)
+    model = LatentEBM(tilt, lambda beta, z: z @ beta, _no_initial_parameters, 3, 1.0, sigma)
     prior = np.eye(3) + quadratic
     images = (
         rng.normal(size=(num, 7)) * 1.5
@@ -127,12 +134,12 @@ def gaussian_case(num: int, seed: int) -> Case:
     apart = images - weights @ np.linalg.inv(prior) @ linear
     square = np.einsum("bi,ij,bj->b", apart, np.linalg.inv(cov), apart)
     truth = -(square + np.linalg.slogdet(cov)[1] + 7 * np.log(2 * np.pi)) / 2
-    params = Params(jax.tree.map(jnp.float32, alpha), jnp.float32(weights.T))
+    params = jax.tree.map(jnp.float32, {"prior": alpha, "generator": weights.T})
     return Case("gaussian", model, params, images, truth, 0.01, expected, draw)
 
 
 def nonlinear_case(num: int, seed: int) -> Case:
-    """Two latents, twelve values, a generator and an energy that are not linear."""
+    """Two latents, twelve values, a generator and a tilt that are not linear."""
     rng = np.random.default_rng(seed)
     beta = {
         "first": rng.normal(size=(2, 16)) * 1.2,
@@ -140,15 +147,15 @@ def nonlinear_case(num: int, seed: int) -> Case:
         "second": rng.normal(size=(16, 12)) / 3,
     }
 
-    def energy(alpha: Any, z: Array) -> Array:
+    def tilt(alpha: Any, z: Array) -> Array:
         return alpha * (jnp.sin(2 * z[:, 0]) / 2 - z[:, 1] ** 2 / 10)
 
     def generator(beta: Any, z: Array) -> Array:
         return jnp.tanh(jnp.tanh(z @ beta["first"] + beta["bias"]) @ beta["second"])
 
-    model = LatentEBM(energy, generator, lambda key: None, 2, 1.0, 0.3)
-    params = Params(jnp.float32(1.0), jax.tree.map(jnp.float32, beta))
-    means = np.asarray(generator(params.beta, jnp.float32(rng.normal(size=(num, 2)))))
+    model = LatentEBM(tilt, generator, _no_initial_parameters, 2, 1.0, 0.3)
+    params = jax.tree.map(jnp.float32, {"prior": 1.0, "generator": beta})
+    means = np.asarray(generator(params["generator"], jnp.float32(rng.normal(size=(num, 2)))))
     images = means + 0.3 * rng.normal(size=means.shape)
     return _on_grid("nonlinear", model, params, images, 0.01)
 
@@ -167,10 +174,11 @@ def _on_grid(
     """A model with two latents, all of whose expectations are sums over a grid of 5 sigma_0."""
     axis = model.prior_sigma * np.linspace(-5.0, 5.0, 251)
     z = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2).astype(np.float32)
-    prior = np.asarray(jax.jit(partial(log_prior, model))(params.alpha, z), np.float64)
+    prior = np.asarray(jax.jit(partial(log_prior, model))(params["prior"], z), np.float64)
     prior -= np.logaddexp.reduce(prior)
     run = jax.jit(model.generator)
-    means = np.concatenate([np.asarray(run(params.beta, part)) for part in np.array_split(z, 31)])
+    parts = [run(params["generator"], part) for part in np.array_split(z, 31)]
+    means = np.concatenate([np.asarray(part) for part in parts])
     means, flat = (a.reshape(len(a), -1).astype(np.float64) for a in (means, images))
     square = (means**2).sum(1)[:, None] - 2 * means @ flat.T + (flat**2).sum(1)  # [points, num]
     variance = model.likelihood_sigma**2
@@ -224,8 +232,12 @@ def _linear_estimates(
 
 def estimates(schedule: Schedule, likelihood: Array, latents: Array) -> Estimates:
     """Every estimate of the batch's mean log p(x) by (name, correction)."""
-    found = jax.device_get(_linear_estimates(schedule, likelihood, latents))
-    values = {(name, how): float(v) for name, one in found.items() for how, v in one.items()}
+    linear = jax.device_get(_linear_estimates(schedule, likelihood, latents))
+    values = {
+        (name, correction): float(value)
+        for name, by_correction in linear.items()
+        for correction, value in by_correction.items()
+    }
     expected = np.asarray(likelihood, np.float64).mean(axis=(1, 2))
     return values | {("pchip", "none"): interpolated_integral(schedule, expected)}
 
@@ -271,19 +283,20 @@ def measure(case: Case, repeats: int, seed: int) -> Iterator[tuple[tuple, Estima
         for num, power in OF_CHAINS if num_steps else SCHEDULES:
             schedule = make_schedule("power", num, power)
             temperatures = np.asarray(schedule.temperatures, np.float64)
-            found = []
+            draws = []
             for repeat in range(repeats if m else 0):
                 if run is None:
                     rng = np.random.default_rng([seed, repeat, num, m])
                     latents = jnp.float32(case.draw(rng, temperatures, m))
                 else:
                     latents = run(schedule, jax.random.key(seed + repeat))
-                likelihood = value(case.params.beta, images, latents)
-                found.append(estimates(schedule, likelihood, latents))
-            found = found or [without_sampling(case, schedule)]
-            offsets = {key: np.mean([one[key] for one in found]) - truth for key in found[0]}
+                likelihood = value(case.params["generator"], images, latents)
+                draws.append(estimates(schedule, likelihood, latents))
+            draws = draws or [without_sampling(case, schedule)]
+            by_estimate = {key: np.array([draw[key] for draw in draws]) for key in draws[0]}
+            offsets = {key: float(values.mean()) - truth for key, values in by_estimate.items()}
             spread = {
-                key: np.std([one[key] for one in found], ddof=1) if m else 0.0 for key in found[0]
+                key: float(values.std(ddof=1)) if m else 0.0 for key, values in by_estimate.items()
             }
             yield (num, power, m, num_steps), offsets, spread
 
@@ -294,7 +307,7 @@ def measure(case: Case, repeats: int, seed: int) -> Iterator[tuple[tuple, Estima
 def _line(setting: tuple, offsets: Estimates, spread: Estimates) -> str:
     num, power, m, num_steps = setting
     cells = [f"{num}, {power:g}", "inf" if m == 0 else str(m), str(num_steps or "exact")]
-    for key in SHOWN:
+    for key in PRINTED:
         if key not in offsets:
             cells.append("")
         elif m == 0:
@@ -305,7 +318,7 @@ def _line(setting: tuple, offsets: Estimates, spread: Estimates) -> str:
 
 
 def _header() -> str:
-    names = [name + (f" + {how}" if how not in ("", "none") else "") for name, how in SHOWN]
+    names = [name + (f" + {how}" if how not in ("", "none") else "") for name, how in PRINTED]
     titles = ["N_t, p", "M", "K", *names]
     return "| " + " | ".join(titles) + " |\n|" + "---|" * len(titles)
 

@@ -6,7 +6,7 @@ program (the schedule in the state, as for "equal_barrier"), so that all p share
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from ml_collections import ConfigDict
 
-from thermo_ebm.gradients import dial
+from thermo_ebm.gradients import amplification
 from thermo_ebm.thermo.schedule import Schedule, make_schedule
 from thermo_ebm.train import gradient, spmd, tasks
 from thermo_ebm.train.batches import make_layout
@@ -85,7 +85,8 @@ def make_cifar10_config(data_dir: str) -> ConfigDict:
 
     config = cifar10.get_config()
     shared = make_config(quick=False)
-    config.loss, config.dial, config.optimizer = shared.loss, shared.dial, shared.optimizer
+    for group in ("loss", "gradient_noise", "optimizer"):
+        config[group] = shared[group]
     config.update_from_flattened_dict(
         {
             "batch_size": 16,
@@ -102,10 +103,10 @@ def make_cifar10_config(data_dir: str) -> ConfigDict:
     return config
 
 
-def changed(config: ConfigDict, **fields: Any) -> ConfigDict:
-    """A copy with other values; `loss__power=2.0` changes loss.power."""
+def changed(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
+    """A copy with other values of some fields, by their dotted names."""
     copy = ConfigDict(config.to_dict())
-    copy.update_from_flattened_dict({name.replace("__", "."): v for name, v in fields.items()})
+    copy.update_from_flattened_dict(dict(fields))
     return copy
 
 
@@ -116,30 +117,33 @@ def power_schedule(task: Task, power: float) -> Schedule:
     return Schedule(jnp.float32(schedule.temperatures), jnp.float32(finite))
 
 
-def make_draws(task: Task, whole: bool = False) -> Callable[..., Draws]:
+def make_draws(task: Task, fixed_batch: bool = False) -> Callable[..., Draws]:
     """Compiles the drawing of gradients of one task.
 
     Args:
       task: what is trained.
-      whole: every draw takes the same first images of the population (all of them, if the batch is
-        as large): only the chains are random.
+      fixed_batch: every draw takes the same first images of the population (all of them, if the
+        batch is as large): only the chains are random.
 
     Returns:
       (params, schedule, population [devices, per_device, ...], key, num_draws) -> `Draws`.
     """
-    layout, num = make_layout(task.num_train), task.batch_size * task.dial.accumulate
+    layout = make_layout(task.num_train)
+    num = task.batch_size * task.gradient_noise.accumulate
 
-    def one(params: Params, schedule: Schedule, part: Array, key: PRNGKey) -> Any:
+    def draw_gradient(params: Params, schedule: Schedule, part: Array, key: PRNGKey) -> Any:
         batch_key, chain_key = jax.random.split(key)
-        indices = jnp.arange(num) if whole else jax.random.choice(batch_key, task.num_train, (num,))
-        found = gradient.batch_gradient(task, params, indices, part, layout, chain_key, schedule)
-        size = getattr(found.aux, "effective_sample_size", jnp.nan)
-        return ravel_pytree(found.mean)[0], ravel_pytree(found.difference)[0], size
+        indices = jnp.arange(num)
+        if not fixed_batch:
+            indices = jax.random.choice(batch_key, task.num_train, (num,))
+        drawn = gradient.batch_gradient(task, params, indices, part, layout, chain_key, schedule)
+        size = getattr(drawn.aux, "effective_sample_size", jnp.nan)
+        return ravel_pytree(drawn.mean)[0], ravel_pytree(drawn.difference)[0], size
 
-    def many(params: Params, schedule: Schedule, part: Array, keys: PRNGKey) -> Any:
-        return jax.lax.map(lambda key: one(params, schedule, part, key), keys)
+    def draw_gradients(params: Params, schedule: Schedule, part: Array, keys: PRNGKey) -> Any:
+        return jax.lax.map(lambda key: draw_gradient(params, schedule, part, key), keys)
 
-    mapped = jax.pmap(many, axis_name=AXIS, in_axes=(None, None, 0, None), out_axes=None)
+    mapped = jax.pmap(draw_gradients, axis_name=AXIS, in_axes=(None, None, 0, None), out_axes=None)
 
     def draw(params: Params, schedule: Schedule, part: Array, key: PRNGKey, num_draws: int) -> Any:
         mean, difference, size = mapped(params, schedule, part, jax.random.split(key, num_draws))
@@ -150,19 +154,20 @@ def make_draws(task: Task, whole: bool = False) -> Callable[..., Draws]:
 
 @partial(jax.jit, static_argnames="repeats")
 def amplified(
-    mean: Array, difference: Array, amplification: Array, key: PRNGKey, repeats: int
+    mean: Array, difference: Array, factor: Array, key: PRNGKey, repeats: int
 ) -> tuple[Array, Array]:
-    """The dial's gradients of every draw, `repeats` of each.
+    """The amplified gradients of every draw, `repeats` of each.
 
     Returns:
       Their mean over the repeats, [num_draws, num_params], and the trace of their covariance.
     """
 
-    def of_draw(one: tuple[Array, Array, PRNGKey]) -> tuple[Array, Array]:
-        g, d, key = one
+    def of_draw(draw: tuple[Array, Array, PRNGKey]) -> tuple[Array, Array]:
+        g, d, key = draw
         keys = jax.random.split(key, repeats)
-        made = jax.vmap(lambda key: dial.amplify(g, d, amplification, key))(keys)
-        return made.mean(axis=0), made.var(axis=0).sum()
+        amplify = partial(amplification.amplify, {"all": g}, {"all": d}, factor)
+        gradients = jax.vmap(amplify)(keys)["all"]
+        return gradients.mean(axis=0), gradients.var(axis=0).sum()
 
     keys = jax.random.split(key, mean.shape[0])
     means, within = jax.lax.map(of_draw, (mean, difference, keys))
@@ -205,7 +210,7 @@ def _jackknife(means: np.ndarray, reference: np.ndarray) -> float:
     for draws, make in ((means, lambda a: (a, reference)), (reference, lambda b: (means, b))):
         groups = np.array_split(np.arange(len(draws)), min(_GROUPS, len(draws) // 2))
         values = [_squared_distance(*make(np.delete(draws, group, axis=0))) for group in groups]
-        variance += (len(groups) - 1) * np.var(values)
+        variance += (len(groups) - 1) * float(np.var(values))
     return float(np.sqrt(variance))
 
 
@@ -236,17 +241,19 @@ def trained(task: Task, state: TrainState, part: Array, num_steps: int) -> Train
     return spmd.select_repetition(stacked, 0)
 
 
-def held_noise(task: Task, state: TrainState, part: Array, num_steps: int) -> tuple[float, float]:
+def noise_with_target(
+    task: Task, state: TrainState, part: Array, num_steps: int
+) -> tuple[float, float]:
     """Trains with a target: the update's mean noise over the last half, and steps saturated there.
 
     Args:
-      task: with `dial.target_noise`.
+      task: with `gradient_noise.target`.
       state: where training goes on from.
       part: the population on the devices.
       num_steps: of the run.
     """
     run, total, steps, saturated = spmd.make_programs(task, 1), 0.0, 0, 0.0
-    stacked = spmd.stack_repetitions([state._replace(dial=dial.init_dial())])
+    stacked = spmd.stack_repetitions([state._replace(gradient_noise=amplification.init_state())])
     for done, (_, sums) in enumerate(_dispatches(task, run, stacked, part, num_steps)):
         if 2 * (done + 1) * task.steps_per_epoch > num_steps:
             total += float(sums.readings["train_update_noise"][0])
@@ -255,8 +262,10 @@ def held_noise(task: Task, state: TrainState, part: Array, num_steps: int) -> tu
     return total / steps, saturated / steps
 
 
-def _dispatches(task: Task, run: Any, state: TrainState, part: Array, num_steps: int) -> Any:
-    """An epoch after another: the state at its end, and its sums."""
+def _dispatches(
+    task: Task, run: Any, state: TrainState, part: Array, num_steps: int
+) -> Iterator[tuple[TrainState, Any]]:
+    """Trains epoch by epoch: yields the state at the end of each, and its sums."""
     first = int(spmd.local(state.step)[0])
     for done in range(0, num_steps, task.steps_per_epoch):
         stop = first + min(done + task.steps_per_epoch, num_steps)

@@ -11,8 +11,8 @@ and `chain_noise` the same over draws of the chains alone, for one fixed batch. 
 noise as measured by a training step (|d|^2 / n, times the amplification). `bias` is the distance of
 the mean gradient from that of long chains, divided by the norm of the latter, with the sampling
 variance subtracted; `least` is the same with the standard error subtracted as well. `step_ms` is
-the time of one complete training step. Then short runs with `dial.target_noise` continue from the
-trained model.
+the time of one complete training step. Then short runs with `gradient_noise.target` continue from
+the trained model.
 
 The output ends in the line `mean_bias=... target_error=... range=... overhead=...`:
 
@@ -33,7 +33,7 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from study.measurements import gradient_draws as measure
+from study.measurements import gradient_draws
 from thermo_ebm import data, runtime
 from thermo_ebm.train import spmd, tasks
 from thermo_ebm.train.batches import make_layout, split_over_devices
@@ -87,9 +87,9 @@ QUICK = Sizes(
 
 
 class Row(NamedTuple):
-    """One value of one setting."""
+    """One value of one factor."""
 
-    knob: str
+    factor: str
     value: float
     p: float
     batch: int
@@ -104,7 +104,7 @@ class Row(NamedTuple):
     step_ms: float
 
 
-class Bench(NamedTuple):
+class Experiment(NamedTuple):
     """The state that all measurements share."""
 
     config: ConfigDict
@@ -115,179 +115,196 @@ class Bench(NamedTuple):
     key: Any
 
 
-def prepare(config: ConfigDict, sizes: Sizes, seed: int) -> Bench:
+def prepare(config: ConfigDict, sizes: Sizes, seed: int) -> Experiment:
     """Trains the model and draws the reference."""
     task = tasks.make_task(config)
     images = data.load(config.data).train
     part = spmd.spread(split_over_devices(images, make_layout(task.num_train)))
-    start = measure.initial_state(task, seed)
-    state = measure.trained(task, start, part, sizes.train_steps)
-    long = measure.changed(
+    start = gradient_draws.initial_state(task, seed)
+    state = gradient_draws.trained(task, start, part, sizes.train_steps)
+    long = gradient_draws.changed(
         config,
-        loss__name="vanilla",  # the chains of t = 0 and t = 1, and their plain means
-        batch_size=config.data.num_train,
-        sampler__chains_per_image=sizes.reference_chains,
-        sampler__exchange_every=0,
-        sampler__prior__num_steps=sizes.reference_steps,
-        sampler__posterior__num_steps=sizes.reference_steps,
+        {
+            "loss.name": "vanilla",  # the chains of t = 0 and t = 1, and their plain means
+            "batch_size": config.data.num_train,
+            "sampler.chains_per_image": sizes.reference_chains,
+            "sampler.exchange_every": 0,
+            "sampler.prior.num_steps": sizes.reference_steps,
+            "sampler.posterior.num_steps": sizes.reference_steps,
+        },
     )
-    draw = measure.make_draws(tasks.make_task(long), whole=True)
+    draw = gradient_draws.make_draws(tasks.make_task(long), fixed_batch=True)
     key, reference_key = jax.random.split(jax.random.key(seed))
-    params = spmd.local(state.params)
-    found = draw(params, spmd.local(state.schedule), part, reference_key, sizes.references)
-    return Bench(config, sizes, part, state, found.mean, key)
+    params, schedule = spmd.local(state.params), spmd.local(state.schedule)
+    reference = draw(params, schedule, part, reference_key, sizes.references).mean
+    return Experiment(config, sizes, part, state, reference, key)
 
 
-def rows(bench: Bench) -> Iterator[Row]:
-    """Measures every setting, with the others at their first values."""
-    config, sizes = bench.config, bench.sizes
-    base = make_cell(bench, config)
+def measure(experiment: Experiment) -> Iterator[Row]:
+    """Measures every factor, with the others at their first values."""
+    config, sizes = experiment.config, experiment.sizes
+    base = compile_task(experiment, config)
     for number, power in enumerate(sizes.powers):
-        yield drawn_row(bench, base, "p", power, number, power=power)
-    yield from amplification_rows(bench, base)
-    for k in sizes.accumulations:
-        cell = make_cell(bench, measure.changed(config, dial__accumulate=k))
-        yield drawn_row(bench, cell, "accumulate", k, 200 + k, num=max(sizes.draws // k, 8))
-    for size in sizes.batch_sizes:
-        cell = make_cell(bench, measure.changed(config, batch_size=size))
-        yield drawn_row(bench, cell, "batch_size", size, 300 + size)
-    for m in sizes.chains:
-        cell = make_cell(bench, measure.changed(config, sampler__chains_per_image=m))
-        yield drawn_row(bench, cell, "chains", m, 400 + m)
+        yield drawn_row(experiment, base, ("p", power), number)
+    yield from amplified_rows(experiment, base)
+    fields = {
+        "accumulate": ("gradient_noise.accumulate", sizes.accumulations, 200),
+        "batch_size": ("batch_size", sizes.batch_sizes, 300),
+        "chains": ("sampler.chains_per_image", sizes.chains, 400),
+    }
+    for factor, (field, values, first_number) in fields.items():
+        for value in values:
+            task = compile_task(experiment, gradient_draws.changed(config, {field: value}))
+            yield drawn_row(experiment, task, (factor, value), first_number + value)
 
 
-class Cell(NamedTuple):
-    """One task's compiled draws and the time of its step."""
+class CompiledTask(NamedTuple):
+    """The compiled draws of one task, and the time of its step."""
 
     config: ConfigDict
     task: Task
-    draw: Callable[..., measure.Draws]
-    draw_fixed: Callable[..., measure.Draws]  # always the same batch
+    draw: Callable[..., gradient_draws.Draws]
+    draw_fixed: Callable[..., gradient_draws.Draws]  # always the same batch
     seconds: float
 
 
-def make_cell(bench: Bench, config: ConfigDict) -> Cell:
+def compile_task(experiment: Experiment, config: ConfigDict) -> CompiledTask:
     """Times the step of a configuration; its draws compile when they are first called."""
     task = tasks.make_task(config)
-    draw, draw_fixed = (measure.make_draws(task, whole) for whole in (False, True))
-    return Cell(config, task, draw, draw_fixed, _median_seconds(bench, task))
+    draw, draw_fixed = (gradient_draws.make_draws(task, fixed) for fixed in (False, True))
+    return CompiledTask(config, task, draw, draw_fixed, _median_seconds(experiment, task))
 
 
 def drawn_row(
-    bench: Bench,
-    cell: Cell,
-    knob: str,
-    value: float,
-    number: int,
-    power: float | None = None,
-    num: int | None = None,
+    experiment: Experiment, compiled: CompiledTask, factor: tuple[str, float], number: int
 ) -> Row:
-    """Draws the gradient of a cell repeatedly; `number` chooses the random numbers."""
-    num = num or bench.sizes.draws
-    found = _draws(bench, cell.draw, cell, number, power, num)
-    fixed = _draws(bench, cell.draw_fixed, cell, 1000 + number, power, max(num // 4, 2))
-    seen = measure.moments(found.mean, _trace(found), bench.reference)
-    of_chains = _trace(fixed) / fixed.mean.shape[1]
-    return _row(cell, knob, value, power or bench.config.loss.power, found, seen, of_chains)
+    """Draws the gradient of a task repeatedly.
+
+    Args:
+      experiment: the trained state and the sizes.
+      compiled: the task.
+      factor: the name and the value of what was changed.
+      number: decides the random numbers.
+    """
+    power = factor[1] if factor[0] == "p" else experiment.config.loss.power
+    num = experiment.sizes.draws
+    if compiled.task.gradient_noise.accumulate > 1:
+        num = max(num // compiled.task.gradient_noise.accumulate, 8)
+    schedule = gradient_draws.power_schedule(compiled.task, power)
+
+    def draw(function: Callable[..., gradient_draws.Draws], key: int, num: int) -> Any:
+        params = spmd.local(experiment.state.params)
+        keys = jax.random.fold_in(experiment.key, key)
+        return function(params, schedule, experiment.part, keys, num)
+
+    draws = draw(compiled.draw, number, num)
+    fixed = draw(compiled.draw_fixed, 1000 + number, max(num // 4, 2))
+    moments = gradient_draws.moments(draws.mean, _trace(draws), experiment.reference)
+    row = _row(compiled, factor, draws, moments)
+    return row._replace(p=power, chain_noise=_trace(fixed) / fixed.mean.shape[1])
 
 
-def amplification_rows(bench: Bench, cell: Cell) -> Iterator[Row]:
+def amplified_rows(experiment: Experiment, compiled: CompiledTask) -> Iterator[Row]:
     """The same draws, amplified: everything else is equal."""
-    power = bench.config.loss.power
-    found = _draws(bench, cell.draw, cell, 100, None, bench.sizes.draws)
+    schedule = gradient_draws.power_schedule(compiled.task, experiment.config.loss.power)
+    params, key = spmd.local(experiment.state.params), jax.random.fold_in(experiment.key, 100)
+    draws = compiled.draw(params, schedule, experiment.part, key, experiment.sizes.draws)
     # The factor is a number like any other in the compiled step.
-    louder = tasks.make_task(measure.changed(bench.config, dial__amplification=4.0))
-    seconds = _median_seconds(bench, louder)
-    for number, c in enumerate(bench.sizes.amplifications):
-        key = jax.random.fold_in(bench.key, 500 + number)
-        repeats = bench.sizes.amplified
-        means, covariance = measure.amplified(found.mean, found.difference, c, key, repeats)
-        seen = measure.moments(np.asarray(means), float(covariance), bench.reference)
-        amplified = cell if c == 1 else cell._replace(seconds=seconds)
-        yield _row(amplified, "amplification", c, power, found, seen, np.nan, c)
+    changes = {"gradient_noise.amplification": 4.0}
+    amplified = tasks.make_task(gradient_draws.changed(experiment.config, changes))
+    seconds = _median_seconds(experiment, amplified)
+    for number, c in enumerate(experiment.sizes.amplifications):
+        key = jax.random.fold_in(experiment.key, 500 + number)
+        means, covariance = gradient_draws.amplified(
+            draws.mean, draws.difference, c, key, experiment.sizes.amplified
+        )
+        moments = gradient_draws.moments(np.asarray(means), float(covariance), experiment.reference)
+        timed = compiled if c == 1 else compiled._replace(seconds=seconds)
+        row = _row(timed, ("amplification", c), draws, moments)
+        yield row._replace(halves=c * row.halves)
 
 
-def _draws(
-    bench: Bench,
-    draw: Callable[..., measure.Draws],
-    cell: Cell,
-    number: int,
-    power: float | None,
-    num: int,
-) -> measure.Draws:
-    schedule = measure.power_schedule(cell.task, power or bench.config.loss.power)
-    key, params = jax.random.fold_in(bench.key, number), spmd.local(bench.state.params)
-    return draw(params, schedule, bench.part, key, num)
-
-
-def _trace(found: measure.Draws) -> float:
+def _trace(draws: gradient_draws.Draws) -> float:
     """The trace of the gradient's covariance over the draws."""
-    return float(found.mean.var(axis=0, ddof=1, dtype=np.float64).sum())
+    return float(draws.mean.var(axis=0, ddof=1, dtype=np.float64).sum())
 
 
 def _row(
-    cell: Cell,
-    knob: str,
-    value: float,
-    power: float,
-    found: measure.Draws,
-    seen: measure.Moments,
-    of_chains: float,
-    amplification: float = 1.0,
+    compiled: CompiledTask,
+    factor: tuple[str, float],
+    draws: gradient_draws.Draws,
+    moments: gradient_draws.Moments,
 ) -> Row:
     return Row(
-        knob=knob,
-        value=value,
-        p=power,
-        batch=cell.config.batch_size,
-        chains=cell.config.sampler.chains_per_image,
-        draws=len(found.mean),
-        ess=found.effective_sample_size,
-        noise=seen.noise,
-        chain_noise=of_chains,
-        halves=float(amplification * np.square(found.difference, dtype=np.float64).mean()),
-        bias=seen.bias,
-        least=seen.least_bias,
-        step_ms=1e3 * cell.seconds,
+        factor=factor[0],
+        value=factor[1],
+        p=compiled.config.loss.power,
+        batch=compiled.config.batch_size,
+        chains=compiled.config.sampler.chains_per_image,
+        draws=len(draws.mean),
+        ess=draws.effective_sample_size,
+        noise=moments.noise,
+        chain_noise=np.nan,
+        halves=float(np.square(draws.difference, dtype=np.float64).mean()),
+        bias=moments.bias,
+        least=moments.least_bias,
+        step_ms=1e3 * compiled.seconds,
     )
 
 
-def _median_seconds(bench: Bench, task: Task) -> float:
-    seconds = measure.seconds_per_step([task], bench.state, bench.part, bench.sizes.timed_steps)
+def _median_seconds(experiment: Experiment, task: Task) -> float:
+    seconds = gradient_draws.seconds_per_step(
+        [task], experiment.state, experiment.part, experiment.sizes.timed_steps
+    )
     return float(np.median(seconds))
 
 
-def target_errors(bench: Bench, noise: float) -> Iterator[tuple[float, float, float]]:
-    """Runs at five target noises: the target, the noise held, and the share of steps saturated."""
-    for factor in bench.sizes.targets:
-        config = measure.changed(bench.config, dial__target_noise=factor * noise)
-        task = tasks.make_task(config)
-        num_steps = bench.sizes.target_steps
-        held, saturated = measure.held_noise(task, bench.state, bench.part, num_steps)
-        yield factor * noise, held, saturated
+class TargetRow(NamedTuple):
+    """A run with a target of the noise."""
+
+    target: float
+    noise: float  # of the update, over the last half of the steps
+    saturated: float  # share of these steps at which the target was out of reach
 
 
-def overhead(bench: Bench) -> float:
+def measure_targets(experiment: Experiment, noise: float) -> Iterator[TargetRow]:
+    """Runs at several targets, given as multiples of the unamplified noise."""
+    for factor in experiment.sizes.targets:
+        target = factor * noise
+        changes = {"gradient_noise.target": target}
+        task = tasks.make_task(gradient_draws.changed(experiment.config, changes))
+        yield TargetRow(
+            target,
+            *gradient_draws.noise_with_target(
+                task, experiment.state, experiment.part, experiment.sizes.target_steps
+            ),
+        )
+
+
+def overhead(experiment: Experiment) -> float:
     """A step's time with the halves measured over one without, median of steps in pairs."""
-    task = tasks.make_task(bench.config)
-    pair = [task, measure.without_halves(task)]
-    seconds = measure.seconds_per_step(pair, bench.state, bench.part, 2 * bench.sizes.timed_steps)
+    task = tasks.make_task(experiment.config)
+    pair = [task, gradient_draws.without_halves(task)]
+    seconds = gradient_draws.seconds_per_step(
+        pair, experiment.state, experiment.part, 2 * experiment.sizes.timed_steps
+    )
     return float(np.median(seconds[:, 0] / seconds[:, 1]))
 
 
 def _print(values: tuple[object, ...]) -> None:
-    shown = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
+    texts = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
     widths = [13, *[11] * (len(values) - 1)]
-    print(*(text.rjust(width) for text, width in zip(shown, widths, strict=True)), flush=True)
+    print(*(text.rjust(width) for text, width in zip(texts, widths, strict=True)), flush=True)
 
 
-def _write_csv(path: Path, made: list[Row], targets: list[tuple[float, float, float]]) -> None:
+def _write_csv(path: Path, rows: list[Row], targets: list[TargetRow]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([*Row._fields, "held", "saturated"])
-        writer.writerows([*row, "", ""] for row in made)
+        writer.writerow([*Row._fields, "target_noise", "saturated"])
+        writer.writerows([*row, "", ""] for row in rows)
         blank = [""] * (len(Row._fields) - 2)
-        writer.writerows(["target_noise", target, *blank, *rest] for target, *rest in targets)
+        for row in targets:
+            writer.writerow(["target", row.target, *blank, row.noise, row.saturated])
 
 
 def define_flags() -> None:
@@ -298,37 +315,34 @@ def define_flags() -> None:
     flags.DEFINE_string("csv", None, "CSV file to which the tables are written.")
 
 
-def _chosen() -> tuple[ConfigDict, Sizes]:
-    """The configuration and the sizes that the flags ask for."""
-    if flags.FLAGS.cifar10:
-        return measure.make_cifar10_config(flags.FLAGS.cifar10), CIFAR10
-    quick = flags.FLAGS.quick
-    return measure.make_config(quick), QUICK if quick else FULL
-
-
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
     logging.set_verbosity(logging.WARNING)
-    bench = prepare(*_chosen(), flags.FLAGS.seed)
-    made, targets = [], []
+    quick = flags.FLAGS.quick
+    config, sizes = gradient_draws.make_config(quick), QUICK if quick else FULL
+    if flags.FLAGS.cifar10:
+        config, sizes = gradient_draws.make_cifar10_config(flags.FLAGS.cifar10), CIFAR10
+    experiment = prepare(config, sizes, flags.FLAGS.seed)
+    rows, targets = [], []
     _print(Row._fields)
-    for row in rows(bench):
-        made.append(row)
+    for row in measure(experiment):
+        rows.append(row)
         _print(row)
-    knobs = [row for row in made if row.knob in ("amplification", "accumulate")]
-    noise = next(row.noise for row in knobs if row.knob == "amplification" and row.value == 1)
-    _print(("target_noise", "held", "error", "saturated"))
-    for target, held, saturated in target_errors(bench, noise):
-        targets.append((target, held, saturated))
-        _print((f"{target:.4g}", held, held / target - 1, saturated))
+    exact = [row for row in rows if row.factor in ("amplification", "accumulate")]
+    noise = next(row.noise for row in exact if row.factor == "amplification" and row.value == 1)
+    _print(("target", "noise", "error", "saturated"))
+    for target in measure_targets(experiment, noise):
+        targets.append(target)
+        error = target.noise / target.target - 1
+        _print((target.target, target.noise, error, target.saturated))
     if flags.FLAGS.csv:
-        _write_csv(Path(flags.FLAGS.csv), made, targets)
-    error = max(abs(held / target - 1) for target, held, _ in targets)
-    spread = max(row.noise for row in knobs) / min(row.noise for row in knobs)
+        _write_csv(Path(flags.FLAGS.csv), rows, targets)
+    error = max(abs(target.noise / target.target - 1) for target in targets)
+    spread = max(row.noise for row in exact) / min(row.noise for row in exact)
     print(
-        f"mean_bias={max(row.least for row in knobs):.3f} target_error={error:.3f} "
-        f"range={spread:.1f} overhead={overhead(bench):.3f}"
+        f"mean_bias={max(row.least for row in exact):.3f} target_error={error:.3f} "
+        f"range={spread:.1f} overhead={overhead(experiment):.3f}"
     )
 
 

@@ -6,7 +6,7 @@ r"""Trains models of the digits with one digit left out, and detects that digit 
 For each digit and for both losses: `python -m launch.train` on the other nine digits (1,400 images
 for training, 200 for validation), then `python -m launch.likelihood` of validation images and of
 the digit that was left out. One row each: mean log p(x) of both sets, and the AUROC by which
-log p(x), the energy and the score of Pang et al. detect the digit, with their 95 % intervals. The
+log p(x), the tilt and the score of Pang et al. detect the digit, with their 95 % intervals. The
 same command continues after an interruption; what is done is not done again.
 """
 
@@ -20,19 +20,19 @@ import numpy as np
 from absl import app, flags
 
 LOSSES = ("thermodynamic", "vanilla")
-SCORES = ("log_likelihood", "energy", "pang")
+SCORES = ("log_likelihood", "tilt", "pang")
 
 
 def write_images(folder: Path, digit: int) -> tuple[Path, Path]:
     """Writes the images of the other digits and of this one; returns the two files."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    images = np.round(found.images * (255 / 16)).astype(np.uint8)
-    others, alone = folder / f"without_{digit}.npz", folder / f"only_{digit}.npz"
-    np.savez(others, images=images[found.target != digit])
-    np.savez(alone, images=images[found.target == digit])
-    return others, alone
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    without, alone = folder / f"without_{digit}.npz", folder / f"only_{digit}.npz"
+    np.savez(without, images=images[digits.target != digit])
+    np.savez(alone, images=images[digits.target == digit])
+    return without, alone
 
 
 def run(program: str, *arguments: str) -> None:
@@ -46,7 +46,7 @@ def run(program: str, *arguments: str) -> None:
 
 def detect(folder: Path, digit: int, loss: str) -> dict:
     """Trains on the other digits and returns the summary of `launch.likelihood`."""
-    others, alone = write_images(folder, digit)
+    without, alone = write_images(folder, digit)
     workdir = folder / f"{loss}_{digit}"
     run(
         "train",
@@ -56,7 +56,7 @@ def detect(folder: Path, digit: int, loss: str) -> dict:
         "--config.parallel_repetitions=1",
         f"--config.loss.name={loss}",
         "--config.data.name=npz",
-        f"--config.data.data_dir={others}",
+        f"--config.data.data_dir={without}",
         "--config.data.num_train=1400",
         "--config.data.num_val=200",
         f"--config.num_epochs={flags.FLAGS.epochs}",
@@ -102,7 +102,7 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unknown argument {argv[1]!r}")
     folder = Path(flags.FLAGS.workdir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    print("| digit | loss | log p(x), others | log p(x), digit | AUROC log p(x) | energy | Pang |")
+    print("| digit | loss | log p(x), others | log p(x), digit | AUROC log p(x) | tilt | Pang |")
     print("|---|---|---|---|---|---|---|")
     for digit in map(int, flags.FLAGS.digits):
         for loss in LOSSES:

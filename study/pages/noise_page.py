@@ -5,7 +5,7 @@ No number and no verdict stands in this file: each is read from the tables of `D
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -13,26 +13,30 @@ import pandas as pd
 from docs.tools.markdown import table
 from study.claims.verdicts import NOT_SUPPORTED, SUPPORTED, UNDECIDED
 from study.pages import settings_table
+from study.pages.settings_table import SettingsStudy
+from study.readings import REPETITION, Section
 
 
 class DataSet(NamedTuple):
     """The results on one data set."""
 
-    name: str
-    title: str
-    frame: pd.DataFrame  # all readings
+    section: Section  # all readings
     network: str  # of the metrics
-    cells: pd.DataFrame  # `noise_tables.quality_table`
-    knobs: pd.DataFrame  # `noise_tables.knobs_table` of KID
+    cells: pd.DataFrame  # `noise.noise_cells_table`
+    factors: pd.DataFrame  # `noise.factors_table` of KID
     likelihoods: pd.DataFrame  # the same of the held-out log-likelihood
     claims: pd.DataFrame  # `claims.decide`
-    hours: float  # of training, all repetitions
     figures: list[str]  # names of their files
+
+    @property
+    def title(self) -> str:
+        """The name of the data set."""
+        return self.section.title.partition(",")[0]
 
     @property
     def anchor(self) -> str:
         """Begins the file names of the figures."""
-        return re.sub(r"[^\w-]", "_", self.name)
+        return re.sub(r"[^\w-]", "_", self.section.dataset)
 
 
 QUESTION = """# Does the noise of the learning gradient decide image quality?
@@ -82,42 +86,40 @@ LIMITS = """## What this page does not show
 
 
 def page(
-    parts: Sequence[DataSet],
-    chosen: pd.DataFrame,
+    datasets: Sequence[DataSet],
+    settings: SettingsStudy | None,
     published: pd.DataFrame,
     notes: Sequence[str],
-    made_by: Sequence[str] = (),
+    commands: Sequence[str] = (),
 ) -> str:
     """Returns the page.
 
     Args:
-      parts: the results on each data set.
-      chosen: the cells of the study of settings; empty if it was not run.
+      datasets: the results on each data set.
+      settings: the study of settings; None if it was not run.
       published: the claims table of the published readings.
       notes: remarks on the readings.
-      made_by: the commands that made the runs; by default those of the complete experiments.
+      commands: that made the runs; by default those of the complete experiments.
     """
-    blocks = [QUESTION, _design(parts, made_by), _sizes(parts), "## The answer\n"]
-    blocks += [_summary(part) for part in parts]
-    blocks += [DECIDED, *(_answer(part) for part in parts)]
-    blocks += [_figures(part) for part in parts]
-    blocks += ["## The settings side by side\n", _knobs(parts), _claims_again(parts, published)]
-    blocks += (
-        [settings_table.section(chosen, _experiments(made_by, settings=True))]
-        if len(chosen)
-        else []
-    )
-    blocks += [LIMITS, _commands(parts, len(chosen) > 0, made_by)]
+    blocks = [QUESTION, _design(datasets, commands), _sizes(datasets), "## The answer\n"]
+    blocks += [_summary(dataset) for dataset in datasets]
+    blocks += [DECIDED, *(_answer(dataset) for dataset in datasets)]
+    blocks += [_figures(dataset) for dataset in datasets]
+    blocks += ["## The settings side by side\n", _factors(datasets)]
+    blocks.append(_paper_claims(datasets, published))
+    if settings is not None:
+        blocks.append(settings_table.section(settings, _experiments(commands, of_settings=True)))
+    blocks += [LIMITS, _commands(datasets, settings is not None, commands)]
     if notes:
         blocks.append("## Remarks on the readings\n\n" + "".join(f"- {note}\n" for note in notes))
     return "\n".join(blocks)
 
 
-def _design(parts: Sequence[DataSet], made_by: Sequence[str]) -> str:
+def _design(datasets: Sequence[DataSet], commands: Sequence[str]) -> str:
     """What was varied, and only what was: the settings in the tables of the data sets."""
-    varied = {name for part in parts for name in part.knobs["knob"]}
+    varied = {name for dataset in datasets for name in dataset.factors["factor"]}
     rows = [row for name, row in SETTINGS.items() if name in varied]
-    files = _experiments(made_by, settings=False) or ["configs/experiment3.py"]
+    files = _experiments(commands, of_settings=False) or ["configs/experiment3.py"]
     named = ", ".join(f"`{file}`" for file in files)
     opening = (
         "## Design\n\nOne setting at a time is changed from a baseline, for the vanilla and the "
@@ -127,167 +129,161 @@ def _design(parts: Sequence[DataSet], made_by: Sequence[str]) -> str:
     return f"{opening}\n{table(['setting', 'what it changes besides the noise'], rows)}\n{closing}"
 
 
-def _experiments(made_by: Sequence[str], settings: bool) -> list[str]:
+def _experiments(commands: Sequence[str], of_settings: bool) -> list[str]:
     """The experiment files of the commands: those of the study of settings, or the others."""
-    found = [re.search(r"--experiment[= ](\S+)", command) for command in made_by]
-    files = dict.fromkeys(match[1] for match in found if match)
-    return [file for file in files if ("settings_study" in file) == settings]
+    files = [file for file in (_flag(command, "experiment") for command in commands) if file]
+    return [file for file in dict.fromkeys(files) if ("settings_study" in file) == of_settings]
 
 
-def _sizes(parts: Sequence[DataSet]) -> str:
+def _flag(command: str, name: str) -> str | None:
+    """The value of a flag in a command."""
+    match = re.search(rf"--{name}[= ](\S+)", command)
+    return match[1] if match else None
+
+
+def _sizes(datasets: Sequence[DataSet]) -> str:
     rows = []
-    for part in parts:
-        epochs = part.frame.groupby(["cell", "run", "repetition"])["step"].max()
+    for dataset in datasets:
+        last = dataset.section.last
+        hours = last["hours"].sum() if "hours" in last else 0.0
+        updates = dataset.section.frame.groupby(REPETITION)["step"].max().median()
         rows.append(
-            [part.title, part.cells.shape[0], int(part.cells["repetitions"].sum()),
-             int(epochs.median()), part.network, f"{part.hours:.2f}"]
+            [dataset.title, len(dataset.cells), int(dataset.cells["repetitions"].sum()),
+             int(updates), dataset.network, f"{hours:.2f}"]
         )  # fmt: skip
     titles = ["data", "cells", "models", "updates", "network", "hours of steps"]
     return table(titles, rows)
 
 
-def _summary(part: DataSet) -> str:
+def _summary(dataset: DataSet) -> str:
     """The answer to the question of the title on one data set, in two sentences."""
-    alone = _losses_by_verdict(part, "^less noise, all else equal, improves KID")
-    told = {
+    words = {
         SUPPORTED: "less noise, all else equal, improves KID",
         NOT_SUPPORTED: "less noise, all else equal, does not improve KID",
         UNDECIDED: "whether less noise, all else equal, improves KID is undecided",
     }
-    first = "; ".join(f"{told[verdict]} ({', '.join(losses)})" for verdict, losses in alone.items())
-    equal = [row["verdict"] for row in _claims(part, "^noise alone predicts KID:")]
-    numbers = {verdict: equal.count(verdict) for verdict in told if verdict in equal}
-    counts = ", ".join(
-        f"{n} {'is' if n == 1 else 'are'} {verdict}" for verdict, n in numbers.items()
-    )
-    if not first or not equal:
+    losses: dict[str, list[str]] = {}
+    for claim in _claims(dataset, "^less noise, all else equal, improves KID"):
+        losses.setdefault(claim["verdict"], []).append(_loss(claim))
+    first = "; ".join(f"{words[verdict]} ({', '.join(names)})" for verdict, names in losses.items())
+    verdicts = [claim["verdict"] for claim in _claims(dataset, "^noise alone predicts KID:")]
+    if not first or not verdicts:
         return ""
-    if NOT_SUPPORTED in equal:
+    counts = {verdict: verdicts.count(verdict) for verdict in words if verdict in verdicts}
+    counted = ", ".join(
+        f"{count} {'is' if count == 1 else 'are'} {verdict}" for verdict, count in counts.items()
+    )
+    if NOT_SUPPORTED in verdicts:
         second = "The noise alone does not decide KID"
-    elif UNDECIDED in equal:
+    elif UNDECIDED in verdicts:
         second = "Whether the noise alone decides KID is undecided"
     else:
         second = "The noise alone decides KID, within the margin"
     return (
-        f"On {part.title}, {first}. {second}: of {len(equal)} claims that cells have\nthe same KID "
-        f"at equal noise, {counts}.\n"
+        f"On {dataset.title}, {first}. {second}: of {len(verdicts)} claims that cells have\n"
+        f"the same KID at equal noise, {counted}.\n"
     )
 
 
-def _claims(part: DataSet, pattern: str) -> list[dict]:
+def _claims(dataset: DataSet, pattern: str) -> list[dict]:
     """The rows of all claims whose text matches."""
-    return part.claims[part.claims["claim"].str.contains(pattern)].to_dict("records")
+    return dataset.claims[dataset.claims["claim"].str.contains(pattern)].to_dict("records")
 
 
-def _losses_by_verdict(part: DataSet, pattern: str) -> Mapping[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for row in _claims(part, pattern):
-        found.setdefault(row["verdict"], []).append(_loss(row))
-    return found
-
-
-def _loss(row: dict) -> str:
+def _loss(claim: dict) -> str:
     """Which loss a claim is about."""
-    return str(row["variant"]).removeprefix("noise, ")
+    return str(claim["variant"]).removeprefix("noise, ")
 
 
-def _answer(part: DataSet) -> str:
+def _answer(dataset: DataSet) -> str:
     """The answer on one data set, in sentences with effects and intervals."""
     sentences = [
-        _told(part, "^less noise, all else equal, improves KID",
-              "**Effect of the noise alone on KID**, set by the amplification: per doubling,"),
-        _told(part, "^the noise rises with power p",
-              "**Effect of p on the noise**: per doubling of p,"),
-        _told(part, "^less noise by power p improves KID",
-              "**Effect of p on KID**: per doubling of p,"),
-        _told(part, "^noise alone predicts KID: (?!.*vanilla at equal)",
-              "**KID at equal noise**, the cells of one setting less those of the others:"),
-        _told(part, "^noise alone predicts KID: .* vanilla at equal noise",
-              "**KID at equal noise**, the thermodynamic less the vanilla loss:"),
-        _share(part.knobs, "KID"),
-        _share(part.likelihoods, "held-out log p(x), nats,"),
+        _effects(dataset, "^less noise, all else equal, improves KID",
+                 "**Effect of the noise alone on KID**, set by the amplification: per doubling,"),
+        _effects(dataset, "^the noise rises with power p",
+                 "**Effect of p on the noise**: per doubling of p,"),
+        _effects(dataset, "^less noise by power p improves KID",
+                 "**Effect of p on KID**: per doubling of p,"),
+        _effects(dataset, "^noise alone predicts KID: (?!.*vanilla at equal)",
+                 "**KID at equal noise**, the cells of one setting less those of the others:"),
+        _effects(dataset, "^noise alone predicts KID: .* vanilla at equal noise",
+                 "**KID at equal noise**, the thermodynamic less the vanilla loss:"),
+        _explained_share(dataset.factors, "KID"),
+        _explained_share(dataset.likelihoods, "held-out log p(x), nats,"),
     ]  # fmt: skip
     lines = "\n".join(f"- {sentence}" for sentence in sentences if sentence)
-    return f"**{part.title}**\n\n{lines}\n"
+    return f"**{dataset.title}**\n\n{lines}\n"
 
 
-def _told(part: DataSet, pattern: str, opening: str) -> str:
+def _effects(dataset: DataSet, pattern: str, opening: str) -> str:
     """The effects of all claims whose text matches, with their verdicts; empty without any."""
-    rows = _claims(part, pattern)
-    told = [f"{_effect(row)} ({_whose(row)}; {row['verdict']})" for row in rows]
-    return f"{opening} {'; '.join(told)}." if told else ""
+    parts = []
+    for claim in _claims(dataset, pattern):
+        subject = _loss(claim)
+        if match := re.match(r"noise alone predicts KID: (.*) is like the other", claim["claim"]):
+            subject = f"{subject}, {match[1]}"
+        effect = "{effect:+.3g} [{ci_low:.3g}, {ci_high:.3g}]".format(**claim)
+        unit = " %" if str(claim["unit"]).startswith("%") else ""
+        parts.append(f"{effect}{unit} ({subject}; {claim['verdict']})")
+    return f"{opening} {'; '.join(parts)}." if parts else ""
 
 
-def _whose(row: dict) -> str:
-    """Which loss a claim is about, and which knob where the claim compares knobs."""
-    found = re.match(r"noise alone predicts KID: (.*) is like the other knobs", row["claim"])
-    return f"{_loss(row)}, {found[1]}" if found else _loss(row)
-
-
-def _effect(row: dict) -> str:
-    values = (row["effect"], row["ci_low"], row["ci_high"])
-    shown = "{:+.3g} [{:.3g}, {:.3g}]".format(*values)
-    return f"{shown} %" if str(row["unit"]).startswith("%") else shown
-
-
-def _share(knobs: pd.DataFrame, what: str) -> str:
+def _explained_share(factors: pd.DataFrame, metric: str) -> str:
     """How much of a metric's variation between cells a line in the noise explains."""
-    if knobs.empty:
+    if factors.empty:
         return ""
-    rows = knobs[knobs["knob"] == "all"]
-    told = [
-        f"{row['r_squared']:.2f} ({row['variant']}, {row['cells']} cells, "
-        f"{row['slope']:+.3g} [{row['ci_low']:.3g}, {row['ci_high']:.3g}] per doubling)"
-        for row in rows.to_dict("records")
-        if row["r_squared"] == row["r_squared"]
+    lines = factors[(factors["factor"] == "all") & factors["r_squared"].notna()]
+    parts = [
+        "{r_squared:.2f} ({variant}, {cells} cells, {slope:+.3g} [{ci_low:.3g}, {ci_high:.3g}] "
+        "per doubling)".format(**row)
+        for row in lines.to_dict("records")
     ]
-    if not told:
-        return ""
-    opening = f"**Share of the variation of {what} between cells that the noise explains** (R²):"
-    return f"{opening} {'; '.join(told)}."
+    opening = f"**Share of the variation of {metric} between cells that the noise explains** (R²):"
+    return f"{opening} {'; '.join(parts)}." if parts else ""
 
 
-def _figures(part: DataSet) -> str:
-    shown = [f"![{part.title}: {_words(name)}](figures/{name})\n" for name in part.figures]
-    return f"## Figures: {part.title}\n\n" + "\n".join(shown)
+def _figures(dataset: DataSet) -> str:
+    lines = []
+    for name in dataset.figures:
+        words = name.rpartition("-")[2].removesuffix(".png").replace("_", " ")
+        words = words.replace("factor", "setting")
+        lines.append(f"![{dataset.title}: {words}](figures/{name})\n")
+    return f"## Figures: {dataset.title}\n\n" + "\n".join(lines)
 
 
-def _words(name: str) -> str:
-    return name.rpartition("-")[2].removesuffix(".png").replace("_", " ").replace("knob", "setting")
-
-
-def _knobs(parts: Sequence[DataSet]) -> str:
+def _factors(datasets: Sequence[DataSet]) -> str:
     rows = [
-        [part.title, row["variant"], row["knob"], row["cells"],
+        [dataset.title, row["variant"], row["factor"], row["cells"],
          f"{row['lowest_noise']:.3g} to {row['highest_noise']:.3g}", f"{row['range']:.3g}",
          f"{row['relative_sd']:.2g}", f"{row['cost']:.2f}"]
-        for part in parts
-        for row in part.knobs.to_dict("records")
-        if row["knob"] != "all"
+        for dataset in datasets
+        for row in dataset.factors.to_dict("records")
+        if row["factor"] != "all"
     ]  # fmt: skip
     titles = ["data", "loss", "setting", "cells", "noise", "range", "relative sd over repetitions"]
     return table([*titles, "time per update, costliest / baseline"], rows)
 
 
-def _claims_again(parts: Sequence[DataSet], published: pd.DataFrame) -> str:
+def _paper_claims(datasets: Sequence[DataSet], published: pd.DataFrame) -> str:
     """The claims of the paper's tables on these runs, beside those of the published readings."""
-    seen = {
+    columns = {
         "published, CelebA": published[published["dataset"] == "celeb_a"],
         "published, CIFAR-10": published[published["dataset"] == "cifar10"],
     }
-    seen |= {f"here, {part.title}": part.claims for part in parts}
-    wanted = ("Table 2", "Table 3")
-    own = [claims for name, claims in seen.items() if name.startswith("here")]
-    found = [
-        claim
-        for claims in own
-        for claim in claims.loc[claims["table"].isin(wanted), "claim"]
-        if "FID" not in claim
+    columns |= {f"here, {dataset.title}": dataset.claims for dataset in datasets}
+    texts = [
+        text
+        for dataset in datasets
+        for text in dataset.claims.loc[dataset.claims["table"].str.startswith("Table"), "claim"]
+        if "FID" not in text
     ]
-    rows = [
-        [claim, *(_verdicts(claims, claim) for claims in seen.values())]
-        for claim in dict.fromkeys(found)
-    ]
+    rows = []
+    for text in dict.fromkeys(texts):
+        verdicts = [
+            ", ".join(dict.fromkeys(claims.loc[claims["claim"] == text, "verdict"]))
+            for claims in columns.values()
+        ]
+        rows.append([text, *(verdict or "not tested" for verdict in verdicts)])
     if not rows:
         return ""
     opening = (
@@ -295,38 +291,34 @@ def _claims_again(parts: Sequence[DataSet], published: pd.DataFrame) -> str:
         "Here with unbiased gradients and equal numbers of updates. *Variance* is the variance "
         "over entries.\n"
     )
-    return f"{opening}\n{table(['claim', *seen], rows)}"
+    return f"{opening}\n{table(['claim', *columns], rows)}"
 
 
-def _verdicts(claims: pd.DataFrame, claim: str) -> str:
-    found = claims.loc[claims["claim"] == claim, "verdict"]
-    return ", ".join(dict.fromkeys(found)) or "not tested"
-
-
-def _commands(parts: Sequence[DataSet], with_settings: bool, made_by: Sequence[str]) -> str:
+def _commands(datasets: Sequence[DataSet], with_settings: bool, commands: Sequence[str]) -> str:
     """The commands that made the runs, and the one that writes the page from them."""
     sweep = "python -m launch.sweep --experiment=configs/{} --config=CONFIG --workdir=runs/{}"
-    lines = list(made_by) or [sweep.format("experiment3.py", "noise")]
-    if with_settings and not made_by:
+    lines = list(commands) or [sweep.format("experiment3.py", "noise")]
+    if with_settings and not commands:
         lines.append(sweep.format("settings_study.py", "settings"))
     write = [f"python -m study.pages.noise_study {_folder(lines, False) or 'runs/noise'}"]
     if with_settings:
         write.append(f"--settings={_folder(lines, True) or 'runs/settings'}")
-    write += [f"--made_by={shlex.quote(command)}" for command in made_by]
+    write += [f"--made_by={shlex.quote(command)}" for command in commands]
     lines.append(" \\\n        ".join(write))
     code = "".join(f"    {line}\n" for line in lines)
-    files = ["cells", "knobs", "claims", *(["settings"] if with_settings else [])]
+    files = ["cells", "factors", "claims", *(["settings"] if with_settings else [])]
     tables = ", ".join(f"[{name}.csv](tables/{name}.csv)" for name in files)
-    names = ", ".join(part.title for part in parts)
-    which = "" if made_by else (
+    names = ", ".join(dataset.title for dataset in datasets)
+    scope = "" if commands else (
         f"For the configuration of each data set ({names}); the short forms are "
         "`configs/experiment3_short.py` and `configs/settings_study_short.py`:\n\n"
     )  # fmt: skip
-    return f"## Reproducing this page\n\n{which}{code}\nTables: {tables}.\n"
+    return f"## Reproducing this page\n\n{scope}{code}\nTables: {tables}.\n"
 
 
-def _folder(commands: Sequence[str], settings: bool) -> str | None:
+def _folder(commands: Sequence[str], of_settings: bool) -> str | None:
     """The folder of the runs of the study of settings, or of the others."""
-    chosen = [c for c in commands if _experiments([c], settings)]
-    found = [re.search(r"--workdir[= ](\S+)", command) for command in chosen]
-    return next((match[1] for match in found if match), None)
+    folders = [
+        _flag(command, "workdir") for command in commands if _experiments([command], of_settings)
+    ]
+    return next((folder for folder in folders if folder), None)

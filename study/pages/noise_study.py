@@ -15,20 +15,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from study import noise_tables, tables
+from study.cells import GENERATOR_GRADIENT, PRIOR_GRADIENT, THERMODYNAMIC, with_loss
 from study.claims import decide
-from study.figures import curves, noise
-from study.names import LIKELIHOOD
+from study.figures import by_noise, training
+from study.noise import factors_table, noise_cells_table
 from study.pages import noise_page
-from study.readings import Readings, final, load, networks, section, sections
-from study.report.dataset import DPI
-from study.settings import (
-    THERMODYNAMIC,
-    Settings,
-    cells_of,
-    other_fields,
-    section_title,
-)
+from study.pages.settings_table import SettingsStudy
+from study.readings import Section, load, networks, sections
+from study.report.section import DPI
+from study.tables import cells_table
+from study.titles import LIKELIHOOD, NOISE
 from thermo_ebm.errors import UserError
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -44,9 +40,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder to write")
     parser.add_argument("--made_by", action="append", default=[], metavar="COMMAND",
                         help="a command that made the runs; can be repeated")  # fmt: skip
-    given = parser.parse_args(argv)
+    flags = parser.parse_args(argv)
     try:
-        for path in write(given.runs, given.settings, given.output, given.made_by):
+        for path in write(flags.runs, flags.settings, flags.output, flags.made_by):
             print(path)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -55,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def write(
-    runs: Path, settings: Path | None, output: Path, made_by: Sequence[str] = ()
+    runs: Path, settings: Path | None, output: Path, commands: Sequence[str] = ()
 ) -> list[Path]:
     """Writes the page, the tables and the figures; returns their paths.
 
@@ -63,115 +59,108 @@ def write(
       runs: folder of the runs of the experiment on the noise.
       settings: folder of those of the study of settings, if it was run.
       output: the folder to write.
-      made_by: the commands that made the runs, which the page shows.
+      commands: that made the runs, which the page prints.
 
     Raises:
       UserError: no such folder, no such experiment in it, or runs that were not evaluated.
     """
     readings = load(runs, None)
-    parts = [_data_set(readings, *pair) for pair in sections(readings.frame)]
-    chosen = _choices(settings) if settings is not None else pd.DataFrame()
+    datasets = [_results(section) for section in sections(readings)]
+    study = _settings_study(settings) if settings is not None else None
     for folder in (output / "tables", output / "figures"):
         folder.mkdir(parents=True, exist_ok=True)
-    written = [path for part in parts for path in _figures(part, output / "figures")]
-    written += _tables(parts, chosen, output / "tables")
-    published = pd.read_csv(PUBLISHED)
+    files = [path for dataset in datasets for path in _figures(dataset, output / "figures")]
+    files += _tables(datasets, study, output / "tables")
     page = output / "index.md"
-    page.write_text(
-        noise_page.page(parts, chosen, published, readings.notes, made_by), encoding="utf-8"
-    )
-    return [page, *written]
+    published = pd.read_csv(PUBLISHED)
+    text = noise_page.page(datasets, study, published, readings.notes, commands)
+    page.write_text(text, encoding="utf-8")
+    return [page, *files]
 
 
-def _data_set(readings: Readings, dataset: str, origin: str) -> noise_page.DataSet:
-    """Everything that the page says about one data set."""
-    frame = section(readings.frame, dataset, origin)
-    found = networks(frame)
-    if not found:
-        raise UserError(f"runs: {dataset} has no evaluations; run launch.sweep to its end")
-    kid, fid = (f"{found[0]}_{name}_inf" for name in ("kid", "fid"))
-    knobs = noise_tables.knobs_table(frame, kid)
-    if knobs.empty:
-        raise UserError(f"runs: {dataset} has no experiment on the noise (configs/experiment3.py)")
-    last = final(frame)
-    _check(dataset, list(cells_of(last).values()))
+def _results(section: Section) -> noise_page.DataSet:
+    """Everything that the page says about one data set.
+
+    Raises:
+      UserError: no evaluations, no such experiment, or cells of which what the page says of the
+        design is not true: a thermodynamic cell with other gradients, or planned numbers of updates
+        that differ. Repetitions that ended early are among the remarks on the readings.
+    """
+    name, cells = section.dataset, section.cells
+    network = next(iter(networks(section.frame)), None)
+    if network is None:
+        raise UserError(f"runs: {name} has no evaluations; run launch.sweep to its end")
+    kid, fid = f"{network}_kid_inf", f"{network}_fid_inf"
+    factors = factors_table(section, kid)
+    if factors.empty:
+        raise UserError(f"runs: {name} has no experiment on the noise (configs/experiment3.py)")
+    pairs = with_loss(cells, THERMODYNAMIC)[[PRIOR_GRADIENT, GENERATOR_GRADIENT]]
+    gradients = sorted(set(pairs.itertuples(index=False, name=None)))
+    if set(gradients) - {("contrastive", "reweighted")}:
+        named = "; ".join(", ".join(pair) for pair in gradients)
+        raise UserError(
+            f"runs: {name} has the gradients {named}; the page is of contrastive, reweighted"
+        )
+    if "num_epochs" in cells:
+        raise UserError(f"runs: {name} has cells with different numbers of updates")
     return noise_page.DataSet(
-        name=dataset,
-        title=section_title(next(iter(cells_of(last).values()))).partition(",")[0],
-        frame=frame,
-        network=found[0],
-        cells=noise_tables.quality_table(frame, found[0]),
-        knobs=knobs,
-        likelihoods=noise_tables.knobs_table(frame, LIKELIHOOD),
-        claims=decide(last, {"KID": kid, "FID": fid}),
-        hours=float(tables.repetitions(frame)["hours"].sum()) if "seconds" in frame else 0.0,
+        section=section,
+        network=network,
+        cells=noise_cells_table(section, network),
+        factors=factors,
+        likelihoods=factors_table(section, LIKELIHOOD),
+        claims=decide(cells, section.last, {"KID": kid, "FID": fid}),
         figures=[],
     )
 
 
-def _check(dataset: str, cells: Sequence[Settings]) -> None:
-    """Refuses cells of which what the page says of the design is not true.
-
-    Repetitions that ended early are among the remarks on the readings.
-
-    Raises:
-      UserError: a thermodynamic cell has other gradients, or the planned numbers of updates differ.
-    """
-    found = {(s.prior_gradient, s.generator_gradient) for s in cells if s.loss == THERMODYNAMIC}
-    if found - {("contrastive", "reweighted")}:
-        named = "; ".join(", ".join(pair) for pair in sorted(found))
-        raise UserError(
-            f"runs: {dataset} has the gradients {named}; the page is of contrastive, reweighted"
-        )
-    if any("num_epochs" in other_fields(settings) for settings in cells):
-        raise UserError(f"runs: {dataset} has cells with different numbers of updates")
-
-
-def _choices(folder: Path) -> pd.DataFrame:
+def _settings_study(folder: Path) -> SettingsStudy:
     """The cells of the study of settings, one row each, of all data sets."""
     readings = load(folder, None)
-    rows = []
-    for dataset, origin in sections(readings.frame):
-        frame = section(readings.frame, dataset, origin)
-        rows.append(tables.cells_table(frame).drop(columns="dataset", errors="ignore"))
-        rows[-1].insert(0, "dataset", dataset)
-    return pd.concat(rows, ignore_index=True)
+    tables = []
+    for section in sections(readings):
+        tables.append(cells_table(section))
+        tables[-1].insert(0, "dataset", section.dataset)
+    table = pd.concat(tables, ignore_index=True)
+    return SettingsStudy(table, [name for name in readings.fields if name in table])
 
 
-def _figures(part: noise_page.DataSet, folder: Path) -> list[Path]:
+def _figures(dataset: noise_page.DataSet, folder: Path) -> list[Path]:
     """Writes the figures of one data set as PNG; those without data are left out."""
-    made = {
-        "kid_by_noise": noise.metric_by_noise(part.frame, f"{part.network}_kid_inf"),
-        "likelihood_by_noise": noise.metric_by_noise(part.frame, LIKELIHOOD),
-        "recall_by_noise": noise.metric_by_noise(part.frame, f"{part.network}_recall"),
-        "noise_by_knob": noise.noise_by_knob(part.frame),
-        "noise_curves": curves.reading_curves(part.frame, "train_update_noise"),
-        "likelihood_curves": curves.reading_curves(part.frame, LIKELIHOOD),
+    section, network = dataset.section, dataset.network
+    figures = {
+        "kid_by_noise": by_noise.metric_by_noise(section, f"{network}_kid_inf"),
+        "likelihood_by_noise": by_noise.metric_by_noise(section, LIKELIHOOD),
+        "recall_by_noise": by_noise.metric_by_noise(section, f"{network}_recall"),
+        "noise_by_factor": by_noise.noise_by_factor(section),
+        "noise_curves": training.reading_curves(section, NOISE),
+        "likelihood_curves": training.reading_curves(section, LIKELIHOOD),
     }
-    written = []
-    for name, figure in made.items():
+    files = []
+    for name, figure in figures.items():
         if figure is not None:
-            written.append(folder / f"{part.anchor}-{name}.png")
-            figure.savefig(written[-1], dpi=DPI)
-            part.figures.append(written[-1].name)
-    return written
+            files.append(folder / f"{dataset.anchor}-{name}.png")
+            figure.savefig(files[-1], dpi=DPI)
+            dataset.figures.append(files[-1].name)
+    return files
 
 
-def _tables(parts: list[noise_page.DataSet], chosen: pd.DataFrame, folder: Path) -> list[Path]:
-    made = {
-        name: pd.concat(
-            [getattr(part, name).assign(dataset=part.name) for part in parts], ignore_index=True
-        )
-        for name in ("cells", "knobs", "claims")
-    }
-    if len(chosen):
-        made["settings"] = chosen
-    written = []
-    for name, table in made.items():
-        columns = ["dataset", *(column for column in table.columns if column != "dataset")]
-        written.append(folder / f"{name}.csv")
-        table[columns].to_csv(written[-1], index=False, float_format="%.6g")
-    return written
+def _tables(
+    datasets: Sequence[noise_page.DataSet], study: SettingsStudy | None, folder: Path
+) -> list[Path]:
+    tables = {}
+    for name in ("cells", "factors", "claims"):
+        parts = [getattr(dataset, name).copy() for dataset in datasets]
+        for part, dataset in zip(parts, datasets, strict=True):
+            part.insert(0, "dataset", dataset.section.dataset)
+        tables[name] = pd.concat(parts, ignore_index=True)
+    if study is not None:
+        tables["settings"] = study.cells
+    files = []
+    for name, table in tables.items():
+        files.append(folder / f"{name}.csv")
+        table.to_csv(files[-1], index=False, float_format="%.6g")
+    return files
 
 
 if __name__ == "__main__":

@@ -1,95 +1,116 @@
 """The section on the study of settings in docs/study/noise: its cells and what sets each apart."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from docs.tools.markdown import table
-from study.names import LIKELIHOOD
-from study.settings import VANILLA, Settings, describe, other_fields
+from study.cells import (
+    GENERATOR_GRADIENT,
+    KL_FORM,
+    KL_WEIGHT,
+    LOSS,
+    NUM_TEMPERATURES,
+    POSTERIOR_STEPS,
+    POWER,
+    PRIOR_GRADIENT,
+    PRIOR_STEPS,
+    QUADRATURE,
+    SCHEDULE,
+    SYMBOLS,
+    THERMODYNAMIC,
+    VANILLA,
+    describe,
+)
+from study.titles import LIKELIHOOD
 
 # What names a baseline, and what names a cell beside it.
-_NAMED = ("power", "num_temperatures", "posterior_steps", "quadrature", "generator_gradient")
-_COMPARED = (*_NAMED, "schedule", "prior_steps", "kl_weight", "kl_form", "prior_gradient")
+_BASELINE = (POWER, NUM_TEMPERATURES, POSTERIOR_STEPS, QUADRATURE, GENERATOR_GRADIENT)
+_COMPARED = (*_BASELINE, SCHEDULE, PRIOR_STEPS, KL_WEIGHT, KL_FORM, PRIOR_GRADIENT)
 
 
-def section(chosen: pd.DataFrame, experiments: Sequence[str]) -> str:
+class SettingsStudy(NamedTuple):
+    """The cells of the study of settings."""
+
+    cells: pd.DataFrame  # of all data sets, one row each: `tables.cells_table`
+    fields: list[str]  # its columns that are configuration fields
+
+
+def section(study: SettingsStudy, experiments: Sequence[str]) -> str:
     """Returns the section: the cells, best KID first within each data set.
 
     Args:
-      chosen: the cells of all data sets, one row each.
+      study: the cells.
       experiments: the files of the experiments that made them; by default the complete one.
     """
-    kid = next(name for name in chosen.columns if name.endswith("_kid_inf_mean"))
+    cells = study.cells
+    kid = next(name for name in cells.columns if name.endswith("_kid_inf_mean"))
     network = kid.removesuffix("_kid_inf_mean")
-    columns = {
+    titles = {
         f"{network}_kid_inf": "KID∞",
         f"{network}_fid_inf": "FID∞",
         f"{network}_recall": "recall",
         LIKELIHOOD: "log p(x), nats",
         "effective_sample_size": "effective chains",
     }
-    shown = {name: title for name, title in columns.items() if f"{name}_mean" in chosen}
+    titles = {name: title for name, title in titles.items() if f"{name}_mean" in cells}
+    further = [name for name in study.fields if name not in SYMBOLS]
     rows, baselines = [], {}
-    for dataset, part in chosen.sort_values(["dataset", kid]).groupby("dataset"):
-        found = [_settings(row) for row in part.to_dict("records")]
-        baseline = baselines[dataset] = _baseline(found)
+    for dataset, part in cells.sort_values(["dataset", kid]).groupby("dataset"):
+        part = part.reindex(columns=list(dict.fromkeys([*part.columns, *_COMPARED])))
+        baseline = baselines[dataset] = _baseline(part, [*_COMPARED, *further])
         rows += [
-            [dataset, _difference(settings, baseline), *(_mean(row, name) for name in shown),
-             _seconds(row)]
-            for settings, row in zip(found, part.to_dict("records"), strict=True)
+            [dataset, _difference(cell, baseline, further), *(_mean(cell, name) for name in titles),
+             _seconds(cell)]
+            for cell in part.to_dict("records")
         ]  # fmt: skip
-    files = experiments or ["configs/settings_study.py"]
-    told = "; ".join(f"{name}: {describe(one, _NAMED)}" for name, one in baselines.items())
+    files = ", ".join(f"`{file}`" for file in experiments or ["configs/settings_study.py"])
+    named = "; ".join(f"{name}: {describe(cell, _BASELINE)}" for name, cell in baselines.items())
     opening = (
-        f"## Which settings to use\n\nCells of {', '.join(f'`{file}`' for file in files)}: means "
+        f"## Which settings to use\n\nCells of {files}: means "
         "(standard deviations over\nrepetitions), and the time of all training steps of a "
         "repetition, without compiling, validation\nand evaluation. Each cell is named by what "
         "differs from the baseline of its data set\n"
-        f"({told}).\nThe published form is that of `configs/published.py`.\n"
+        f"({named}).\nThe published form is that of `configs/published.py`.\n"
     )
-    titles = ["data", "differs by", *shown.values(), "seconds of steps"]
-    return f"{opening}\n{table(titles, rows)}"
+    return f"{opening}\n{table(['data', 'differs by', *titles.values(), 'seconds of steps'], rows)}"
 
 
-def _settings(row: Mapping[str, object]) -> Settings:
-    values = {name: row.get(name) for name in Settings._fields}
-    return Settings(**{n: None if v != v or v == "" else v for n, v in values.items()})
+def _baseline(cells: pd.DataFrame, fields: Sequence[str]) -> dict[str, Any]:
+    """The first cell with most values in common with the thermodynamic cells."""
+    candidates = cells[cells[LOSS] == THERMODYNAMIC]
+    candidates = cells if candidates.empty else candidates
+    texts = candidates[list(fields)].astype(str)
+    common = [int((texts == row).sum(axis=None)) for _, row in texts.iterrows()]
+    return candidates.iloc[common.index(max(common))].to_dict()
 
 
-def _baseline(cells: Sequence[Settings]) -> Settings:
-    """The cell with most values in common with the thermodynamic cells."""
-    others = [cell for cell in cells if cell.loss != VANILLA] or list(cells)
-    # Of several, the first.
-    return max(others, key=lambda one: sum(_same(one, cell) for cell in others))
-
-
-def _same(one: Settings, other: Settings) -> int:
-    fields, others = other_fields(one), other_fields(other)
-    same = sum(getattr(one, name) == getattr(other, name) for name in _COMPARED)
-    return same + sum(others.get(name) == value for name, value in fields.items())
-
-
-def _difference(settings: Settings, baseline: Settings) -> str:
+def _difference(
+    cell: Mapping[str, Any], baseline: Mapping[str, Any], further: Sequence[str]
+) -> str:
     """What distinguishes a cell from the baseline, which is named as such."""
-    if settings.loss == VANILLA:
+    if cell[LOSS] == VANILLA:
         return "vanilla"
-    if (settings.prior_gradient, settings.kl_form) == ("none", "sum"):
-        return f"published form, {describe(settings, ('power',))}"
-    names = [n for n in _COMPARED if getattr(settings, n) != getattr(baseline, n)]
-    before, after = other_fields(baseline), other_fields(settings)
-    changed = [f"`{n}={after[n]}`" for n in after if after[n] != before.get(n)]
-    told = [describe(settings, names), *changed]
-    return ", ".join(part for part in told if part) or "baseline"
+    if (cell[PRIOR_GRADIENT], cell[KL_FORM]) == ("none", "sum"):
+        return f"published form, {describe(cell, (POWER,))}"
+    changed = [name for name in (*_COMPARED, *further) if str(cell[name]) != str(baseline[name])]
+    words = [describe(cell, [name]) for name in changed]
+    parts = [
+        f"`{word}`" if name in further else word
+        for name, word in zip(changed, words, strict=True)
+        if word
+    ]
+    return ", ".join(parts) or "baseline"
 
 
-def _seconds(row: dict) -> str:
-    hours = row.get("hours_mean", float("nan"))
-    return f"{3600 * hours:.0f}" if hours == hours else ""
+def _seconds(cell: Mapping[str, Any]) -> str:
+    hours = cell.get("hours_mean", float("nan"))
+    return "" if pd.isna(hours) else f"{3600 * hours:.0f}"
 
 
-def _mean(row: dict, name: str) -> str:
-    mean, sd = row[f"{name}_mean"], row[f"{name}_sd"]
-    if mean != mean or (name == "effective_sample_size" and row["loss"] == VANILLA):
+def _mean(cell: Mapping[str, Any], name: str) -> str:
+    mean, sd = cell[f"{name}_mean"], cell[f"{name}_sd"]
+    if pd.isna(mean) or (name == "effective_sample_size" and cell[LOSS] == VANILLA):
         return ""
-    return f"{mean:.4g}" if sd != sd else f"{mean:.4g} ({sd:.2g})"
+    return f"{mean:.4g}" if pd.isna(sd) else f"{mean:.4g} ({sd:.2g})"

@@ -1,77 +1,39 @@
 """The report as one HTML page that needs nothing else: pictures, style and script are inside.
 
-The parts of a page are plain data; how each one looks is in `templates/`.
+A part of a page is HTML from a macro of `templates/parts.html.jinja`, which escapes every text.
 """
 
 import base64
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup
+
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.PackageLoader("study.report"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    keep_trailing_newline=True,
+)
+_PARTS: Any = _ENVIRONMENT.get_template("parts.html.jinja").module
+
+heading = _PARTS.heading  # (level, text, anchor=""); a target of links if it has an anchor
+paragraph = _PARTS.paragraph  # (text, note=False)
+items = _PARTS.items  # (lines)
+terms = _PARTS.terms  # ({term: meaning})
+preformatted = _PARTS.preformatted  # (text)
+details = _PARTS.details  # (summary, parts), which a click opens
+claims = _PARTS.claims  # ({family: rows}, has_recent); see `claims.claim_parts`
 
 
-class Heading(NamedTuple):
-    """A heading; a target of the table of contents if it has an anchor."""
+class Number(NamedTuple):
+    """A number with its uncertainty as a table prints it; the table sorts by the number."""
 
-    level: int
+    value: float
     text: str
-    anchor: str = ""
-
-
-class Paragraph(NamedTuple):
-    """A paragraph of plain text."""
-
-    text: str
-    note: bool = False
-
-
-class Items(NamedTuple):
-    """A list of plain lines."""
-
-    lines: Sequence[str]
-
-
-class Terms(NamedTuple):
-    """Terms and what each means."""
-
-    meanings: Mapping[str, str]
-
-
-class Text(NamedTuple):
-    """Plain text with its own line breaks."""
-
-    text: str
-
-
-class Details(NamedTuple):
-    """Parts that a click on the summary opens."""
-
-    summary: str
-    parts: Sequence["Part"]
-
-
-class Picture(NamedTuple):
-    """A PNG inside the page."""
-
-    data: str  # base64
-    title: str
-
-
-class Cell(NamedTuple):
-    """One cell of a table: its class in the style sheet, what it shows, and what it sorts by."""
-
-    style: str
-    shown: str
-    value: str
-
-
-class Table(NamedTuple):
-    """A table that sorts by a click on a column's title; numbers sort by their value."""
-
-    titles: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
 
 
 class Interval(NamedTuple):
@@ -79,7 +41,7 @@ class Interval(NamedTuple):
 
     width: float
     null: float
-    side: float  # where the claimed side begins, half of the width; the whole width: there is none
+    side: float  # where the claimed side begins, half of the width; the full width: there is none
     margin_at: float  # the effects on the claimed side, or on both, that are too small to matter
     margin_width: float
     low: float
@@ -88,92 +50,69 @@ class Interval(NamedTuple):
     words: str  # for those who cannot see it
 
 
-class ClaimLine(NamedTuple):
-    """One claim on one line."""
-
-    verdict: str
-    claim: str
-    effect: str
-    interval: Interval | None
-    one_family: str  # the verdict with all claims of the data set as one family
-    recent: str  # the verdict by the means over the last epochs; empty where it is not tested
-
-
-class Family(NamedTuple):
-    """The claims that are corrected together."""
-
-    title: str
-    lines: Sequence[ClaimLine]
-
-
-class Claims(NamedTuple):
-    """All claims of one data set, one per line."""
-
-    families: Sequence[Family]
-    has_recent: bool
-
-
-Part = Heading | Paragraph | Items | Terms | Text | Details | Picture | Table | Claims
-
-
-class Shown(NamedTuple):
-    """A number with its uncertainty as a table shows it; it sorts by the number."""
-
-    value: float
-    text: str
-
-
-def render(title: str, parts: Sequence[Part], links: Mapping[str, str]) -> str:
-    """Returns the whole page; every text is escaped.
+def render(title: str, parts: Sequence[Markup], links: Mapping[str, str]) -> str:
+    """Returns the page.
 
     Args:
       title: of the page.
       parts: of the body, in order.
       links: {anchor: label} of the table of contents.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("study.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    environment.filters["kind"] = lambda part: type(part).__name__.lower()
-    template = environment.get_template("page.html.jinja")
+    template = _ENVIRONMENT.get_template("page.html.jinja")
     return template.render(title=title, parts=parts, links=links)
 
 
-def picture(png: bytes, title: str) -> Picture:
-    """Returns a picture of the page."""
-    return Picture(base64.b64encode(png).decode("ascii"), title)
+def picture(png: bytes, title: str) -> Markup:
+    """Returns a PNG as a part of the page."""
+    return _PARTS.figure(base64.b64encode(png).decode("ascii"), title)
 
 
-def table(frame: pd.DataFrame, titles: Mapping[str, str] | None = None) -> Table:
-    """Returns a data frame as a table, its columns renamed by `titles`."""
+def table(frame: pd.DataFrame, titles: Mapping[str, str] | None = None) -> Markup:
+    """Returns a data frame as a table that sorts by a click on a column's title.
+
+    Args:
+      frame: its entries are numbers, texts, `Number` or empty (None, NaN).
+      titles: other titles of columns.
+    """
     names = [str((titles or {}).get(name, name)) for name in frame.columns]
     rows = [[_cell(value) for value in row] for row in frame.itertuples(index=False, name=None)]
-    return Table(names, rows)
+    return _PARTS.sortable(names, rows)
 
 
-def plus_minus(mean: float, sd: float) -> Shown | None:
+def _cell(value: object) -> tuple[str, str, str]:
+    """Returns the class in the style sheet, the text, and the value to sort by."""
+    if isinstance(value, Number):
+        return "number", value.text, repr(float(value.value))
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "short", "", ""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "number", number(float(value)), repr(float(value))
+    word = str(value)
+    verdicts = {"supported", "not supported", "undecided"}
+    style = word.replace(" ", "-") if word in verdicts else "words" if len(word) > 24 else ""
+    return style or "short", word, word
+
+
+def plus_minus(mean: float, sd: float) -> Number | None:
     """Returns mean ± standard deviation, rounded for reading; None without a mean."""
     if math.isnan(mean):
         return None
     spread = "" if math.isnan(sd) else f" ± {sd:.3g}"
-    return Shown(mean, f"{number(mean)}{spread}")
+    return Number(mean, f"{number(mean)}{spread}")
 
 
-def between(value: float, low: float, high: float) -> Shown:
+def between(value: float, low: float, high: float) -> Number:
     """Returns an effect with its interval's ends."""
-    return Shown(value, f"{value:.3g} [{low:.3g}, {high:.3g}]")
+    return Number(value, f"{value:.3g} [{low:.3g}, {high:.3g}]")
 
 
 def number(value: float) -> str:
-    """Returns a number as tables show it."""
+    """Returns a number as tables print it."""
     return f"{value:.0f}" if value.is_integer() and abs(value) < 1e6 else f"{value:.4g}"
 
 
-def drawn_interval(
-    effect: float, ends: tuple[float, float], null: float, margin: float, claimed: int
+def draw_interval(
+    effect: float, ends: tuple[float, float], null: float, margin: float, sign: int
 ) -> Interval | None:
     """Returns an interval's places, each interval with a scale of its own around its null value.
 
@@ -182,7 +121,7 @@ def drawn_interval(
       ends: of the confidence interval.
       null: the value that the claim denies.
       margin: the smallest distance from it that would matter.
-      claimed: +1 where the claim is that the effect is above `null`, -1 below, 0 neither.
+      sign: +1 where the claim is that the effect is above `null`, -1 below, 0 neither.
 
     Returns:
       None where a number is not finite or nothing has any extent.
@@ -195,20 +134,7 @@ def drawn_interval(
     low, high, at = (round(middle + scale * (x - null), 2) for x in (*ends, effect))
     band = round(scale * margin, 2)
     words = f"{effect:.3g}, from {ends[0]:.3g} to {ends[1]:.3g}; null value {null:.3g}"
-    side, margin_at = (middle, middle) if claimed > 0 else (0.0, middle - band)
-    if claimed == 0:
+    side, margin_at = (middle, middle) if sign > 0 else (0.0, middle - band)
+    if sign == 0:
         side, band = width, 2.0 * band
     return Interval(width, middle, side, margin_at, band, low, high, at, words)
-
-
-def _cell(value: object) -> Cell:
-    if isinstance(value, Shown):
-        return Cell("number", value.text, repr(float(value.value)))
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return Cell("short", "", "")
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return Cell("number", number(float(value)), repr(float(value)))
-    word = str(value)
-    verdicts = {"supported", "not supported", "undecided"}
-    style = word.replace(" ", "-") if word in verdicts else "words" if len(word) > 24 else ""
-    return Cell(style or "short", word, word)

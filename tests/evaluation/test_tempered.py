@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from study.report import diagnostics
+from study.report import diagnostics_parts
 from thermo_ebm.evaluation import tempered
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.run import layout, lock, record
@@ -215,9 +215,10 @@ def test_the_program_diagnoses_any_latent(tmp_path, programs):
     assert "posterior, t = 1 (* this run's K, mala)" in printed
     assert printed.endswith(f"written: {table}\n")
     assert len(table.read_text().splitlines()) == 1 + 2 * 3  # 8 and 20 steps, three temperatures
-    shown = diagnostics.diagnostics_parts([space, tmp_path])
-    assert [type(part).__name__ for part in shown] == ["Heading", "Paragraph", "Details"]
-    assert len(shown[2].parts[0].rows) == 6
+    heading, note, details = diagnostics_parts([space, tmp_path])
+    assert heading.startswith('<h2 id="chains">')
+    assert note.startswith('<p class="note">')
+    assert details.count("<tr>") == 1 + 6
     code, _, printed = refused.wait()
     assert code == 2
     assert "exchange_every=1: needs num_temperatures of at least 2" in printed

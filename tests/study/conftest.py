@@ -1,10 +1,10 @@
-"""Fixtures of the analysis' tests."""
+"""Fixtures of the study's tests."""
 
 import pytest
-from study_builders import study_frame
+from study_builders import study_section
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def study():
-    """The readings of a whole study in which the paper's claims hold."""
-    return study_frame()
+    """The readings of a complete study in which the paper's claims hold. Not to be changed."""
+    return study_section()

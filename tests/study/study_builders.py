@@ -7,37 +7,56 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from study.settings import RUNS, THERMODYNAMIC, VANILLA, Settings, cell_key
+from study.cells import (
+    BATCH_SIZE,
+    GENERATOR_GRADIENT,
+    KL_FORM,
+    KL_WEIGHT,
+    LOSS,
+    NUM_TEMPERATURES,
+    POSTERIOR_STEPS,
+    POWER,
+    PRIOR_GRADIENT,
+    PRIOR_STEPS,
+    QUADRATURE,
+    SCHEDULE,
+    SYMBOLS,
+    THERMODYNAMIC,
+    VANILLA,
+)
+from study.readings import RUNS, Readings, label_configurations, sections
 
 NETWORK = "efficientnet_lite0"
+KID = f"{NETWORK}_kid_inf"
 HEADER = "Epoch,Train Loss,Train Grad,Train Grad Var,Val Loss,FID_inf,MIFID_inf,KID_inf,IS_inf"
 
 
-def vanilla_settings(batch_size: float) -> Settings:
-    return Settings("digits", RUNS, VANILLA, batch_size, posterior_steps=20.0, prior_steps=60.0)
+def vanilla_cell(batch_size, **further):
+    """Configuration fields of a cell of the vanilla loss."""
+    fields = {LOSS: VANILLA, BATCH_SIZE: float(batch_size)}
+    return fields | {POSTERIOR_STEPS: 20.0, PRIOR_STEPS: 60.0} | further
 
 
-def thermodynamic_settings(power: float, **changes) -> Settings:
-    settings = Settings(
-        dataset="digits",
-        origin=RUNS,
-        loss=THERMODYNAMIC,
-        batch_size=75.0,
-        power=power,
-        schedule="power",
-        num_temperatures=10.0,
-        posterior_steps=20.0,
-        prior_steps=60.0,
-        kl_weight=1.0,
-        kl_form="difference",
-        quadrature="trapezium",
-        prior_gradient="contrastive",
-        generator_gradient="detached",
-    )
-    return settings._replace(**changes)
+def tempered_cell(power, **further):
+    """Configuration fields of a cell of the thermodynamic loss."""
+    fields = {
+        LOSS: THERMODYNAMIC,
+        BATCH_SIZE: 75.0,
+        POWER: power,
+        SCHEDULE: "power",
+        NUM_TEMPERATURES: 10.0,
+        POSTERIOR_STEPS: 20.0,
+        PRIOR_STEPS: 60.0,
+        KL_WEIGHT: 1.0,
+        KL_FORM: "difference",
+        QUADRATURE: "trapezium",
+        PRIOR_GRADIENT: "contrastive",
+        GENERATOR_GRADIENT: "detached",
+    }
+    return fields | further
 
 
-def cell_frame(settings, variance, kid, repetitions=5, epochs=3, seed=0, spread=0.02):
+def cell_frame(cell, variance, kid, repetitions=5, epochs=3, seed=0, spread=0.02):
     """Readings of one cell whose last epoch has about the variance and KID given."""
     generator = np.random.default_rng([seed, round(1e6 * variance)])
     rows = []
@@ -52,32 +71,42 @@ def cell_frame(settings, variance, kid, repetitions=5, epochs=3, seed=0, spread=
                 "train_grad_var": variance * factors[0] * early,
                 "seconds": 3.6,
                 "flops_per_step": 1e9,
-                f"{NETWORK}_kid_inf": kid * factors[1] * early,
+                KID: kid * factors[1] * early,
                 f"{NETWORK}_fid_inf": 1000.0 * kid * factors[1] * early,
             }
-            row |= settings._asdict()
-            row |= {"cell": cell_key(settings), "run": "run", "repetition": repetition}
-            row |= {"seed": float(repetition), "num_epochs": float(epochs)}
-            rows.append(row)
-    return pd.DataFrame(rows)
+            row |= {"run": json.dumps(cell), "repetition": repetition, "seed": float(repetition)}
+            rows.append(row | cell)
+    return pd.DataFrame(rows).assign(dataset="digits", origin=RUNS)
 
 
-def study_frame(**changes):
-    """A whole study as the paper claims it: batch sizes, powers, and changes at p = 0.1."""
+def make_section(*frames):
+    """The readings of one data set from those of its cells."""
+    frame = pd.concat(frames, ignore_index=True)
+    fields = list(dict.fromkeys([*SYMBOLS, *(name for name in frame if "." in name)]))
+    frame = frame.reindex(columns=list(dict.fromkeys([*frame.columns, *fields])))
+    runs = frame.drop_duplicates("run").set_index("run")[["dataset", "origin", *fields]]
+    frame["cell"] = frame["run"].map(label_configurations(runs)["cell"])
+    (section,) = sections(Readings(frame, fields, pd.DataFrame(), [], []))
+    return section
+
+
+def study_frames(**further):
+    """A complete study as the paper claims it: batch sizes, powers, and changes at p = 0.1."""
     batches = {25: (0.9, 0.036), 50: (0.62, 0.033), 75: (0.52, 0.037), 150: (0.27, 0.044)}
     powers = {0.1: (0.78, 0.077), 0.3: (0.47, 0.071), 1.0: (0.21, 0.062), 2.0: (0.28, 0.053)}
     powers |= {3.0: (0.32, 0.047), 6.0: (0.34, 0.043), 10.0: (0.38, 0.049)}
-    parts = [cell_frame(vanilla_settings(float(b)), *at, spread=0.05) for b, at in batches.items()]
-    parts += [
-        cell_frame(thermodynamic_settings(p, **changes), *at, spread=0.01)
-        for p, at in powers.items()
-    ]
-    extra = {"num_temperatures": (30.0, 0.6, 0.07), "posterior_steps": (40.0, 0.7, 0.08)}
-    extra["kl_weight"] = (2.0, 0.7, 0.074)
-    for name, (value, *at) in extra.items():
-        settings = thermodynamic_settings(0.1, **{name: value, **changes})
-        parts.append(cell_frame(settings, *at, spread=0.01))
-    return pd.concat(parts, ignore_index=True)
+    parts = [cell_frame(vanilla_cell(b), *at, spread=0.05) for b, at in batches.items()]
+    parts += [cell_frame(tempered_cell(p, **further), *at, spread=0.01) for p, at in powers.items()]
+    changes = {NUM_TEMPERATURES: (30.0, 0.6, 0.07), POSTERIOR_STEPS: (40.0, 0.7, 0.08)}
+    changes[KL_WEIGHT] = (2.0, 0.7, 0.074)
+    for name, (value, *at) in changes.items():
+        parts.append(cell_frame(tempered_cell(0.1, **{name: value, **further}), *at, spread=0.01))
+    return parts
+
+
+def study_section(**further):
+    """The same as a section."""
+    return make_section(*study_frames(**further))
 
 
 def config(loss="thermodynamic", **fields):
@@ -125,7 +154,7 @@ def write_run(folder: Path, tree=None, repetitions=2, variance=0.3, kid=0.04) ->
             f"2,20,{100.0 + repetition},0.0,{variance * grown},101.0,0.1,1e9,3.2\n"
         )
         (rep / "eval.csv").write_text(
-            f"epoch,step,{NETWORK}_kid_inf,{NETWORK}_kid_inf_stderr,{NETWORK}_fid_inf\n"
+            f"epoch,step,{KID},{KID}_stderr,{NETWORK}_fid_inf\n"
             f"2,20,{kid * grown},0.001,{1000 * kid * grown}\n"
         )
         (rep / "temperatures.csv").write_text(

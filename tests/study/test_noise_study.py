@@ -11,7 +11,11 @@ from study.pages import noise_study
 
 def run(folder, noise, kid, **fields):
     """A run with readings of the update's noise."""
-    changes = {"dial__amplification": 1.0, "dial__accumulate": 1, "sampler__chains_per_image": 2}
+    changes = {
+        "gradient_noise__amplification": 1.0,
+        "gradient_noise__accumulate": 1,
+        "sampler__chains_per_image": 2,
+    }
     changes |= {"loss__generator_gradient": "reweighted", "data__num_train": 600}
     write_run(folder, config(**(changes | fields)), 3, noise, kid)
     for path in folder.glob("rep_*/readings.csv"):
@@ -32,7 +36,7 @@ def original(tmp_path_factory):
         common = {"loss": loss, "loss__power": 1.0}
         for factor in (1.0, 4.0, 16.0):
             run(folder / f"{loss}-a{factor}", 0.1 * factor, 0.04 + 0.002 * factor, **common,
-                dial__amplification=factor)  # fmt: skip
+                gradient_noise__amplification=factor)  # fmt: skip
         for chains in (4, 8):
             run(folder / f"{loss}-m{chains}", 0.2 / chains, 0.04 + 0.004 / chains, **common,
                 sampler__chains_per_image=chains)  # fmt: skip
@@ -56,9 +60,9 @@ def output(original, tmp_path_factory):
 
 def test_page_tables_and_figures(output):
     text = (output / "index.md").read_text(encoding="utf-8")
-    for figure in ("kid_by_noise", "noise_by_knob"):
+    for figure in ("kid_by_noise", "noise_by_factor"):
         assert f"figures/digits-{figure}.png" in text
-    for name in ("cells", "knobs", "claims"):
+    for name in ("cells", "factors", "claims"):
         assert (output / f"tables/{name}.csv").is_file()
         assert f"tables/{name}.csv" in text
     assert "settings.csv" not in text
@@ -66,8 +70,8 @@ def test_page_tables_and_figures(output):
     answer = text.partition("## The answer")[2].partition("## Figures")[0]
     assert "set by the amplification" in answer
     assert "(vanilla; " in answer
-    knobs = [line for line in text.splitlines() if "| amplification | 3 |" in line]
-    assert [line.split(" | ")[5] for line in knobs] == ["16", "16"]
+    factors = [line for line in text.splitlines() if "| amplification | 3 |" in line]
+    assert [line.split(" | ")[5] for line in factors] == ["16", "16"]
 
 
 def test_with_the_study_of_settings(original, tmp_path, monkeypatch, capsys):
@@ -84,12 +88,12 @@ def test_with_the_study_of_settings(original, tmp_path, monkeypatch, capsys):
 
 
 def test_commands_and_experiments_are_those_that_made_the_runs(runs, tmp_path):
-    made_by = [
+    commands = [
         "python -m launch.sweep --experiment=configs/experiment3_short.py --workdir=runs/one",
         "python -m launch.sweep --experiment=configs/experiment3_least.py --workdir=runs/one",
         "python -m launch.sweep --experiment=configs/settings_study_short.py --workdir=runs/two",
     ]
-    noise_study.write(runs, runs, tmp_path / "noise", made_by)
+    noise_study.write(runs, runs, tmp_path / "noise", commands)
     text = (tmp_path / "noise/index.md").read_text(encoding="utf-8")
     design = text.partition("## Design")[2].partition("## The answer")[0]
     assert "(`configs/experiment3_short.py`, `configs/experiment3_least.py`)" in design

@@ -1,34 +1,47 @@
 """Claims and verdicts on readings whose truth is known, and the quadratic fits."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from study_builders import (
+    KID,
     NETWORK,
     cell_frame,
-    study_frame,
-    thermodynamic_settings,
-    vanilla_settings,
+    make_section,
+    study_frames,
+    tempered_cell,
+    vanilla_cell,
 )
 
+from study.cells import (
+    LOSS,
+    NUM_TEMPERATURES,
+    POSTERIOR_STEPS,
+    PRIOR_GRADIENT,
+    QUADRATURE,
+)
 from study.claims import COLUMNS, decide, verdicts
-from study.claims.evidence import Evidence, Sample, poorer_at_equal_variance
-from study.readings import final
+from study.claims.evidence import Evidence, Sample, at_equal_variance
+from study.figures import by_variance
+from study.statistics import Estimate
 from study.tables import cells_table, fits_table, quadratic_fit
 
-KID = f"{NETWORK}_kid_inf"
+
+def decided(*frames):
+    """The claims on KID."""
+    section = make_section(*frames)
+    return decide(section.cells, section.last, {"KID": KID})
 
 
-def evidence(low, high, claimed=1, null=0.0, margin=1.0):
-    middle = (low + high) / 2
-    return Evidence("", "", middle, low, high, 0.0, "", claimed, null, margin)
+def evidence(low, high, sign=1, null=0.0, margin=1.0):
+    estimate = Estimate((low + high) / 2, low, high, 0.0)
+    return Evidence("", "", estimate, "", sign, null, margin)
 
 
 @pytest.mark.parametrize(
     ("case", "p_value", "expected"),
     [
         (evidence(0.5, 3.0), 0.01, verdicts.SUPPORTED),
-        (evidence(-3.0, -0.5, claimed=-1), 0.01, verdicts.SUPPORTED),
+        (evidence(-3.0, -0.5, sign=-1), 0.01, verdicts.SUPPORTED),
         (evidence(0.5, 3.0), 0.06, verdicts.UNDECIDED),  # the correction takes it back
         (evidence(-0.5, 3.0), 0.01, verdicts.UNDECIDED),  # the interval allows for both
         (evidence(-3.0, -0.5), 0.01, verdicts.NOT_SUPPORTED),  # the opposite
@@ -37,26 +50,28 @@ def evidence(low, high, claimed=1, null=0.0, margin=1.0):
             0.5,
             verdicts.NOT_SUPPORTED,
         ),  # too small to matter
-        (evidence(-0.9, 0.5, claimed=-1), 0.5, verdicts.NOT_SUPPORTED),
+        (evidence(-0.9, 0.5, sign=-1), 0.5, verdicts.NOT_SUPPORTED),
         (evidence(0.1, 0.9), 0.06, verdicts.UNDECIDED),  # small, but it may well be there
         (evidence(-0.5, 1.1), 0.5, verdicts.UNDECIDED),
         (evidence(-0.5, 3.0, null=-1.0, margin=0.0), 0.01, verdicts.SUPPORTED),  # no worse than
         (evidence(-1.5, 3.0, null=-1.0, margin=0.0), 0.5, verdicts.UNDECIDED),
         (evidence(-5.0, -2.0, null=-1.0, margin=0.0), 0.5, verdicts.NOT_SUPPORTED),
+        # No difference.
+        (evidence(-0.5, 0.9, sign=0), 0.9, verdicts.SUPPORTED),
+        (evidence(0.1, 0.9, sign=0), 0.01, verdicts.SUPPORTED),  # too small to matter
+        (evidence(0.1, 1.1, sign=0), 0.01, verdicts.NOT_SUPPORTED),
+        (evidence(-1.1, -0.1, sign=0), 0.01, verdicts.NOT_SUPPORTED),
+        (evidence(0.1, 1.1, sign=0), 0.06, verdicts.UNDECIDED),  # the correction takes it back
+        (evidence(-0.5, 1.1, sign=0), 0.5, verdicts.UNDECIDED),
     ],
 )
 def test_the_rule_of_the_verdicts(case, p_value, expected):
     assert verdicts.verdict(case, p_value)[0] == expected
 
 
-def found_verdicts(table):
-    return dict(zip(table["claim"], table["verdict"], strict=True))
-
-
 def test_a_study_in_which_the_claims_hold(study):
-    table = decide(final(study), {"KID": KID})
+    table = decide(study.cells, study.last, {"KID": KID})
     assert list(table.columns) == COLUMNS
-    found = found_verdicts(table)
     supported = {
         "the variance falls with the batch size",
         "p > 1: the variance rises with p",
@@ -75,22 +90,22 @@ def test_a_study_in_which_the_claims_hold(study):
         "raising K does not improve KID",
         "raising η lowers the variance",
     }
-    assert supported <= {claim for claim, verdict in found.items() if verdict == "supported"}
+    assert supported <= set(table.loc[table["verdict"] == "supported", "claim"])
     assert set(table["table"]) == {"Table 2", "Table 3"}
 
 
 @pytest.mark.slow
 def test_studies_in_which_nothing_depends_on_anything():
     """Any claim supported: at most 5 % of null studies for each of two families (3 errors)."""
-    cells = [vanilla_settings(b) for b in (25.0, 50.0, 75.0, 150.0)]
-    cells += [thermodynamic_settings(p) for p in (0.1, 0.3, 1.0, 2.0, 3.0, 6.0, 10.0)]
+    cells = [vanilla_cell(b) for b in (25.0, 50.0, 75.0, 150.0)]
+    cells += [tempered_cell(p) for p in (0.1, 0.3, 1.0, 2.0, 3.0, 6.0, 10.0)]
     studies, mistaken = 40, 0
     for study in range(studies):
         parts = [
             cell_frame(s, 0.5, 0.05, epochs=1, seed=100 * study + index, spread=0.05)
             for index, s in enumerate(cells)
         ]
-        table = decide(final(pd.concat(parts, ignore_index=True)), {"KID": KID})
+        table = decided(*parts)
         mistaken += "supported" in set(table["verdict"])
     assert mistaken / studies <= 0.10 + 3 * np.sqrt(0.10 * 0.90 / studies)
 
@@ -98,10 +113,10 @@ def test_studies_in_which_nothing_depends_on_anything():
 def test_effects_are_those_put_in():
     """Variance halves and KID falls by 0.01 with every doubling of the batch size."""
     parts = [
-        cell_frame(vanilla_settings(25.0 * 2**k), 0.8 / 2**k, 0.09 - 0.01 * k, spread=1e-4)
+        cell_frame(vanilla_cell(25.0 * 2**k), 0.8 / 2**k, 0.09 - 0.01 * k, spread=1e-4)
         for k in range(3)
     ]
-    table = decide(final(pd.concat(parts)), {"KID": KID}).set_index("claim")
+    table = decided(*parts).set_index("claim")
     variance = table.loc["the variance falls with the batch size"]
     assert variance["effect"] == pytest.approx(-50.0, abs=0.1)
     assert variance["ci_low"] < variance["effect"] < variance["ci_high"]
@@ -114,7 +129,7 @@ def test_effects_are_those_put_in():
 
 
 def test_holm_runs_over_the_claims_of_one_table(study):
-    table = decide(final(study), {"KID": KID})
+    table = decide(study.cells, study.last, {"KID": KID})
     family = table[(table["table"] == "Table 3")]
     smallest = family["p_value"].idxmin()
     assert family.loc[smallest, "p_holm"] == pytest.approx(
@@ -123,10 +138,9 @@ def test_holm_runs_over_the_claims_of_one_table(study):
 
 
 def test_each_variant_of_the_loss_is_tested_by_itself():
-    exact, none = (study_frame(prior_gradient=g) for g in ("contrastive", "none"))
-    vanilla = exact["loss"] == "vanilla"
-    frame = pd.concat([exact, none[~vanilla]], ignore_index=True)
-    table = decide(final(frame), {"KID": KID})
+    frames = study_frames(**{PRIOR_GRADIENT: "contrastive"})
+    detached = study_frames(**{PRIOR_GRADIENT: "none"})
+    table = decided(*frames, *(frame for frame in detached if frame[LOSS].iloc[0] != "vanilla"))
     rising = table[table["claim"] == "p > 1: the variance rises with p"]
     assert len(rising) == 2
     gradients = {"contrastive", "none"}
@@ -135,26 +149,23 @@ def test_each_variant_of_the_loss_is_tested_by_itself():
 
 
 def test_claims_without_their_cells_are_left_out():
-    frame = pd.concat([cell_frame(vanilla_settings(b), 0.5, 0.05) for b in (25.0, 75.0)])
-    found = found_verdicts(decide(final(frame), {"KID": KID}))
-    assert "the variance falls with the batch size" in found
-    assert "the smallest batch is past the best KID" not in found  # needs three levels
-    single = cell_frame(vanilla_settings(25.0), 0.5, 0.05)
-    assert decide(final(single), {"KID": KID}).empty
+    claims = set(decided(*(cell_frame(vanilla_cell(b), 0.5, 0.05) for b in (25.0, 75.0)))["claim"])
+    assert "the variance falls with the batch size" in claims
+    assert "the smallest batch is past the best KID" not in claims  # needs three levels
+    assert decided(cell_frame(vanilla_cell(25.0), 0.5, 0.05)).empty
 
 
 def test_one_repetition_per_cell_decides_nothing():
-    frame = pd.concat(
-        [cell_frame(vanilla_settings(b), 10 / b, 0.05, repetitions=1) for b in (25.0, 50.0, 75.0)]
-    )
-    assert decide(final(frame), {"KID": KID}).empty
+    batches = (25.0, 50.0, 75.0)
+    frames = [cell_frame(vanilla_cell(b), 10 / b, 0.05, repetitions=1) for b in batches]
+    assert decided(*frames).empty
 
 
 def test_readings_that_are_not_finite_are_not_counted(study):
-    last = final(study)
+    last = study.last.copy()
     first = last["batch_size"] == 25.0
     last.loc[first & (last["repetition"] == 0), ["train_grad_var", KID]] = np.nan
-    table = decide(last, {"KID": KID}).set_index("claim")
+    table = decide(study.cells, last, {"KID": KID}).set_index("claim")
     row = table.loc["the variance falls with the batch size"]
     assert "n = 4+5+5+5" in row["comparison"]
     assert np.isfinite(row["effect"])
@@ -181,9 +192,10 @@ def test_the_fits_of_the_regimes(study):
 
 
 def test_means_and_deviations_of_cells():
-    frame = cell_frame(vanilla_settings(25.0), 0.5, 0.05, repetitions=3)
-    values = final(frame)["train_grad_var"].to_numpy()
-    (row,) = cells_table(frame).to_dict("records")
+    frame = cell_frame(vanilla_cell(25.0), 0.5, 0.05, repetitions=3)
+    section = make_section(frame)
+    values = section.last["train_grad_var"].to_numpy()
+    (row,) = cells_table(section).to_dict("records")
     assert row["train_grad_var_mean"] == pytest.approx(values.sum() / 3)
     deviations = values - values.mean()
     assert row["train_grad_var_sd"] == pytest.approx(np.sqrt(np.sum(deviations**2) / 2))
@@ -194,7 +206,7 @@ def test_means_and_deviations_of_cells():
 def test_a_grid_of_two_settings_names_the_one_that_stays():
     frames = [
         cell_frame(
-            thermodynamic_settings(0.1, num_temperatures=n_t, posterior_steps=k),
+            tempered_cell(0.1, **{NUM_TEMPERATURES: float(n_t), POSTERIOR_STEPS: float(k)}),
             variance=0.5,
             kid=0.05,
             seed=n_t + k,
@@ -202,7 +214,7 @@ def test_a_grid_of_two_settings_names_the_one_that_stays():
         for n_t in (4, 8)
         for k in (5, 10)
     ]
-    claims = decide(final(pd.concat(frames)), {"KID": KID})
+    claims = decided(*frames)
     names = claims[["table", "claim", "variant"]]
     assert len(names) >= 8
     assert not names.duplicated().any()
@@ -210,43 +222,46 @@ def test_a_grid_of_two_settings_names_the_one_that_stays():
 
 def cells_by_hand(variances, means):
     """Cells of two repetitions each with the mean variance and mean metric given."""
-    return [
-        Sample(np.array([v, v]), np.array([m - 0.5, m + 0.5]))
-        for v, m in zip(variances, means, strict=True)
-    ]
+    pairs = enumerate(zip(variances, means, strict=True))
+    return {i: Sample(np.array([v, v]), np.array([m - 0.5, m + 0.5])) for i, (v, m) in pairs}
 
 
 def test_equal_variance_is_decided_by_cells():
     """The hand-computed jackknife of `statistics`: log variances 0 and 1, difference 6."""
     e = np.e
-    first, second = cells_by_hand([1.0, e], [0.0, 2.0]), cells_by_hand([1.0, e], [5.0, 9.0])
-    found = poorer_at_equal_variance(first, second, ("vanilla", "p ≤ 1"), "KID")
-    assert found.effect == pytest.approx(6.0)
-    assert found.high - found.effect == pytest.approx(12.7062047 * np.sqrt(3.0))
-    assert found.comparison.startswith("p ≤ 1 (2 cells) less vanilla (2 cells)")
-    assert found.margin == pytest.approx(0.05 * 4.0)
+    groups = {
+        "vanilla": cells_by_hand([1.0, e], [0.0, 2.0]),
+        "p ≤ 1": cells_by_hand([1.0, e], [5.0, 9.0]),
+    }
+    evidence = at_equal_variance(groups, 1, "KID")
+    assert evidence.estimate.value == pytest.approx(6.0)
+    reach = evidence.estimate.high - evidence.estimate.value
+    assert reach == pytest.approx(12.7062047 * np.sqrt(3.0))
+    assert evidence.comparison.startswith("p ≤ 1 (2 cells) less vanilla (2 cells)")
+    assert evidence.margin == pytest.approx(0.05 * 4.0)
 
 
 def test_more_repetitions_of_the_same_cells_are_no_more_evidence():
-    variances, means = [1.0, 2.0, 4.0], [0.05, 0.04, 0.04]
-    few = cells_by_hand(variances, means)
-    many = [Sample(np.tile(s.variance, 50), np.tile(s.quality, 50)) for s in few]
+    few = cells_by_hand([1.0, 2.0, 4.0], [0.05, 0.04, 0.04])
+    many = {i: Sample(np.tile(s.variance, 50), np.tile(s.quality, 50)) for i, s in few.items()}
     worse = cells_by_hand([1.5, 3.0], [0.07, 0.08])
-    found = [poorer_at_equal_variance(s, worse, ("a", "b"), "KID") for s in (few, many)]
-    assert found[1].high - found[1].low == pytest.approx(found[0].high - found[0].low)
+    first, second = (
+        at_equal_variance({"a": cells, "b": worse}, 1, "KID").estimate for cells in (few, many)
+    )
+    assert second.high - second.low == pytest.approx(first.high - first.low)
 
 
 @pytest.mark.parametrize("variances", [[5.0, 9.0], [2.0]])
 def test_without_common_variances_or_a_second_cell_nothing_is_decided(variances):
     first = cells_by_hand([1.0, 2.0, 4.0], [1.0, 2.0, 3.0])
     second = cells_by_hand(variances, [5.0] * len(variances))
-    assert poorer_at_equal_variance(first, second, ("a", "b"), "KID") is None
+    assert at_equal_variance({"a": first, "b": second}, 1, "KID") is None
 
 
 def judged(table, variant, metric, p_value):
-    one = evidence(1.0, 3.0)._replace(p_value=p_value)
-    claim = verdicts.Claim(table, "", metric, one)
-    return verdicts.Tested(claim, one, variant, metric)
+    case = evidence(1.0, 3.0)
+    case = case._replace(estimate=case.estimate._replace(p_value=p_value))
+    return verdicts.Claim(table, variant, metric, metric, "", case)
 
 
 def test_families_are_corrected_apart_and_as_one():
@@ -267,7 +282,8 @@ def test_families_are_corrected_apart_and_as_one():
 
 
 def test_the_variance_is_tested_once_and_with_the_first_metric(study):
-    table = decide(final(study), {"KID": KID, "FID": f"{NETWORK}_fid_inf"})
+    metrics = {"KID": KID, "FID": f"{NETWORK}_fid_inf"}
+    table = decide(study.cells, study.last, metrics)
     variance = table[table["reading"] == "variance over entries"]
     assert not variance.duplicated(["claim", "variant"]).any()
     assert all(name.endswith("KID") for name in variance["family"])
@@ -275,3 +291,63 @@ def test_the_variance_is_tested_once_and_with_the_first_metric(study):
         smallest = rows["p_value"].idxmin()
         expected = min(1.0, len(rows) * rows.loc[smallest, "p_value"])
         assert rows.loc[smallest, "p_holm"] == pytest.approx(expected), name
+
+
+# Variants of the loss: does another gradient or quadrature improve small p?
+
+KID_BY_POWER = {0.1: 0.08, 1.0: 0.06, 3.0: 0.04, 6.0: 0.04}
+
+
+def variant(shift_below, shift_above=0.0, seed=0, **fields):
+    """A variant whose KID is shifted from the published form's, below and above p = 1."""
+    parts = []
+    for power, kid in KID_BY_POWER.items():
+        shift = shift_below if power <= 1.0 else shift_above
+        cell = tempered_cell(power, **fields)
+        parts.append(cell_frame(cell, 0.3 + power, kid + shift, seed=seed, spread=0.01))
+    return parts
+
+
+def compared(*variants):
+    """The claims that compare some variants."""
+    frames = [frame for frames in variants for frame in frames]
+    table = decided(cell_frame(vanilla_cell(75.0), 0.5, 0.03), *frames)
+    return table[table["variant"] == "TI, compared"]
+
+
+def test_a_variant_that_improves_only_small_p():
+    published = variant(0.0, **{PRIOR_GRADIENT: "none"})
+    table = compared(published, variant(-0.02, seed=1, **{PRIOR_GRADIENT: "contrastive"}))
+    better, gap = table.itertuples(index=False)
+    assert "better KID with prior gradient contrastive" in better.claim
+    assert better.effect == pytest.approx(-0.02, abs=0.002)
+    assert gap.effect == pytest.approx(-0.02, abs=0.002)
+    assert (better.verdict, gap.verdict) == ("supported", "supported")
+
+
+def test_a_variant_that_is_better_everywhere_does_not_narrow_the_gap():
+    published = variant(0.0, **{PRIOR_GRADIENT: "none"})
+    fields = {PRIOR_GRADIENT: "none", QUADRATURE: "right"}
+    better, gap = compared(published, variant(-0.02, -0.02, 1, **fields)).itertuples(index=False)
+    assert better.verdict == "supported"
+    assert gap.verdict != "supported"
+    assert gap.effect == pytest.approx(0.0, abs=0.002)
+    assert "p 0.1, 1, 3, 6" in gap.comparison
+
+
+def test_only_variants_that_differ_in_gradients_and_quadrature_are_compared():
+    published = variant(0.0, **{PRIOR_GRADIENT: "none"})
+    assert compared(published, variant(-0.02, seed=1, **{NUM_TEMPERATURES: 30.0})).empty
+    # Without the published form:
+    assert compared(variant(0.0), variant(0.0, **{QUADRATURE: "right"})).empty
+
+
+def test_the_figure_by_power_has_a_line_for_each_variant():
+    parts = [variant(shift, **{PRIOR_GRADIENT: g}) for shift, g in ((0.0, "none"), (-0.02, "c"))]
+    section = make_section(cell_frame(vanilla_cell(75.0), 0.5, 0.03), *parts[0], *parts[1])
+    figure = by_variance.metric_by_power(section, KID)
+    (axis,) = figure.axes
+    labels = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert labels == {"prior gradient none", "prior gradient c", "vanilla, batch = 75"}
+    means = [c[0].get_ydata() for c in axis.containers]
+    np.testing.assert_allclose(sorted(m[0] for m in means), [0.06, 0.08], rtol=0.03)

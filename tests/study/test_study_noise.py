@@ -1,64 +1,65 @@
-"""Experiments on the noise: their knobs, claims, tables and figures, on readings of known truth."""
+"""Experiments on the noise: factors, claims, tables and figures, on readings of known truth."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from study_builders import (
+    KID,
     NETWORK,
     cell_frame,
-    config,
-    thermodynamic_settings,
-    vanilla_settings,
-    write_run,
+    make_section,
+    tempered_cell,
+    vanilla_cell,
 )
 
-from study import noise_tables
-from study.claims import decide, verdicts
-from study.claims.evidence import Evidence
-from study.figures import noise
-from study.knobs import families
-from study.readings import final, load
-from study.settings import cells_of, short_labels
+from study.cells import BATCH_SIZE, POWER, QUADRATURE
+from study.claims import decide
+from study.figures import by_noise
+from study.noise import FACTORS, factors_table, families, noise_cells_table
 
-KID = f"{NETWORK}_kid_inf"
+AMPLIFICATION = "gradient_noise.amplification"
+ACCUMULATE = "gradient_noise.accumulate"
+CHAINS = "sampler.chains_per_image"
+CENTRE = {AMPLIFICATION: 1.0, ACCUMULATE: 1.0, CHAINS: 2.0}
 AMPLIFICATIONS = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
-def other(amplification=1.0, accumulate=1, chains=2):
-    return (
-        f"dial.accumulate={accumulate}; dial.amplification={amplification}; "
-        f"sampler.chains_per_image={chains}"
-    )
-
-
 def cells():
-    """(knob, settings, noise over the centre's) of an experiment with both losses."""
-    centre_t = thermodynamic_settings(1.0, quadrature="warped_trapezium", other=other())
-    centre_v = vanilla_settings(75.0)._replace(other=other())
-    for centre in (centre_v, centre_t):
+    """(factor, cell, noise over the centre's) of an experiment with both losses."""
+    tempered = tempered_cell(1.0, **{QUADRATURE: "warped_trapezium"}, **CENTRE)
+    for centre in (vanilla_cell(75.0, **CENTRE), tempered):
         yield "", centre, 1.0
         for factor in AMPLIFICATIONS[1:]:
-            yield "amplification", centre._replace(other=other(factor)), factor
+            yield "amplification", centre | {AMPLIFICATION: factor}, factor
         for size in (25.0, 50.0, 150.0):
-            yield "batch", centre._replace(batch_size=size), 75.0 / size
-        for chains in (4, 8):
-            yield "M", centre._replace(other=other(chains=chains)), (2 / chains) ** 0.5
-        yield "accumulation", centre._replace(other=other(accumulate=4)), 0.25
+            yield "batch", centre | {BATCH_SIZE: size}, 75.0 / size
+        for chains in (4.0, 8.0):
+            yield "M", centre | {CHAINS: chains}, (2 / chains) ** 0.5
+        yield "accumulation", centre | {ACCUMULATE: 4.0}, 0.25
     for power in (0.01, 0.1, 0.3, 3.0, 6.0):
-        yield "p", centre_t._replace(power=power), 1.5 * power**0.3
+        yield "p", tempered | {POWER: power}, 1.5 * power**0.3
 
 
 def experiment(shift=None, spread=0.01):
-    """KID rises by 0.01 per doubling of the noise; the cells of `shift`'s knobs are off by it."""
+    """KID rises by 0.01 per doubling of the noise; cells of factors in `shift` are off by that."""
     parts = []
-    for number, (knob, settings, factor) in enumerate(cells()):
-        kid = 0.08 + 0.01 * np.log2(factor) + (shift or {}).get(knob, 0.0)
-        part = cell_frame(settings, 0.5 * factor, kid, seed=number, spread=spread)
+    for number, (name, cell, factor) in enumerate(cells()):
+        kid = 0.08 + 0.01 * np.log2(factor) + (shift or {}).get(name, 0.0)
+        part = cell_frame(cell, 0.5 * factor, kid, seed=number, spread=spread)
         part["train_update_noise"] = part["train_grad_var"]
         part[f"{KID}_stderr"] = 0.002
-        part["val_log_likelihood"] = -100.0 - factor
+        part["val_log_marginal_likelihood"] = -100.0 - factor
         parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+    return parts
+
+
+@pytest.fixture(scope="module")
+def section():
+    """The experiment in which noise alone decides KID. Not to be changed."""
+    return make_section(*experiment())
+
+
+def claims_of(section):
+    return decide(section.cells, section.last, {"KID": KID})
 
 
 def verdict_of(table, words, variant):
@@ -67,45 +68,43 @@ def verdict_of(table, words, variant):
     return rows.iloc[0]
 
 
-def test_knobs_are_found_around_the_centre():
-    found = families(cells_of(experiment()))
-    assert [one.settings.loss for one in found] == ["vanilla", "thermodynamic"]
-    vanilla, thermodynamic = found
-    assert vanilla.settings.other == other()
+def test_factors_are_found_around_the_centre(section):
+    vanilla, tempered = families(section.cells)
+    assert (vanilla.loss, tempered.loss) == ("vanilla", "thermodynamic")
+    assert (vanilla.centre, tempered.centre) == ("vanilla, batch = 75", "p = 1, batch = 75")
     assert list(vanilla.levels["amplification"].values()) == list(AMPLIFICATIONS)
     assert list(vanilla.levels["batch"].values()) == [25.0, 50.0, 75.0, 150.0]
     assert list(vanilla.levels["M"].values()) == [2.0, 4.0, 8.0]
     assert list(vanilla.levels["accumulation"].values()) == [1.0, 4.0]
     assert "p" not in vanilla.levels
-    assert list(thermodynamic.levels["p"].values()) == [0.01, 0.1, 0.3, 1.0, 3.0, 6.0]
+    assert list(tempered.levels["p"].values()) == [0.01, 0.1, 0.3, 1.0, 3.0, 6.0]
     assert len(vanilla.cells) == 11
-    assert len(thermodynamic.cells) == 16
+    assert len(tempered.cells) == 16
 
 
-def test_a_cell_that_turns_two_knobs_belongs_to_none():
-    two = vanilla_settings(25.0)._replace(other=other(4.0))
-    frame = pd.concat([experiment(), cell_frame(two, 6.0, 0.1)], ignore_index=True)
-    (vanilla, _) = families(cells_of(frame))
+def test_a_cell_that_changes_two_factors_belongs_to_none():
+    both = vanilla_cell(25.0, **(CENTRE | {AMPLIFICATION: 4.0}))
+    vanilla, _ = families(make_section(*experiment(), cell_frame(both, 6.0, 0.1)).cells)
     assert len(vanilla.cells) == 11
 
 
-def test_without_knobs_there_is_no_family():
-    frame = pd.concat([cell_frame(thermodynamic_settings(1.0, quadrature=q), 0.5, 0.05)
-                       for q in ("left", "right")])  # fmt: skip
-    assert families(cells_of(frame)) == []
-    assert noise.metric_by_noise(frame, KID) is None
-    assert noise_tables.quality_table(frame, NETWORK).empty
-    assert noise_tables.knobs_table(frame, KID).empty
+def test_without_factors_there_is_no_family():
+    variants = [tempered_cell(1.0, **{QUADRATURE: name}) for name in ("left", "right")]
+    section = make_section(*(cell_frame(cell, 0.5, 0.05) for cell in variants))
+    assert families(section.cells) == []
+    assert by_noise.metric_by_noise(section, KID) is None
+    assert noise_cells_table(section, NETWORK).empty
+    assert factors_table(section, KID).empty
 
 
-def test_labels_name_only_what_differs_from_most_cells():
-    labels = set(short_labels(cells_of(experiment())).values())
-    assert {"vanilla, batch = 75", "vanilla, batch = 75, dial.amplification=4.0"} <= labels
+def test_labels_name_only_what_differs_from_most_cells(section):
+    labels = set(section.cells.index)
+    assert {"vanilla, batch = 75", f"vanilla, batch = 75, {AMPLIFICATION}=4"} <= labels
     assert "p = 0.1, batch = 75" in labels
 
 
-def test_noise_alone_decides():
-    table = decide(final(experiment()), {"KID": KID})
+def test_noise_alone_decides(section):
+    table = claims_of(section)
     for variant in ("noise, vanilla", "noise, TI"):
         for words in (
             "the noise rises with amplification",
@@ -127,43 +126,27 @@ def test_noise_alone_decides():
     assert losses["verdict"] == "supported"
 
 
-def test_a_knob_that_does_more_than_noise_is_found():
-    table = decide(final(experiment({"batch": 0.03, "accumulation": 0.03})), {"KID": KID})
+def test_a_factor_that_does_more_than_noise_is_found():
+    table = claims_of(make_section(*experiment({"batch": 0.03, "accumulation": 0.03})))
     for variant in ("noise, vanilla", "noise, TI"):
-        found = verdict_of(table, "batch and accumulation is like", variant)
-        assert found["verdict"] == "not supported"
-        assert found["reason"] == "there is a difference"
-        assert found["effect"] == pytest.approx(0.03, abs=0.002)
-        assert found["claimed"].startswith("within")
+        claim = verdict_of(table, "batch and accumulation is like", variant)
+        assert claim["verdict"] == "not supported"
+        assert claim["reason"] == "there is a difference"
+        assert claim["effect"] == pytest.approx(0.03, abs=0.002)
+        assert claim["claimed"].startswith("within")
 
 
-def test_without_a_reading_of_the_noise_no_claim_is_made():
-    frame = experiment().drop(columns="train_update_noise")
-    table = decide(final(frame), {"KID": KID})
-    assert not table["claim"].str.contains("noise").any()
+def test_without_a_reading_of_the_noise_no_claim_is_made(section):
+    without = section._replace(last=section.last.drop(columns="train_update_noise"))
+    assert not claims_of(without)["claim"].str.contains("noise").any()
+    assert by_noise.metric_by_noise(without, KID) is None
 
 
-@pytest.mark.parametrize(
-    ("ends", "p_value", "expected"),
-    [
-        ((-0.5, 0.9), 0.9, verdicts.SUPPORTED),
-        ((0.1, 0.9), 0.01, verdicts.SUPPORTED),  # a difference, but too small to matter
-        ((0.1, 1.1), 0.01, verdicts.NOT_SUPPORTED),
-        ((-1.1, -0.1), 0.01, verdicts.NOT_SUPPORTED),
-        ((0.1, 1.1), 0.06, verdicts.UNDECIDED),  # the correction takes it back
-        ((-0.5, 1.1), 0.5, verdicts.UNDECIDED),
-    ],
-)
-def test_the_rule_for_no_difference(ends, p_value, expected):
-    case = Evidence("", "", sum(ends) / 2, *ends, 0.0, "", 0, 0.0, 1.0)
-    assert verdicts.verdict(case, p_value)[0] == expected
-
-
-def test_every_cell_stands_once_in_the_table_of_cells():
-    table = noise_tables.quality_table(experiment(), NETWORK)
+def test_every_cell_stands_once_in_the_table_of_cells(section):
+    table = noise_cells_table(section, NETWORK)
     assert len(table) == 11 + 16
-    assert (table["knob"] == "").sum() == 2
-    row = table[(table["knob"] == "p") & (table["value"] == 6.0)].iloc[0]
+    assert (table["factor"] == "").sum() == 2
+    row = table[(table["factor"] == "p") & (table["value"] == 6.0)].iloc[0]
     assert row["noise_mean"] == pytest.approx(0.75 * 6.0**0.3, rel=0.05)
     assert row["kid_inf_mean"] == pytest.approx(0.08 + 0.01 * np.log2(1.5 * 6.0**0.3), rel=0.05)
     assert row["kid_inf_stderr"] == pytest.approx(0.002)
@@ -171,9 +154,9 @@ def test_every_cell_stands_once_in_the_table_of_cells():
     assert np.isfinite([row["log_likelihood_mean"], row["hours_mean"], row["kid_inf_sd"]]).all()
 
 
-def test_knobs_side_by_side():
-    table = noise_tables.knobs_table(experiment(spread=1e-4), KID)
-    rows = table[table["variant"].str.startswith("TI")].set_index("knob")
+def test_factors_side_by_side():
+    table = factors_table(make_section(*experiment(spread=1e-4)), KID)
+    rows = table[table["variant"].str.startswith("TI")].set_index("factor")
     assert rows.loc["amplification", "range"] == pytest.approx(16.0, rel=0.01)
     assert rows.loc["batch", "range"] == pytest.approx(6.0, rel=0.01)
     assert rows.loc["all", "cells"] == 16
@@ -183,28 +166,12 @@ def test_knobs_side_by_side():
     assert np.isnan(rows.loc["accumulation", "slope"])  # two cells make no line
 
 
-def test_figures_have_a_colour_for_every_knob():
-    frame = experiment()
-    for figure in (noise.metric_by_noise(frame, KID), noise.noise_by_knob(frame)):
+def test_figures_have_a_colour_for_every_factor(section):
+    against, by_factor = by_noise.metric_by_noise(section, KID), by_noise.noise_by_factor(section)
+    for figure in (against, by_factor):
         figure.canvas.draw()
-    against = noise.metric_by_noise(frame, KID)
     assert [len(axis.containers) for axis in against.axes] == [4, 5]
     labels = {text.get_text() for text in against.legends[0].get_texts()}
     assert {"amplification", "power p", "batch size", "centre"} <= labels
-    by_knob = noise.noise_by_knob(frame)
-    assert {axis.get_xlabel() for axis in by_knob.axes} == {
-        *("amplification", "power p", "chains per image M", "batch size", "batches per update"),
-    }
-    assert noise.metric_by_noise(frame.drop(columns="train_update_noise"), KID) is None
-
-
-@pytest.mark.parametrize(
-    ("epochs", "further"), [((6, 2), None), ((2, 2), None), ((6, 3), "num_epochs=")]
-)
-def test_epochs_are_no_setting_where_updates_are_equal(tmp_path, epochs, further):
-    """Batches of 150 and 50 of 600 images: 4 and 12 updates per epoch."""
-    for size, num in zip((150, 50), epochs, strict=True):
-        tree = config(batch_size=size, num_epochs=num, data__num_train=600)
-        write_run(tmp_path / f"batch{size}", tree)
-    labels = {run.settings.other for run in load(tmp_path, None).runs}
-    assert labels == {None} if further is None else all(further in one for one in labels)
+    titles = {factor.title for factor in FACTORS.values()}
+    assert {axis.get_xlabel() for axis in by_factor.axes} == titles

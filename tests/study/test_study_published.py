@@ -1,14 +1,23 @@
 """The importer of the study's published readings, on hand-written files in both layouts."""
 
+import math
 from pathlib import Path
 
 import pytest
 from study_builders import HEADER, write_published
 
-from study.names import PUBLISHED_NETWORK as NETWORK
+from study.cells import (
+    KL_WEIGHT,
+    LOSS,
+    NUM_TEMPERATURES,
+    POSTERIOR_STEPS,
+    POWER,
+    PRIOR_GRADIENT,
+    PRIOR_STEPS,
+)
 from study.published import load_published, parse_path
-from study.readings import final, load, networks, section
-from study.settings import cells_of
+from study.readings import load, networks, sections
+from study.titles import PUBLISHED_NETWORK as NETWORK
 from thermo_ebm.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "readings"
@@ -19,36 +28,36 @@ def test_both_layouts_become_one_table(tmp_path):
     write_published(tmp_path / "logs/CelebA/p=0/batch=25/experiment0.csv", kid=0.03)
     write_published(tmp_path / "logs/CelebA/p=6/batch=75/experiment1.csv", kid=0.05)
     write_published(tmp_path / f"extra_logs/CelebA/temps=30/{TAIL}", kid=0.07)
-    frame = load_published(tmp_path)
-    assert len(frame) == 6
-    assert sorted(frame["epoch"].unique()) == [1.0, 2.0]
-    vanilla, changed, plain = cells_of(frame).values()
-    assert (vanilla.loss, vanilla.batch_size, vanilla.power) == ("vanilla", 25.0, None)
-    assert (plain.power, plain.num_temperatures, plain.prior_gradient) == (6.0, 10.0, "none")
-    assert (changed.power, changed.num_temperatures, changed.posterior_steps) == (0.1, 30.0, 20.0)
-    last = final(frame).set_index("power")
+    readings = load(None, tmp_path)
+    assert len(readings.frame) == 6
+    assert sorted(readings.frame["epoch"].unique()) == [1.0, 2.0]
+    (section,) = sections(readings)
+    vanilla, changed, plain = section.cells.to_dict("records")
+    assert (vanilla[LOSS], vanilla["batch_size"]) == ("vanilla", 25.0)
+    assert math.isnan(vanilla[POWER])
+    assert (plain[POWER], plain[NUM_TEMPERATURES], plain[PRIOR_GRADIENT]) == (6.0, 10.0, "none")
+    assert (changed[POWER], changed[NUM_TEMPERATURES], changed[POSTERIOR_STEPS]) == (0.1, 30, 20)
+    last = section.last.set_index(POWER)
     assert last.loc[6.0, f"{NETWORK}_kid_inf"] == 0.05
     assert last.loc[6.0, "repetition"] == 1
-    assert networks(frame) == [NETWORK]
+    assert networks(readings.frame) == [NETWORK]
 
 
-@pytest.mark.parametrize(
-    ("change", "field", "value"),
-    [
-        ("temps=20", "num_temperatures", 20.0),
-        ("posterior_mcmc=40", "posterior_steps", 40.0),
-        ("prior_mcmc=80", "prior_steps", 80.0),
-        ("beta=4.0", "kl_weight", 4.0),
-    ],
-)
-def test_changes_of_the_second_experiment(change, field, value):
-    settings, _ = parse_path(Path(f"/x/extra_logs/CelebA/{change}/{TAIL}"))
+def test_paths_become_configuration_fields():
     baseline, _ = parse_path(Path(f"/x/logs/CelebA/{TAIL}"))
-    assert settings == baseline._replace(**{field: value})
-
-
-def test_steps_come_from_the_paper_or_stay_unknown():
-    steps = [parse_path(Path(f"/x/{d}/{TAIL}"))[0].posterior_steps for d in ("CIFAR10", "SVHN")]
+    changes = {
+        "temps=20": {NUM_TEMPERATURES: 20.0},
+        "posterior_mcmc=40": {POSTERIOR_STEPS: 40.0},
+        "prior_mcmc=80": {PRIOR_STEPS: 80.0},
+        "beta=4.0": {KL_WEIGHT: 4.0},
+    }
+    for change, fields in changes.items():
+        changed, _ = parse_path(Path(f"/x/extra_logs/CelebA/{change}/{TAIL}"))
+        assert changed == baseline | fields
+    # Steps are those of the paper, or stay unknown.
+    steps = [
+        parse_path(Path(f"/x/{d}/{TAIL}"))[0].get(POSTERIOR_STEPS) for d in ("CIFAR10", "SVHN")
+    ]
     assert steps == [40.0, None]
 
 
@@ -129,10 +138,10 @@ def test_missing_and_empty_folders(tmp_path):
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the published readings are not here")
 def test_the_published_figures_of_p_6_on_celeba():
-    frame = load(None, SHARED).frame
-    assert len(final(frame)) == 168
-    last = final(section(frame, "celeb_a", "published"))
-    last = last[last["power"] == 6.0]
+    by_dataset = {section.dataset: section.last for section in sections(load(None, SHARED))}
+    assert sum(map(len, by_dataset.values())) == 168
+    last = by_dataset["celeb_a"]
+    last = last[last[POWER] == 6.0]
     variance, kid = last["train_grad_var"], last[f"{NETWORK}_kid_inf"]
     assert (round(variance.mean(), 4), round(variance.std(), 4)) == (0.3437, 0.0116)
     assert (round(kid.mean(), 4), round(kid.std(), 4)) == (0.0427, 0.0023)

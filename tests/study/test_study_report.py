@@ -9,11 +9,12 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
-from study_builders import NETWORK, config, write_published, write_run
+from study_builders import KID, NETWORK, config, write_published, write_run
 
-from study.figures import metric
+from study.figures import by_variance
 from study.readings import load
-from study.report import page, save_figure, write_report
+from study.report import page, write_report
+from study.report.section import save_figure
 from thermo_ebm.errors import UserError
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
@@ -93,14 +94,14 @@ def test_claims_open_with_one_line_each(report):
 
 
 def test_a_drawn_interval_by_hand():
-    drawn = page.drawn_interval(2.0, (1.0, 4.0), null=0.0, margin=0.5, claimed=1)
+    drawn = page.draw_interval(2.0, (1.0, 4.0), null=0.0, margin=0.5, sign=1)
     scale = 0.94 * 80.0 / 4.0  # the farthest end is 4 from the null value
     assert (drawn.null, drawn.side) == (80.0, 80.0)
     places = (drawn.low, drawn.effect, drawn.high, drawn.margin_width)
     assert places == pytest.approx((80 + scale, 80 + 2 * scale, 80 + 4 * scale, 0.5 * scale))
-    below = page.drawn_interval(2.0, (1.0, 4.0), null=0.0, margin=0.5, claimed=-1)
+    below = page.draw_interval(2.0, (1.0, 4.0), null=0.0, margin=0.5, sign=-1)
     assert (below.side, below.margin_at) == (0.0, pytest.approx(80.0 - 0.5 * scale))
-    assert page.drawn_interval(1.0, (float("nan"), 2.0), 0.0, 0.5, 1) is None
+    assert page.draw_interval(1.0, (float("nan"), 2.0), 0.0, 0.5, 1) is None
 
 
 def test_changes_of_configuration_are_shown(tmp_path):
@@ -133,13 +134,13 @@ def test_figures_and_tables_are_written(report):
 
 
 def test_the_same_readings_give_the_same_pictures(tmp_path, study):
-    for place in ("one", "two"):
+    for place in ("first", "second"):
         (tmp_path / place).mkdir()
-        figure = metric.metric_by_variance(study, f"{NETWORK}_kid_inf")
+        figure = by_variance.metric_by_variance(study, KID)
         save_figure(figure, tmp_path / place / "figure")
     for suffix in ("png", "svg"):
-        one, two = (tmp_path / place / f"figure.{suffix}" for place in ("one", "two"))
-        assert one.read_bytes() == two.read_bytes(), suffix
+        first, second = (tmp_path / place / f"figure.{suffix}" for place in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes(), suffix
 
 
 @pytest.mark.parametrize(

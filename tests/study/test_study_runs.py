@@ -2,13 +2,20 @@
 
 import json
 
+import pandas as pd
 import pytest
-from study_builders import NETWORK, cell_frame, config, vanilla_settings, write_run
+from study_builders import KID, NETWORK, cell_frame, config, vanilla_cell, write_run
 
-from study.readings import final, load
+from study.cells import KL_WEIGHT, LOSS, NUM_TEMPERATURES, POWER, QUADRATURE
+from study.readings import final, load, sections
 from study.runs import load_runs
-from study.settings import cells_of
 from thermo_ebm.errors import UserError
+
+
+def cells_of(readings):
+    """The cells of the only data set."""
+    (section,) = sections(readings)
+    return section.cells
 
 
 def test_runs_are_found_and_evaluations_joined(tmp_path):
@@ -17,11 +24,13 @@ def test_runs_are_found_and_evaluations_joined(tmp_path):
     readings = load(tmp_path, None)
     assert len(readings.frame) == 8
     assert readings.notes == []
-    vanilla, thermodynamic = cells_of(readings.frame).values()
-    assert (vanilla.loss, vanilla.power, vanilla.quadrature) == ("vanilla", None, None)
-    assert (thermodynamic.power, thermodynamic.num_temperatures) == (6.0, 2.0)
-    last = final(readings.frame)
-    assert last[f"{NETWORK}_kid_inf"].tolist() == pytest.approx([0.05, 0.0505, 0.03, 0.0303])
+    (section,) = sections(readings)
+    vanilla, tempered = section.cells.to_dict("records")
+    assert vanilla[LOSS] == "vanilla"
+    assert pd.isna([vanilla[POWER], vanilla[QUADRATURE]]).all()
+    assert (tempered[POWER], tempered[NUM_TEMPERATURES]) == (6.0, 2.0)
+    last = section.last
+    assert last[KID].tolist() == pytest.approx([0.03, 0.0303, 0.05, 0.0505])
     assert set(last["epoch"]) == {2.0}
     assert len(readings.temperatures) == 4 * 3
 
@@ -43,20 +52,16 @@ def test_cells_differ_by_every_field_that_varies(tmp_path):
     write_run(tmp_path / "a", config(model__latent_dim=32, seed=7))
     write_run(tmp_path / "b", config(model__latent_dim=64))
     write_run(tmp_path / "c", config(model__latent_dim=64, loss__quadrature="right"))
-    cells = list(cells_of(load(tmp_path, None).frame).values())
-    described = {(s.quadrature, s.other) for s in cells}
-    assert described == {
-        ("trapezium", "model.latent_dim=32"),
-        ("trapezium", "model.latent_dim=64"),
-        ("right", "model.latent_dim=64"),
-    }
+    cells = cells_of(load(tmp_path, None))
+    pairs = cells[[QUADRATURE, "model.latent_dim"]].itertuples(index=False, name=None)
+    assert set(pairs) == {("trapezium", 32.0), ("trapezium", 64.0), ("right", 64.0)}
 
 
 def test_fields_without_meaning_do_not_split_cells(tmp_path):
     write_run(tmp_path / "a", config("vanilla", loss__power=6.0))
     write_run(tmp_path / "b", config("vanilla", loss__power=1.0, seed=10, data__data_dir="/x"))
     readings = load(tmp_path, None)
-    assert len(cells_of(readings.frame)) == 1
+    assert len(cells_of(readings)) == 1
     assert len(final(readings.frame)) == 4
 
 
@@ -67,6 +72,14 @@ def test_one_draw_is_not_counted_twice(tmp_path):
     assert len(final(readings.frame)) == 3
     assert len(readings.notes) == 2
     assert all("left out" in note for note in readings.notes)
+
+
+def test_numbers_and_words_of_fields_without_meaning_are_empty(tmp_path):
+    write_run(tmp_path / "a", config(loss__correction="ratio"))
+    write_run(tmp_path / "b", config(loss__correction="pooled_gaussian"))
+    cells = cells_of(load(tmp_path, None)).set_index("loss.correction")
+    assert cells.loc["pooled_gaussian", KL_WEIGHT] == 1.0
+    assert pd.isna(cells.loc["ratio", KL_WEIGHT])
 
 
 def test_unfinished_runs_are_noted(tmp_path):
@@ -114,11 +127,11 @@ def test_configs_with_a_wrong_field(tmp_path, field, value, words):
 def test_columns_of_other_versions_are_read_past(tmp_path):
     run = write_run(tmp_path / "run", repetitions=1)
     (run / "rep_00/readings.csv").write_text(
-        "epoch,train_loss,train_grad_var,val_log_likelihood,of_a_later_version\n"
+        "epoch,train_loss,train_grad_var,val_log_marginal_likelihood,of_a_later_version\n"
         "1,3.0,0.5,,7\n2,2.0,0.4,-40.5,\n"
     )
-    (row,) = final(load_runs(tmp_path).frame).to_dict("records")
-    assert row["val_log_likelihood"] == -40.5
+    (row,) = final(load(tmp_path, None).frame).to_dict("records")
+    assert row["val_log_marginal_likelihood"] == -40.5
     assert row["train_grad_var"] == 0.4
 
 
@@ -133,13 +146,13 @@ def test_folders_without_runs(tmp_path):
 
 
 def test_means_over_the_last_epochs():
-    frame = cell_frame(vanilla_settings(25.0), 0.5, 0.05, repetitions=2, epochs=4)
+    frame = cell_frame(vanilla_cell(25.0), 0.5, 0.05, repetitions=2, epochs=4)
     shuffled = frame.sample(frac=1.0, random_state=0).reset_index(drop=True)
     last = final(shuffled, epochs=2).sort_values("repetition")
     for repetition, row in enumerate(last.itertuples()):
         rows = frame[frame["repetition"] == repetition].iloc[-2:]
         assert row.train_grad_var == pytest.approx(rows["train_grad_var"].mean())
-        assert (row.epoch, row.batch_size, row.loss) == (4.0, 25.0, "vanilla")
+        assert (row.epoch, row.batch_size) == (4.0, 25.0)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +163,6 @@ def test_means_over_the_last_epochs():
         ({"loss__num_temperatures": float("inf")}, "loss.num_temperatures is inf"),
         ({"seed": "abc"}, "seed is 'abc'"),
         ({"num_epochs": None}, "num_epochs is None"),
-        ({"parallel_repetitions": "two"}, "parallel_repetitions is 'two'"),
     ],
 )
 def test_values_that_no_run_has_are_refused(tmp_path, fields, message):
@@ -160,7 +172,7 @@ def test_values_that_no_run_has_are_refused(tmp_path, fields, message):
 
 
 @pytest.mark.parametrize(
-    ("name", "column"), [("readings.csv", "power"), ("eval.csv", "train_loss")]
+    ("name", "column"), [("readings.csv", "batch_size"), ("eval.csv", "train_loss")]
 )
 def test_columns_with_another_meaning_are_refused(tmp_path, name, column):
     path = write_run(tmp_path / "run") / "rep_00" / name
@@ -181,24 +193,15 @@ def test_metrics_of_an_earlier_epoch_are_noted(tmp_path):
     assert notes == [f"{run / 'rep_01'}: metrics of epoch 1 beside the readings of epoch 2."]
 
 
-def seconds_of(frame):
-    return frame.groupby("repetition")["seconds"].sum().to_list()
-
-
 def test_repetitions_that_train_together_share_the_time(tmp_path):
-    """Five repetitions in groups of two, two and one; each records 4.0 + 3.2 s of its group."""
-    write_run(tmp_path / "run", config(num_repetitions=5, parallel_repetitions=2), repetitions=5)
-    assert seconds_of(load(tmp_path, None).frame) == pytest.approx([3.6, 3.6, 3.6, 3.6, 7.2])
-
-
-def test_recorded_group_sizes_count_whatever_the_configuration_says_now(tmp_path):
-    run = write_run(tmp_path / "run", config(parallel_repetitions=5), repetitions=1)
+    run = write_run(tmp_path / "run", repetitions=1)
     path = run / "rep_00/readings.csv"
     header, *rows = path.read_text().splitlines()
     sizes = (2, 4)
     lines = [f"{header},group_size", *(f"{r},{n}" for r, n in zip(rows, sizes, strict=True))]
     path.write_text("\n".join(lines) + "\n")
-    assert seconds_of(load(tmp_path, None).frame) == pytest.approx([4.0 / 2 + 3.2 / 4])
+    (section,) = sections(load(tmp_path, None))
+    assert section.last["hours"].tolist() == pytest.approx([(4.0 / 2 + 3.2 / 4) / 3600])
 
 
 def npz_run(folder, place, level, **fields):
@@ -212,29 +215,29 @@ def test_runs_on_other_images_are_other_data_sets(tmp_path):
     npz_run(tmp_path / "a", "/data/faces.npz", 100.0)
     npz_run(tmp_path / "b", "/data/hands.npz", 140.0)  # the same seeds
     readings = load(tmp_path, None)
-    assert {s.dataset for s in cells_of(readings.frame).values()} == {"npz faces", "npz hands"}
+    assert [section.dataset for section in sections(readings)] == ["npz faces", "npz hands"]
     assert len(final(readings.frame)) == 4
     assert readings.notes == []
 
 
 def test_a_folder_of_idx_files_names_its_data_set(tmp_path):
     write_run(tmp_path / "a", config(data__name="idx", data__data_dir="/data/fashion-mnist"))
-    (cell,) = cells_of(load(tmp_path, None).frame).values()
-    assert cell.dataset == "idx fashion-mnist"
+    (section,) = sections(load(tmp_path, None))
+    assert section.dataset == "idx fashion-mnist"
 
 
 def test_files_of_one_name_with_other_images_are_numbered(tmp_path):
     npz_run(tmp_path / "a", "/one/images.npz", 100.0)
     npz_run(tmp_path / "b", "/two/images.npz", 140.0)
-    cells = cells_of(load(tmp_path, None).frame).values()
-    assert [s.dataset for s in cells] == ["npz images 1", "npz images 2"]
+    names = [section.dataset for section in sections(load(tmp_path, None))]
+    assert names == ["npz images 1", "npz images 2"]
 
 
 def test_the_same_images_elsewhere_are_the_same_data_set(tmp_path):
     npz_run(tmp_path / "a", "/here/faces.npz", 100.0)
     npz_run(tmp_path / "b", "/there/faces.npz", 100.5, seed=10)  # another JPEG decoder
     readings = load(tmp_path, None)
-    assert len(cells_of(readings.frame)) == 1
+    assert len(cells_of(readings)) == 1
     assert len(final(readings.frame)) == 4
 
 
@@ -243,10 +246,9 @@ def test_numbers_of_images_do_not_split_a_data_set(tmp_path):
         tree = config(data__num_train=num)
         run = write_run(tmp_path / place, tree)
         (run / "images.json").write_text(json.dumps([level]))
-    cells = cells_of(load(tmp_path, None).frame).values()
-    assert [(s.dataset, s.other) for s in cells] == [
-        *(("digits", "data.num_train=100"), ("digits", "data.num_train=200")),
-    ]
+    (section,) = sections(load(tmp_path, None))
+    assert section.dataset == "digits"
+    assert section.cells["data.num_train"].tolist() == [100.0, 200.0]
 
 
 def test_a_damaged_record_of_images_is_named(tmp_path):
@@ -267,7 +269,7 @@ def test_a_run_is_not_filed_under_a_setting_it_was_only_finished_with(tmp_path):
     mixed = write_run(tmp_path / "mixed", config(loss__power=1.0))
     write_changes(mixed, (1, 10, "loss.power", 6.0, 1.0))
     readings = load(tmp_path, None)
-    assert [s.power for s in cells_of(readings.frame).values()] == [6.0]
+    assert cells_of(readings)[POWER].tolist() == [6.0]
     assert len(readings.temperatures) == 2 * 3
     assert readings.notes == [
         f"{mixed}: left out: its configuration changed (loss.power 6.0 → 1.0 after epoch 1)."
@@ -298,3 +300,13 @@ def test_a_damaged_record_of_changes_is_named(tmp_path):
     (write_run(tmp_path / "run") / "changes.json").write_text('[{"epoch": 1}]')
     with pytest.raises(UserError, match=r"changes\.json: not a list of changes"):
         load(tmp_path, None)
+
+
+@pytest.mark.parametrize(("epochs", "is_field"), [((6, 2), False), ((2, 2), False), ((6, 3), True)])
+def test_epochs_are_no_field_where_updates_are_equal(tmp_path, epochs, is_field):
+    """Batches of 150 and 50 of 600 images: 4 and 12 updates per epoch."""
+    for size, num in zip((150, 50), epochs, strict=True):
+        tree = config(batch_size=size, num_epochs=num, data__num_train=600)
+        write_run(tmp_path / f"batch{size}", tree)
+    cells = cells_of(load(tmp_path, None))
+    assert ("num_epochs" in cells) == is_field
