@@ -89,7 +89,7 @@ def topology_devices(topology: Topology) -> list[jax.Device]:
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
     os.environ["TPU_ACCELERATOR_TYPE"] = topology.accelerator_type
     os.environ["TPU_WORKER_HOSTNAMES"] = "localhost"
-    runtime.widen_tpu_windows()  # as on a machine of that type
+    runtime.raise_vmem_limit()  # as on a machine of that type
     # A host has 2 x 2 chips unless the topology is a single chip.
     bounds = {"chips_per_host_bounds": [1, 1, 1]} if topology.num_chips == 1 else {}
     try:

@@ -60,12 +60,12 @@ def make_step(config: ConfigDict, fields: dict[str, object]) -> Program:
 def paired_ratios(base: Program, other: Program, repeats: int) -> tuple[np.ndarray, np.ndarray]:
     """Seconds of the base's steps, [repeats + 1], and the ratios, [repeats]."""
     base.call(), other.call()
-    seconds, others = [_seconds(base)], []
+    base_seconds, other_seconds = [_seconds(base)], []
     for _ in range(repeats):
-        others.append(_seconds(other))
-        seconds.append(_seconds(base))
-    around = np.array(seconds)
-    return around, np.array(others) * 2 / (around[1:] + around[:-1])
+        other_seconds.append(_seconds(other))
+        base_seconds.append(_seconds(base))
+    around = np.array(base_seconds)
+    return around, np.array(other_seconds) * 2 / (around[1:] + around[:-1])
 
 
 def _seconds(program: Program) -> float:

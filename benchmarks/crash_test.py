@@ -133,11 +133,11 @@ def _attempt(
     finally:
         process.kill()
         process.wait()
-    whole = [int(name) for name in _names(folder) if name.isdigit()]
+    complete = [int(name) for name in _names(folder) if name.isdigit()]
     table = workdir / "rep_00" / "readings.csv"
     rows = len(table.read_text().splitlines()) - 1 if table.exists() else 0
     in_save = bool(_unfinished(folder) - leftovers)
-    return Kill(kind, after, max(whole, default=-1), in_save, rows), start_seconds
+    return Kill(kind, after, max(complete, default=-1), in_save, rows), start_seconds
 
 
 def _names(folder: Path) -> list[str]:
@@ -150,13 +150,13 @@ def _later(folder: Path) -> set[str]:
 
 
 def _unfinished(folder: Path) -> set[tuple[str, int]]:
-    """Names and inodes of unfinished checkpoints: one that is begun anew is another one."""
-    found = set()
+    """Names and inodes of unfinished checkpoints; a save that begins again has another inode."""
+    unfinished = set()
     for name in _names(folder):
         with contextlib.suppress(FileNotFoundError):  # finished or removed in the meantime
             if "tmp" in name:
-                found.add((name, (folder / name).stat().st_ino))
-    return found
+                unfinished.add((name, (folder / name).stat().st_ino))
+    return unfinished
 
 
 def _wait_for(process: subprocess.Popen, happened) -> None:
@@ -167,33 +167,33 @@ def _wait_for(process: subprocess.Popen, happened) -> None:
         time.sleep(0.0005)
 
 
-def differences(one: Path, other: Path) -> list[str]:
+def differences(run: Path, reference: Path) -> list[str]:
     """Differences between the first repetitions of two finished runs, bit for bit except times."""
     from thermo_ebm.run import pictures, tables
 
-    found = []
-    folders = [run / "rep_00" for run in (one, other)]
+    names = []
+    folders = [workdir / "rep_00" for workdir in (run, reference)]
     tables = [
         [{k: v for k, v in row.items() if k not in TIMES} for row in tables.read(path)]
         for path in (folder / "readings.csv" for folder in folders)
     ]
     for table, folder in zip(tables, folders, strict=True):
         if [row["epoch"] for row in table] != list(range(1, len(table) + 1)):
-            found.append(f"{folder}: readings lost or doubled")
+            names.append(f"{folder}: readings lost or doubled")
     if tables[0] != tables[1]:
-        found.append("readings")
+        names.append("readings")
     if len({(folder / "temperatures.csv").read_bytes() for folder in folders}) > 1:
-        found.append("temperatures")
+        names.append("temperatures")
     strips = [pictures.read_strip(folder / "samples" / "strip.npz") for folder in folders]
     if not all(np.array_equal(a, b) for a, b in zip(*strips, strict=True)):
-        found.append("strip")
-    arrays = [_newest_arrays(run) for run in (one, other)]
-    found += [
+        names.append("strip")
+    arrays = [_newest_arrays(workdir) for workdir in (run, reference)]
+    names += [
         name
         for name in sorted(arrays[0].keys() | arrays[1].keys())
         if not np.array_equal(arrays[0].get(name), arrays[1].get(name))
     ]
-    return found
+    return names
 
 
 def _newest_arrays(workdir: Path) -> dict[str, np.ndarray]:

@@ -127,8 +127,8 @@ def _repeated(form: _Form, batch: Batch) -> Array:
 def _keys(form: _Form, batch: Batch, key: PRNGKey, num: int) -> list[PRNGKey]:
     """Keys of the chains at each temperature, [M * num] each."""
     per_image = form.sampler.chains_per_image
-    every = all_chain_keys(key, jnp.arange(num), batch.position, per_image)
-    return list(every.reshape(num, -1))
+    keys = all_chain_keys(key, jnp.arange(num), batch.position, per_image)
+    return list(keys.reshape(num, -1))
 
 
 def _thermodynamic_loss(
@@ -141,8 +141,8 @@ def _thermodynamic_loss(
         if settings.generator_gradient == "langevin"
         else fixed["generator"],
     }
-    every = settings.generator_gradient in ("detached", "langevin")
-    beta = params["generator"] if every else fixed["generator"]
+    direct = settings.generator_gradient in ("detached", "langevin")
+    beta = params["generator"] if direct else fixed["generator"]
     schedule = make_schedule(settings.schedule, settings.num_temperatures, settings.power)
     x, keys = _repeated(form, batch), _keys(form, batch, key, settings.num_temperatures + 1)
 
@@ -205,8 +205,9 @@ def _surrogate(
     def mean(values: Callable[[Array], Array]) -> Array:
         """Over the posterior, from the chains of t_1 .. t_N, one temperature after another."""
 
-        def add(total: Array, one: tuple[Array, Array]) -> tuple[Array, None]:
-            return total + jnp.mean(one[0] * values(one[1])), None
+        def add(total: Array, temperature: tuple[Array, Array]) -> tuple[Array, None]:
+            weight, z = temperature
+            return total + jnp.mean(weight * values(z)), None
 
         return jax.lax.scan(add, jnp.zeros(()), (weights, z[1:]))[0]
 

@@ -76,7 +76,7 @@ class Cell(NamedTuple):
     config: ConfigDict
 
 
-def cells() -> Iterator[Cell]:
+def make_cells() -> Iterator[Cell]:
     """Every combination of the flags' values."""
     choices = {
         "loss.name": flags.FLAGS.losses,
@@ -100,16 +100,16 @@ def cells() -> Iterator[Cell]:
         yield Cell(part, form, config)
 
 
-def without_repetitions(every: Iterator[Cell]) -> Iterator[Cell]:
+def without_duplicates(cells: Iterator[Cell]) -> Iterator[Cell]:
     """Drops vanilla cells that differ only in settings without effect on the vanilla loss."""
-    seen = set()
-    for cell in every:
+    keys = set()
+    for cell in cells:
         if cell.config.loss.name == "vanilla":
             config = cell.config
             key = (cell.form, config.batch_size, config.sampler.posterior.num_steps)
-            if cell.part == "chains" or key in seen:
+            if cell.part == "chains" or key in keys:
                 continue
-            seen.add(key)
+            keys.add(key)
         yield cell
 
 
@@ -195,14 +195,14 @@ def ratio_to_plain(cell: Cell, fast: Program) -> float:
     return turns.ratio
 
 
-def check_peer(every: Sequence[Cell]) -> None:
+def check_peer(cells: Sequence[Cell]) -> None:
     """Refuses, before anything is timed, a step that the peer cannot compute."""
     try:
         from benchmarks import torch_peer
     except ImportError as error:
         raise app.UsageError("--peer=torch needs PyTorch: pip install torch==2.13.0") from error
     try:
-        for cell in every:
+        for cell in cells:
             torch_peer.check(cell.config)
     except UserError as error:
         raise app.UsageError(str(error)) from error
@@ -271,11 +271,11 @@ def main(argv: Sequence[str]) -> None:
     load = f", load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     print(f"jax {jax.__version__} on {jax.local_device_count()} x {device.device_kind}{load}")
     _print_row(Row._fields)
-    every = list(without_repetitions(cells()))
+    timed_cells = list(without_duplicates(make_cells()))
     if flags.FLAGS.peer:
-        check_peer(every)
-    rows, peaks, kept = [], {}, []
-    for cell in every:
+        check_peer(timed_cells)
+    rows, peaks, peer_steps = [], {}, []
+    for cell in timed_cells:
         dtype = cell.config.sampler.precision
         if dtype not in peaks:
             peaks[dtype] = gemm.fastest(dtype)
@@ -283,15 +283,15 @@ def main(argv: Sequence[str]) -> None:
         rows.append(row)
         _print_row(row)
         if flags.FLAGS.peer and cell.part == "step":
-            kept.append((cell, program))
+            peer_steps.append((cell, program))
     if flags.FLAGS.csv:
         _write_csv(Path(flags.FLAGS.csv), rows)
-    of_peer = [ratio_to_torch(*one) for one in kept]
+    peer_ratios = [ratio_to_torch(*peer_step) for peer_step in peer_steps]
     last = cell.part == "step"
     ratio = f"{ratio_to_plain(cell, program):.2f}" if flags.FLAGS.plain and last else "not_timed"
     line = f"fraction_of_peak={rows[-1].fraction:.3f} ratio_to_plain={ratio}"
     if flags.FLAGS.peer:
-        line += f" ratio_to_torch={of_peer[-1]:.2f}" if last else " ratio_to_torch=not_timed"
+        line += f" ratio_to_torch={peer_ratios[-1]:.2f}" if last else " ratio_to_torch=not_timed"
     print(line)
 
 

@@ -317,10 +317,10 @@ def make_adam(config: ConfigDict, params: Params) -> torch.optim.Adam:
     """Adam with the first learning rates of `config.optimizer`."""
     groups = []
     for name, layers in (("prior", params.alpha), ("generator", params.beta)):
-        one = config.optimizer[name]
+        adam = config.optimizer[name]
         tensors = [tensor for layer in layers for tensor in layer]
         groups.append(
-            {"params": tensors, "lr": one.learning_rate, "betas": (one.b1, one.b2), "eps": 1e-8}
+            {"params": tensors, "lr": adam.learning_rate, "betas": (adam.b1, adam.b2), "eps": 1e-8}
         )
     return torch.optim.Adam(groups)
 

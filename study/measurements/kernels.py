@@ -1,6 +1,6 @@
 """E_t and log p(x) from chains by kernel, exchange and length, beside their true values.
 
-  python -m benchmarks.kernels --workdir=runs/plane     # a run of configs/digits_plane.py
+  python -m study.measurements.kernels --workdir=runs/plane     # a run of configs/digits_plane.py
 
 The model has a two-dimensional latent, so that the true values are sums over a grid
 (`study.measurements.estimate`). A batch of different images has chains as in training, N_t = 10,
@@ -24,39 +24,39 @@ from thermo_ebm.losses.likelihoods import log_likelihoods
 from thermo_ebm.thermo.schedule import Schedule, make_schedule
 
 NUM_TEMPERATURES, POWER, CHAINS = 10, 3.0, 4
-SHOWN = (0, 6, 10)  # E_t at these indices: t = 0, 0.216 and 1
+NODES = (0, 6, 10)  # E_t at these indices: t = 0, 0.216 and 1
 STEPS = (20, 200, 1000)
 KERNELS = ("ula", "mala")
-EXCHANGE = (0, 2)  # every so many steps; 0 is off
+EXCHANGE = (0, 2)  # steps between exchanges; 0: none
 
 
 class Row(NamedTuple):
-    """Chains of one kind; offsets and standard deviations in nats."""
+    """Chains with one kernel, exchange and length; offsets and standard deviations in nats."""
 
     kernel: str
     exchange_every: int
     num_steps: int
-    expected: list[tuple[float, float]]  # E_t at SHOWN
+    expected: list[tuple[float, float]]  # E_t at NODES
     mbar: tuple[float, float]
     warped: tuple[float, float]
 
 
 def measure(case: estimate.Case, schedule: Schedule, repeats: int, seed: int) -> Iterator[Row]:
-    """Measures every kind of chains on one model."""
+    """Measures all combinations of kernel, exchange and length on one model."""
     truth = true_expectations(case, schedule)
     value = jax.jit(partial(log_likelihoods, case.model, image_chunk=0))
-    for kernel, every, num_steps in itertools.product(KERNELS, EXCHANGE, STEPS):
-        run = estimate.chains_of(case, num_steps, CHAINS, kernel, every)
+    for kernel, exchange_every, num_steps in itertools.product(KERNELS, EXCHANGE, STEPS):
+        run = estimate.chains_of(case, num_steps, CHAINS, kernel, exchange_every)
         expected, mbar, warped = [], [], []
         for repeat in range(repeats):
             latents = run(schedule, jax.random.key(seed + repeat))
             likelihood = value(case.params["generator"], jnp.float32(case.images), latents)
-            found = estimate.estimates(schedule, likelihood, latents)
+            estimates = estimate.estimates(schedule, likelihood, latents)
             expected.append(np.asarray(likelihood, np.float64).mean(axis=(1, 2)) - truth)
-            mbar.append(found["mbar", ""] - case.truth.mean())
-            warped.append(found["warped_trapezium", "none"] - case.truth.mean())
-        of_node = [_spread([one[node] for one in expected]) for node in SHOWN]
-        yield Row(kernel, every, num_steps, of_node, _spread(mbar), _spread(warped))
+            mbar.append(estimates["mbar", ""] - case.truth.mean())
+            warped.append(estimates["warped_trapezium", "none"] - case.truth.mean())
+        at_nodes = [_spread([offsets[node] for offsets in expected]) for node in NODES]
+        yield Row(kernel, exchange_every, num_steps, at_nodes, _spread(mbar), _spread(warped))
 
 
 def true_expectations(case: estimate.Case, schedule: Schedule) -> np.ndarray:
@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
     schedule = make_schedule("power", NUM_TEMPERATURES, POWER)
     temperatures, truth = schedule.temperatures, true_expectations(case, schedule)
     print(f"{len(case.images)} images, true mean log p(x) {case.truth.mean():.2f} nats")
-    nodes = [f"E_t at t = {temperatures[node]:.3g} (true {truth[node]:.1f})" for node in SHOWN]
+    nodes = [f"E_t at t = {temperatures[node]:.3g} (true {truth[node]:.1f})" for node in NODES]
     titles = ["kernel", "exchange every", "K", *nodes, "log p(x), MBAR", "warped_trapezium"]
     print("| " + " | ".join(titles) + " |\n|" + "---|" * len(titles), flush=True)
     for row in measure(case, schedule, flags.FLAGS.repeats, flags.FLAGS.seed):
