@@ -62,7 +62,7 @@ def test_interval_depends_on_the_seed_alone():
     assert first.auroc_low != third.auroc_low
 
 
-@pytest.mark.parametrize("scores", [np.zeros(1), np.zeros((2, 2)), np.array([0.0, np.nan])])
-def test_malformed_scores_are_refused(scores):
-    with pytest.raises(ValueError, match="outliers must be at least 2 finite scores"):
-        detection(np.arange(3.0), scores)
+def test_malformed_scores_are_refused():
+    for scores in (np.zeros(1), np.zeros((2, 2)), np.array([0.0, np.nan])):
+        with pytest.raises(ValueError, match="outliers must be at least 2 finite scores"):
+            detection(np.arange(3.0), scores)

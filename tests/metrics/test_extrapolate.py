@@ -66,21 +66,18 @@ def test_constant_values_have_no_r_squared():
     assert np.isnan(fit.r_squared)
 
 
-@pytest.mark.parametrize(
-    ("sizes", "values"),
-    [
-        ((1000, 2000), (1.0, 2.0)),
-        ((1000, 2000, 3000), (1.0, 2.0)),
-        ((1000, 1000, 1000), (1.0, 2.0, 3.0)),
-        ((0, 1000, 2000), (1.0, 2.0, 3.0)),
-        ((1000, 2000, 3000), (1.0, np.nan, 3.0)),
-        (((1000, 2000, 3000),), ((1.0, 2.0, 3.0),)),
-    ],
-    ids=["two", "lengths", "one size", "zero", "nan", "rank"],
-)
-def test_wrong_points_are_refused(sizes, values):
-    with pytest.raises(ValueError, match="sizes"):
-        extrapolate.extrapolate(sizes, values)
+def test_malformed_points_are_refused():
+    points = {
+        "two points": ((1000, 2000), (1.0, 2.0)),
+        "different lengths": ((1000, 2000, 3000), (1.0, 2.0)),
+        "a single size": ((1000, 1000, 1000), (1.0, 2.0, 3.0)),
+        "size 0": ((0, 1000, 2000), (1.0, 2.0, 3.0)),
+        "nan": ((1000, 2000, 3000), (1.0, np.nan, 3.0)),
+        "rank": (((1000, 2000, 3000),), ((1.0, 2.0, 3.0),)),
+    }
+    for name, (sizes, values) in points.items():
+        with pytest.raises(ValueError, match="sizes"):
+            pytest.fail(f"{name}: {extrapolate.extrapolate(sizes, values)}")
 
 
 def test_intercept_weights_give_the_intercept():

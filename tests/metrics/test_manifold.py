@@ -53,8 +53,8 @@ def test_coverage_of_equal_distributions_has_its_expected_value():
         manifold.manifold_metrics(*rng.standard_normal((2, num, 4)), num_neighbours=k).coverage
         for _ in range(100)
     ]
-    others = np.arange(1, k + 1)
-    expected = 1 - np.prod((num - others) / (2 * num - others))
+    steps = np.arange(1, k + 1)
+    expected = 1 - np.prod((num - steps) / (2 * num - steps))
     assert abs(np.mean(coverages) - expected) < 3.5 * np.std(coverages, ddof=1) / 10
 
 
