@@ -40,13 +40,13 @@ def choose(
         raise UserError(f"resize={resize}: must be {' or '.join(get_args(Resize))}")
     if user.is_user_network(name):
         _check_user_options(resize, weights)
-        return user.load(name)
+        return user.import_network(name)
     if name not in NETWORKS:
         names = ", ".join(NETWORKS)
         raise UserError(f"features={name}: must be one of {names}, or MODULE:FUNCTION")
     path = NETWORKS[name].find_weights(weights, cache_dir or cache.default_dir())
     try:
-        return network.load(NETWORKS[name], path, cast(Resize, resize))
+        return network.with_weights(NETWORKS[name], path, cast(Resize, resize))
     except ValueError as error:
         raise UserError(f"{path} cannot be used: {error}") from error
     except OSError as error:

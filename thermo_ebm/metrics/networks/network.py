@@ -85,8 +85,8 @@ def _apply(
         return network.outputs(params, preprocess.scaled(resized, scale))
 
 
-def load(network: PublishedNetwork, path: Path, resize: Resize) -> Network:
-    """Reads a network's weights from a file.
+def with_weights(network: PublishedNetwork, path: Path, resize: Resize) -> Network:
+    """Returns the network with the weights of a file.
 
     Raises:
       ValueError: if the file does not hold this network's weights.

@@ -29,19 +29,19 @@ def label(spec: str) -> str:
     """Returns the prefix of columns and files: the function's name and its source's hash.
 
     Raises:
-      UserError: as for `load`.
+      UserError: as for `import_network`.
     """
-    _, fingerprint = _import(spec)
+    _, fingerprint = _import_function(spec)
     return f"{spec.rpartition(':')[2]}_{fingerprint[:_NUM_DIGITS]}"
 
 
-def load(spec: str) -> Network:
-    """Imports the function.
+def import_network(spec: str) -> Network:
+    """Returns the network of a function, imported from its module.
 
     Raises:
       UserError: the module cannot be imported, has no such function, or has no source file.
     """
-    function, fingerprint = _import(spec)
+    function, fingerprint = _import_function(spec)
 
     def apply(images: np.ndarray, batch_size: int) -> Outputs:
         return _outputs(spec, function, images, batch_size)
@@ -49,7 +49,7 @@ def load(spec: str) -> Network:
     return Network(label(spec), "bilinear", fingerprint, None, apply)
 
 
-def _import(spec: str) -> tuple[Callable[[np.ndarray], Any], str]:
+def _import_function(spec: str) -> tuple[Callable[[np.ndarray], Any], str]:
     """Returns the function, and the SHA-256 of its module's source."""
     form = "your own network is MODULE:FUNCTION, as in nets.vgg:apply"
     module, function = plugins.find("features", spec, "function", form)
