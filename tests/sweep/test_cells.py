@@ -108,6 +108,26 @@ def test_bad_cells_are_refused():
             cells.make_cells(config(), changes)
 
 
+def test_errors_in_experiment_files_are_explained(tmp_path):
+    for content, message in {
+        "def get_cells(:\n": "SyntaxError: ",
+        "x = 1\n": r"defines no function get_cells\(\), which returns a list",
+        "def get_cells():\n    raise KeyError('x')\n": "KeyError: 'x'",
+        "def get_cells():\n    return 3\n": "TypeError: ",
+        "import sys\nsys.exit('no')\n": "SystemExit: no",
+    }.items():
+        path = tmp_path / "experiment.py"
+        path.write_text(content)
+        with pytest.raises(UserError, match=f"experiment={path}: {message}"):
+            cells.read_changes(path, config())
+    (tmp_path / "file").write_text("")
+    for name, message in {"file": "not a Python file", "gone.py": "there is no such file"}.items():
+        with pytest.raises(UserError, match=f"experiment=.*: {message}"):
+            cells.read_changes(tmp_path / name, config())
+    path.write_text("def get_cells(config):\n    yield {'loss.power': config.loss.power}\n")
+    assert cells.read_changes(path, config()) == [{"loss.power": config().loss.power}]
+
+
 def test_make_cells_does_not_change_the_base():
     base = config().lock()
     (cell,) = cells.make_cells(base, [{"loss.power": 0.1}])
