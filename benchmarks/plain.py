@@ -17,7 +17,9 @@ from thermo_ebm.config.build import loss_settings, sampler_settings
 from thermo_ebm.losses import LossSettings, is_differentiated
 from thermo_ebm.losses.thermodynamic import MBAR_ITERATIONS
 from thermo_ebm.models.latent_ebm import LatentEBM, log_likelihood, log_prior, make_model
-from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, all_chain_keys, tile
+from thermo_ebm.randomness import all_chain_keys
+from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
+from thermo_ebm.sampling.chunks import tile
 from thermo_ebm.thermo import ratios
 from thermo_ebm.thermo.integral import neighbour_kl, quadrature_correction, quadrature_weights
 from thermo_ebm.thermo.moments import shrunk_moments
@@ -170,7 +172,7 @@ def _integral(
     if settings.correction == "none":
         return integral
     if settings.correction == "pooled_gaussian":
-        moments = shrunk_moments(z, jnp.ones(z.shape[1]), settings.kl_shrinkage)
+        moments = shrunk_moments(z, jnp.ones(z.shape[1]))
         forward, backward = neighbour_kl(moments)
     else:
         of_image = jnp.moveaxis(likelihood.reshape(len(likelihood), per_image, -1), 2, 0)

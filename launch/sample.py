@@ -157,7 +157,7 @@ def _draw(run: "TrainedRun", params: "Params") -> "dict[str, np.ndarray]":
     from thermo_ebm import data
     from thermo_ebm.config.build import sampler_settings
     from thermo_ebm.evaluation import evaluate, trained
-    from thermo_ebm.sampling import images
+    from thermo_ebm.sampling import samples as images
 
     sampler, num = sampler_settings(run.config), flags.FLAGS.num
     real = trained.validation_images(run, flags.FLAGS.data_dir)[: min(max(num // 2, 1), _BATCH)]

@@ -22,7 +22,7 @@ import thermo_ebm as te
 from thermo_ebm.data import to_uint8
 from thermo_ebm.evaluation import evaluate, trained
 from thermo_ebm.models.latent_ebm import ModelSettings, _fields
-from thermo_ebm.sampling.images import reconstruct
+from thermo_ebm.sampling.samples import reconstruct
 
 ROOT = Path(__file__).resolve().parents[1]
 WITH_EXAMPLES = sorted(

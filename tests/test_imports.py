@@ -15,7 +15,7 @@ PACKAGES = ("thermo_ebm", "study", "launch", "configs")
 # floors neither knows the other.
 FLOORS = (
     ("types", "errors", "runtime", "fields", "scopes", "readings"),
-    ("files", "collectives", "plugins", "plots"),
+    ("files", "collectives", "randomness", "plugins", "plots"),
     ("models",),
     ("sampling", "thermo"),
     ("losses", "likelihood"),

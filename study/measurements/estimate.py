@@ -32,7 +32,7 @@ from absl import app, flags, logging
 
 from thermo_ebm import data
 from thermo_ebm.evaluation import trained
-from thermo_ebm.losses.likelihoods import log_likelihoods
+from thermo_ebm.losses import log_likelihoods
 from thermo_ebm.models.latent_ebm import LatentEBM, log_prior
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, tempered_chains
 from thermo_ebm.thermo import ratios
@@ -217,7 +217,7 @@ def _linear_estimates(
     """Means over images, from l [T, M, num] and the latents [T, M, num, latent_dim]."""
     expected = likelihood.mean(axis=(1, 2))
     pooled = latents.reshape(latents.shape[0], -1, latents.shape[-1])
-    kl = neighbour_kl(shrunk_moments(pooled, jnp.ones(pooled.shape[1]), "oas"))
+    kl = neighbour_kl(shrunk_moments(pooled, jnp.ones(pooled.shape[1])))
     values: dict[str, dict[str, Array]] = {}
     for name in QUADRATURES:
         plain = jnp.sum(quadrature_weights(name, schedule) * expected)

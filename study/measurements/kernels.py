@@ -20,7 +20,7 @@ import numpy as np
 from absl import app, flags, logging
 
 from study.measurements import estimate
-from thermo_ebm.losses.likelihoods import log_likelihoods
+from thermo_ebm.losses import log_likelihoods
 from thermo_ebm.thermo.schedule import Schedule, make_schedule
 
 NUM_TEMPERATURES, POWER, CHAINS = 10, 3.0, 4

@@ -9,8 +9,7 @@ from configs import cifar10
 from thermo_ebm.config.build import make_loss
 from thermo_ebm.errors import UserError
 from thermo_ebm.models.latent_ebm import make_model
-from thermo_ebm.sampling import kernels
-from thermo_ebm.sampling.chains import all_chain_keys
+from thermo_ebm.randomness import STEP_NOISE, all_chain_keys, normal
 from thermo_ebm.thermo import ratios
 from thermo_ebm.train import optimisers
 from thermo_ebm.types import make_batch
@@ -67,7 +66,7 @@ def same_noise(config, key):
     keys = all_chain_keys(key, jnp.arange(num + 1), jnp.arange(NUM), per_image)
 
     def of(keys, steps):
-        draws = [kernels.normal(keys.reshape(-1), k, dim) for k in range(steps + 1)]
+        draws = [normal(keys.reshape(-1), STEP_NOISE + k, dim) for k in range(steps + 1)]
         return torch.from_numpy(np.array(draws))
 
     prior, posterior = config.sampler.prior.num_steps, config.sampler.posterior.num_steps

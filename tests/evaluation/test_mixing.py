@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from thermo_ebm.evaluation import mixing
-from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
-from thermo_ebm.sampling.traces import Traces
+from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, Trace
 
 TEMPERATURES = np.array([0.0, 0.3, 1.0])
 STEP_SIZE, NUM_IMAGES, PER_IMAGE = 0.05, 24, 8
@@ -78,7 +77,7 @@ def test_swap_rates_by_hand():
     likelihood = np.repeat(np.repeat(likelihood, 4, axis=0), 2, axis=2)  # [8, 3, 2, 1]
     z = np.random.default_rng(0).normal(size=(8, 3, 2, 1, 2))
     source = np.tile(np.array([1, 2])[:, None, None], (8, 1, 2, 1))
-    made = Traces(z, likelihood, np.full(likelihood.shape, 0.25), source)
+    made = Trace(z, likelihood, np.full(likelihood.shape, 0.25), source)
     rows = mixing.mixing_table(made, np.array([0.0, 0.4, 1.0]), (8,))
     # exp((0 - 0.4) (-1 + 3)) and exp((0.4 - 1) (-2 + 1)) > 1; states of equal l always swap.
     assert rows[0].swap_rate == pytest.approx((np.exp(-0.8) + 1) / 2)

@@ -76,9 +76,9 @@ def test_a_fixed_amplification_is_what_was_asked_for():
         AmplificationSettings(amplification=7.5), amplification.init_state()
     )
     assert (float(info.amplification), float(info.saturated)) == (7.5, 0.0)
-    assert not amplification.is_used(AmplificationSettings(accumulate=4))
-    assert amplification.is_used(AmplificationSettings(amplification=1.5))
-    assert amplification.is_used(AmplificationSettings(target=1e-3))
+    assert not amplification.changes_noise(AmplificationSettings(accumulate=4))
+    assert amplification.changes_noise(AmplificationSettings(amplification=1.5))
+    assert amplification.changes_noise(AmplificationSettings(target=1e-3))
 
 
 # The controller, over a gradient whose noise is known at every step.

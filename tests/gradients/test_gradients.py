@@ -129,5 +129,5 @@ def test_no_draw_is_used_twice():
 
 
 def test_refuses_fewer_draws_than_two_blocks():
-    with pytest.raises(ValueError, match="grad_noise_draws must be at least 8, not 7"):
+    with pytest.raises(ValueError, match="max_draws must be at least 8, not 7"):
         gradient_noise(synthetic, jax.random.key(0), 7)

@@ -14,8 +14,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from scipy import special
 
-from thermo_ebm.losses import LossSettings
-from thermo_ebm.losses.thermodynamic import thermodynamic_surrogate
+from thermo_ebm.losses import LossSettings, make_objective
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
 from thermo_ebm.thermo.schedule import make_schedule
@@ -67,9 +66,8 @@ def gradients(latents, settings, temperatures, slopes):
 
     def one(z):
         def mean(params):
-            values, _ = thermodynamic_surrogate(
-                plane.make_model(), params, jnp.float32(images), z, sampler, settings, schedule
-            )
+            objective = make_objective(plane.make_model(), sampler, settings)
+            values, _ = objective.surrogate(params, jnp.float32(images), z, schedule)
             return values.mean()
 
         return ravel_pytree(jax.grad(mean)(plane.float32(params)))[0]
@@ -184,8 +182,8 @@ def test_chains_in_a_wrong_mode_have_little_weight():
             settings = SETTINGS._replace(generator_gradient=choice)
 
             def loss(params):
-                args = params, jnp.float32(SEEN[None]), z, sampler, settings, schedule
-                return thermodynamic_surrogate(two_modes(), *args)[0][0]
+                objective = make_objective(two_modes(), sampler, settings)
+                return objective.surrogate(params, jnp.float32(SEEN[None]), z, schedule)[0][0]
 
             grads = jax.grad(loss)(two_modes().init(None))
             return jnp.append(grads["prior"], grads["generator"])

@@ -12,10 +12,10 @@ from scipy import stats
 from sklearn import covariance
 
 from thermo_ebm.losses import LossSettings, check_settings, thermodynamic_loss, vanilla_loss
+from thermo_ebm.randomness import chain_keys
 from thermo_ebm.sampling.chains import (
     ChainSettings,
     SamplerSettings,
-    chain_keys,
     posterior_chains,
     prior_chains,
     tempered_chains,
@@ -61,7 +61,7 @@ CASES = {
         lambda t, e, f, b: np.trapezoid(e, t) + (f.sum() - b.sum()) / 2,
     ),
     "weighted": (
-        PAPER._replace(power=0.3, kl_weight=2.0, kl_shrinkage="ledoit_wolf"),
+        PAPER._replace(power=0.3, kl_weight=2.0),
         lambda t, e, f, b: np.trapezoid(e, t) + f.sum() - b.sum(),
     ),
     "sum": (
@@ -108,9 +108,8 @@ def test_thermodynamic_loss_from_its_chains(case):
     temperatures = (np.arange(5) / 4) ** settings.power
     z = np.asarray(chains_at(temperatures, jax.random.key(0)))
     expected = np.array([normal_logpdf(linear_batch().images, rows).mean() for rows in z])
-    shrink = getattr(covariance, settings.kl_shrinkage)
     floor = VARIANCE_FLOOR * np.eye(3)
-    laws = [lg.Gaussian(rows.mean(0), shrink(rows)[0] + floor) for rows in z]
+    laws = [lg.Gaussian(rows.mean(0), covariance.oas(rows)[0] + floor) for rows in z]
     forward = np.array([lg.kl(laws[i], laws[i + 1]) for i in range(4)])
     backward = np.array([lg.kl(laws[i + 1], laws[i]) for i in range(4)])
 
@@ -130,11 +129,11 @@ def test_vanilla_loss_from_its_chains():
     batch, key, model, params = linear_batch(), jax.random.key(0), lg.make_model(), lg.parameters()
     # The prior's chains are set 0 and the posterior's set 1, each at every example's position.
     keys = [chain_keys(key, i, batch.position) for i in range(2)]
-    cold = jax.jit(partial(prior_chains, model, settings=SAMPLER.prior))
-    z_prior = np.asarray(cold(params["prior"], keys[0]).latents)
-    hot = partial(posterior_chains, temperatures=jnp.ones(NUM), settings=SAMPLER.posterior)
-    hot = jax.jit(partial(hot, model))
-    z_posterior = np.asarray(hot(params, batch.images, keys=keys[1]).latents)
+    run_prior = jax.jit(partial(prior_chains, model, settings=SAMPLER.prior))
+    z_prior = np.asarray(run_prior(params["prior"], keys[0]).latents)
+    at_one = partial(posterior_chains, temperatures=jnp.ones(NUM), settings=SAMPLER.posterior)
+    run_posterior = jax.jit(partial(at_one, model))
+    z_posterior = np.asarray(run_posterior(params, batch.images, keys=keys[1]).latents)
 
     def tilt(z):
         alpha = params["prior"]
@@ -142,7 +141,7 @@ def test_vanilla_loss_from_its_chains():
 
     expected = normal_logpdf(batch.images, z_posterior).mean()
     loss, aux = vanilla(batch, key)
-    np.testing.assert_allclose(aux.log_likelihood, expected, rtol=1e-10)
+    np.testing.assert_allclose(aux.expected_log_likelihood, [np.nan, expected], rtol=1e-10)
     np.testing.assert_allclose(aux.tilt_posterior, tilt(z_posterior), rtol=1e-10)
     np.testing.assert_allclose(aux.tilt_prior, tilt(z_prior), rtol=1e-10)
     np.testing.assert_allclose(loss, -(expected + tilt(z_posterior) - tilt(z_prior)), rtol=1e-10)
@@ -160,7 +159,7 @@ def test_padding_changes_nothing(loss):
     if loss == "vanilla":
         results = [vanilla(batch, key) for batch in (whole, padded)]
     else:
-        settings = PAPER._replace(power=0.3, kl_weight=2.0, kl_shrinkage="ledoit_wolf")
+        settings = PAPER._replace(power=0.3, kl_weight=2.0)
         results = [thermodynamic(batch, key, settings) for batch in (whole, padded)]
     for expected, value in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-9)
@@ -250,19 +249,45 @@ def test_losses_are_means_over_the_batch_and_follow_the_key():
 
 # Refusals.
 
+UNADJUSTED, ADJUSTED = ChainSettings(0.1, 1), ChainSettings(0.1, 1, "mala")
+LANGEVIN = LossSettings(4, prior_gradient="langevin")
+CHAINS = SamplerSettings(UNADJUSTED, UNADJUSTED)
+
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "sampler", "message"),
     [
-        (LossSettings(prior_gradient="exact"), "prior_gradient must be one of langevin, contr"),
-        (LossSettings(generator_gradient="none"), "generator_gradient must be one of langevin, d"),
+        (LossSettings(prior_gradient="exact"), CHAINS, "prior_gradient must be one of langevin, c"),
+        (LossSettings(generator_gradient="none"), CHAINS, "generator_gradient must be one of lang"),
+        (LossSettings(correction="all"), CHAINS, "correction must be one of none, ratio"),
+        (LossSettings(quadrature="simpson"), CHAINS, "quadrature must be one of trapezium, left"),
+        (LossSettings(schedule="linear"), CHAINS, "schedule must be one of power, annealed_power"),
+        (LossSettings(kl_form="plus"), CHAINS, "kl_form must be one of difference, sum"),
+        (LossSettings(value="loss"), CHAINS, "value must be one of integral, surrogate"),
+        (LossSettings(), CHAINS._replace(prior=ChainSettings(1.0, 1, "hmc")), "kernel must be one"),
+        (LossSettings(), CHAINS._replace(chains_per_image=0), "chains_per_image must be at least"),
+        (LossSettings(3, quadrature="warped_simpson"), CHAINS, "needs an even num_temperatures"),
+        (LossSettings(kl_form="sum"), CHAINS, "kl_form 'sum' needs quadrature 'trapezium'"),
+        (LossSettings(correction="ratio"), CHAINS, "needs chains_per_image of at least 2"),
+        (LossSettings(1), CHAINS._replace(exchange_every=1), "needs num_temperatures of at least"),
+        (LANGEVIN, CHAINS._replace(exchange_every=2), "needs unadjusted chains without exchange"),
+        (LANGEVIN, CHAINS._replace(prior=ADJUSTED), "needs unadjusted chains without exchange"),
+        (LANGEVIN, CHAINS._replace(posterior=ADJUSTED), "needs unadjusted chains without exchange"),
+        (
+            LossSettings(generator_gradient="langevin"),
+            CHAINS._replace(exchange_every=2),
+            "needs unadjusted chains without exchange",
+        ),
+        (LANGEVIN._replace(value="surrogate"), CHAINS, "'langevin' needs value 'integral'"),
     ],
 )
-def test_refuses_gradients_that_do_not_exist(settings, message):
+def test_refuses_settings_that_do_not_fit_together(settings, sampler, message):
+    check_settings(LANGEVIN, CHAINS)
+    check_settings(LossSettings(2), SamplerSettings(ADJUSTED, ADJUSTED, exchange_every=1))
     with pytest.raises(ValueError, match=message):
-        check_settings(settings, SAMPLER)
+        check_settings(settings, sampler)
     with pytest.raises(ValueError, match=message):
-        thermodynamic(linear_batch(), jax.random.key(0), settings)
+        thermodynamic(linear_batch(), jax.random.key(0), settings, sampler)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Chains of the model: their laws at every temperature, and what each chain depends on."""
+"""Chains of the model: their laws, what each chain depends on, their traces, their chunks."""
 
 from functools import partial
 
@@ -14,17 +14,16 @@ from sample_moments import standard_errors_off
 from configs import digits
 from thermo_ebm.models.latent_ebm import log_power_posterior, log_prior
 from thermo_ebm.models.latent_ebm import make_model as make_network
+from thermo_ebm.randomness import all_chain_keys, chain_keys
+from thermo_ebm.sampling import exchange
 from thermo_ebm.sampling.chains import (
     ChainSettings,
     SamplerSettings,
-    all_chain_keys,
-    chain_keys,
-    map_in_chunks,
-    of_last_in_chunks,
     posterior_chains,
     prior_chains,
     tempered_chains,
 )
+from thermo_ebm.sampling.chunks import bind_in_chunks, map_in_chunks
 
 KEY = jax.random.key(7)
 TEMPERATURES = np.array([0.0, 0.1, 0.4, 0.7, 0.9, 1.0])
@@ -38,10 +37,10 @@ def _tempered(x, positions, temperatures, key, sampler):
 
 def tempered(positions=None, x=None, temperatures=TEMPERATURES, key=KEY, **settings):
     """Latents [T, num, latent_dim] of the first chain of each image."""
-    return every_chain(positions, x, temperatures, key, **settings).latents[:, 0]
+    return all_chains(positions, x, temperatures, key, **settings).latents[:, 0]
 
 
-def every_chain(positions=None, x=None, temperatures=TEMPERATURES, key=KEY, **settings):
+def all_chains(positions=None, x=None, temperatures=TEMPERATURES, key=KEY, **settings):
     batch = tiny.make_batch()
     return _tempered(
         batch.images if x is None else x,
@@ -91,8 +90,8 @@ def test_the_posterior_at_zero_is_the_prior():
         log_prior(model, params["prior"], z),
     )
     keys, settings = chain_keys(KEY, 0, batch.position), tiny.SAMPLER.prior
-    cold = partial(posterior_chains, temperatures=jnp.zeros(5), settings=settings)
-    posterior = jax.jit(partial(cold, model))(params, batch.images, keys=keys).latents
+    at_zero = partial(posterior_chains, temperatures=jnp.zeros(5), settings=settings)
+    posterior = jax.jit(partial(at_zero, model))(params, batch.images, keys=keys).latents
     prior = jax.jit(partial(prior_chains, model, settings=settings))(params["prior"], keys).latents
     np.testing.assert_allclose(posterior, prior, rtol=1e-12)
     # And the first temperature of the schedule is it, with the prior's own settings.
@@ -130,9 +129,8 @@ def test_prior_chains_cost_no_generator_evaluation():
     ],
 )
 def test_chunks_change_nothing(chunks, settings):
-    chunked, whole = every_chain(**chunks, **settings), every_chain(**settings)
-    for one, other in zip(chunked, whole, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-12)
+    chunked, unchunked = all_chains(**chunks, **settings), all_chains(**settings)
+    chex.assert_trees_all_close(chunked, unchunked, rtol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
@@ -193,8 +191,8 @@ def first_versions_chains(model, params, x, temperatures, key, sampler):
 
     ends = [chain(lambda z: log_prior(model, params["prior"], z), 0, sampler.prior)]
     for index in range(1, len(temperatures)):
-        hot = partial(log_power_posterior, model, params, x, temperature=temperatures[index])
-        ends.append(chain(lambda z, hot=hot: hot(z=z), index, sampler.posterior))
+        density = partial(log_power_posterior, model, params, x, temperature=temperatures[index])
+        ends.append(chain(lambda z, density=density: density(z=z), index, sampler.posterior))
     return jnp.stack(ends)
 
 
@@ -206,20 +204,20 @@ def test_one_chain_per_image_is_the_first_versions(steps):
     x = jnp.float32(batch.images)
     before = jax.jit(partial(first_versions_chains, model, sampler=sampler))
     today = jax.jit(partial(tempered_chains, model, settings=sampler))
-    wanted = np.asarray(before(params, x, temperatures, KEY))
-    found = np.asarray(today(params, x, batch.position, temperatures, KEY).latents[:, 0])
+    expected = np.asarray(before(params, x, temperatures, KEY))
+    latents = np.asarray(today(params, x, batch.position, temperatures, KEY).latents[:, 0])
     if steps == 0:  # keys and first states, bit for bit
-        np.testing.assert_array_equal(found, wanted)
+        np.testing.assert_array_equal(latents, expected)
     # Where networks are evaluated, sums may be in another order: a few units of the last place.
-    np.testing.assert_allclose(found, wanted, rtol=2e-6, atol=1e-6)
+    np.testing.assert_allclose(latents, expected, rtol=2e-6, atol=1e-6)
 
 
 @pytest.mark.usefixtures("x64")
 def test_further_chains_leave_the_first_as_it_is_and_are_others():
-    one, three = every_chain().latents, every_chain(chains_per_image=3).latents
+    one, three = all_chains().latents, all_chains(chains_per_image=3).latents
     assert three.shape == (6, 3, 5, 3)
     np.testing.assert_allclose(three[:, 0], one[:, 0], rtol=1e-12)
-    two = every_chain(chains_per_image=2).latents
+    two = all_chains(chains_per_image=2).latents
     np.testing.assert_allclose(three[:, :2], two, rtol=1e-12)
     flat = np.asarray(three).reshape(-1, 3)
     distance = np.abs(flat[:, None] - flat[None]).max(-1)
@@ -243,7 +241,7 @@ def test_exchange_moves_whole_states_between_temperatures_of_a_chain(kernel):
     """One exchange, of the pairs (t_2, t_3) and (t_4, t_5), before the last of three steps."""
     posterior = ChainSettings(0.05, 3, kernel)
     settings = {"posterior": posterior, "chains_per_image": 2, "exchange_every": 2}
-    exchanged, alone = every_chain(**settings), every_chain(**(settings | {"exchange_every": 0}))
+    exchanged, alone = all_chains(**settings), all_chains(**(settings | {"exchange_every": 0}))
     np.testing.assert_allclose(exchanged.latents[0], alone.latents[0], rtol=1e-12)  # the prior
     assert exchanged.swap_probability.shape == (4, 5)
     assert np.all((exchanged.swap_probability > 0) & (exchanged.swap_probability <= 1))
@@ -297,7 +295,7 @@ def test_map_in_chunks_over_a_tree():
 
 
 @pytest.mark.parametrize("chunk", [0, 1, 3, 4, 7, 8])
-def test_of_last_in_chunks_is_the_function(chunk):
+def test_a_function_bound_in_chunks_is_the_function(chunk):
     """With its derivatives, and mapped over several repetitions."""
     fixed = jax.random.normal(KEY, (2, 7, 3)), jnp.arange(14.0).reshape(2, 7)
     z = jax.random.normal(jax.random.key(1), (2, 7, 3))
@@ -306,25 +304,25 @@ def test_of_last_in_chunks_is_the_function(chunk):
         return t[:, None] * jnp.sin(x * z), z.sum(axis=1)
 
     def total(fixed, z, chunk):
-        return sum(out.sum() for out in of_last_in_chunks(fn, fixed, chunk)(z))
+        return sum(out.sum() for out in bind_in_chunks(fixed, chunk)(fn)(z))
 
-    def of_both(chunk):
-        both = jax.vmap(lambda fixed, z: of_last_in_chunks(fn, fixed, chunk)(z))(fixed, z)
-        return both, jax.vmap(jax.grad(partial(total, chunk=chunk), argnums=(0, 1)))(fixed, z)
+    def values_and_gradients(chunk):
+        values = jax.vmap(lambda fixed, z: bind_in_chunks(fixed, chunk)(fn)(z))(fixed, z)
+        return values, jax.vmap(jax.grad(partial(total, chunk=chunk), argnums=(0, 1)))(fixed, z)
 
-    chex.assert_trees_all_close(of_both(chunk), of_both(0), rtol=1e-6)
-    values = of_last_in_chunks(fn, (fixed[0][0], fixed[1][0]), chunk)(z[0])
+    chex.assert_trees_all_close(values_and_gradients(chunk), values_and_gradients(0), rtol=1e-6)
+    values = bind_in_chunks((fixed[0][0], fixed[1][0]), chunk)(fn)(z[0])
     chex.assert_trees_all_close(values, fn(fixed[0][0], fixed[1][0], z[0]), rtol=1e-6)
 
 
-def test_of_last_in_chunks_never_takes_more_than_a_chunk():
+def test_a_function_bound_in_chunks_never_takes_more_than_a_chunk():
     calls = []
 
     def fn(x, z):
         calls.append((x.shape[0], z.shape[0]))
         return x + z
 
-    jax.make_jaxpr(of_last_in_chunks(fn, (jnp.arange(380.0),), 128))(jnp.arange(380.0))
+    jax.make_jaxpr(bind_in_chunks((jnp.arange(380.0),), 128)(fn))(jnp.arange(380.0))
     assert set(calls) == {(127, 127)}
 
 
@@ -337,6 +335,89 @@ def test_chunks_run_one_after_another():
 
     jax.make_jaxpr(lambda a: map_in_chunks(fn, a, 3))(jnp.arange(7.0))
     assert max(calls) == 3
+
+
+# Traces, and starts.
+
+
+def traced(kernel, exchange_every, num_steps):
+    """The chains of `num_steps` steps with their trace, under ChainSettings(0.08, K, kernel)."""
+    chain = ChainSettings(0.08, num_steps, kernel)
+    sampler = SamplerSettings(chain, chain, chains_per_image=2, exchange_every=exchange_every)
+    batch, temperatures = tiny.make_batch(), jnp.array([0.0, 0.2, 0.6, 1.0])
+    run = jax.jit(partial(tempered_chains, tiny.make_model(), settings=sampler, record=True))
+    return run(tiny.parameters(), batch.images, batch.position, temperatures, KEY)
+
+
+@pytest.mark.parametrize(("kernel", "exchange_every"), [("ula", 0), ("ula", 2), ("mala", 1)])
+def test_a_trace_ends_where_chains_of_its_length_end(kernel, exchange_every):
+    trace = traced(kernel, exchange_every, 7).trace
+    for num_steps in (3, 7):
+        chain = ChainSettings(0.08, num_steps, kernel)
+        ends = all_chains(
+            temperatures=np.array([0.0, 0.2, 0.6, 1.0]),
+            prior=chain,
+            posterior=chain,
+            chains_per_image=2,
+            exchange_every=exchange_every,
+        )
+        np.testing.assert_allclose(trace.latents[num_steps - 1], ends.latents, atol=2e-5)
+        source = trace.source[:num_steps] - 1
+        trips = exchange.round_trips(source.reshape(num_steps, 3, -1)).reshape(2, -1).sum(axis=0)
+        np.testing.assert_array_equal(trips, ends.round_trips)
+    if kernel == "mala":
+        acceptance = trace.acceptance.mean(axis=(0, 2))
+        np.testing.assert_allclose(acceptance, ends.acceptance, rtol=1e-4)
+    moved = (trace.source != jnp.arange(1, 4)[:, None, None]).any()
+    assert bool(moved) == (exchange_every > 0)
+
+
+def test_unadjusted_steps_have_the_acceptance_of_a_proposal_by_hand():
+    """The log-ratio of each step from the states before and after it."""
+    trace = traced("ula", 0, 7).trace
+    model, params, batch = tiny.make_model(), tiny.parameters(), tiny.make_batch()
+    t, step_size = 0.6, 0.08
+
+    def log_density(z, x):
+        error = x - model.generator(params["generator"], z[None])[0]
+        prior = model.tilt(params["prior"], z[None])[0] - (z**2).sum() / (2 * 1.1**2)
+        return -t * (error**2).sum() / (2 * 0.4**2) + prior
+
+    density = jax.vmap(jax.value_and_grad(log_density))
+    before, after = trace.latents[3, 2, 1], trace.latents[4, 2, 1]
+    (value, gradient), (new_value, new_gradient) = (
+        density(z, batch.images) for z in (before, after)
+    )
+
+    def proposal(start, gradient, end):
+        return -((end - start - step_size * gradient) ** 2).sum(axis=-1) / (4 * step_size)
+
+    ratio = new_value - value + proposal(after, new_gradient, before)
+    ratio -= proposal(before, gradient, after)
+    expected = np.exp(np.minimum(ratio, 0))
+    np.testing.assert_allclose(trace.acceptance[4, 2, 1], expected, rtol=1e-3)
+    assert expected.min() < 0.95
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("image_chunk", [0, 2])
+def test_chains_start_where_they_are_told(image_chunk):
+    batch, sampler = tiny.make_batch(), tiny.SAMPLER._replace(chains_per_image=2)
+    start = jax.random.normal(jax.random.key(1), (6, 2, 5, 3))
+    args = tiny.parameters(), batch.images, batch.position, jnp.asarray(TEMPERATURES), KEY
+
+    def ends(steps, **more):
+        settings = sampler._replace(
+            prior=ChainSettings(0.05, steps),
+            posterior=ChainSettings(0.05, steps),
+            image_chunk=image_chunk,
+        )
+        run = partial(tempered_chains, tiny.make_model(), settings=settings, **more)
+        return jax.jit(run)(*args).latents
+
+    np.testing.assert_array_equal(ends(0, start=start), start)
+    # By default from the reference prior, by step 0 of each chain's key.
+    np.testing.assert_allclose(ends(2, start=ends(0)), ends(2), rtol=1e-12)
 
 
 def test_refuses_other_shapes():

@@ -8,7 +8,9 @@ import pytest
 from sample_moments import standard_errors_off
 from scipy.linalg import solve_discrete_lyapunov
 
-from thermo_ebm.sampling import kernels
+from thermo_ebm.randomness import STEP_NOISE, normal
+from thermo_ebm.sampling.chains import ChainSettings, run_chain
+from thermo_ebm.sampling.kernels import Target, find_kernel, langevin_move
 
 PRECISION = np.array([[2.0, 0.5, 0.0], [0.5, 1.2, -0.3], [0.0, -0.3, 0.8]])
 CENTRE = np.array([0.5, -1.0, 2.0])
@@ -19,16 +21,26 @@ def score(z):
     return -(z - CENTRE) @ PRECISION
 
 
-def run(step_size, num_steps, grad_log_density=score, num=NUM, start=None, seed=0):
-    keys = jax.random.split(jax.random.key(seed), num)
-    z = jnp.zeros((num, 3)) if start is None else start
-    return np.asarray(kernels.chain(grad_log_density, z, keys, step_size, num_steps), np.float64)
+def chain(score, start, keys, step_size, num_steps):
+    """Ends of unadjusted chains, of which only the score is evaluated."""
+
+    def never(z):
+        raise AssertionError("the values were evaluated")
+
+    target = Target(never, score, jnp.ones(len(start)))
+    return run_chain(target, start, keys, ChainSettings(step_size, num_steps)).latents
+
+
+def run(step_size, num_steps, score=score, start=None, seed=0):
+    keys = jax.random.split(jax.random.key(seed), NUM)
+    z = jnp.zeros((NUM, 3)) if start is None else start
+    return np.asarray(chain(score, z, keys, step_size, num_steps), np.float64)
 
 
 def test_one_step_by_hand():
     z = jnp.array([[1.0, -2.0, 0.5]])
     noise = jnp.array([[0.3, 0.0, -1.0]])
-    out = kernels.step(lambda z: -2.0 * z, z, 0.08, noise)
+    out = langevin_move(z, -2.0 * z, 0.08, noise)
     np.testing.assert_allclose(out, [[0.84 + 0.12, -1.68, 0.42 - 0.4]], rtol=1e-6)
 
 
@@ -36,9 +48,13 @@ def test_the_chain_is_its_steps():
     keys = jax.random.split(jax.random.key(0), 4)
     z = start = jnp.arange(12.0).reshape(4, 3)
     for k in (1, 2):
-        z = kernels.step(score, z, 0.1, kernels.normal(keys, k, 3))
-    np.testing.assert_allclose(kernels.chain(score, start, keys, 0.1, 2), z, rtol=1e-5)
-    np.testing.assert_array_equal(kernels.chain(score, start, keys, 0.1, 0), start)
+        z = langevin_move(z, score(z), 0.1, normal(keys, STEP_NOISE + k, 3))
+    np.testing.assert_allclose(chain(score, start, keys, 0.1, 2), z, rtol=1e-5)
+    np.testing.assert_array_equal(chain(score, start, keys, 0.1, 0), start)
+    # A step size for each chain.
+    sizes = jnp.array([0.1, 0.2, 0.3, 0.1])
+    separate = [chain(score, start, keys, float(size), 2)[i] for i, size in enumerate(sizes)]
+    np.testing.assert_allclose(chain(score, start, keys, sizes, 2), separate, rtol=1e-5)
 
 
 @pytest.mark.parametrize("step_size", [0.1, 0.5])
@@ -74,7 +90,7 @@ def test_gradient_through_the_chain():
     keys = jax.random.split(jax.random.key(0), 5)
 
     def last(shift):
-        return kernels.chain(lambda z: shift - z @ PRECISION, jnp.ones((5, 3)), keys, 0.1, 6)
+        return chain(lambda z: shift - z @ PRECISION, jnp.ones((5, 3)), keys, 0.1, 6)
 
     transition = np.eye(3) - 0.1 * PRECISION
     expected = 0.1 * sum(np.linalg.matrix_power(transition, k) for k in range(6))
@@ -88,7 +104,7 @@ def test_gradient_stores_states_and_not_activations():
 
     def loss(weights, num_steps):
         score = jax.grad(lambda z: jnp.tanh(z @ weights).sum())
-        return kernels.chain(score, jnp.ones((num, 3)), keys, 0.1, num_steps).sum()
+        return chain(score, jnp.ones((num, 3)), keys, 0.1, num_steps).sum()
 
     memory = [
         jax.jit(jax.grad(loss), static_argnums=1)
@@ -102,9 +118,11 @@ def test_gradient_stores_states_and_not_activations():
     assert (memory[1] - memory[0]) / (steps[1] - steps[0]) < 1000
 
 
-def test_refuses_other_shapes():
+def test_refuses_other_shapes_and_unknown_kernels():
     keys = jax.random.split(jax.random.key(0), 4)
     with pytest.raises(AssertionError):
-        kernels.chain(score, jnp.zeros((5, 3)), keys, 0.1, 1)
+        chain(score, jnp.zeros((5, 3)), keys, 0.1, 1)
     with pytest.raises(AssertionError):
-        kernels.step(score, jnp.zeros((4, 3)), 0.1, jnp.zeros((1, 3)))
+        langevin_move(jnp.zeros((4, 3)), jnp.zeros((4, 3)), 0.1, jnp.zeros((1, 3)))
+    with pytest.raises(ValueError, match="kernel must be one of ula, mala, not 'hmc'"):
+        find_kernel("hmc")

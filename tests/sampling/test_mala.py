@@ -10,13 +10,14 @@ import plane_model as plane
 import pytest
 from sample_moments import standard_errors_off
 
-from thermo_ebm.sampling import kernels
 from thermo_ebm.sampling.chains import (
     ChainSettings,
-    evaluate_point,
     posterior_chains,
+    posterior_target,
     prior_chains,
+    run_chain,
 )
+from thermo_ebm.sampling.kernels import Point, Target, metropolis_step, score
 
 NUM, STEPS = 10_000, 12
 TEMPERATURES = (0.15, 1.0)
@@ -26,29 +27,34 @@ def keys(num, seed=0):
     return jax.random.split(jax.random.key(seed), num)
 
 
+def make_target(evaluate, temperature):
+    return Target(evaluate, lambda z: score(evaluate(z), temperature), temperature)
+
+
 @partial(jax.jit, static_argnums=(0, 4, 5))
 def run(evaluate, z, temperature, keys, step_size, num_steps):
     """Ends of the adjusted chains, their acceptance, and ends of the unadjusted ones."""
-    point, acceptance, _ = kernels.adjusted_chain(
-        evaluate, z, temperature, keys, step_size, num_steps
+    target = make_target(evaluate, temperature)
+    adjusted, unadjusted = (
+        run_chain(target, z, keys, ChainSettings(step_size, num_steps, kernel))
+        for kernel in ("mala", "ula")
     )
-    loose, _ = kernels.unadjusted_chain(
-        evaluate, z, temperature, keys, step_size, num_steps, lambda point, done: (point, None)
-    )
-    return point.z, acceptance, loose
+    return adjusted.latents, adjusted.acceptance, unadjusted.latents
 
 
 def gaussian_point(params, x):
     """What is evaluated of the linear-Gaussian model, written out from its natural parameters."""
-    (cold, cold_shift), (hot, hot_shift) = (lg.natural(params, x, t) for t in (0.0, 1.0))
+    (prior, prior_shift), (posterior, posterior_shift) = (
+        lg.natural(params, x, t) for t in (0.0, 1.0)
+    )
 
     def quadratic(precision, shift, z):
         grad = jnp.float32(shift) - z @ jnp.float32(precision)
         return (z * (jnp.float32(shift) + grad)).sum(-1) / 2, grad
 
     def evaluate(z):
-        likelihood = quadratic(hot - cold, hot_shift - cold_shift, z)
-        return kernels.Point(z, *likelihood, *quadratic(cold, cold_shift, z))
+        likelihood = quadratic(posterior - prior, posterior_shift - prior_shift, z)
+        return Point(z, *likelihood, *quadratic(prior, prior_shift, z))
 
     return evaluate
 
@@ -86,8 +92,8 @@ def test_a_nonlinear_posterior_stays_as_it_is():
     params, images, grid, start = plane_start()
     shape = start.shape[:3]
     x = jnp.float32(np.broadcast_to(images, (*shape, images.shape[1])).reshape(-1, images.shape[1]))
-    evaluate = partial(evaluate_point, plane.make_model(), plane.float32(params), x)
     temperature = np.repeat(np.float32(TEMPERATURES), shape[1] * shape[2])
+    evaluate = posterior_target(plane.make_model(), plane.float32(params), x, temperature).evaluate
     z, acceptance, loose = run(
         evaluate, jnp.float32(start.reshape(-1, 2)), temperature, keys(len(x)), 0.05, STEPS
     )
@@ -123,7 +129,7 @@ def test_acceptance_against_blackjax_on_the_same_states_and_noise():
     model = plane.make_model()
 
     def log_density(z):
-        point = evaluate_point(model, params, x[:1], z[None])
+        point = posterior_target(model, params, x[:1], jnp.ones(1)).evaluate(z[None])
         return t * point.log_likelihood[0] + point.log_prior[0]
 
     def theirs(key, z):
@@ -135,13 +141,12 @@ def test_acceptance_against_blackjax_on_the_same_states_and_noise():
     def both(z, keys):
         # Their key is split for noise and acceptance; a position's noise is one normal draw.
         noise = jax.vmap(lambda key: jax.random.normal(jax.random.split(key)[0], (2,)))(keys)
-        evaluate = partial(evaluate_point, model, params, jnp.asarray(x))
-        full = jnp.full(len(z), t), jnp.full(len(z), step_size)
-        ours = kernels.mala_step(evaluate, evaluate(z), *full, noise, jnp.zeros(len(z)))
-        return ours[1], jax.vmap(theirs)(keys, z)
+        target = posterior_target(model, params, jnp.asarray(x), jnp.full(len(z), t))
+        _, info = metropolis_step(target, target.evaluate(z), step_size, noise, jnp.zeros(len(z)))
+        return info.acceptance, jax.vmap(theirs)(keys, z)
 
-    ours, wanted = both(jnp.asarray(z), keys(len(z)))
-    np.testing.assert_allclose(ours, wanted, rtol=1e-8)
+    ours, expected = both(jnp.asarray(z), keys(len(z)))
+    np.testing.assert_allclose(ours, expected, rtol=1e-8)
     assert np.min(ours) < 0.3 < 0.9 < np.max(ours)
 
 
@@ -156,18 +161,17 @@ def test_the_decision_by_hand():
 
     def evaluate(z):
         nothing = jnp.zeros(len(z))
-        return kernels.Point(z, nothing, 0 * z, -(z[:, 0] ** 2) / 2, -z)
+        return Point(z, nothing, 0 * z, -(z[:, 0] ** 2) / 2, -z)
 
-    start = evaluate(jnp.full((2, 1), z))
-    new, probability = kernels.mala_step(
-        evaluate,
-        start,
-        jnp.ones(2),
-        jnp.full(2, s),
+    target = make_target(evaluate, jnp.ones(2))
+    new, info = metropolis_step(
+        target,
+        evaluate(jnp.full((2, 1), z)),
+        s,
         jnp.full((2, 1), noise),
         jnp.array([log_ratio - 1e-3, log_ratio + 1e-3]),  # one just accepted, one just refused
     )
-    np.testing.assert_allclose(probability, np.exp(log_ratio), rtol=1e-5)
+    np.testing.assert_allclose(info.acceptance, np.exp(log_ratio), rtol=1e-5)
     np.testing.assert_allclose(new.z[:, 0], [proposal, z], rtol=1e-6)
     np.testing.assert_allclose(new.log_prior, [-(proposal**2) / 2, -(z**2) / 2], rtol=1e-5)
 
@@ -175,15 +179,14 @@ def test_the_decision_by_hand():
 def test_a_proposal_that_is_not_finite_is_rejected():
     def evaluate(z):
         inside = jnp.where(z[:, 0] > 1.0, jnp.nan, 0.0)
-        return kernels.Point(z, jnp.zeros(len(z)), 0 * z, inside, 0 * z)
+        return Point(z, jnp.zeros(len(z)), 0 * z, inside, 0 * z)
 
     start = jnp.linspace(-3.0, 1.0, 500)[:, None]
-    point, acceptance, _ = kernels.adjusted_chain(
-        evaluate, start, jnp.ones(500), keys(500), 0.5, 20
-    )
-    assert np.max(point.z) <= 1.0
-    assert np.isfinite(point.log_prior).all()
-    assert 0.2 < np.mean(acceptance) < 0.98
+    target = make_target(evaluate, jnp.ones(500))
+    chains = run_chain(target, start, keys(500), ChainSettings(0.5, 20, "mala"))
+    assert np.max(chains.latents) <= 1.0
+    assert np.isfinite(chains.state.log_prior).all()
+    assert 0.2 < np.mean(chains.acceptance) < 0.98
 
 
 def test_chains_of_the_model_choose_their_kernel():

@@ -15,8 +15,7 @@ import smooth_network as tiny
 
 from thermo_ebm.gradients import halves
 from thermo_ebm.gradients.statistics import gradient_statistics
-from thermo_ebm.losses import LossSettings
-from thermo_ebm.losses.objective import thermodynamic_objective, vanilla_objective
+from thermo_ebm.losses import LossSettings, make_objective, vanilla_objective
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
 from thermo_ebm.thermo.schedule import make_schedule
 from thermo_ebm.types import Batch
@@ -53,7 +52,6 @@ CASES = {
             power=2.0,
             quadrature="left",
             correction="pooled_gaussian",
-            kl_shrinkage="ledoit_wolf",
             prior_gradient="langevin",
             generator_gradient="langevin",
         ),
@@ -80,8 +78,10 @@ def step(case, axis_name, params, batch, key):
     if case.settings is None:
         objective = vanilla_objective(model, case.sampler, axis_name)
     else:
-        objective = thermodynamic_objective(model, case.sampler, case.settings, axis_name)
-    schedule = make_schedule("power", 3, case.settings.power if case.settings else 1.0)
+        objective = make_objective(model, case.sampler, case.settings, axis_name)
+    schedule = make_schedule("power", 1, 1.0)
+    if case.settings is not None:
+        schedule = make_schedule("power", 3, case.settings.power)
 
     def loss(params):
         return objective.loss(params, batch, key, schedule)

@@ -14,9 +14,9 @@ import numpy as np
 import plane_model as plane
 import pytest
 
-from thermo_ebm.losses import LossSettings
-from thermo_ebm.losses.thermodynamic import ThermodynamicParts, thermodynamic_summary
-from thermo_ebm.sampling.chains import TemperedChains
+from thermo_ebm.losses import LossSettings, make_objective
+from thermo_ebm.losses.thermodynamic import ImageTerms
+from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, TemperedChains
 from thermo_ebm.thermo.integral import (
     QUADRATURES,
     Moments,
@@ -160,11 +160,16 @@ def estimates(name):
     def every_case(z, values):
         of_image = jnp.ones((11, NUM_IMAGES))
         chains = TemperedChains(z, of_image, of_image[:9], jnp.zeros(NUM_IMAGES, jnp.int32))
-        parts = ThermodynamicParts(values, jnp.full(NUM_IMAGES, jnp.nan))
-        return {
-            case: -thermodynamic_summary(parts, chains, of_image[0], settings, schedule, None)[0]
-            for case, settings in CASES.items()
-        }
+        nothing = jnp.full(NUM_IMAGES, jnp.nan)
+        image_terms = ImageTerms(nothing, values, nothing, nothing, nothing)
+        chain = ChainSettings(0.1, 1)
+        sampler = SamplerSettings(chain, chain, chains_per_image=CHAINS)
+        estimated = {}
+        for case, settings in CASES.items():
+            objective = make_objective(lg.make_model(), sampler, settings)
+            value, _ = objective.summary(image_terms, chains, of_image[0], schedule)
+            estimated[case] = -value
+        return estimated
 
     leaves = map(np.stack, zip(*draws, strict=True))
     return jax.tree.map(np.asarray, jax.vmap(every_case)(*leaves))

@@ -5,15 +5,14 @@ import jax.numpy as jnp
 import linear_gaussian as lg
 import numpy as np
 import pytest
-from sklearn.covariance import ledoit_wolf, oas
+from sklearn.covariance import oas
 
 from thermo_ebm.thermo.integral import neighbour_kl
-from thermo_ebm.thermo.moments import SHRINKAGES, VARIANCE_FLOOR, shrunk_moments
+from thermo_ebm.thermo.moments import VARIANCE_FLOOR, shrunk_moments
 
 pytestmark = pytest.mark.usefixtures("x64")
 
-INDEPENDENT = {"oas": oas, "ledoit_wolf": ledoit_wolf}
-moments_of = jax.jit(shrunk_moments, static_argnames="shrinkage")
+moments_of = jax.jit(shrunk_moments)
 divergences_of = jax.jit(neighbour_kl)
 
 
@@ -24,39 +23,28 @@ def samples(num, dim, seed=0, sets=1):
     return rng.normal(size=(sets, num, dim)) @ root + rng.normal(size=dim)
 
 
-@pytest.mark.parametrize("shrinkage", SHRINKAGES)
 @pytest.mark.parametrize(("num", "dim"), [(5, 20), (75, 30), (400, 3)])
-def test_shrinkage_is_scikit_learns(shrinkage, num, dim):
+def test_shrinkage_is_scikit_learns(num, dim):
     z = samples(num, dim, sets=2)
-    moments = moments_of(z, jnp.ones(num), shrinkage=shrinkage)
+    moments = moments_of(z, jnp.ones(num))
     for i in range(2):
-        expected, intensity = INDEPENDENT[shrinkage](z[i])
+        expected, intensity = oas(z[i])
         assert 0 < intensity <= 1
         np.testing.assert_allclose(moments.mean[i], z[i].mean(0), rtol=1e-10, atol=1e-12)
         expected = expected + VARIANCE_FLOOR * np.eye(dim)
         np.testing.assert_allclose(moments.cov[i], expected, rtol=1e-9, atol=1e-11)
 
 
-def test_the_two_shrinkages_differ():
-    z = samples(10, 4)
-    covs = [moments_of(z, jnp.ones(10), shrinkage=name).cov for name in SHRINKAGES]
-    assert np.abs(covs[0] - covs[1]).max() > 1e-2
-
-
-@pytest.mark.parametrize("shrinkage", SHRINKAGES)
-def test_divergence_of_two_sample_sets_is_the_closed_form(shrinkage):
+def test_divergence_of_two_sample_sets_is_the_closed_form():
     p = lg.power_posterior(lg.parameters(), lg.observation(), 0.0)
     q = lg.power_posterior(lg.parameters(), lg.observation(), 0.5)
     rng = np.random.default_rng(0)
     draws = [
         [rng.multivariate_normal(law.mean, law.cov, size=4000) for law in (p, q)] for _ in range(10)
     ]
-    values = np.array(
-        [
-            divergences_of(moments_of(np.stack(d), jnp.ones(4000), shrinkage=shrinkage))
-            for d in draws
-        ]
-    )[..., 0]
+    values = np.array([divergences_of(moments_of(np.stack(d), jnp.ones(4000))) for d in draws])[
+        ..., 0
+    ]
     # Ten independent sets: within 4 standard errors, and the errors are small enough to matter.
     stderr = values.std(0, ddof=1) / np.sqrt(10)
     expected = np.array([lg.kl(p, q), lg.kl(q, p)])
@@ -65,13 +53,12 @@ def test_divergence_of_two_sample_sets_is_the_closed_form(shrinkage):
     assert np.all(np.abs(values.mean(0) - expected) < 4 * stderr)
 
 
-@pytest.mark.parametrize("shrinkage", SHRINKAGES)
 @pytest.mark.parametrize("num", [1, 2, 10])
 @pytest.mark.parametrize("enable_x64", [True, False])
-def test_fewer_samples_than_dimensions(shrinkage, num, enable_x64):
+def test_fewer_samples_than_dimensions(num, enable_x64):
     with jax.enable_x64(enable_x64):
         z = jnp.asarray(samples(num, 40, sets=4))
-        moments = moments_of(z, jnp.ones(num), shrinkage=shrinkage)
+        moments = moments_of(z, jnp.ones(num))
         assert moments.cov.dtype == (np.float64 if enable_x64 else np.float32)
         assert np.linalg.eigvalsh(np.asarray(moments.cov, np.float64)).min() > 0
         for divergence in divergences_of(moments):
@@ -79,20 +66,18 @@ def test_fewer_samples_than_dimensions(shrinkage, num, enable_x64):
             assert np.all(divergence >= 0)
 
 
-@pytest.mark.parametrize("shrinkage", SHRINKAGES)
-def test_samples_that_are_all_the_same(shrinkage):
-    moments = moments_of(np.ones((2, 6, 3)), jnp.ones(6), shrinkage=shrinkage)
+def test_samples_that_are_all_the_same():
+    moments = moments_of(np.ones((2, 6, 3)), jnp.ones(6))
     np.testing.assert_allclose(moments.cov[0], VARIANCE_FLOOR * np.eye(3), rtol=1e-9)
     np.testing.assert_allclose(divergences_of(moments), 0.0, atol=1e-9)
 
 
-@pytest.mark.parametrize("shrinkage", SHRINKAGES)
-def test_the_mask_leaves_padding_out(shrinkage):
+def test_the_mask_leaves_padding_out():
     z = samples(9, 4, sets=3)
     padded = np.concatenate([z[:, :4], np.full((3, 2, 4), 1e3), z[:, 4:], np.zeros((3, 1, 4))], 1)
     mask = np.array([1.0] * 4 + [0.0] * 2 + [1.0] * 5 + [0.0])
-    expected = moments_of(z, jnp.ones(9), shrinkage=shrinkage)
-    masked = moments_of(padded, mask, shrinkage=shrinkage)
+    expected = moments_of(z, jnp.ones(9))
+    masked = moments_of(padded, mask)
     np.testing.assert_allclose(masked.mean, expected.mean, rtol=1e-10)
     np.testing.assert_allclose(masked.cov, expected.cov, rtol=1e-10, atol=1e-12)
 

@@ -2,9 +2,9 @@
 
 from ml_collections import ConfigDict
 
+from thermo_ebm import losses
 from thermo_ebm.gradients.amplification import AmplificationSettings
-from thermo_ebm.losses import LossSettings
-from thermo_ebm.losses.objective import Objective, thermodynamic_objective, vanilla_objective
+from thermo_ebm.losses import VANILLA, LossSettings, Objective, vanilla_objective
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
 from thermo_ebm.types import LossFn
@@ -29,7 +29,9 @@ def sampler_settings(config: ConfigDict) -> SamplerSettings:
 
 
 def loss_settings(config: ConfigDict) -> LossSettings:
-    """The settings of the thermodynamic loss of a complete configuration."""
+    """The settings of the loss of a complete configuration."""
+    if config.loss.name == "vanilla":
+        return VANILLA
     return LossSettings(
         **{field: config.loss[field] for field in LossSettings._fields if field in config.loss}
     )
@@ -44,10 +46,10 @@ def amplification_settings(config: ConfigDict) -> AmplificationSettings:
 
 def make_objective(config: ConfigDict, model: LatentEBM, axis_name: str | None) -> Objective:
     """The loss that `config.loss` names, over examples spread along `axis_name`."""
-    sampler = sampler_settings(config)
-    if config.loss.name == "vanilla":
+    sampler, settings = sampler_settings(config), loss_settings(config)
+    if settings == VANILLA:
         return vanilla_objective(model, sampler, axis_name)
-    return thermodynamic_objective(model, sampler, loss_settings(config), axis_name)
+    return losses.make_objective(model, sampler, settings, axis_name)
 
 
 def make_loss(config: ConfigDict, model: LatentEBM, axis_name: str | None) -> LossFn:

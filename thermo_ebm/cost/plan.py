@@ -17,7 +17,7 @@ from thermo_ebm.cost.memory import (
     step_bytes,
     usable_bytes,
 )
-from thermo_ebm.gradients.halves import are_together, objective_sums
+from thermo_ebm.gradients.halves import objective_sums
 from thermo_ebm.losses.settings import is_differentiated
 from thermo_ebm.models.conv_transpose import dilated
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model, with_compute_dtype
@@ -34,14 +34,24 @@ class Target(NamedTuple):
     num_devices: int  # that share a batch
     usable_bytes: int  # of each device, that a step may take
     vmem_bytes: int = 0  # of each device; 0 if VMEM sets no limit
-    halves_together: bool = False  # see `halves.are_together`
+    halves_together: bool = False  # see `halves_together` below
+
+
+def halves_together(platform: str) -> bool:
+    """Whether both halves' gradients are faster together on a platform, such as "cpu" or "tpu".
+
+    On a CPU it is faster to compute both at once, because the matrix products are larger. Elsewhere
+    the gradients of the weights would be a grouped convolution, for which XLA rearranges all
+    activations, and need twice the memory.
+    """
+    return platform == "cpu"
 
 
 def this_machine(model: LatentEBM) -> Target:
     """The devices that JAX has."""
     device = jax.local_devices()[0]
     vmem = VMEM_BYTES.get(device.device_kind, 0)
-    together = are_together(device.platform)
+    together = halves_together(device.platform)
     return Target(model, jax.device_count(), usable_bytes(device), vmem, together)
 
 
@@ -125,7 +135,7 @@ def device_bytes(config: ConfigDict, repetitions: int) -> int:
     """
     model = make_model(config.model, config.data.channels)
     share = _share(config, jax.device_count())
-    together = are_together(jax.default_backend())
+    together = halves_together(jax.default_backend())
     gradient = gradient_of(_stack_repetitions(config, repetitions), model, together)
     step = step_bytes(gradient, model, share * repetitions, image_shape(config))
     images = (config.data.num_train + config.data.num_val) * math.prod(image_shape(config))

@@ -19,10 +19,10 @@ from thermo_ebm.metrics.networks import Network, Outputs, cache
 from thermo_ebm.metrics.networks.preprocess import to_rgb
 from thermo_ebm.metrics.subsets import extrapolation_sizes
 from thermo_ebm.metrics.summary import MIN_IMAGES, Summary, summarize
+from thermo_ebm.randomness import EVALUATION
 from thermo_ebm.run import layout, lock, tables
 from thermo_ebm.run.best import Best
-from thermo_ebm.sampling.images import sample_images
-from thermo_ebm.train.state import EVALUATION
+from thermo_ebm.sampling.samples import sample_images
 from thermo_ebm.types import Params, PRNGKey
 
 MAX_IMAGES = 4500  # the number of images of the paper's metrics

@@ -17,10 +17,14 @@ from thermo_ebm.evaluation import likelihood_files as tables
 from thermo_ebm.evaluation.trained import TrainedRun
 from thermo_ebm.likelihood import LikelihoodSettings
 from thermo_ebm.likelihood.bidirectional import bidirectional, simulate
-from thermo_ebm.types import Array, Params, PRNGKey
-
-# Streams of random numbers, folded into the seed's key.
-_SCHEDULE, _VALIDATION, _AGAINST, _SIMULATION, _BOUNDS = range(5)
+from thermo_ebm.randomness import (
+    AGAINST,
+    BOUNDS,
+    SCHEDULE,
+    SIMULATION,
+    VALIDATION_IMAGES,
+)
+from thermo_ebm.types import Array, Batch, Params, PRNGKey
 
 # Compiled once per model, settings and number of images.
 _STATIC = ("model", "settings")
@@ -110,7 +114,7 @@ def open_session(
     temperatures = tables.read_settings(folder, same)
     if temperatures is None:
         first = jnp.asarray(data.to_unit(images[: settings.batch_size]))
-        key = jax.random.fold_in(jax.random.key(settings.seed), _SCHEDULE)
+        key = jax.random.fold_in(jax.random.key(settings.seed), SCHEDULE)
         adapted = likelihood.adapted_schedule(run.model, params, first, key, estimator)
         temperatures = np.asarray(adapted.temperatures, np.float64).tolist()
         tables.write_settings(folder, same, temperatures)
@@ -132,7 +136,7 @@ def validation_table(session: Session, images: np.ndarray, progress: Progress) -
     Raises:
       UserError: the table has rows of other images, or log p(x) is not finite.
     """
-    return _table(session, images, session.folder / tables.TABLE, _VALIDATION, progress)
+    return _table(session, images, session.folder / tables.TABLE, VALIDATION_IMAGES, progress)
 
 
 def against_path(session: Session, name: str) -> Path:
@@ -144,7 +148,7 @@ def against_table(
     session: Session, images: np.ndarray, name: str, progress: Progress
 ) -> list[tables.Row]:
     """Like `validation_table`, for other images, called `name`."""
-    return _table(session, images, against_path(session, name), _AGAINST, progress)
+    return _table(session, images, against_path(session, name), AGAINST, progress)
 
 
 def simulated_table(session: Session, num: int, progress: Progress) -> list[tables.Row]:
@@ -155,13 +159,14 @@ def simulated_table(session: Session, num: int, progress: Progress) -> list[tabl
     def compute(group: list[int]) -> list[tables.Row]:
         positions, mask = _padded(group, size)
         images, latents = _simulate(
-            model, session.params, positions, session.key(_SIMULATION), estimator
+            model, session.params, positions, session.key(SIMULATION), estimator
         )
         found = _bidirectional(
-            model, session.params, images, latents, positions, session.temperatures,
-            session.key(_BOUNDS), estimator, mask,
+            model, session.params, Batch(images, positions, mask), latents, session.temperatures,
+            session.key(BOUNDS), estimator,
         )  # fmt: skip
         columns = {name: np.asarray(values) for name, values in found._asdict().items()}
+        columns["log_likelihood"] = columns.pop("log_marginal_likelihood")
         return [
             {"image": image, **{name: float(values[i]) for name, values in columns.items()}}
             for i, image in enumerate(group)
@@ -185,8 +190,8 @@ def _table(
         positions, mask = _padded(group, size)
         unit = data.to_unit(images[np.asarray(positions)])
         found = _estimate(
-            session.run.model, session.params, unit, positions, session.temperatures,
-            session.key(stream), session.estimator, mask,
+            session.run.model, session.params, Batch(unit, positions, mask),
+            session.temperatures, session.key(stream), session.estimator,
         )  # fmt: skip
         values = _columns(jax.device_get(found), math.prod(image_shape(session.run.config)))
         return [
@@ -204,11 +209,11 @@ def _table(
     return _fill(rows, len(images), size, compute, path, tables.IMAGE_COLUMNS, progress)
 
 
-def _columns(found: likelihood.Likelihood, dim: int) -> dict[str, np.ndarray]:
+def _columns(found: likelihood.MarginalLikelihood, dim: int) -> dict[str, np.ndarray]:
     return {
-        "log_likelihood": found.log_likelihood,
+        "log_likelihood": found.log_marginal_likelihood,
         # Of 256 levels in [-1, 1], each 1 / 127.5 wide.
-        "bits_per_dim": -found.log_likelihood / (dim * math.log(2)) + math.log2(127.5),
+        "bits_per_dim": -found.log_marginal_likelihood / (dim * math.log(2)) + math.log2(127.5),
         "stderr": found.stderr,
         "annealed": found.annealed,
         "effective_sample_size": found.effective_sample_size,

@@ -17,10 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from thermo_ebm.models.latent_ebm import LatentEBM
-from thermo_ebm.sampling.chains import SamplerSettings
+from thermo_ebm.sampling.chains import SamplerSettings, TemperedChains, Trace, tempered_chains
 from thermo_ebm.sampling.diagnostics import MIN_DRAWS, effective_sample_size, split_r_hat
-from thermo_ebm.sampling.exchange import round_trips
-from thermo_ebm.sampling.traces import Traces, tempered_traces
+from thermo_ebm.sampling.exchange import round_trips, swap_log_ratio
 from thermo_ebm.types import Array, Params, PRNGKey
 
 LENGTHS = (8, 20, 50, 100, 200, 500, 1000)
@@ -55,8 +54,8 @@ def long_traces(
     key: PRNGKey,
     settings: SamplerSettings,
     num_steps: int,
-) -> Traces:
-    """`tempered_traces` of images [num, *image_shape] in [-1, 1], on the host.
+) -> Trace:
+    """The trace of the chains of images [num, *image_shape] in [-1, 1], on the host.
 
     Raises:
       ValueError: fewer than the two chains per image that R-hat needs, or too few steps.
@@ -66,15 +65,23 @@ def long_traces(
     if num_steps < 2 * MIN_DRAWS:
         raise ValueError(f"diagnostics need chains of at least {2 * MIN_DRAWS} steps.")
     images = jnp.asarray(images)
-    run = jax.jit(partial(tempered_traces, model, settings=settings, num_steps=num_steps))
-    positions = jnp.arange(images.shape[0])
-    return jax.device_get(
-        run(params, x=images, positions=positions, temperatures=temperatures, key=key)
+    settings = settings._replace(
+        prior=settings.prior._replace(num_steps=num_steps),
+        posterior=settings.posterior._replace(num_steps=num_steps),
+        image_chunk=0,
+        chain_chunk=0,
+        precision="float32",
     )
+    run = jax.jit(partial(tempered_chains, model, settings=settings, record=True))
+    positions = jnp.arange(images.shape[0])
+    chains: TemperedChains = run(
+        params, x=images, positions=positions, temperatures=temperatures, key=key
+    )
+    return jax.device_get(chains.trace)
 
 
 def mixing_table(
-    traces: Traces, temperatures: Array | np.ndarray, lengths: Sequence[int] = LENGTHS
+    traces: Trace, temperatures: Array | np.ndarray, lengths: Sequence[int] = LENGTHS
 ) -> list[Mixing]:
     """The diagnostics at every temperature for each length up to that of the traces.
 
@@ -163,7 +170,7 @@ def _line(row: Mixing, marked: int) -> str:
 
 
 def _row(
-    traces: Traces, num_steps: int, i: int, temperature: float, swap_rate: float, trips: float
+    traces: Trace, num_steps: int, i: int, temperature: float, swap_rate: float, trips: float
 ) -> Mixing:
     likelihood = np.asarray(traces.log_likelihood[:, i], np.float64)  # [steps, M, num]
     mean, error = _end_mean(likelihood[num_steps - 1])
@@ -211,9 +218,8 @@ def _long_mean(likelihood: np.ndarray) -> tuple[float, float]:
 
 def _swap_rates(likelihood: np.ndarray, temperatures: np.ndarray) -> list[float]:
     """min(1, exp((t_i - t_j) (l_j - l_i))) of neighbours, a mean over all states; then nan."""
-    steps = np.diff(temperatures)[:, None, None]
-    log_ratio = -steps * np.diff(np.asarray(likelihood, np.float64), axis=1)
-    rates = np.exp(np.minimum(log_ratio, 0.0)).mean(axis=(0, 2, 3))
+    log_ratio = swap_log_ratio(jnp.asarray(temperatures), jnp.moveaxis(likelihood, 1, 0))
+    rates = np.exp(np.minimum(np.float64(log_ratio), 0.0)).mean(axis=(1, 2, 3))
     return [*rates.tolist(), float("nan")]
 
 

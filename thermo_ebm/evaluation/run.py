@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from thermo_ebm.config.build import image_shape, sampler_settings
 from thermo_ebm.evaluation import trained
 from thermo_ebm.models.latent_ebm import LatentEBM
-from thermo_ebm.sampling import images as sampling
+from thermo_ebm.sampling import samples as sampling
 from thermo_ebm.sampling.chains import SamplerSettings
 from thermo_ebm.types import Array, Params, PRNGKey, make_batch
 

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from thermo_ebm import data
 from thermo_ebm.models.latent_ebm import LatentEBM, log_power_posterior
 from thermo_ebm.run import pictures
-from thermo_ebm.sampling.chains import SamplerSettings, map_in_chunks, tempered_chains, tile
+from thermo_ebm.sampling.chains import SamplerSettings, tempered_chains
+from thermo_ebm.sampling.chunks import map_in_chunks, tile
 from thermo_ebm.types import Array, Params, PRNGKey
 
 MASSES = (0.95, 0.8, 0.6, 0.4, 0.2)  # masses of the nested regions that the picture shades

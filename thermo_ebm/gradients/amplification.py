@@ -46,7 +46,7 @@ def init_state() -> AmplificationState:
     return AmplificationState(jnp.zeros(()), jnp.zeros(()))
 
 
-def is_used(settings: AmplificationSettings) -> bool:
+def changes_noise(settings: AmplificationSettings) -> bool:
     """Whether the settings change the gradient's noise."""
     return settings.amplification != 1.0 or settings.target > 0
 
@@ -66,7 +66,7 @@ def check_amplification(
     """
     if settings.target and settings.amplification != 1:
         raise ValueError("target chooses the amplification, which must then be 1.")
-    if not is_used(settings):
+    if not changes_noise(settings):
         return
     field = "target" if settings.target else "amplification"
     if batch_size * settings.accumulate < 2:
@@ -90,11 +90,11 @@ def choose_amplification(
     """
     if not settings.target:
         return AmplificationInfo(jnp.asarray(settings.amplification, jnp.float32), jnp.zeros(()))
-    known = state.weight > 0
-    mean = state.noise / jnp.where(known, state.weight, 1.0)
-    wanted = settings.target / jnp.maximum(mean, jnp.finfo(jnp.float32).tiny)
-    c = jnp.where(known, jnp.clip(wanted, 1.0, MAX_AMPLIFICATION), 1.0)
-    return AmplificationInfo(c, (known & (c != wanted)).astype(jnp.float32))
+    measured = state.weight > 0
+    mean = state.noise / jnp.where(measured, state.weight, 1.0)
+    needed = settings.target / jnp.maximum(mean, jnp.finfo(jnp.float32).tiny)
+    c = jnp.where(measured, jnp.clip(needed, 1.0, MAX_AMPLIFICATION), 1.0)
+    return AmplificationInfo(c, (measured & (c != needed)).astype(jnp.float32))
 
 
 def amplify(grads: Params, difference: Params, amplification: Array, key: PRNGKey) -> Params:

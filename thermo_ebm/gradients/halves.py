@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from thermo_ebm.collectives import all_sum
-from thermo_ebm.losses.objective import Objective
+from thermo_ebm.losses import Objective
 from thermo_ebm.sampling.chains import TemperedChains
 from thermo_ebm.thermo.schedule import Schedule
 from thermo_ebm.types import Array, Batch, Params, PRNGKey
@@ -35,26 +35,18 @@ class HalvedSums(NamedTuple):
 
 
 def halves_of(num: int, first: Array) -> tuple[Array, Array]:
-    """The rows of a device in each half, by the parity of their position in the batch.
+    """The rows of a device in each half: even and odd positions in the complete batch.
 
     Args:
       num: rows on this device.
-      first: position of the first row in the complete batch.
+      first: position of the first row in the complete batch; the others follow it.
 
     Returns:
       Row numbers [2, ceil(num / 2)], and a mask of this shape: 1 for a row that exists, else 0.
     """
-    rows = 2 * jnp.arange(-(-num // 2)) + (jnp.arange(2)[:, None] - first) % 2
+    first_row = (jnp.arange(2) - first) % 2  # of each half: 0 or 1
+    rows = first_row[:, None] + 2 * jnp.arange(-(-num // 2))
     return jnp.minimum(rows, num - 1), (rows < num).astype(jnp.float32)
-
-
-def are_together(platform: str) -> bool:
-    """Whether both halves' gradients are faster together on a platform, such as "cpu" or "tpu".
-
-    On a CPU larger products are. Elsewhere the gradients of the weights would be a grouped
-    convolution, for which XLA rearranges all activations, and need twice the memory.
-    """
-    return platform == "cpu"
 
 
 def halved_sums(
@@ -64,34 +56,36 @@ def halved_sums(
 
     Args:
       surrogate: see `Surrogate`; images are independent of each other.
-      params: alpha and beta.
+      params: the parameters by group.
       batch: this device's share.
       latents: [T, M, num, latent_dim], those of the same images.
-      together: whether the gradients of both halves are computed at once, or one after the other.
+      together: whether the gradients of both halves are computed at once, or one after the other,
+        which takes half of the memory.
     """
     num = batch.images.shape[0]
-    rows, there = halves_of(num, batch.position[0])
+    rows, exists = halves_of(num, batch.position[0])
 
     def of_half(rows: Array, mask: Array) -> tuple[Params, Any]:
         images, z = batch.images[rows], jnp.take(latents, rows, axis=2)
 
         def total(params: Params) -> tuple[Array, Any]:
-            values, parts = surrogate(params, images, z)
-            return jnp.sum(mask * values), parts
+            values, terms = surrogate(params, images, z)
+            return jnp.sum(mask * values), terms
 
         return jax.grad(total, has_aux=True)(params)
 
-    mask = there * batch.mask[rows]
+    mask = exists * batch.mask[rows]
     if together:
-        grads, parts = jax.vmap(of_half)(rows, mask)
+        grads, terms = jax.vmap(of_half)(rows, mask)
     else:
-        grads, parts = jax.lax.map(lambda half: of_half(*half), (rows, mask))
+        grads, terms = jax.lax.map(lambda half: of_half(*half), (rows, mask))
     half, place = (batch.position[0] + jnp.arange(num)) % 2, jnp.arange(num) // 2
 
-    def whole(leaf: Array) -> Array:
+    def in_order(leaf: Array) -> Array:
+        """[2, ..., ceil(num / 2)] of both halves -> [..., num] in the order of the rows."""
         return jnp.moveaxis(jnp.moveaxis(leaf, -1, 1)[half, place], 0, -1)
 
-    return HalvedSums(grads, mask.sum(axis=1)), jax.tree.map(whole, parts)
+    return HalvedSums(grads, mask.sum(axis=1)), jax.tree.map(in_order, terms)
 
 
 def objective_sums(

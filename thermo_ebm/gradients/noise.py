@@ -63,7 +63,7 @@ def gradient_noise(
       ValueError: if max_draws < 8.
     """
     if max_draws < 2 * DRAWS_PER_BLOCK:
-        raise ValueError(f"grad_noise_draws must be at least 8, not {max_draws}.")
+        raise ValueError(f"max_draws must be at least 8, not {max_draws}.")
     most = max_draws // DRAWS_PER_BLOCK
     shapes = jax.eval_shape(gradient, key, key)
 
@@ -109,18 +109,18 @@ def _block(gradient: Callable[[PRNGKey, PRNGKey], Params], key: PRNGKey) -> Arra
     keys = jax.random.split(key, 4)
     signs = jnp.array([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
 
-    def add(contrasts: Params, one: Array) -> tuple[Params, None]:
-        grads = gradient(keys[one // 2], keys[2 + one % 2])
+    def add(contrasts: Params, draw: Array) -> tuple[Params, None]:
+        grads = gradient(keys[draw // 2], keys[2 + draw % 2])
         added = jax.tree.map(
-            lambda c, g: c + signs[:, one].reshape(-1, *[1] * g.ndim) * g, contrasts, grads
+            lambda c, g: c + signs[:, draw].reshape(-1, *[1] * g.ndim) * g, contrasts, grads
         )
         return added, None
 
     shapes = jax.eval_shape(gradient, key, key)
     start = jax.tree.map(lambda leaf: jnp.zeros((4, *leaf.shape), leaf.dtype), shapes)
     contrasts, _ = jax.lax.scan(add, start, jnp.arange(DRAWS_PER_BLOCK))
-    whole, c, b, e = (square(jax.tree.map(lambda leaf, i=i: leaf[i], contrasts)) for i in range(4))
+    total, c, b, e = (square(jax.tree.map(lambda leaf, i=i: leaf[i], contrasts)) for i in range(4))
     chains, batch = (c - e) / 2, (b - e) / 2
     # (g_11 + g_12 + g_21 + g_22) / 2 is twice the mean: E |.|^2 = 4 |mean|^2 + 2 V_b + 2 V_c + V_i.
-    norm = (whole - 2 * batch - 2 * chains - e) / 4
+    norm = (total - 2 * batch - 2 * chains - e) / 4
     return jnp.stack([batch + chains + e, batch, chains, e, norm])

@@ -1,4 +1,4 @@
-"""Held-out log-likelihood: annealed importance sampling and MBAR, with Metropolis-adjusted moves.
+"""log p(x) of images: annealed importance sampling and MBAR, with Metropolis-adjusted moves.
 
 Chains start from the prior p_alpha at t = 0, whose normalising constant is not needed, and are
 taken to the posterior along a separate schedule (Neal 2001). With t_0 = 0 < ... < t_N = 1 and
@@ -15,100 +15,124 @@ For images simulated from the model, chains can also run in the other direction,
 that made the image: `bidirectional` computes the resulting upper bound.
 """
 
-from functools import partial
-
 import chex
 import jax
 import jax.numpy as jnp
 
-from thermo_ebm.likelihood.annealing import LikelihoodSettings, anneal, prior_latents
-from thermo_ebm.likelihood.estimators import Likelihood, rejection_rates, summarise
+from thermo_ebm.likelihood.annealing import Annealer, LikelihoodSettings
+from thermo_ebm.likelihood.estimators import MarginalLikelihood, rejection_rates, summarise
 from thermo_ebm.models.latent_ebm import LatentEBM
+from thermo_ebm.sampling.kernels import find_kernel
 from thermo_ebm.thermo.schedule import Schedule, equalised, make_schedule
-from thermo_ebm.types import Array, Params, PRNGKey
+from thermo_ebm.types import Array, Batch, Params, PRNGKey, check_batch, make_batch
 
-__all__ = ["Likelihood", "LikelihoodSettings", "adapted_schedule", "estimate", "log_likelihood"]
+__all__ = [
+    "LikelihoodSettings",
+    "MarginalLikelihood",
+    "adapted_schedule",
+    "estimate",
+    "log_marginal_likelihood",
+]
 
 
-def log_likelihood(
+def log_marginal_likelihood(
     model: LatentEBM,
     params: Params,
     images: Array,
     key: PRNGKey,
     settings: LikelihoodSettings = LikelihoodSettings(),  # noqa: B008 (immutable)
-) -> Likelihood:
+) -> MarginalLikelihood:
     """log p(x) of each image, with a schedule that is adapted to equal barriers.
+
+    Compiled once for a model, settings and shapes. All images are estimated at once.
 
     Args:
       model: the model.
       params: alpha and beta.
-      images: [num, *image_shape], in [-1, 1].
+      images: [num, *image_shape], floating-point numbers in [-1, 1].
       key: consumed.
       settings: the estimator.
 
+    Returns:
+      Estimates in nats, among them `log_marginal_likelihood` and `stderr`, [num] each.
+
     Raises:
-      ValueError: fewer than 2 chains per image or 2 temperatures.
+      ValueError: fewer than 2 chains per image or 2 temperatures, a kernel that is unknown or not
+        adjusted, no images, or images that are not floating-point numbers.
     """
-    chex.assert_rank(images, {2, 4})
+    batch = make_batch(images)
     key, pilot_key = jax.random.split(key)
-    schedule = adapted_schedule(model, params, images, pilot_key, settings)
-    positions = jnp.arange(images.shape[0])
-    run = jax.jit(partial(estimate, model, settings=settings))
-    return run(params, images, positions, schedule.temperatures, key)
+    schedule = adapted_schedule(model, params, batch.images, pilot_key, settings)
+    return _estimate(model, params, batch, schedule.temperatures, key, settings)
 
 
 def adapted_schedule(
     model: LatentEBM, params: Params, images: Array, key: PRNGKey, settings: LikelihoodSettings
 ) -> Schedule:
-    """The power schedule after `settings.pilots` adaptations to equal rejection rates."""
+    """The power schedule after `settings.pilots` adaptations to equal rejection rates.
+
+    Arguments and errors are those of `log_marginal_likelihood`.
+    """
     schedule = make_schedule("power", settings.num_temperatures, settings.power)
     few = settings._replace(chains_per_image=max(settings.chains_per_image // 4, 2))
-    positions, mask = jnp.arange(images.shape[0]), jnp.ones(images.shape[0])
-
-    @jax.jit
-    def pilot(params: Params, images: Array, temperatures: Array, key: PRNGKey) -> Array:
-        z, log_step = prior_latents(model, params, positions, key, few, mask)
-        seen = anneal(model, params, images, positions, z, temperatures, key, few, log_step, mask)
-        return rejection_rates(temperatures, seen.log_likelihood, mask)
-
+    batch = make_batch(images)
     for number in range(settings.pilots):
-        found = pilot(params, images, schedule.temperatures, jax.random.fold_in(key, number))
-        schedule = equalised(schedule, jax.device_get(found))
+        pilot_key = jax.random.fold_in(key, number)
+        rejection = _pilot(model, params, batch, schedule.temperatures, pilot_key, few)
+        schedule = equalised(schedule, jax.device_get(rejection))
     return Schedule(*map(jnp.asarray, schedule))
 
 
 def estimate(
     model: LatentEBM,
     params: Params,
-    images: Array,
-    positions: Array,
+    batch: Batch,
     temperatures: Array,
     key: PRNGKey,
     settings: LikelihoodSettings,
-    mask: Array | None = None,
     axis_name: str | None = None,
-) -> Likelihood:
+) -> MarginalLikelihood:
     """log p(x) of each image along a given schedule; can be jitted.
 
     Args:
       model: the model.
       params: alpha and beta.
-      images: [num, *image_shape].
-      positions: [num], from which each image's random numbers come.
+      batch: images with their positions, from which their random numbers come, and the mask.
       temperatures: t_0 = 0 .. t_N = 1, [num_temperatures + 1].
       key: consumed.
       settings: the estimator.
-      mask: [num], 0 for padding images; by default all images count.
       axis_name: the pmapped axis the images are spread over, if any.
 
     Raises:
-      ValueError: fewer than 2 chains per image or 2 temperatures.
+      ValueError: fewer than 2 chains per image or 2 temperatures, or a kernel that is unknown or
+        not adjusted.
     """
+    check_batch(batch)
+    chex.assert_rank(temperatures, 1)
     if settings.chains_per_image < 2 or temperatures.shape[0] < 3:
         raise ValueError("a likelihood needs at least 2 chains_per_image and 2 num_temperatures.")
-    mask = jnp.ones(images.shape[0]) if mask is None else mask
-    z, log_step = prior_latents(model, params, positions, key, settings, mask, axis_name)
-    seen = anneal(
-        model, params, images, positions, z, temperatures, key, settings, log_step, mask, axis_name
-    )
-    return summarise(model, images, temperatures, seen, mask, axis_name)
+    if not find_kernel(settings.kernel).adjusted:
+        raise ValueError(f"a likelihood needs an adjusted kernel, not {settings.kernel!r}.")
+    annealer = Annealer(model, params, settings, batch.position, batch.mask, key, axis_name)
+    latents, log_step_size = annealer.prior_latents()
+    annealed = annealer.anneal(batch.images, latents, temperatures, log_step_size)
+    return summarise(annealer, batch.images, temperatures, annealed)
+
+
+def _rejection(
+    model: LatentEBM,
+    params: Params,
+    batch: Batch,
+    temperatures: Array,
+    key: PRNGKey,
+    settings: LikelihoodSettings,
+) -> Array:
+    annealer = Annealer(model, params, settings, batch.position, batch.mask, key)
+    latents, log_step_size = annealer.prior_latents()
+    annealed = annealer.anneal(batch.images, latents, temperatures, log_step_size)
+    return rejection_rates(annealer, temperatures, annealed.log_likelihood)
+
+
+# Compiled once for a model, settings and shapes, not once per call.
+_estimate = jax.jit(estimate, static_argnames=("model", "settings", "axis_name"))
+_pilot = jax.jit(_rejection, static_argnames=("model", "settings"))

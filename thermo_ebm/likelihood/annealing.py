@@ -1,16 +1,23 @@
-"""Annealing of chains from prior to posterior, or back, by Metropolis-adjusted Langevin steps."""
+"""Annealing of chains from prior to posterior, or back, with a step size that chains share."""
 
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from thermo_ebm.collectives import all_sum
-from thermo_ebm.models.latent_ebm import LatentEBM, log_prior
-from thermo_ebm.sampling import kernels
-from thermo_ebm.sampling.chains import all_chain_keys, evaluate_point, tile
-from thermo_ebm.sampling.kernels import Point
+from thermo_ebm.models.latent_ebm import LatentEBM
+from thermo_ebm.randomness import all_chain_keys
+from thermo_ebm.sampling.chains import (
+    Adaptation,
+    Chains,
+    ChainSettings,
+    posterior_target,
+    prior_target,
+    run_chain,
+)
+from thermo_ebm.sampling.chunks import tile
+from thermo_ebm.sampling.kernels import Info, State, Target, evaluated, find_kernel
 from thermo_ebm.types import Array, Params, PRNGKey
 
 TARGET_ACCEPTANCE = 0.574  # optimal for Langevin proposals (Roberts & Rosenthal 1998)
@@ -19,7 +26,7 @@ _STEP_SIZE = 0.1  # at first, in units of sigma_0^2
 
 
 class LikelihoodSettings(NamedTuple):
-    """Settings of the estimator of the log-likelihood."""
+    """Settings of the estimator of log p(x)."""
 
     num_temperatures: int = 30  # N
     chains_per_image: int = 16  # M, at least 2
@@ -28,6 +35,7 @@ class LikelihoodSettings(NamedTuple):
     power: float = 3.0  # p of the schedule before its adaptation
     pilots: int = 2  # pilot runs, with a quarter of the chains, that adapt the schedule
     simulation_steps: int = 2000  # steps of the prior chains that give latents of simulated images
+    kernel: str = "mala"  # a name in kernels.KERNELS, of an adjusted kernel
 
 
 class Annealed(NamedTuple):
@@ -35,133 +43,107 @@ class Annealed(NamedTuple):
 
     log_likelihood: Array  # l at each temperature, [num_temperatures + 1, M, num]
     acceptance: Array  # [num_temperatures]
-    last: Point  # final states of the chains, [M * num]
-    log_step: Array  # log of the final step size, a scalar
+    latents: Array  # final states of the chains, [M, num, latent_dim]
+    log_step_size: Array  # log of the final step size, a scalar
 
 
-def prior_latents(
-    model: LatentEBM,
-    params: Params,
-    positions: Array,
-    key: PRNGKey,
-    settings: LikelihoodSettings,
-    mask: Array,
-    axis_name: str | None = None,
-) -> tuple[Array, Array]:
-    """Ends of long adjusted chains towards p_alpha, [M, num, latent_dim], and log step size."""
-    keys = _keys(key, 0, positions, settings)
-    z = model.prior_sigma * kernels.normal(keys, kernels.NOISE, model.latent_dim)
+class Annealer(NamedTuple):
+    """The chains of some images, which share a step size."""
 
-    def evaluate(z: Array) -> Point:
-        values, pullback = jax.vjp(partial(log_prior, model, params["prior"]), z)
-        (grad,) = pullback(jnp.ones_like(values))
-        return Point(z, jnp.zeros_like(values), jnp.zeros_like(z), values, grad)
+    model: LatentEBM
+    params: Params
+    settings: LikelihoodSettings
+    positions: Array  # [num], from which each image's random numbers come
+    mask: Array  # [num], 0 for padding images, which do not change the step size
+    key: PRNGKey
+    axis_name: str | None = None  # the pmapped axis the images are spread over, if any
 
-    log_step = jnp.log(jnp.float32(_STEP_SIZE * model.prior_sigma**2))
-    weights = jnp.tile(mask, settings.chains_per_image)
-    point, log_step, _ = _moves(
-        evaluate,
-        evaluate(z),
-        jnp.zeros(()),
-        keys,
-        log_step,
-        settings.prior_steps,
-        weights,
-        axis_name,
-    )
-    return point.z.reshape(settings.chains_per_image, -1, model.latent_dim), log_step
+    def prior_latents(self) -> tuple[Array, Array]:
+        """Ends of long chains towards p_alpha, [M, num, latent_dim], and the log step size."""
+        start = self.model.prior.sample_reference(self._keys(0))
+        target = prior_target(self.model, self.params["prior"], len(start))
+        log_step_size = jnp.log(jnp.float32(_STEP_SIZE * self.model.prior_sigma**2))
+        steps = self.settings.prior_steps
+        chains, _ = self._move(target, start, self._keys(0), log_step_size, steps)
+        return self._by_image(chains.latents), self._log_step_size(chains)
 
+    def anneal(
+        self, images: Array, latents: Array, temperatures: Array, log_step_size: Array
+    ) -> Annealed:
+        """Takes chains from the first temperature through all others, in the given order.
 
-def anneal(
-    model: LatentEBM,
-    params: Params,
-    images: Array,
-    positions: Array,
-    z: Array,
-    temperatures: Array,
-    key: PRNGKey,
-    settings: LikelihoodSettings,
-    log_step: Array,
-    mask: Array,
-    axis_name: str | None = None,
-) -> Annealed:
-    """Takes chains from the first temperature through all others, in the given order.
+        Args:
+          images: [num, *image_shape].
+          latents: states at the first temperature, [M, num, latent_dim].
+          temperatures: increasing from the prior's, or decreasing from the posterior's.
+          log_step_size: log of the initial step size, a scalar.
+        """
+        repeated = tile(images, self.settings.chains_per_image)
 
-    Args:
-      model: the model.
-      params: alpha and beta.
-      images: [num, *image_shape].
-      positions: [num].
-      z: states at the first temperature, [M, num, latent_dim].
-      temperatures: increasing from the prior's, or decreasing from the posterior's.
-      key: consumed.
-      settings: the estimator.
-      log_step: log of the initial step size, a scalar.
-      mask: [num].
-      axis_name: the pmapped axis the images are spread over, if any.
-    """
-    evaluate = partial(evaluate_point, model, params, tile(images, settings.chains_per_image))
-    weights = jnp.tile(mask, settings.chains_per_image)
-    start = evaluate(z.reshape(-1, z.shape[-1]))
+        def target_at(temperature: Array) -> Target:
+            t = jnp.full(repeated.shape[0], temperature)
+            return posterior_target(self.model, self.params, repeated, t)
 
-    def at_next(carry: tuple[Point, Array], one: tuple[Array, Array]) -> tuple[Any, Any]:
-        point, log_step = carry
-        index, temperature = one
-        keys = _keys(key, index, positions, settings)
-        point, log_step, acceptance = _moves(
-            evaluate,
-            point,
-            temperature,
-            keys,
-            log_step,
-            settings.steps_per_temperature,
-            weights,
-            axis_name,
+        def visit(
+            carry: tuple[State, Array], rung: tuple[Array, Array]
+        ) -> tuple[tuple[State, Array], tuple[Array, Array]]:
+            state, log_step_size = carry
+            index, temperature = rung
+            target, keys = target_at(temperature), self._keys(index)
+            steps = self.settings.steps_per_temperature
+            chains, acceptance = self._move(target, state, keys, log_step_size, steps)
+            likelihood = evaluated(target, chains.state).log_likelihood
+            return (chains.state, self._log_step_size(chains)), (likelihood, acceptance)
+
+        first = target_at(temperatures[0])
+        flat = latents.reshape(-1, latents.shape[-1])
+        state = find_kernel(self.settings.kernel).init(first, flat)
+        indices = jnp.arange(1, temperatures.shape[0])
+        (last, log_step_size), (likelihood, acceptance) = jax.lax.scan(
+            visit, (state, log_step_size), (indices, temperatures[1:])
         )
-        return (point, log_step), (point.log_likelihood, acceptance)
+        start = evaluated(first, state).log_likelihood[None]
+        likelihood = jnp.concatenate([start, likelihood])
+        shape = (-1, self.settings.chains_per_image, images.shape[0])
+        return Annealed(
+            likelihood.reshape(shape), acceptance, self._by_image(last.z), log_step_size
+        )
 
-    indices = jnp.arange(1, temperatures.shape[0])
-    (last, log_step), (seen, acceptance) = jax.lax.scan(
-        at_next, (start, log_step), (indices, temperatures[1:])
-    )
-    likelihood = jnp.concatenate([start.log_likelihood[None], seen])
-    likelihood = likelihood.reshape(-1, settings.chains_per_image, images.shape[0])
-    return Annealed(likelihood, acceptance, last, log_step)
+    def _move(
+        self, target: Target, start: State, keys: PRNGKey, log_step_size: Array, num_steps: int
+    ) -> tuple[Chains, Array]:
+        """Steps at one temperature, the first half of which adapt the step size.
 
+        Returns the chains, and the acceptance rate in the second half, a mean over all chains.
+        """
+        adapting = -(-num_steps // 2)
+        weights = jnp.tile(self.mask, self.settings.chains_per_image)
+        total = all_sum(weights.sum(), self.axis_name)
 
-def _moves(
-    evaluate: kernels.Evaluate,
-    point: Point,
-    temperature: Array,
-    keys: PRNGKey,
-    log_step: Array,
-    num_steps: int,
-    weights: Array,
-    axis_name: str | None,
-) -> tuple[Point, Array, Array]:
-    """Adjusted steps at one temperature; the first half adapts the step size that all chains share.
+        def acceptance(info: Info) -> Array:
+            return all_sum(jnp.sum(weights * info.acceptance), self.axis_name) / total
 
-    Returns the new states, the log of the step size, and the acceptance rate in the second half, a
-    mean over all chains.
-    """
-    num, adapting = point.z.shape[0], -(-num_steps // 2)
-    total = all_sum(weights.sum(), axis_name)
+        def update(log_step_size: Array, info: Info, k: Array) -> Array:
+            change = _GAIN * (acceptance(info) - TARGET_ACCEPTANCE)
+            return log_step_size + jnp.where(k <= adapting, change, 0.0)
 
-    def body(carry: tuple[Point, Array], k: Array) -> tuple[tuple[Point, Array], Array]:
-        point, log_step = carry
-        noise = kernels.normal(keys, k, point.z.shape[1])
-        uniform = kernels.log_uniform(keys, kernels.ACCEPT + k)
-        t, s = jnp.full(num, temperature), jnp.full(num, jnp.exp(log_step))
-        point, probability = kernels.mala_step(evaluate, point, t, s, noise, uniform)
-        mean = all_sum(jnp.sum(weights * probability), axis_name) / total
-        moved = log_step + jnp.where(k <= adapting, _GAIN * (mean - TARGET_ACCEPTANCE), 0.0)
-        return (point, moved), mean
+        settings = ChainSettings(Adaptation(log_step_size, update), num_steps, self.settings.kernel)
+        chains = run_chain(
+            target, start, keys, settings, record=lambda state, info: acceptance(info)
+        )
+        rates = chains.records[adapting:] if num_steps > 1 else chains.records
+        return chains, rates.mean()
 
-    (point, log_step), means = jax.lax.scan(body, (point, log_step), jnp.arange(1, num_steps + 1))
-    return point, log_step, means[adapting:].mean() if num_steps > 1 else means.mean()
+    def _keys(self, index: Array | int) -> PRNGKey:
+        """A key for each chain at one temperature, [M * num]."""
+        per_image = self.settings.chains_per_image
+        indices = jnp.asarray(index)[None]
+        return all_chain_keys(self.key, indices, self.positions, per_image).reshape(-1)
 
+    def _by_image(self, latents: Array) -> Array:
+        """[M * num, latent_dim] -> [M, num, latent_dim]."""
+        return latents.reshape(self.settings.chains_per_image, -1, latents.shape[-1])
 
-def _keys(key: PRNGKey, index: Array | int, positions: Array, settings: LikelihoodSettings) -> Any:
-    """A key for each chain at one temperature, [M * num]."""
-    indices = jnp.asarray(index)[None]
-    return all_chain_keys(key, indices, positions, settings.chains_per_image).reshape(-1)
+    def _log_step_size(self, chains: Chains) -> Array:
+        assert chains.log_step_size is not None  # `_move` adapts
+        return chains.log_step_size

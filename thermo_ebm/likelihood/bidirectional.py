@@ -17,19 +17,18 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from thermo_ebm.likelihood.annealing import LikelihoodSettings, anneal, prior_latents
+from thermo_ebm.likelihood.annealing import Annealer, LikelihoodSettings
 from thermo_ebm.likelihood.estimators import forward_log_weights, log_mean_exp, summarise
 from thermo_ebm.models.latent_ebm import LatentEBM
-from thermo_ebm.sampling import kernels
-from thermo_ebm.sampling.chains import chain_keys
-from thermo_ebm.types import Array, Params, PRNGKey
+from thermo_ebm.randomness import STEP_NOISE, chain_keys, normal
+from thermo_ebm.types import Array, Batch, Params, PRNGKey, check_batch
 
 
 class Bounds(NamedTuple):
     """Bounds and estimate for each simulated image, in nats."""
 
     lower: Array  # from chains annealed from the prior to the posterior, [num]
-    log_likelihood: Array  # MBAR's estimate from those chains, [num]
+    log_marginal_likelihood: Array  # MBAR's estimate from those chains, [num]
     stderr: Array  # standard error of MBAR's estimate, [num]
     upper: Array  # from chains annealed from the image's own latent to the prior, [num]
 
@@ -55,49 +54,45 @@ def simulate(
     """
     chex.assert_rank(positions, 1)
     latent_key, noise_key = jax.random.split(key)
-    one = settings._replace(chains_per_image=1, prior_steps=settings.simulation_steps)
+    single = settings._replace(chains_per_image=1, prior_steps=settings.simulation_steps)
     mask = jnp.ones(positions.shape[0])
-    z = prior_latents(model, params, positions, latent_key, one, mask)[0][0]
+    annealer = Annealer(model, params, single, positions, mask, latent_key)
+    z = annealer.prior_latents()[0][0]
     mean = model.generator(params["generator"], z)
-    keys = chain_keys(noise_key, jnp.int32(0), positions)
-    noise = kernels.normal(keys, kernels.NOISE, mean[0].size).reshape(mean.shape)
+    keys = chain_keys(noise_key, 0, positions)
+    noise = normal(keys, STEP_NOISE, mean[0].size).reshape(mean.shape)
     return mean + model.likelihood_sigma * noise, z
 
 
 def bidirectional(
     model: LatentEBM,
     params: Params,
-    images: Array,
+    batch: Batch,
     latents: Array,
-    positions: Array,
     temperatures: Array,
     key: PRNGKey,
     settings: LikelihoodSettings,
-    mask: Array | None = None,
 ) -> Bounds:
     """Both bounds and the estimate between them; can be jitted.
 
     Args:
       model: the model.
       params: alpha and beta.
-      images: from `simulate`, [num, *image_shape].
-      latents: the latents that made them, [num, latent_dim].
-      positions: [num], from which each image's random numbers come.
+      batch: images from `simulate`, with positions and mask as for `estimate`.
+      latents: the latents that made the images, [num, latent_dim].
       temperatures: t_0 = 0 .. t_N = 1, [num_temperatures + 1].
       key: consumed.
       settings: the estimator.
-      mask: [num], 0 for padding images; by default all images count.
     """
-    chex.assert_shape(latents, (images.shape[0], model.latent_dim))
-    mask = jnp.ones(images.shape[0]) if mask is None else mask
+    check_batch(batch)
+    chex.assert_shape(latents, (batch.images.shape[0], model.latent_dim))
     up_key, down_key = jax.random.split(key)
-    z, log_step = prior_latents(model, params, positions, up_key, settings, mask)
-    up = anneal(model, params, images, positions, z, temperatures, up_key, settings, log_step, mask)
-    found = summarise(model, images, temperatures, up, mask)
+    up = Annealer(model, params, settings, batch.position, batch.mask, up_key)
+    z, log_step_size = up.prior_latents()
+    rising = up.anneal(batch.images, z, temperatures, log_step_size)
+    estimate = summarise(up, batch.images, temperatures, rising)
     exact = jnp.broadcast_to(latents, (settings.chains_per_image, *latents.shape))
-    falling = temperatures[::-1]
-    down = anneal(
-        model, params, images, positions, exact, falling, down_key, settings, up.log_step, mask
-    )
-    upper = -log_mean_exp(forward_log_weights(falling, down.log_likelihood))[0]
-    return Bounds(found.annealed, found.log_likelihood, found.stderr, upper)
+    down = up._replace(key=down_key)
+    falling = down.anneal(batch.images, exact, temperatures[::-1], rising.log_step_size)
+    upper = -log_mean_exp(forward_log_weights(temperatures[::-1], falling.log_likelihood))[0]
+    return Bounds(estimate.annealed, estimate.log_marginal_likelihood, estimate.stderr, upper)

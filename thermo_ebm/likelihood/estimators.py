@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from thermo_ebm.collectives import all_sum
-from thermo_ebm.likelihood.annealing import Annealed
-from thermo_ebm.models.latent_ebm import LatentEBM
-from thermo_ebm.sampling.kernels import Point
+from thermo_ebm.likelihood.annealing import Annealed, Annealer
+from thermo_ebm.models.latent_ebm import LatentEBM, log_prior
+from thermo_ebm.sampling.exchange import swap_rejection
 from thermo_ebm.thermo import ratios
-from thermo_ebm.types import Array
+from thermo_ebm.types import Array, Params
 
 _MBAR_ITERATIONS = 12
 
@@ -21,13 +21,13 @@ class Scores(NamedTuple):
 
     reconstruction: Array  # |x - g(z)|^2 / (2 sigma_l^2)
     tilt: Array  # f_alpha(z)
-    norm: Array  # |z|^2 / (2 sigma_0^2)
+    norm: Array  # f_alpha(z) - log p_alpha(z), up to a constant: |z|^2 / (2 sigma_0^2)
 
 
-class Likelihood(NamedTuple):
+class MarginalLikelihood(NamedTuple):
     """Estimates for each image, in nats."""
 
-    log_likelihood: Array  # log p(x) by MBAR, [num]
+    log_marginal_likelihood: Array  # log p(x) by MBAR, [num]
     stderr: Array  # its standard error, [num]
     annealed: Array  # log mean w, a stochastic lower bound, [num]
     annealed_stderr: Array  # [num]
@@ -38,71 +38,58 @@ class Likelihood(NamedTuple):
 
 
 def summarise(
-    model: LatentEBM,
-    images: Array,
-    temperatures: Array,
-    seen: Annealed,
-    mask: Array,
-    axis_name: str | None = None,
-) -> Likelihood:
+    annealer: Annealer, images: Array, temperatures: Array, annealed: Annealed
+) -> MarginalLikelihood:
     """Estimates for each image from chains annealed from the prior to the posterior.
 
     Args:
-      model: the model.
+      annealer: which annealed the chains.
       images: [num, *image_shape].
       temperatures: t_0 = 0 .. t_N = 1, [num_temperatures + 1].
-      seen: from `anneal`.
-      mask: [num], 0 for padding images.
-      axis_name: the pmapped axis the images are spread over, if any.
+      annealed: from `Annealer.anneal`.
     """
-    by_image = jnp.moveaxis(seen.log_likelihood, 2, 0)  # [num, num_temperatures + 1, M]
+    by_image = jnp.moveaxis(annealed.log_likelihood, 2, 0)  # [num, num_temperatures + 1, M]
     value, stderr = mbar_with_error(temperatures, by_image)
-    log_weights = forward_log_weights(temperatures, seen.log_likelihood)
-    annealed, annealed_stderr, size = log_mean_exp(log_weights)
-    return Likelihood(
-        log_likelihood=value,
+    log_weights = forward_log_weights(temperatures, annealed.log_likelihood)
+    bound, bound_stderr, size = log_mean_exp(log_weights)
+    return MarginalLikelihood(
+        log_marginal_likelihood=value,
         stderr=stderr,
-        annealed=annealed,
-        annealed_stderr=annealed_stderr,
+        annealed=bound,
+        annealed_stderr=bound_stderr,
         effective_sample_size=size,
-        rejection=rejection_rates(temperatures, seen.log_likelihood, mask, axis_name),
-        acceptance=seen.acceptance,
-        scores=posterior_scores(model, images, seen.last),
+        rejection=rejection_rates(annealer, temperatures, annealed.log_likelihood),
+        acceptance=annealed.acceptance,
+        scores=posterior_scores(annealer.model, annealer.params, images, annealed),
     )
 
 
-def rejection_rates(
-    temperatures: Array, log_likelihood: Array, mask: Array, axis_name: str | None = None
-) -> Array:
+def rejection_rates(annealer: Annealer, temperatures: Array, log_likelihood: Array) -> Array:
     """Rejection rates of exchanges between neighbouring temperatures.
 
     Args:
+      annealer: which annealed the chains.
       temperatures: [num_temperatures + 1].
       log_likelihood: l at each temperature, [num_temperatures + 1, M, num].
-      mask: [num], 0 for padding images.
-      axis_name: the pmapped axis the images are spread over, if any.
 
     Returns:
       The mean over images and chains, [num_temperatures].
     """
-    log_ratio = -jnp.diff(temperatures)[:, None, None] * jnp.diff(log_likelihood, axis=0)
-    rejection = -jnp.expm1(jnp.minimum(log_ratio, 0.0)).mean(axis=1)
-    sums, count = all_sum(((rejection * mask).sum(axis=1), mask.sum()), axis_name)
-    return sums / count
+    rejection, mask = swap_rejection(temperatures, log_likelihood).mean(axis=1), annealer.mask
+    sums = ((rejection * mask).sum(axis=1), mask.sum())
+    total, count = all_sum(sums, annealer.axis_name)
+    return total / count
 
 
-def posterior_scores(model: LatentEBM, images: Array, last: Point) -> Scores:
-    """Scores of images [num, *image_shape] from chains at t = 1, a Point of [M * num]."""
-
-    def of_image(values: Array) -> Array:
-        return values.reshape(-1, images.shape[0]).mean(axis=0)
-
+def posterior_scores(model: LatentEBM, params: Params, images: Array, annealed: Annealed) -> Scores:
+    """Scores of images [num, *image_shape] from their chains at t = 1."""
+    z = annealed.latents.reshape(-1, model.latent_dim)
+    tilt, density = model.tilt(params["prior"], z), log_prior(model, params["prior"], z)
     constant = math.prod(images.shape[1:]) / 2 * math.log(2 * math.pi * model.likelihood_sigma**2)
-    norm = jnp.sum(last.z**2, axis=-1) / (2 * model.prior_sigma**2)
     return Scores(
-        reconstruction=of_image(-last.log_likelihood - constant),
-        tilt=of_image(last.log_prior + norm),
-        norm=of_image(norm),
+        reconstruction=-annealed.log_likelihood[-1].mean(axis=0) - constant,
+        tilt=tilt.reshape(-1, images.shape[0]).mean(axis=0),
+        norm=(tilt - density).reshape(-1, images.shape[0]).mean(axis=0),
     )
 
 
@@ -120,8 +107,8 @@ def mbar_with_error(temperatures: Array, log_likelihoods: Array) -> tuple[Array,
     value = ratios.mbar(temperatures, log_likelihoods, _MBAR_ITERATIONS)[..., -1]
 
     def without(m: Array) -> Array:
-        kept = (m + 1 + jnp.arange(per_image - 1)) % per_image
-        return ratios.mbar(temperatures, log_likelihoods[..., kept], _MBAR_ITERATIONS)[..., -1]
+        rest = (m + 1 + jnp.arange(per_image - 1)) % per_image
+        return ratios.mbar(temperatures, log_likelihoods[..., rest], _MBAR_ITERATIONS)[..., -1]
 
     left_out = jax.lax.map(without, jnp.arange(per_image))
     spread = jnp.sum((left_out - left_out.mean(axis=0)) ** 2, axis=0)

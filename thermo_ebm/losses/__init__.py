@@ -9,25 +9,33 @@ from thermo_ebm.losses.settings import (
     GENERATOR_GRADIENTS,
     PRIOR_GRADIENTS,
     LossSettings,
-    check_sampler,
     check_settings,
     is_differentiated,
     is_mean_of_images,
 )
-from thermo_ebm.losses.thermodynamic import ThermodynamicAux, thermodynamic_loss
-from thermo_ebm.losses.vanilla import VanillaAux, vanilla_loss
+from thermo_ebm.losses.thermodynamic import (
+    LossTerms,
+    Objective,
+    log_likelihoods,
+    make_objective,
+    thermodynamic_loss,
+)
+from thermo_ebm.losses.vanilla import VANILLA, vanilla_loss, vanilla_objective
 
 __all__ = [
     "CORRECTIONS",
     "GENERATOR_GRADIENTS",
     "PRIOR_GRADIENTS",
+    "VANILLA",
     "LossSettings",
-    "ThermodynamicAux",
-    "VanillaAux",
-    "check_sampler",
+    "LossTerms",
+    "Objective",
     "check_settings",
     "is_differentiated",
     "is_mean_of_images",
+    "log_likelihoods",
+    "make_objective",
     "thermodynamic_loss",
     "vanilla_loss",
+    "vanilla_objective",
 ]

@@ -1,30 +1,31 @@
-"""Settings of the thermodynamic loss."""
+"""Settings of a loss, and the rules which of them fit together."""
 
 from typing import NamedTuple
 
 from thermo_ebm.sampling.chains import SamplerSettings
-from thermo_ebm.sampling.kernels import KERNELS
+from thermo_ebm.sampling.kernels import find_kernel
+from thermo_ebm.thermo.integral import KL_FORMS, QUADRATURES
+from thermo_ebm.thermo.schedule import CURVES
 
 PRIOR_GRADIENTS = ("langevin", "contrastive", "none")
 GENERATOR_GRADIENTS = ("langevin", "detached", "posterior", "reweighted")
 CORRECTIONS = ("none", "ratio", "pooled_gaussian")
+VALUES = ("integral", "surrogate")
 
 
 class LossSettings(NamedTuple):
-    """The thermodynamic loss: its schedule, its quadrature, and the estimators of its gradients."""
+    """A loss: its schedule, its quadrature, its value, and the estimators of its gradients."""
 
     num_temperatures: int = 10  # N_t
     schedule: str = "power"
     power: float = 1.0  # p
     quadrature: str = "warped_trapezium"
-    correction: str = (
-        "none"  # correction of the quadrature: "ratio", or the paper's "pooled_gaussian"
-    )
+    correction: str = "none"  # of the quadrature: "ratio", or the paper's "pooled_gaussian"
     kl_form: str = "difference"  # or "sum", as printed
     kl_weight: float = 1.0  # eta
-    kl_shrinkage: str = "oas"
     prior_gradient: str = "contrastive"
     generator_gradient: str = "reweighted"
+    value: str = "integral"  # "surrogate": the value of what is differentiated, no likelihood
 
 
 def is_differentiated(settings: LossSettings) -> bool:
@@ -41,21 +42,26 @@ def is_mean_of_images(settings: LossSettings) -> bool:
 
 
 def check_settings(settings: LossSettings, sampler: SamplerSettings) -> None:
-    """Refuses unknown names and settings that do not fit together.
+    """Refuses unknown names, and settings that do not fit together.
 
     Raises:
-      ValueError: the message names the field; names of schedules, quadratures and divergences are
-        checked where they are used.
+      ValueError: the message names the field.
     """
     for field, names in (
+        ("schedule", CURVES),
+        ("quadrature", QUADRATURES),
+        ("correction", CORRECTIONS),
+        ("kl_form", KL_FORMS),
         ("prior_gradient", PRIOR_GRADIENTS),
         ("generator_gradient", GENERATOR_GRADIENTS),
-        ("correction", CORRECTIONS),
+        ("value", VALUES),
     ):
         name = getattr(settings, field)
         if name not in names:
             raise ValueError(f"{field} must be one of {', '.join(names)}, not {name!r}.")
-    check_sampler(sampler)
+    kernels = [find_kernel(chain.kernel) for chain in (sampler.prior, sampler.posterior)]
+    if sampler.chains_per_image < 1:
+        raise ValueError(f"chains_per_image must be at least 1, not {sampler.chains_per_image}.")
     if settings.quadrature == "warped_simpson" and settings.num_temperatures % 2:
         raise ValueError("quadrature 'warped_simpson' needs an even num_temperatures.")
     if settings.kl_form == "sum" and settings.quadrature != "trapezium":
@@ -64,22 +70,12 @@ def check_settings(settings: LossSettings, sampler: SamplerSettings) -> None:
         raise ValueError("correction 'ratio' needs chains_per_image of at least 2.")
     if sampler.exchange_every and settings.num_temperatures < 2:
         raise ValueError("exchange_every needs num_temperatures of at least 2.")
-    adjusted = "mala" in (sampler.prior.kernel, sampler.posterior.kernel)
-    if is_differentiated(settings) and (adjusted or sampler.exchange_every):
+    if not is_differentiated(settings):
+        return
+    if settings.value != "integral":
+        raise ValueError("gradient 'langevin' needs value 'integral'.")
+    if any(kernel.adjusted for kernel in kernels) or sampler.exchange_every:
         raise ValueError(
             "gradient 'langevin' needs unadjusted chains without exchange: kernel 'ula' and "
             "exchange_every 0."
         )
-
-
-def check_sampler(sampler: SamplerSettings) -> None:
-    """Refuses unknown kernels, and fewer than one chain per image.
-
-    Raises:
-      ValueError: the message names the field.
-    """
-    for name in (sampler.prior.kernel, sampler.posterior.kernel):
-        if name not in KERNELS:
-            raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, not {name!r}.")
-    if sampler.chains_per_image < 1:
-        raise ValueError(f"chains_per_image must be at least 1, not {sampler.chains_per_image}.")

@@ -1,28 +1,36 @@
 """Maximum likelihood by thermodynamic integration (eq. 27), and the estimators of its gradients."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
 from thermo_ebm import scopes
 from thermo_ebm.collectives import masked_mean
-from thermo_ebm.losses.likelihoods import log_likelihoods, tilts
-from thermo_ebm.losses.settings import LossSettings, check_settings
-from thermo_ebm.models.latent_ebm import LatentEBM
+from thermo_ebm.losses.settings import (
+    LossSettings,
+    check_settings,
+    is_differentiated,
+    is_mean_of_images,
+)
+from thermo_ebm.models.latent_ebm import LatentEBM, log_likelihood
 from thermo_ebm.sampling.chains import SamplerSettings, TemperedChains, tempered_chains
+from thermo_ebm.sampling.chunks import map_in_chunks, tile
+from thermo_ebm.sampling.exchange import swap_rejection
 from thermo_ebm.thermo import ratios
-from thermo_ebm.thermo.integral import neighbour_kl, quadrature_correction, quadrature_weights
+from thermo_ebm.thermo.integral import neighbour_kl, quadrature_weights, thermodynamic_integral
 from thermo_ebm.thermo.moments import shrunk_moments
 from thermo_ebm.thermo.schedule import Schedule, make_schedule
-from thermo_ebm.types import Array, Batch, Params, PRNGKey, PyTree, check_batch
+from thermo_ebm.types import Array, Batch, Params, PRNGKey, check_batch
 
 # Newton steps of MBAR: 3 are exact up to rounding if neighbouring densities overlap.
 MBAR_ITERATIONS = 4
 
 
-class ThermodynamicAux(NamedTuple):
-    """Terms of the thermodynamic loss; means over the batch."""
+class LossTerms(NamedTuple):
+    """Terms of a loss; means over the complete batch. nan where a loss does not compute a term."""
 
     temperatures: Array  # t_i, [num_temperatures + 1]
     expected_log_likelihood: Array  # E_i, [num_temperatures + 1]
@@ -34,13 +42,38 @@ class ThermodynamicAux(NamedTuple):
     round_trips: Array  # of an image's chains, a scalar
     effective_sample_size: Array  # of an image, a scalar; nan without reweighting
     weights: Array  # weights of the quadrature, [num_temperatures + 1]
+    tilt_prior: Array  # E_0[f_alpha], a scalar; nan if the prior's gradient is not "contrastive"
+    tilt_posterior: Array  # E_1[f_alpha], likewise
 
 
-class ThermodynamicParts(NamedTuple):
-    """Terms of the loss's value for each image."""
+class ImageTerms(NamedTuple):
+    """Terms of each image, from which `Objective.summary` makes the loss's value; detached."""
 
-    log_likelihood: Array  # l of every chain, [num_temperatures + 1, M, num]
+    surrogate: Array  # what is differentiated, [num]
+    # l of every chain [T, M, num]; without the lower temperatures if the value does not need them.
+    log_likelihood: Array
     effective_sample_size: Array  # [num]; nan without reweighting
+    tilt_prior: Array  # [num]; nan without the "contrastive" gradient
+    tilt_posterior: Array  # [num]; likewise
+
+
+class Objective(NamedTuple):
+    """A loss as one function, and for training in three steps over fixed chains.
+
+    `surrogate` can be applied to a part of the images and their latents: images are independent.
+    """
+
+    # (params, batch, key, schedule) -> chains
+    draw: Callable[[Params, Batch, PRNGKey, Schedule], TemperedChains]
+    # (params, images, latents [T, M, num, latent_dim], schedule) -> ([num], whose mean's gradient
+    # is the loss's, and the terms of each image)
+    surrogate: Callable[[Params, Array, Array, Schedule], tuple[Array, ImageTerms]]
+    # (terms of all images on this device, chains, mask [num], schedule) -> the value and its terms
+    summary: Callable[[ImageTerms, TemperedChains, Array, Schedule], tuple[Array, LossTerms]]
+    # (params, batch, key, schedule or None for that of the settings) -> the loss and its terms
+    loss: Callable[[Params, Batch, PRNGKey, Schedule | None], tuple[Array, LossTerms]]
+    differentiated: bool  # the gradient goes through the chains: only `loss` computes it
+    mean_of_images: bool  # the gradient is a mean over images
 
 
 def thermodynamic_loss(
@@ -52,7 +85,7 @@ def thermodynamic_loss(
     settings: LossSettings,
     axis_name: str | None = None,
     schedule: Schedule | None = None,
-) -> tuple[Array, ThermodynamicAux]:
+) -> tuple[Array, LossTerms]:
     """The negative thermodynamic integral (eq. 27), with the gradients chosen in `settings`.
 
     `prior_gradient`: the estimator of alpha's gradient.
@@ -80,215 +113,244 @@ def thermodynamic_loss(
       schedule: the temperatures; by default the schedule named in `settings`.
 
     Returns:
-      The loss over the whole batch, in nats per image, and its parts. With an axis, the gradient is
-      this device's share: sum the shares over the devices.
+      The loss over the complete batch, in nats per image, and its terms. With an axis, the gradient
+      is this device's share: sum the shares over the devices.
 
     Raises:
       ValueError: for an unknown name in `settings`, or settings that do not fit together.
     """
-    check_batch(batch)
-    check_settings(settings, sampler)
-    if schedule is None:
-        schedule = make_schedule(settings.schedule, settings.num_temperatures, settings.power)
-    chains = thermodynamic_draws(model, params, batch, key, sampler, settings, schedule)
-    latents, images = chains.latents, batch.images
-    values, parts = thermodynamic_surrogate(
-        model, params, images, latents, sampler, settings, schedule
-    )
-    loss, aux = thermodynamic_summary(parts, chains, batch.mask, settings, schedule, axis_name)
-    loss = jax.lax.stop_gradient(loss) + _gradient_only(masked_mean(values, batch.mask, axis_name))
-    if (through := _through_chains(settings)) is not None:
-        beta = (
-            params["generator"]
-            if through["generator"]
-            else jax.lax.stop_gradient(params["generator"])
-        )
-        likelihood = log_likelihoods(model, beta, images, latents, sampler.image_chunk)
-        loss += _gradient_only(
-            _negative_estimate(likelihood, latents, batch.mask, settings, schedule, axis_name)[0]
-        )
-    return loss, aux
+    return make_objective(model, sampler, settings, axis_name).loss(params, batch, key, schedule)
 
 
-def thermodynamic_draws(
+def make_objective(
     model: LatentEBM,
-    params: Params,
-    batch: Batch,
-    key: PRNGKey,
     sampler: SamplerSettings,
     settings: LossSettings,
-    schedule: Schedule,
-) -> TemperedChains:
-    """The chains at all temperatures, differentiable only if a gradient goes through them."""
-    fixed, through = jax.lax.stop_gradient(params), _through_chains(settings)
-    alpha = params["prior"] if through is not None and through["prior"] else fixed["prior"]
-    beta = (
-        params["generator"] if through is not None and through["generator"] else fixed["generator"]
-    )
-    return tempered_chains(
-        model,
-        {"prior": alpha, "generator": beta},
-        batch.images,
-        batch.position,
-        schedule.temperatures,
-        key,
-        sampler,
-    )
-
-
-def thermodynamic_surrogate(
-    model: LatentEBM,
-    params: Params,
-    images: Array,
-    latents: Array,
-    sampler: SamplerSettings,
-    settings: LossSettings,
-    schedule: Schedule,
-) -> tuple[Array, ThermodynamicParts]:
-    """Each image's share of the differentiated surrogate (chains fixed) and of the loss's value.
+    axis_name: str | None = None,
+) -> Objective:
+    """The loss of `thermodynamic_loss` as a value.
 
     Args:
       model: the model.
-      params: alpha and beta.
-      images: [num, *image_shape].
-      latents: final states of the chains, [num_temperatures + 1, M, num, latent_dim].
       sampler: the chains.
       settings: the loss.
-      schedule: the temperatures.
+      axis_name: the pmapped axis a batch is spread over, if any.
+
+    Raises:
+      ValueError: for an unknown name in `settings`, or settings that do not fit together.
+    """
+    check_settings(settings, sampler)
+    loss = _Loss(model, sampler, settings, axis_name)
+    return Objective(
+        draw=loss.draw,
+        surrogate=loss.surrogate,
+        summary=loss.summary,
+        loss=loss.loss,
+        differentiated=is_differentiated(settings),
+        mean_of_images=is_mean_of_images(settings),
+    )
+
+
+class _Loss(NamedTuple):
+    """The functions of an `Objective`, in the order in which a step calls them."""
+
+    model: LatentEBM
+    sampler: SamplerSettings
+    settings: LossSettings
+    axis_name: str | None
+
+    def draw(
+        self, params: Params, batch: Batch, key: PRNGKey, schedule: Schedule
+    ) -> TemperedChains:
+        """The chains at all temperatures, differentiable only if a gradient goes through them."""
+        return tempered_chains(
+            self.model,
+            self._through_chains(params),
+            batch.images,
+            batch.position,
+            schedule.temperatures,
+            key,
+            self.sampler,
+        )
+
+    def surrogate(
+        self, params: Params, images: Array, latents: Array, schedule: Schedule
+    ) -> tuple[Array, ImageTerms]:
+        """What is differentiated over fixed chains, for each image, and the image's terms."""
+        latents, chunk = jax.lax.stop_gradient(latents), self.sampler.image_chunk
+        generator, prior = self.settings.generator_gradient, self.settings.prior_gradient
+        last = latents.shape[0] - 1
+        # The temperatures whose likelihoods are differentiated begin at `first`, and those whose
+        # likelihoods are needed at all at `lowest`.
+        first = {"detached": 0, "reweighted": 1, "posterior": last, "langevin": last + 1}[generator]
+        lowest = 0 if self.settings.value == "integral" else first
+        beta = params["generator"]
+        # Evaluated separately, so that no gradient of zero is computed.
+        groups = (
+            (jax.lax.stop_gradient(beta), latents[lowest:first]),
+            (beta, latents[first:]),
+        )
+        likelihood = jnp.concatenate(
+            [log_likelihoods(self.model, beta, images, z, chunk) for beta, z in groups if len(z)]
+        )
+        fixed = jax.lax.stop_gradient(likelihood)
+        values = jnp.zeros(images.shape[0], fixed.dtype)
+        unknown = jnp.full(images.shape[0], jnp.nan, fixed.dtype)
+        terms = ImageTerms(values, fixed, unknown, unknown, unknown)
+        weights = None
+        if generator == "reweighted":
+            above_zero = slice(1 - lowest, None)
+            with jax.named_scope(scopes.CORRECTION):
+                by_image = jnp.moveaxis(fixed[above_zero], 2, 0)
+                of_image = ratios.posterior_weights(
+                    schedule.temperatures[1:], by_image, MBAR_ITERATIONS
+                )
+                terms = terms._replace(effective_sample_size=ratios.effective_sample_size(of_image))
+                weights = jnp.moveaxis(of_image, 0, 2)
+            values -= jnp.sum(weights * likelihood[above_zero], axis=(0, 1))
+        elif generator == "detached":
+            quadrature = quadrature_weights(self.settings.quadrature, schedule)
+            values -= jnp.einsum("t,tmn->n", quadrature, likelihood) / likelihood.shape[1]
+        elif generator == "posterior":
+            values -= likelihood[-1].mean(axis=0)
+        if prior == "contrastive":
+            tilt_prior = self._tilts(params, latents[0]).mean(axis=0)
+            if weights is None:
+                tilt_posterior = self._tilts(params, latents[-1]).mean(axis=0)
+            else:
+                tilt_posterior = jnp.sum(weights * self._tilts(params, latents[1:]), axis=(0, 1))
+            values += tilt_prior
+            values -= tilt_posterior
+            terms = terms._replace(tilt_prior=tilt_prior, tilt_posterior=tilt_posterior)
+        return values, jax.lax.stop_gradient(terms._replace(surrogate=values))
+
+    def summary(
+        self, terms: ImageTerms, chains: TemperedChains, mask: Array, schedule: Schedule
+    ) -> tuple[Array, LossTerms]:
+        """The loss's value and its terms over the complete batch."""
+        likelihood, num_temperatures = terms.log_likelihood, schedule.temperatures.shape[0]
+        missing = (num_temperatures - likelihood.shape[0], *likelihood.shape[1:])
+        likelihood = jnp.concatenate([jnp.full(missing, jnp.nan, likelihood.dtype), likelihood])
+
+        def mean(values: Array) -> Array:
+            return masked_mean(values, mask, self.axis_name)
+
+        value, expected, kl_forward, kl_backward = self._negative_integral(
+            likelihood, chains.latents, mask, schedule
+        )
+        return mean(terms.surrogate) if self.settings.value == "surrogate" else value, LossTerms(
+            temperatures=schedule.temperatures,
+            weights=quadrature_weights(self.settings.quadrature, schedule),
+            expected_log_likelihood=expected,
+            kl_forward=kl_forward,
+            kl_backward=kl_backward,
+            rejection=mean(swap_rejection(schedule.temperatures, likelihood).mean(axis=1)),
+            acceptance=mean(chains.acceptance),
+            swap_probability=mean(chains.swap_probability),
+            round_trips=mean(chains.round_trips.astype(likelihood.dtype)),
+            effective_sample_size=mean(terms.effective_sample_size),
+            tilt_prior=mean(terms.tilt_prior),
+            tilt_posterior=mean(terms.tilt_posterior),
+        )
+
+    def loss(
+        self, params: Params, batch: Batch, key: PRNGKey, schedule: Schedule | None
+    ) -> tuple[Array, LossTerms]:
+        """The value, with the gradient of the surrogate and of what goes through the chains."""
+        check_batch(batch)
+        if schedule is None:
+            settings = self.settings
+            schedule = make_schedule(settings.schedule, settings.num_temperatures, settings.power)
+        chains = self.draw(params, batch, key, schedule)
+        values, terms = self.surrogate(params, batch.images, chains.latents, schedule)
+        value, loss_terms = self.summary(terms, chains, batch.mask, schedule)
+        loss = jax.lax.stop_gradient(value)
+        loss += _gradient_only(masked_mean(values, batch.mask, self.axis_name))
+        if is_differentiated(self.settings):
+            beta, chunk = self._through_chains(params)["generator"], self.sampler.image_chunk
+            likelihood = log_likelihoods(self.model, beta, batch.images, chains.latents, chunk)
+            loss += _gradient_only(
+                self._negative_integral(likelihood, chains.latents, batch.mask, schedule)[0]
+            )
+        return loss, loss_terms
+
+    def _through_chains(self, params: Params) -> Params:
+        """The parameters with the gradients stopped that do not go through the chains."""
+        fixed = dict(jax.lax.stop_gradient(params))
+        if self.settings.prior_gradient == "langevin":
+            fixed["prior"] = params["prior"]
+        if self.settings.generator_gradient == "langevin":
+            fixed["generator"] = params["generator"]
+        return fixed
+
+    def _tilts(self, params: Params, latents: Array) -> Array:
+        """f_alpha(z) of latents [..., latent_dim] -> [...]."""
+        flat = latents.reshape(-1, latents.shape[-1])
+        return self.model.tilt(params["prior"], flat).reshape(latents.shape[:-1])
+
+    def _negative_integral(
+        self, likelihood: Array, latents: Array, mask: Array, schedule: Schedule
+    ) -> tuple[Array, Array, Array, Array]:
+        """Minus eq. 24, with the E_i and the divergences of neighbours that it uses."""
+        settings, temperatures = self.settings, schedule.temperatures
+        expected = masked_mean(likelihood.mean(axis=1), mask, self.axis_name)
+        kl_forward = kl_backward = None
+        with jax.named_scope(scopes.CORRECTION):
+            if settings.correction == "pooled_gaussian":
+                # Chains of an image are pooled like those of different images.
+                pooled = latents.reshape(latents.shape[0], -1, latents.shape[-1])
+                of_chain = jnp.tile(mask, latents.shape[1])
+                moments = shrunk_moments(pooled, of_chain, self.axis_name)
+                kl_forward, kl_backward = neighbour_kl(moments)
+            elif settings.correction == "ratio":
+                # With c = log Z_(i+1) / Z_i of an image: KL(p_i, p_(i+1)) = c - dt E_i, and
+                # KL(p_(i+1), p_i) = dt E_(i+1) - c.
+                of_image = ratios.neighbour_ratios(temperatures, jnp.moveaxis(likelihood, 2, 0))
+                c = masked_mean(jnp.moveaxis(of_image, 0, 1), mask, self.axis_name)
+                fixed, intervals = jax.lax.stop_gradient(expected), jnp.diff(temperatures)
+                kl_forward, kl_backward = c - intervals * fixed[:-1], intervals * fixed[1:] - c
+        integral = thermodynamic_integral(
+            temperatures,
+            expected,
+            kl_forward,
+            kl_backward,
+            settings.kl_weight,
+            settings.kl_form,
+            settings.quadrature,
+            schedule.slopes,
+        )
+        if kl_forward is None or kl_backward is None:
+            kl_forward = kl_backward = jnp.full(len(temperatures) - 1, jnp.nan, expected.dtype)
+        return -integral, expected, kl_forward, kl_backward
+
+
+def log_likelihoods(
+    model: LatentEBM, beta: chex.ArrayTree, images: Array, latents: Array, image_chunk: int = 0
+) -> Array:
+    """l = log p_beta(x | z) of every chain.
+
+    Args:
+      model: the model.
+      beta: the generator's parameters.
+      images: [num, *image_shape].
+      latents: [T, M, num, latent_dim].
+      image_chunk: images evaluated at once; 0 is all. Chunks bound the memory of the gradient too.
 
     Returns:
-      [num], whose mean's gradient is the loss's, and the parts, detached.
+      [T, M, num], in nats.
     """
-    latents, chunk = jax.lax.stop_gradient(latents), sampler.image_chunk
-    generator, prior = settings.generator_gradient, settings.prior_gradient
-    last = latents.shape[0] - 1
-    first = {"detached": 0, "reweighted": 1, "posterior": last, "langevin": last + 1}[generator]
-    likelihood = _likelihoods(model, params["generator"], images, latents, chunk, first)
-    fixed = jax.lax.stop_gradient(likelihood)
-    values = jnp.zeros(images.shape[0], fixed.dtype)
-    size = jnp.full(images.shape[0], jnp.nan, fixed.dtype)
-    weights = None
-    if generator == "reweighted":
-        with jax.named_scope(scopes.CORRECTION):
-            by_image = jnp.moveaxis(fixed[1:], 2, 0)
-            hot = ratios.posterior_weights(schedule.temperatures[1:], by_image, MBAR_ITERATIONS)
-            size, weights = ratios.effective_sample_size(hot), jnp.moveaxis(hot, 0, 2)
-        values -= jnp.sum(weights * likelihood[1:], axis=(0, 1))
-    elif generator == "detached":
-        of_temperature = quadrature_weights(settings.quadrature, schedule)
-        values -= jnp.einsum("t,tmn->n", of_temperature, likelihood) / likelihood.shape[1]
-    elif generator == "posterior":
-        values -= likelihood[-1].mean(axis=0)
-    if prior == "contrastive":
-        values += tilts(model, params["prior"], latents[0]).mean(axis=0)
-        if weights is None:
-            values -= tilts(model, params["prior"], latents[-1]).mean(axis=0)
-        else:
-            values -= jnp.sum(weights * tilts(model, params["prior"], latents[1:]), axis=(0, 1))
-    return values, ThermodynamicParts(fixed, size)
+    chex.assert_equal(latents.shape[2], images.shape[0])
 
+    def chunk(arrays: tuple[Array, Array]) -> Array:
+        x, z = arrays[0], jnp.swapaxes(arrays[1], 0, 2)
+        times = z.shape[0] * z.shape[1]
+        values = log_likelihood(model, beta, tile(x, times), z.reshape(-1, z.shape[-1]))
+        return jnp.swapaxes(values.reshape(z.shape[:3]), 0, 2)
 
-def _likelihoods(
-    model: LatentEBM, beta: PyTree, images: Array, latents: Array, chunk: int, first: int
-) -> Array:
-    """l of every chain [T, M, num], differentiable from temperature `first` on.
-
-    The chains before `first` are evaluated apart from the others, so that no gradient of zero is
-    computed for them.
-    """
-    parts = ((jax.lax.stop_gradient(beta), latents[:first]), (beta, latents[first:]))
-    return jnp.concatenate(
-        [log_likelihoods(model, own, images, z, chunk) for own, z in parts if len(z)]
-    )
-
-
-def thermodynamic_summary(
-    parts: ThermodynamicParts,
-    chains: TemperedChains,
-    mask: Array,
-    settings: LossSettings,
-    schedule: Schedule,
-    axis_name: str | None,
-) -> tuple[Array, ThermodynamicAux]:
-    """The loss's value and its parts over the whole batch."""
-    likelihood = parts.log_likelihood
-    loss, (expected, kl_forward, kl_backward) = _negative_estimate(
-        likelihood, chains.latents, mask, settings, schedule, axis_name
-    )
-    # exp(-(dt) (l_i - l_(i+1))): the acceptance probability of an exchange of neighbours.
-    log_ratio = -jnp.diff(schedule.temperatures)[:, None, None] * jnp.diff(likelihood, axis=0)
-    rejection = -jnp.expm1(jnp.minimum(log_ratio, 0.0)).mean(axis=1)
-    return loss, ThermodynamicAux(
-        temperatures=schedule.temperatures,
-        weights=quadrature_weights(settings.quadrature, schedule),
-        expected_log_likelihood=expected,
-        kl_forward=kl_forward,
-        kl_backward=kl_backward,
-        rejection=masked_mean(rejection, mask, axis_name),
-        acceptance=masked_mean(chains.acceptance, mask, axis_name),
-        swap_probability=masked_mean(chains.swap_probability, mask, axis_name),
-        round_trips=masked_mean(chains.round_trips.astype(likelihood.dtype), mask, axis_name),
-        effective_sample_size=masked_mean(parts.effective_sample_size, mask, axis_name),
-    )
-
-
-def _negative_estimate(
-    likelihood: Array,
-    latents: Array,
-    mask: Array,
-    settings: LossSettings,
-    schedule: Schedule,
-    axis_name: str | None,
-) -> tuple[Array, tuple[Array, Array, Array]]:
-    """Minus the corrected quadrature, with the E_i and divergences that it uses."""
-    expected = masked_mean(likelihood.mean(axis=1), mask, axis_name)
-    integral = jnp.sum(quadrature_weights(settings.quadrature, schedule) * expected)
-    with jax.named_scope(scopes.CORRECTION):
-        divergences = _divergences(
-            likelihood, latents, expected, mask, settings, schedule, axis_name
-        )
-    if divergences is None:
-        nothing = jnp.full(schedule.temperatures.shape[0] - 1, jnp.nan, expected.dtype)
-        return -integral, (expected, nothing, nothing)
-    correction = quadrature_correction(
-        schedule, expected, *divergences, settings.kl_form, settings.quadrature
-    )
-    return -(integral + settings.kl_weight * correction), (expected, *divergences)
-
-
-def _divergences(
-    likelihood: Array,
-    latents: Array,
-    expected: Array,
-    mask: Array,
-    settings: LossSettings,
-    schedule: Schedule,
-    axis_name: str | None,
-) -> tuple[Array, Array] | None:
-    """KL(p_i, p_(i+1)) and KL(p_(i+1), p_i), [num_temperatures] each, by the chosen correction."""
-    if settings.correction == "none":
-        return None
-    if settings.correction == "pooled_gaussian":
-        # Chains of an image are pooled like those of different images.
-        pooled = latents.reshape(latents.shape[0], -1, latents.shape[-1])
-        every = jnp.tile(mask, latents.shape[1])
-        return neighbour_kl(shrunk_moments(pooled, every, settings.kl_shrinkage, axis_name))
-    # With c = log Z_(i+1) / Z_i of an image: KL(p_i, p_(i+1)) = c - dt E_i, and
-    # KL(p_(i+1), p_i) = dt E_(i+1) - c.
-    by_image = jnp.moveaxis(likelihood, 2, 0)
-    of_image = ratios.neighbour_ratios(schedule.temperatures, by_image)
-    c = masked_mean(jnp.moveaxis(of_image, 0, 1), mask, axis_name)
-    expected, steps = jax.lax.stop_gradient(expected), jnp.diff(schedule.temperatures)
-    return c - steps * expected[:-1], steps * expected[1:] - c
-
-
-def _through_chains(settings: LossSettings) -> Params | None:
-    """Which of alpha and beta have a gradient through the chains; None if neither does."""
-    through = {
-        "prior": settings.prior_gradient == "langevin",
-        "generator": settings.generator_gradient == "langevin",
-    }
-    return through if any(through.values()) else None
+    # Recomputed in the backward pass, so that chunks bound the memory of the gradient as well.
+    fn = jax.checkpoint(chunk) if 0 < image_chunk < images.shape[0] else chunk
+    values = map_in_chunks(fn, (images, jnp.swapaxes(latents, 0, 2)), image_chunk)
+    return jnp.swapaxes(values, 0, 2)
 
 
 def _gradient_only(surrogate: Array) -> Array:

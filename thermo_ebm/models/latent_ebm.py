@@ -20,19 +20,27 @@ from ml_collections import ConfigDict
 
 from thermo_ebm.models.conv_transpose import ConvTranspose, for_backend
 from thermo_ebm.models.generator import make_generator_network
-from thermo_ebm.models.prior import make_prior_network
+from thermo_ebm.models.prior import Prior, make_prior_network, tilted_gaussian
 from thermo_ebm.types import Array, GeneratorFn, Params, PRNGKey, TiltFn
 
 
 class LatentEBM(NamedTuple):
     """A model: two pure functions and the two standard deviations."""
 
-    tilt: TiltFn  # f_alpha: (alpha, z [num, latent_dim]) -> [num]
+    # f_alpha, the negative energy: (alpha, z [num, latent_dim]) -> [num]; more is more probable
+    tilt: TiltFn
     generator: GeneratorFn  # g_beta: (beta, z [num, latent_dim]) -> [num, *image_shape]
     init: Callable[[PRNGKey], Params]
     latent_dim: int
     prior_sigma: float  # sigma_0
     likelihood_sigma: float  # sigma_l
+    # (tilt, latent_dim, prior_sigma) -> the prior
+    make_prior: Callable[[TiltFn, int, float], Prior] = tilted_gaussian
+
+    @property
+    def prior(self) -> Prior:
+        """The prior p_alpha with its reference p0."""
+        return self.make_prior(self.tilt, self.latent_dim, self.prior_sigma)
 
 
 class ModelSettings(NamedTuple):
@@ -150,7 +158,7 @@ def _transform(network: Callable[[Array], Array]) -> hk.Transformed:
 def log_prior(model: LatentEBM, alpha: chex.ArrayTree, z: Array) -> Array:
     """log p_alpha(z) up to the constant log Z_alpha (eq. 1). [num, latent_dim] -> [num]."""
     chex.assert_shape(z, (None, model.latent_dim))
-    return model.tilt(alpha, z) - jnp.sum(z**2, axis=-1) / (2 * model.prior_sigma**2)
+    return model.prior.log_density(alpha, z)
 
 
 def log_likelihood(model: LatentEBM, beta: chex.ArrayTree, x: Array, z: Array) -> Array:

@@ -1,12 +1,52 @@
-"""The prior's tilt f_alpha, the negative energy: D - features - features - 1 (table 6)."""
+"""Priors over latents, and the network of the paper's tilt.
+
+    p_alpha(z) ~ exp(f_alpha(z)) p0(z)                                    eq. 1
+
+f_alpha is the tilt, the negative energy; p0 is the reference prior, from which chains start.
+"""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import chex
 import haiku as hk
 import jax
+import jax.numpy as jnp
 
-from thermo_ebm.types import Array
+from thermo_ebm.randomness import STEP_NOISE, normal
+from thermo_ebm.types import Array, PRNGKey, PyTree, TiltFn
+
+
+class Prior(NamedTuple):
+    """A density over latents with parameters alpha."""
+
+    # (alpha, z [num, latent_dim]) -> log p_alpha(z) up to a constant, [num]
+    log_density: Callable[[PyTree, Array], Array]
+    # keys of chains [num] -> z_0 ~ p0, [num, latent_dim]
+    sample_reference: Callable[[PRNGKey], Array]
+    # (alpha, keys [num]) -> z ~ p_alpha, [num, latent_dim]; None where only chains sample it
+    exact_sample: Callable[[PyTree, PRNGKey], Array] | None = None
+    # alpha -> the constant that `log_density` leaves out, a scalar; None where it is unknown
+    log_normalizer: Callable[[PyTree], Array] | None = None
+
+
+def tilted_gaussian(tilt: TiltFn, latent_dim: int, sigma: float) -> Prior:
+    """The paper's prior, with the reference p0 = N(0, sigma_0^2 I).
+
+    Args:
+      tilt: f_alpha, (alpha, z [num, latent_dim]) -> [num].
+      latent_dim: D.
+      sigma: sigma_0.
+    """
+
+    def log_density(alpha: PyTree, z: Array) -> Array:
+        return tilt(alpha, z) - jnp.sum(z**2, axis=-1) / (2 * sigma**2)
+
+    def sample_reference(keys: PRNGKey) -> Array:
+        return sigma * normal(keys, STEP_NOISE, latent_dim)
+
+    return Prior(log_density, sample_reference)
+
 
 # The paper's tilt has leaky ReLUs. Its score jumps where a unit changes sign, and a derivative
 # through the steps of a chain ("langevin" gradients) ignores the jumps; a smooth unit has none.

@@ -1,13 +1,12 @@
-"""Short-run chains of the model: from the prior, and from the power posterior at all temperatures.
+"""Chains of the model: one driver, and with it the chains of all temperatures of a schedule.
 
-Random numbers are derived from (key, chain of the image, temperature, position of the example in
-the complete batch, step), so that a chain does not depend on how the batch is divided into devices
-and chunks.
+The random numbers of a chain come from its own key (`thermo_ebm.randomness`), so that a chain does
+not depend on how the batch is divided into devices and chunks.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -21,19 +20,28 @@ from thermo_ebm.models.latent_ebm import (
     log_prior,
     with_compute_dtype,
 )
+from thermo_ebm.randomness import StepKeys, all_chain_keys
 from thermo_ebm.sampling import exchange as exchanges
 from thermo_ebm.sampling import kernels
+from thermo_ebm.sampling.chunks import bind_in_chunks, map_in_chunks, tile
+from thermo_ebm.sampling.kernels import Info, Point, State, Target
 from thermo_ebm.types import Array, Params, PRNGKey
 
-_CHAIN_SALT = 2**31 - 2**16  # folded into the keys of the second and later chains of an image
+
+class Adaptation(NamedTuple):
+    """A step size that changes along the chains."""
+
+    log_step_size: Array  # of the first step, a scalar or [num]
+    # (log s of step k, the info of step k, k) -> log s of step k + 1
+    update: Callable[[Array, Info, Array], Array]
 
 
 class ChainSettings(NamedTuple):
     """How a chain runs."""
 
-    step_size: float  # s of eq. 9
+    step_size: float | Array | Adaptation  # s of eq. 9; an array has one number per chain
     num_steps: int  # K
-    kernel: str = "ula"  # one of kernels.KERNELS
+    kernel: str = "ula"  # a name in kernels.KERNELS
 
 
 class SamplerSettings(NamedTuple):
@@ -49,10 +57,29 @@ class SamplerSettings(NamedTuple):
 
 
 class Chains(NamedTuple):
-    """Where chains ended."""
+    """Chains after their last step."""
 
-    latents: Array  # [num, latent_dim]
+    state: State  # final states, as the kernel keeps them
     acceptance: Array  # mean acceptance probability of the steps, [num]; 1 without rejection
+    swaps: exchanges.Swaps | None  # of all steps, [num_steps, ...] each; None without exchange
+    records: Any  # what `record` returned, [num_steps, ...] each
+    log_step_size: Array | None  # after the last adaptation; None without adaptation
+
+    @property
+    def latents(self) -> Array:
+        """Final latents, [num, latent_dim]."""
+        return self.state.z
+
+
+class Trace(NamedTuple):
+    """States after 1 .. K steps; T = num_temperatures + 1, M chains per image."""
+
+    latents: Array  # [K, T, M, num, latent_dim]
+    log_likelihood: Array  # l, in nats, [K, T, M, num]
+    # Metropolis acceptance probability of each step, hypothetical for "ula", [K, T, M, num].
+    acceptance: Array
+    # The index in t_1 .. t_N from which each state came before each step, [K, T - 1, M, num].
+    source: Array
 
 
 class TemperedChains(NamedTuple):
@@ -62,46 +89,128 @@ class TemperedChains(NamedTuple):
     acceptance: Array  # mean over an image's chains, [T, num]
     swap_probability: Array  # of neighbours in t_1 .. t_N, [T - 2, num]; 0 without exchange
     round_trips: Array  # of states between t_1 and t_N, summed over an image's chains, [num]
+    trace: Trace | None = None  # if it was asked for
 
 
-def chain_keys(key: PRNGKey, temperature_index: Array, positions: Array) -> PRNGKey:
-    """A key for each chain of one temperature: scalar index and [num] -> [num]."""
-    key = jax.random.fold_in(key, temperature_index)
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+def run_chain(
+    target: Target,
+    start: State,
+    keys: PRNGKey,
+    settings: ChainSettings,
+    exchange: exchanges.Exchange | None = None,
+    record: Callable[[State, Info], Any] | None = None,
+) -> Chains:
+    """Runs one chain for each key: the driver of all chains of the library.
 
+    Chains of an unadjusted kernel without exchange are differentiable with respect to everything
+    that `target` closes over; activations of a step are recomputed in the backward pass, so that
+    only the states are stored.
 
-def all_chain_keys(
-    key: PRNGKey, temperature_indices: Array, positions: Array, chains_per_image: int
-) -> PRNGKey:
-    """A key for every chain: [num_temperatures], [num] -> [num_temperatures, M, num].
+    Args:
+      target: the density of each chain.
+      start: latents [num, latent_dim], or final states of earlier chains of the same kernel.
+      keys: a key for each chain, [num].
+      settings: step size, number of steps and kernel.
+      exchange: called before each step with the states and the number of steps done.
+      record: called after each step with the new states, which have their log-likelihood then, and
+        the step's info. Unadjusted chains take one more evaluation of the density if they are
+        recorded.
 
-    The first chain of an image has the same key whatever M is.
+    Raises:
+      ValueError: for an unknown kernel.
     """
-    further = [jax.random.fold_in(key, _CHAIN_SALT + m) for m in range(1, chains_per_image)]
-    of_chains = jnp.stack([key, *further])
-    of_temperature = jax.vmap(chain_keys, in_axes=(0, None, None))  # over the image's chains
-    over_temperatures = jax.vmap(of_temperature, in_axes=(None, 0, None))
-    return over_temperatures(of_chains, temperature_indices, positions)
+    kernel = kernels.find_kernel(settings.kernel)
+    if record is not None and kernel.traced is not None:
+        kernel = kernel.traced
+    state = start if hasattr(start, "z") else kernel.init(target, start)
+    chex.assert_rank(state.z, 2)
+    chex.assert_shape([keys, target.temperature], state.z.shape[:1])
+    sizes = settings.step_size
+
+    @jax.checkpoint
+    def body(carry: tuple[State, Info, Any], k: Array) -> tuple[Any, Any]:
+        state, total, log_size = carry
+        swaps = None
+        if exchange is not None:
+            state, swaps = exchange(kernels.evaluated(target, state), k - 1)
+        size = jnp.exp(log_size) if isinstance(sizes, Adaptation) else sizes
+        state, info = kernel.step(StepKeys(keys, k), state, target, size)
+        if isinstance(sizes, Adaptation):
+            log_size = sizes.update(log_size, info, k)
+        total = jax.tree.map(jnp.add, total, info)
+        records = None if record is None else record(kernels.evaluated(target, state), info)
+        return (state, total, log_size), (swaps, records)
+
+    nothing = Info(jnp.zeros(state.z.shape[:1], state.z.dtype))
+    first = sizes.log_step_size if isinstance(sizes, Adaptation) else None
+    (state, total, log_size), (swaps, records) = jax.lax.scan(
+        body, (state, nothing, first), jnp.arange(1, settings.num_steps + 1)
+    )
+    acceptance = total.acceptance / max(settings.num_steps, 1)
+    return Chains(state, acceptance, swaps, records, log_size)
+
+
+def prior_target(model: LatentEBM, alpha: chex.ArrayTree, num: int) -> Target:
+    """p_alpha(z) for `num` chains, as a density at t = 0; the generator is never evaluated."""
+
+    def evaluate(z: Array) -> Point:
+        value, gradient = _value_and_gradient(partial(log_prior, model, alpha), z)
+        return Point(z, jnp.zeros_like(value), jnp.zeros_like(z), value, gradient)
+
+    score = jax.grad(lambda z: log_prior(model, alpha, z).sum())
+    return Target(evaluate, score, jnp.zeros(num))
+
+
+def posterior_target(
+    model: LatentEBM, params: Params, x: Array, temperatures: Array, chunk: int = 0
+) -> Target:
+    """The power posterior of each chain (eq. 21).
+
+    Args:
+      model: the model.
+      params: alpha and beta.
+      x: the image of each chain, [num, *image_shape].
+      temperatures: t of each chain, [num].
+      chunk: chains whose density is evaluated at once; 0 is all of them.
+    """
+    chex.assert_shape(temperatures, (x.shape[0],))
+
+    def evaluate(x: Array, t: Array, z: Array) -> Point:
+        del t
+        return evaluate_point(model, params, x, z)
+
+    def score(x: Array, t: Array, z: Array) -> Array:
+        return jax.grad(lambda z: log_power_posterior(model, params, x, z, t).sum())(z)
+
+    bind = bind_in_chunks((x, temperatures), chunk)
+    return Target(bind(evaluate), bind(score), temperatures)
+
+
+def evaluate_point(model: LatentEBM, params: Params, x: Array, z: Array) -> Point:
+    """Log-likelihood and log-prior of latents [num, latent_dim], with their gradients."""
+    likelihood = _value_and_gradient(partial(log_likelihood, model, params["generator"], x), z)
+    return Point(
+        z, *likelihood, *_value_and_gradient(partial(log_prior, model, params["prior"]), z)
+    )
+
+
+def _value_and_gradient(fn: Callable[[Array], Array], z: Array) -> tuple[Array, Array]:
+    """Value of `fn` for each row, [num], and its gradient with respect to the row."""
+
+    def total(z: Array) -> tuple[Array, Array]:
+        values = fn(z)
+        return values.sum(), values
+
+    (_, values), gradient = jax.value_and_grad(total, has_aux=True)(z)
+    return values, gradient
 
 
 def prior_chains(
     model: LatentEBM, alpha: chex.ArrayTree, keys: PRNGKey, settings: ChainSettings
 ) -> Chains:
-    """Chains from p0 towards p_alpha(z) (eq. 10-12), one for each key [num]."""
-    z = initial_latents(model, keys)
-    if settings.kernel == "ula":
-        score = jax.grad(lambda z: log_prior(model, alpha, z).sum())
-        return _unrefused(kernels.chain(score, z, keys, settings.step_size, settings.num_steps))
-
-    def evaluate(z: Array) -> kernels.Point:
-        value, grad = _value_and_grad(partial(log_prior, model, alpha), z)
-        return kernels.Point(z, jnp.zeros_like(value), jnp.zeros_like(z), value, grad)
-
-    cold = jnp.zeros(z.shape[0], z.dtype)
-    point, acceptance, _ = kernels.adjusted_chain(
-        evaluate, z, cold, keys, settings.step_size, settings.num_steps
-    )
-    return Chains(point.z, acceptance)
+    """Chains from the reference prior towards p_alpha(z) (eq. 10-12), one for each key [num]."""
+    start = model.prior.sample_reference(keys)
+    return run_chain(prior_target(model, alpha, len(keys)), start, keys, settings)
 
 
 def posterior_chains(
@@ -111,9 +220,8 @@ def posterior_chains(
     temperatures: Array,
     keys: PRNGKey,
     settings: ChainSettings,
-    chunk: int = 0,
 ) -> Chains:
-    """Chains from p0 towards the power posterior (eq. 22).
+    """Chains from the reference prior towards the power posterior (eq. 22).
 
     Args:
       model: the model.
@@ -122,54 +230,9 @@ def posterior_chains(
       temperatures: t of each chain [num].
       keys: a key for each chain [num].
       settings: step size, number of steps and kernel.
-      chunk: chains whose density is evaluated at once; 0 is all of them.
     """
-    chex.assert_shape([temperatures, keys], (x.shape[0],))
-    z = initial_latents(model, keys)
-    if settings.kernel == "ula":
-
-        def score(x: Array, t: Array, z: Array) -> Array:
-            return jax.grad(lambda z: log_power_posterior(model, params, x, z, t).sum())(z)
-
-        fn = of_last_in_chunks(score, (x, temperatures), chunk)
-        return _unrefused(kernels.chain(fn, z, keys, settings.step_size, settings.num_steps))
-    point, acceptance, _ = kernels.adjusted_chain(
-        of_last_in_chunks(partial(evaluate_point, model, params), (x,), chunk),
-        z,
-        temperatures,
-        keys,
-        settings.step_size,
-        settings.num_steps,
-    )
-    return Chains(point.z, acceptance)
-
-
-def evaluate_point(model: LatentEBM, params: Params, x: Array, z: Array) -> kernels.Point:
-    """Log-likelihood and log-prior of latents [num, latent_dim], with their gradients."""
-    likelihood = _value_and_grad(partial(log_likelihood, model, params["generator"], x), z)
-    return kernels.Point(
-        z, *likelihood, *_value_and_grad(partial(log_prior, model, params["prior"]), z)
-    )
-
-
-def _value_and_grad(fn: Callable[[Array], Array], z: Array) -> tuple[Array, Array]:
-    """Value of `fn` for each row, [num], and its gradient with respect to the row."""
-
-    def total(z: Array) -> tuple[Array, Array]:
-        values = fn(z)
-        return values.sum(), values
-
-    (_, values), grad = jax.value_and_grad(total, has_aux=True)(z)
-    return values, grad
-
-
-def _unrefused(latents: Array) -> Chains:
-    return Chains(latents, jnp.ones(latents.shape[0], latents.dtype))
-
-
-def initial_latents(model: LatentEBM, keys: PRNGKey) -> Array:
-    """z_0 ~ p0(z), [num] -> [num, latent_dim]."""
-    return model.prior_sigma * kernels.normal(keys, kernels.NOISE, model.latent_dim)
+    target = posterior_target(model, params, x, temperatures)
+    return run_chain(target, model.prior.sample_reference(keys), keys, settings)
 
 
 def tempered_chains(
@@ -180,6 +243,8 @@ def tempered_chains(
     temperatures: Array,
     key: PRNGKey,
     settings: SamplerSettings,
+    start: Array | None = None,
+    record: bool = False,
 ) -> TemperedChains:
     """Chains at every temperature of a schedule, M per image.
 
@@ -196,154 +261,107 @@ def tempered_chains(
       temperatures: t_0 = 0 .. t_N, [num_temperatures + 1].
       key: consumed.
       settings: the samplers.
+      start: first states, [num_temperatures + 1, M, num, latent_dim]; by default samples of the
+        reference prior.
+      record: whether to return the trace of all steps; prior and posterior then need equal numbers
+        of steps. Random numbers and steps are the same as without.
+
+    Raises:
+      ValueError: for an unknown kernel.
     """
     chex.assert_rank([temperatures, positions], 1)
     model = with_compute_dtype(model, jnp.dtype(settings.precision))
-    per_image, num = settings.chains_per_image, x.shape[0]
-    zero = jnp.zeros(1, jnp.int32)
+    indices = jnp.arange(temperatures.shape[0])
+
+    def run(group: slice, x: Array, positions: Array, start: Array | None) -> TemperedChains:
+        """The chains at some of the temperatures, for some of the images."""
+        is_prior, t = group == _PRIOR, temperatures[group]
+        keys = all_chain_keys(key, indices[group], positions, settings.chains_per_image)
+        flat = keys.reshape(-1)
+        if is_prior and not record:  # whose trace has l, which needs the generator
+            target = prior_target(model, params["prior"], len(flat))
+        else:
+            of_chain = jnp.repeat(t, len(flat) // len(t))
+            repeated = tile(x, len(flat) // x.shape[0])
+            target = posterior_target(model, params, repeated, of_chain, settings.chain_chunk)
+        exchange = None
+        if settings.exchange_every and not is_prior:
+            exchange = exchanges.make_exchange(t, flat, settings.exchange_every)
+        chains = run_chain(
+            target,
+            model.prior.sample_reference(flat) if start is None else start.reshape(len(flat), -1),
+            flat,
+            settings.prior if is_prior else settings.posterior,
+            exchange,
+            _trace_step if record else None,
+        )
+        return _by_temperature(chains, keys.shape)
+
+    def run_chunk(arrays: tuple[Array, Array, Array | None]) -> TemperedChains:
+        x, positions, start = arrays
+        start = None if start is None else jnp.moveaxis(start, 0, 2)
+        return _move_images(run(_POSTERIOR, x, positions, start), to_front=True)
+
     with jax.named_scope(scopes.PRIOR_CHAINS):
-        keys = all_chain_keys(key, zero, positions, per_image)
-        prior = prior_chains(model, params["prior"], keys.reshape(-1), settings.prior)
-
-    def chunk(arrays: tuple[Array, Array]) -> TemperedChains:
-        return _images_first(_hot_chains(model, params, *arrays, temperatures, key, settings))
-
+        prior = run(_PRIOR, x, positions, None if start is None else start[:1])
     with jax.named_scope(scopes.POSTERIOR_CHAINS):
-        hot = _images_first(map_in_chunks(chunk, (x, positions), settings.image_chunk))
-    latents = prior.latents.reshape(1, per_image, num, -1)
-    acceptance = prior.acceptance.reshape(per_image, num).mean(axis=0, keepdims=True)
-    return hot._replace(
-        latents=jnp.concatenate([latents, hot.latents]),
-        acceptance=jnp.concatenate([acceptance, hot.acceptance]),
+        start = None if start is None else jnp.moveaxis(start[1:], 2, 0)
+        chunks = map_in_chunks(run_chunk, (x, positions, start), settings.image_chunk)
+        posterior = _move_images(chunks, to_front=False)
+    return posterior._replace(
+        latents=jnp.concatenate([prior.latents, posterior.latents]),
+        acceptance=jnp.concatenate([prior.acceptance, posterior.acceptance]),
+        trace=_joined(prior.trace, posterior.trace),
     )
 
 
-def _hot_chains(
-    model: LatentEBM,
-    params: Params,
-    x: Array,
-    positions: Array,
-    temperatures: Array,
-    key: PRNGKey,
-    settings: SamplerSettings,
-) -> TemperedChains:
-    """The chains at t_1 .. t_N, for some of the images."""
-    indices, hot = jnp.arange(1, temperatures.shape[0]), temperatures[1:]
-    per_image, num = settings.chains_per_image, x.shape[0]
-    keys = all_chain_keys(key, indices, positions, per_image)
-    repeated, t = tile(x, hot.shape[0] * per_image), jnp.repeat(hot, per_image * num)
-    flat, posterior = keys.reshape(-1), settings.posterior
-    if settings.exchange_every:
-        ends, seen = _exchanging_chains(model, params, repeated, hot, t, flat, settings)
-        found = exchanges.statistics(seen)
-        probability = found.probability.reshape(-1, per_image, num).mean(axis=1)
-        trips = found.round_trips.reshape(per_image, num).sum(axis=0)
-    else:
-        ends = posterior_chains(model, params, repeated, t, flat, posterior, settings.chain_chunk)
-        probability = jnp.zeros((hot.shape[0] - 1, num), repeated.dtype)
-        trips = jnp.zeros(num, jnp.int32)
+_PRIOR, _POSTERIOR = slice(0, 1), slice(1, None)  # the temperatures of either sampler
+
+
+def _trace_step(state: State, info: Info) -> tuple[Array, Array, Array]:
+    return state.z, state.log_likelihood, info.acceptance
+
+
+def _by_temperature(chains: Chains, shape: tuple[int, ...]) -> TemperedChains:
+    """Chains [T * M * num] of some temperatures as [T, M, num] (`shape`), and their exchanges."""
+    num_temperatures, per_image, num = shape
+    probability = jnp.zeros((num_temperatures - 1, num), chains.latents.dtype)
+    trips, trace = jnp.zeros(num, jnp.int32), None
+    if (swaps := chains.swaps) is not None:
+        probability = exchanges.mean_probability(swaps).reshape(-1, per_image, num).mean(axis=1)
+        trips = exchanges.round_trips(swaps.source).reshape(per_image, num).sum(axis=0)
+    if chains.records is not None:
+        z, likelihood, acceptance = (
+            leaf.reshape(leaf.shape[0], *shape, *leaf.shape[2:]) for leaf in chains.records
+        )
+        source = jnp.arange(num_temperatures, dtype=jnp.int32)[:, None, None]
+        if swaps is not None:
+            source = swaps.source.reshape(likelihood.shape)
+        trace = Trace(z, likelihood, acceptance, 1 + jnp.broadcast_to(source, likelihood.shape))
     return TemperedChains(
-        ends.latents.reshape(hot.shape[0], per_image, num, -1),
-        ends.acceptance.reshape(hot.shape[0], per_image, num).mean(axis=1),
+        chains.latents.reshape(*shape, -1),
+        chains.acceptance.reshape(shape).mean(axis=1),
         probability,
         trips,
+        trace,
     )
 
 
-def _exchanging_chains(
-    model: LatentEBM,
-    params: Params,
-    x: Array,
-    temperatures: Array,
-    of_chain: Array,
-    keys: PRNGKey,
-    settings: SamplerSettings,
-) -> tuple[Chains, exchanges.Swaps]:
-    """Chains at all temperatures with exchange of states; `of_chain` is t of each chain."""
-    exchange = exchanges.make_exchange(temperatures, keys, settings.exchange_every)
-    evaluate = of_last_in_chunks(partial(evaluate_point, model, params), (x,), settings.chain_chunk)
-    z = initial_latents(model, keys)
-    step_size, num_steps, kernel = settings.posterior
-    if kernel == "ula":
-        latents, seen = kernels.unadjusted_chain(
-            evaluate, z, of_chain, keys, step_size, num_steps, exchange
-        )
-        return _unrefused(latents), seen
-    point, acceptance, seen = kernels.adjusted_chain(
-        evaluate, z, of_chain, keys, step_size, num_steps, exchange
-    )
-    return Chains(point.z, acceptance), seen
+def _move_images(chains: TemperedChains, to_front: bool) -> TemperedChains:
+    """Moves the axis of images to the front of each field, or from there to its own place."""
+    axes = [2, 1, 1, 0] + [3] * len(chains.trace or ())
+    leaves, structure = jax.tree.flatten(chains)
+    moved = [
+        jnp.moveaxis(leaf, axis, 0) if to_front else jnp.moveaxis(leaf, 0, axis)
+        for leaf, axis in zip(leaves, axes, strict=True)
+    ]
+    return jax.tree.unflatten(structure, moved)
 
 
-def _images_first(chains: TemperedChains) -> TemperedChains:
-    """Swaps the axis of images with the first axis; applied twice, the identity."""
-    return TemperedChains(
-        latents=jnp.swapaxes(chains.latents, 0, 2),
-        acceptance=jnp.swapaxes(chains.acceptance, 0, 1),
-        swap_probability=jnp.swapaxes(chains.swap_probability, 0, 1),
-        round_trips=chains.round_trips,
-    )
-
-
-def tile(x: Array, times: int) -> Array:
-    """[num, ...] -> [times * num, ...], the complete batch repeated for each temperature."""
-    return jnp.broadcast_to(x, (times, *x.shape)).reshape(-1, *x.shape[1:])
-
-
-def map_in_chunks(
-    fn: Callable[[chex.ArrayTree], chex.ArrayTree], arrays: chex.ArrayTree, chunk: int
-) -> chex.ArrayTree:
-    """fn over the leading axis, `chunk` entries at a time, one chunk after another.
-
-    Args:
-      fn: maps arrays [m, ...] of any m to arrays [m, ...] with independent entries.
-      arrays: a tree of arrays [num, ...].
-      chunk: number of entries at once; 0 is all.
-
-    Returns:
-      Arrays [num, ...], equal to fn(arrays).
-    """
-    num = jax.tree.leaves(arrays)[0].shape[0]
-    if chunk == 0 or chunk >= num:
-        return fn(arrays)
-    whole = num // chunk * chunk
-    head = jax.tree.map(lambda a: a[:whole].reshape(-1, chunk, *a.shape[1:]), arrays)
-    out = jax.lax.map(fn, head)
-    out = jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), out)
-    if whole == num:
-        return out
-    rest = fn(jax.tree.map(lambda a: a[whole:], arrays))
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), out, rest)
-
-
-def of_last_in_chunks(
-    fn: Callable[..., chex.ArrayTree], fixed: tuple[Array, ...], chunk: int
-) -> Callable[[Array], chex.ArrayTree]:
-    """z -> fn(*fixed, z), at most `chunk` rows at a time, in chunks of one size.
-
-    Rows are repeated where the last chunk would be smaller: unlike that of `map_in_chunks`, a rest
-    would cost as much here. `fixed` is divided once, and not in every step of a loop over z.
-
-    Args:
-      fn: maps arrays [m, ...] of any m to arrays [m, ...] with independent entries.
-      fixed: its arguments but the last, [num, ...].
-      chunk: number of rows at once; 0 is all.
-    """
-    num = fixed[0].shape[0]
-    if chunk == 0 or chunk >= num:
-        return partial(fn, *fixed)
-    count = -(-num // chunk)
-    rest = -num % count
-
-    def divide(array: Array) -> Array:
-        full = jnp.pad(array, [(0, rest), *[(0, 0)] * (array.ndim - 1)], mode="edge")
-        return full.reshape(count, -1, *array.shape[1:])
-
-    # Without the barrier XLA repeats and rearranges images in every step of a loop over z.
-    divided = jax.lax.optimization_barrier(tuple(map(divide, fixed)))
-
-    def of_last(z: Array) -> chex.ArrayTree:
-        out = jax.lax.map(lambda arrays: fn(*arrays), (*divided, divide(z)))
-        return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:num], out)
-
-    return of_last
+def _joined(prior: Trace | None, posterior: Trace | None) -> Trace | None:
+    """The trace of all temperatures; the prior's chains take no part in exchanges."""
+    if prior is None or posterior is None:
+        return None
+    pairs = zip(prior, posterior, strict=True)
+    fields = Trace(*(jnp.concatenate(pair, axis=1) for pair in pairs))
+    return fields._replace(source=posterior.source)

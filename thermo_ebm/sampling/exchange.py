@@ -16,7 +16,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from thermo_ebm.sampling.kernels import EXCHANGE, Point, log_uniform
+from thermo_ebm.randomness import STEP_EXCHANGE, log_uniform
+from thermo_ebm.sampling.kernels import State
 from thermo_ebm.types import Array, PRNGKey
 
 
@@ -28,11 +29,30 @@ class Swaps(NamedTuple):
     due: Array  # whether there was an exchange, a bool
 
 
-class ExchangeStatistics(NamedTuple):
-    """Statistics of all exchanges of complete chains."""
+# (states of chains [num_temperatures * num] with their log_likelihood, number of steps done) ->
+# (the states, exchanged if an exchange is due, and what was decided)
+Exchange = Callable[[State, Array], tuple[State, Swaps]]
 
-    probability: Array  # mean probability of a swap of each pair, [num_temperatures - 1, num]
-    round_trips: Array  # round trips from the lowest temperature to the highest and back, [num]
+
+def swap_log_ratio(temperatures: Array, log_likelihood: Array) -> Array:
+    """Log of exp((t_i - t_j) (l_j - l_i)) for neighbours j = i + 1.
+
+    Args:
+      temperatures: t, increasing, [num_temperatures].
+      log_likelihood: l of the states at each temperature, [num_temperatures, ...].
+
+    Returns:
+      [num_temperatures - 1, ...]; a swap is accepted with probability min(1, exp(log ratio)).
+    """
+    chex.assert_axis_dimension(log_likelihood, 0, temperatures.shape[0])
+    intervals = -jnp.diff(temperatures)  # t_i - t_j
+    shape = (-1, *[1] * (log_likelihood.ndim - 1))
+    return intervals.reshape(shape) * jnp.diff(log_likelihood, axis=0)
+
+
+def swap_rejection(temperatures: Array, log_likelihood: Array) -> Array:
+    """Probability that a swap of neighbours is rejected; arguments as for `swap_log_ratio`."""
+    return -jnp.expm1(jnp.minimum(swap_log_ratio(temperatures, log_likelihood), 0.0))
 
 
 def swaps(
@@ -47,71 +67,56 @@ def swaps(
       phase: 0 tries the pairs (0, 1), (2, 3), ..., 1 the pairs (1, 2), (3, 4), ...
       due: whether there is an exchange at all.
     """
-    num_temperatures = temperatures.shape[0]
-    chex.assert_axis_dimension(log_likelihood, 0, num_temperatures)
-    steps = -jnp.diff(temperatures)[:, None]  # t_i - t_j
-    log_ratio = steps * jnp.diff(log_likelihood, axis=0)
-    tried = (jnp.arange(num_temperatures - 1) % 2 == phase)[:, None] & due
+    log_ratio = swap_log_ratio(temperatures, log_likelihood)
+    pairs = jnp.arange(temperatures.shape[0] - 1)
+    tried = (pairs % 2 == phase)[:, None] & due
     accepted = (tried & (log_uniforms < log_ratio)).astype(jnp.int32)
     up, down = jnp.pad(accepted, [(0, 1), (0, 0)]), jnp.pad(accepted, [(1, 0), (0, 0)])
-    source = jnp.arange(num_temperatures, dtype=jnp.int32)[:, None] + up - down
+    source = jnp.arange(temperatures.shape[0], dtype=jnp.int32)[:, None] + up - down
     probability = jnp.exp(jnp.minimum(jnp.nan_to_num(log_ratio, nan=-jnp.inf), 0.0))
     return Swaps(source, probability, jnp.asarray(due))
 
 
-def permuted(point: Point, source: Array) -> Point:
-    """Moves to each place the state of its source.
-
-    Args:
-      point: the states of chains [num_temperatures * num], temperature slowest.
-      source: [num_temperatures, num].
-    """
-
-    def take(leaf: Array) -> Array:
-        grouped = leaf.reshape(*source.shape, *leaf.shape[1:])
-        index = source.reshape(*source.shape, *[1] * (leaf.ndim - 1))
-        return jnp.take_along_axis(grouped, index, axis=0).reshape(leaf.shape)
-
-    return jax.tree.map(take, point)
-
-
-def make_exchange(
-    temperatures: Array, keys: PRNGKey, every: int
-) -> Callable[[Point, Array], tuple[Point, Swaps]]:
-    """Returns a function that exchanges states every `every` steps, with alternating phase.
+def make_exchange(temperatures: Array, keys: PRNGKey, interval: int) -> Exchange:
+    """Returns a function that exchanges states every `interval` steps, with alternating phase.
 
     Args:
       temperatures: t, increasing, [num_temperatures].
       keys: keys of the chains [num_temperatures * num], temperature slowest; the uniform number of
         a pair comes from the key of its lower temperature.
-      every: at least 1.
-
-    Returns:
-      A function (Point of chains [num_temperatures * num], number of steps done) -> (the Point with
-      states exchanged if an exchange is due, and the `Swaps` that were decided).
+      interval: number of steps between exchanges, at least 1.
     """
     num_temperatures = temperatures.shape[0]
     lower = keys.reshape(num_temperatures, -1)[:-1]
 
-    def exchange(point: Point, done: Array) -> tuple[Point, Swaps]:
-        due = (done > 0) & (done % every == 0)
-        uniforms = log_uniform(lower.reshape(-1), EXCHANGE + done).reshape(lower.shape)
-        likelihood = point.log_likelihood.reshape(num_temperatures, -1)
-        decided = swaps(temperatures, likelihood, uniforms, done // every % 2, due)
-        return permuted(point, decided.source), decided
+    def exchange(state: State, done: Array) -> tuple[State, Swaps]:
+        due = (done > 0) & (done % interval == 0)
+        uniforms = log_uniform(lower.reshape(-1), STEP_EXCHANGE + done).reshape(lower.shape)
+        likelihood = state.log_likelihood.reshape(num_temperatures, -1)
+        decided = swaps(temperatures, likelihood, uniforms, done // interval % 2, due)
+
+        def take(leaf: Array) -> Array:
+            grouped = leaf.reshape(*decided.source.shape, *leaf.shape[1:])
+            index = decided.source.reshape(*decided.source.shape, *[1] * (leaf.ndim - 1))
+            return jnp.take_along_axis(grouped, index, axis=0).reshape(leaf.shape)
+
+        return jax.tree.map(take, state), decided
 
     return exchange
 
 
-def statistics(seen: Swaps) -> ExchangeStatistics:
-    """Summarises all exchanges of a run of chains.
+def mean_probability(steps: Swaps) -> Array:
+    """Mean probability of each pair's swap over the exchanges of complete chains.
 
     Args:
-      seen: the `Swaps` of all steps, stacked, [num_steps, ...] each.
+      steps: the `Swaps` of all steps, stacked, [num_steps, ...] each.
+
+    Returns:
+      [num_temperatures - 1, num]; 0 if there was no exchange.
     """
-    weight = seen.due.astype(seen.probability.dtype)
-    total = jnp.einsum("k,ktn->tn", weight, seen.probability)
-    return ExchangeStatistics(total / jnp.maximum(weight.sum(), 1.0), round_trips(seen.source))
+    weight = steps.due.astype(steps.probability.dtype)
+    total = jnp.einsum("k,ktn->tn", weight, steps.probability)
+    return total / jnp.maximum(weight.sum(), 1.0)
 
 
 def round_trips(source: Array) -> Array:
@@ -127,9 +132,9 @@ def round_trips(source: Array) -> Array:
     # Of the state at each place. 0: never at the lowest; 1: was there; 2: at the highest since.
     start = jnp.zeros((num_temperatures, num), jnp.int32).at[0].set(1)
 
-    def follow(carry: tuple[Array, Array], one: Array) -> tuple[tuple[Array, Array], None]:
+    def follow(carry: tuple[Array, Array], moves: Array) -> tuple[tuple[Array, Array], None]:
         came_from, trips = carry
-        came_from = jnp.take_along_axis(came_from, one, axis=0)
+        came_from = jnp.take_along_axis(came_from, moves, axis=0)
         trips = trips + (came_from[0] == 2)
         came_from = came_from.at[0].set(1)
         came_from = came_from.at[-1].set(jnp.where(came_from[-1] >= 1, 2, came_from[-1]))

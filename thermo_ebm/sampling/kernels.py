@@ -1,29 +1,27 @@
-"""Langevin kernels for any density: unadjusted (eq. 9), and adjusted by Metropolis.
+"""Markov kernels for tempered densities, each a value in `KERNELS`.
 
-The random numbers of a chain come from its own key, folded with the number of the step: `NOISE` for
-Gaussian increments (step 0 for the initial state), `ACCEPT` and `EXCHANGE` for uniform numbers.
+The density of a chain at temperature t is log q_t(z) = t l(z) + log p_alpha(z) up to a constant,
+with the log-likelihood l (eq. 21); a `Target` evaluates it. A kernel is a pair of pure functions,
+
+    init(target, z) -> state,        step(keys, state, target, step_size) -> (state, info),
+
+on the states of many chains at once. A kernel of your own is used everywhere (training, exchange,
+likelihood, traces, diagnostics) once it stands in `KERNELS`.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from thermo_ebm.types import Array, PRNGKey
-
-KERNELS = ("ula", "mala")
-NOISE, ACCEPT, EXCHANGE = 0, 2**30, 2**30 + 2**29  # first of the numbers that are folded into keys
-
-GradLogDensity = Callable[[Array], Array]  # [num, latent_dim] -> [num, latent_dim]
+from thermo_ebm.randomness import StepKeys
+from thermo_ebm.types import Array
 
 
 class Point(NamedTuple):
-    """States of chains, with the log-density and its gradient there, in two parts.
-
-    The density at temperature t is t times the first part plus the second.
-    """
+    """States of chains, with both parts of the log-density there and their gradients."""
 
     z: Array  # [num, latent_dim]
     log_likelihood: Array  # l, [num]
@@ -32,59 +30,49 @@ class Point(NamedTuple):
     grad_log_prior: Array  # [num, latent_dim]
 
 
-Evaluate = Callable[[Array], Point]  # z [num, latent_dim] -> Point
-# (Point, number of steps done) -> (Point with some states exchanged, a record of the exchange)
-Exchange = Callable[[Point, Array], tuple[Point, chex.ArrayTree]]
+class Position(NamedTuple):
+    """States of chains whose density has not been evaluated."""
+
+    z: Array  # [num, latent_dim]
 
 
-def step(
-    grad_log_density: GradLogDensity, z: Array, step_size: float | Array, noise: Array
-) -> Array:
-    """One unadjusted step: z' = z + s grad log q(z) + sqrt(2 s) epsilon (eq. 9).
+# The states of a kernel: a tree of arrays [num, ...] with the field z. If it has the field
+# log_likelihood as well, an exchange of states needs no evaluation of its own.
+State = Any
 
-    Args:
-      grad_log_density: z -> grad log q(z).
-      z: [num, latent_dim].
-      step_size: s.
-      noise: epsilon, standard normal, [num, latent_dim].
 
-    Returns:
-      z', [num, latent_dim].
+class Target(NamedTuple):
+    """The tempered density of each of `num` chains."""
+
+    evaluate: Callable[[Array], Point]  # z [num, latent_dim] -> Point
+    score: Callable[[Array], Array]  # z -> gradient of log q_t at each chain's t; no values
+    temperature: Array  # t of each chain, [num]
+
+
+class Info(NamedTuple):
+    """What a step reports beside the new states."""
+
+    acceptance: Array  # probability with which each chain's move was accepted, [num]
+
+
+class Kernel(NamedTuple):
+    """A Markov kernel; see the module's docstring.
+
+    A step size is a scalar or one number for each chain, [num]. An unadjusted kernel accepts every
+    move, so that its chains can be differentiated, and leaves the density only nearly invariant.
     """
-    chex.assert_equal_shape([z, noise])
-    return z + step_size * grad_log_density(z) + jnp.sqrt(2.0 * step_size).astype(z.dtype) * noise
+
+    init: Callable[[Target, Array], State]
+    step: Callable[[StepKeys, State, Target, float | Array], tuple[State, Info]]
+    adjusted: bool  # whether a Metropolis test decides on each move
+    # The same moves with the acceptance that a Metropolis test would have, at one evaluation per
+    # step, for traces; None: the kernel reports its acceptance itself.
+    traced: "Kernel | None" = None
 
 
-def chain(
-    grad_log_density: GradLogDensity,
-    z: Array,
-    keys: PRNGKey,
-    step_size: float,
-    num_steps: int,
-) -> Array:
-    """The state after `num_steps` unadjusted steps from z, one chain per row.
-
-    Differentiable with respect to everything that `grad_log_density` closes over; activations of a
-    step are recomputed in the backward pass, so that only the states are stored.
-
-    Args:
-      grad_log_density: [num, latent_dim] -> [num, latent_dim].
-      z: initial states [num, latent_dim].
-      keys: a key for each chain [num]; step k = 1 .. K uses the key folded with k (0 is z_0's).
-      step_size: s.
-      num_steps: K.
-
-    Returns:
-      [num, latent_dim].
-    """
-    chex.assert_rank(z, 2)
-    chex.assert_shape(keys, (z.shape[0],))
-
-    @jax.checkpoint
-    def body(z: Array, k: Array) -> tuple[Array, None]:
-        return step(grad_log_density, z, step_size, normal(keys, k, z.shape[1])), None
-
-    return jax.lax.scan(body, z, jnp.arange(1, num_steps + 1))[0]
+def evaluated(target: Target, state: State) -> State:
+    """The states with their log-likelihoods; evaluates the density where that was not done yet."""
+    return state if hasattr(state, "log_likelihood") else target.evaluate(state.z)
 
 
 def score(point: Point, temperature: Array) -> Array:
@@ -97,15 +85,26 @@ def log_density(point: Point, temperature: Array) -> Array:
     return temperature * point.log_likelihood + point.log_prior
 
 
-def mala_step(
-    evaluate: Evaluate,
-    point: Point,
-    temperature: Array,
-    step_size: Array,
-    noise: Array,
-    log_uniform: Array,
-) -> tuple[Point, Array]:
-    """One Metropolis-adjusted step (Roberts & Tweedie 1996) of each chain.
+def langevin_move(z: Array, gradient: Array, step_size: float | Array, noise: Array) -> Array:
+    """One unadjusted step: z' = z + s grad log q(z) + sqrt(2 s) epsilon (eq. 9).
+
+    Args:
+      z: [num, latent_dim].
+      gradient: grad log q(z), [num, latent_dim].
+      step_size: s, a scalar or [num, 1].
+      noise: epsilon, standard normal, [num, latent_dim].
+
+    Returns:
+      z', [num, latent_dim].
+    """
+    chex.assert_equal_shape([z, noise])
+    return z + step_size * gradient + jnp.sqrt(2.0 * step_size).astype(z.dtype) * noise
+
+
+def metropolis_step(
+    target: Target, point: Point, step_size: float | Array, noise: Array, log_uniform: Array
+) -> tuple[Point, Info]:
+    """One Metropolis-adjusted Langevin step (Roberts & Tweedie 1996) of each chain.
 
     The proposal is the unadjusted step; it is accepted with min(1, exp r),
 
@@ -114,24 +113,24 @@ def mala_step(
     A proposal where the density is not finite is rejected.
 
     Args:
-      evaluate: z -> Point, called once, at the proposals.
+      target: the density, evaluated once, at the proposals.
       point: the current states.
-      temperature: t of each chain [num].
-      step_size: s of each chain [num].
+      step_size: s, a scalar or [num].
       noise: standard normal, [num, latent_dim].
       log_uniform: log of a uniform number for each chain [num].
 
     Returns:
-      The new states, and the acceptance probability of each chain [num].
+      The new states, and the acceptance probability of each chain.
     """
     chex.assert_equal_shape([point.z, noise])
-    s = step_size[:, None]
+    sizes = jnp.broadcast_to(jnp.asarray(step_size, point.z.dtype), point.z.shape[:1])
+    s, temperature = sizes[:, None], target.temperature
     forward = point.z + s * score(point, temperature)
-    proposal = evaluate(forward + jnp.sqrt(2.0 * s).astype(noise.dtype) * noise)
+    proposal = target.evaluate(forward + jnp.sqrt(2.0 * s).astype(noise.dtype) * noise)
     backward = proposal.z + s * score(proposal, temperature)
     # |z' - forward|^2 = 2 s |noise|^2.
     log_forward = -jnp.sum(noise**2, axis=-1) / 2
-    log_backward = -jnp.sum((point.z - backward) ** 2, axis=-1) / (4 * step_size)
+    log_backward = -jnp.sum((point.z - backward) ** 2, axis=-1) / (4 * sizes)
     log_ratio = log_density(proposal, temperature) - log_density(point, temperature)
     log_ratio += log_backward - log_forward
     log_ratio = jnp.where(jnp.isfinite(log_ratio), log_ratio, -jnp.inf)
@@ -139,86 +138,63 @@ def mala_step(
     new = jax.tree.map(
         lambda a, b: jnp.where(accepted.reshape(-1, *[1] * (a.ndim - 1)), a, b), proposal, point
     )
-    return new, jnp.exp(jnp.minimum(log_ratio, 0.0))
+    return new, Info(jnp.exp(jnp.minimum(log_ratio, 0.0)))
 
 
-def unadjusted_chain(
-    evaluate: Evaluate,
-    z: Array,
-    temperature: Array,
-    keys: PRNGKey,
-    step_size: float,
-    num_steps: int,
-    exchange: Exchange,
-) -> tuple[Array, chex.ArrayTree]:
-    """`chain` with exchange of states, which uses the evaluations made for the steps.
+def _position(target: Target, z: Array) -> Position:
+    del target
+    return Position(z)
 
-    Args:
-      evaluate: z -> Point, called once per step.
-      z: initial states [num, latent_dim].
-      temperature: t of each chain [num].
-      keys: a key for each chain [num].
-      step_size: s.
-      num_steps: K.
-      exchange: called before each step.
 
-    Returns:
-      The states [num, latent_dim], and the records of `exchange`, [num_steps, ...].
+def _point(target: Target, z: Array) -> Point:
+    return target.evaluate(z)
+
+
+def _unadjusted_step(
+    keys: StepKeys, state: Position | Point, target: Target, step_size: float | Array
+) -> tuple[Position, Info]:
+    """Where an exchange has evaluated the states, the step uses that evaluation."""
+    z, noise = state.z, keys.noise(state.z.shape[1])
+    if isinstance(state, Point):
+        gradient = score(state, target.temperature)
+    else:
+        gradient = target.score(z)
+    size = jnp.expand_dims(step_size, -1) if jnp.ndim(step_size) else step_size
+    return Position(langevin_move(z, gradient, size, noise)), Info(jnp.ones(len(z), z.dtype))
+
+
+def _adjusted_step(
+    keys: StepKeys, state: Point, target: Target, step_size: float | Array
+) -> tuple[Point, Info]:
+    noise = keys.noise(state.z.shape[1])
+    return metropolis_step(target, state, step_size, noise, keys.log_uniform())
+
+
+def _traced_unadjusted_step(
+    keys: StepKeys, state: Point, target: Target, step_size: float | Array
+) -> tuple[Point, Info]:
+    """A log-uniform number below every log-ratio accepts all proposals: an unadjusted step."""
+    noise = keys.noise(state.z.shape[1])
+    return metropolis_step(target, state, step_size, noise, jnp.full(len(state.z), -jnp.inf))
+
+
+KERNELS: dict[str, Kernel] = {
+    "ula": Kernel(
+        _position,
+        _unadjusted_step,
+        adjusted=False,
+        traced=Kernel(_point, _traced_unadjusted_step, adjusted=False),
+    ),
+    "mala": Kernel(_point, _adjusted_step, adjusted=True),
+}
+
+
+def find_kernel(name: str) -> Kernel:
+    """The kernel of this name.
+
+    Raises:
+      ValueError: `KERNELS` has no such name.
     """
-
-    def body(z: Array, k: Array) -> tuple[Array, chex.ArrayTree]:
-        point, seen = exchange(evaluate(z), k - 1)
-        noise = normal(keys, k, z.shape[1])
-        return step(lambda _: score(point, temperature), point.z, step_size, noise), seen
-
-    return jax.lax.scan(body, z, jnp.arange(1, num_steps + 1))
-
-
-def adjusted_chain(
-    evaluate: Evaluate,
-    z: Array,
-    temperature: Array,
-    keys: PRNGKey,
-    step_size: float | Array,
-    num_steps: int,
-    exchange: Exchange | None = None,
-) -> tuple[Point, Array, chex.ArrayTree]:
-    """The state after `num_steps` Metropolis-adjusted steps; one evaluation per step, one before.
-
-    Args:
-      evaluate: z -> Point.
-      z: initial states [num, latent_dim].
-      temperature: t of each chain [num].
-      keys: a key for each chain [num].
-      step_size: s, a scalar or of each chain [num].
-      num_steps: K.
-      exchange: called before each step; None exchanges nothing.
-
-    Returns:
-      The final states, the mean acceptance probability of each chain [num], and the records of
-      `exchange`, [num_steps, ...].
-    """
-    chex.assert_shape(keys, (z.shape[0],))
-    steps = jnp.broadcast_to(jnp.asarray(step_size, z.dtype), z.shape[:1])
-
-    def body(carry: tuple[Point, Array], k: Array) -> tuple[tuple[Point, Array], chex.ArrayTree]:
-        point, total = carry
-        point, seen = (point, None) if exchange is None else exchange(point, k - 1)
-        noise, uniform = normal(keys, k, z.shape[1]), log_uniform(keys, ACCEPT + k)
-        point, probability = mala_step(evaluate, point, temperature, steps, noise, uniform)
-        return (point, total + probability), seen
-
-    start = (evaluate(z), jnp.zeros(z.shape[:1], z.dtype))
-    (point, total), seen = jax.lax.scan(body, start, jnp.arange(1, num_steps + 1))
-    return point, total / max(num_steps, 1), seen
-
-
-def normal(keys: PRNGKey, salt: int | Array, dim: int) -> Array:
-    """Standard normal numbers, one row [dim] from each key [num] folded with `salt`."""
-    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, salt), (dim,)))(keys)
-
-
-def log_uniform(keys: PRNGKey, salt: int | Array) -> Array:
-    """Logarithms of uniform numbers in (0, 1), one from each key [num] folded with `salt`."""
-    draws = jax.vmap(lambda key: jax.random.exponential(jax.random.fold_in(key, salt)))(keys)
-    return -draws
+    if name not in KERNELS:
+        raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, not {name!r}.")
+    return KERNELS[name]

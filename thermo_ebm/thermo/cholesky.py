@@ -29,6 +29,6 @@ def cholesky_and_inverse(cov: Array) -> tuple[Array, Array]:
 def _jvp(primals: tuple, tangents: tuple) -> tuple:
     """dL = L Phi and dL^-1 = -Phi L^-1, Phi the lower half of L^-1 dS L^-T (Murray 2016)."""
     chol, inverse = cholesky_and_inverse(*primals)
-    whole = inverse @ tangents[0] @ inverse.T
-    half = jnp.tril(whole) - jnp.diag(jnp.diag(whole)) / 2
+    whitened = inverse @ tangents[0] @ inverse.T
+    half = jnp.tril(whitened) - jnp.diag(jnp.diag(whitened)) / 2
     return (chol, inverse), (chol @ half, -half @ inverse)

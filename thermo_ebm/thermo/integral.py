@@ -63,8 +63,8 @@ def _warped(schedule: Schedule, rule: Array) -> Array:
     integrand over u is steep there, and a rule in u, even on the other intervals alone, is worse.
     """
     slopes = schedule.slopes
-    whole = rule * jnp.where(jnp.isfinite(slopes), slopes, 0.0)
-    return jnp.where(jnp.isfinite(slopes[0]), whole / whole.sum(), trapezium_weights(schedule))
+    weights = rule * jnp.where(jnp.isfinite(slopes), slopes, 0.0)
+    return jnp.where(jnp.isfinite(slopes[0]), weights / weights.sum(), trapezium_weights(schedule))
 
 
 QUADRATURES: dict[str, Callable[[Schedule], Array]] = {
@@ -127,8 +127,31 @@ def interpolated_integral(schedule: Schedule, expected_log_likelihood: np.ndarra
 KL_FORMS: dict[str, float] = {"difference": -1.0, "sum": 1.0}
 
 
+class _Factors(NamedTuple):
+    """Gaussians with their covariance factorised, [...] of them."""
+
+    mean: Array  # [..., dim]
+    cholesky: Array  # lower Cholesky factor L, [..., dim, dim]
+    inverse: Array  # L^-1, [..., dim, dim]
+
+
+def _divergence(p: _Factors, q: _Factors) -> Array:
+    """KL(p, q) in nats (eq. 25), [...]."""
+    spread = jnp.sum((q.inverse @ p.cholesky) ** 2, axis=(-2, -1))
+    shift = jnp.einsum("...ij,...j->...i", q.inverse, q.mean - p.mean)
+    half_log_det_p, half_log_det_q = (
+        jnp.sum(jnp.log(jnp.diagonal(factors.cholesky, axis1=-2, axis2=-1)), axis=-1)
+        for factors in (p, q)
+    )
+    log_det = 2 * (half_log_det_q - half_log_det_p)
+    return (spread + jnp.sum(shift**2, axis=-1) + log_det - p.mean.shape[-1]) / 2
+
+
 def gaussian_kl(mean_p: Array, cov_p: Array, mean_q: Array, cov_q: Array) -> Array:
     """KL(p, q) of two Gaussians, in nats (eq. 25), by Cholesky factors and log-determinants.
+
+    >>> float(gaussian_kl(jnp.zeros(1), jnp.eye(1), jnp.ones(1), jnp.eye(1)))
+    0.5
 
     Args:
       mean_p: [dim].
@@ -143,33 +166,19 @@ def gaussian_kl(mean_p: Array, cov_p: Array, mean_q: Array, cov_q: Array) -> Arr
     chex.assert_rank([mean_p, cov_p, mean_q, cov_q], [1, 2, 1, 2])
     chex.assert_equal_shape([cov_p, cov_q])
     chex.assert_shape([mean_p, mean_q], (cov_p.shape[0],))
-    chol_p, chol_q = jnp.linalg.cholesky(cov_p), jnp.linalg.cholesky(cov_q)
-    return _kl_from_cholesky((mean_p, chol_p), (mean_q, chol_q))
-
-
-def _kl_from_cholesky(p: tuple[Array, Array], q: tuple[Array, Array]) -> Array:
-    """KL(p, q) from (mean [dim], lower Cholesky factor [dim, dim]) of each."""
-    (mean_p, chol_p), (mean_q, chol_q) = p, q
-    # One solve for L_q^-1 [L_p, mu_q - mu_p]: its squared norm is the trace plus the distance.
-    both = jnp.column_stack([chol_p, mean_q - mean_p])
-    whitened = jax.scipy.linalg.solve_triangular(chol_q, both, lower=True)
-    log_det = 2 * jnp.sum(jnp.log(jnp.diag(chol_q)) - jnp.log(jnp.diag(chol_p)))
-    return (jnp.sum(whitened**2) + log_det - mean_p.shape[0]) / 2
+    p = _Factors(mean_p, *cholesky_and_inverse(cov_p))
+    q = _Factors(mean_q, *cholesky_and_inverse(cov_q))
+    return _divergence(p, q)
 
 
 def neighbour_kl(moments: Moments) -> tuple[Array, Array]:
-    """KL(p_i, p_(i+1)) and KL(p_(i+1), p_i) of neighbours, [num_temperatures] each."""
-    chol, inverse = jax.vmap(cholesky_and_inverse)(moments.cov)
-    half_log_det = jnp.sum(jnp.log(jnp.diagonal(chol, axis1=1, axis2=2)), axis=-1)
-
-    def divergence(p: slice, q: slice) -> Array:
-        spread = jnp.sum((inverse[q] @ chol[p]) ** 2, axis=(-2, -1))
-        shift = jnp.einsum("tij,tj->ti", inverse[q], moments.mean[q] - moments.mean[p])
-        log_det = 2 * (half_log_det[q] - half_log_det[p])
-        return (spread + jnp.sum(shift**2, axis=-1) + log_det - chol.shape[-1]) / 2
-
-    lower, upper = slice(None, -1), slice(1, None)
-    return divergence(lower, upper), divergence(upper, lower)
+    """Eq. 25 for all neighbours: KL(p_i, p_(i+1)) and KL(p_(i+1), p_i), [num_temperatures] each."""
+    factors = _Factors(moments.mean, *jax.vmap(cholesky_and_inverse)(moments.cov))
+    lower, upper = (
+        jax.tree.map(lambda leaf, rows=rows: leaf[rows], factors)
+        for rows in (slice(None, -1), slice(1, None))
+    )
+    return _divergence(lower, upper), _divergence(upper, lower)
 
 
 def thermodynamic_integral(

@@ -4,8 +4,6 @@ A batch is usually smaller than the latent dimension, so that the sample covaria
 The covariance is shrunk towards the scaled identity, S* = (1 - rho) S + rho (tr S / D) I.
 """
 
-from collections.abc import Callable
-
 import chex
 import jax.numpy as jnp
 
@@ -16,58 +14,34 @@ from thermo_ebm.types import Array
 # Added to every variance, in units of latent^2: a batch of one example has zero variance.
 VARIANCE_FLOOR = 1e-6
 
-Shrinkage = Callable[[Array, Array, Array], Array]
 
-
-def oas(cov: Array, fourth: Array, count: Array) -> Array:
+def oas(cov: Array, count: Array) -> Array:
     """Oracle-approximating shrinkage (Chen et al. 2010, eq. 23) for Gaussian samples.
 
     Terms of order 2 / dim are omitted, as in the authors' code and in scikit-learn.
 
     Args:
       cov: sample covariances [..., dim, dim], normalised by count.
-      fourth: mean of |z - mean|^4 [...]; not used.
       count: number of examples, a scalar.
 
     Returns:
-      rho in [0, 1], [...].
+      rho in [0, 1], [...]; 1 where all entries of a covariance are equal.
     """
-    del fourth
     dim = cov.shape[-1]
     mean_square = jnp.mean(cov**2, axis=(-2, -1))
     scale = jnp.trace(cov, axis1=-2, axis2=-1) / dim
-    return _bounded_ratio(mean_square + scale**2, (count + 1) * (mean_square - scale**2 / dim))
-
-
-def ledoit_wolf(cov: Array, fourth: Array, count: Array) -> Array:
-    """Shrinkage of Ledoit and Wolf (2004) for any distribution; arguments as for `oas`."""
-    dim = cov.shape[-1]
-    square = jnp.sum(cov**2, axis=(-2, -1))
-    scale = jnp.trace(cov, axis1=-2, axis2=-1) / dim
-    distance = square - dim * scale**2  # |S - scale I|^2
-    error = (fourth - square) / count  # E |S - Sigma|^2
-    return _bounded_ratio(error, distance)
-
-
-def _bounded_ratio(numerator: Array, denominator: Array) -> Array:
-    """numerator / denominator clipped to [0, 1]; 1 where the denominator vanishes."""
+    numerator, denominator = mean_square + scale**2, (count + 1) * (mean_square - scale**2 / dim)
     positive = denominator > 0
     safe = jnp.where(positive, denominator, 1.0)
     return jnp.where(positive, jnp.clip(numerator / safe, 0.0, 1.0), 1.0)
 
 
-SHRINKAGES: dict[str, Shrinkage] = {"oas": oas, "ledoit_wolf": ledoit_wolf}
-
-
-def shrunk_moments(
-    z: Array, mask: Array, shrinkage: str = "oas", axis_name: str | None = None
-) -> Moments:
+def shrunk_moments(z: Array, mask: Array, axis_name: str | None = None) -> Moments:
     """Means and shrunk covariances over the complete batch, on all devices.
 
     Args:
       z: latents [num_temperatures + 1, num, latent_dim].
       mask: [num], 1 for an example and 0 for padding.
-      shrinkage: "oas" or "ledoit_wolf".
       axis_name: the pmapped axis the batch is spread over, if any.
 
     Returns:
@@ -77,14 +51,13 @@ def shrunk_moments(
     chex.assert_equal(z.shape[1], mask.shape[0])
     mean = masked_mean(jnp.moveaxis(z, 1, -1), mask, axis_name)
     centred = (z - for_local_use(mean, axis_name)[:, None]) * mask[:, None]
-    fourth = jnp.sum(jnp.sum(centred**2, axis=-1) ** 2, axis=-1)
     products = jnp.einsum("tni,tnj->tij", centred, centred)
-    products, fourth, count = all_sum((products, fourth, mask.sum()), axis_name)
+    products, count = all_sum((products, mask.sum()), axis_name)
     cov = products / count
-    rho = SHRINKAGES[shrinkage](cov, fourth / count, count)[:, None, None]
+    rho = oas(cov, count)[:, None, None]
     identity = jnp.eye(z.shape[-1], dtype=z.dtype)
     trace = jnp.trace(cov, axis1=-2, axis2=-1)[:, None, None]
     # Rounding changes eigenvalues by the order of eps * trace: a singular covariance that is hardly
-    # shrunk (as Ledoit and Wolf's for two examples) would have negative eigenvalues.
+    # shrunk would have negative eigenvalues.
     floor = VARIANCE_FLOOR + 2 * jnp.finfo(z.dtype).eps * trace
     return Moments(mean, (1 - rho) * cov + (rho * trace / z.shape[-1] + floor) * identity)

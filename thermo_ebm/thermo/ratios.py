@@ -49,7 +49,8 @@ def bar(forward: Array, backward: Array) -> Array:
     # The sigmoids of all samples minus c add up to half of their number: c is within log(num + 1)
     # of the two middle samples, whatever the outliers.
     low, high = (
-        one - centre + sign * math.log(num + 1) for one, sign in zip(middle, (-1, 1), strict=True)
+        sample - centre + sign * math.log(num + 1)
+        for sample, sign in zip(middle, (-1, 1), strict=True)
     )
 
     def halve(bracket: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:

@@ -172,7 +172,7 @@ def _adapt_schedules(
     group: Group, state: TrainState, host: TrainState, ended: np.ndarray
 ) -> TrainState:
     """Adapts the temperatures of repetitions that have ended an epoch, from its rejections."""
-    if group.config.loss.schedule != "equal_barrier" or group.config.loss.name == "vanilla":
+    if group.task.settings.schedule != "equal_barrier":
         return state
     temperatures, slopes = (np.array(leaf) for leaf in host.schedule)
     for i in np.flatnonzero(ended).tolist():

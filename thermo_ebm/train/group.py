@@ -11,14 +11,13 @@ from ml_collections import ConfigDict
 from thermo_ebm import data
 from thermo_ebm.config.build import sampler_settings
 from thermo_ebm.cost import plan
+from thermo_ebm.randomness import PICTURES
 from thermo_ebm.sampling.chains import ChainSettings
-from thermo_ebm.sampling.images import sample_images
-from thermo_ebm.sampling.kernels import normal
+from thermo_ebm.sampling.samples import sample_images
 from thermo_ebm.train import spmd
 from thermo_ebm.train.batches import make_layout, split_over_devices
 from thermo_ebm.train.feed import Feed
 from thermo_ebm.train.spmd import Programs
-from thermo_ebm.train.state import PICTURES
 from thermo_ebm.train.tasks import Task
 from thermo_ebm.types import Params
 
@@ -75,7 +74,7 @@ def _draw(task: Task, settings: ChainSettings, params: Any, key: Any) -> tuple[A
     key = jax.random.fold_in(key, PICTURES)
     key_samples, key_latent = jax.random.split(key)
     samples = sample_images(task.model, params, key_samples, NUM_PICTURES, settings)
-    latent = task.model.prior_sigma * normal(key_latent[None], 0, task.model.latent_dim)
+    latent = task.model.prior.sample_reference(key_latent[None])
     return data.to_uint8(samples), data.to_uint8(
         task.model.generator(params["generator"], latent)[0]
     )

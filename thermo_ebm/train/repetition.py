@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from thermo_ebm import files, readings
-from thermo_ebm.losses import ThermodynamicAux
+from thermo_ebm.losses import LossTerms
 from thermo_ebm.run import events, pictures, tables
 from thermo_ebm.run.layout import (
     READINGS,
@@ -69,18 +69,18 @@ def close_repetition(repetition: Repetition) -> None:
                     events.close_events(repetition.events)
 
 
-def write_epoch(repetition: Repetition, config: ConfigDict, row: tables.Row, aux: Any) -> None:
+def write_epoch(repetition: Repetition, config: ConfigDict, row: tables.Row, aux: LossTerms) -> None:
     """Writes one epoch's readings.
 
     Args:
       repetition: whose epoch has ended.
       config: of the run; readings that do not apply to it stay empty.
       row: readings by the names of `readings.READINGS`.
-      aux: the parts of the validation loss, as numpy arrays.
+      aux: the terms of the validation loss, as numpy arrays.
     """
     row = readings.applicable(readings.READINGS, row, config)
     tables.append_row(repetition.folder / READINGS, row)
-    if isinstance(aux, ThermodynamicAux):
+    if config.loss.name != "vanilla":
         rows = [
             readings.applicable(readings.TEMPERATURE_READINGS, row, config)
             for row in temperature_rows(int(row["epoch"] or 0), aux)
@@ -97,7 +97,7 @@ def write_epoch(repetition: Repetition, config: ConfigDict, row: tables.Row, aux
     writers.deliver(repetition.writers, repetition.folder)
 
 
-def temperature_rows(epoch: int, aux: ThermodynamicAux) -> list[tables.Row]:
+def temperature_rows(epoch: int, aux: LossTerms) -> list[tables.Row]:
     """One row per temperature, by the names of `readings.TEMPERATURE_READINGS`."""
 
     def entry(values: Any, index: int) -> float | None:

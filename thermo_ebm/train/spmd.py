@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thermo_ebm.gradients.halves import are_together
+from thermo_ebm.cost.plan import halves_together
 from thermo_ebm.gradients.noise import GradientNoise
 from thermo_ebm.train import step, validation
 from thermo_ebm.train.batches import (
@@ -81,7 +81,7 @@ def lower_step(
       devices: all devices, such as those of `jax.experimental.topologies`.
       image_shape: [height, width, channels].
     """
-    task = task._replace(halves_together=are_together(devices[0].platform))
+    task = task._replace(halves_together=halves_together(devices[0].platform))
     of_process = sorted(devices, key=lambda device: device.process_index)  # as `Layout` has them
     processes = len({device.process_index for device in devices})
     layout = Layout(task.num_train, processes, len(devices) // processes)

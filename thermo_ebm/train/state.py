@@ -7,12 +7,10 @@ import jax.numpy as jnp
 
 from thermo_ebm import readings
 from thermo_ebm.gradients.amplification import AmplificationState
+from thermo_ebm.randomness import ORDER
 from thermo_ebm.thermo.schedule import Schedule
 from thermo_ebm.train.optimisers import OptimiserState
 from thermo_ebm.types import Array, Params, PRNGKey
-
-# Numbers folded into the key of a repetition, one for each use of random numbers.
-INIT, ORDER, CHAINS, VALIDATION, NOISE, PICTURES, EVALUATION, AMPLIFICATION, LIKELIHOOD = range(9)
 
 
 class EpochSums(NamedTuple):

@@ -12,16 +12,11 @@ import jax.numpy as jnp
 from thermo_ebm import readings, scopes
 from thermo_ebm.gradients import amplification, halves
 from thermo_ebm.gradients.statistics import GradientStatistics, gradient_statistics
-from thermo_ebm.losses import VanillaAux
+from thermo_ebm.randomness import AMPLIFICATION, CHAINS
 from thermo_ebm.train import optimisers
 from thermo_ebm.train.batches import Layout
 from thermo_ebm.train.gradient import Gradient, batch_gradient
-from thermo_ebm.train.state import (
-    AMPLIFICATION,
-    CHAINS,
-    EpochSums,
-    TrainState,
-)
+from thermo_ebm.train.state import EpochSums, TrainState
 from thermo_ebm.train.tasks import Task, current_schedule, step_key
 from thermo_ebm.types import Array, Params
 
@@ -92,7 +87,7 @@ def _amplified(
     info = amplification.choose_amplification(task.gradient_noise, state.gradient_noise)
     if task.clip_norm:
         grads, difference = _clipped(task.clip_norm, grads, difference)
-    if not amplification.is_used(task.gradient_noise) or difference is None:
+    if not amplification.changes_noise(task.gradient_noise) or difference is None:
         return info, grads
     return info, amplification.amplify(
         grads, difference, info.amplification, step_key(state, AMPLIFICATION)
@@ -129,14 +124,11 @@ def measurements(
         "gradient_noise_saturated": info.saturated,
         "acceptance_prior": aux.acceptance[0],
         "acceptance_posterior": aux.acceptance[1:].mean(),
+        "effective_sample_size": aux.effective_sample_size,
+        "round_trips": aux.round_trips,
+        "swap_rate": aux.swap_probability.mean(),
+        "global_barrier": aux.rejection.sum(),
     }
-    if not isinstance(aux, VanillaAux):
-        measured |= {
-            "effective_sample_size": aux.effective_sample_size,
-            "round_trips": aux.round_trips,
-            "swap_rate": aux.swap_probability.mean(),
-            "global_barrier": aux.rejection.sum(),
-        }
     if gradient.difference is not None:
         measured |= _noise(gradient.mean, gradient.difference, info)
     return measured

@@ -11,22 +11,17 @@ from thermo_ebm.config.build import (
     loss_settings,
     make_objective,
 )
+from thermo_ebm.cost.plan import halves_together
 from thermo_ebm.gradients import amplification
 from thermo_ebm.gradients.amplification import AmplificationSettings
-from thermo_ebm.gradients.halves import are_together
 from thermo_ebm.likelihood import LikelihoodSettings
-from thermo_ebm.losses import LossSettings
-from thermo_ebm.losses.objective import Objective
+from thermo_ebm.losses import LossSettings, Objective
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model
+from thermo_ebm.randomness import INIT
 from thermo_ebm.thermo.schedule import Schedule, annealed_power, make_schedule
 from thermo_ebm.train import optimisers
 from thermo_ebm.train.optimisers import Optimisers
-from thermo_ebm.train.state import (
-    INIT,
-    TrainState,
-    begin_epoch,
-    zero_sums,
-)
+from thermo_ebm.train.state import TrainState, begin_epoch, zero_sums
 from thermo_ebm.types import Array, PRNGKey
 
 AXIS = "devices"
@@ -60,7 +55,7 @@ class Task(NamedTuple):
     likelihood: LikelihoodSettings
     likelihood_images: int
     streaming: bool  # whether `run_steps` gets a dispatch's images alone
-    halves_together: bool  # see `halves.are_together`
+    halves_together: bool  # see `plan.halves_together`
 
 
 def updates_per_epoch(config: ConfigDict) -> int:
@@ -92,7 +87,7 @@ def make_task(config: ConfigDict, axis_name: str | None = AXIS) -> Task:
         likelihood=HELD_OUT_SETTINGS,
         likelihood_images=HELD_OUT_IMAGES,
         streaming=config.data.streaming,
-        halves_together=are_together(jax.default_backend()),
+        halves_together=halves_together(jax.default_backend()),
     )
 
 
@@ -136,6 +131,6 @@ def current_schedule(task: Task, state: TrainState) -> Schedule:
 
 
 def step_key(state: TrainState, use: int) -> PRNGKey:
-    """The key of the next step for one use (`state.CHAINS`, ...)."""
+    """The key of the next step for one use (`randomness.CHAINS`, ...)."""
     key = jax.random.fold_in(jax.random.fold_in(state.key, use), state.branch)
     return jax.random.fold_in(key, state.step)

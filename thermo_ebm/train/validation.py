@@ -8,15 +8,11 @@ import jax.numpy as jnp
 from thermo_ebm import likelihood
 from thermo_ebm.collectives import all_sum
 from thermo_ebm.gradients.noise import GradientNoise, gradient_noise
+from thermo_ebm.randomness import GRADIENT_NOISE, LIKELIHOOD, VALIDATION
 from thermo_ebm.thermo.schedule import make_schedule
 from thermo_ebm.train.batches import Layout, gather
 from thermo_ebm.train.gradient import batch_gradient
-from thermo_ebm.train.state import (
-    LIKELIHOOD,
-    NOISE,
-    VALIDATION,
-    TrainState,
-)
+from thermo_ebm.train.state import TrainState
 from thermo_ebm.train.tasks import AXIS, Task, current_schedule
 from thermo_ebm.types import Array, Params, PRNGKey
 
@@ -57,16 +53,17 @@ def evaluate_likelihood(
     found = likelihood.estimate(
         task.model,
         state.params,
-        batch.images,
-        batch.position,
+        batch,
         schedule.temperatures,
         key,
         settings,
-        batch.mask,
         AXIS,
     )
     # Padding repeats an image, whose figures are finite if the image's are.
-    sums = (found.log_likelihood * batch.mask).sum(), ((found.stderr * batch.mask) ** 2).sum()
+    sums = (
+        (found.log_marginal_likelihood * batch.mask).sum(),
+        ((found.stderr * batch.mask) ** 2).sum(),
+    )
     total, variance = all_sum(sums, AXIS)
     return MeanLikelihood(total / num, jnp.sqrt(variance) / num)
 
@@ -81,5 +78,5 @@ def measure_noise(task: Task, state: TrainState, part: Array, layout: Layout) ->
         indices = jax.random.choice(batch_key, task.num_train, shape, replace=False)
         return batch_gradient(task, state.params, indices, part, layout, chain_key, schedule).mean
 
-    key = jax.random.fold_in(jax.random.fold_in(state.key, NOISE), state.step)
+    key = jax.random.fold_in(jax.random.fold_in(state.key, GRADIENT_NOISE), state.step)
     return gradient_noise(gradient, key, task.grad_noise_draws)

@@ -8,7 +8,7 @@ import linear_gaussian as linear
 import numpy as np
 import pytest
 
-from thermo_ebm.sampling import images
+from thermo_ebm.sampling import samples
 from thermo_ebm.sampling.chains import ChainSettings
 
 LATENT_DIM, PIXELS = 3, 40
@@ -28,7 +28,7 @@ def test_samples_do_not_depend_on_the_batches_they_are_drawn_in():
     model, params = make(0.3)
     key, settings = jax.random.key(0), ChainSettings(0.1, 5)
     draw = jax.jit(
-        partial(images.sample_images, model, params, key, settings=settings),
+        partial(samples.sample_images, model, params, key, settings=settings),
         static_argnames="num",
     )
     whole = draw(num=7)
@@ -46,7 +46,7 @@ def test_reconstructions_are_of_their_own_image():
     z = 2 * jax.random.normal(jax.random.key(1), (12, LATENT_DIM))
     x = model.generator(params["generator"], z)
     settings = ChainSettings(1e-4, 200)
-    reconstruct = jax.jit(partial(images.reconstruct, model, settings=settings))
+    reconstruct = jax.jit(partial(samples.reconstruct, model, settings=settings))
     made = reconstruct(params, x, jax.random.key(2))
     distances = np.linalg.norm(np.asarray(made)[:, None] - np.asarray(x), axis=-1)
     assert made.shape == x.shape
@@ -58,7 +58,7 @@ def interpolate(ends, num_steps):
     """The latents themselves, through a generator that changes nothing."""
     model = linear.make_model()._replace(generator=lambda beta, z: z)
     return np.asarray(
-        images.interpolate(model, {"prior": {}, "generator": {}}, jnp.asarray(ends), num_steps)
+        samples.interpolate(model, {"prior": {}, "generator": {}}, jnp.asarray(ends), num_steps)
     )
 
 
@@ -75,7 +75,7 @@ def test_ends_are_the_latents_bit_for_bit(num_steps, compiled):
 
 def interpolate_jax(ends, num_steps):
     model = linear.make_model()._replace(generator=lambda beta, z: z)
-    return images.interpolate(model, {"prior": {}, "generator": {}}, ends, num_steps)
+    return samples.interpolate(model, {"prior": {}, "generator": {}}, ends, num_steps)
 
 
 def test_between_unit_latents_every_point_is_on_the_circle_at_equal_angles():

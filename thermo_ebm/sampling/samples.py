@@ -4,7 +4,8 @@ import chex
 import jax.numpy as jnp
 
 from thermo_ebm.models.latent_ebm import LatentEBM
-from thermo_ebm.sampling.chains import ChainSettings, chain_keys, posterior_chains, prior_chains
+from thermo_ebm.randomness import chain_keys
+from thermo_ebm.sampling.chains import ChainSettings, posterior_chains, prior_chains
 from thermo_ebm.types import Array, Params, PRNGKey
 
 
@@ -21,7 +22,7 @@ def sample_latents(
     Latent i depends only on the key and on first + i, so that many latents can be drawn in batches
     of any size.
     """
-    keys = chain_keys(key, jnp.zeros((), jnp.int32), first + jnp.arange(num))
+    keys = chain_keys(key, 0, first + jnp.arange(num))
     return prior_chains(model, params["prior"], keys, settings).latents
 
 
@@ -56,7 +57,7 @@ def reconstruct(
     Returns:
       [num, *image_shape] in [-1, 1].
     """
-    keys = chain_keys(key, jnp.ones((), jnp.int32), jnp.arange(x.shape[0]))
+    keys = chain_keys(key, 1, jnp.arange(x.shape[0]))
     z = posterior_chains(model, params, x, jnp.ones(x.shape[0]), keys, settings).latents
     return model.generator(params["generator"], z)
 
