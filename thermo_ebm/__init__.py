@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from thermo_ebm.errors import UserError
     from thermo_ebm.evaluation.run import load_run
     from thermo_ebm.gradients.statistics import gradient_statistics
+    from thermo_ebm.likelihood import log_marginal_likelihood
     from thermo_ebm.losses import LossSettings, thermodynamic_loss, vanilla_loss
     from thermo_ebm.metrics.fid import frechet_distance
     from thermo_ebm.metrics.kid import kernel_distance
@@ -57,6 +58,7 @@ __all__ = [
     "kernel_distance",
     "load_run",
     "log_likelihood",
+    "log_marginal_likelihood",
     "log_prior",
     "make_batch",
     "make_model",
@@ -82,6 +84,7 @@ _MODULES = {
     "kernel_distance": "metrics.kid",
     "load_run": "evaluation.run",
     "log_likelihood": "models.latent_ebm",
+    "log_marginal_likelihood": "likelihood",
     "log_prior": "models.latent_ebm",
     "make_batch": "types",
     "make_model": "models.latent_ebm",

@@ -12,6 +12,7 @@ import pytest
 from thermo_ebm import likelihood
 from thermo_ebm.likelihood import LikelihoodSettings, bidirectional, estimators
 from thermo_ebm.thermo.schedule import power_schedule
+from thermo_ebm.types import make_batch
 
 MODEL = lg.make_model()
 PARAMS = jax.tree.map(jnp.float32, lg.parameters())
@@ -28,8 +29,7 @@ KEY = jax.random.key(1)
 def estimate(model, params, images, settings=SETTINGS):
     run = jax.jit(partial(likelihood.estimate, model, settings=settings))
     temperatures = power_schedule(settings.num_temperatures, 3.0)
-    found = run(params, jnp.float32(images), jnp.arange(len(images)), temperatures, KEY)
-    return jax.tree.map(np.asarray, found)
+    return jax.tree.map(np.asarray, run(params, make_batch(jnp.float32(images)), temperatures, KEY))
 
 
 @functools.cache
@@ -40,18 +40,18 @@ def gaussian():
 
 
 def test_near_the_truth_with_errors_that_cover():
-    _, truth, found = gaussian()
-    error = found.log_likelihood - truth
+    _, truth, result = gaussian()
+    error = result.log_marginal_likelihood - truth
     assert abs(error.mean()) < 0.1
-    inside = (np.abs(error) < 2 * found.stderr).mean()
+    inside = (np.abs(error) < 2 * result.stderr).mean()
     assert 0.90 <= inside <= 0.995
     # The bound is below by more than rounding: an estimate that is no bound would be caught.
-    below = found.annealed - truth
+    below = result.annealed - truth
     assert below.mean() < 2 * below.std() / np.sqrt(len(truth))
 
 
 def test_scores_are_the_posteriors_means():
-    images, _, found = gaussian()
+    images, _, result = gaussian()
     laws = [lg.power_posterior(lg.parameters(), x, 1.0) for x in images]
     square = np.array([law.mean @ law.mean + np.trace(law.cov) for law in laws])
     constant = lg.DATA_DIM / 2 * np.log(2 * np.pi * lg.LIKELIHOOD_SIGMA**2)
@@ -64,7 +64,7 @@ def test_scores_are_the_posteriors_means():
         "tilt": [_expected_tilt(law) for law in laws],
     }
     for name, values in exact.items():
-        error = getattr(found.scores, name) - np.asarray(values)
+        error = getattr(result.scores, name) - np.asarray(values)
         # Four standard errors, and what chains that have not quite arrived add: images here are far
         # from the prior.
         assert abs(error.mean()) < 4 * error.std() / np.sqrt(len(error)) + 0.15, name
@@ -86,14 +86,15 @@ def bounds(num_temperatures, steps, num=200):
     images, latents = draw(PARAMS, positions, KEY)
     run = jax.jit(partial(bidirectional.bidirectional, MODEL, settings=settings))
     temperatures = power_schedule(num_temperatures, 2.0)
-    found = run(PARAMS, images, latents, positions, temperatures, jax.random.key(2))
+    batch = make_batch(images)
+    result = run(PARAMS, batch, latents, temperatures, jax.random.key(2))
     truth = np.array([lg.log_evidence(lg.parameters(), x) for x in np.asarray(images, float)])
-    return np.asarray(images), np.asarray(latents), jax.tree.map(np.asarray, found), truth
+    return np.asarray(images), np.asarray(latents), jax.tree.map(np.asarray, result), truth
 
 
 def test_bounds_lie_on_either_side_of_the_truth():
-    _, _, found, truth = bounds(4, 2)
-    for sign, bound in ((-1, found.lower), (1, found.upper)):
+    _, _, result, truth = bounds(4, 2)
+    for sign, bound in ((-1, result.lower), (1, result.upper)):
         error = sign * (bound - truth)
         # So few temperatures and chains leave a gap of many standard errors.
         assert error.mean() > 3 * error.std() / np.sqrt(len(error))
@@ -121,21 +122,22 @@ def test_simulated_images_have_the_models_moments():
 
 def test_the_exact_latent_counts():
     # From another image's latent the reverse chains give no upper bound at all.
-    images, latents, found, truth = bounds(4, 2)
+    images, latents, result, truth = bounds(4, 2)
     settings = SETTINGS._replace(
         num_temperatures=4, steps_per_temperature=2, chains_per_image=2, simulation_steps=200
     )
     run = jax.jit(partial(bidirectional.bidirectional, MODEL, settings=settings))
-    shuffled = run(
-        PARAMS, images, latents[::-1], jnp.arange(200), power_schedule(4, 2.0), jax.random.key(2)
-    )
-    np.testing.assert_array_equal(shuffled.lower, found.lower)
+    batch = make_batch(images)
+    shuffled = run(PARAMS, batch, latents[::-1], power_schedule(4, 2.0), jax.random.key(2))
+    np.testing.assert_array_equal(shuffled.lower, result.lower)
     assert (np.asarray(shuffled.upper) - truth).mean() < -1.0
 
 
 def test_weights_by_hand():
     temperatures = jnp.array([0.0, 0.25, 1.0])
-    seen = jnp.array([[[-8.0]], [[-4.0]], [[-2.0]]])
+    likelihood = jnp.array([[[-8.0]], [[-4.0]], [[-2.0]]])
     # Up: 0.25 (-8) + 0.75 (-4); down, from the last state: -0.75 (-2) - 0.25 (-4).
-    assert estimators.forward_log_weights(temperatures, seen) == pytest.approx(-5.0)
-    assert estimators.forward_log_weights(temperatures[::-1], seen[::-1]) == pytest.approx(2.5)
+    assert estimators.forward_log_weights(temperatures, likelihood) == pytest.approx(-5.0)
+    assert estimators.forward_log_weights(temperatures[::-1], likelihood[::-1]) == pytest.approx(
+        2.5
+    )

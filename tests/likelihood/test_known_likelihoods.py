@@ -9,9 +9,10 @@ import numpy as np
 import plane_model as plane
 import pytest
 
-from thermo_ebm.likelihood import LikelihoodSettings, estimate, log_likelihood
+from thermo_ebm.likelihood import LikelihoodSettings, estimate, log_marginal_likelihood
 from thermo_ebm.likelihood.bidirectional import bidirectional
 from thermo_ebm.thermo.schedule import make_schedule
+from thermo_ebm.types import make_batch
 
 NUM_IMAGES = 240
 SETTINGS = LikelihoodSettings(
@@ -43,22 +44,22 @@ def along(model, params, images, power, settings, seed=1):
     """The estimate along a power schedule that is not adapted."""
     schedule = make_schedule("power", settings.num_temperatures, power)
     run = jax.jit(partial(estimate, model, settings=settings))
-    key, positions = jax.random.key(seed), jnp.arange(len(images))
-    found = run(float32(params), jnp.float32(images), positions, schedule.temperatures, key)
-    return jax.tree.map(np.float64, found)
+    batch = make_batch(jnp.float32(images))
+    result = run(float32(params), batch, schedule.temperatures, jax.random.key(seed))
+    return jax.tree.map(np.float64, result)
 
 
-def check(found, truth):
-    errors = found.log_likelihood - truth
+def check(result, truth):
+    errors = result.log_marginal_likelihood - truth
     assert abs(errors.mean()) < 0.1
     assert errors.std() > 1e-3
     # At two standard errors 95 % would be covered; of 240 images the share is known to 1.4 %.
-    covered = np.mean(np.abs(errors) < 2 * found.stderr)
+    covered = np.mean(np.abs(errors) < 2 * result.stderr)
     assert 0.90 <= covered <= 0.99
     # The errors are of the size that is reported.
-    assert 0.7 < np.sqrt(np.mean(errors**2) / np.mean(found.stderr**2)) < 1.3
+    assert 0.7 < np.sqrt(np.mean(errors**2) / np.mean(result.stderr**2)) < 1.3
     # The lower bound is one: below the truth on average, by no more than its own spread says.
-    below = found.annealed - truth
+    below = result.annealed - truth
     assert below.mean() < 3 * below.std() / np.sqrt(len(below))
 
 
@@ -70,12 +71,13 @@ def test_on_the_linear_model():
 @pytest.mark.slow  # minutes where nothing is optimised when it is compiled
 def test_on_the_nonlinear_model_with_an_adapted_schedule():
     model, params, images, truth = nonlinear()
-    found = log_likelihood(model, float32(params), jnp.float32(images), jax.random.key(0))
-    found = jax.tree.map(np.float64, found)
-    check(found, truth)
+    key = jax.random.key(0)
+    result = log_marginal_likelihood(model, float32(params), jnp.float32(images), key)
+    result = jax.tree.map(np.float64, result)
+    check(result, truth)
     # Adapted to equal barriers, as far as one short pilot can.
-    assert found.rejection.max() < 2.5 * found.rejection.mean()
-    assert np.all((found.acceptance > 0.3) & (found.acceptance < 0.9))
+    assert result.rejection.max() < 2.5 * result.rejection.mean()
+    assert np.all((result.acceptance > 0.3) & (result.acceptance < 0.9))
 
 
 def test_short_chains_bound_the_truth_from_both_sides():
@@ -86,9 +88,9 @@ def test_short_chains_bound_the_truth_from_both_sides():
     hasty = SETTINGS._replace(num_temperatures=4, chains_per_image=2, steps_per_temperature=2)
     schedule = make_schedule("power", hasty.num_temperatures, 2.0)
     run = jax.jit(partial(bidirectional, plane.make_model(), settings=hasty))
-    arrays = jnp.float32(images), jnp.float32(z), jnp.arange(num), schedule.temperatures
-    found = run(float32(params), *arrays, jax.random.key(0))
-    lower, upper = np.float64(found.lower) - truth, np.float64(found.upper) - truth
+    arrays = make_batch(jnp.float32(images)), jnp.float32(z), schedule.temperatures
+    result = run(float32(params), *arrays, jax.random.key(0))
+    lower, upper = np.float64(result.lower) - truth, np.float64(result.upper) - truth
     # On average below and above, by much more than chance.
     assert lower.mean() < -5 * lower.std() / np.sqrt(num)
     assert upper.mean() > 5 * upper.std() / np.sqrt(num)
@@ -102,14 +104,15 @@ def test_padding_and_positions():
     run = jax.jit(partial(estimate, model, settings=settings))
 
     def figures(images, mask):
-        key, positions = jax.random.key(0), jnp.arange(4)
-        args = float32(params), jnp.float32(images), positions, temperatures, key
-        return run(*args, mask=jnp.float32(mask))
+        batch = make_batch(jnp.float32(images))._replace(mask=jnp.float32(mask))
+        return run(float32(params), batch, temperatures, jax.random.key(0))
 
     first, wild = images[:4], images[:4].copy()
     wild[2:] = 30.0
     one, other = figures(first, [1, 1, 0, 0]), figures(wild, [1, 1, 0, 0])
-    np.testing.assert_allclose(one.log_likelihood[:2], other.log_likelihood[:2], rtol=1e-5)
+    np.testing.assert_allclose(
+        one.log_marginal_likelihood[:2], other.log_marginal_likelihood[:2], rtol=1e-5
+    )
     np.testing.assert_allclose(one.rejection, other.rejection, rtol=1e-4)
 
 
@@ -118,3 +121,31 @@ def test_refuses_what_gives_no_standard_error(change):
     model, params, images, _ = linear()
     with pytest.raises(ValueError, match="at least 2 chains_per_image and 2 num_temperatures"):
         along(model, params, images[:2], 1.0, SETTINGS._replace(**change))
+
+
+def test_compiled_once_for_equal_shapes():
+    """Every compilation traces the generator; further calls with other values trace nothing."""
+    traced = []
+
+    def generator(beta, z):
+        traced.append(z.shape)
+        return plane.generator(beta, z)
+
+    model, params = plane.make_model()._replace(generator=generator), plane.parameters()
+    images = jnp.float32(plane.simulated_images(params, 3)[1])
+    settings = LikelihoodSettings(
+        num_temperatures=2, chains_per_image=2, steps_per_temperature=1, prior_steps=1, pilots=1
+    )
+
+    def estimate(scale, seed):
+        key = jax.random.key(seed)
+        return log_marginal_likelihood(model, float32(params), scale * images, key, settings)
+
+    first = estimate(1.0, 0)
+    calls = len(traced)
+    assert calls > 0
+    second = estimate(0.5, 1)
+    assert len(traced) == calls
+    assert not np.array_equal(first.log_marginal_likelihood, second.log_marginal_likelihood)
+    log_marginal_likelihood(model, float32(params), images[:2], jax.random.key(0), settings)
+    assert len(traced) > calls

@@ -69,7 +69,9 @@ def close_repetition(repetition: Repetition) -> None:
                     events.close_events(repetition.events)
 
 
-def write_epoch(repetition: Repetition, config: ConfigDict, row: tables.Row, aux: LossTerms) -> None:
+def write_epoch(
+    repetition: Repetition, config: ConfigDict, row: tables.Row, aux: LossTerms
+) -> None:
     """Writes one epoch's readings.
 
     Args:

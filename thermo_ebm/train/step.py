@@ -56,8 +56,8 @@ def _updated(task: Task, state: TrainState, found: Gradient) -> TrainState:
     good = jnp.isfinite(found.loss) & jnp.isfinite(statistics.var)
     good &= _all_finite((params, optimiser))
     measured = measurements(task, found, statistics, info)
-    rejection = getattr(found.aux, "rejection", jnp.zeros(task.settings.num_temperatures))
-    sums = EpochSums(jnp.ones((), jnp.int32), readings.complete(measured, jnp.nan), rejection)
+    measured = readings.complete(measured, jnp.nan)
+    sums = EpochSums(jnp.ones((), jnp.int32), measured, found.aux.rejection)
     stepped = state._replace(
         params=params,
         optimiser=optimiser,
