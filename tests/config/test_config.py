@@ -277,7 +277,7 @@ def test_published_form_of_all_configurations():
         config.sampler.exchange_every = 3
         paper = published(config)
         checks.check(paper)
-        settings, sampler = build.loss_settings(paper), build.sampler_settings(paper)
+        settings, sampler = paper.loss, build.sampler_settings(paper)
         assert settings.quadrature == "trapezium"
         assert (settings.correction, settings.kl_form) == ("pooled_gaussian", "sum")
         assert (settings.prior_gradient, settings.generator_gradient) == ("none", "detached")
