@@ -14,29 +14,18 @@ from study.cells import (
     KL_FORM,
     KL_WEIGHT,
     LOSS,
-    NUM_TEMPERATURES,
-    POSTERIOR_STEPS,
-    POWER,
-    PRIOR_STEPS,
     SYMBOLS,
-    THERMODYNAMIC,
     VANILLA,
     varied,
 )
 from thermo_ebm import files
+from thermo_ebm.config.checks import check_value
 from thermo_ebm.errors import UserError
-from thermo_ebm.fields import flatten
+from thermo_ebm.fields import FIELDS, flatten
 from thermo_ebm.run.changes import Change, read_changes
 from thermo_ebm.run.configuration import is_free, read_config
 from thermo_ebm.run.csvfile import check_epochs, read_csv
 from thermo_ebm.run.layout import CHANGES, CONFIG, EVALUATIONS, IMAGES, READINGS, TEMPERATURES
-
-# Numbers that a configuration must have; of the loss only if it is the thermodynamic one.
-NUMBERS = (BATCH_SIZE, POSTERIOR_STEPS, PRIOR_STEPS, POWER, NUM_TEMPERATURES, KL_WEIGHT)
-POSITIVE = (BATCH_SIZE, POWER, NUM_TEMPERATURES)
-
-# The only correction that has a KL form and a KL weight.
-CORRECTION, CORRECTION_BY_KL = "loss.correction", "pooled_gaussian"
 
 # Of 256 levels. Another JPEG decoder moves the mean of a quarter of an image by a tenth; the means
 # of two photographs are tens apart.
@@ -85,15 +74,11 @@ def load_runs(folder: Path) -> RunReadings:
     """
     if not folder.is_dir():
         raise UserError(f"runs={folder}: no such folder")
-    runs = [
-        Run(path, flatten(read_config(path)), read_changes(path))
-        for path in sorted(_run_folders(folder))
-    ]
+    runs = [read_run(path) for path in sorted(_run_folders(folder))]
     if not runs:
         raise UserError(f"runs={folder}: holds no run directory (one with a {CONFIG})")
     frames, temperatures, notes = [], [], []
     for run in runs:
-        check_fields(run)
         repetitions = sorted(run.folder.glob(f"rep_[0-9]*/{READINGS}"))
         if run.mixing_changes:
             described = "; ".join(map(describe_change, run.mixing_changes))
@@ -145,61 +130,32 @@ def make_configurations(runs: Sequence[Run]) -> pd.DataFrame:
     the thermodynamic loss are NaN for the vanilla one. Where all runs of a data set are planned
     with the same number of updates, their numbers of epochs follow from their batches: no field.
     """
-    datasets = label_sources([(run.folder, run.config) for run in runs])
+    datasets = label_sources([read_source(run) for run in runs])
     rows = [
         _cell_fields(run.config) | {"dataset": name}
         for run, name in zip(runs, datasets, strict=True)
     ]
     frame = pd.DataFrame(rows, index=[str(run.folder) for run in runs])
-    for dataset in frame["dataset"].unique():
-        configs = [run.config for run, name in zip(runs, datasets, strict=True) if name == dataset]
-        if _have_equal_updates(configs):
-            frame.loc[frame["dataset"] == dataset, "num_epochs"] = math.nan
+    updates = pd.Series([_num_updates(run.config) for run in runs], frame.index)
+    follows = updates.groupby(frame["dataset"]).transform("nunique") == 1
+    frame.loc[follows, "num_epochs"] = math.nan
     further = varied(frame.drop(columns=["dataset", *SYMBOLS], errors="ignore"))
     return frame.reindex(columns=["dataset", *SYMBOLS, *further])
 
 
-def check_fields(run: Run) -> None:
-    """Checks the fields of a configuration that tables and labels need.
+def read_run(folder: Path) -> Run:
+    """Reads a run's configuration and its changes.
 
     Raises:
-      UserError: naming the file and the field, for one that is missing or has no usable value.
+      UserError: naming the file and the field, for one that is damaged or a value that no run has.
     """
-    path = run.folder / CONFIG
-    for name in ("data.name", LOSS):
-        if name not in run.config:
-            raise _missing(path, name)
-    loss = run.config[LOSS]
-    if loss not in (VANILLA, THERMODYNAMIC):
-        raise UserError(f"{path}: {LOSS} is {loss!r}, neither vanilla nor thermodynamic")
-    for name in NUMBERS:
-        if loss == THERMODYNAMIC or not name.startswith("loss."):
-            if name not in run.config:
-                raise _missing(path, name)
-            value = number_field(run, name)
-            if name in POSITIVE and value <= 0:
-                raise UserError(f"{path}: {name} is {value:g}, must be positive")
-
-
-def number_field(run: Run, name: str, default: float = math.nan) -> float:
-    """Returns a number of a run's configuration; `default` where the field is not there.
-
-    Raises:
-      UserError: naming the file and the field, where it is no finite number.
-    """
-    if name not in run.config:
-        return default
-    try:
-        value = float(run.config[name])
-        if math.isfinite(value):
-            return value
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise UserError(f"{run.folder / CONFIG}: {name} is {run.config[name]!r}, not a finite number")
-
-
-def _missing(path: Path, name: str) -> UserError:
-    return UserError(f"{path}: the field {name} is missing; is this a run's configuration?")
+    config = flatten(read_config(folder))
+    for name in config.keys() & FIELDS.keys():
+        try:
+            check_value(name, config[name])
+        except UserError as error:
+            raise UserError(f"{folder / CONFIG}: {error}") from error
+    return Run(folder, config, read_changes(folder))
 
 
 def _cell_fields(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,84 +170,77 @@ def _cell_fields(config: Mapping[str, Any]) -> dict[str, Any]:
         if name == "num_epochs" or not (ignored or of_other_loss):
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             fields[name] = float(value) if is_number else str(value)
-    if fields.get(CORRECTION, CORRECTION_BY_KL) != CORRECTION_BY_KL:
+    if config["loss.correction"] != "pooled_gaussian":  # the only one with a KL form and weight
         fields |= {KL_WEIGHT: math.nan, KL_FORM: math.nan}
     return fields
 
 
-def _have_equal_updates(configs: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether all runs are planned with the same number of updates."""
-    updates = set()
-    for config in configs:
-        try:
-            images = config[BATCH_SIZE] * config.get("gradient_noise.accumulate", 1)
-            updates.add(config["num_epochs"] * (config["data.num_train"] // images))
-        except (KeyError, TypeError, ZeroDivisionError):
-            return False
-    return len(updates) == 1
+def _num_updates(config: Mapping[str, Any]) -> int:
+    """The updates that a run is planned with."""
+    images = config[BATCH_SIZE] * config["gradient_noise.accumulate"]
+    return config["num_epochs"] * (config["data.num_train"] // images)
 
 
 # Images.
 
 
-def label_sources(runs: Sequence[tuple[Path, Mapping[str, Any]]]) -> list[str]:
-    """Returns a label for the images of each run: equal labels for the same images alone.
+class ImageSource(NamedTuple):
+    """Where the images of a run come from, and what is recorded of them."""
+
+    name: str  # data.name
+    place: str  # data.data_dir
+    selection: tuple[Any, ...]  # values of `_SELECTION`
+    levels: tuple[float, ...]  # mean levels of parts of some images, 0 to 255; may be empty
+
+    def is_same(self, other: "ImageSource") -> bool:
+        """Whether two runs have the same source of images."""
+        if self.name != other.name:
+            return False
+        if self.levels and other.levels and self.selection == other.selection:
+            pairs = zip(self.levels, other.levels, strict=False)
+            near = all(abs(a - b) <= _SAME_LEVEL for a, b in pairs)
+            return len(self.levels) == len(other.levels) and near
+        return self.name not in LOCAL or self.place == other.place
+
+
+def read_source(run: Run) -> ImageSource:
+    """Reads the record of a run's images.
+
+    Raises:
+      UserError: the record is damaged.
+    """
+    path, levels = run.folder / IMAGES, []
+    if path.exists():
+        levels = files.read_json(path)
+    if not isinstance(levels, list) or not all(isinstance(level, int | float) for level in levels):
+        raise UserError(f"{path}: not a list of images' mean levels; restore or remove it")
+    selection = tuple(run.config[name] for name in _SELECTION)
+    place = run.config["data.data_dir"] or ""
+    return ImageSource(run.config["data.name"], place, selection, tuple(levels))
+
+
+def label_sources(sources: Sequence[ImageSource]) -> list[str]:
+    """Returns a label for each source: equal labels for the same images alone.
 
     The label is the data set's name. Local images have the name of their file or folder added, and
     images that still have the same label get a number.
-
-    Args:
-      runs: folder and flattened configuration of each.
-
-    Raises:
-      UserError: a record of images is damaged.
     """
-    sources: list[tuple[Mapping[str, Any], list[float] | None]] = []  # distinct ones
+    distinct: list[ImageSource] = []
     places = []
-    for folder, config in runs:
-        levels = _mean_levels(folder / IMAGES)
-        same = (i for i, source in enumerate(sources) if _are_same(*source, config, levels))
-        places.append(next(same, len(sources)))
-        if places[-1] == len(sources):
-            sources.append((config, levels))
-    names = []
-    for config, _ in sources:
-        stem = Path(config.get("data.data_dir") or "").stem if config["data.name"] in LOCAL else ""
-        names.append(f"{config['data.name']} {stem}".strip())
+    for source in sources:
+        same = (i for i, other in enumerate(distinct) if other.is_same(source))
+        places.append(next(same, len(distinct)))
+        if places[-1] == len(distinct):
+            distinct.append(source)
+    names = [
+        f"{source.name} {Path(source.place).stem if source.name in LOCAL else ''}".strip()
+        for source in distinct
+    ]
     labels = [
         f"{name} {names[:number].count(name) + 1}" if names.count(name) > 1 else name
         for number, name in enumerate(names)
     ]
     return [labels[place] for place in places]
-
-
-def _mean_levels(path: Path) -> list[float] | None:
-    """The recorded mean levels of parts of some images, 0 to 255; None without a record."""
-    try:
-        levels = files.read_json(path)
-    except FileNotFoundError:
-        return None
-    if not isinstance(levels, list) or not all(isinstance(level, int | float) for level in levels):
-        raise UserError(f"{path}: not a list of images' mean levels; restore or remove it")
-    return levels
-
-
-def _are_same(
-    first: Mapping[str, Any],
-    first_levels: list[float] | None,
-    second: Mapping[str, Any],
-    second_levels: list[float] | None,
-) -> bool:
-    """Whether two runs, given by configuration and mean levels, have the same source of images."""
-    if first["data.name"] != second["data.name"]:
-        return False
-    same_selection = all(first.get(name) == second.get(name) for name in _SELECTION)
-    if first_levels and second_levels and same_selection:
-        pairs = zip(first_levels, second_levels, strict=False)
-        near = all(abs(a - b) <= _SAME_LEVEL for a, b in pairs)
-        return len(first_levels) == len(second_levels) and near
-    places = [config.get("data.data_dir") or "" for config in (first, second)]
-    return first["data.name"] not in LOCAL or places[0] == places[1]
 
 
 # Repetitions.
@@ -325,8 +274,8 @@ def _load_repetition(run: Run, path: Path) -> tuple[pd.DataFrame, list[str]]:
     constants = {
         "run": str(run.folder),
         "repetition": repetition,
-        "seed": number_field(run, "seed", 0.0) + repetition,
-        "planned_epochs": number_field(run, "num_epochs"),
+        "seed": float(run.config["seed"] + repetition),
+        "planned_epochs": float(run.config["num_epochs"]),
     }
     reserved = {*constants, *run.config, "dataset", "origin", "cell"}
     _refuse_columns(path, reserved & set(frame))

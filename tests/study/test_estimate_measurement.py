@@ -30,10 +30,10 @@ def test_exact_draws_have_the_exact_expectations(name):
     x = jnp.tile(jnp.float32(case.images), (m, 1))
     for latents, exact in zip(z, case.expected(temperatures), strict=True):
         flat = jnp.float32(latents.reshape(m * 5, -1))
-        seen = np.asarray(log_likelihood(case.model, case.params["generator"], x, flat)).reshape(
+        drawn = np.asarray(log_likelihood(case.model, case.params["generator"], x, flat)).reshape(
             m, 5
         )
-        errors = np.abs(seen.mean(axis=0) - exact) / (seen.std(axis=0) / np.sqrt(m))
+        errors = np.abs(drawn.mean(axis=0) - exact) / (drawn.std(axis=0) / np.sqrt(m))
         assert errors.max() < 4.5  # standard errors, of five images
 
 
@@ -41,9 +41,9 @@ def test_every_estimate_of_a_constant_is_that_constant():
     schedule = make_schedule("power", 4, 6.0)
     likelihood, latents = jnp.full((5, 2, 3), -5.0), jnp.zeros((5, 2, 3, 2))
     latents += jnp.asarray(np.random.default_rng(0).normal(size=latents.shape), jnp.float32)
-    found = estimate.estimates(schedule, likelihood, latents)
-    assert set(estimate.PRINTED) <= set(found)
-    for key, value in found.items():
+    values = estimate.estimates(schedule, likelihood, latents)
+    assert set(estimate.PRINTED) <= set(values)
+    for key, value in values.items():
         if key[1] != "pooled_gaussian":  # divergences of the latents alone
             assert value == pytest.approx(-5.0, abs=1e-4), key
 

@@ -21,30 +21,30 @@ def draws(mean, scale, num, seed):
     """Gradients of a known mean whose noise is no sphere."""
     rng = np.random.default_rng(seed)
     root = rng.normal(size=(NUM_PARAMS, NUM_PARAMS)) / np.sqrt(NUM_PARAMS)
-    made = mean + scale * rng.normal(size=(num, NUM_PARAMS)) @ root
-    return made, scale**2 * (root**2).sum()
+    gradients = mean + scale * rng.normal(size=(num, NUM_PARAMS)) @ root
+    return gradients, scale**2 * (root**2).sum()
 
 
 def test_bias_is_measured_below_the_noise_of_the_means():
     mean = np.random.default_rng(0).normal(size=NUM_PARAMS)
     norm = np.linalg.norm(mean)
-    for wanted in (0.0, 0.3):
-        shifted = mean + wanted * norm * np.eye(NUM_PARAMS)[0]
-        found = []
+    for bias in (0.0, 0.3):
+        shifted = mean + bias * norm * np.eye(NUM_PARAMS)[0]
+        moments = []
         for seed in range(40):
             reference, _ = draws(mean, 1.0, 20, 100 + seed)
-            made, covariance = draws(shifted, 4.0, 200, seed)
-            found.append(measure.moments(made, covariance, reference))
+            means, covariance = draws(shifted, 4.0, 200, seed)
+            moments.append(measure.moments(means, covariance, reference))
         noise = np.sqrt(covariance / 200 + (norm * 0.2) ** 2) / norm  # what a plain distance has
-        biases = np.array([one.bias for one in found])
+        biases = np.array([measured.bias for measured in moments])
         assert noise > 0.25
-        if wanted:
-            assert abs(np.sqrt((biases**2).mean()) - wanted) < 0.1
+        if bias:
+            assert abs(np.sqrt((biases**2).mean()) - bias) < 0.1
         else:
             assert np.median(biases) < 0.12
-        assert all(one.least_bias <= one.bias for one in found)
+        assert all(measured.least_bias <= measured.bias for measured in moments)
         # Taken off, the standard error leaves less than there is five times out of six.
-        assert np.mean([one.least_bias <= wanted + 1e-9 for one in found]) > 0.6
+        assert np.mean([measured.least_bias <= bias + 1e-9 for measured in moments]) > 0.6
 
 
 def test_amplified_draws_have_the_mean_and_so_many_times_the_noise():
@@ -65,8 +65,8 @@ def test_the_step_without_halves_is_the_same_step():
     images = data.load(measure.make_config(quick=True).data).train
     part = spmd.spread(split_over_devices(images, make_layout(task.num_train)))
     ends = []
-    for one in (task, measure.without_halves(task)):
-        state = spmd.map_step(one)(measure.initial_state(one, 0), part)
+    for variant in (task, measure.without_halves(task)):
+        state = spmd.map_step(variant)(measure.initial_state(variant, 0), part)
         ends.append(jax.device_get(spmd.local(state)))
     start = jax.device_get(spmd.local(measure.initial_state(task, 0)))
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), ends[0].params, start.params)
@@ -85,10 +85,10 @@ def test_the_program_ends_in_its_line(tmp_path):
         "-m",
         "study.measurements.gradient_noise",
         "--quick",
-        f"--csv={tmp_path}/dial.csv",
+        f"--csv={tmp_path}/noise.csv",
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     names = [word.partition("=")[0] for word in done.stdout.splitlines()[-1].split()]
     assert names == ["mean_bias", "target_error", "range", "overhead"]
-    assert len((tmp_path / "dial.csv").read_text().splitlines()) == 1 + 2 + 2 + 1 + 1 + 1 + 1
+    assert len((tmp_path / "noise.csv").read_text().splitlines()) == 1 + 2 + 2 + 1 + 1 + 1 + 1

@@ -74,43 +74,38 @@ def test_page_tables_and_figures(output):
     assert [line.split(" | ")[5] for line in factors] == ["16", "16"]
 
 
-def test_with_the_study_of_settings(original, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(noise_study, "_figures", lambda *_: [])  # as in the page without them
+COMMANDS = [
+    "python -m launch.sweep --experiment=configs/experiment3_short.py --workdir=runs/one",
+    "python -m launch.sweep --experiment=configs/experiment3_least.py --workdir=runs/one",
+    "python -m launch.sweep --experiment=configs/settings_study_short.py --workdir=runs/two",
+]
+
+
+def test_the_program_with_a_study_of_settings_and_commands(original, tmp_path, capsys):
     output = tmp_path / "noise"
     arguments = [str(original), "--settings", str(original), "--output", str(output)]
-    assert noise_study.main(arguments) == 0
+    assert noise_study.main([*arguments, *(f"--made_by={text}" for text in COMMANDS)]) == 0
     printed = capsys.readouterr().out.split()
     assert {path.name for path in output.rglob("*.*")} == {name.split("/")[-1] for name in printed}
-    text = (output / "index.md").read_text(encoding="utf-8")
-    table = text.partition("## Which settings to use")[2].partition("## What")[0]
-    assert table.count("| digits |") == 11
     assert (output / "tables/settings.csv").is_file()
-
-
-def test_commands_and_experiments_are_those_that_made_the_runs(runs, tmp_path):
-    commands = [
-        "python -m launch.sweep --experiment=configs/experiment3_short.py --workdir=runs/one",
-        "python -m launch.sweep --experiment=configs/experiment3_least.py --workdir=runs/one",
-        "python -m launch.sweep --experiment=configs/settings_study_short.py --workdir=runs/two",
-    ]
-    noise_study.write(runs, runs, tmp_path / "noise", commands)
-    text = (tmp_path / "noise/index.md").read_text(encoding="utf-8")
+    text = (output / "index.md").read_text(encoding="utf-8")
     design = text.partition("## Design")[2].partition("## The answer")[0]
     assert "(`configs/experiment3_short.py`, `configs/experiment3_least.py`)" in design
     assert "| power p |" in design
     assert "accumulation" not in design
     table = text.partition("## Which settings to use")[2].partition("## What")[0]
+    assert table.count("| digits |") == 11
     assert "Cells of `configs/settings_study_short.py`" in table
-    assert "baseline" in table
+    assert "| baseline |" in table
+    assert "| `gradient_noise.amplification=4` |" in table
     assert "| vanilla |" in table
     end = text.partition("## Reproducing this page")[2]
     assert "noise_study runs/one \\\n        --settings=runs/two" in end
     assert end.count("--made_by='python -m launch.sweep") == 3
 
 
-def test_the_answer_follows_from_the_verdicts(runs, tmp_path):
-    noise_study.write(runs, None, tmp_path / "noise")
-    text = (tmp_path / "noise/index.md").read_text(encoding="utf-8")
+def test_the_answer_follows_from_the_verdicts(output):
+    text = (output / "index.md").read_text(encoding="utf-8")
     answer = text.partition("## The answer\n\n")[2]
     assert answer.startswith("On digits, ")
     assert "at equal noise" in answer.partition("KID∞ and FID∞")[0]

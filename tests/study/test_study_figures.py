@@ -31,9 +31,9 @@ from study.readings import Readings, Section
 LIKELIHOOD = "val_log_marginal_likelihood"
 
 
-def cells_where(section, chosen):
+def cells_where(section, condition):
     """The section with some of its cells alone."""
-    cells = section.cells[chosen]
+    cells = section.cells[condition]
     frame, last = (rows[rows["cell"].isin(cells.index)] for rows in (section.frame, section.last))
     return Section(section.dataset, section.origin, frame, last, cells)
 

@@ -224,15 +224,15 @@ def test_the_page_opens_without_a_console_error(report, tmp_path):
 def test_no_open_table_is_wider_than_a_page_of_1400_pixels(report, tmp_path):
     text = (report / "report.html").read_text(encoding="utf-8")
     measure = """<script>
-    var cut = Array.from(document.querySelectorAll(".scroll")).filter(function (one) {
-      return !one.closest("details:not([open])") && one.scrollWidth > one.clientWidth; });
+    var cut = Array.from(document.querySelectorAll(".scroll")).filter(function (table) {
+      return !table.closest("details:not([open])") && table.scrollWidth > table.clientWidth; });
     document.title = "cut: " + cut.length + " width: " + window.innerWidth;</script>"""
     path = tmp_path / "measured.html"
     path.write_text(text.replace("</body>", measure + "</body>"), encoding="utf-8")
     document, _ = browse(path, "--window-size=1400,2000")
-    found = re.search(r"<title>(.*)</title>", document)
-    assert found is not None
-    assert found.group(1) == "cut: 0 width: 1400"
+    match = re.search(r"<title>(.*)</title>", document)
+    assert match is not None
+    assert match.group(1) == "cut: 0 width: 1400"
 
 
 @needs_chromium

@@ -74,12 +74,12 @@ def test_jonckheere_against_all_permutations():
         pairs = itertools.combinations(range(7), 2)
         return sum(order[i] < order[j] for i, j in pairs if labels[i] < labels[j])
 
-    seen = rising(np.concatenate(groups))
-    every = np.array([rising(order) for order in itertools.permutations(range(7))])
-    expected = 2 * min((every <= seen).mean(), (every >= seen).mean())
+    statistic = rising(np.concatenate(groups))
+    permuted = np.array([rising(order) for order in itertools.permutations(range(7))])
+    expected = 2 * min((permuted <= statistic).mean(), (permuted >= statistic).mean())
     scaled, p_value = statistics.jonckheere(groups)
     assert p_value == pytest.approx(min(1.0, expected))
-    assert scaled == pytest.approx(2 * seen / 16 - 1)  # 2*3 + 2*2 + 3*2 pairs
+    assert scaled == pytest.approx(2 * statistic / 16 - 1)  # 2*3 + 2*2 + 3*2 pairs
 
 
 def test_jonckheere_of_two_groups_is_mann_whitneys_exact_test():

@@ -32,7 +32,7 @@ def check(config: ConfigDict) -> None:
     """
     _check_names(config)
     for name, value in flatten(config).items():
-        _check_value(name, value)
+        check_value(name, value)
     _check_run(config)
     _check_rates(config.optimizer)
     _check_model(config)
@@ -67,7 +67,7 @@ def _check_names(config: ConfigDict) -> None:
             raise UserError(f"config.{name}: is missing")
 
 
-def _check_value(name: str, value: Any) -> None:
+def check_value(name: str, value: Any) -> None:
     """Checks the type, that 32 bits can represent a number, and the field's own check."""
     default = FIELDS[name].default
     is_sequence = isinstance(default, tuple) and isinstance(value, tuple | list)
