@@ -15,33 +15,28 @@ import pandas as pd
 VANILLA, THERMODYNAMIC = "vanilla", "thermodynamic"
 REGIMES = ("vanilla", "p > 1", "0 < p ≤ 1")  # the paper's three regimes (figure 10)
 
-LOSS, BATCH_SIZE, POWER = "loss.name", "batch_size", "loss.power"
-NUM_TEMPERATURES, KL_WEIGHT, KL_FORM = "loss.num_temperatures", "loss.kl_weight", "loss.kl_form"
-POSTERIOR_STEPS, PRIOR_STEPS = "sampler.posterior.num_steps", "sampler.prior.num_steps"
-QUADRATURE, SCHEDULE = "loss.quadrature", "loss.schedule"
-PRIOR_GRADIENT, GENERATOR_GRADIENT = "loss.prior_gradient", "loss.generator_gradient"
-
 # The paper's settings, which every table has, and how labels name them.
 SYMBOLS = {
-    LOSS: "loss",
-    BATCH_SIZE: "batch",
-    POWER: "p",
-    SCHEDULE: "schedule",
-    NUM_TEMPERATURES: "N_t",
-    POSTERIOR_STEPS: "K",
-    PRIOR_STEPS: "K_z",
-    KL_WEIGHT: "η",
-    KL_FORM: "KL form",
-    QUADRATURE: "quadrature",
-    PRIOR_GRADIENT: "prior gradient",
-    GENERATOR_GRADIENT: "generator gradient",
+    "loss.name": "loss",
+    "batch_size": "batch",
+    "loss.power": "p",
+    "loss.schedule": "schedule",
+    "loss.num_temperatures": "N_t",
+    "sampler.posterior.num_steps": "K",
+    "sampler.prior.num_steps": "K_z",
+    "loss.kl_weight": "η",
+    "loss.kl_form": "KL form",
+    "loss.quadrature": "quadrature",
+    "loss.prior_gradient": "prior gradient",
+    "loss.generator_gradient": "generator gradient",
 }
 # The fields that decide what the loss's gradient is: every caption says them.
-PROVENANCE = (PRIOR_GRADIENT, GENERATOR_GRADIENT, QUADRATURE, KL_FORM)
+PROVENANCE = ("loss.prior_gradient", "loss.generator_gradient", "loss.quadrature", "loss.kl_form")
 _SORTED_BY = (
-    *(POWER, NUM_TEMPERATURES, POSTERIOR_STEPS, PRIOR_STEPS, KL_WEIGHT, BATCH_SIZE),
-    *(PRIOR_GRADIENT, GENERATOR_GRADIENT, QUADRATURE, KL_FORM, SCHEDULE),
-)
+    "loss.power", "loss.num_temperatures", "sampler.posterior.num_steps",
+    "sampler.prior.num_steps", "loss.kl_weight", "batch_size", "loss.prior_gradient",
+    "loss.generator_gradient", "loss.quadrature", "loss.kl_form", "loss.schedule",
+)  # fmt: skip
 
 
 def make_cells(configurations: pd.DataFrame) -> pd.DataFrame:
@@ -56,7 +51,7 @@ def make_cells(configurations: pd.DataFrame) -> pd.DataFrame:
     """
     further = [name for name in varied(configurations) if name not in SYMBOLS]
     cells = configurations.reindex(columns=[*SYMBOLS, *further]).drop_duplicates()
-    keys = pd.DataFrame({LOSS: cells[LOSS] != VANILLA})
+    keys = pd.DataFrame({"loss.name": cells["loss.name"] != VANILLA})
     for name in (*_SORTED_BY, *further):
         numeric = pd.api.types.is_numeric_dtype(cells[name])
         keys[name] = cells[name].fillna(-1.0) if numeric else cells[name].fillna("").astype(str)
@@ -79,7 +74,7 @@ def varied(cells: pd.DataFrame) -> list[str]:
 
 def with_loss(cells: pd.DataFrame, loss: str) -> pd.DataFrame:
     """Returns the cells with one loss."""
-    return cells[cells[LOSS] == loss]
+    return cells[cells["loss.name"] == loss]
 
 
 def groups_without(cells: pd.DataFrame, *fields: str) -> list[pd.DataFrame]:
@@ -99,7 +94,7 @@ def agree(cells: pd.DataFrame, cell: pd.Series, fields: Iterable[str]) -> pd.Ser
 
 def regimes(cells: pd.DataFrame) -> pd.Series:
     """Returns the regime of each cell."""
-    vanilla, large = cells[LOSS] == VANILLA, cells[POWER] > 1.0
+    vanilla, large = cells["loss.name"] == VANILLA, cells["loss.power"] > 1.0
     return pd.Series(np.select([vanilla, large], REGIMES[:2], REGIMES[2]), cells.index)
 
 
@@ -114,7 +109,7 @@ def regime_groups(cells: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
         (regime, group)
         for regime in REGIMES
         for group in groups_without(
-            cells[by_regime == regime], BATCH_SIZE if regime == VANILLA else POWER
+            cells[by_regime == regime], "batch_size" if regime == VANILLA else "loss.power"
         )
     ]
 
@@ -131,7 +126,7 @@ def describe(cell: Mapping[str, Any] | pd.Series, fields: Iterable[str]) -> str:
         if pd.isna(value):
             continue
         text = f"{value:g}" if isinstance(value, float) else str(value)
-        if name == LOSS:
+        if name == "loss.name":
             parts.append("vanilla" if value == VANILLA else "TI")
         elif name not in SYMBOLS:
             parts.append(f"{name}={text}")
@@ -147,16 +142,18 @@ def make_labels(cells: pd.DataFrame) -> list[str]:
     only where it is not the value that most cells share. Cells whose labels would be equal are
     named by every field in which they differ.
     """
-    further = [name for name in varied(cells) if name not in (LOSS, BATCH_SIZE, POWER)]
+    further = [
+        name for name in varied(cells) if name not in ("loss.name", "batch_size", "loss.power")
+    ]
     common = {name: _common_value(cells[name]) for name in further}
-    batch_varies = with_loss(cells, THERMODYNAMIC)[BATCH_SIZE].nunique() > 1
-    first = (POWER, BATCH_SIZE) if batch_varies else (POWER,)
+    batch_varies = with_loss(cells, THERMODYNAMIC)["batch_size"].nunique() > 1
+    first = ("loss.power", "batch_size") if batch_varies else ("loss.power",)
     # Last the numbers that deviate from a common value.
     named = sorted(further, key=lambda name: name in SYMBOLS and common[name] is not None)
     labels = []
     for _, cell in cells.iterrows():
         deviating = [name for name in named if cell[name] != common[name]]
-        opening = (LOSS, BATCH_SIZE) if cell[LOSS] == VANILLA else first
+        opening = ("loss.name", "batch_size") if cell["loss.name"] == VANILLA else first
         labels.append(describe(cell, (*opening, *deviating)))
     return _made_unique(labels, cells)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from study import statistics
-from study.cells import BATCH_SIZE, LOSS, POWER, VANILLA, agree, describe, groups_without, varied
+from study.cells import VANILLA, agree, describe, groups_without, varied
 from study.readings import Section
 from study.titles import LIKELIHOOD, NOISE
 
@@ -30,9 +30,9 @@ class Factor(NamedTuple):
 
 FACTORS = {
     AMPLIFICATION: Factor("amplification", "gradient_noise.amplification", +1),
-    "p": Factor("power p", POWER, +1),
+    "p": Factor("power p", "loss.power", +1),
     "M": Factor("chains per image M", "sampler.chains_per_image", -1),
-    "batch": Factor("batch size", BATCH_SIZE, -1),
+    "batch": Factor("batch size", "batch_size", -1),
     "accumulation": Factor("batches per update", "gradient_noise.accumulate", -1),
 }
 
@@ -68,11 +68,11 @@ def families(cells: pd.DataFrame) -> list[Family]:
     centres = pd.DataFrame([cell for cell, _, _ in experiments], columns=cells.columns)
     result = []
     for cell, centre, levels in experiments:
-        peers = centres[centres[LOSS] == cell[LOSS]]
-        names = [name for name in varied(peers) if name not in (BATCH_SIZE, POWER)]
-        loss = "vanilla" if cell[LOSS] == VANILLA else "TI"
+        peers = centres[centres["loss.name"] == cell["loss.name"]]
+        names = [name for name in varied(peers) if name not in ("batch_size", "loss.power")]
+        loss = "vanilla" if cell["loss.name"] == VANILLA else "TI"
         name = f"{loss} {describe(cell, names)}".strip()
-        result.append(Family(name, str(cell[LOSS]), centre, levels))
+        result.append(Family(name, str(cell["loss.name"]), centre, levels))
     return result
 
 

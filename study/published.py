@@ -12,22 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from study.cells import (
-    BATCH_SIZE,
-    GENERATOR_GRADIENT,
-    KL_FORM,
-    KL_WEIGHT,
-    LOSS,
-    NUM_TEMPERATURES,
-    POSTERIOR_STEPS,
-    POWER,
-    PRIOR_GRADIENT,
-    PRIOR_STEPS,
-    QUADRATURE,
-    SCHEDULE,
-    THERMODYNAMIC,
-    VANILLA,
-)
+from study.cells import THERMODYNAMIC, VANILLA
 from study.titles import PUBLISHED_NETWORK
 from thermo_ebm.errors import UserError
 from thermo_ebm.run.csvfile import check_epochs, read_csv
@@ -46,24 +31,24 @@ COLUMNS = {
 DATASETS = {"CelebA": "celeb_a", "CIFAR10": "cifar10", "SVHN": "svhn_cropped"}
 # Tables 4 and 5; the paper has no table for SVHN, so its steps stay unknown.
 STEPS = {
-    "celeb_a": {POSTERIOR_STEPS: 20.0, PRIOR_STEPS: 60.0},
-    "cifar10": {POSTERIOR_STEPS: 40.0, PRIOR_STEPS: 60.0},
+    "celeb_a": {"sampler.posterior.num_steps": 20.0, "sampler.prior.num_steps": 60.0},
+    "cifar10": {"sampler.posterior.num_steps": 40.0, "sampler.prior.num_steps": 60.0},
 }
 # The gradients are the ones that the published code used in effect.
 FORM = {
-    SCHEDULE: "power",
-    NUM_TEMPERATURES: 10.0,
-    KL_WEIGHT: 1.0,
-    KL_FORM: "sum",
-    QUADRATURE: "trapezium",
-    PRIOR_GRADIENT: "none",
-    GENERATOR_GRADIENT: "detached",
+    "loss.schedule": "power",
+    "loss.num_temperatures": 10.0,
+    "loss.kl_weight": 1.0,
+    "loss.kl_form": "sum",
+    "loss.quadrature": "trapezium",
+    "loss.prior_gradient": "none",
+    "loss.generator_gradient": "detached",
 }
 CHANGES = {
-    "temps": NUM_TEMPERATURES,
-    "posterior_mcmc": POSTERIOR_STEPS,
-    "prior_mcmc": PRIOR_STEPS,
-    "beta": KL_WEIGHT,
+    "temps": "loss.num_temperatures",
+    "posterior_mcmc": "sampler.posterior.num_steps",
+    "prior_mcmc": "sampler.prior.num_steps",
+    "beta": "loss.kl_weight",
 }
 
 
@@ -109,12 +94,12 @@ def parse_path(path: Path) -> tuple[dict[str, Any], int]:
     power = _number(path, "p", layout["p"])
     fields: dict[str, Any] = {
         "dataset": dataset,
-        LOSS: THERMODYNAMIC if power else VANILLA,
-        BATCH_SIZE: _number(path, "batch", layout["batch"]),
+        "loss.name": THERMODYNAMIC if power else VANILLA,
+        "batch_size": _number(path, "batch", layout["batch"]),
         **STEPS.get(dataset, {}),
     }
     if power:
-        fields |= {POWER: power, **FORM}
+        fields |= {"loss.power": power, **FORM}
     if layout["change"]:
         if layout["change"] not in CHANGES:
             raise UserError(

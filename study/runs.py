@@ -9,15 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from study.cells import (
-    BATCH_SIZE,
-    KL_FORM,
-    KL_WEIGHT,
-    LOSS,
-    SYMBOLS,
-    VANILLA,
-    varied,
-)
+from study.cells import SYMBOLS, VANILLA, varied
 from thermo_ebm import files
 from thermo_ebm.config.checks import check_value
 from thermo_ebm.errors import UserError
@@ -166,18 +158,20 @@ def _cell_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, value in config.items():
         ignored = is_free(name) or name in ("seed", "data.name")
-        of_other_loss = name.startswith("loss.") and name != LOSS and config[LOSS] == VANILLA
+        of_other_loss = (
+            name.startswith("loss.") and name != "loss.name" and config["loss.name"] == VANILLA
+        )
         if name == "num_epochs" or not (ignored or of_other_loss):
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             fields[name] = float(value) if is_number else str(value)
     if config["loss.correction"] != "pooled_gaussian":  # the only one with a KL form and weight
-        fields |= {KL_WEIGHT: math.nan, KL_FORM: math.nan}
+        fields |= {"loss.kl_weight": math.nan, "loss.kl_form": math.nan}
     return fields
 
 
 def _num_updates(config: Mapping[str, Any]) -> int:
     """The updates that a run is planned with."""
-    images = config[BATCH_SIZE] * config["gradient_noise.accumulate"]
+    images = config["batch_size"] * config["gradient_noise.accumulate"]
     return config["num_epochs"] * (config["data.num_train"] // images)
 
 

@@ -13,16 +13,6 @@ import pandas as pd
 
 from study import statistics
 from study.cells import (
-    BATCH_SIZE,
-    GENERATOR_GRADIENT,
-    KL_WEIGHT,
-    LOSS,
-    NUM_TEMPERATURES,
-    POSTERIOR_STEPS,
-    POWER,
-    PRIOR_GRADIENT,
-    PRIOR_STEPS,
-    QUADRATURE,
     SYMBOLS,
     THERMODYNAMIC,
     VANILLA,
@@ -50,7 +40,7 @@ from study.claims.verdicts import NOT_IN_PAPER, Claim
 from study.titles import ENTRY_VARIANCE
 
 BEST_POWER = 6.0  # where the paper sees the minimum of KID
-PUBLISHED_FORM = {PRIOR_GRADIENT: "none", QUADRATURE: "trapezium"}
+PUBLISHED_FORM = {"loss.prior_gradient": "none", "loss.quadrature": "trapezium"}
 
 
 class Row(NamedTuple):
@@ -102,10 +92,10 @@ DOES_NOT_IMPROVE = Row(
 )
 # field: (the table of the claims on raising it, the claims)
 CHANGES = {
-    NUM_TEMPERATURES: ("Table 3", (LOWERS_VARIANCE, IMPROVES)),
-    POSTERIOR_STEPS: ("Table 3", (LOWERS_VARIANCE, DOES_NOT_IMPROVE)),
-    KL_WEIGHT: ("Table 3", (LOWERS_VARIANCE, IMPROVES)),
-    PRIOR_STEPS: (NOT_IN_PAPER, (LOWERS_VARIANCE, IMPROVES)),
+    "loss.num_temperatures": ("Table 3", (LOWERS_VARIANCE, IMPROVES)),
+    "sampler.posterior.num_steps": ("Table 3", (LOWERS_VARIANCE, DOES_NOT_IMPROVE)),
+    "loss.kl_weight": ("Table 3", (LOWERS_VARIANCE, IMPROVES)),
+    "sampler.prior.num_steps": (NOT_IN_PAPER, (LOWERS_VARIANCE, IMPROVES)),
 }
 
 
@@ -129,10 +119,10 @@ def _vanilla_claims(
 ) -> Iterator[Claim]:
     """What the batch size does to the vanilla model."""
     vanilla = with_loss(cells, VANILLA)
-    names = [name for name in varied(vanilla) if name != BATCH_SIZE]
-    for group in groups_without(vanilla, BATCH_SIZE):
+    names = [name for name in varied(vanilla) if name != "batch_size"]
+    for group in groups_without(vanilla, "batch_size"):
         variant = f"vanilla {describe(group.iloc[0], names)}".strip()
-        groups = {"batches": _levels(group, BATCH_SIZE, samples)}
+        groups = {"batches": _levels(group, "batch_size", samples)}
         yield from _test_rows(VANILLA_ROWS, groups, {"metric": metric}, "Table 2", variant)
 
 
@@ -141,14 +131,16 @@ def _power_claims(
 ) -> Iterator[Claim]:
     """What p does to the thermodynamic model, and how the model compares with the vanilla one."""
     vanilla, thermodynamic = with_loss(cells, VANILLA), with_loss(cells, THERMODYNAMIC)
-    names = [name for name in varied(thermodynamic) if name != POWER]
-    shared = [name for name in cells.columns if not name.startswith("loss.") and name != BATCH_SIZE]
-    for group in groups_without(thermodynamic, POWER):
+    names = [name for name in varied(thermodynamic) if name != "loss.power"]
+    shared = [
+        name for name in cells.columns if not name.startswith("loss.") and name != "batch_size"
+    ]
+    for group in groups_without(thermodynamic, "loss.power"):
         if len(group) < 2:
             continue
         cell = group.iloc[0]
-        batches = _levels(vanilla[agree(vanilla, cell, shared)], BATCH_SIZE, samples)
-        powers = _levels(group, POWER, samples)
+        batches = _levels(vanilla[agree(vanilla, cell, shared)], "batch_size", samples)
+        powers = _levels(group, "loss.power", samples)
         has_best = BEST_POWER in powers
 
         def within(low: float, high: float, powers: Levels = powers) -> Levels:
@@ -158,7 +150,7 @@ def _power_claims(
         groups = {
             "batches": batches,
             "vanilla at the same batch": {
-                size: sample for size, sample in batches.items() if size == cell[BATCH_SIZE]
+                size: sample for size, sample in batches.items() if size == cell["batch_size"]
             },
             "all p": powers,
             "p ≤ 1": within(0.0, 1.0),
@@ -167,7 +159,7 @@ def _power_claims(
             "p ≥ 6": within(BEST_POWER, np.inf) if has_best else {},
             "p = 6": within(BEST_POWER, BEST_POWER),
         }
-        words = {"metric": metric, "batch": f"{cell[BATCH_SIZE]:g}"}
+        words = {"metric": metric, "batch": f"{cell['batch_size']:g}"}
         variant = f"TI {describe(cell, names)}".strip()
         yield from _test_rows(POWER_ROWS, groups, words, "Table 2", variant)
 
@@ -227,8 +219,8 @@ def variant_claims(
     is better, and its gap to p > 1 is narrower (the collapse at small p goes away).
     """
     thermodynamic = with_loss(cells, THERMODYNAMIC)
-    names = [name for name in varied(thermodynamic) if name != POWER]
-    groups = groups_without(thermodynamic, POWER)
+    names = [name for name in varied(thermodynamic) if name != "loss.power"]
+    groups = groups_without(thermodynamic, "loss.power")
     published = [
         group
         for group in groups
@@ -237,12 +229,20 @@ def variant_claims(
     if not published:
         return
     reference = published[0]
-    free = (LOSS, POWER, QUADRATURE, PRIOR_GRADIENT, GENERATOR_GRADIENT)
+    free = (
+        "loss.name",
+        "loss.power",
+        "loss.quadrature",
+        "loss.prior_gradient",
+        "loss.generator_gradient",
+    )
     shared = [name for name in cells.columns if name not in free]
     for group in groups:
         if group is reference or not agree(group, reference.iloc[0], shared).all():
             continue
-        pairs = _common_powers(_levels(reference, POWER, samples), _levels(group, POWER, samples))
+        pairs = _common_powers(
+            _levels(reference, "loss.power", samples), _levels(group, "loss.power", samples)
+        )
         name = describe(group.iloc[0], names)
         for gap, words in ((False, "better"), (True, "a narrower gap to p > 1 in")):
             evidence = _improvement(pairs, gap, metric)

@@ -14,13 +14,6 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from study.cells import (
-    BATCH_SIZE,
-    KL_WEIGHT,
-    LOSS,
-    NUM_TEMPERATURES,
-    POSTERIOR_STEPS,
-    POWER,
-    PRIOR_STEPS,
     SYMBOLS,
     THERMODYNAMIC,
     VANILLA,
@@ -38,7 +31,12 @@ from study.readings import Section
 from study.tables import quadratic_fit
 from study.titles import ENTRY_VARIANCE, reading_title
 
-CHANGED = (NUM_TEMPERATURES, POSTERIOR_STEPS, KL_WEIGHT, PRIOR_STEPS)
+CHANGED = (
+    "loss.num_temperatures",
+    "sampler.posterior.num_steps",
+    "loss.kl_weight",
+    "sampler.prior.num_steps",
+)
 VARIANCE = "train_grad_var"
 _LABEL_SIZE = 7.0  # points
 _Box = tuple[float, float, float, float]  # left, bottom, right, top in points
@@ -49,15 +47,15 @@ _Box = tuple[float, float, float, float]  # left, bottom, right, top in points
 
 def variance_by_batch(section: Section, reading: str = VARIANCE) -> Figure | None:
     """Boxplots of the last variance over entries of the vanilla model by batch size (8 and 16)."""
-    groups = groups_without(with_loss(section.cells, VANILLA), BATCH_SIZE)
-    return _boxplots(section, groups, BATCH_SIZE, "batch size", reading)
+    groups = groups_without(with_loss(section.cells, VANILLA), "batch_size")
+    return _boxplots(section, groups, "batch_size", "batch size", reading)
 
 
 def variance_by_power(section: Section, reading: str = VARIANCE) -> Figure | None:
     """Boxplots of the last variance over entries of the thermodynamic model by p (9 and 17)."""
-    groups = groups_without(with_loss(section.cells, THERMODYNAMIC), POWER)
+    groups = groups_without(with_loss(section.cells, THERMODYNAMIC), "loss.power")
     groups = [group for group in groups if len(group) > 1] or groups
-    return _boxplots(section, groups, POWER, "power p of the temperature schedule", reading)
+    return _boxplots(section, groups, "loss.power", "power p of the temperature schedule", reading)
 
 
 def _boxplots(
@@ -70,7 +68,7 @@ def _boxplots(
     if cells.index.isin(measured).sum() < 2:
         return None
     figure, axes = style.new_grid(len(groups), 3, style.panel_size(len(groups)))
-    names = [name for name in varied(cells) if name not in (field, LOSS)]
+    names = [name for name in varied(cells) if name not in (field, "loss.name")]
     levels = sorted(cells[field].unique())
     colors = regimes(cells).map(style.REGIME_COLORS)
     for axis, group in zip(axes, groups, strict=True):
@@ -158,7 +156,7 @@ def metric_by_regime(section: Section, metric: str) -> Figure | None:
         axis.set_xlabel(ENTRY_VARIANCE, fontsize=9)
         axis.locator_params(nbins=5)
     for axis, (regime, group) in zip(axes, groups, strict=True):  # once the scales are fixed
-        field = BATCH_SIZE if regime == VANILLA else POWER
+        field = "batch_size" if regime == VANILLA else "loss.power"
         labels = {cell: describe(fields, (field,)) for cell, fields in group.iterrows()}
         _annotate(axis, section, labels, metric)
     style.label_rows(axes, reading_title(metric))
@@ -174,7 +172,7 @@ def metric_by_power(section: Section, metric: str) -> Figure | None:
     """
     groups = [
         group
-        for group in groups_without(with_loss(section.cells, THERMODYNAMIC), POWER)
+        for group in groups_without(with_loss(section.cells, THERMODYNAMIC), "loss.power")
         if _num_measured(section, group.index, metric) > 1
     ]
     if not groups:
@@ -185,14 +183,14 @@ def metric_by_power(section: Section, metric: str) -> Figure | None:
     readings = section.last.groupby("cell")[metric].agg(["mean", "std"])
     for index, group in enumerate(groups):
         shift = 1.0 + 0.025 * (index - (len(groups) - 1) / 2)  # so that bars stand side by side
-        powers = group[POWER].sort_values(kind="stable")
+        powers = group["loss.power"].sort_values(kind="stable")
         values = readings.loc[powers.index]
         axis.errorbar(shift * powers, values["mean"], values["std"], marker="o", markersize=4,
                       linewidth=1.1, elinewidth=0.9, capsize=2,
                       color=style.VARIANT_COLORS[index % len(style.VARIANT_COLORS)],
                       label=describe(group.iloc[0], names) or "TI")  # fmt: skip
-    level = _draw_vanilla_level(axis, section, cells[BATCH_SIZE].iloc[0], metric)
-    ticks = sorted(cells[POWER].unique())
+    level = _draw_vanilla_level(axis, section, cells["batch_size"].iloc[0], metric)
+    ticks = sorted(cells["loss.power"].unique())
     axis.set_xscale("log")
     axis.set_xticks(ticks, [f"{power:g}" for power in ticks])
     axis.minorticks_off()
@@ -210,7 +208,7 @@ def _draw_vanilla_level(
 ) -> pd.DataFrame:
     """Draws the vanilla model of a batch size as a level; returns the cell drawn, if any."""
     vanilla = with_loss(section.cells, VANILLA)
-    for cell in vanilla.index[vanilla[BATCH_SIZE] == batch_size]:
+    for cell in vanilla.index[vanilla["batch_size"] == batch_size]:
         values = section.last.loc[section.last["cell"] == cell, metric].dropna()
         if len(values):
             mean, sd = values.mean(), values.std()
@@ -234,7 +232,7 @@ def changes_over_powers(section: Section, metric: str) -> Figure | None:
         color = style.CHANGE_COLORS[index % len(style.CHANGE_COLORS)]
         _draw_points(axis, section, [cell], metric, color=color, marker="D", label=cell)
     for regime, group in regime_groups(base):
-        numbers = group[BATCH_SIZE if regime == VANILLA else POWER]
+        numbers = group["batch_size" if regime == VANILLA else "loss.power"]
         _annotate(axis, section, {cell: f"{value:g}" for cell, value in numbers.items()}, metric)
     axis.set_xlabel(ENTRY_VARIANCE, fontsize=9)
     axis.set_ylabel(reading_title(metric), fontsize=9)
@@ -249,7 +247,7 @@ def changes_over_powers(section: Section, metric: str) -> Figure | None:
 
 def _changed(cells: pd.DataFrame) -> dict[str, str]:
     """Returns the cells that differ from the usual N_t, K, K_z or eta alone, and in which."""
-    groups = groups_without(with_loss(cells, THERMODYNAMIC), POWER)
+    groups = groups_without(with_loss(cells, THERMODYNAMIC), "loss.power")
     usual = [group.iloc[0] for group in groups if len(group) > 1]
     changed: dict[str, str] = {}
     for group in groups:
@@ -266,10 +264,10 @@ def _changed(cells: pd.DataFrame) -> dict[str, str]:
 def _variants(cells: pd.DataFrame) -> list[pd.DataFrame]:
     """Each variant of the thermodynamic loss with several powers, and the vanilla cells with it."""
     vanilla = with_loss(cells, VANILLA)
-    groups = groups_without(with_loss(cells, THERMODYNAMIC), POWER)
+    groups = groups_without(with_loss(cells, THERMODYNAMIC), "loss.power")
     variants = [group for group in groups if len(group) > 1] or groups
     if not variants:
-        return groups_without(vanilla, BATCH_SIZE)
+        return groups_without(vanilla, "batch_size")
     return [pd.concat([vanilla, group]) for group in variants]
 
 
@@ -279,7 +277,7 @@ def _union(variants: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _variant_fields(cells: pd.DataFrame) -> list[str]:
-    return [name for name in varied(with_loss(cells, THERMODYNAMIC)) if name != POWER]
+    return [name for name in varied(with_loss(cells, THERMODYNAMIC)) if name != "loss.power"]
 
 
 def _draw_regimes(axis: Axes, section: Section, cells: pd.DataFrame, metric: str) -> list[int]:

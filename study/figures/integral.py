@@ -13,16 +13,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from study.cells import (
-    KL_FORM,
-    KL_WEIGHT,
-    NUM_TEMPERATURES,
-    POWER,
-    QUADRATURE,
-    THERMODYNAMIC,
-    regimes,
-    with_loss,
-)
+from study.cells import THERMODYNAMIC, regimes, with_loss
 from study.figures import style
 from study.readings import Section
 from thermo_ebm.thermo.integral import (
@@ -50,7 +41,9 @@ class IntegralEstimate(NamedTuple):
 def temperature_schedules(section: Section) -> Figure | None:
     """The schedules t_i = (i/N_t)^p of the thermodynamic cells (5)."""
     cells = with_loss(section.cells, THERMODYNAMIC)
-    pairs = sorted(set(cells[[POWER, NUM_TEMPERATURES]].itertuples(index=False, name=None)))
+    pairs = sorted(
+        set(cells[["loss.power", "loss.num_temperatures"]].itertuples(index=False, name=None))
+    )
     if not pairs:
         return None
     figure, (axis,) = style.new_figure(width=6.4, height=4.0)
@@ -104,7 +97,7 @@ def configured_estimate(table: pd.DataFrame, cell: pd.Series) -> IntegralEstimat
     Returns:
       None for a quadrature whose weights are neither recorded nor among `RULES`.
     """
-    quadrature = cell[QUADRATURE]
+    quadrature = cell["loss.quadrature"]
     temperatures, expected = _columns(table, "temperature", "expected_log_likelihood")
     schedule = Schedule(temperatures, temperatures)  # slopes are not used
     if "weight" in table and table["weight"].notna().all():
@@ -116,18 +109,20 @@ def configured_estimate(table: pd.DataFrame, cell: pd.Series) -> IntegralEstimat
     value = float(jnp.sum(weights * expected))
     label = RULES.get(quadrature, quadrature)
     divergences = table.reindex(columns=["kl_forward", "kl_backward"]).iloc[:-1]
-    has_kl = cell[KL_FORM] in ("difference", "sum") and np.isfinite(divergences).all(axis=None)
+    has_kl = cell["loss.kl_form"] in ("difference", "sum") and np.isfinite(divergences).all(
+        axis=None
+    )
     if not has_kl:
         return IntegralEstimate(label, value)
     of_rule = quadrature if quadrature in RULES else "trapezium"
     forward, backward = _columns(divergences, "kl_forward", "kl_backward")
     correction = quadrature_correction(
-        schedule, expected, forward, backward, cell[KL_FORM], of_rule
+        schedule, expected, forward, backward, cell["loss.kl_form"], of_rule
     )
     if of_rule != quadrature:  # first to the trapezium
         correction += jnp.sum((trapezium_weights(schedule) - weights) * expected)
-    eta = 1.0 if np.isnan(cell[KL_WEIGHT]) else cell[KL_WEIGHT]
-    words = " (sum)" if cell[KL_FORM] == "sum" else ""
+    eta = 1.0 if np.isnan(cell["loss.kl_weight"]) else cell["loss.kl_weight"]
+    words = " (sum)" if cell["loss.kl_form"] == "sum" else ""
     label += f" + {'' if eta == 1.0 else f'{eta:g} '}KL{words}"
     return IntegralEstimate(label, value + eta * float(correction))
 
@@ -187,9 +182,9 @@ def _draw_integral(
     t = table["temperature"].to_numpy(float)
     e = table["expected_log_likelihood"].to_numpy(float)
     base = min(e.min(), 0.0)
-    if cell[QUADRATURE] in RULES:
+    if cell["loss.quadrature"] in RULES:
         axis.fill_between(t, e, np.full_like(e, base), color=color, alpha=0.18, linewidth=0,
-                          step=_STEPS.get(cell[QUADRATURE]))  # fmt: skip
+                          step=_STEPS.get(cell["loss.quadrature"]))  # fmt: skip
     axis.vlines(t, base, e, color=color, linewidth=0.7)
     axis.plot(t, e, marker="o", markersize=3, linewidth=1.1, color=color)
     text = "\n".join(f"{RULES[rule]} {value:.4g}" for rule, value in sums(table).items())

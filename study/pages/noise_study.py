@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from study.cells import GENERATOR_GRADIENT, PRIOR_GRADIENT, THERMODYNAMIC, with_loss
+from study.cells import THERMODYNAMIC, with_loss
 from study.claims import decide
 from study.figures import by_noise, training
 from study.noise import factors_table, noise_cells_table
@@ -94,7 +94,7 @@ def _results(section: Section) -> noise_page.DataSet:
     factors = factors_table(section, kid)
     if factors.empty:
         raise UserError(f"runs: {name} has no experiment on the noise (configs/experiment3.py)")
-    pairs = with_loss(cells, THERMODYNAMIC)[[PRIOR_GRADIENT, GENERATOR_GRADIENT]]
+    pairs = with_loss(cells, THERMODYNAMIC)[["loss.prior_gradient", "loss.generator_gradient"]]
     gradients = sorted(set(pairs.itertuples(index=False, name=None)))
     if set(gradients) - {("contrastive", "reweighted")}:
         named = "; ".join(", ".join(pair) for pair in gradients)

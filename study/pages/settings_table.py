@@ -6,28 +6,25 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from docs.tools.markdown import table
-from study.cells import (
-    GENERATOR_GRADIENT,
-    KL_FORM,
-    KL_WEIGHT,
-    LOSS,
-    NUM_TEMPERATURES,
-    POSTERIOR_STEPS,
-    POWER,
-    PRIOR_GRADIENT,
-    PRIOR_STEPS,
-    QUADRATURE,
-    SCHEDULE,
-    SYMBOLS,
-    THERMODYNAMIC,
-    VANILLA,
-    describe,
-)
+from study.cells import SYMBOLS, THERMODYNAMIC, VANILLA, describe
 from study.titles import LIKELIHOOD
 
 # What names a baseline, and what names a cell beside it.
-_BASELINE = (POWER, NUM_TEMPERATURES, POSTERIOR_STEPS, QUADRATURE, GENERATOR_GRADIENT)
-_COMPARED = (*_BASELINE, SCHEDULE, PRIOR_STEPS, KL_WEIGHT, KL_FORM, PRIOR_GRADIENT)
+_BASELINE = (
+    "loss.power",
+    "loss.num_temperatures",
+    "sampler.posterior.num_steps",
+    "loss.quadrature",
+    "loss.generator_gradient",
+)
+_COMPARED = (
+    *_BASELINE,
+    "loss.schedule",
+    "sampler.prior.num_steps",
+    "loss.kl_weight",
+    "loss.kl_form",
+    "loss.prior_gradient",
+)
 
 
 class SettingsStudy(NamedTuple):
@@ -79,7 +76,7 @@ def section(study: SettingsStudy, experiments: Sequence[str]) -> str:
 
 def _baseline(cells: pd.DataFrame, fields: Sequence[str]) -> dict[str, Any]:
     """The first cell with most values in common with the thermodynamic cells."""
-    candidates = cells[cells[LOSS] == THERMODYNAMIC]
+    candidates = cells[cells["loss.name"] == THERMODYNAMIC]
     candidates = cells if candidates.empty else candidates
     texts = candidates[list(fields)].astype(str)
     common = [int((texts == row).sum(axis=None)) for _, row in texts.iterrows()]
@@ -90,10 +87,10 @@ def _difference(
     cell: Mapping[str, Any], baseline: Mapping[str, Any], further: Sequence[str]
 ) -> str:
     """What distinguishes a cell from the baseline, which is named as such."""
-    if cell[LOSS] == VANILLA:
+    if cell["loss.name"] == VANILLA:
         return "vanilla"
-    if (cell[PRIOR_GRADIENT], cell[KL_FORM]) == ("none", "sum"):
-        return f"published form, {describe(cell, (POWER,))}"
+    if (cell["loss.prior_gradient"], cell["loss.kl_form"]) == ("none", "sum"):
+        return f"published form, {describe(cell, ('loss.power',))}"
     changed = [name for name in (*_COMPARED, *further) if str(cell[name]) != str(baseline[name])]
     words = [describe(cell, [name]) for name in changed]
     parts = [
@@ -111,6 +108,6 @@ def _seconds(cell: Mapping[str, Any]) -> str:
 
 def _mean(cell: Mapping[str, Any], name: str) -> str:
     mean, sd = cell[f"{name}_mean"], cell[f"{name}_sd"]
-    if pd.isna(mean) or (name == "effective_sample_size" and cell[LOSS] == VANILLA):
+    if pd.isna(mean) or (name == "effective_sample_size" and cell["loss.name"] == VANILLA):
         return ""
     return f"{mean:.4g}" if pd.isna(sd) else f"{mean:.4g} ({sd:.2g})"

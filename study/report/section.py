@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from study import noise, tables
-from study.cells import LOSS, PROVENANCE, SYMBOLS, describe, provenance, varied
+from study.cells import PROVENANCE, SYMBOLS, describe, provenance, varied
 from study.claims import decide
 from study.figures import report_figures
 from study.readings import PUBLISHED, Readings, Section, final, networks
@@ -122,7 +122,7 @@ def _decided(section: Section, metrics: dict[str, str]) -> pd.DataFrame:
 
 
 def _fields_used(cells: pd.DataFrame) -> str:
-    differing = {LOSS, *varied(cells), *PROVENANCE}
+    differing = {"loss.name", *varied(cells), *PROVENANCE}
     fixed = [name for name in SYMBOLS if name not in differing]
     common = describe(cells.iloc[-1], fixed)  # a thermodynamic cell, if there is one
     several = len(cells) > 1

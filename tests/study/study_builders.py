@@ -7,23 +7,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from study.cells import (
-    BATCH_SIZE,
-    GENERATOR_GRADIENT,
-    KL_FORM,
-    KL_WEIGHT,
-    LOSS,
-    NUM_TEMPERATURES,
-    POSTERIOR_STEPS,
-    POWER,
-    PRIOR_GRADIENT,
-    PRIOR_STEPS,
-    QUADRATURE,
-    SCHEDULE,
-    SYMBOLS,
-    THERMODYNAMIC,
-    VANILLA,
-)
+from study.cells import SYMBOLS, THERMODYNAMIC, VANILLA
 from study.readings import RUNS, Readings, label_configurations, sections
 
 NETWORK = "efficientnet_lite0"
@@ -33,25 +17,25 @@ HEADER = "Epoch,Train Loss,Train Grad,Train Grad Var,Val Loss,FID_inf,MIFID_inf,
 
 def vanilla_cell(batch_size, **further):
     """Configuration fields of a cell of the vanilla loss."""
-    fields = {LOSS: VANILLA, BATCH_SIZE: float(batch_size)}
-    return fields | {POSTERIOR_STEPS: 20.0, PRIOR_STEPS: 60.0} | further
+    fields = {"loss.name": VANILLA, "batch_size": float(batch_size)}
+    return fields | {"sampler.posterior.num_steps": 20.0, "sampler.prior.num_steps": 60.0} | further
 
 
 def tempered_cell(power, **further):
     """Configuration fields of a cell of the thermodynamic loss."""
     fields = {
-        LOSS: THERMODYNAMIC,
-        BATCH_SIZE: 75.0,
-        POWER: power,
-        SCHEDULE: "power",
-        NUM_TEMPERATURES: 10.0,
-        POSTERIOR_STEPS: 20.0,
-        PRIOR_STEPS: 60.0,
-        KL_WEIGHT: 1.0,
-        KL_FORM: "difference",
-        QUADRATURE: "trapezium",
-        PRIOR_GRADIENT: "contrastive",
-        GENERATOR_GRADIENT: "detached",
+        "loss.name": THERMODYNAMIC,
+        "batch_size": 75.0,
+        "loss.power": power,
+        "loss.schedule": "power",
+        "loss.num_temperatures": 10.0,
+        "sampler.posterior.num_steps": 20.0,
+        "sampler.prior.num_steps": 60.0,
+        "loss.kl_weight": 1.0,
+        "loss.kl_form": "difference",
+        "loss.quadrature": "trapezium",
+        "loss.prior_gradient": "contrastive",
+        "loss.generator_gradient": "detached",
     }
     return fields | further
 
@@ -97,8 +81,11 @@ def study_frames(**further):
     powers |= {3.0: (0.32, 0.047), 6.0: (0.34, 0.043), 10.0: (0.38, 0.049)}
     parts = [cell_frame(vanilla_cell(b), *at, spread=0.05) for b, at in batches.items()]
     parts += [cell_frame(tempered_cell(p, **further), *at, spread=0.01) for p, at in powers.items()]
-    changes = {NUM_TEMPERATURES: (30.0, 0.6, 0.07), POSTERIOR_STEPS: (40.0, 0.7, 0.08)}
-    changes[KL_WEIGHT] = (2.0, 0.7, 0.074)
+    changes = {
+        "loss.num_temperatures": (30.0, 0.6, 0.07),
+        "sampler.posterior.num_steps": (40.0, 0.7, 0.08),
+    }
+    changes["loss.kl_weight"] = (2.0, 0.7, 0.074)
     for name, (value, *at) in changes.items():
         parts.append(cell_frame(tempered_cell(0.1, **{name: value, **further}), *at, spread=0.01))
     return parts

@@ -8,13 +8,6 @@ import pytest
 from study_builders import tempered_cell, vanilla_cell
 
 from study.cells import (
-    BATCH_SIZE,
-    KL_FORM,
-    KL_WEIGHT,
-    NUM_TEMPERATURES,
-    POWER,
-    PRIOR_GRADIENT,
-    QUADRATURE,
     describe,
     groups_without,
     label_rows,
@@ -35,7 +28,7 @@ def cells_of(*cells):
 def test_labels_name_the_fields_that_vary():
     cells = cells_of(
         tempered_cell(6.0),
-        tempered_cell(0.1, **{NUM_TEMPERATURES: 30.0}),
+        tempered_cell(0.1, **{"loss.num_temperatures": 30.0}),
         tempered_cell(0.1),
         vanilla_cell(75),
         vanilla_cell(25),
@@ -44,7 +37,7 @@ def test_labels_name_the_fields_that_vary():
         *("vanilla, batch = 25", "vanilla, batch = 75"),
         *("p = 0.1", "p = 0.1, N_t = 30", "p = 6"),
     ]
-    assert varied(cells) == ["loss.name", BATCH_SIZE, POWER, NUM_TEMPERATURES]
+    assert varied(cells) == ["loss.name", "batch_size", "loss.power", "loss.num_temperatures"]
 
 
 @pytest.mark.parametrize(
@@ -52,9 +45,9 @@ def test_labels_name_the_fields_that_vary():
     [
         {CHAINS: 4.0},
         {"optimizer.schedule": "constant"},
-        {NUM_TEMPERATURES: 30.0},
-        {QUADRATURE: "right"},
-        {BATCH_SIZE: 50.0},
+        {"loss.num_temperatures": 30.0},
+        {"loss.quadrature": "right"},
+        {"batch_size": 50.0},
     ],
 )
 @pytest.mark.parametrize("loss", ["vanilla", "thermodynamic"])
@@ -75,7 +68,7 @@ def test_the_label_of_the_only_cell_that_differs_shows_its_field(loss, change):
 def test_labels_are_unique_whatever_varies():
     """Cells with absent fields, numbers alike in six digits, and a grid of further fields."""
     grid = itertools.product((2.0, 4.0, np.nan), ("ula", "mala", np.nan), (1.0, 1.0000001))
-    further = [{CHAINS: m, "kernel.name": name, KL_WEIGHT: eta} for m, name, eta in grid]
+    further = [{CHAINS: m, "kernel.name": name, "loss.kl_weight": eta} for m, name, eta in grid]
     cells = cells_of(*(tempered_cell(1.0, **fields) for fields in further))
     assert len(cells) == len(further)
     assert cells.index.is_unique
@@ -89,23 +82,29 @@ def test_rows_find_their_cell():
 
 def test_groups_agree_in_all_fields_but_one():
     cells = cells_of(
-        *(tempered_cell(p, **{QUADRATURE: q}) for p in (0.1, 6.0) for q in ("left", "right")),
+        *(
+            tempered_cell(p, **{"loss.quadrature": q})
+            for p in (0.1, 6.0)
+            for q in ("left", "right")
+        ),
         *(vanilla_cell(size) for size in (25, 75)),
     )
-    groups = groups_without(cells[cells[POWER].notna()], POWER)
-    assert [group[QUADRATURE].unique().tolist() for group in groups] == [["left"], ["right"]]
+    groups = groups_without(cells[cells["loss.power"].notna()], "loss.power")
+    assert [group["loss.quadrature"].unique().tolist() for group in groups] == [["left"], ["right"]]
     regimes = [(regime, len(group)) for regime, group in regime_groups(cells)]
     assert regimes == [("vanilla", 2), *[("p > 1", 1)] * 2, *[("0 < p ≤ 1", 1)] * 2]
-    assert groups_without(cells.iloc[:0], POWER) == []
+    assert groups_without(cells.iloc[:0], "loss.power") == []
 
 
 def test_descriptions_skip_what_is_absent():
-    cell = tempered_cell(0.1) | {KL_FORM: np.nan, CHAINS: 4.0}
-    fields = ("loss.name", POWER, KL_FORM, PRIOR_GRADIENT, CHAINS)
+    cell = tempered_cell(0.1) | {"loss.kl_form": np.nan, CHAINS: 4.0}
+    fields = ("loss.name", "loss.power", "loss.kl_form", "loss.prior_gradient", CHAINS)
     words = "TI, p = 0.1, prior gradient contrastive, sampler.chains_per_image=4"
     assert describe(cell, fields) == words
     assert provenance(cells_of(vanilla_cell(25))) == "Vanilla: maximum-likelihood gradients."
-    both = cells_of(*(tempered_cell(1.0, **{PRIOR_GRADIENT: g}) for g in ("none", "contrastive")))
+    both = cells_of(
+        *(tempered_cell(1.0, **{"loss.prior_gradient": g}) for g in ("none", "contrastive"))
+    )
     assert provenance(both).startswith("TI: prior gradient contrastive / none, ")
 
 

@@ -12,13 +12,6 @@ from study_builders import (
     vanilla_cell,
 )
 
-from study.cells import (
-    LOSS,
-    NUM_TEMPERATURES,
-    POSTERIOR_STEPS,
-    PRIOR_GRADIENT,
-    QUADRATURE,
-)
 from study.claims import COLUMNS, decide, verdicts
 from study.claims.evidence import Evidence, Sample, at_equal_variance
 from study.figures import by_variance
@@ -138,9 +131,11 @@ def test_holm_runs_over_the_claims_of_one_table(study):
 
 
 def test_each_variant_of_the_loss_is_tested_by_itself():
-    frames = study_frames(**{PRIOR_GRADIENT: "contrastive"})
-    detached = study_frames(**{PRIOR_GRADIENT: "none"})
-    table = decided(*frames, *(frame for frame in detached if frame[LOSS].iloc[0] != "vanilla"))
+    frames = study_frames(**{"loss.prior_gradient": "contrastive"})
+    detached = study_frames(**{"loss.prior_gradient": "none"})
+    table = decided(
+        *frames, *(frame for frame in detached if frame["loss.name"].iloc[0] != "vanilla")
+    )
     rising = table[table["claim"] == "p > 1: the variance rises with p"]
     assert len(rising) == 2
     gradients = {"contrastive", "none"}
@@ -206,7 +201,10 @@ def test_means_and_deviations_of_cells():
 def test_a_grid_of_two_settings_names_the_one_that_stays():
     frames = [
         cell_frame(
-            tempered_cell(0.1, **{NUM_TEMPERATURES: float(n_t), POSTERIOR_STEPS: float(k)}),
+            tempered_cell(
+                0.1,
+                **{"loss.num_temperatures": float(n_t), "sampler.posterior.num_steps": float(k)},
+            ),
             variance=0.5,
             kid=0.05,
             seed=n_t + k,
@@ -316,8 +314,8 @@ def compared(*variants):
 
 
 def test_a_variant_that_improves_only_small_p():
-    published = variant(0.0, **{PRIOR_GRADIENT: "none"})
-    table = compared(published, variant(-0.02, seed=1, **{PRIOR_GRADIENT: "contrastive"}))
+    published = variant(0.0, **{"loss.prior_gradient": "none"})
+    table = compared(published, variant(-0.02, seed=1, **{"loss.prior_gradient": "contrastive"}))
     better, gap = table.itertuples(index=False)
     assert "better KID with prior gradient contrastive" in better.claim
     assert better.effect == pytest.approx(-0.02, abs=0.002)
@@ -326,8 +324,8 @@ def test_a_variant_that_improves_only_small_p():
 
 
 def test_a_variant_that_is_better_everywhere_does_not_narrow_the_gap():
-    published = variant(0.0, **{PRIOR_GRADIENT: "none"})
-    fields = {PRIOR_GRADIENT: "none", QUADRATURE: "right"}
+    published = variant(0.0, **{"loss.prior_gradient": "none"})
+    fields = {"loss.prior_gradient": "none", "loss.quadrature": "right"}
     better, gap = compared(published, variant(-0.02, -0.02, 1, **fields)).itertuples(index=False)
     assert better.verdict == "supported"
     assert gap.verdict != "supported"
@@ -336,14 +334,16 @@ def test_a_variant_that_is_better_everywhere_does_not_narrow_the_gap():
 
 
 def test_only_variants_that_differ_in_gradients_and_quadrature_are_compared():
-    published = variant(0.0, **{PRIOR_GRADIENT: "none"})
-    assert compared(published, variant(-0.02, seed=1, **{NUM_TEMPERATURES: 30.0})).empty
+    published = variant(0.0, **{"loss.prior_gradient": "none"})
+    assert compared(published, variant(-0.02, seed=1, **{"loss.num_temperatures": 30.0})).empty
     # Without the published form:
-    assert compared(variant(0.0), variant(0.0, **{QUADRATURE: "right"})).empty
+    assert compared(variant(0.0), variant(0.0, **{"loss.quadrature": "right"})).empty
 
 
 def test_the_figure_by_power_has_a_line_for_each_variant():
-    parts = [variant(shift, **{PRIOR_GRADIENT: g}) for shift, g in ((0.0, "none"), (-0.02, "c"))]
+    parts = [
+        variant(shift, **{"loss.prior_gradient": g}) for shift, g in ((0.0, "none"), (-0.02, "c"))
+    ]
     section = make_section(cell_frame(vanilla_cell(75.0), 0.5, 0.03), *parts[0], *parts[1])
     figure = by_variance.metric_by_power(section, KID)
     (axis,) = figure.axes

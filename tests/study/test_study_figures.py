@@ -16,15 +16,6 @@ from study_builders import (
     vanilla_cell,
 )
 
-from study.cells import (
-    KL_FORM,
-    KL_WEIGHT,
-    LOSS,
-    NUM_TEMPERATURES,
-    POWER,
-    PRIOR_GRADIENT,
-    QUADRATURE,
-)
 from study.figures import by_variance, integral, report_figures, training
 from study.readings import Readings, Section
 
@@ -119,7 +110,7 @@ def test_boxes_stand_in_the_order_of_the_setting(study):
 def test_boxes_of_panels_with_other_powers_stand_at_their_own():
     powers = {"trapezium": (0.1, 1.0, 6.0), "right": (1.0, 3.0)}
     frames = [
-        cell_frame(tempered_cell(p, **{QUADRATURE: quadrature}), 0.3 + 0.01 * p, 0.05)
+        cell_frame(tempered_cell(p, **{"loss.quadrature": quadrature}), 0.3 + 0.01 * p, 0.05)
         for quadrature, levels in powers.items()
         for p in levels
     ]
@@ -146,9 +137,11 @@ def test_regimes_have_their_points_bars_and_curves(study):
 
 
 def test_a_panel_for_each_variant_of_the_loss():
-    frames = study_frames(**{PRIOR_GRADIENT: "contrastive"})
-    none = study_frames(**{PRIOR_GRADIENT: "none"})
-    section = make_section(*frames, *(part for part in none if part[LOSS].iloc[0] != "vanilla"))
+    frames = study_frames(**{"loss.prior_gradient": "contrastive"})
+    none = study_frames(**{"loss.prior_gradient": "none"})
+    section = make_section(
+        *frames, *(part for part in none if part["loss.name"].iloc[0] != "vanilla")
+    )
     figure = by_variance.metric_by_variance(section, KID)
     titles = [axis.get_title().replace("\n", " ") for axis in figure.axes]
     assert len(titles) == 2
@@ -165,8 +158,8 @@ def test_changes_are_named_in_the_legend(study):
 
 def test_the_title_names_the_settings_that_were_changed(study):
     assert "changes to N_t, K and η over" in words(by_variance.changes_over_powers(study, KID))
-    usual = study.cells[KL_WEIGHT].isin([1.0, np.nan])
-    usual &= study.cells[NUM_TEMPERATURES].isin([10.0, np.nan])
+    usual = study.cells["loss.kl_weight"].isin([1.0, np.nan])
+    usual &= study.cells["loss.num_temperatures"].isin([10.0, np.nan])
     assert "changes to K over" in words(
         by_variance.changes_over_powers(cells_where(study, usual), KID)
     )
@@ -201,18 +194,18 @@ def test_sums_of_the_integral_by_hand():
     assert sums == pytest.approx({"left": LEFT, "trapezium": (LEFT + RIGHT) / 2, "right": RIGHT})
 
 
-WITHOUT_KL = {KL_FORM: np.nan, KL_WEIGHT: np.nan}
+WITHOUT_KL = {"loss.kl_form": np.nan, "loss.kl_weight": np.nan}
 
 
 @pytest.mark.parametrize(
     ("fields", "label", "value"),
     [
         ({}, "T + KL", (LEFT + RIGHT) / 2 + (7.0 - 4.0) / 2),
-        ({KL_WEIGHT: 2.0}, "T + 2 KL", (LEFT + RIGHT) / 2 + (7.0 - 4.0)),
-        ({KL_FORM: "sum"}, "T + KL (sum)", (LEFT + RIGHT) / 2 + (7.0 + 4.0) / 2),
+        ({"loss.kl_weight": 2.0}, "T + 2 KL", (LEFT + RIGHT) / 2 + (7.0 - 4.0)),
+        ({"loss.kl_form": "sum"}, "T + KL (sum)", (LEFT + RIGHT) / 2 + (7.0 + 4.0) / 2),
         (WITHOUT_KL, "T", (LEFT + RIGHT) / 2),
-        ({QUADRATURE: "left"}, "L + KL", LEFT + 7.0),
-        ({QUADRATURE: "right", KL_WEIGHT: 0.5}, "R + 0.5 KL", RIGHT - 0.5 * 4.0),
+        ({"loss.quadrature": "left"}, "L + KL", LEFT + 7.0),
+        ({"loss.quadrature": "right", "loss.kl_weight": 0.5}, "R + 0.5 KL", RIGHT - 0.5 * 4.0),
     ],
 )
 def test_the_estimate_is_that_of_the_configuration(fields, label, value):
@@ -221,7 +214,7 @@ def test_the_estimate_is_that_of_the_configuration(fields, label, value):
 
 
 def test_estimates_of_recorded_weights_and_of_unknown_quadratures():
-    cell = pd.Series(tempered_cell(1.0) | {QUADRATURE: "warped_trapezium"})
+    cell = pd.Series(tempered_cell(1.0) | {"loss.quadrature": "warped_trapezium"})
     assert integral.configured_estimate(BY_HAND, cell) is None
     recorded = BY_HAND.assign(weight=[0.1, 0.4, 0.5])
     estimate = integral.configured_estimate(recorded, pd.Series(dict(cell) | WITHOUT_KL))
@@ -234,9 +227,9 @@ def test_estimates_of_recorded_weights_and_of_unknown_quadratures():
 
 
 def test_the_integral_has_a_panel_per_cell_with_its_estimate(study):
-    cells = study.cells[study.cells[POWER].isin([1.0, 6.0])]
+    cells = study.cells[study.cells["loss.power"].isin([1.0, 6.0])]
     runs = study.last.drop_duplicates("cell").set_index("cell")["run"]
-    parts = [table_of_temperatures(cell, runs[cell], p) for cell, p in cells[POWER].items()]
+    parts = [table_of_temperatures(cell, runs[cell], p) for cell, p in cells["loss.power"].items()]
     figure = integral.integral(study, pd.concat(parts))
     assert drawn(figure).std() > 5.0
     assert [axis.get_title() for axis in figure.axes] == ["p = 1", "p = 6"]
@@ -331,14 +324,14 @@ def test_captions_describe_only_what_is_there(study):
     both = words(DRAWN["metric"](study))
     assert "Curves:" in both
     assert "dashed" in both  # p ≤ 1 has three points
-    two = cells_where(study, study.cells[POWER].isin([0.1, 6.0]))
+    two = cells_where(study, study.cells["loss.power"].isin([0.1, 6.0]))
     assert "Curves:" not in words(DRAWN["metric"](two))
     long = cell_frame(vanilla_cell(25.0), 0.5, 0.05, repetitions=2, epochs=80)
     peak = long.assign(train_loss=100.0 + 1e4 * (long["epoch"] == 1.0) + 0.1 * long["epoch"])
     assert "leaves out" in words(DRAWN["loss"](make_section(peak)))
     assert "leaves out" not in words(DRAWN["loss"](study))
     assert "where not said otherwise" in words(DRAWN["schedules"](study))
-    usual = cells_where(study, study.cells[NUM_TEMPERATURES] == 10.0)
+    usual = cells_where(study, study.cells["loss.num_temperatures"] == 10.0)
     assert "where not said otherwise" not in words(DRAWN["schedules"](usual))
     many = [cell_frame(vanilla_cell(float(b)), 0.5, 0.05, 1, 2) for b in range(1, 43)]
     assert "The first 40 of 42 cells." in words(DRAWN["loss"](make_section(*many)))
@@ -365,7 +358,7 @@ def test_legends_stand_outside_the_axes(study, name):
 
 
 def test_held_out_likelihoods_are_compared_by_power(study):
-    likelihood = with_readings(study, **{LIKELIHOOD: lambda f: -50.0 + f[POWER].fillna(0.0)})
+    likelihood = with_readings(study, **{LIKELIHOOD: lambda f: -50.0 + f["loss.power"].fillna(0.0)})
     (axis,) = by_variance.metric_by_power(likelihood, LIKELIHOOD).axes
     assert axis.get_ylabel() == "held-out log-likelihood (nats)"
     assert by_variance.metric_by_power(study, LIKELIHOOD) is None

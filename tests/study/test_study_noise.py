@@ -11,7 +11,6 @@ from study_builders import (
     vanilla_cell,
 )
 
-from study.cells import BATCH_SIZE, POWER, QUADRATURE
 from study.claims import decide
 from study.figures import by_noise
 from study.noise import FACTORS, factors_table, families, noise_cells_table
@@ -25,18 +24,18 @@ AMPLIFICATIONS = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 def cells():
     """(factor, cell, noise over the centre's) of an experiment with both losses."""
-    tempered = tempered_cell(1.0, **{QUADRATURE: "warped_trapezium"}, **CENTRE)
+    tempered = tempered_cell(1.0, **{"loss.quadrature": "warped_trapezium"}, **CENTRE)
     for centre in (vanilla_cell(75.0, **CENTRE), tempered):
         yield "", centre, 1.0
         for factor in AMPLIFICATIONS[1:]:
             yield "amplification", centre | {AMPLIFICATION: factor}, factor
         for size in (25.0, 50.0, 150.0):
-            yield "batch", centre | {BATCH_SIZE: size}, 75.0 / size
+            yield "batch", centre | {"batch_size": size}, 75.0 / size
         for chains in (4.0, 8.0):
             yield "M", centre | {CHAINS: chains}, (2 / chains) ** 0.5
         yield "accumulation", centre | {ACCUMULATE: 4.0}, 0.25
     for power in (0.01, 0.1, 0.3, 3.0, 6.0):
-        yield "p", tempered | {POWER: power}, 1.5 * power**0.3
+        yield "p", tempered | {"loss.power": power}, 1.5 * power**0.3
 
 
 def experiment(shift=None, spread=0.01):
@@ -89,7 +88,7 @@ def test_a_cell_that_changes_two_factors_belongs_to_none():
 
 
 def test_without_factors_there_is_no_family():
-    variants = [tempered_cell(1.0, **{QUADRATURE: name}) for name in ("left", "right")]
+    variants = [tempered_cell(1.0, **{"loss.quadrature": name}) for name in ("left", "right")]
     section = make_section(*(cell_frame(cell, 0.5, 0.05) for cell in variants))
     assert families(section.cells) == []
     assert by_noise.metric_by_noise(section, KID) is None

@@ -6,15 +6,6 @@ from pathlib import Path
 import pytest
 from study_builders import HEADER, write_published
 
-from study.cells import (
-    KL_WEIGHT,
-    LOSS,
-    NUM_TEMPERATURES,
-    POSTERIOR_STEPS,
-    POWER,
-    PRIOR_GRADIENT,
-    PRIOR_STEPS,
-)
 from study.published import load_published, parse_path
 from study.readings import load, networks, sections
 from study.titles import PUBLISHED_NETWORK as NETWORK
@@ -33,11 +24,19 @@ def test_both_layouts_become_one_table(tmp_path):
     assert sorted(readings.frame["epoch"].unique()) == [1.0, 2.0]
     (section,) = sections(readings)
     vanilla, changed, plain = section.cells.to_dict("records")
-    assert (vanilla[LOSS], vanilla["batch_size"]) == ("vanilla", 25.0)
-    assert math.isnan(vanilla[POWER])
-    assert (plain[POWER], plain[NUM_TEMPERATURES], plain[PRIOR_GRADIENT]) == (6.0, 10.0, "none")
-    assert (changed[POWER], changed[NUM_TEMPERATURES], changed[POSTERIOR_STEPS]) == (0.1, 30, 20)
-    last = section.last.set_index(POWER)
+    assert (vanilla["loss.name"], vanilla["batch_size"]) == ("vanilla", 25.0)
+    assert math.isnan(vanilla["loss.power"])
+    assert (plain["loss.power"], plain["loss.num_temperatures"], plain["loss.prior_gradient"]) == (
+        6.0,
+        10.0,
+        "none",
+    )
+    assert (
+        changed["loss.power"],
+        changed["loss.num_temperatures"],
+        changed["sampler.posterior.num_steps"],
+    ) == (0.1, 30, 20)
+    last = section.last.set_index("loss.power")
     assert last.loc[6.0, f"{NETWORK}_kid_inf"] == 0.05
     assert last.loc[6.0, "repetition"] == 1
     assert networks(readings.frame) == [NETWORK]
@@ -46,17 +45,18 @@ def test_both_layouts_become_one_table(tmp_path):
 def test_paths_become_configuration_fields():
     baseline, _ = parse_path(Path(f"/x/logs/CelebA/{TAIL}"))
     changes = {
-        "temps=20": {NUM_TEMPERATURES: 20.0},
-        "posterior_mcmc=40": {POSTERIOR_STEPS: 40.0},
-        "prior_mcmc=80": {PRIOR_STEPS: 80.0},
-        "beta=4.0": {KL_WEIGHT: 4.0},
+        "temps=20": {"loss.num_temperatures": 20.0},
+        "posterior_mcmc=40": {"sampler.posterior.num_steps": 40.0},
+        "prior_mcmc=80": {"sampler.prior.num_steps": 80.0},
+        "beta=4.0": {"loss.kl_weight": 4.0},
     }
     for change, fields in changes.items():
         changed, _ = parse_path(Path(f"/x/extra_logs/CelebA/{change}/{TAIL}"))
         assert changed == baseline | fields
     # Steps are those of the paper, or stay unknown.
     steps = [
-        parse_path(Path(f"/x/{d}/{TAIL}"))[0].get(POSTERIOR_STEPS) for d in ("CIFAR10", "SVHN")
+        parse_path(Path(f"/x/{d}/{TAIL}"))[0].get("sampler.posterior.num_steps")
+        for d in ("CIFAR10", "SVHN")
     ]
     assert steps == [40.0, None]
 
@@ -141,7 +141,7 @@ def test_the_published_figures_of_p_6_on_celeba():
     by_dataset = {section.dataset: section.last for section in sections(load(None, SHARED))}
     assert sum(map(len, by_dataset.values())) == 168
     last = by_dataset["celeb_a"]
-    last = last[last[POWER] == 6.0]
+    last = last[last["loss.power"] == 6.0]
     variance, kid = last["train_grad_var"], last[f"{NETWORK}_kid_inf"]
     assert (round(variance.mean(), 4), round(variance.std(), 4)) == (0.3437, 0.0116)
     assert (round(kid.mean(), 4), round(kid.std(), 4)) == (0.0427, 0.0023)

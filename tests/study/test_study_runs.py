@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 from study_builders import KID, NETWORK, cell_frame, config, vanilla_cell, write_run
 
-from study.cells import KL_WEIGHT, LOSS, NUM_TEMPERATURES, POWER, QUADRATURE
 from study.readings import final, load, sections
 from study.runs import load_runs
 from thermo_ebm.errors import UserError
@@ -26,9 +25,9 @@ def test_runs_are_found_and_evaluations_joined(tmp_path):
     assert readings.notes == []
     (section,) = sections(readings)
     vanilla, tempered = section.cells.to_dict("records")
-    assert vanilla[LOSS] == "vanilla"
-    assert pd.isna([vanilla[POWER], vanilla[QUADRATURE]]).all()
-    assert (tempered[POWER], tempered[NUM_TEMPERATURES]) == (6.0, 2.0)
+    assert vanilla["loss.name"] == "vanilla"
+    assert pd.isna([vanilla["loss.power"], vanilla["loss.quadrature"]]).all()
+    assert (tempered["loss.power"], tempered["loss.num_temperatures"]) == (6.0, 2.0)
     last = section.last
     assert last[KID].tolist() == pytest.approx([0.03, 0.0303, 0.05, 0.0505])
     assert set(last["epoch"]) == {2.0}
@@ -53,7 +52,7 @@ def test_cells_differ_by_every_field_that_varies(tmp_path):
     write_run(tmp_path / "b", config(model__latent_dim=64))
     write_run(tmp_path / "c", config(model__latent_dim=64, loss__quadrature="right"))
     cells = cells_of(load(tmp_path, None))
-    pairs = cells[[QUADRATURE, "model.latent_dim"]].itertuples(index=False, name=None)
+    pairs = cells[["loss.quadrature", "model.latent_dim"]].itertuples(index=False, name=None)
     assert set(pairs) == {("trapezium", 32.0), ("trapezium", 64.0), ("right", 64.0)}
 
 
@@ -78,8 +77,8 @@ def test_numbers_and_words_of_fields_without_meaning_are_empty(tmp_path):
     write_run(tmp_path / "a", config(loss__correction="ratio"))
     write_run(tmp_path / "b", config(loss__correction="pooled_gaussian"))
     cells = cells_of(load(tmp_path, None)).set_index("loss.correction")
-    assert cells.loc["pooled_gaussian", KL_WEIGHT] == 1.0
-    assert pd.isna(cells.loc["ratio", KL_WEIGHT])
+    assert cells.loc["pooled_gaussian", "loss.kl_weight"] == 1.0
+    assert pd.isna(cells.loc["ratio", "loss.kl_weight"])
 
 
 def test_unfinished_runs_are_noted(tmp_path):
@@ -269,7 +268,7 @@ def test_a_run_is_not_filed_under_a_setting_it_was_only_finished_with(tmp_path):
     mixed = write_run(tmp_path / "mixed", config(loss__power=1.0))
     write_changes(mixed, (1, 10, "loss.power", 6.0, 1.0))
     readings = load(tmp_path, None)
-    assert cells_of(readings)[POWER].tolist() == [6.0]
+    assert cells_of(readings)["loss.power"].tolist() == [6.0]
     assert len(readings.temperatures) == 2 * 3
     assert readings.notes == [
         f"{mixed}: left out: its configuration changed (loss.power 6.0 → 1.0 after epoch 1)."
