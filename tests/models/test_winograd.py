@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from thermo_ebm.models.conv_transpose import stamped, winograd
-from thermo_ebm.models.conv_transpose.winograd import minimal_filter
+from thermo_ebm.models.conv_transpose.cpu import minimal_filter
 
 SIZES = [(4, 4), (2, 8), (8, 8), (4, 12)]  # the first two in tiles of 2 x 2, the others of 4 x 4
 

@@ -238,7 +238,9 @@ class _Loss(NamedTuple):
         value, expected, kl_forward, kl_backward = self._negative_integral(
             likelihood, chains.latents, mask, schedule
         )
-        return mean(terms.surrogate) if self.settings.value == "surrogate" else value, LossTerms(
+        if self.settings.value == "surrogate":
+            value = mean(terms.surrogate)
+        return value, LossTerms(
             temperatures=schedule.temperatures,
             weights=quadrature_weights(self.settings.quadrature, schedule),
             expected_log_likelihood=expected,

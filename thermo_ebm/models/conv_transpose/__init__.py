@@ -9,10 +9,8 @@ Weights are [k, k, c_in, c_out].
 
 from collections.abc import Callable
 
-from thermo_ebm.models.conv_transpose.dilated import dilated
-from thermo_ebm.models.conv_transpose.row_blocks import ROWS, row_blocks
-from thermo_ebm.models.conv_transpose.stamped import stamped
-from thermo_ebm.models.conv_transpose.winograd import winograd
+from thermo_ebm.models.conv_transpose.accelerator import ROWS, dilated, row_blocks
+from thermo_ebm.models.conv_transpose.cpu import stamped, winograd
 from thermo_ebm.types import Array
 
 __all__ = [
@@ -45,7 +43,10 @@ def on_cpu(x: Array, weights: Array, stride: int) -> Array:
 
 
 def on_tpu(x: Array, weights: Array, stride: int) -> Array:
-    """`row_blocks` where it applies and is faster, else `dilated`; both take these arguments."""
+    """`row_blocks` where it applies and is faster, else `dilated`; both take these arguments.
+
+    No TPU has run this choice; it follows the compiler's estimates.
+    """
     possible = stride == 1 and x.shape[1] % ROWS == 0
     pays = weights.shape[-1] <= _FEW_CHANNELS
     return (row_blocks if possible and pays else dilated)(x, weights, stride)

@@ -1,4 +1,7 @@
-"""The transposed convolution by Winograd's minimal filters: fewer products on a CPU."""
+"""The transposed convolution on a CPU: matrix products with shifted additions; Winograd's form.
+
+XLA's convolutions are slow inside a loop on a CPU, and its matrix products are not.
+"""
 
 import operator
 from collections.abc import Callable, Sequence
@@ -12,6 +15,94 @@ import numpy as np
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from thermo_ebm.types import Array
+
+
+def crop(kernel_size: int, stride: int) -> tuple[int, int]:
+    """Pixels that a form crops off its stamped patches before and after, with "same" padding.
+
+    The output is then stride times the input.
+
+    Raises:
+      ValueError: if the kernel is smaller than the stride.
+    """
+    excess = kernel_size - stride
+    if excess < 0:
+        raise ValueError(f"kernel_size {kernel_size} must be at least the stride {stride}.")
+    return excess // 2, excess - excess // 2
+
+
+def stamped(x: Array, weights: Array, stride: int) -> Array:
+    """One matrix product, then shifted additions of the patches.
+
+    Differentiable any number of times in reverse mode; forward mode is not supported.
+
+    Args:
+      x: [num, height, width, c_in].
+      weights: [k, k, c_in, c_out].
+      stride: s.
+
+    Returns:
+      [num, s * height, s * width, c_out].
+
+    Raises:
+      ValueError: if k < s.
+    """
+    chex.assert_rank([x, weights], 4)
+    num, height, width, c_in = x.shape
+    k, _, _, c_out = weights.shape
+    taps = weights.transpose(2, 0, 1, 3).reshape(c_in, k * k * c_out)
+    patches = (x.reshape(-1, c_in) @ taps).reshape(num, height, width, k, k, c_out)
+    return _stamp(patches, stride, k)
+
+
+# `_stamp` and `_windows` are transposes of each other, so that each is the derivative of the other.
+# XLA's own derivative of `_stamp` adds up padded arrays, whereas `_windows` copies slices.
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _stamp(patches: Array, stride: int, k: int) -> Array:
+    """The image that is the sum of all patches: [num, h, w, k, k, c] -> [num, s h, s w, c]."""
+    num, height, width, _, _, channels = patches.shape
+    before, _ = crop(k, stride)
+    # Tap s q + r of a pixel lands q blocks further on, at place r of the s x s block.
+    blocks = -(-k // stride)
+    patches = jnp.pad(patches, [(0, 0)] * 3 + [(0, blocks * stride - k)] * 2 + [(0, 0)])
+    patches = patches.reshape(num, height, width, blocks, stride, blocks, stride, channels)
+    size = (num, height + blocks - 1, width + blocks - 1, stride, stride, channels)
+    out = jnp.zeros(size, patches.dtype)
+    for row in range(blocks):
+        for column in range(blocks):
+            shift = ((0, 0), (row, blocks - 1 - row), (column, blocks - 1 - column))
+            out += jnp.pad(patches[:, :, :, row, :, column], (*shift, (0, 0), (0, 0), (0, 0)))
+    out = out.transpose(0, 1, 3, 2, 4, 5)
+    out = out.reshape(num, out.shape[1] * stride, out.shape[3] * stride, channels)
+    rows, columns = stride * height, stride * width
+    return out[:, before : before + rows, before : before + columns]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _windows(image: Array, stride: int, k: int) -> Array:
+    """The pixels under each patch of an image: [num, s h, s w, c] -> [num, h, w, k, k, c]."""
+    num, rows, columns, channels = image.shape
+    pad = crop(k, stride)
+    image = jnp.pad(image, ((0, 0), pad, pad, (0, 0)))
+
+    def tap(row: int, column: int) -> Array:
+        end = (num, row + rows - stride + 1, column + columns - stride + 1, channels)
+        return jax.lax.slice(image, (0, row, column, 0), end, (1, stride, stride, 1))
+
+    taps = [jnp.stack([tap(row, column) for column in range(k)], axis=3) for row in range(k)]
+    return jnp.stack(taps, axis=3)
+
+
+_stamp.defvjp(
+    lambda patches, stride, k: (_stamp(patches, stride, k), None),
+    lambda stride, k, _, cotangent: (_windows(cotangent, stride, k),),
+)
+_windows.defvjp(
+    lambda image, stride, k: (_windows(image, stride, k), None),
+    lambda stride, k, _, cotangent: (_stamp(cotangent, stride, k),),
+)
 
 
 def winograd(x: Array, weights: Array, stride: int) -> Array:
@@ -86,9 +177,9 @@ def minimal_filter(points: Sequence[float]) -> MinimalFilter:
     inputs, kernel = np.zeros((m + 1, m + 1)), np.zeros((m + 1, 2))
     outputs = np.zeros((m, m + 1))
     for i, point in enumerate(points):
-        others = np.delete(points, i)
-        inputs[i, :m] = np.poly(others)[::-1]
-        kernel[i] = np.array([1, point]) / np.prod(point - others)
+        rest = np.delete(points, i)
+        inputs[i, :m] = np.poly(rest)[::-1]
+        kernel[i] = np.array([1, point]) / np.prod(point - rest)
         outputs[:, i] = point ** np.arange(m)
     inputs[m], kernel[m], outputs[m - 1, m] = np.poly(points)[::-1], [0, 1], 1  # at infinity
     return MinimalFilter(inputs, kernel, outputs)
@@ -115,7 +206,7 @@ def _once(stage: Callable[[Any], Any], arrays: Any) -> Any:
         return jax.jit(stage)(arrays)
 
 
-# `_split` and `_whole` are inverses and transposes of each other, so that each is the derivative of
+# `_split` and `_merge` are inverses and transposes of each other, so that each is the derivative of
 # the other. XLA's own derivative of `_split` adds up padded arrays.
 
 
@@ -128,15 +219,15 @@ def _split(x: Array, m: int) -> list[list[Array]]:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _whole(pixels: list[list[Array]], m: int) -> Array:
+def _merge(pixels: list[list[Array]], m: int) -> Array:
     """The inverse of `_split`."""
     num, height, width, channels = pixels[0][0].shape
     tiles = jnp.stack([jnp.stack(row, axis=3) for row in pixels], axis=2)
     return tiles.reshape(num, m * height, m * width, channels)
 
 
-_split.defvjp(lambda x, m: (_split(x, m), None), lambda m, _, cotangent: (_whole(cotangent, m),))
-_whole.defvjp(lambda x, m: (_whole(x, m), None), lambda m, _, cotangent: (_split(cotangent, m),))
+_split.defvjp(lambda x, m: (_split(x, m), None), lambda m, _, cotangent: (_merge(cotangent, m),))
+_merge.defvjp(lambda x, m: (_merge(x, m), None), lambda m, _, cotangent: (_split(cotangent, m),))
 
 
 def _over_rows(sums: MinimalFilter, pixels: list[list[Array]]) -> list[list[Array]]:
