@@ -32,9 +32,7 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "diagnostics", False, "Print diagnostics of long chains instead of drawing a picture."
     )
-    flags.DEFINE_enum(
-        "kernel", None, ["ula", "mala"], "Kernel of the chains; by default the run's."
-    )
+    flags.DEFINE_string("kernel", None, "Kernel of the chains, such as mala; by default the run's.")
     flags.DEFINE_integer(
         "exchange_every", None, "Steps between exchanges, 0 for none; by default the run's.", 0
     )
@@ -105,7 +103,10 @@ def _sampler(values: flags.FlagValues, run: Any) -> Any:
     """The run's own chain settings, with the changes that the flags ask for."""
     from thermo_ebm.config.build import sampler_settings
     from thermo_ebm.errors import UserError
+    from thermo_ebm.sampling.kernels import KERNELS
 
+    if values.kernel is not None and values.kernel not in KERNELS:
+        raise UserError(f"kernel={values.kernel}: must be one of {', '.join(KERNELS)}")
     chosen = sampler_settings(run.config)
     for name in ("prior_step_size", "posterior_step_size"):
         if (size := values[name].value) is not None and not 0 < size < float("inf"):

@@ -6,6 +6,7 @@ temperatures.csv (one row per epoch and temperature). The tables, the tags in Te
 training steps, declare it here with `per_step=True` and compute it in `train/step.py`.
 """
 
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -30,8 +31,16 @@ def _exchanges(config: Any) -> bool:
 
 
 def _is_adjusted(chains: str) -> Callable[[Any], bool]:
-    """Whether the kernel of these chains, "prior" or "posterior", accepts or rejects."""
-    return lambda config: config.sampler[chains].kernel != "ula"
+    """Whether the kernel of these chains, "prior" or "posterior", accepts or rejects.
+
+    Kernels stand where they are computed; their module is imported when an epoch is written.
+    """
+
+    def applies(config: Any) -> bool:
+        kernels = importlib.import_module("thermo_ebm.sampling.kernels")
+        return kernels.find_kernel(config.sampler[chains].kernel).adjusted
+
+    return applies
 
 
 _PER_IMAGE = "nats per image"

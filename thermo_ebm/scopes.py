@@ -25,5 +25,5 @@ def part_of(path: str, default: str) -> str:
       path: the scopes of the operation, outermost first, with JAX's transformations among them.
       default: what to return for an operation outside of all parts.
     """
-    found = [name for name in re.findall(r"\w+", path) if name in PARTS]
-    return found[-1] if found else default
+    parts = [name for name in re.findall(r"\w+", path) if name in PARTS]
+    return parts[-1] if parts else default
