@@ -8,6 +8,7 @@ from pathlib import Path
 _OPTIONS = {"xla_backend_optimization_level": 0}
 if version("jaxlib").startswith("0.10."):  # a flag that XLA does not know ends the process
     _OPTIONS["xla_cpu_use_fusion_emitters"] = "false"
+    _OPTIONS["xla_cpu_parallel_codegen_split_count"] = 1  # tests already keep all cores busy
 XLA_FLAGS = " ".join(f"--{name}={value}" for name, value in _OPTIONS.items())
 # Compiled programs, kept between the tests and processes of one user.
 _CACHE = Path(tempfile.gettempdir()) / f"thermo_ebm-tests-{os.getuid()}"
