@@ -200,15 +200,16 @@ def _newest_arrays(workdir: Path) -> dict[str, np.ndarray]:
     """Parameters, both optimisers' states, sums, order and key of the newest checkpoint."""
     import jax
 
-    from thermo_ebm.evaluation import trained
+    from thermo_ebm.evaluation.run import load_run
     from thermo_ebm.train import checkpoints, tasks
 
-    run = trained.open_run(workdir)
+    run = load_run(workdir)
     task = tasks.make_task(run.config, axis_name=None)
     shapes = jax.eval_shape(lambda: tasks.init_state(task, 0))
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     folder = workdir / "rep_00" / "checkpoints"
-    state = checkpoints.restore(folder, run.total_steps, shapes, sharding).state
+    steps = run.config.num_epochs * run.steps_per_epoch
+    state = checkpoints.restore(folder, steps, shapes, sharding).state
     leaves = jax.tree_util.tree_leaves_with_path(state._replace(key=jax.random.key_data(state.key)))
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 

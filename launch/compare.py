@@ -15,14 +15,10 @@ data sets with a split (NAME:train, NAME:validation), or .npz files of statistic
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from absl import flags
 
 from . import evaluation_flags, program
-
-if TYPE_CHECKING:
-    from thermo_ebm.evaluation import compare
 
 TAKES_ARGUMENTS = True  # the two sets
 
@@ -32,13 +28,14 @@ def define_flags() -> None:
     evaluation_flags.define(
         "Largest number of images per set, drawn at random; 0 means 4500 (with statistics: all)."
     )
+    evaluation_flags.define_batch_size()
     flags.DEFINE_string("data_dir", "", "Folder of prepared data sets; by default that of TFDS.")
     flags.DEFINE_integer(
         "image_size",
         0,
         "Crop and resize to squares of this size first, as training does; 0 keeps sizes.",
+        lower_bound=0,
     )
-    flags.DEFINE_integer("batch_size", 100, "Images per batch in the network.")
     program.define_seed("Seed of the random choice of images and subsets.")
     flags.DEFINE_string("json", None, "File to which the metrics are written as JSON.")
     flags.DEFINE_string(
@@ -51,57 +48,34 @@ def main(argv: Sequence[str]) -> int:
     from thermo_ebm.errors import UserError
     from thermo_ebm.evaluation import compare, sets
 
-    values, settings = flags.FLAGS, _settings()
-    compare.check(settings)
-    wanted = (1, 2) if values.save_statistics else (2,)
-    if len(argv) - 1 not in wanted:
+    values, settings = flags.FLAGS, evaluation_flags.settings()
+    names = argv[1:]
+    if len(names) not in ((1, 2) if values.save_statistics else (2,)):
         raise UserError(
-            f"{len(argv) - 1} sets of images: give A and B, or A alone with --save_statistics"
+            f"{len(names)} sets of images: give A and B, or A alone with --save_statistics"
         )
-    opened = [sets.open_set(name, settings.data_dir) for name in argv[1:]]
+    image_sets = [sets.open_set(name, values.data_dir, values.image_size) for name in names]
     if values.save_statistics:
-        _save(Path(values.save_statistics), opened[0], settings)
-    if len(opened) == 2:
-        comparison = compare.compare(opened[0], opened[1], settings, _report)
+        path, images = Path(values.save_statistics), image_sets[0]
+        if isinstance(images, sets.Statistics):
+            raise UserError(f"save_statistics={path}: {images.name} already holds statistics")
+        network = settings.choose_network()
+        statistics = compare.compute_statistics(images, network, settings, values.seed, _report)
+        sets.save_statistics(path, statistics)
+        print(f"statistics of {images.name}: {path}")
+    if len(image_sets) == 2:
+        reference, generated = image_sets
+        comparison = compare.compare(reference, generated, settings, values.seed, _report)
         if values.json:
             compare.write_json(Path(values.json), comparison)
         print(compare.table(comparison))
     return 0
 
 
-def _save(
-    path: Path, first: "compare.ImageSet | compare.Statistics", settings: "compare.Settings"
-) -> None:
-    from thermo_ebm.errors import UserError
-    from thermo_ebm.evaluation import compare, sets
-
-    if isinstance(first, sets.Statistics):
-        raise UserError(f"save_statistics={path}: {first.name} already holds statistics")
-    network = compare.choose_network(settings)
-    statistics = compare.statistics_of(first, network, settings, _report)
-    sets.save_statistics(path, statistics)
-    print(f"statistics of {first.name}: {path}")
-
-
-def _settings() -> "compare.Settings":
-    from thermo_ebm.evaluation import compare
-
-    values = flags.FLAGS
-    return compare.Settings(
-        **evaluation_flags.settings()._asdict()
-        | {
-            "batch_size": values.batch_size,
-            "data_dir": values.data_dir,
-            "image_size": values.image_size,
-            "seed": values.seed,
-        }
-    )
-
-
-def _report(what: str, done: int, num: int) -> None:
+def _report(activity: str, done: int, num: int) -> None:
     """Progress: one line that is updated on a terminal, elsewhere one line per part."""
     end = "\n" if done == num or not sys.stderr.isatty() else "\r"
-    print(f"{what}: {done} of {num}", end=end, file=sys.stderr, flush=True)
+    print(f"{activity}: {done} of {num}", end=end, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from absl import flags
 from . import evaluation_flags, program
 
 if TYPE_CHECKING:
-    from thermo_ebm.evaluation.trained import TrainedRun
+    from thermo_ebm.evaluation.run import Run
     from thermo_ebm.run.best import Best
 
 
@@ -31,6 +31,7 @@ def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
     flags.DEFINE_string("workdir", None, "The run directory.", required=True)
     evaluation_flags.define()
+    evaluation_flags.define_batch_size()
     flags.DEFINE_bool("watch", False, "Wait for new checkpoints until training ends.")
     flags.DEFINE_bool(
         "newest_only", False, "Evaluate only the newest checkpoint of each repetition."
@@ -41,7 +42,6 @@ def define_flags() -> None:
         "Metric, such as kid, fid or kid_inf, by which the best checkpoint of each repetition is "
         "kept in rep_XX/best.",
     )
-    flags.DEFINE_integer("batch_size", 100, "Images per batch.")
     program.define_data_dir()
     program.define_poll_seconds(10.0, "With --watch, seconds between checks for new checkpoints.")
 
@@ -57,70 +57,74 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _evaluate(workdir: Path) -> int:
-    from thermo_ebm.evaluation import best, evaluate, trained
+    from thermo_ebm.errors import UserError
+    from thermo_ebm.evaluation import best, evaluate
+    from thermo_ebm.evaluation.run import load_run
 
-    values = flags.FLAGS
-    settings = evaluation_flags.settings()._replace(
-        batch_size=values.batch_size, data_dir=values.data_dir
-    )
-    evaluate.check(settings)
-    if values.keep_best is not None:
-        best.check(values.keep_best)
+    values, settings = flags.FLAGS, evaluation_flags.settings()
+    metric, metrics = values.keep_best, (*best.LOWER_IS_BETTER, *best.HIGHER_IS_BETTER)
+    if metric is not None and metric not in metrics:
+        raise UserError(f"keep_best={metric}: must be one of {', '.join(metrics)}")
     # Errors are reported at once, before any waiting.
     program.check_devices()
-    network = evaluate.choose_network(settings)
-    _wait_for_run(workdir)
-    run = trained.open_run(workdir)
+    network = settings.choose_network()
+    if values.watch:
+        _wait_for_run(workdir)
+    run = load_run(workdir)
+    evaluation, evaluated, failed = None, 0, 0
     watch = _sleep if values.watch else None
-    prepared, written, failed = None, 0, 0
-    for one in evaluate.pending(run, settings, values.newest_only, watch):
-        prepared = prepared or evaluate.prepare(run, settings, network)
+    for checkpoint in evaluate.pending(run, settings, values.newest_only, watch):
+        if evaluation is None:
+            evaluation = evaluate.prepare(run, settings, network, values.data_dir)
         started = time.monotonic()
-        summary = evaluate.evaluate(run, one, prepared)
+        summary = evaluate.evaluate(run, checkpoint, evaluation)
+        repetition, step = checkpoint
         if summary is None:
             # A checkpoint that training has removed in the meantime is not a failure.
-            failed += one.step in trained.checkpoint_steps(run, one.repetition)
-        else:
-            written += 1
-            epoch, seconds = one.step // run.steps_per_epoch, time.monotonic() - started
-            line = _line(summary.values)
-            print(f"rep {one.repetition:02d} epoch {epoch}: {line} ({seconds:.0f} s)", flush=True)
-            if values.keep_best:  # at once: training removes old checkpoints
-                evaluate.keep_best(run, one.repetition, values.keep_best, settings)
-    name = evaluate.label(settings)
-    if prepared is None:
-        print(f"{workdir}: nothing to do, every checkpoint has been evaluated with {name}")
+            failed += step in run.checkpoint_steps(repetition)
+            continue
+        evaluated += 1
+        epoch, seconds = step // run.steps_per_epoch, time.monotonic() - started
+        metrics_line = _metrics_line(summary.values)
+        print(f"rep {repetition:02d} epoch {epoch}: {metrics_line} ({seconds:.0f} s)", flush=True)
+        if metric:  # at once: training removes old checkpoints
+            evaluate.keep_best(run, repetition, metric, settings)
+    label = settings.label()
+    if evaluation is None:
+        print(f"{workdir}: nothing to do, every checkpoint has been evaluated with {label}")
     else:
-        print(f"{written} checkpoints evaluated with {name}: {workdir}/rep_*/eval.csv")
-    for repetition in trained.repetitions(run) if values.keep_best else ():
-        kept = evaluate.keep_best(run, repetition, values.keep_best, settings)
-        print(f"rep {repetition:02d} best: {_best_line(run, repetition, kept)}")
-    return 1 if failed and not written else 0
+        print(f"{evaluated} checkpoints evaluated with {label}: {workdir}/rep_*/eval.csv")
+    for repetition in run.repetitions() if metric else ():
+        record = evaluate.keep_best(run, repetition, metric, settings)
+        print(f"rep {repetition:02d} best: {_best_line(run, repetition, record)}")
+    return 1 if failed and not evaluated else 0
 
 
 def _wait_for_run(workdir: Path) -> None:
-    """With --watch, waits for a run that has not begun."""
-    if flags.FLAGS.watch and not (workdir / "config.json").exists():
+    from thermo_ebm.run import layout
+
+    config = workdir / layout.CONFIG
+    if not config.exists():
         print(f"{workdir}: waiting for training to begin", file=sys.stderr, flush=True)
-        while not (workdir / "config.json").exists():
-            _sleep()
+    while not config.exists():
+        _sleep()
 
 
 def _sleep() -> None:
     time.sleep(flags.FLAGS.poll_seconds)
 
 
-def _best_line(run: "TrainedRun", repetition: int, kept: "Best | None") -> str:
+def _best_line(run: "Run", repetition: int, record: "Best | None") -> str:
     from thermo_ebm.run import layout
 
-    if kept is None:
+    if record is None:
         return "no evaluated checkpoint is there"
-    error = "" if kept.stderr is None else f" +- {kept.stderr:.2g}"
+    error = "" if record.stderr is None else f" +- {record.stderr:.2g}"
     folder = layout.repetition_dir(run.workdir, repetition) / layout.BEST
-    return f"{kept.metric} {kept.value:.4g}{error} at step {kept.step}: {folder}"
+    return f"{record.metric} {record.value:.4g}{error} at step {record.step}: {folder}"
 
 
-def _line(values: dict[str, float]) -> str:
+def _metrics_line(values: dict[str, float]) -> str:
     return (
         f"fid_inf {values['fid_inf']:.4g} +- {values['fid_inf_stderr']:.2g}, "
         f"fid {values['fid']:.4g} +- {values['fid_stderr']:.2g}, "

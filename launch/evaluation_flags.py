@@ -1,4 +1,4 @@
-"""The flags of an evaluation, which `launch.eval`, `launch.sweep` and `launch.compare` share."""
+"""The flags of metrics, which `launch.eval`, `launch.sweep` and `launch.compare` share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from absl import flags
 from . import program
 
 if not program.HELP_ONLY:
-    from thermo_ebm.evaluation.evaluate import Settings
+    from thermo_ebm.evaluation.metric_settings import MetricSettings
 
 flags.disclaim_key_flags()  # the flags belong to the program that defines them
 
@@ -35,18 +35,20 @@ def define(
         None,
         "Folder for weights and for features of real images; by default ~/.cache/thermo_ebm.",
     )
-    flags.DEFINE_integer("num_images", 0, num_images)
-    flags.DEFINE_integer("num_sizes", 10, "Number of subset sizes in the extrapolation.")
+    flags.DEFINE_integer("num_images", 0, num_images, lower_bound=0)
+    flags.DEFINE_integer(
+        "num_sizes", 10, "Number of subset sizes in the extrapolation.", lower_bound=3
+    )
 
 
-def settings() -> Settings:
-    """The settings given by these flags; other settings have their defaults."""
+def define_batch_size() -> None:
+    """Defines --batch_size, for the programs of one run or comparison."""
+    flags.DEFINE_integer("batch_size", 100, "Images per batch.", lower_bound=1)
+
+
+def settings() -> MetricSettings:
+    """The settings given by the flags that are defined; other settings have their defaults."""
     values = flags.FLAGS
-    return Settings(
-        features=values.features,
-        resize=values.resize,
-        weights=values.weights,
-        cache_dir=values.cache_dir,
-        num_images=values.num_images,
-        num_sizes=values.num_sizes,
+    return MetricSettings(
+        **{field: getattr(values, field) for field in MetricSettings._fields if field in values}
     )

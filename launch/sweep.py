@@ -28,6 +28,7 @@ if not program.HELP_ONLY:
 
     from thermo_ebm.config import checks
     from thermo_ebm.evaluation import evaluate
+    from thermo_ebm.evaluation.metric_settings import MetricSettings
     from thermo_ebm.sweep import cells, executors, plans
     from thermo_ebm.sweep.cells import Cell, Status
     from thermo_ebm.sweep.executors import Executor, Job
@@ -79,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
     changes = cells.read_changes(Path(values.experiment), config)
     sweep_cells = cells.make_cells(config, changes)
     _check(sweep_cells, settings)
-    evaluate.choose_network(settings)  # reports missing weights before training
+    settings.choose_network()  # reports missing weights before training
     root = Path(values.workdir).absolute()
     executor = _executor(root, settings)
     if values.dry_run:
@@ -117,18 +118,17 @@ def _follow(sweep: Sweep) -> int:
     return 1 if failed else 0
 
 
-def _check(sweep_cells: list[Cell], settings: evaluate.Settings) -> None:
+def _check(sweep_cells: list[Cell], settings: MetricSettings) -> None:
     """Checks the configuration of every cell and the evaluation before hours of work."""
-    evaluate.check(settings)
     for cell in sweep_cells:
         try:
             checks.check(cell.config)
-            evaluate.num_images(cell.config.data.num_val, settings)
+            evaluate.num_images(cell.config, settings)
         except UserError as error:
             raise UserError(f"{cell.name}: {error}") from error
 
 
-def _executor(root: Path, settings: evaluate.Settings) -> Executor:
+def _executor(root: Path, settings: MetricSettings) -> Executor:
     """Where the cells run: here, or on SLURM."""
     values = flags.FLAGS
     if values.executor == "local":

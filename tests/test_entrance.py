@@ -20,7 +20,7 @@ from patience import PATIENCE
 
 import thermo_ebm as te
 from thermo_ebm.data import to_uint8
-from thermo_ebm.evaluation import evaluate, trained
+from thermo_ebm.evaluation import evaluate
 from thermo_ebm.models.latent_ebm import ModelSettings, _fields
 from thermo_ebm.sampling.samples import reconstruct
 
@@ -183,15 +183,14 @@ def test_samples_are_those_of_the_programs(run):
     samples = run.sample(5, key)
     assert samples.shape == (5, 8, 8, 1)
     assert samples.dtype == np.float32
-    files = trained.open_run(trained_run.original())
-    expected = evaluate.generate_images(files, 5, 5)(run.params(), key)
+    expected = evaluate.generate_images(run, run.params(), key, 5)
     np.testing.assert_array_equal(to_uint8(samples), expected)
 
 
-def test_more_samples_begin_with_the_same(run, monkeypatch):
+def test_more_samples_begin_with_the_same(run):
     key = jax.random.key(3)
-    monkeypatch.setattr("thermo_ebm.evaluation.run._AT_ONCE", 4)
-    few, many = run.sample(3, key), run.sample(10, key)
+    few = run.sample(3, key)
+    many = np.concatenate(list(run.sample_batches(run.params(), key, 10, batch_size=4)))
     np.testing.assert_allclose(many[:3], few, atol=1e-5)
     assert len(many) == 10
     assert len(np.unique(many.reshape(10, -1).round(5), axis=0)) == 10

@@ -31,7 +31,7 @@ import numpy as np
 from absl import app, flags, logging
 
 from thermo_ebm import data
-from thermo_ebm.evaluation import trained
+from thermo_ebm.evaluation.run import load_run
 from thermo_ebm.losses import log_likelihoods
 from thermo_ebm.models.latent_ebm import LatentEBM, log_prior
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, tempered_chains
@@ -162,10 +162,11 @@ def nonlinear_case(num: int, seed: int) -> Case:
 
 def plane_case(num: int, workdir: Path) -> Case:
     """The digits with a two-dimensional latent, as trained."""
-    run = trained.open_run(workdir)
-    _, params = trained.chosen_params(run, 0, None)
-    images = data.to_unit(trained.validation_images(run)[:num])
-    return _on_grid("plane", run.model, params, images, run.config.sampler.posterior.step_size)
+    run = load_run(workdir)
+    images = data.to_unit(run.validation_images()[:num])
+    return _on_grid(
+        "plane", run.model, run.params(), images, run.config.sampler.posterior.step_size
+    )
 
 
 def _on_grid(

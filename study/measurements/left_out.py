@@ -20,7 +20,7 @@ import numpy as np
 from absl import app, flags
 
 LOSSES = ("thermodynamic", "vanilla")
-SCORES = ("log_likelihood", "tilt", "pang")
+SCORES = ("log_marginal_likelihood", "tilt", "pang")
 
 
 def write_images(folder: Path, digit: int) -> tuple[Path, Path]:
@@ -79,7 +79,7 @@ def row(digit: int, loss: str, summary: dict) -> str:
     """A row of the table."""
     against = summary[f"against_only_{digit}"]
     means = (summary["validation"], against["mean"])
-    cells = [str(digit), loss, *(f"{mean['log_likelihood']:.1f}" for mean in means)]
+    cells = [str(digit), loss, *(f"{mean['log_marginal_likelihood']:.1f}" for mean in means)]
     for score in SCORES:
         value, low, high = (against[score][name] for name in ("auroc", "auroc_low", "auroc_high"))
         cells.append(f"{value:.2f} [{low:.2f}, {high:.2f}]")

@@ -1,38 +1,44 @@
-"""The tables of a held-out likelihood: resumed bit for bit and never mixed."""
+"""The tables of log p(x) of each image: resumed bit for bit and never mixed."""
 
 import jax
 import numpy as np
 import pytest
 from trained_run import original
 
-from thermo_ebm import likelihood
 from thermo_ebm.errors import UserError
-from thermo_ebm.evaluation import likelihood_figures, likelihood_summary, likelihoods, trained
-from thermo_ebm.evaluation import likelihood_files as tables
+from thermo_ebm.evaluation.likelihood import figures, session, tables
+from thermo_ebm.evaluation.run import load_run
 
-SETTINGS = likelihoods.Settings(chains=2, num_temperatures=2, steps_per_temperature=1, batch_size=4)
-COLUMNS = tables.IMAGE_COLUMNS
-QUICK = jax.jit(likelihood.estimate, static_argnames=("model", "settings"))
-
-
-@pytest.fixture(autouse=True)
-def quick_estimate(monkeypatch):
-    monkeypatch.setattr(likelihoods, "_estimate", QUICK)
+SETTINGS = session.SessionSettings(
+    chains=2, num_temperatures=2, steps_per_temperature=1, batch_size=4
+)
 
 
-def session(folder, settings=SETTINGS, step=30, images=None):
-    run = trained.open_run(original())
-    images = trained.validation_images(run) if images is None else images
-    params = trained.load_params(run, 0, step)
-    with tables.hold(folder):
-        return likelihoods.open_session(run, 0, step, params, images, settings, folder), images
+@pytest.fixture(scope="module")
+def run():
+    """Opened once, so that its chains are compiled once."""
+    return load_run(original())
+
+
+@pytest.fixture(scope="module")
+def images(run):
+    return run.validation_images()
+
+
+def open_session(run, folder, images, settings=SETTINGS, step=30):
+    with tables.locked(folder):
+        return session.open_session(run, run.load(0, step), images, settings, folder)
+
+
+def ignore(done):
+    del done
 
 
 class Interrupted(Exception):
     pass
 
 
-def after(calls):
+def interrupt_after(calls):
     """A progress that interrupts at a call."""
     left = iter(range(calls))
 
@@ -43,129 +49,134 @@ def after(calls):
     return progress
 
 
-def test_an_interrupted_table_is_taken_up_bit_for_bit(tmp_path):
-    opened, images = session(tmp_path / "whole")
-    whole = likelihoods.validation_table(opened, images[:10], lambda done: None)
-    assert [row["image"] for row in whole] == list(range(10))
-    assert all(np.isfinite(list(row.values())).all() for row in whole)
+def test_an_interrupted_table_is_completed_bit_for_bit(run, images, tmp_path):
+    reference = session.validation_rows(
+        open_session(run, tmp_path / "reference", images), images[:10], ignore
+    )
+    assert [row["image"] for row in reference] == list(range(10))
+    assert all(np.isfinite(list(row.values())).all() for row in reference)
 
-    opened, _ = session(tmp_path / "parts")
+    opened = open_session(run, tmp_path / "parts", images)
     with pytest.raises(Interrupted):
-        likelihoods.validation_table(opened, images[:10], after(2))
-    table = tmp_path / "parts" / tables.TABLE
-    assert len(tables.read_rows(table, COLUMNS)) == 8  # two groups of four
-    done, (again, _) = [], session(tmp_path / "parts")
+        session.validation_rows(opened, images[:10], interrupt_after(2))
+    table = tables.validation_table(tmp_path / "parts")
+    assert len(table.read()) == 8  # two groups of four
+    done, again = [], open_session(run, tmp_path / "parts", images)
     np.testing.assert_array_equal(again.temperatures, opened.temperatures)
-    assert likelihoods.validation_table(again, images[:10], done.append) == whole
+    assert session.validation_rows(again, images[:10], done.append) == reference
     assert done == [8, 2]
-    assert table.read_bytes() == (tmp_path / "whole" / tables.TABLE).read_bytes()
+    expected = tables.validation_table(tmp_path / "reference").path.read_bytes()
+    assert table.path.read_bytes() == expected
 
-    # More images keep what is done.
-    more = likelihoods.validation_table(again, images[:12], done.append)
+    more = session.validation_rows(again, images[:12], done.append)
     assert done[2:] == [10, 2]
-    assert more[:10] == whole
+    assert more[:10] == reference
 
 
-def test_rows_of_other_settings_checkpoints_and_images_are_not_mixed(tmp_path):
-    opened, images = session(tmp_path)
-    likelihoods.validation_table(opened, images[:4], lambda done: None)
-    before = (tmp_path / tables.TABLE).read_bytes()
+def test_rows_of_other_settings_checkpoints_and_images_are_not_mixed(run, images, tmp_path):
+    opened = open_session(run, tmp_path, images)
+    session.validation_rows(opened, images[:4], ignore)
+    table = tables.validation_table(tmp_path).path
+    before = table.read_bytes()
     for changes, message in (
         ({"settings": SETTINGS._replace(chains=4)}, "chains=4: .*likelihood.csv was made with 2"),
         ({"settings": SETTINGS._replace(seed=1)}, "seed=1: "),
         ({"step": 20}, "step=20: .* was made with 30; name another folder as output"),
     ):
         with pytest.raises(UserError, match=message):
-            session(tmp_path, **changes)
+            open_session(run, tmp_path, images, **changes)
     with pytest.raises(UserError, match="image 0 differs from that of this run"):
-        likelihoods.validation_table(opened, images[1:5], lambda done: None)
-    assert (tmp_path / tables.TABLE).read_bytes() == before
-
-
-def test_the_same_step_of_a_run_trained_anew_is_another_checkpoint(tmp_path):
-    opened, images = session(tmp_path)
-    other = jax.tree.map(lambda leaf: leaf * 1.01, opened.params)
+        session.validation_rows(opened, images[1:5], ignore)
+    # The same step of a run that was trained anew is another checkpoint.
+    checkpoint = run.load(0, 30)
+    retrained = checkpoint._replace(
+        params=jax.tree.map(lambda leaf: leaf * 1.01, checkpoint.params)
+    )
     with pytest.raises(UserError, match="parameters="):
-        likelihoods.open_session(opened.run, 0, 30, other, images, SETTINGS, tmp_path)
+        session.open_session(run, retrained, images, SETTINGS, tmp_path)
+    assert table.read_bytes() == before
 
 
-def test_parameters_that_are_not_finite(tmp_path):
-    run = trained.open_run(original())
-    params = jax.tree.map(lambda leaf: leaf * np.nan, trained.load_params(run, 0, 30))
+def test_parameters_that_are_not_finite_are_refused(run, tmp_path):
+    checkpoint = run.load(0, 30)
+    diverged = checkpoint._replace(
+        params=jax.tree.map(lambda leaf: leaf * np.nan, checkpoint.params)
+    )
     with pytest.raises(UserError, match="step=30: repetition 0 has diverged"):
-        likelihoods.open_session(run, 0, 30, params, np.zeros(0), SETTINGS, tmp_path)
-    assert not (tmp_path / tables.FOLDER).exists()
+        session.open_session(run, diverged, np.zeros(0), SETTINGS, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_one_process_at_a_time(tmp_path):
+def test_one_process_at_a_time_fills_a_folder(tmp_path):
     with (
-        tables.hold(tmp_path),
+        tables.locked(tmp_path),
         pytest.raises(UserError, match="another process is estimating"),
-        tables.hold(tmp_path),
+        tables.locked(tmp_path),
     ):
         pass
 
 
-def test_damaged_files(tmp_path):
-    session(tmp_path)
-    table = tmp_path / tables.TABLE
-    table.write_text(",".join(COLUMNS) + "\n0,1,2\n")
+def test_damaged_files_are_named(run, images, tmp_path):
+    open_session(run, tmp_path, images)
+    table = tables.validation_table(tmp_path)
+    table.path.write_text(",".join(table.columns) + "\n0,1,2\n")
     with pytest.raises(UserError, match=r"likelihood.csv:2: 3 fields"):
-        tables.read_rows(table, COLUMNS)
-    (tmp_path / tables.FOLDER / "settings.json").write_text("[]")
+        table.read()
+    (tmp_path / "likelihood/settings.json").write_text("[]")
     with pytest.raises(UserError, match=r"settings.json: not the settings of a likelihood"):
-        session(tmp_path)
+        open_session(run, tmp_path, images)
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "least"),
-    [("chains", 1, 2), ("num_temperatures", 1, 2), ("steps_per_temperature", 0, 1)],
-)
-def test_settings_that_cannot_estimate(field, value, least):
-    with pytest.raises(UserError, match=f"^{field}={value}: must be at least {least}$"):
-        likelihoods.check(SETTINGS._replace(**{field: value}))
+# Summaries, by hand.
 
 
-# What is made of tables, by hand.
+def row(image, value, **columns):
+    rest = dict.fromkeys(tables.IMAGE_COLUMNS, 1.0)
+    return rest | {"image": float(image), "log_marginal_likelihood": value} | columns
 
 
-def row(image, value, **others):
-    rest = dict.fromkeys(COLUMNS, 1.0) | {"image": float(image), "log_likelihood": value}
-    return rest | others
+def test_means_and_gaps():
+    mean = tables.mean([row(0, -3.0, stderr=3.0), row(1, -5.0, stderr=4.0)])
+    assert mean.log_marginal_likelihood == -4
+    assert mean.stderr == 2.5  # sqrt(9 + 16) / 2
+    # The standard deviation of 2 images is sqrt 2, that of their mean 1.
+    assert mean.high - mean.log_marginal_likelihood == pytest.approx(1.96)
+    gap = tables.gap(
+        [
+            {"lower": -3.0, "log_marginal_likelihood": -2.0, "upper": -1.0},
+            {"lower": -5.0, "log_marginal_likelihood": -4.5, "upper": -4.0},
+        ]
+    )
+    assert (gap.lower, gap.log_marginal_likelihood, gap.upper) == (-4.0, -3.25, -2.5)
+    assert (gap.gap, gap.gap_stderr) == (1.5, pytest.approx(0.5))
 
 
-def test_means_by_hand():
-    found = likelihood_summary.mean([row(0, -3.0, stderr=3.0), row(1, -5.0, stderr=4.0)])
-    assert found.log_likelihood == -4
-    assert found.stderr == 2.5  # sqrt(9 + 16) / 2
-    assert found.high - found.log_likelihood == pytest.approx(1.96)  # sd sqrt 2, of 2 images
-    rows = [
-        {"lower": -3.0, "log_likelihood": -2.0, "upper": -1.0},
-        {"lower": -5.0, "log_likelihood": -4.5, "upper": -4.0},
-    ]
-    gap = likelihood_summary.gap(rows)
-    assert (gap.lower, gap.log_likelihood, gap.upper, gap.gap) == (-4.0, -3.25, -2.5, 1.5)
-    assert gap.gap_stderr == pytest.approx(0.5)
-
-
-def test_scores_are_higher_for_what_is_unlike_the_model():
-    near = [row(i, -1.0 - i / 8, tilt=1.0, reconstruction=i / 8, norm=1.0) for i in range(4)]
-    far = [row(i, -9.0 - i / 8, tilt=0.5, reconstruction=9 + i / 8, norm=1.0) for i in range(4)]
-    found = likelihood_summary.detections(near, far)
-    assert {name: one.auroc for name, one in found.items()} == {
-        "log_likelihood": 1.0,
-        "tilt": 1.0,
-        "pang": 1.0,
-    }
-    np.testing.assert_allclose(likelihood_summary.SCORES["pang"](near[:2]), [0.0, 0.125])
+def test_scores_are_higher_for_images_unlike_the_model():
+    """Both log p(x) and the tilt count with a negative sign: here only the tilt is misled."""
+    near = [row(i, -1.0 - i / 8, tilt=0.5, reconstruction=i / 8, norm=1.0) for i in range(4)]
+    far = [row(i, -9.0 - i / 8, tilt=1.0, reconstruction=9 + i / 8, norm=1.0) for i in range(4)]
+    areas = {name: area.auroc for name, area in tables.detections(near, far).items()}
+    assert areas == {"log_marginal_likelihood": 1.0, "tilt": 0.0, "pang": 1.0}
+    np.testing.assert_allclose(tables.SCORES["tilt"](near[:2]), [-0.5, -0.5])
+    np.testing.assert_allclose(tables.SCORES["pang"](near[:2]), [0.5, 0.625])
 
 
 def test_the_figure_of_extremes_shows_the_best_and_the_worst():
     images = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
-    values = np.array([-3.0, -1.0, -6.0, -2.0, -5.0, -4.0])
-    figure = likelihood_figures.extremes(images, values, np.full(6, 0.5), "title", columns=2)
-    shown = [axis.images[0].get_array()[0, 0] for axis in figure.axes if axis.images]
-    assert shown == [1, 3, 0, 2, 4, 5]  # -1, -2, -3 and then -6, -5, -4
-    titles = [axis.get_title() for axis in figure.axes if axis.images]
-    assert titles[0] == "-1.0 ± 0.5"
-    assert titles[3] == "-6.0 ± 0.5"
+    values = (-3.0, -1.0, -6.0, -2.0, -5.0, -4.0)
+    rows = [row(i, value, stderr=0.5) for i, value in enumerate(values)]
+    panels = [axis for axis in figures.extremes(images, rows, "", columns=2).axes if axis.images]
+    levels = [axis.images[0].get_array()[0, 0] for axis in panels]
+    assert levels == [1, 3, 0, 2, 4, 5]  # -1, -2, -3 and then -6, -5, -4
+    assert [panels[i].get_title() for i in (0, 3)] == ["-1.0 ± 0.5", "-6.0 ± 0.5"]
+
+
+def test_histograms_show_log_p_and_the_tilt_with_their_usual_signs():
+    inliers = [row(i, -1.0 - i, tilt=2.0 + i) for i in range(4)]
+    outliers = [row(i, -9.0 - i, tilt=1.0 + i) for i in range(4)]
+    areas = tables.detections(inliers, outliers)
+    figure = figures.histograms(inliers, outliers, areas, ("inliers", "outliers"), "")
+    titles = [axis.get_xlabel() for axis in figure.axes]
+    assert titles == ["log p(x), nats", "f(z), nats", "Pang's score, nats"]
+    limits = [axis.get_xlim() for axis in figure.axes[:2]]
+    assert limits[0][1] < 0 < limits[1][0]

@@ -14,8 +14,10 @@ from PIL import Image
 from programs import Programs
 
 from thermo_ebm.errors import UserError
-from thermo_ebm.evaluation import compare, evaluate, sets, trained
+from thermo_ebm.evaluation import compare, evaluate, sets
 from thermo_ebm.evaluation.evaluate import Checkpoint
+from thermo_ebm.evaluation.metric_settings import MetricSettings
+from thermo_ebm.evaluation.run import load_run
 from thermo_ebm.metrics import fid, networks
 from thermo_ebm.run import tables
 
@@ -45,12 +47,12 @@ def write_folder(folder, images):
 
 
 def settings(tmp_path, **changes):
-    return compare.Settings(num_sizes=4, cache_dir=str(tmp_path / "cache"), **changes)
+    return MetricSettings(num_sizes=4, cache_dir=str(tmp_path / "cache"), **changes)
 
 
-def compared(first, second, tmp_path, **changes):
-    opened = [sets.open_set(str(one)) for one in (first, second)]
-    return compare.compare(*opened, settings(tmp_path, **changes))
+def compared(first, second, tmp_path, seed=0, image_size=0, **changes):
+    opened = [sets.open_set(str(one), image_size=image_size) for one in (first, second)]
+    return compare.compare(*opened, settings(tmp_path, **changes), seed)
 
 
 @pytest.fixture
@@ -95,7 +97,7 @@ def test_features_are_computed_once_and_progress_is_reported(tmp_path, monkeypat
     np.savez(tmp_path / "b.npz", pixels(50, 1))
     opened = [sets.open_set(str(tmp_path / name)) for name in ("a.npz", "b.npz")]
     chosen = settings(tmp_path, batch_size=5)
-    first = compare.compare(*opened, chosen, lambda *what: reported.append(what))
+    first = compare.compare(*opened, chosen, report=lambda *what: reported.append(what))
     assert calls == [25, 25, 10, 25, 25]  # parts of five batches; the last has at least one
     assert reported[:2] == [(f"features of {tmp_path}/a.npz", done, 60) for done in (25, 50)]
     assert reported[-1] == ("metrics", 1, 1)
@@ -107,9 +109,9 @@ def test_features_are_computed_once_and_progress_is_reported(tmp_path, monkeypat
 
 
 def test_data_sets_by_name_and_split(tmp_path):
-    run = trained.open_run(trained_run.original())
+    run = load_run(trained_run.original())
     held_out = sets.open_set("digits:validation")
-    expected = trained.validation_images(run)
+    expected = run.validation_images()
     read = sets.read_images(held_out)
     np.testing.assert_array_equal(read[: len(expected)], np.repeat(expected, 3, axis=-1))
     assert len(read) == 297
@@ -123,16 +125,16 @@ def test_data_sets_by_name_and_split(tmp_path):
 def test_a_runs_exported_images_have_the_evaluations_figures(programs, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(trained_run.original(), workdir)
-    run, folder = trained.open_run(workdir), tmp_path / "images"
+    run, folder = load_run(workdir), tmp_path / "images"
     chosen = trained_run.SETTINGS._replace(cache_dir=str(tmp_path / "cache"))
     prepared = evaluate.prepare(run, chosen, trained_run.quick_network())
     assert evaluate.evaluate(run, Checkpoint(1, 20), prepared) is not None
     command = ("sample", f"--workdir={workdir}", "--repetition=1", "--step=20", "--num=40")
     code, out, err = programs.run(*command, f"--images={folder}")
     assert (code, err) == (0, "")
-    assert out == f"40 samples of repetition 1 at step 20: {folder}\n"
+    assert out == f"40 samples of repetition 1, step 20: {folder}\n"
     assert [path.name for path in sorted(folder.iterdir())][:2] == ["000000.png", "000001.png"]
-    np.savez(tmp_path / "real.npz", images=trained.validation_images(run))
+    np.savez(tmp_path / "real.npz", images=run.validation_images())
     output = tmp_path / "out.json"
     arguments = (tmp_path / "real.npz", folder, f"--json={output}", "--num_sizes=3")
     code, out, err = programs.run("compare", *arguments, before=QUICK)
@@ -249,8 +251,8 @@ def test_whatever_is_wrong_is_one_line_and_code_2(programs, tmp_path):
         ([good], "1 sets of images: give A and B"),
         ([], "0 sets of images"),
         ([good, good, good], "3 sets of images"),
-        ([good, good, "--num_images=-1"], "num_images=-1: must be at least 0"),
-        ([good, good, "--num_sizes=2"], "num_sizes=2: must be at least 3"),
+        ([good, good, "--num_images=-1"], "flag --num_images=-1: "),
+        ([good, good, "--num_sizes=2"], "flag --num_sizes=2: "),
         ([good, good, "--features=vgg"], "features=vgg: must be one of"),
         ([good, good, "--json=/dev/null/x"], "json=/dev/null/x: cannot be written"),
         ([good, good, "--features=no_such:net"], "no_such cannot be imported (ModuleNotFoundError"),
@@ -273,7 +275,7 @@ def test_mixed_sizes_are_cropped_when_asked_for(tmp_path, quick):
         Image.fromarray(grey).convert("LA" if number % 2 else "L").save(
             folder / f"{number:02d}.png"
         )
-    read = sets.read_images(sets.open_set(str(folder)), image_size=8)
+    read = sets.read_images(sets.open_set(str(folder), image_size=8))
     assert read.shape == (42, 8, 8, 3)
     assert (read == np.arange(42)[:, None, None, None]).all()
     assert compared(folder, folder, tmp_path, image_size=8).num_images == (42, 42)
@@ -347,15 +349,15 @@ def test_own_networks_errors_are_reported_with_its_name(own_module, tmp_path, fu
 def test_a_run_is_evaluated_with_an_own_network(own_module, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(trained_run.original(), workdir)
-    run = trained.open_run(workdir)
+    run = load_run(workdir)
     chosen = trained_run.SETTINGS._replace(
         cache_dir=str(tmp_path / "cache"), features=f"{own_module}:features"
     )
-    prepared = evaluate.prepare(run, chosen, evaluate.choose_network(chosen))
+    prepared = evaluate.prepare(run, chosen, chosen.choose_network())
     one = Checkpoint(0, 10)
-    assert one in evaluate.todo(run, chosen)
+    assert one in evaluate.unevaluated(run, chosen)
     assert evaluate.evaluate(run, one, prepared) is not None
-    assert one not in evaluate.todo(run, chosen)
+    assert one not in evaluate.unevaluated(run, chosen)
     (row,) = tables.read(workdir / "rep_00/eval.csv", columns=None)
     assert row[f"{networks.label(chosen.features)}_fid"] > 0
 

@@ -24,7 +24,7 @@ def test_tables_summary_pictures_and_nothing_done_twice(programs, workdir, tmp_p
         r"  mean -?[\d.]+ nats \(95 % interval -?[\d.]+ to -?[\d.]+\), [\d.]+ bits per dimension",
         r"2 images simulated from the model: lower bound .*, upper bound .*; gap .* nats",
         r"log p\(x\) of 6 images of .*noise.npz:",
-        r"  detected by log_likelihood: AUROC [\d.]+ \([\d.]+ to [\d.]+\), AUPRC ",
+        r"  detected by log_marginal_likelihood: AUROC [\d.]+ \([\d.]+ to [\d.]+\), AUPRC ",
         r"  detected by tilt: ",
         r"  detected by pang: ",
         rf"written: {folder}/likelihood.csv and {folder}/likelihood",
@@ -41,14 +41,16 @@ def test_tables_summary_pictures_and_nothing_done_twice(programs, workdir, tmp_p
         "summary.json",
     ]
     lines = (folder / "likelihood.csv").read_text().splitlines()
-    assert lines[0].startswith("image,checksum,log_likelihood,bits_per_dim,stderr,annealed,")
+    assert lines[0].startswith(
+        "image,checksum,log_marginal_likelihood,bits_per_dim,stderr,annealed,"
+    )
     assert len(lines) == 7
     summary = json.loads((folder / "likelihood" / "summary.json").read_text())
     assert summary["validation"]["num_images"] == 6
     assert summary["simulated"]["gap"] == pytest.approx(
         summary["simulated"]["upper"] - summary["simulated"]["lower"]
     )
-    assert summary["against_noise"]["log_likelihood"]["share"] == 0.5
+    assert summary["against_noise"]["log_marginal_likelihood"]["share"] == 0.5
 
     # A second command for more images and without the others keeps all that was done.
     code, _, err = programs.run(*command[:2], "--num_images=8", "--num_simulated=0", *FAST)
@@ -76,12 +78,12 @@ def test_one_line_for_what_is_wrong(programs, workdir, tmp_path):
     np.savez(tmp_path / "one.npz", images=np.zeros((1, 8, 8), np.uint8))
     np.savez(tmp_path / "three.npz", images=np.zeros((3, 8, 8), np.uint8))
     wrong = {
-        "--chains=1": "chains=1: must be at least 2",
-        "--num_temperatures=1": "num_temperatures=1: must be at least 2",
-        "--batch_size=0": "batch_size=0: must be at least 1",
-        "--num_images=1": "num_images=1: must be at least 2",
+        "--chains=1": "flag --chains=1: ",
+        "--num_temperatures=1": "flag --num_temperatures=1: ",
+        "--batch_size=0": "flag --batch_size=0: ",
+        "--num_images=1": "flag --num_images=1: ",
         "--num_images=41": "num_images=41: more than the 40 validation images",
-        "--num_simulated=1": "num_simulated=1: must be 0, or at least 2",
+        "--num_simulated=1": "flag --num_simulated=1: must be 0, or at least 2",
         "--repetition=5": "repetition=5: ",
         "--step=7": "step=7: no such checkpoint; there are 0, 10, 20, 30",
         "--workdir=/nowhere": "/nowhere",

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from trained_run import damage, original
 
-from thermo_ebm.evaluation import trained
+from thermo_ebm.evaluation.run import load_run
 from thermo_ebm.run import pictures
 
 
@@ -34,7 +34,7 @@ def test_pictures_and_arrays(programs, tmp_path):
     assert (code, err) == (0, "")
     names = ["samples.png", "reconstructions.png", "interpolations.png", "drawn.npz"]
     written = [f"  {output / name}" for name in names]
-    assert out.splitlines() == ["drawn from repetition 1 at step 20:", *written]
+    assert out.splitlines() == ["drawn from repetition 1, step 20:", *written]
     with np.load(output / "drawn.npz") as arrays:
         drawn = dict(arrays)
     assert drawn.pop("step") == 20
@@ -45,8 +45,8 @@ def test_pictures_and_arrays(programs, tmp_path):
         "interpolations": (16, 8, 8, 1),
     }
     assert all(array.dtype == np.uint8 for array in drawn.values())
-    run = trained.open_run(workdir)
-    np.testing.assert_array_equal(drawn["images"], trained.validation_images(run)[:10])
+    run = load_run(workdir)
+    np.testing.assert_array_equal(drawn["images"], run.validation_images()[:10])
     # Each picture is its arrays, in a grid of about equal sides: 20 samples have 5 columns, and 10
     # images with their reconstructions below them as well.
     assert shown(output / "samples.png", drawn["samples"], 5)
@@ -62,7 +62,7 @@ def test_the_same_command_draws_the_same_and_another_seed_another(programs, work
     for argument in ("--seed=0", "--seed=0", "--seed=1"):
         code, out, _ = programs.run(*command, argument)
         assert code == 0
-        assert "drawn from repetition 0 at step 30:" in out
+        assert "drawn from repetition 0, step 30:" in out
         with np.load(workdir / "rep_00/drawn/drawn.npz") as arrays:
             drawn.append(dict(arrays))
     for name in ("samples", "reconstructions", "interpolations"):
@@ -99,7 +99,7 @@ def test_whatever_is_wrong_is_one_line_and_code_2(programs, workdir, tmp_path):
         ([run, "--repetition=1"], "30 cannot be read (.*); choose another step: 0, 10, 20"),
         ([run, "--step=last"], "flag --step=last: must be a number or best"),
         ([run, "--step=best"], "step=best: .*rep_00 has no best checkpoint yet; run launch.eval"),
-        ([run, "--num=0"], "num=0: must be at least 1"),
+        ([run, "--num=0"], "flag --num=0: "),
         ([run, "--num=x"], "flag --num=x: invalid literal"),
         ([run, f"--output={tmp_path}/file"], f"output={tmp_path}/file: cannot be written: "),
         ([run, "--bogus"], "Unknown command line flag 'bogus'"),

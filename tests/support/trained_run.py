@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from thermo_ebm.evaluation import evaluate
+from thermo_ebm.evaluation.metric_settings import MetricSettings
 from thermo_ebm.metrics import networks
 from thermo_ebm.run import layout, lock, record
 from thermo_ebm.train import checkpoints, spmd, tasks
@@ -34,26 +34,30 @@ CHANGES = {
     "checkpoint.keep_every_epochs": 1,
 }
 STEPS_PER_EPOCH = 10
-SETTINGS = evaluate.Settings(num_sizes=3)
+SETTINGS = MetricSettings(num_sizes=3)
 PREFIX = "efficientnet_lite0"
 
 
-def config():
-    made = importlib.import_module("configs.digits").get_config()
-    made.update_from_flattened_dict(CHANGES)
-    return made
+def _fields(changes):
+    return CHANGES | {name.replace("__", "."): value for name, value in changes.items()}
+
+
+def config(**changes):
+    """The configuration; `loss__power=2.0` changes loss.power."""
+    fields = importlib.import_module("configs.digits").get_config()
+    fields.update_from_flattened_dict(_fields(changes))
+    return fields
 
 
 def flags(**changes):
-    """The same as arguments; `loss__power=2.0` changes loss.power."""
-    named = {name.replace("__", "."): value for name, value in changes.items()}
-    values = (CHANGES | named).items()
+    """The same as arguments."""
+    values = _fields(changes).items()
     return ["--config=configs/digits.py", *(f"--config.{name}={value}" for name, value in values)]
 
 
-def states(number):
+def states(number, **changes):
     """A repetition's states after 0, 10, 20 and 30 steps, its parameters a little apart."""
-    task = tasks.make_task(config(), axis_name=None)
+    task = tasks.make_task(config(**changes), axis_name=None)
     state = jax.jit(functools.partial(tasks.init_state, task))(number)
     for epoch in range(4):
         params = jax.tree.map(lambda leaf, factor=1 + epoch / 8: leaf * factor, state.params)
@@ -65,16 +69,21 @@ def original():
     """A run of two repetitions with checkpoints after 0, 10, 20 and 30 steps. Not to be changed."""
     folder = Path(tempfile.mkdtemp(prefix="trained_run"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    with lock.hold(folder / "run"):
-        record.record(folder / "run", config(), record.Means(), "cpu", "cpu")
+    return save(folder / "run")
+
+
+def save(workdir, **changes):
+    """Writes such a run, with changes of its configuration."""
+    with lock.hold(workdir):
+        record.record(workdir, config(**changes), record.Means(), "cpu", "cpu")
     for number in range(2):
-        path = layout.repetition_dir(folder / "run", number) / "checkpoints"
+        path = layout.repetition_dir(workdir, number) / "checkpoints"
         path.parent.mkdir()
         opened = checkpoints.open_checkpoints(path)
-        for state in states(number):
+        for state in states(number, **changes):
             checkpoints.save(opened, jax.device_put(state, spmd.replicated()), 0.0)
         checkpoints.close(opened)
-    return folder / "run"
+    return workdir
 
 
 def quick_features(images):

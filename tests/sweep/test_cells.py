@@ -12,7 +12,8 @@ from trained_run import SETTINGS, config, damage
 
 from thermo_ebm.config import checks
 from thermo_ebm.errors import UserError
-from thermo_ebm.evaluation import evaluate, trained
+from thermo_ebm.evaluation import evaluate
+from thermo_ebm.evaluation.run import load_run
 from thermo_ebm.metrics import networks
 from thermo_ebm.run import configuration, lock
 from thermo_ebm.sweep import cells
@@ -201,9 +202,9 @@ def quick(monkeypatch, tmp_path):
 
 
 def evaluate_cell(root, cell, settings):
-    run = trained.open_run(root / cell.name)
+    run = load_run(root / cell.name)
     prepared = evaluate.prepare(run, settings, trained_run.quick_network())
-    for checkpoint in evaluate.todo(run, settings, newest_only=True):
+    for checkpoint in evaluate.unevaluated(run, settings, newest_only=True):
         evaluate.evaluate(run, checkpoint, prepared)
 
 
@@ -268,8 +269,8 @@ def test_run_cell_trains_then_evaluates_the_newest_checkpoints(trained_cell, qui
     assert cells.run_cell(root, cell, quick, lambda: catch(events)) is Outcome.DONE
     assert events == ["in", (cell.config.to_dict(), root / cell.name), "out"]
     assert cells.status(root, cell, quick) is Status.DONE
-    run = trained.open_run(root / cell.name)
-    assert [checkpoint.step for checkpoint in evaluate.todo(run, quick)] == [10, 10, 20, 20]
+    run = load_run(root / cell.name)
+    assert [checkpoint.step for checkpoint in evaluate.unevaluated(run, quick)] == [10, 10, 20, 20]
     assert (root / cell.name / "versions.json").exists()
 
 

@@ -6,7 +6,7 @@ import signal
 import pytest
 import trained_run
 
-from thermo_ebm.evaluation.evaluate import Settings
+from thermo_ebm.evaluation.metric_settings import MetricSettings
 from thermo_ebm.sweep import cells, executors
 from thermo_ebm.train.loop import Outcome
 
@@ -77,7 +77,7 @@ def as_json(cell):
 
 def test_a_cell_reaches_its_process_unchanged(tmp_path):
     (cell,) = cells.make_cells(trained_run.config(), [{"loss.power": 0.5}])
-    settings = Settings(features="inception_v3", num_images=9)
+    settings = MetricSettings(features="inception_v3", num_images=9)
     root, decoded, decoded_settings = executors.decode(executors.encode(tmp_path, cell, settings))
     assert (root, decoded.name, decoded_settings) == (tmp_path, cell.name, settings)
     assert as_json(decoded) == as_json(cell)
@@ -88,7 +88,7 @@ def test_a_cell_reaches_its_process_unchanged(tmp_path):
 
 def test_slurm_job_reports_how_its_cell_ended(monkeypatch, tmp_path):
     (cell,) = cells.make_cells(trained_run.config(), [{}])
-    encoded = executors.encode(tmp_path, cell, Settings())
+    encoded = executors.encode(tmp_path, cell, MetricSettings())
     job = executors.CellJob()
     monkeypatch.setattr(executors, "run_cell", lambda *arguments: Outcome.DONE)
     job(encoded)

@@ -8,7 +8,7 @@ import tiny_training as tiny
 from image_sources import save_images
 
 from thermo_ebm.errors import UserError
-from thermo_ebm.evaluation import trained
+from thermo_ebm.evaluation.run import load_run
 from thermo_ebm.files import read_json
 from thermo_ebm.run import layout
 from thermo_ebm.train.loop import Outcome
@@ -57,8 +57,8 @@ def test_a_run_continues_with_the_images_it_began_with(whole, folder, tmp_path):
     assert tiny.train(made(repaired), run, dispatches=1) is Outcome.INTERRUPTED
     assert tiny.train(made(folder, data__skip_unreadable=False), run) is Outcome.DONE
     tiny.assert_equal_runs(whole, run)
-    validation = trained.validation_images(trained.open_run(run), str(repaired))
-    wanted = trained.validation_images(trained.open_run(whole))
+    validation = load_run(run).validation_images(str(repaired))
+    wanted = load_run(whole).validation_images()
     np.testing.assert_array_equal(validation, wanted)
 
 

@@ -9,7 +9,8 @@ import tiny_training as tiny
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
-from thermo_ebm.evaluation import trained, warm_start
+from thermo_ebm.evaluation import warm_start
+from thermo_ebm.evaluation.run import load_run
 from thermo_ebm.evaluation.warm_start import parse
 from thermo_ebm.run import layout
 from thermo_ebm.run import warm_start as recorded
@@ -29,8 +30,8 @@ def source(tmp_path_factory):
 
 
 def params_of(workdir, number, step):
-    run = trained.open_run(workdir)
-    named = checkpoints.named_params(trained.load_params(run, number, step))
+    run = load_run(workdir)
+    named = checkpoints.named_params(run.params(number, step))
     return {name: np.asarray(leaf) for name, leaf in named.items()}
 
 

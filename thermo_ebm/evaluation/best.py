@@ -13,97 +13,89 @@ from absl import logging
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
-from thermo_ebm.evaluation import records, trained
-from thermo_ebm.evaluation.trained import TrainedRun, UnusableCheckpoint
+from thermo_ebm.evaluation import records
+from thermo_ebm.evaluation.run import Run, UnusableCheckpoint
 from thermo_ebm.run import best, layout, tables
 from thermo_ebm.run.best import Best
 
 # Columns of `metrics.summary.summarize`, by what is better.
-LOWER = ("fid", "fid_inf", "kid", "kid_inf", "kid_rbf_inf", "mifid_inf")
-HIGHER = ("is_inf", "precision", "recall", "density", "coverage")
+LOWER_IS_BETTER = ("fid", "fid_inf", "kid", "kid_inf", "kid_rbf_inf", "mifid_inf")
+HIGHER_IS_BETTER = ("is_inf", "precision", "recall", "density", "coverage")
 
 
 class Criterion(NamedTuple):
     """By what checkpoints are compared: a metric, and evaluations of one kind."""
 
-    metric: str  # one of LOWER or HIGHER
+    metric: str  # one of LOWER_IS_BETTER or HIGHER_IS_BETTER
     network: str  # the prefix of its columns in `eval.csv`
     num_images: int  # of the evaluations that are compared
     num_sizes: int
 
 
-def check(metric: str) -> None:
-    """Refuses a metric by which no checkpoint can be called better.
-
-    Raises:
-      UserError: naming the metrics.
-    """
-    if metric not in (*LOWER, *HIGHER):
-        raise UserError(f"keep_best={metric}: must be one of {', '.join((*LOWER, *HIGHER))}")
-
-
-def keep(run: TrainedRun, number: int, criterion: Criterion) -> Best | None:
+def keep(run: Run, repetition: int, criterion: Criterion) -> Best | None:
     """Copies a repetition's best evaluated checkpoint to `rep_XX/best/`, unless it is there.
 
     Evaluated checkpoints that training has removed cannot be kept; the one in `rep_XX/best/` can.
 
     Args:
       run: the run.
-      number: of the repetition.
+      repetition: number of the repetition.
       criterion: what is best.
 
     Returns:
-      What is kept by now; None if nothing has been evaluated.
+      The best checkpoint that is now in `rep_XX/best/`; None if nothing has been evaluated.
 
     Raises:
       UserError: the network has no such metric, a file cannot be written, or a table is damaged.
     """
-    folder = layout.repetition_dir(run.workdir, number)
+    folder = layout.repetition_dir(run.workdir, repetition)
     with files.clear_errors(folder), records.locked(folder):
-        held = best.read(folder)
-        found = _evaluated(run, number, criterion, held)
-        candidates = {one.step: one for one in found}
-        if held is not None and held[:4] == criterion:
-            candidates[held.step] = held
-        for one in sorted(candidates.values(), key=_rank):
-            if held is not None and one.step == held.step:
-                if one != held:
-                    best.write(folder, one._replace(source=held.source))
+        current = best.read(folder)
+        candidates = _evaluated(run, repetition, criterion, current)
+        if current is not None and current[:4] == criterion:
+            candidates[current.step] = current
+        for candidate in sorted(candidates.values(), key=_rank):
+            if current is not None and candidate.step == current.step:
+                if candidate != current:
+                    best.write(folder, candidate._replace(source=current.source))
                 return best.read(folder)
-            if _copy(run, number, one.step):
-                best.write(folder, one)
-                _remove_others(folder / layout.BEST, one.step)
-                return one
-    return held if held is not None and held.metric == criterion.metric else None
+            if _copy(run, repetition, candidate.step):
+                best.write(folder, candidate)
+                _remove_copies(folder / layout.BEST, except_step=candidate.step)
+                return candidate
+    return current if current is not None and current.metric == criterion.metric else None
 
 
-def _rank(one: Best) -> tuple[float, int]:
-    """Ascending from the best; of equal ones, the earlier."""
-    return (-one.value if one.metric in HIGHER else one.value, one.step)
+def _rank(candidate: Best) -> tuple[float, int]:
+    """Ascending from the best; of equal values, the earlier checkpoint is the better."""
+    value = -candidate.value if candidate.metric in HIGHER_IS_BETTER else candidate.value
+    return value, candidate.step
 
 
-def _evaluated(run: TrainedRun, number: int, criterion: Criterion, held: Best | None) -> list[Best]:
-    """The evaluated checkpoints that exist, the one that is held included."""
-    path = layout.repetition_dir(run.workdir, number) / records.EVAL
+def _evaluated(
+    run: Run, repetition: int, criterion: Criterion, current: Best | None
+) -> dict[int, Best]:
+    """All evaluated checkpoints still on disk by step, including the current best."""
+    path = layout.repetition_dir(run.workdir, repetition) / layout.EVALUATIONS
     metric, network = criterion[:2]
     column, extent = f"{network}_{metric}", records.extent(*criterion[1:])
     rows = [row for row in tables.read(path, columns=None) if extent.items() <= row.items()]
     if rows and all(column not in row for row in rows):
         raise UserError(f"keep_best={metric}: {network} has no such metric; see {path}")
-    there = {*trained.checkpoint_steps(run, number), *([] if held is None else [held.step])}
-    found = []
+    steps = {*run.checkpoint_steps(repetition)} | ({current.step} if current else set())
+    candidates = {}
     for row in rows:
         value, stderr, step = row.get(column), row.get(f"{column}_stderr"), int(row["step"] or 0)
-        if step in there and value is not None and math.isfinite(value):
-            source = str(layout.checkpoints_dir(run.workdir, number) / str(step))
-            found.append(Best(*criterion, value, stderr, step, source))
-    return found
+        if step in steps and value is not None and math.isfinite(value):
+            source = str(layout.checkpoints_dir(run.workdir, repetition) / str(step))
+            candidates[step] = Best(*criterion, value, stderr, step, source)
+    return candidates
 
 
-def _copy(run: TrainedRun, number: int, step: int) -> bool:
+def _copy(run: Run, repetition: int, step: int) -> bool:
     """Copies a checkpoint and verifies the copy; False, with a warning, if that is impossible."""
-    source = layout.checkpoints_dir(run.workdir, number) / str(step)
-    folder = layout.repetition_dir(run.workdir, number) / layout.BEST
+    source = layout.checkpoints_dir(run.workdir, repetition) / str(step)
+    folder = layout.repetition_dir(run.workdir, repetition) / layout.BEST
     unfinished, target = folder / f".{step}.tmp", folder / str(step)
     for path in (unfinished, target):
         shutil.rmtree(path, ignore_errors=True)
@@ -111,7 +103,7 @@ def _copy(run: TrainedRun, number: int, step: int) -> bool:
         folder.mkdir(exist_ok=True)
         shutil.copytree(source, unfinished)
         unfinished.rename(target)
-        trained.load_best(run, number, step)
+        run.read_params(target)
     except (FileNotFoundError, shutil.Error, UnusableCheckpoint) as error:
         logging.warning("%s: cannot be kept as the best (%s)", source, error)
         for path in (unfinished, target):
@@ -120,7 +112,7 @@ def _copy(run: TrainedRun, number: int, step: int) -> bool:
     return True
 
 
-def _remove_others(folder: Path, step: int) -> None:
+def _remove_copies(folder: Path, except_step: int) -> None:
     for path in folder.iterdir():
-        if path.is_dir() and path.name != str(step):
+        if path.is_dir() and path.name != str(except_step):
             shutil.rmtree(path, ignore_errors=True)

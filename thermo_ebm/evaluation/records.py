@@ -16,9 +16,9 @@ from absl import logging
 
 from thermo_ebm.errors import UserError
 from thermo_ebm.metrics.summary import LinePoint
-from thermo_ebm.run import events, tables
+from thermo_ebm.run import events, layout, tables
 
-EVAL, LOCK = "eval.csv", ".eval.lock"
+LOCK = ".eval.lock"
 POINT_COLUMNS = ("epoch", "metric", "size", "value")
 
 
@@ -38,10 +38,9 @@ def evaluated_steps(folder: Path, network: str, num_images: int, num_sizes: int)
     Raises:
       UserError: the table is damaged; the message names the file and the line.
     """
-    rows = tables.read(folder / EVAL, columns=None)
-    wanted = extent(network, num_images, num_sizes).items()
-    done = [row for row in rows if all(row.get(column) == value for column, value in wanted)]
-    return {int(row.get("step") or 0) for row in done}
+    rows = tables.read(folder / layout.EVALUATIONS, columns=None)
+    columns = extent(network, num_images, num_sizes).items()
+    return {int(row.get("step") or 0) for row in rows if columns <= row.items()}
 
 
 def write(
@@ -68,7 +67,7 @@ def write(
             _write_points(points_path(folder, network), int(row["epoch"] or 0), points)
             if tensorboard:
                 _write_events(folder, network, row)
-            tables.update_row(folder / EVAL, row)
+            tables.update_row(folder / layout.EVALUATIONS, row)
     except OSError as error:
         raise UserError(
             f"{error.filename or folder}: the evaluation cannot be written: {error.strerror}"
@@ -104,9 +103,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _read_rows(folder: Path) -> list[tables.Row]:
     """The table of evaluations, each row of which has its step."""
-    rows = tables.read(folder / EVAL, columns=None)
+    rows = tables.read(folder / layout.EVALUATIONS, columns=None)
     if any(row.get("step") is None for row in rows):
-        raise UserError(f"{folder / EVAL}: a row has no step; move it away")
+        raise UserError(f"{folder / layout.EVALUATIONS}: a row has no step; move it away")
     return rows
 
 
@@ -121,33 +120,32 @@ def _write_points(path: Path, epoch: int, points: Sequence[LinePoint]) -> None:
     new = [
         {
             "epoch": str(epoch),
-            "metric": one.metric,
-            "size": str(one.size),
-            "value": repr(one.value),
+            "metric": point.metric,
+            "size": str(point.size),
+            "value": repr(point.value),
         }
-        for one in points
+        for point in points
     ]
     ordered = sorted([*old, *new], key=lambda row: int(row["epoch"]))
     tables.write_cells(path, ordered, POINT_COLUMNS)
 
 
 def _columns_of(network: str, row: tables.Row) -> list[str]:
-    """A network's columns in a row, without those of networks whose names begin alike."""
-    extents = [name.removesuffix("_num_images") for name in row if name.endswith("_num_images")]
-    longer = [f"{other}_" for other in extents if other.startswith(f"{network}_")]
-    mine = [name for name in row if name.startswith(f"{network}_")]
-    return [name for name in mine if not name.startswith(tuple(longer))]
+    """Columns of this network only: its name may be the beginning of another network's."""
+    networks = [name.removesuffix("_num_images") for name in row if name.endswith("_num_images")]
+    longer = tuple(f"{name}_" for name in networks if name.startswith(f"{network}_"))
+    return [name for name in row if name.startswith(f"{network}_") and not name.startswith(longer)]
 
 
 def _write_events(folder: Path, network: str, row: tables.Row) -> None:
     """Replaces the existing event files by a new file with all rows."""
-    others = [old for old in _read_rows(folder) if old["epoch"] != row["epoch"]]
+    rows = [old for old in _read_rows(folder) if old["epoch"] != row["epoch"]] + [row]
     unfinished = folder / f".eval_{network}.tmp"
     shutil.rmtree(unfinished, ignore_errors=True)
     opened = events.open_events(unfinished)
-    for one in sorted([*others, row], key=lambda each: each["step"] or 0):
-        values = {f"eval/{name}": one[name] for name in _columns_of(network, one)}
-        events.write_scalars(opened, int(one["step"] or 0), values)
+    for evaluated in sorted(rows, key=lambda row: row["step"] or 0):
+        values = {f"eval/{name}": evaluated[name] for name in _columns_of(network, evaluated)}
+        events.write_scalars(opened, int(evaluated["step"] or 0), values)
     events.close_events(opened)
     target = folder / "tensorboard" / f"eval_{network}"
     target.mkdir(parents=True, exist_ok=True)

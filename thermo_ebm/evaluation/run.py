@@ -1,4 +1,4 @@
-"""A trained run as one object for scripts and notebooks: its configuration, parameters and images.
+"""A trained run as one object: its configuration, checkpoints, parameters and images.
 
 >>> import jax
 >>> import thermo_ebm as te
@@ -7,6 +7,7 @@
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,40 +16,133 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from thermo_ebm import data
+from thermo_ebm.config import checks
 from thermo_ebm.config.build import image_shape, sampler_settings
-from thermo_ebm.evaluation import trained
-from thermo_ebm.models.latent_ebm import LatentEBM
+from thermo_ebm.errors import UserError, first_line
+from thermo_ebm.models.latent_ebm import LatentEBM, make_model
+from thermo_ebm.run import best, configuration, layout, record
 from thermo_ebm.sampling import samples as sampling
 from thermo_ebm.sampling.chains import SamplerSettings
+from thermo_ebm.train import checkpoints
+from thermo_ebm.train.tasks import updates_per_epoch
 from thermo_ebm.types import Array, Params, PRNGKey, make_batch
 
-_AT_ONCE = 100  # number of samples drawn together
-
 # Compiled once per model and number of images, not once per call.
-_sample = jax.jit(sampling.sample_images, static_argnames=("model", "num", "settings"))
+_sample_images = jax.jit(sampling.sample_images, static_argnames=("model", "num", "settings"))
 _reconstruct = jax.jit(sampling.reconstruct, static_argnames=("model", "settings"))
+
+
+class UnusableCheckpoint(Exception):
+    """A checkpoint that is damaged or whose model is not finite; the message is one line.
+
+    Not a subclass of `ValueError`, so that errors of the program are not mistaken for it.
+    """
+
+
+class LoadedCheckpoint(NamedTuple):
+    """The parameters of one checkpoint."""
+
+    repetition: int
+    step: int
+    params: Params
+
+    def title(self) -> str:
+        """Such as "repetition 0, step 400"."""
+        return f"repetition {self.repetition}, step {self.step}"
 
 
 class Run(NamedTuple):
     """A trained run. Images are float32 [num, height, width, channels] in [-1, 1]."""
 
+    workdir: Path
     config: ConfigDict  # the configuration of the run
     model: LatentEBM
     sampler: SamplerSettings  # the chains used in training
-    files: trained.TrainedRun  # its directory, for `thermo_ebm.evaluation.trained`
+    steps_per_epoch: int
+
+    def repetitions(self) -> list[int]:
+        """The numbers of the repetitions that have a folder, in order."""
+        folders = self.workdir.glob("rep_[0-9]*")
+        return sorted(int(path.name[4:]) for path in folders if path.name[4:].isdigit())
+
+    def checkpoint_steps(self, repetition: int) -> list[int]:
+        """The steps for which a repetition has complete checkpoints, in order."""
+        return checkpoints.steps_in(layout.checkpoints_dir(self.workdir, repetition))
+
+    def epoch_steps(self, repetition: int) -> list[int]:
+        """The steps in `checkpoint_steps` at the end of an epoch, except step 0."""
+        steps = self.checkpoint_steps(repetition)
+        return [step for step in steps if step > 0 and step % self.steps_per_epoch == 0]
 
     def params(self, repetition: int = 0, step: int | str | None = None) -> Params:
         """The parameters of a repetition at one of its checkpoints, by default the newest.
 
         Args:
           repetition: which repetition's parameters.
-          step: step of the checkpoint, None for the newest, or "best" for the one that
+          step: step of the checkpoint, None for the newest, or "best" for the checkpoint that
             `launch.eval --keep_best` has kept.
 
         Raises:
           UserError: there is no such repetition or checkpoint, or it cannot be read.
         """
-        return trained.chosen_params(self.files, repetition, step)[1]
+        return self.load(repetition, step).params
+
+    def load(self, repetition: int = 0, step: int | str | None = None) -> LoadedCheckpoint:
+        """A checkpoint's parameters with its step; arguments and errors as for `params`."""
+        repetitions = self.repetitions()
+        if repetition not in repetitions:
+            listed = _listed(repetitions)
+            raise UserError(f"repetition={repetition}: {self.workdir} has {listed}")
+        if step == layout.BEST:
+            return self._load_best(repetition)
+        folder = layout.checkpoints_dir(self.workdir, repetition)
+        steps = self.checkpoint_steps(repetition)
+        if not steps:
+            raise UserError(f"{folder}: no checkpoint there; train first")
+        step = steps[-1] if step is None else step
+        if not isinstance(step, int) or step not in steps:
+            raise UserError(f"step={step}: no such checkpoint; there are {_listed(steps)}")
+        try:
+            return LoadedCheckpoint(repetition, step, self.read_params(folder / str(step)))
+        except (FileNotFoundError, UnusableCheckpoint) as error:
+            steps.remove(step)
+            raise UserError(f"{error}; choose another step: {_listed(steps)}") from error
+
+    def _load_best(self, repetition: int) -> LoadedCheckpoint:
+        folder = layout.repetition_dir(self.workdir, repetition)
+        record, advice = best.read(folder), "run launch.eval --keep_best=METRIC"
+        if record is None:
+            raise UserError(f"step=best: {folder} has no best checkpoint yet; {advice}")
+        try:
+            params = self.read_params(folder / layout.BEST / str(record.step))
+        except (FileNotFoundError, UnusableCheckpoint) as error:
+            raise UserError(
+                f"step=best: {error}; remove {folder / layout.BEST} and {advice}"
+            ) from error
+        return LoadedCheckpoint(repetition, record.step, params)
+
+    def read_params(self, checkpoint: Path) -> Params:
+        """The parameters in the folder of one checkpoint, on the default device.
+
+        Raises:
+          FileNotFoundError: the checkpoint is not there (any more).
+          UserError: it was made by a program whose state has another structure.
+          UnusableCheckpoint: it is damaged.
+        """
+        template = jax.eval_shape(lambda: self.model.init(jax.random.key(0)))
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        try:
+            return checkpoints.restore_params(
+                checkpoint.parent, int(checkpoint.name), template, sharding
+            )
+        except UserError:
+            raise
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            if not checkpoint.is_dir():  # training removes old checkpoints, even while it is read
+                raise FileNotFoundError(checkpoint) from error
+            reason = first_line(error)[:200]
+            raise UnusableCheckpoint(f"{checkpoint} cannot be read ({reason})") from error
 
     def sample(
         self, num: int, key: PRNGKey, repetition: int = 0, step: int | str | None = None
@@ -73,13 +167,31 @@ class Run(NamedTuple):
         """
         if num < 1:
             raise ValueError(f"num is {num}, must be at least 1")
-        params, settings, at_once = self.params(repetition, step), self.sampler.prior, _AT_ONCE
-        size = min(num, at_once)
-        drawn = [
-            np.asarray(_sample(self.model, params, key, size, settings, jnp.int32(first)))
-            for first in range(0, num, size)
-        ]
-        return np.concatenate(drawn)[:num]
+        batches = self.sample_batches(self.params(repetition, step), key, num)
+        return np.concatenate(list(batches))
+
+    def sample_batches(
+        self, params: Params, key: PRNGKey, num: int, batch_size: int = 100
+    ) -> Iterator[np.ndarray]:
+        """The images of `sample` batch by batch, which bounds the memory.
+
+        The images do not depend on the batch size, but for the rounding of sums.
+
+        Args:
+          params: from `params`.
+          key: consumed.
+          num: number of images of all batches, at least 1.
+          batch_size: images drawn together.
+
+        Yields:
+          At most `batch_size` images, [batch_size, height, width, channels].
+        """
+        size = min(num, batch_size)
+        for first in range(0, num, size):
+            images = _sample_images(
+                self.model, params, key, size, self.sampler.prior, jnp.int32(first)
+            )
+            yield np.asarray(images)[: num - first]
 
     def reconstruct(
         self,
@@ -104,13 +216,35 @@ class Run(NamedTuple):
           ValueError: the images are of another size or not floating-point numbers.
         """
         x = make_batch(images).images
-        if x.shape[1:] != image_shape(self.config):
+        shape = image_shape(self.config)
+        if x.shape[1:] != shape:
             raise ValueError(
-                f"images have shape {x.shape}; this run's are [num, "
-                f"{', '.join(map(str, image_shape(self.config)))}]"
+                f"images have shape {x.shape}; this run's are [num, {', '.join(map(str, shape))}]"
             )
         params = self.params(repetition, step)
         return np.asarray(_reconstruct(self.model, params, x, key, self.sampler.posterior))
+
+    def validation_images(self, data_dir: str | None = None) -> np.ndarray:
+        """The run's held-out images, uint8 [num_val, height, width, channels].
+
+        Args:
+          data_dir: where the data are now; None for the place that the run recorded.
+
+        Raises:
+          UserError: they are not there, or cannot be read.
+        """
+        config = self.config.data.copy_and_resolve_references()
+        if data_dir is not None:
+            config.data_dir = data_dir
+        config.num_train = 1  # held-out images do not depend on num_train; none of these is decoded
+        try:
+            return data.load(config, skipped=record.read_skipped(self.workdir)).validation
+        except UserError as error:
+            raise UserError(f"{error} (data_dir says where the data are now)") from error
+
+    def key(self, repetition: int) -> PRNGKey:
+        """The key with which a repetition was trained."""
+        return jax.random.key(self.config.seed + repetition)
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:
@@ -119,5 +253,17 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     Raises:
       UserError: the folder is not a run directory, or its configuration is damaged.
     """
-    files = trained.open_run(Path(path))
-    return Run(files.config, files.model, sampler_settings(files.config), files)
+    workdir = Path(path)
+    config = ConfigDict(configuration.read_config(workdir))
+    try:
+        checks.check(config)
+        model = make_model(config.model, config.data.channels)
+    except (UserError, KeyError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{workdir / layout.CONFIG}: not a complete configuration: {error}"
+        ) from error
+    return Run(workdir, config, model, sampler_settings(config), updates_per_epoch(config))
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers)) or "none"

@@ -31,7 +31,9 @@ class ImageSet(NamedTuple):
 
     name: str  # as the user gave it
     split: Split
-    indices: np.ndarray  # int [num], those of the split that belong to the set
+    indices: np.ndarray  # int [num], the images of the split that belong to the set
+    image_size: int = 0  # see `open_set`
+    channels: int = 3  # 1 or 3
 
 
 class Statistics(NamedTuple):
@@ -41,40 +43,42 @@ class Statistics(NamedTuple):
     mean: np.ndarray  # [num_features]
     covariance: np.ndarray  # [num_features, num_features]
     network: str  # the prefix of the network that made the features; "" if the file does not say
+    num_images: int | None = None  # from which they were computed; None if they are from a file
 
 
-def open_set(name: str, data_dir: str = "") -> ImageSet | Statistics:
+def open_set(name: str, data_dir: str = "", image_size: int = 0) -> ImageSet | Statistics:
     """Opens a set; the docstring of this module describes the names.
 
     Args:
       name: the name of the set.
-      data_dir: where prepared data sets are; "" is TFDS's own folder.
+      data_dir: where prepared data sets are; "" is the folder of TFDS.
+      image_size: height and width to which each image is cropped and resized, as training does; 0
+        keeps the size of the images, which must all be square and of equal size.
 
     Raises:
       UserError: there is no such set, or it cannot be read.
     """
     path = Path(name).expanduser()
-    with _named(name):
+    with _errors_naming(name):
+        if path.is_file() and (statistics := _read_statistics(name, path)):
+            return statistics
         if path.is_dir():
-            return _whole(name, local.folder(str(path)).train)
-        if path.is_file():
-            found = _statistics(name, path)
-            return found or _whole(name, local.npz(str(path)).train)
-        return _data_set(name, data_dir)
+            split = local.folder(str(path)).train
+        elif path.is_file():
+            split = local.npz(str(path)).train
+        else:
+            return _data_set(name, data_dir)._replace(image_size=image_size)
+    return ImageSet(name, split, np.arange(split.num), image_size)
 
 
 @contextlib.contextmanager
-def _named(name: str) -> Iterator[None]:
+def _errors_naming(name: str) -> Iterator[None]:
     """Names the set in an error of a data source, in place of the configuration's field."""
     try:
         yield
     except UserError as error:
         message = str(error).removeprefix("data.data_dir: ")
         raise UserError(message if name in message else f"{name}: {message}") from error
-
-
-def _whole(name: str, split: Split) -> ImageSet:
-    return ImageSet(name, split, np.arange(split.num))
 
 
 def _data_set(name: str, data_dir: str) -> ImageSet:
@@ -86,15 +90,15 @@ def _data_set(name: str, data_dir: str) -> ImageSet:
         )
     if kind == "digits":
         source = local.digits()
-        chosen = select(source, source.train.num - _DIGITS_HELD_OUT, _DIGITS_HELD_OUT)
-        return ImageSet(name, source.train, getattr(chosen, _SPLITS[split]))
+        selection = select(source, source.train.num - _DIGITS_HELD_OUT, _DIGITS_HELD_OUT)
+        return ImageSet(name, source.train, getattr(selection, _SPLITS[split]))
     source = prepared.prepared(kind, data_dir)
-    part = source.train if split == "train" else source.validation
-    assert part is not None  # of a prepared data set
-    return _whole(name, part)
+    images = source.train if split == "train" else source.validation
+    assert images is not None  # of a prepared data set
+    return ImageSet(name, images, np.arange(images.num))
 
 
-def _statistics(name: str, path: Path) -> Statistics | None:
+def _read_statistics(name: str, path: Path) -> Statistics | None:
     """The statistics in a file, or None if it holds something else."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -131,22 +135,16 @@ def save_statistics(path: Path, statistics: Statistics) -> None:
         raise UserError(f"save_statistics={path}: cannot be written: {error.strerror}") from error
 
 
-def limited(images: ImageSet, most: int, rng: np.random.Generator) -> ImageSet:
-    """Returns the set, or `most` of its images drawn at random in their own order."""
-    if most == 0 or len(images.indices) <= most:
+def limited(images: ImageSet, max_images: int, rng: np.random.Generator) -> ImageSet:
+    """Returns the set, or `max_images` of its images drawn at random, in their order; 0 is all."""
+    if max_images == 0 or len(images.indices) <= max_images:
         return images
-    chosen = np.sort(rng.permutation(len(images.indices))[:most])
-    return images._replace(indices=images.indices[chosen])
+    rows = np.sort(rng.permutation(len(images.indices))[:max_images])
+    return images._replace(indices=images.indices[rows])
 
 
-def read_images(images: ImageSet, image_size: int = 0, channels: int = 3) -> np.ndarray:
-    """Decodes a set as training does: grey images repeated, transparent ones shown on white.
-
-    Args:
-      images: the set.
-      image_size: height and width to crop and resize to, as training does; 0 keeps the images' own
-        size, which all must share and which must be square.
-      channels: 1 or 3.
+def read_images(images: ImageSet) -> np.ndarray:
+    """Decodes a set as training does: grey images repeated, transparent ones on white.
 
     Returns:
       uint8 [num, size, size, channels].
@@ -155,20 +153,22 @@ def read_images(images: ImageSet, image_size: int = 0, channels: int = 3) -> np.
       UserError: an image cannot be read, or sizes differ.
     """
     split, numbers = images.split, np.arange(len(images.indices))
-    with _named(images.name):
-        if image_size:
-            return read(Images(split, images.indices, image_size, channels), numbers)
+    with _errors_naming(images.name):
+        if images.image_size:
+            source = Images(split, images.indices, images.image_size, images.channels)
+            return read(source, numbers)
         first = split.read(images.indices[:1].tolist())[0]
         # `read` reports images that cannot be read, whatever their size.
         size = first.width if isinstance(first, Image.Image) else 1
 
-        def checked(some: Sequence[int]) -> list[Image.Image | Unreadable]:
-            return [_of_size(images.name, image, size) for image in split.read(some)]
+        def read_of_size(indices: Sequence[int]) -> list[Image.Image | Unreadable]:
+            return [_check_size(images.name, image, size) for image in split.read(indices)]
 
-        return read(Images(split._replace(read=checked), images.indices, size, channels), numbers)
+        checked = split._replace(read=read_of_size)
+        return read(Images(checked, images.indices, size, images.channels), numbers)
 
 
-def _of_size(name: str, image: Image.Image | Unreadable, size: int) -> Image.Image | Unreadable:
+def _check_size(name: str, image: Image.Image | Unreadable, size: int) -> Image.Image | Unreadable:
     if isinstance(image, Image.Image) and image.size != (size, size):
         raise UserError(
             f"{name}: images of {size} x {size} and of {image.height} x {image.width} pixels; "

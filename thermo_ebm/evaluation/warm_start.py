@@ -8,8 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from thermo_ebm.errors import UserError
-from thermo_ebm.evaluation import trained
-from thermo_ebm.evaluation.trained import TrainedRun
+from thermo_ebm.evaluation.run import Run, load_run
 from thermo_ebm.fields import FIELDS, FIXED, flatten
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model
 from thermo_ebm.run import configuration, layout, warm_start
@@ -60,24 +59,28 @@ def find(text: str | None, config: ConfigDict, workdir: Path) -> WarmStart | Non
         warm_start.check(workdir, source)
         return None
     try:
-        run = trained.open_run(Path(source.run))
+        run = load_run(source.run)
         _check_shapes(run, config)
-        step, params = trained.chosen_params(run, source.repetition, source.step)
+        checkpoint = run.load(source.repetition, source.step)
     except UserError as error:
         raise UserError(f"init_from={text}: {error}") from error
-    named = checkpoints.named_params(params)
-    return WarmStart(source, step, {name: np.asarray(leaf) for name, leaf in named.items()})
+    named = checkpoints.named_params(checkpoint.params)
+    return WarmStart(
+        source, checkpoint.step, {name: np.asarray(leaf) for name, leaf in named.items()}
+    )
 
 
-def _check_shapes(run: TrainedRun, config: ConfigDict) -> None:
+def _check_shapes(run: Run, config: ConfigDict) -> None:
     """Raises UserError if a model of `config` has parameters of other shapes than the run's."""
     if _shapes(run.model) == _shapes(make_model(config.model, config.data.channels)):
         return
-    there, here = (flatten(configuration.as_json(one)) for one in (run.config, config))
+    source_fields, new_fields = (
+        flatten(configuration.as_json(fields)) for fields in (run.config, config)
+    )
     differing = [
-        f"{field} is {there[field]} there and {here[field]} here"
+        f"{field} is {source_fields[field]} there and {new_fields[field]} here"
         for field in _SHAPES
-        if there[field] != here[field]
+        if source_fields[field] != new_fields[field]
     ]
     raise UserError(f"its model has other shapes: {', '.join(differing)}")
 

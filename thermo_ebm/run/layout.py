@@ -16,6 +16,9 @@ ROLLBACKS = "rollbacks.json"
 DIAGNOSTICS = "diagnostics.csv"  # diagnostics of the chains, where they were requested
 STRIP = "samples/strip.npz"
 PROFILE = "profile"  # folder of the traces of JAX's profiler
+LIKELIHOOD = "likelihood.csv"  # log p(x) of each validation image
+LIKELIHOOD_FOLDER = "likelihood"  # settings, further tables and pictures of log p(x)
+DRAWN = "drawn"  # folder of pictures of samples and reconstructions
 BEST = "best"  # folder of the best checkpoint, and the name by which it is chosen
 
 

@@ -17,7 +17,9 @@ from ml_collections import ConfigDict
 from thermo_ebm import fields
 from thermo_ebm.config import checks
 from thermo_ebm.errors import UserError, one_line
-from thermo_ebm.evaluation import evaluate, trained
+from thermo_ebm.evaluation import evaluate
+from thermo_ebm.evaluation.metric_settings import MetricSettings
+from thermo_ebm.evaluation.run import Run, load_run
 from thermo_ebm.run import configuration, layout, lock
 from thermo_ebm.train import loop
 from thermo_ebm.train.loop import Outcome
@@ -161,7 +163,7 @@ def _flatten(config: ConfigDict) -> dict[str, Any]:
     return fields.flatten(configuration.as_json(config))
 
 
-def status(root: Path, cell: Cell, settings: evaluate.Settings) -> Status:
+def status(root: Path, cell: Cell, settings: MetricSettings) -> Status:
     """The status of a cell whose folder is `root / cell.name`; never FAILED.
 
     A cell is done when every repetition is trained as far as the cell says (more epochs may be
@@ -171,25 +173,23 @@ def status(root: Path, cell: Cell, settings: evaluate.Settings) -> Status:
     if lock.is_held(folder):
         return Status.RUNNING
     try:
-        done = (folder / layout.CONFIG).exists() and _is_done(trained.open_run(folder), cell)
-        done = done and not _to_evaluate(trained.open_run(folder), cell, settings)
+        done = (folder / layout.CONFIG).exists() and _is_done(load_run(folder), cell)
+        done = done and not _to_evaluate(load_run(folder), cell, settings)
     except UserError:  # damaged: running the cell reports the error
         return Status.WAITING
     return Status.DONE if done else Status.WAITING
 
 
-def _is_done(run: trained.TrainedRun, cell: Cell) -> bool:
+def _is_done(run: Run, cell: Cell) -> bool:
     total = cell.config.num_epochs * run.steps_per_epoch
     return all(
-        any(step >= total for step in trained.checkpoint_steps(run, number))
+        any(step >= total for step in run.checkpoint_steps(number))
         for number in range(cell.config.num_repetitions)
     )
 
 
-def _to_evaluate(
-    run: trained.TrainedRun, cell: Cell, settings: evaluate.Settings
-) -> list[evaluate.Checkpoint]:
-    newest = evaluate.todo(run, settings, newest_only=True)
+def _to_evaluate(run: Run, cell: Cell, settings: MetricSettings) -> list[evaluate.Checkpoint]:
+    newest = evaluate.unevaluated(run, settings, newest_only=True)
     return [
         checkpoint for checkpoint in newest if checkpoint.repetition < cell.config.num_repetitions
     ]
@@ -203,7 +203,7 @@ def _uninterrupted() -> Any:
 def run_cell(
     root: Path,
     cell: Cell,
-    settings: evaluate.Settings,
+    settings: MetricSettings,
     catch: CatchInterrupts = _uninterrupted,
 ) -> Outcome:
     """Trains and evaluates one cell, from wherever an earlier attempt left it.
@@ -228,15 +228,15 @@ def run_cell(
         with catch() as interrupted:
             outcome = loop.train(cell.config, folder, interrupted)
         if outcome is not Outcome.INTERRUPTED:
-            _evaluate(trained.open_run(folder), cell, settings)
+            _evaluate(load_run(folder), cell, settings)
     return outcome
 
 
-def _evaluate(run: trained.TrainedRun, cell: Cell, settings: evaluate.Settings) -> None:
+def _evaluate(run: Run, cell: Cell, settings: MetricSettings) -> None:
     pending = _to_evaluate(run, cell, settings)
     if not pending:
         return
-    network = evaluate.choose_network(settings)
+    network = settings.choose_network()
     prepared = evaluate.prepare(run, settings, network)
     failed = [
         checkpoint for checkpoint in pending if evaluate.evaluate(run, checkpoint, prepared) is None

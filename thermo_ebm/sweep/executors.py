@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError, one_line
-from thermo_ebm.evaluation.evaluate import Settings
+from thermo_ebm.evaluation.metric_settings import MetricSettings
 from thermo_ebm.run import configuration
 from thermo_ebm.sweep.cells import CatchInterrupts, Cell, run_cell
 
@@ -40,18 +40,18 @@ class Executor(NamedTuple):
     queues: bool  # whether a job that was started may wait before it runs
 
 
-def encode(root: Path, cell: Cell, settings: Settings) -> str:
+def encode(root: Path, cell: Cell, settings: MetricSettings) -> str:
     """A cell and the settings of its evaluation as JSON, for another process."""
     config = configuration.as_json(cell.config)
     content = {"root": str(root), "name": cell.name, "config": config}
     return json.dumps(content | {"settings": settings._asdict()}, indent=2) + "\n"
 
 
-def decode(encoded: str) -> tuple[Path, Cell, Settings]:
+def decode(encoded: str) -> tuple[Path, Cell, MetricSettings]:
     """The arguments of `encode`."""
     content = json.loads(encoded)
     cell = Cell(content["name"], ConfigDict(content["config"]))
-    return Path(content["root"]), cell, Settings(**content["settings"])
+    return Path(content["root"]), cell, MetricSettings(**content["settings"])
 
 
 def run_encoded(encoded: str, catch: CatchInterrupts) -> int:
@@ -59,7 +59,7 @@ def run_encoded(encoded: str, catch: CatchInterrupts) -> int:
     return run_cell(*decode(encoded), catch).value
 
 
-def one_at_a_time(root: Path, settings: Settings) -> Executor:
+def one_at_a_time(root: Path, settings: MetricSettings) -> Executor:
     """Runs cells as processes on this machine, one after another."""
 
     def start(cells: list[Cell], running: Mapping[str, Job]) -> dict[str, Job]:
@@ -68,7 +68,7 @@ def one_at_a_time(root: Path, settings: Settings) -> Executor:
     return Executor(dict, start, queues=False)
 
 
-def _process(root: Path, cell: Cell, settings: Settings) -> Job:
+def _process(root: Path, cell: Cell, settings: MetricSettings) -> Job:
     """Starts a cell as a process, whose output goes to the sweep's folder.
 
     The process is detached from the terminal: Ctrl-C reaches only the sweep, which stops the cell.
@@ -183,7 +183,7 @@ def save_before_requeue() -> Iterator[Callable[[], bool]]:
         signal.raise_signal(requeue)
 
 
-def job_array(root: Path, settings: Settings, resources: Resources) -> Executor:
+def job_array(root: Path, settings: MetricSettings, resources: Resources) -> Executor:
     """Runs cells as SLURM jobs, which are all submitted at once.
 
     Raises:
@@ -226,7 +226,7 @@ def queued_jobs() -> set[str] | None:
 
 
 def _submit(
-    root: Path, cells: list[Cell], settings: Settings, resources: Resources
+    root: Path, cells: list[Cell], settings: MetricSettings, resources: Resources
 ) -> dict[str, Job]:
     """Submits cells as a SLURM job array and records the job of each cell, for `submitted`."""
     executor = _submitit_executor(root, resources)

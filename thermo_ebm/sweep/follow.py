@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from thermo_ebm.evaluation.evaluate import Settings
+from thermo_ebm.evaluation.metric_settings import MetricSettings
 from thermo_ebm.sweep.cells import Cell, Status, status
 from thermo_ebm.sweep.executors import Executor, Job
 
@@ -19,7 +19,7 @@ class Sweep(NamedTuple):
 
     root: Path  # the folder of the cells' folders
     cells: list[Cell]
-    settings: Settings  # of the cells' evaluation
+    settings: MetricSettings  # of the cells' evaluation
     executor: Executor
 
 

@@ -1,4 +1,4 @@
-"""Is K large enough? Diagnostics of a trained model's chains by length, from long chains.
+"""Are K steps enough? Diagnostics of a trained model's chains by length, from long chains.
 
 The chains of training start from p0 and take K steps. Continued for many more steps, the same
 chains show for every smaller K whether the distribution of their states after K steps has converged
@@ -16,17 +16,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from thermo_ebm.evaluation.chains.diagnostics import (
+    MIN_DRAWS,
+    effective_sample_size,
+    split_r_hat,
+)
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.chains import SamplerSettings, TemperedChains, Trace, tempered_chains
-from thermo_ebm.sampling.diagnostics import MIN_DRAWS, effective_sample_size, split_r_hat
 from thermo_ebm.sampling.exchange import round_trips, swap_log_ratio
 from thermo_ebm.types import Array, Params, PRNGKey
 
 LENGTHS = (8, 20, 50, 100, 200, 500, 1000)
-AGREED = 1.01  # the largest R-hat of chains that agree (Vehtari et al. 2021, section 4)
+AGREEMENT = 1.01  # the largest R-hat of chains that agree (Vehtari et al. 2021, section 4)
 
 
-class Mixing(NamedTuple):
+class Convergence(NamedTuple):
     """Diagnostics of chains at one temperature after K steps; one row of `diagnostics.csv`."""
 
     num_steps: int  # K
@@ -80,22 +84,22 @@ def long_traces(
     return jax.device_get(chains.trace)
 
 
-def mixing_table(
+def convergence_table(
     traces: Trace, temperatures: Array | np.ndarray, lengths: Sequence[int] = LENGTHS
-) -> list[Mixing]:
+) -> list[Convergence]:
     """The diagnostics at every temperature for each length up to that of the traces.
 
     Args:
       traces: the trajectories of long chains.
       temperatures: t_0 = 0 .. t_N, [num_temperatures + 1].
-      lengths: numbers of steps, at least 4 each; lengths beyond that of the traces are ignored.
+      lengths: numbers of steps; those below 4 or beyond the length of the traces are ignored.
 
     Returns:
       One row for each length and temperature, the length slowest.
     """
     temperatures = np.asarray(temperatures)
     rows = []
-    for num_steps in sorted({n for n in lengths if n <= len(traces.latents)}):
+    for num_steps in sorted({n for n in lengths if MIN_DRAWS <= n <= len(traces.latents)}):
         rates = _swap_rates(np.asarray(traces.log_likelihood[:num_steps]), temperatures)
         trips = float(_round_trips(np.asarray(traces.source[:num_steps])).mean())
         for i, temperature in enumerate(temperatures.tolist()):
@@ -103,75 +107,74 @@ def mixing_table(
     return rows
 
 
-def is_enough(rows: Sequence[Mixing]) -> int | None:
-    """The smallest K from which on chains agree: R-hat is at most 1.01 at every temperature, and
-    E_t is within 3 standard errors of that of the long chains. None if there is no such K.
+def sufficient_steps(rows: Sequence[Convergence]) -> int | None:
+    """The smallest K from which on chains agree; None if there is no such K.
+
+    Chains agree if R-hat is at most 1.01 at every temperature, and E_t is within 3 standard errors
+    of that of the long chains.
     """
-    enough = None
+    sufficient = None
     for num_steps in sorted({row.num_steps for row in rows}, reverse=True):
-        own = [row for row in rows if row.num_steps == num_steps]
-        agreed = all(max(row.r_hat, row.r_hat_latents) <= AGREED for row in own)
-        if not agreed or any(abs(row.offset) > 3 * row.offset_stderr for row in own):
+        of_length = [row for row in rows if row.num_steps == num_steps]
+        if any(max(row.r_hat, row.r_hat_latents) > AGREEMENT for row in of_length):
             break
-        enough = num_steps
-    return enough
+        if any(abs(row.offset) > 3 * row.offset_stderr for row in of_length):
+            break
+        sufficient = num_steps
+    return sufficient
 
 
-def as_csv(rows: Sequence[Mixing], **same: object) -> str:
+def as_csv(rows: Sequence[Convergence], **shared: object) -> str:
     """The table as CSV, with further columns for values that all rows share."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*Mixing._fields, *same])
+    writer.writerow([*Convergence._fields, *shared])
     for row in rows:
         values = ["" if value != value else value for value in row]
-        writer.writerow([*values, *same.values()])
+        writer.writerow([*values, *shared.values()])
     return text.getvalue()
 
 
 _COLUMNS = ("K", "ESS l", "ESS z", "R-hat l", "R-hat z", "E_t", "+-", "off", "+-", "accept", "swap")
 
 
-def as_text(rows: Sequence[Mixing], own: tuple[int, int], kernel: str) -> str:
-    """The table of posterior and prior as text, and whether K is large enough.
+def as_text(rows: Sequence[Convergence], run_steps: tuple[int, int], kernel: str) -> str:
+    """The table of posterior and prior as text, and which K is large enough.
 
     Args:
-      rows: of `mixing_table`.
-      own: K of the run's posterior and prior chains; these rows are marked.
+      rows: of `convergence_table`.
+      run_steps: K of the run's posterior and prior chains; the rows of these K are marked.
       kernel: of the posterior's chains.
     """
     last, lines = max(row.temperature_index for row in rows), []
-    for index, name, marked in ((last, "posterior", own[0]), (0, "prior", own[1])):
-        chosen = [row for row in rows if row.temperature_index == index]
-        lines.append(f"{name}, t = {chosen[0].temperature:g} (* this run's K, {kernel})")
+    for index, name, run_length in ((last, "posterior", run_steps[0]), (0, "prior", run_steps[1])):
+        at_temperature = [row for row in rows if row.temperature_index == index]
+        temperature = at_temperature[0].temperature
+        lines.append(f"{name}, t = {temperature:g} (* this run's K, {kernel})")
         lines.append(" ".join(title.rjust(8) for title in _COLUMNS))
-        lines += [_line(row, marked) for row in chosen]
-    longest, enough = max(row.num_steps for row in rows), is_enough(rows)
-    lines.append(
-        "ESS per chain; off: E_t less its mean over the later half of the longest chains, nats;"
-    )
-    lines.append("accept, swap: what Metropolis and exchange with the next t accept, or would")
-    lines.append(
-        f"at no K up to {longest} do chains agree"
-        if enough is None
-        else f"chains agree from K = {enough} on"
-    )
-    lines[-1] += f": R-hat at most {AGREED}, E_t within 3 standard errors, at every t"
+        for row in at_temperature:
+            # The last temperature is exchanged with the one below, whose row has the swap rate.
+            values = [row.ess, row.ess_latents, row.r_hat, row.r_hat_latents]
+            values += [row.expected_log_likelihood, row.stderr, row.offset, row.offset_stderr]
+            values += [row.acceptance, row.swap_rate]
+            cells = ["-" if value != value else f"{value:.3g}" for value in values]
+            length = f"{row.num_steps}{'*' if row.num_steps == run_length else ''}"
+            lines.append(" ".join(cell.rjust(8) for cell in (length, *cells)))
+    longest, sufficient = max(row.num_steps for row in rows), sufficient_steps(rows)
+    verdict = f"at no K up to {longest} do chains agree"
+    if sufficient is not None:
+        verdict = f"chains agree from K = {sufficient} on"
+    lines += [
+        "ESS per chain; off: E_t less its mean over the later half of the longest chains, nats;",
+        "accept, swap: what Metropolis and exchange with the next t accept, or would",
+        f"{verdict}: R-hat at most {AGREEMENT}, E_t within 3 standard errors, at every t",
+    ]
     return "\n".join(lines)
-
-
-def _line(row: Mixing, marked: int) -> str:
-    # The last temperature is exchanged with the one below, whose row has the swap rate.
-    values = [row.ess, row.ess_latents, row.r_hat, row.r_hat_latents]
-    values += [row.expected_log_likelihood, row.stderr, row.offset, row.offset_stderr]
-    values += [row.acceptance, row.swap_rate]
-    shown = ["-" if value != value else f"{value:.3g}" for value in values]
-    number = f"{row.num_steps}{'*' if row.num_steps == marked else ''}"
-    return " ".join(text.rjust(8) for text in (number, *shown))
 
 
 def _row(
     traces: Trace, num_steps: int, i: int, temperature: float, swap_rate: float, trips: float
-) -> Mixing:
+) -> Convergence:
     likelihood = np.asarray(traces.log_likelihood[:, i], np.float64)  # [steps, M, num]
     mean, error = _end_mean(likelihood[num_steps - 1])
     long_mean, long_error = _long_mean(likelihood)
@@ -181,7 +184,7 @@ def _row(
     of_latents = np.swapaxes(traces.latents[:num_steps, i], 0, 1)  # [M, K, num, latent_dim]
     per_image = of_likelihood.shape[0]
     r_hat, r_hat_latents = split_r_hat(of_likelihood), split_r_hat(of_latents).max(axis=-1)
-    return Mixing(
+    return Convergence(
         num_steps=num_steps,
         temperature_index=i,
         temperature=temperature,
@@ -224,7 +227,7 @@ def _swap_rates(likelihood: np.ndarray, temperatures: np.ndarray) -> list[float]
 
 
 def _round_trips(source: np.ndarray) -> np.ndarray:
-    """Of all of an image's chains in the whole trace, [num]."""
-    steps, num_temperatures, per_image, num = source.shape
-    places = jnp.asarray(source - 1).reshape(steps, num_temperatures, -1)
+    """Round trips of all chains of an image in the complete trace, [num]."""
+    num_steps, num_temperatures, per_image, num = source.shape
+    places = jnp.asarray(source - 1).reshape(num_steps, num_temperatures, -1)
     return np.asarray(round_trips(places)).reshape(per_image, num).sum(axis=0)

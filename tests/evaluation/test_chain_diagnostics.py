@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from thermo_ebm.sampling import diagnostics
+from thermo_ebm.evaluation.chains import diagnostics
 
 
 def autoregressive(rho, num_chains=8, num_draws=2000, seed=0):

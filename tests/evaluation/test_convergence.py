@@ -6,7 +6,7 @@ import linear_gaussian as lg
 import numpy as np
 import pytest
 
-from thermo_ebm.evaluation import mixing
+from thermo_ebm.evaluation.chains import convergence
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, Trace
 
 TEMPERATURES = np.array([0.0, 0.3, 1.0])
@@ -19,7 +19,7 @@ def traces():
     images = jnp.broadcast_to(jnp.float32(lg.observation()), (NUM_IMAGES, lg.DATA_DIM))
     one = ChainSettings(STEP_SIZE, 1)
     settings = SamplerSettings(one, one, chains_per_image=PER_IMAGE)
-    return mixing.long_traces(
+    return convergence.long_traces(
         lg.make_model(),
         lg.parameters(),
         images,
@@ -39,7 +39,7 @@ def test_ends_have_the_expectation_of_their_law(traces, index):
         law = lg.chain_law(*natural, STEP_SIZE, num_steps)
         return lg.expected_log_likelihood(params, x, law)
 
-    rows = mixing.mixing_table(traces, TEMPERATURES, (4, 400))
+    rows = convergence.convergence_table(traces, TEMPERATURES, (4, 400))
     short, long = rows[index], rows[3 + index]
     assert (short.num_steps, short.temperature_index, long.num_steps) == (4, index, 400)
     for row in (short, long):
@@ -50,7 +50,7 @@ def test_ends_have_the_expectation_of_their_law(traces, index):
 
 
 def test_longer_chains_agree(traces):
-    rows = mixing.mixing_table(traces, TEMPERATURES, (8, 50, 400, 1000))
+    rows = convergence.convergence_table(traces, TEMPERATURES, (8, 50, 400, 1000))
     assert [row.num_steps for row in rows] == [8] * 3 + [50] * 3 + [400] * 3
     short, _, long = rows[2::3]
     assert short.r_hat > 1.1 > 1.02 > long.r_hat
@@ -62,14 +62,17 @@ def test_longer_chains_agree(traces):
 
 
 def test_a_chain_that_has_not_moved_is_not_enough(traces):
-    rows = mixing.mixing_table(traces, TEMPERATURES, (8, 50, 400))
-    assert mixing.is_enough(rows[:6]) is None
+    rows = convergence.convergence_table(traces, TEMPERATURES, (8, 50, 400))
+    assert convergence.sufficient_steps(rows[:6]) is None
     agreed = [row._replace(r_hat=1.0, r_hat_latents=1.0, offset=0.0) for row in rows]
-    assert mixing.is_enough(agreed) == 8
+    assert convergence.sufficient_steps(agreed) == 8
     # A length above which another one does not agree is not enough.
-    assert mixing.is_enough([*agreed[:3], agreed[3]._replace(r_hat=1.2), *agreed[4:]]) == 400
+    assert (
+        convergence.sufficient_steps([*agreed[:3], agreed[3]._replace(r_hat=1.2), *agreed[4:]])
+        == 400
+    )
     off = agreed[0]._replace(offset=-5.0, offset_stderr=1.0)
-    assert mixing.is_enough([off, *agreed[1:]]) == 50
+    assert convergence.sufficient_steps([off, *agreed[1:]]) == 50
 
 
 def test_swap_rates_by_hand():
@@ -78,7 +81,7 @@ def test_swap_rates_by_hand():
     z = np.random.default_rng(0).normal(size=(8, 3, 2, 1, 2))
     source = np.tile(np.array([1, 2])[:, None, None], (8, 1, 2, 1))
     made = Trace(z, likelihood, np.full(likelihood.shape, 0.25), source)
-    rows = mixing.mixing_table(made, np.array([0.0, 0.4, 1.0]), (8,))
+    rows = convergence.convergence_table(made, np.array([0.0, 0.4, 1.0]), (8,))
     # exp((0 - 0.4) (-1 + 3)) and exp((0.4 - 1) (-2 + 1)) > 1; states of equal l always swap.
     assert rows[0].swap_rate == pytest.approx((np.exp(-0.8) + 1) / 2)
     assert rows[1].swap_rate == 1.0
@@ -87,9 +90,9 @@ def test_swap_rates_by_hand():
 
 
 def test_the_csv_has_a_row_for_each(traces):
-    rows = mixing.mixing_table(traces, TEMPERATURES, (8,))
-    header, *lines = mixing.as_csv(rows, kernel="ula").splitlines()
-    assert header.split(",") == [*mixing.Mixing._fields, "kernel"]
+    rows = convergence.convergence_table(traces, TEMPERATURES, (8,))
+    header, *lines = convergence.as_csv(rows, kernel="ula").splitlines()
+    assert header.split(",") == [*convergence.Convergence._fields, "kernel"]
     assert len(lines) == 3
     first, last = (
         dict(zip(header.split(","), line.split(","), strict=True)) for line in lines[::2]
@@ -105,4 +108,4 @@ def test_what_cannot_be_compared_is_refused():
     for per_image, num_steps, field in ((1, 100, "chains_per_image"), (2, 5, "8 steps")):
         settings = SamplerSettings(one, one, chains_per_image=per_image)
         with pytest.raises(ValueError, match=field):
-            mixing.long_traces(model, params, x, TEMPERATURES, None, settings, num_steps)
+            convergence.long_traces(model, params, x, TEMPERATURES, None, settings, num_steps)

@@ -1,0 +1,44 @@
+"""The program of diagnostics: its table, its file, and one line for each wrong choice."""
+
+from trained_run import original
+
+from study.report import diagnostics_parts
+
+FAST = ("--num_steps=20", "--num_images=2", "--chains_per_image=3", "--num_temperatures=2")
+
+
+def test_diagnostics_of_any_latent_are_printed_written_and_reported(programs, workdir):
+    command = ("tempered", f"--workdir={workdir}", "--exchange_every=1", "--kernel=mala", *FAST)
+    code, printed, _ = programs.run(*command, "--diagnostics")
+    table = workdir / "rep_00/diagnostics.csv"
+    assert code == 0
+    assert "posterior, t = 1 (* this run's K, mala)" in printed
+    assert printed.endswith(f"written: {table}\n")
+    content = table.read_bytes()
+    assert len(content.splitlines()) == 1 + 2 * 3  # 8 and 20 steps, three temperatures
+    heading, note, details = diagnostics_parts([workdir, workdir / "rep_00"])
+    assert heading.startswith('<h2 id="chains">')
+    assert note.startswith('<p class="note">')
+    assert details.count("<tr>") == 1 + 6
+
+    # Without the flag the program does the same, and says so.
+    code, again, err = programs.run(*command)
+    assert (code, again) == (0, printed)
+    assert "as with --diagnostics" in err
+    assert table.read_bytes() == content
+
+
+def test_wrong_choices_are_one_line(programs):
+    wrong = {
+        "--power=0": "--power=0.0: must be positive",
+        "--prior_step_size=-1": "--prior_step_size=-1.0: must be positive",
+        "--image=3": "Unknown command line flag 'image'",
+        "--num_temperatures=1": "exchange_every=1: needs num_temperatures of at least 2",
+    }
+    command = ["tempered", f"--workdir={original()}", "--diagnostics", "--exchange_every=1"]
+    processes = {flag: programs.start(*command, flag) for flag in wrong}
+    for flag, message in wrong.items():
+        code, out, err = processes[flag].wait()
+        assert (code, out) == (2, ""), (flag, err)
+        assert message in err, (flag, err)
+        assert err.splitlines()[-1].startswith("error: "), (flag, err)

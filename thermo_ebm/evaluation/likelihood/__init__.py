@@ -1,0 +1,1 @@
+"""Tables of the marginal likelihood log p(x) of a trained run, one row per image."""
