@@ -9,7 +9,7 @@ import numpy as np
 
 import thermo_ebm as te
 from thermo_ebm.data.local import folder
-from thermo_ebm.data.source import Images, read
+from thermo_ebm.data.images import read
 from thermo_ebm.metrics import networks
 
 SIZE = 32  # images are cropped to squares and resized to this many pixels first
@@ -17,9 +17,8 @@ SIZE = 32  # images are cropped to squares and resized to this many pixels first
 
 def features(path: str, network: networks.Network) -> np.ndarray:
     """Features of every image below a folder, [num, num_features]."""
-    split = folder(path).train
-    indices = np.arange(split.num)
-    pixels = read(Images(split, indices, SIZE, channels=3), indices)  # uint8 [num, SIZE, SIZE, 3]
+    images, _ = folder(path)
+    pixels = read(images._replace(size=SIZE))  # uint8 [num, SIZE, SIZE, 3]
     return network.apply(pixels, 50).features
 
 

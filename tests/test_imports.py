@@ -29,7 +29,7 @@ FLOORS = (
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 # Rooms that know little of the rest of the library, whatever stands below them.
 ISOLATED = {
-    "data": {"types", "errors", "files"},
+    "data": {"types", "errors", "files", "fields"},
     "run": {"types", "errors", "files", "fields", "readings"},
     "metrics": {"types", "errors", "files", "plugins"},
 }

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from image_sources import levels_of, make_config, numbered_images, save_images
+from image_sources import levels_of, make_config, numbered_images
 
 from thermo_ebm import data
 from thermo_ebm.data import local
@@ -130,34 +130,6 @@ def test_an_npz_whose_member_is_not_an_array(tmp_path):
 # Every source.
 
 
-def test_shards_are_contiguous_parts_padded_with_zeros(tmp_path):
-    save_images(tmp_path, numbered_images(20)[3:])
-    config = make_config("folder", tmp_path, num_train=10, num_val=5)
-    whole = data.load(config)
-    parts = [data.load(config, shard=(index, 4)) for index in range(4)]
-    assert [part.train.shape[0] for part in parts] == [3] * 4
-    assert [part.validation.shape[0] for part in parts] == [2] * 4
-    for field in ("train", "validation"):
-        joined = np.concatenate([getattr(part, field) for part in parts])
-        full = getattr(whole, field)
-        np.testing.assert_array_equal(joined[: len(full)], full)
-        assert not joined[len(full) :].any()
-
-
-def test_a_shard_decodes_only_its_own_images(tmp_path):
-    save_images(tmp_path, numbered_images(15))
-    config = make_config("folder", tmp_path)
-    first = data.load(config, shard=(0, 2))
-    for number in set(range(15)) - levels_of(first.train) - levels_of(first.validation):
-        (tmp_path / f"{number:06d}.png").write_bytes(b"broken")
-    again = data.load(config, shard=(0, 2))
-    np.testing.assert_array_equal(again.train, first.train)
-    with pytest.raises(UserError):
-        data.load(config, shard=(1, 2))
-    with pytest.raises(ValueError, match="shard"):
-        data.load(config, shard=(2, 2))
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -191,18 +163,3 @@ def test_unit_range_and_back():
     np.testing.assert_array_equal(jax.jit(data.to_uint8)(on_device), levels)
     np.testing.assert_array_equal(data.to_uint8(np.array([-3.0, 3.0])), [0, 255])
     np.testing.assert_array_equal(data.to_uint8(jnp.array([1.0], jnp.bfloat16)), [255])
-
-
-def test_some_means_add_up_over_shards():
-    images = np.random.default_rng(0).integers(0, 256, (131, 4, 4, 3), np.uint8)
-    whole = data.some_means(images, 131)
-    assert whole.shape == (64, 2, 2, 3)
-    np.testing.assert_allclose(whole[0, 0, 1], images[0, :2, 2:].mean((0, 1)), rtol=1e-6)
-    np.testing.assert_allclose(whole[-1, 1, 0], images[130, 2:, :2].mean((0, 1)), rtol=1e-6)
-    odd = data.some_means(images[:5, :3, :3], 5)  # the middle row and column in both halves
-    np.testing.assert_allclose(odd[4, 1, 1], images[4, 1:3, 1:3].mean((0, 1)), rtol=1e-6)
-    np.testing.assert_array_equal(data.some_means(images[:5, :1, :1], 5)[:, 1, 0], images[:5, 0, 0])
-    # Three shards of 44, the last one padded by one.
-    padded = np.pad(images, [(0, 1), (0, 0), (0, 0), (0, 0)])
-    parts = [data.some_means(padded[44 * i : 44 * i + 44], 131, (i, 3)) for i in range(3)]
-    np.testing.assert_array_equal(sum(parts), whole)

@@ -9,7 +9,7 @@ import pytest
 from image_sources import levels_of, make_config, numbered_images
 
 from thermo_ebm import data
-from thermo_ebm.data.idx import read_images
+from thermo_ebm.data.local import read_idx
 from thermo_ebm.errors import UserError
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -50,7 +50,7 @@ def test_training_and_test_images_compressed_or_not(folder):
 def test_pixels_are_where_the_format_puts_them(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (3, 5, 7), np.uint8)
     (tmp_path / TRAIN).write_bytes(as_idx(images))
-    np.testing.assert_array_equal(read_images(tmp_path / TRAIN), images)
+    np.testing.assert_array_equal(read_idx(tmp_path / TRAIN), images)
 
 
 def test_the_names_of_other_data_sets_in_this_format(folder):

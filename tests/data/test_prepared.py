@@ -175,7 +175,7 @@ def damaged_copy(tfds_folder, target, damage):
     return record
 
 
-def test_damaged_records_are_named_or_left_out(tfds_folder, tmp_path):
+def test_damaged_records_are_named(tfds_folder, tmp_path):
     def damage(content):
         for place in (200, 500, 2000):  # in the records 0, 2 and 9
             content = content[:place] + b"\xff" * 16 + content[place + 16 :]
@@ -186,10 +186,6 @@ def test_damaged_records_are_named_or_left_out(tfds_folder, tmp_path):
     wanted = r"3 images: train\[0\] of cifar10 in .*, train\[2\] of .*, train\[9\] of "
     with pytest.raises(UserError, match=wanted):
         data.load(config)
-    config.skip_unreadable = True
-    assert data.find_unreadable(config) == ("train[0]", "train[2]", "train[9]")
-    whole = data.load(colour_config(tfds_folder, num_train=30)).train
-    np.testing.assert_array_equal(data.load(config).train, np.delete(whole, [0, 2, 9], axis=0))
 
 
 def test_a_record_whose_image_cannot_be_decoded_is_named(tfds_folder, monkeypatch):

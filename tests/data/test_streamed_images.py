@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thermo_ebm.data.source import Images, Split, Unreadable
+from thermo_ebm.data.images import Images, Unreadable
 from thermo_ebm.data.streaming import stream
 from thermo_ebm.errors import UserError
 
@@ -18,7 +18,7 @@ def numbered(num=60, unreadable=()):
     """Constant images of their number, and the list of those that were read."""
     seen, lock = [], threading.Lock()
 
-    def read(indices):
+    def decode(indices):
         with lock:
             seen.extend(indices)
         return [
@@ -26,7 +26,7 @@ def numbered(num=60, unreadable=()):
             for i in indices
         ]
 
-    return Images(Split(num, read, str), np.arange(num), 4, 1), seen
+    return Images("a test", decode, np.arange(num), 4, 1), seen
 
 
 def levels(images):

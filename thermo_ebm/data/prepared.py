@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from thermo_ebm.data.source import Source, Split, Unreadable
+from thermo_ebm.data.images import Images, Source, Unreadable
 from thermo_ebm.errors import UserError, one_line
 
 # Data sets with their own configuration in configs/; all others are read in the same way.
@@ -31,8 +32,7 @@ def prepared(name: str, data_dir: str) -> Source:
       data_dir: TFDS's folder, the data set's or the version's inside it; "" is TFDS's default.
 
     Returns:
-      The source. The validation set is the split "test", or the split "validation" where there is
-      no "test"; where there is neither, both sets come from "train".
+      The split "train", and the split "test", or "validation" if there is no "test", or None.
 
     Raises:
       UserError: not prepared there, in another format, without images, or damaged.
@@ -46,11 +46,8 @@ def prepared(name: str, data_dir: str) -> Source:
             f"data.name={name}: {version} has no split 'train' (its splits: "
             f"{', '.join(splits) or 'none'})"
         )
-    return Source(
-        f"{name} in {version}",
-        _split(name, version, builder, "train"),
-        _split(name, version, builder, held_out) if held_out else None,
-    )
+    train = _open_split(name, version, builder, "train")
+    return train, _open_split(name, version, builder, held_out) if held_out else None
 
 
 def is_there(name: str, data_dir: str) -> bool:
@@ -106,14 +103,14 @@ def _version_number(folder: Path) -> tuple[int, ...]:
 
 
 def _how_to_prepare(name: str, root: Path, versions: list[Path]) -> str:
-    found = (
+    state = (
         f"{versions[0]} is not in the ArrayRecord format"
         if versions
         else f"{name} is not prepared in {root}"
     )
     needs = "" if name == "celeb_a" else " on a machine with TensorFlow"
     advice = (
-        f"data.data_dir: {found}; prepare it{needs} with `tfds build {name} "
+        f"data.data_dir: {state}; prepare it{needs} with `tfds build {name} "
         f"--file_format=array_record --data_dir=DIR`, copy DIR/{name} here and set "
         "data.data_dir=DIR"
     )
@@ -144,7 +141,7 @@ def _builder(version: Path) -> Any:
     return builder
 
 
-def _split(name: str, version: Path, builder: Any, split: str) -> Split:
+def _open_split(name: str, version: Path, builder: Any, split: str) -> Images:
     import tensorflow_datasets as tfds
 
     try:
@@ -164,27 +161,29 @@ def _split(name: str, version: Path, builder: Any, split: str) -> Split:
             f"(copy or prepare it again): {_reason(error)}"
         ) from error
 
-    def decode(index: int, record: bytes) -> Image.Image | Unreadable:
+    source = f"{name} in {version}"
+
+    def decode_record(index: int, record: bytes) -> Image.Image | Unreadable:
         try:
             return _decode_image(features.deserialize_example_np(record, decoders=encoded)["image"])
         except Exception as error:
-            return Unreadable(f"{split}[{index}] of {name} in {version}", _reason(error))
+            return Unreadable(f"{split}[{index}] of {source}", _reason(error))
 
-    def read(indices: Sequence[int]) -> list[Image.Image | Unreadable]:
-        try:
-            found = records.__getitems__(indices)
-        except Exception:  # of some of them: which ones, reading one at a time tells
-            return [read_one(index) for index in indices]
-        return [decode(index, record) for index, record in zip(indices, found, strict=True)]
-
-    def read_one(index: int) -> Image.Image | Unreadable:
+    def read_record(index: int) -> Image.Image | Unreadable:
         try:
             record = records[index]
         except Exception as error:
-            return Unreadable(f"{split}[{index}] of {name} in {version}", _reason(error))
-        return decode(index, record)
+            return Unreadable(f"{split}[{index}] of {source}", _reason(error))
+        return decode_record(index, record)
 
-    return Split(len(records), read, f"{split}[{{}}]".format)
+    def decode(indices: Sequence[int]) -> list[Image.Image | Unreadable]:
+        try:
+            batch = records.__getitem__(indices)
+        except Exception:  # one of the records is damaged: reading each alone finds it
+            return [read_record(index) for index in indices]
+        return [decode_record(i, record) for i, record in zip(indices, batch, strict=True)]
+
+    return Images(source, decode, np.arange(len(records)))
 
 
 def _decode_image(encoded: bytes) -> Image.Image:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from thermo_ebm.data.source import Images, read
+from thermo_ebm.data.images import Images, read
 
 
 def stream(images: Images, numbers: np.ndarray, first: int, ahead: int) -> "Iterator[np.ndarray]":
@@ -30,7 +30,7 @@ def stream(images: Images, numbers: np.ndarray, first: int, ahead: int) -> "Iter
     import grain  # takes three seconds to import; only streamed runs need it
 
     batches = grain.MapDataset.range(first, len(numbers)).map(
-        lambda batch: read(images, numbers[batch])
+        lambda batch: read(images.take(numbers[batch]))
     )
     threads = min(ahead, os.cpu_count() or 1, 16)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
