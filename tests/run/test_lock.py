@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from thermo_ebm.errors import UserError
-from thermo_ebm.run import lock, record
+from thermo_ebm.run import lock, provenance
 
 HOLDER = """
 import sys, time
@@ -22,9 +22,9 @@ with lock.hold(sys.argv[1]):
 
 def begin(folder):
     """Records a start in the folder, as a run does that begins."""
-    means = record.Means([0.0, 17.25, 200.0], [50.0, 60.0])
+    levels = provenance.ImageLevels([0.0, 17.25, 200.0], [50.0, 60.0])
     config = importlib.import_module("configs.base").get_config()
-    record.record(folder, config, means, "cpu", "cpu", 0, 0)
+    provenance.record_start(folder, config, levels, provenance.Device("cpu", "cpu"))
 
 
 def start_holder(workdir):

@@ -1,16 +1,21 @@
 """The run's folder: configurations held against each other, and versions."""
 
+import ast
 import errno
 import importlib
 import json
 import os
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
-from thermo_ebm.run import changes, configuration, layout, lock, record
+from thermo_ebm.run import configuration, layout, lock, provenance, records
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -24,15 +29,17 @@ def snapshot(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
+DEVICE = provenance.Device("cpu", "cpu")
 MEANS, VALIDATION = [0.0, 17.25, 200.0], [50.0, 60.0]
 
 
 def start(folder, config, means=MEANS, validation=VALIDATION, epoch=0, step=0):
-    record.record(folder, config, record.Means(means, validation), "cpu", "cpu", epoch, step)
+    levels = provenance.ImageLevels(means, validation)
+    provenance.record_start(folder, config, levels, DEVICE, (epoch, step))
 
 
 def check_images(folder, means=MEANS, validation=VALIDATION):
-    record.check_images(folder, record.Means(means, validation))
+    provenance.check_images(folder, provenance.ImageLevels(means, validation))
 
 
 def begin(folder, config):
@@ -146,7 +153,7 @@ def test_every_accepted_change_is_recorded_with_its_epoch_and_step(tmp_path, con
     start(tmp_path, config, epoch=4, step=640)
     back = {"epoch": 4, "step": 640, "field": "loss.power", "old": 3.0, "new": 6.0}
     assert json.loads((tmp_path / layout.CHANGES).read_text()) == [*first, back]
-    assert changes.read_changes(tmp_path)[-1] == (4, 640, "loss.power", 3.0, 6.0)
+    assert records.read_changes(tmp_path)[-1] == (4, 640, "loss.power", 3.0, 6.0)
 
 
 def test_a_change_whose_start_was_killed_is_recorded_once(tmp_path, config, monkeypatch):
@@ -157,11 +164,11 @@ def test_a_change_whose_start_was_killed_is_recorded_once(tmp_path, config, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(record, "write_config", killed)
+        patch.setattr(provenance, "write_config", killed)
         with pytest.raises(KeyboardInterrupt):
             start(tmp_path, config, epoch=2, step=330)
     start(tmp_path, config, epoch=2, step=330)
-    assert len(changes.read_changes(tmp_path)) == 1
+    assert len(records.read_changes(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("content", ["{}x", "3", '[{"epoch": 1}]', '["x"]', "[[1]]"])
@@ -312,24 +319,78 @@ def test_folders_that_are_not_runs(tmp_path, config):
 
 
 def test_repetition_folders(tmp_path):
-    names = [layout.repetition_dir(tmp_path, number).name for number in (0, 11, 100)]
-    assert names == ["rep_00", "rep_11", "rep_100"]
+    folders = [layout.repetition_dir(tmp_path, number) for number in (0, 11, 100)]
+    assert [folder.name for folder in folders] == ["rep_00", "rep_11", "rep_100"]
+    for folder in (*folders, tmp_path / "rep_0x"):
+        folder.mkdir()
+    assert layout.repetitions(tmp_path) == [0, 11, 100]
+
+
+def test_records_are_read_back_and_damage_is_named(tmp_path):
+    assert records.read_best(tmp_path) is None
+    assert records.read_rollbacks(tmp_path) == ()
+    best = records.Best("kid", "inception", 100, 5, 0.25, None, 20, "checkpoints/20")
+    (tmp_path / layout.BEST).mkdir()
+    records.write_best(tmp_path, best)
+    assert records.read_best(tmp_path) == best
+    rollbacks = (records.Rollback(16, 12, 1), records.Rollback(20, 12, 2))
+    records.write_rollbacks(tmp_path, rollbacks)
+    assert records.read_rollbacks(tmp_path) == rollbacks
+    for content in ("3", "[1]", '[{"from_step": 1}]', "{"):
+        (tmp_path / layout.ROLLBACKS).write_text(content)
+        with pytest.raises(UserError, match=r"rollbacks\.json: "):
+            records.read_rollbacks(tmp_path)
+    (tmp_path / layout.BEST / layout.BEST_RECORD).write_text('{"metric": "kid"}')
+    with pytest.raises(UserError, match=r"best\.json: not a record"):
+        records.read_best(tmp_path)
+
+
+def test_images_are_identified_by_mean_levels_of_quarters():
+    images = np.random.default_rng(0).integers(0, 256, (131, 4, 4, 3), np.uint8)
+    numbers = provenance.sample_numbers(131)
+    assert (numbers[0], numbers[-1], len(numbers)) == (0, 130, 64)
+    assert provenance.sample_numbers(5).tolist() == [0, 1, 2, 3, 4]
+    levels = np.reshape(provenance.mean_levels(images[numbers]), (64, 2, 2, 3))
+    np.testing.assert_allclose(levels[0, 0, 1], images[0, :2, 2:].mean((0, 1)), rtol=1e-6)
+    np.testing.assert_allclose(levels[-1, 1, 0], images[130, 2:, :2].mean((0, 1)), rtol=1e-6)
+    odd = np.reshape(provenance.mean_levels(images[4:5, :3, :3]), (2, 2, 3))
+    np.testing.assert_allclose(odd[1, 1], images[4, 1:3, 1:3].mean((0, 1)), rtol=1e-6)
+    single = np.reshape(provenance.mean_levels(images[:1, :1, :1]), (2, 2, 3))
+    np.testing.assert_array_equal(single[1, 0], images[0, 0, 0])
+
+
+def string_constants(path):
+    """The strings in a module, docstrings aside."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+
+
+def test_names_of_files_stand_in_the_layout_alone():
+    names = {
+        value
+        for name, value in vars(layout).items()
+        if name.isupper() and isinstance(value, str) and "." in value
+    }
+    assert {"config.json", "readings.csv", "eval.csv", "best.json"} <= names
+    for package in ("thermo_ebm", "study", "launch"):
+        for path in (ROOT / package).rglob("*.py"):
+            if path != Path(layout.__file__):
+                assert not string_constants(path) & names, path
 
 
 def test_versions(tmp_path):
     import jax
-    import numpy as np
 
-    assert record.write_versions(tmp_path, "cpu", "cpu") == []
+    assert provenance.write_versions(tmp_path, DEVICE) == []
     stored = json.loads((tmp_path / "versions.json").read_text())
     assert stored["jax"] == jax.__version__
     assert stored["numpy"] == np.__version__
     assert stored["python"] == ".".join(map(str, sys.version_info[:3]))
     assert stored["thermo_ebm"][0].isdigit()
     assert configuration.ABSENT not in stored.values()
-    assert record.write_versions(tmp_path, "gpu", "H100") == [
+    assert provenance.write_versions(tmp_path, provenance.Device("gpu", "H100")) == [
         ("backend", "cpu", "gpu"),
         ("device_kind", "cpu", "H100"),
     ]
     (tmp_path / "versions.json").write_text("damaged")
-    assert record.write_versions(tmp_path, "cpu", "cpu") == []
+    assert provenance.write_versions(tmp_path, DEVICE) == []

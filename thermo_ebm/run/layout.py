@@ -6,20 +6,24 @@ from pathlib import Path
 
 from thermo_ebm.errors import UserError
 
-CONFIG, CHANGES = "config.json", "changes.json"
+# In the run's folder.
+CONFIG, CHANGES, VERSIONS = "config.json", "changes.json", "versions.json"
 IMAGES, VALIDATION_IMAGES = "images.json", "validation_images.json"
-SKIPPED = "skipped_images.json"
-VERSIONS = "versions.json"
-INIT_FROM, INIT_FROM_PARAMS = "init_from.json", "init_from.npz"
+INIT_FROM = "init_from.npz"
+LOCK = ".lock"
+PROFILE = "profile"  # folder of the traces of JAX's profiler
+# In the folder of a repetition.
+CHECKPOINTS = "checkpoints"
 READINGS, TEMPERATURES, EVALUATIONS = "readings.csv", "temperatures.csv", "eval.csv"
+EVALUATION_LOCK = ".eval.lock"
 ROLLBACKS = "rollbacks.json"
 DIAGNOSTICS = "diagnostics.csv"  # diagnostics of the chains, where they were requested
-STRIP = "samples/strip.npz"
-PROFILE = "profile"  # folder of the traces of JAX's profiler
+SAMPLES, TENSORBOARD = "samples", "tensorboard"
 LIKELIHOOD = "likelihood.csv"  # log p(x) of each validation image
 LIKELIHOOD_FOLDER = "likelihood"  # settings, further tables and pictures of log p(x)
 DRAWN = "drawn"  # folder of pictures of samples and reconstructions
 BEST = "best"  # folder of the best checkpoint, and the name by which it is chosen
+BEST_RECORD = "best.json"  # in the folder of the best checkpoint
 
 
 def repetition_dir(workdir: str | os.PathLike[str], repetition: int) -> Path:
@@ -29,7 +33,13 @@ def repetition_dir(workdir: str | os.PathLike[str], repetition: int) -> Path:
 
 def checkpoints_dir(workdir: str | os.PathLike[str], repetition: int) -> Path:
     """Returns the folder of a repetition's checkpoints; creates nothing."""
-    return repetition_dir(workdir, repetition) / "checkpoints"
+    return repetition_dir(workdir, repetition) / CHECKPOINTS
+
+
+def repetitions(workdir: str | os.PathLike[str]) -> list[int]:
+    """Returns the numbers of the repetitions that have a folder, in order."""
+    names = [path.name for path in Path(workdir).glob("rep_[0-9]*")]
+    return sorted(int(name[4:]) for name in names if name[4:].isdigit())
 
 
 def has_begun(workdir: str | os.PathLike[str]) -> bool:
@@ -72,8 +82,8 @@ def check_writable(folder: Path) -> None:
     Raises:
       OSError: it cannot.
     """
-    present = next(one for one in (folder, *folder.absolute().parents) if one.exists())
-    if not present.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(present))
-    if not os.access(present, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(present))
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(existing))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(existing))

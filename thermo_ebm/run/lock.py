@@ -1,4 +1,4 @@
-"""The lock of a run's folder: one process trains there at a time."""
+"""Locks: of a run's folder, where one process trains at a time, and of single files."""
 
 import contextlib
 import json
@@ -11,15 +11,41 @@ from absl import logging
 from filelock import FileLock, Timeout
 
 from thermo_ebm.errors import UserError
-from thermo_ebm.run.layout import CONFIG, run_folder
+from thermo_ebm.run.layout import CONFIG, LOCK, run_folder
 
-LOCK = ".lock"
 _PATIENCE = 0.5  # seconds: `is_held` takes the lock for a moment
 
 
 @contextlib.contextmanager
+def locked(path: Path, patience: float = -1.0) -> Iterator[None]:
+    """Holds the lock that the file `path` stands for; it is released if the process dies.
+
+    Args:
+      path: the file, created if needed in an existing folder.
+      patience: seconds to wait for another process; -1 waits until it releases the lock.
+
+    Raises:
+      TimeoutError: another process holds the lock.
+      OSError: the file cannot be created. A file system without locks is only reported.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=patience, poll_interval=0.1)
+    except (PermissionError, Timeout):
+        raise
+    except (OSError, NotImplementedError) as error:
+        if not path.exists():
+            raise
+        logging.warning("%s: this file system has no locks (%s)", path.parent, error)
+    try:
+        yield
+    finally:
+        lock.release(force=True)
+
+
+@contextlib.contextmanager
 def hold(workdir: str | os.PathLike[str]) -> Iterator[None]:
-    """Creates the folder if needed and holds its lock, which is released if the process dies.
+    """Creates a run's folder if needed and holds its lock.
 
     If nothing was recorded in the folder, it is left as it was: absent or empty.
 
@@ -30,28 +56,23 @@ def hold(workdir: str | os.PathLike[str]) -> Iterator[None]:
     folder, absent = Path(workdir), not Path(workdir).exists()
     run_folder(folder)
     path = folder / LOCK
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=_PATIENCE, poll_interval=0.1)
-    except Timeout as error:
-        raise UserError(_in_use(folder)) from error
-    except PermissionError as error:
-        raise UserError(f"workdir={folder}: cannot be written: {error.strerror}") from error
-    except OSError as error:
-        if not path.exists():
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path, _PATIENCE))
+        except TimeoutError as error:
+            raise UserError(_in_use(folder)) from error
+        except OSError as error:
             raise UserError(f"workdir={folder}: cannot be written: {error.strerror}") from error
-        logging.warning("%s: this file system has no locks (%s)", folder, error)
-    _write_holder(path, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-    try:
-        yield
-    finally:
-        _write_holder(path, "")
-        if not (folder / CONFIG).exists():
-            with contextlib.suppress(OSError):
-                path.unlink()
-                if absent:
-                    folder.rmdir()  # fails if anything is left
-        lock.release(force=True)
+        _write_holder(path, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        try:
+            yield
+        finally:
+            _write_holder(path, "")
+            if not (folder / CONFIG).exists():
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                    if absent:
+                        folder.rmdir()  # fails if anything is left
 
 
 def is_held(workdir: str | os.PathLike[str]) -> bool:
