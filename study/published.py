@@ -15,7 +15,7 @@ import pandas as pd
 from study.cells import THERMODYNAMIC, VANILLA
 from study.titles import PUBLISHED_NETWORK
 from thermo_ebm.errors import UserError
-from thermo_ebm.run.csvfile import check_epochs, read_csv
+from thermo_ebm.run.tables import check_epochs, read_columns
 
 COLUMNS = {
     "Epoch": "epoch",
@@ -72,7 +72,7 @@ def load_published(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     for path in paths:
         configuration, repetition = parse_path(path)
         configurations[str(path.parent)] = configuration
-        readings = read_csv(path, tuple(COLUMNS))
+        readings = read_columns(path, tuple(COLUMNS))
         check_epochs(path, readings, "Epoch", first=0)
         frame = pd.DataFrame({new: readings.columns[old] for old, new in COLUMNS.items()})
         frame["epoch"] += 1

@@ -10,18 +10,15 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from study.cells import SYMBOLS, VANILLA, varied
-from thermo_ebm import files
 from thermo_ebm.config.checks import check_value
 from thermo_ebm.errors import UserError
 from thermo_ebm.fields import FIELDS, flatten
-from thermo_ebm.run.changes import Change, read_changes
 from thermo_ebm.run.configuration import is_free, read_config
-from thermo_ebm.run.csvfile import check_epochs, read_csv
 from thermo_ebm.run.layout import CHANGES, CONFIG, EVALUATIONS, IMAGES, READINGS, TEMPERATURES
+from thermo_ebm.run.provenance import are_same_images, read_levels
+from thermo_ebm.run.records import Change, read_changes
+from thermo_ebm.run.tables import check_epochs, read_columns
 
-# Of 256 levels. Another JPEG decoder moves the mean of a quarter of an image by a tenth; the means
-# of two photographs are tens apart.
-_SAME_LEVEL = 2.0
 LOCAL = ("folder", "npz", "idx")  # data sets that are known by where they are
 # Runs that differ in one of these fields took other images of one source, or other sizes of them.
 _SELECTION = ("data.num_train", "data.image_size", "data.channels")
@@ -191,9 +188,7 @@ class ImageSource(NamedTuple):
         if self.name != other.name:
             return False
         if self.levels and other.levels and self.selection == other.selection:
-            pairs = zip(self.levels, other.levels, strict=False)
-            near = all(abs(a - b) <= _SAME_LEVEL for a, b in pairs)
-            return len(self.levels) == len(other.levels) and near
+            return are_same_images(self.levels, other.levels)
         return self.name not in LOCAL or self.place == other.place
 
 
@@ -203,11 +198,7 @@ def read_source(run: Run) -> ImageSource:
     Raises:
       UserError: the record is damaged.
     """
-    path, levels = run.folder / IMAGES, []
-    if path.exists():
-        levels = files.read_json(path)
-    if not isinstance(levels, list) or not all(isinstance(level, int | float) for level in levels):
-        raise UserError(f"{path}: not a list of images' mean levels; restore or remove it")
+    levels = read_levels(run.folder / IMAGES) or ()
     selection = tuple(run.config[name] for name in _SELECTION)
     place = run.config["data.data_dir"] or ""
     return ImageSource(run.config["data.name"], place, selection, tuple(levels))
@@ -252,13 +243,13 @@ def _run_folders(folder: Path) -> Iterator[Path]:
 
 def _load_repetition(run: Run, path: Path) -> tuple[pd.DataFrame, list[str]]:
     """Returns the epochs of one repetition, and remarks on them."""
-    readings = read_csv(path, ("epoch", "train_loss", "train_grad_var"), allow_empty=True)
+    readings = read_columns(path, ("epoch", "train_loss", "train_grad_var"), allow_empty=True)
     check_epochs(path, readings, "epoch")
     frame = pd.DataFrame(readings.columns)
     notes: list[str] = []
     evaluations = path.with_name(EVALUATIONS)
     if evaluations.is_file():
-        table = read_csv(evaluations, ("epoch",), allow_empty=True)
+        table = read_columns(evaluations, ("epoch",), allow_empty=True)
         check_epochs(evaluations, table, "epoch", repeats=True)  # checkpoints within an epoch
         metrics = pd.DataFrame(table.columns).drop(columns="step", errors="ignore")
         _refuse_columns(evaluations, set(metrics) & set(frame) - {"epoch"})
@@ -300,7 +291,7 @@ def _load_temperatures(run: Run, path: Path) -> list[pd.DataFrame]:
     if not path.is_file():
         return []
     required = ("epoch", "index", "temperature", "expected_log_likelihood")
-    table = read_csv(path, required, allow_empty=True)
+    table = read_columns(path, required, allow_empty=True)
     check_epochs(path, table, "epoch", repeats=True)
     frame = pd.DataFrame(table.columns)
     frame = frame[frame["epoch"] == frame["epoch"].max()]

@@ -18,8 +18,8 @@ from study.report.claims import count_verdicts
 from study.report.section import SectionReport, report_section
 from study.runs import Run, describe_change
 from thermo_ebm.errors import UserError
-from thermo_ebm.run.csvfile import read_csv
 from thermo_ebm.run.layout import DIAGNOSTICS
+from thermo_ebm.run.tables import read_columns
 
 DIAGNOSTIC_TITLES = {
     "num_steps": "K",
@@ -184,7 +184,7 @@ def diagnostics_parts(folders: Sequence[Path]) -> list[Markup]:
     parts = []
     for folder in folders:
         for path in sorted(folder.glob(f"rep_[0-9]*/{DIAGNOSTICS}")):
-            columns = read_csv(path, tuple(DIAGNOSTIC_TITLES), ("kernel",), allow_empty=True)
+            columns = read_columns(path, tuple(DIAGNOSTIC_TITLES), ("kernel",), allow_empty=True)
             frame = pd.DataFrame(columns.columns)[list(DIAGNOSTIC_TITLES)]
             table = page.table(frame, DIAGNOSTIC_TITLES)
             parts.append(page.details(f"{folder}, {path.parent.name}", [table]))
