@@ -150,9 +150,6 @@ FIELDS: dict[str, Field] = {
     "data.num_val": Field(
         4_500, at_least(1), "validation images; never overlap with the training images"
     ),
-    "data.skip_unreadable": Field(
-        False, anything, "skip images that cannot be read, and record their names", FREE
-    ),
     "data.streaming": Field(
         False,
         anything,
@@ -371,6 +368,7 @@ FORMER: dict[str, str] = {
     "dial.accumulate": "renamed gradient_noise.accumulate",
     "dial.target_noise": "renamed gradient_noise.target",
     "dial.max_amplification": "removed: it is always 64",
+    "data.skip_unreadable": "removed: the error names the images that cannot be read",
     "loss.kl_shrinkage": "removed: it is always oas",
     "optimizer.decay.interval_epochs": "removed: it is always 1",
     "divergence.max_skipped_steps": "removed: it is always 10",

@@ -297,7 +297,7 @@ def test_runs_that_all_changed_leave_nothing_to_report(tmp_path):
 
 def test_a_damaged_record_of_changes_is_named(tmp_path):
     (write_run(tmp_path / "run") / "changes.json").write_text('[{"epoch": 1}]')
-    with pytest.raises(UserError, match=r"changes\.json: not a list of changes"):
+    with pytest.raises(UserError, match=r"changes\.json: not a record"):
         load(tmp_path, None)
 
 
