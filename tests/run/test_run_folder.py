@@ -171,15 +171,15 @@ def test_a_change_whose_start_was_killed_is_recorded_once(tmp_path, config, monk
     assert len(records.read_changes(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("content", ["{}x", "3", '[{"epoch": 1}]', '["x"]', "[[1]]"])
-def test_a_damaged_record_of_changes_is_named_and_kept(tmp_path, config, content):
+def test_a_damaged_record_of_changes_is_named_and_left(tmp_path, config):
     begin(tmp_path, config)
-    (tmp_path / layout.CHANGES).write_text(content)
-    before = snapshot(tmp_path)
     config.loss.power = 3.0
-    with pytest.raises(UserError, match=r"changes\.json: "):
-        start(tmp_path, config, epoch=2, step=330)
-    assert snapshot(tmp_path) == before
+    for content in ("{}x", "3", '[{"epoch": 1}]', '["x"]', "[[1]]"):
+        (tmp_path / layout.CHANGES).write_text(content)
+        before = snapshot(tmp_path)
+        with pytest.raises(UserError, match=r"changes\.json: "):
+            start(tmp_path, config, epoch=2, step=330)
+        assert snapshot(tmp_path) == before
 
 
 def test_a_run_that_has_not_begun_takes_another_configuration(tmp_path, config):
