@@ -24,7 +24,7 @@ from . import evaluation_flags, program
 
 if TYPE_CHECKING:
     from thermo_ebm.evaluation.run import Run
-    from thermo_ebm.run.best import Best
+    from thermo_ebm.run.records import Best
 
 
 def define_flags() -> None:

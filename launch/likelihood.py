@@ -134,14 +134,15 @@ def _other_images(run: "Run") -> "np.ndarray | None":
     values = flags.FLAGS
     if values.against is None:
         return None
-    images = sets.open_set(values.against, values.against_data_dir, run.config.data.image_size)
-    if isinstance(images, sets.Statistics):
+    image_set = sets.open_set(values.against, values.against_data_dir, run.config.data.image_size)
+    if isinstance(image_set, sets.Statistics):
         raise UserError(f"against={values.against}: holds statistics, not images")
     num = values.num_images or _DEFAULT_IMAGES
     # Folders are sorted by name, and thus possibly by class.
-    order = np.random.default_rng(0).permutation(len(images.indices))[:num]
-    images = images._replace(indices=images.indices[order], channels=run.config.data.channels)
-    return _limited(sets.read_images(images), f"images of against={values.against}")
+    numbers = np.random.default_rng(0).permutation(image_set.images.num)[:num]
+    images = image_set.images.take(numbers)._replace(channels=run.config.data.channels)
+    pixels = sets.read_images(image_set._replace(images=images))
+    return _limited(pixels, f"images of against={values.against}")
 
 
 def _fill_tables(

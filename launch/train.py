@@ -24,7 +24,7 @@ from . import config_file, program
 if not program.HELP_ONLY:
     from thermo_ebm.config import checks
     from thermo_ebm.evaluation import warm_start
-    from thermo_ebm.run import configuration, lock
+    from thermo_ebm.run import configuration, layout, lock
     from thermo_ebm.run.warm_start import describe
     from thermo_ebm.train import dry_run, hosts, loop, profiling
 
@@ -104,7 +104,7 @@ def _dry_run(config: ConfigDict, workdir: Path) -> int:
     if hosts.is_first():
         print("\n".join(dry_run.lines(plan, workdir)))
         if init_from is not None:
-            print(describe(init_from.source, init_from.step))
+            print(describe(init_from))
     return 0
 
 
@@ -121,11 +121,12 @@ def _join_hosts() -> None:
 def _summary(workdir: Path, outcome: str) -> str:
     """The paths of the files that were written."""
     lines = [f"{outcome}: {workdir}"]
-    for folder in sorted(workdir.glob("rep_*")):
-        pictures = sorted(folder.glob("samples/epoch_*.png"))
+    for repetition in layout.repetitions(workdir):
+        folder = layout.repetition_dir(workdir, repetition)
+        pictures = sorted((folder / layout.SAMPLES).glob("epoch_*.png"))
         lines += [
-            f"  checkpoints  {folder / 'checkpoints'}",
-            f"  readings     {folder / 'readings.csv'}",
+            f"  checkpoints  {folder / layout.CHECKPOINTS}",
+            f"  readings     {folder / layout.READINGS}",
         ]
         lines += [f"  samples      {pictures[-1]}"] if pictures else []
     return "\n".join(lines)

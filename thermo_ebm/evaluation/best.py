@@ -15,8 +15,8 @@ from thermo_ebm import files
 from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation import records
 from thermo_ebm.evaluation.run import Run, UnusableCheckpoint
-from thermo_ebm.run import best, layout, tables
-from thermo_ebm.run.best import Best
+from thermo_ebm.run import layout, tables
+from thermo_ebm.run.records import Best, read_best, write_best
 
 # Columns of `metrics.summary.summarize`, by what is better.
 LOWER_IS_BETTER = ("fid", "fid_inf", "kid", "kid_inf", "kid_rbf_inf", "mifid_inf")
@@ -50,17 +50,17 @@ def keep(run: Run, repetition: int, criterion: Criterion) -> Best | None:
     """
     folder = layout.repetition_dir(run.workdir, repetition)
     with files.clear_errors(folder), records.locked(folder):
-        current = best.read(folder)
+        current = read_best(folder)
         candidates = _evaluated(run, repetition, criterion, current)
         if current is not None and current[:4] == criterion:
             candidates[current.step] = current
         for candidate in sorted(candidates.values(), key=_rank):
             if current is not None and candidate.step == current.step:
                 if candidate != current:
-                    best.write(folder, candidate._replace(source=current.source))
-                return best.read(folder)
+                    write_best(folder, candidate._replace(source=current.source))
+                return read_best(folder)
             if _copy(run, repetition, candidate.step):
-                best.write(folder, candidate)
+                write_best(folder, candidate)
                 _remove_copies(folder / layout.BEST, except_step=candidate.step)
                 return candidate
     return current if current is not None and current.metric == criterion.metric else None

@@ -73,8 +73,8 @@ def compare(
     key_reference, key_generated, key_metrics = np.random.SeedSequence(seed).spawn(3)
     reference = sets.limited(reference, max_images, np.random.default_rng(key_reference))
     generated = sets.limited(generated, max_images, np.random.default_rng(key_generated))
-    smaller = min(reference, generated, key=lambda images: len(images.indices))
-    sizes = settings.subset_sizes(len(smaller.indices), smaller.name)
+    smaller = min(reference, generated, key=lambda image_set: image_set.images.num)
+    sizes = settings.subset_sizes(smaller.images.num, smaller.name)
     real = features_of(reference, network, settings, report)
     outputs = features_of(generated, network, settings, report)
     if report is not None:
@@ -86,7 +86,7 @@ def compare(
     return Comparison(
         names=(reference.name, generated.name),
         features=settings.label(),
-        num_images=(len(reference.indices), len(generated.indices)),
+        num_images=(reference.images.num, generated.images.num),
         seed=seed,
         values=summary.values,
         notes=_notes(real, outputs, settings),
@@ -155,7 +155,7 @@ def compute_statistics(
       UserError: images cannot be read or are fewer than two.
     """
     images = sets.limited(images, settings.num_images, np.random.default_rng(seed))
-    if len(images.indices) < 2:
+    if images.images.num < 2:
         raise UserError(f"{images.name}: statistics need at least two images")
     features = features_of(images, network, settings, report).features.astype(np.float64)
     covariance = np.cov(features, rowvar=False).reshape(features.shape[1], features.shape[1])

@@ -18,7 +18,7 @@ from thermo_ebm.metrics.networks.preprocess import to_rgb
 from thermo_ebm.metrics.summary import Summary, summarize
 from thermo_ebm.randomness import EVALUATION
 from thermo_ebm.run import layout, lock, tables
-from thermo_ebm.run.best import Best
+from thermo_ebm.run.records import Best
 from thermo_ebm.types import Params, PRNGKey
 
 

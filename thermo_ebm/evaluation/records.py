@@ -6,19 +6,15 @@ exists only if everything else does. The TensorBoard file is written anew from a
 evaluation that was killed and repeated appears only once.
 """
 
-import contextlib
-import fcntl
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-
-from absl import logging
 
 from thermo_ebm.errors import UserError
 from thermo_ebm.metrics.summary import LinePoint
-from thermo_ebm.run import events, layout, tables
+from thermo_ebm.run import events, layout, lock, tables
 
-LOCK = ".eval.lock"
 POINT_COLUMNS = ("epoch", "metric", "size", "value")
 
 
@@ -90,15 +86,9 @@ def check_writable(folder: Path, network: str) -> None:
         ) from error
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Waits for other writers; the lock of a process that dies is released."""
-    with open(folder / LOCK, "a", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:  # some network file systems
-            logging.warning("%s: this file system has no locks (%s)", folder, error)
-        yield
+def locked(folder: Path) -> AbstractContextManager[None]:
+    """Waits for other writers to the folder; raises OSError if it cannot be written."""
+    return lock.locked(folder / layout.EVALUATION_LOCK)
 
 
 def _read_rows(folder: Path) -> list[tables.Row]:

@@ -19,9 +19,10 @@ from ml_collections import ConfigDict
 from thermo_ebm import data
 from thermo_ebm.config import checks
 from thermo_ebm.config.build import image_shape, sampler_settings
+from thermo_ebm.data.images import read
 from thermo_ebm.errors import UserError, first_line
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model
-from thermo_ebm.run import best, configuration, layout, record
+from thermo_ebm.run import configuration, layout, records
 from thermo_ebm.sampling import samples as sampling
 from thermo_ebm.sampling.chains import SamplerSettings
 from thermo_ebm.train import checkpoints
@@ -63,8 +64,7 @@ class Run(NamedTuple):
 
     def repetitions(self) -> list[int]:
         """The numbers of the repetitions that have a folder, in order."""
-        folders = self.workdir.glob("rep_[0-9]*")
-        return sorted(int(path.name[4:]) for path in folders if path.name[4:].isdigit())
+        return layout.repetitions(self.workdir)
 
     def checkpoint_steps(self, repetition: int) -> list[int]:
         """The steps for which a repetition has complete checkpoints, in order."""
@@ -111,16 +111,16 @@ class Run(NamedTuple):
 
     def _load_best(self, repetition: int) -> LoadedCheckpoint:
         folder = layout.repetition_dir(self.workdir, repetition)
-        record, advice = best.read(folder), "run launch.eval --keep_best=METRIC"
-        if record is None:
+        best, advice = records.read_best(folder), "run launch.eval --keep_best=METRIC"
+        if best is None:
             raise UserError(f"step=best: {folder} has no best checkpoint yet; {advice}")
         try:
-            params = self.read_params(folder / layout.BEST / str(record.step))
+            params = self.read_params(folder / layout.BEST / str(best.step))
         except (FileNotFoundError, UnusableCheckpoint) as error:
             raise UserError(
                 f"step=best: {error}; remove {folder / layout.BEST} and {advice}"
             ) from error
-        return LoadedCheckpoint(repetition, record.step, params)
+        return LoadedCheckpoint(repetition, best.step, params)
 
     def read_params(self, checkpoint: Path) -> Params:
         """The parameters in the folder of one checkpoint, on the default device.
@@ -236,9 +236,10 @@ class Run(NamedTuple):
         config = self.config.data.copy_and_resolve_references()
         if data_dir is not None:
             config.data_dir = data_dir
-        config.num_train = 1  # held-out images do not depend on num_train; none of these is decoded
+        config.num_train = 1  # held-out images do not depend on it
         try:
-            return data.load(config, skipped=record.read_skipped(self.workdir)).validation
+            _, validation = data.open_images(config)
+            return read(validation)
         except UserError as error:
             raise UserError(f"{error} (data_dir says where the data are now)") from error
 

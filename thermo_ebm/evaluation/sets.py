@@ -18,11 +18,11 @@ from PIL import Image
 
 from thermo_ebm import files
 from thermo_ebm.data import local, prepared, select
-from thermo_ebm.data.source import Images, Split, Unreadable, read
+from thermo_ebm.data.images import Images, Unreadable, read
 from thermo_ebm.errors import UserError, one_line
 
 DATA_SETS = ("digits", *prepared.NAMES)
-_SPLITS = {"train": "train", "validation": "validation", "test": "validation"}
+_SPLITS = ("train", "validation", "test")  # the last two are the same
 _DIGITS_HELD_OUT = 297  # as configs/digits.py has it
 
 
@@ -30,10 +30,7 @@ class ImageSet(NamedTuple):
     """Images that are decoded when they are needed."""
 
     name: str  # as the user gave it
-    split: Split
-    indices: np.ndarray  # int [num], the images of the split that belong to the set
-    image_size: int = 0  # see `open_set`
-    channels: int = 3  # 1 or 3
+    images: Images  # of size 0 if they have their own size, see `open_set`
 
 
 class Statistics(NamedTuple):
@@ -63,12 +60,12 @@ def open_set(name: str, data_dir: str = "", image_size: int = 0) -> ImageSet | S
         if path.is_file() and (statistics := _read_statistics(name, path)):
             return statistics
         if path.is_dir():
-            split = local.folder(str(path)).train
+            images, _ = local.folder(str(path))
         elif path.is_file():
-            split = local.npz(str(path)).train
+            images, _ = local.npz(str(path))
         else:
-            return _data_set(name, data_dir)._replace(image_size=image_size)
-    return ImageSet(name, split, np.arange(split.num), image_size)
+            images = _data_set(name, data_dir)
+    return ImageSet(name, images._replace(size=image_size))
 
 
 @contextlib.contextmanager
@@ -81,7 +78,7 @@ def _errors_naming(name: str) -> Iterator[None]:
         raise UserError(message if name in message else f"{name}: {message}") from error
 
 
-def _data_set(name: str, data_dir: str) -> ImageSet:
+def _data_set(name: str, data_dir: str) -> Images:
     kind, _, split = name.partition(":")
     if kind not in DATA_SETS or split not in _SPLITS:
         raise UserError(
@@ -90,12 +87,12 @@ def _data_set(name: str, data_dir: str) -> ImageSet:
         )
     if kind == "digits":
         source = local.digits()
-        selection = select(source, source.train.num - _DIGITS_HELD_OUT, _DIGITS_HELD_OUT)
-        return ImageSet(name, source.train, getattr(selection, _SPLITS[split]))
-    source = prepared.prepared(kind, data_dir)
-    images = source.train if split == "train" else source.validation
-    assert images is not None  # of a prepared data set
-    return ImageSet(name, images, np.arange(images.num))
+        train, validation = select(source, source[0].num - _DIGITS_HELD_OUT, _DIGITS_HELD_OUT)
+    else:
+        train, held_out = prepared.prepared(kind, data_dir)
+        assert held_out is not None  # of the data sets in `prepared.NAMES`
+        validation = held_out
+    return train if split == "train" else validation
 
 
 def _read_statistics(name: str, path: Path) -> Statistics | None:
@@ -135,15 +132,16 @@ def save_statistics(path: Path, statistics: Statistics) -> None:
         raise UserError(f"save_statistics={path}: cannot be written: {error.strerror}") from error
 
 
-def limited(images: ImageSet, max_images: int, rng: np.random.Generator) -> ImageSet:
+def limited(image_set: ImageSet, max_images: int, rng: np.random.Generator) -> ImageSet:
     """Returns the set, or `max_images` of its images drawn at random, in their order; 0 is all."""
-    if max_images == 0 or len(images.indices) <= max_images:
-        return images
-    rows = np.sort(rng.permutation(len(images.indices))[:max_images])
-    return images._replace(indices=images.indices[rows])
+    images = image_set.images
+    if max_images == 0 or images.num <= max_images:
+        return image_set
+    numbers = np.sort(rng.permutation(images.num)[:max_images])
+    return image_set._replace(images=images.take(numbers))
 
 
-def read_images(images: ImageSet) -> np.ndarray:
+def read_images(image_set: ImageSet) -> np.ndarray:
     """Decodes a set as training does: grey images repeated, transparent ones on white.
 
     Returns:
@@ -152,20 +150,18 @@ def read_images(images: ImageSet) -> np.ndarray:
     Raises:
       UserError: an image cannot be read, or sizes differ.
     """
-    split, numbers = images.split, np.arange(len(images.indices))
-    with _errors_naming(images.name):
-        if images.image_size:
-            source = Images(split, images.indices, images.image_size, images.channels)
-            return read(source, numbers)
-        first = split.read(images.indices[:1].tolist())[0]
+    name, images = image_set
+    with _errors_naming(name):
+        if images.size:
+            return read(images)
+        first = images.decode(images.indices[:1].tolist())[0]
         # `read` reports images that cannot be read, whatever their size.
         size = first.width if isinstance(first, Image.Image) else 1
 
-        def read_of_size(indices: Sequence[int]) -> list[Image.Image | Unreadable]:
-            return [_check_size(images.name, image, size) for image in split.read(indices)]
+        def decode_of_size(indices: Sequence[int]) -> list[Image.Image | Unreadable]:
+            return [_check_size(name, image, size) for image in images.decode(indices)]
 
-        checked = split._replace(read=read_of_size)
-        return read(Images(checked, images.indices, size, images.channels), numbers)
+        return read(images._replace(decode=decode_of_size, size=size))
 
 
 def _check_size(name: str, image: Image.Image | Unreadable, size: int) -> Image.Image | Unreadable:

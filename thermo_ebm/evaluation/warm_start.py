@@ -12,7 +12,7 @@ from thermo_ebm.evaluation.run import Run, load_run
 from thermo_ebm.fields import FIELDS, FIXED, flatten
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model
 from thermo_ebm.run import configuration, layout, warm_start
-from thermo_ebm.run.warm_start import Source, WarmStart
+from thermo_ebm.run.warm_start import SourceCheckpoint, WarmStart
 from thermo_ebm.train import checkpoints
 
 # Fields on which the shapes of the parameters depend.
@@ -23,18 +23,19 @@ _SHAPES = [
 ]
 
 
-def parse(text: str) -> Source:
+def parse(text: str) -> SourceCheckpoint:
     """The checkpoint that RUN[:REPETITION[:STEP]] names.
 
     >>> parse("/runs/a:2:best")
-    Source(run='/runs/a', repetition=2, step='best')
+    SourceCheckpoint(run='/runs/a', repetition=2, step='best')
     """
     parts = re.fullmatch(r"(.+?)(?::(\d+)(?::(\d+|best))?)?", text)
     run, repetition, step = parts.groups() if parts else ("", None, None)
     if not run or (":" in run and not Path(run).exists()):
         raise UserError(f"init_from={text}: must be RUN[:REPETITION[:STEP]], STEP a number or best")
     folder = str(Path(run).expanduser().absolute())
-    return Source(folder, int(repetition or 0), int(step) if step and step != "best" else step)
+    number = int(step) if step and step != layout.BEST else step
+    return SourceCheckpoint(folder, int(repetition or 0), number)
 
 
 def find(text: str | None, config: ConfigDict, workdir: Path) -> WarmStart | None:

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from thermo_ebm.cost import plan
 from thermo_ebm.errors import UserError
-from thermo_ebm.run import configuration, layout, record
+from thermo_ebm.run import configuration, layout, provenance
 from thermo_ebm.sweep.cells import Cell
 from thermo_ebm.train import dry_run, images, summary
 from thermo_ebm.train.dry_run import RunPlan
@@ -37,17 +37,17 @@ def plan_cells(root: Path, cells: Sequence[Cell]) -> list[RunPlan]:
     return plans
 
 
-def _cached_reader() -> Callable[[ConfigDict, Task, Path], record.Means]:
+def _cached_reader() -> Callable[[ConfigDict, Task, Path], provenance.ImageLevels]:
     """Reads images that several cells share only once."""
-    means: dict[str, record.Means] = {}
+    levels: dict[str, provenance.ImageLevels] = {}
 
-    def read(config: ConfigDict, task: Task, workdir: Path) -> record.Means:
+    def read(config: ConfigDict, task: Task, workdir: Path) -> provenance.ImageLevels:
         memory = (config.batch_size, config.gradient_noise.accumulate, config.parallel_repetitions)
         of_images = [config.data.to_dict(), config.steps_per_dispatch, memory]
-        key = json.dumps([*of_images, record.read_skipped(workdir)])
-        if key not in means:
-            means[key] = images.load(config, task, workdir).means
-        return means[key]
+        key = json.dumps(of_images)
+        if key not in levels:
+            levels[key] = images.load(config, task, workdir).levels
+        return levels[key]
 
     return read
 

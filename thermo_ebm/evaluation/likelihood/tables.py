@@ -11,21 +11,18 @@ checkpoint by one estimator, and never mixes two.
 """
 
 import contextlib
-import csv
-import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
 from thermo_ebm.metrics.detection import Detection, detection
-from thermo_ebm.run import layout
-from thermo_ebm.run.csvfile import read_csv
+from thermo_ebm.run import layout, lock
+from thermo_ebm.run.tables import read_columns, write_cells
 
 IMAGE_COLUMNS = (
     "image",  # number of the image, from 0
@@ -59,22 +56,21 @@ class ImageTable(NamedTuple):
         """
         if not self.path.exists():
             return {}
-        columns = read_csv(self.path, self.columns).columns
+        columns = read_columns(self.path, self.columns).columns
         rows = zip(*(columns[name] for name in self.columns), strict=True)
         table = [dict(zip(self.columns, map(float, row), strict=True)) for row in rows]
         return {int(row["image"]): row for row in table}
 
     def write(self, rows: Mapping[int, Row]) -> None:
         """Replaces the table, in the order of images; floats are read back bit for bit."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.columns)
-        for _, row in sorted(rows.items()):
-            writer.writerow(
-                str(int(row[name])) if name in _INTEGERS else repr(float(row[name]))
+        cells = [
+            {
+                name: str(int(row[name])) if name in _INTEGERS else repr(float(row[name]))
                 for name in self.columns
-            )
-        files.write_text(self.path, text.getvalue())
+            }
+            for _, row in sorted(rows.items())
+        ]
+        write_cells(self.path, cells, self.columns)
 
 
 def validation_table(folder: Path) -> ImageTable:
@@ -100,21 +96,18 @@ def locked(folder: Path) -> Iterator[None]:
       UserError: another process holds the lock, or the folder cannot be written.
     """
     inner = folder / layout.LIKELIHOOD_FOLDER
-    try:
-        inner.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(inner / ".lock", timeout=0.5)
-        lock.acquire()
-    except Timeout as error:
-        raise UserError(
-            f"{folder}: another process is estimating likelihoods there; wait for its end"
-        ) from error
-    except OSError as error:
-        raise UserError(f"output={folder}: cannot be written: {error.strerror}") from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            inner.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock.locked(inner / layout.LOCK, patience=0.5))
+        except TimeoutError as error:
+            raise UserError(
+                f"{folder}: another process is estimating likelihoods there; wait for its end"
+            ) from error
+        except OSError as error:
+            raise UserError(f"output={folder}: cannot be written: {error.strerror}") from error
         with files.clear_errors(folder):
             yield
-    finally:
-        lock.release()
 
 
 def read_settings(folder: Path, settings: Mapping[str, Any]) -> list[float] | None:
