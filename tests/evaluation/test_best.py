@@ -11,7 +11,7 @@ from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation import best, evaluate, records
 from thermo_ebm.evaluation.run import Run, load_run
 from thermo_ebm.run import tables
-from thermo_ebm.run.best import read
+from thermo_ebm.run.records import read_best
 
 
 def write_evaluations(workdir, values, metric="kid", num_images=40):
@@ -91,12 +91,12 @@ def test_a_kill_while_copying_leaves_the_previous_copy(workdir, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    for owner, name in ((shutil, "copytree"), (Run, "read_params"), (best.best, "write")):
+    for owner, name in ((shutil, "copytree"), (Run, "read_params"), (best, "write_best")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, killed)
             with pytest.raises(KeyboardInterrupt):
                 keep(workdir)
-        assert read(workdir / "rep_00").step == 10
+        assert read_best(workdir / "rep_00").step == 10
         assert load_run(workdir).load(0, "best").step == 10
     assert keep(workdir).step == 20
     assert names_in_best(workdir) == ["20", "best.json"]
@@ -104,7 +104,7 @@ def test_a_kill_while_copying_leaves_the_previous_copy(workdir, monkeypatch):
 
 def test_nothing_evaluated_keeps_nothing(workdir):
     assert keep(workdir) is None
-    assert read(workdir / "rep_00") is None
+    assert read_best(workdir / "rep_00") is None
 
 
 def test_errors_name_the_flag_or_the_file(workdir):
@@ -119,5 +119,5 @@ def test_errors_name_the_flag_or_the_file(workdir):
     with pytest.raises(UserError, match=r"step=best: .*10 cannot be read .*; remove .*best and"):
         run.load(0, "best")
     (workdir / "rep_00/best/best.json").write_text("{}")
-    with pytest.raises(UserError, match="not the record of a best checkpoint"):
+    with pytest.raises(UserError, match="not a record that this program wrote"):
         keep(workdir)

@@ -13,7 +13,7 @@ import numpy as np
 
 from thermo_ebm.evaluation.metric_settings import MetricSettings
 from thermo_ebm.metrics import networks
-from thermo_ebm.run import layout, lock, record
+from thermo_ebm.run import layout, lock, provenance
 from thermo_ebm.train import checkpoints, spmd, tasks
 
 CHANGES = {
@@ -75,7 +75,9 @@ def original():
 def save(workdir, **changes):
     """Writes such a run, with changes of its configuration."""
     with lock.hold(workdir):
-        record.record(workdir, config(**changes), record.Means(), "cpu", "cpu")
+        provenance.record_start(
+            workdir, config(**changes), provenance.ImageLevels(), provenance.Device("cpu", "cpu")
+        )
     for number in range(2):
         path = layout.repetition_dir(workdir, number) / "checkpoints"
         path.parent.mkdir()

@@ -147,10 +147,10 @@ def test_an_image_damaged_during_the_run_is_named(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         count = iter(range(10**6))
 
-        def torn(images, numbers):
+        def torn(images):
             if next(count) == 12:
                 raise UserError("data.data_dir: cannot read the image")
-            return read(images, numbers)
+            return read(images)
 
         patch.setattr(streaming, "read", torn)
         with pytest.raises(UserError, match="cannot read the image"):

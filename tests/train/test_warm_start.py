@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tiny_training as tiny
 
-from thermo_ebm import files
 from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation import warm_start
 from thermo_ebm.evaluation.run import load_run
@@ -46,14 +45,10 @@ def test_every_repetition_begins_with_the_parameters_and_nothing_else(source, tm
         first = tiny.state_at(made, tmp_path, number, 0)
         assert not any(leaf.any() for name, leaf in first.items() if name.startswith("optimiser."))
     assert tiny.rows(tmp_path, 0) != tiny.rows(tmp_path, 1), "their chains have their own keys"
-    record = json.loads((tmp_path / layout.INIT_FROM).read_text())
-    assert record == {
-        "source": str(source),
-        "repetition": 0,
-        "asked_step": 10,
-        "step": 10,
-        "sha256": recorded.fingerprint(wanted),
-    }
+    start = recorded.read(tmp_path)
+    assert start.source == (str(source), 0, 10)
+    assert start.step == 10
+    tiny.assert_same(start.params, wanted)
 
 
 def test_a_start_without_a_checkpoint_goes_on_without_the_source(source, tmp_path, monkeypatch):
@@ -99,7 +94,7 @@ def test_another_source_is_refused_when_a_run_goes_on(source, tmp_path):
 
 
 def test_a_start_that_recorded_nothing_else_can_be_repeated_without(source, tmp_path):
-    files.write_json(tmp_path / layout.INIT_FROM, {})
+    (tmp_path / layout.INIT_FROM).write_bytes(b"left by a killed start")
     (tmp_path / layout.CONFIG).write_text(json.dumps(tiny.configuration.as_json(tiny.config())))
     assert tiny.train(tiny.config(**CHANGES), tmp_path, dispatches=0) is Outcome.INTERRUPTED
     assert not (tmp_path / layout.INIT_FROM).exists()
@@ -120,16 +115,12 @@ def test_damaged_parameters_are_refused(source, tmp_path):
     made = tiny.config(**CHANGES)
     start = warm_start.find(str(source), made, tmp_path)
     recorded.write(tmp_path, start)
-    other = {name: leaf + 1 for name, leaf in start.params.items()}
-    np.savez(tmp_path / layout.INIT_FROM_PARAMS, **other)
-    with pytest.raises(UserError, match="not the parameters that the run began with"):
-        recorded.read_params(tmp_path)
-    (tmp_path / layout.INIT_FROM_PARAMS).write_bytes(b"no archive")
-    with pytest.raises(UserError, match="cannot be read"):
-        recorded.read_params(tmp_path)
-    files.write_json(tmp_path / layout.INIT_FROM, {"source": "x"})
-    with pytest.raises(UserError, match="not the record of a warm start"):
-        recorded.read_params(tmp_path)
+    content = (tmp_path / layout.INIT_FROM).read_bytes()
+    middle = len(content) // 2
+    for damaged in (b"no archive", content[:middle], content[: middle - 9] + content[middle:]):
+        (tmp_path / layout.INIT_FROM).write_bytes(damaged)
+        with pytest.raises(UserError, match=r"init_from\.npz: cannot be read"):
+            recorded.read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,12 @@ def _cached_reader() -> Callable[[ConfigDict, Task, Path], provenance.ImageLevel
     levels: dict[str, provenance.ImageLevels] = {}
 
     def read(config: ConfigDict, task: Task, workdir: Path) -> provenance.ImageLevels:
+        del workdir
         memory = (config.batch_size, config.gradient_noise.accumulate, config.parallel_repetitions)
         of_images = [config.data.to_dict(), config.steps_per_dispatch, memory]
         key = json.dumps(of_images)
         if key not in levels:
-            levels[key] = images.load(config, task, workdir).levels
+            levels[key] = images.load(config, task).levels
         return levels[key]
 
     return read

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from thermo_ebm.cost import plan
-from thermo_ebm.run import record
+from thermo_ebm.run import provenance
 from thermo_ebm.train import hosts, images, recovery, start, summary
 from thermo_ebm.train.tasks import Task, make_task
 
@@ -34,14 +34,15 @@ class RunPlan(NamedTuple):
         return (self.steps - self.steps_done) * self.flops_per_step
 
 
-def _means(config: ConfigDict, task: Task, workdir: Path) -> record.Means:
-    return images.load(config, task, workdir).means
+def _levels(config: ConfigDict, task: Task, workdir: Path) -> provenance.ImageLevels:
+    del workdir
+    return images.load(config, task).levels
 
 
 def plan_run(
     config: ConfigDict,
     workdir: Path,
-    read_images: Callable[[ConfigDict, Task, Path], record.Means] = _means,
+    read_images: Callable[[ConfigDict, Task, Path], provenance.ImageLevels] = _levels,
 ) -> RunPlan:
     """Checks everything that `loop.train` checks before it compiles, and counts what it would do.
 
@@ -61,7 +62,7 @@ def plan_run(
     done = [min(recovery.steps_done(task, workdir, number), total) for number in numbers]
     means = read_images(config, task, workdir)
     with hosts.together():
-        record.check_images(workdir, means)
+        provenance.check_images(workdir, means)
     unfinished = [number for number in numbers if done[number] < total]
     sizes = [len(group) for group in start.groups(config) if {*group} & {*unfinished}]
     size = (sizes or [len(start.groups(config)[0])])[0]

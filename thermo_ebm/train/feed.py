@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from thermo_ebm.data.source import Images
+from thermo_ebm.data.images import Images
 from thermo_ebm.data.streaming import stream
 from thermo_ebm.train import hosts, spmd
 from thermo_ebm.train.batches import batch_share, make_layout, split_over_devices

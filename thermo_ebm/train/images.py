@@ -1,8 +1,5 @@
 """The images of a run: checks of memory, selection, and loading."""
 
-import json
-import zlib
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -11,16 +8,13 @@ from ml_collections import ConfigDict
 
 from thermo_ebm import data
 from thermo_ebm.cost import memory
-from thermo_ebm.data.source import read
+from thermo_ebm.data.images import Images, read_sets
 from thermo_ebm.errors import UserError
-from thermo_ebm.run import layout, record
+from thermo_ebm.run import provenance
 from thermo_ebm.train import hosts
 from thermo_ebm.train.batches import make_dispatch_layout, make_layout
 from thermo_ebm.train.feed import Feed, resident, streamed
-from thermo_ebm.train.progress import say
 from thermo_ebm.train.tasks import Task, updates_per_epoch
-
-_INT32 = 2**31 - 1
 
 
 class Loaded(NamedTuple):
@@ -28,65 +22,42 @@ class Loaded(NamedTuple):
 
     feed: Feed  # the training images
     validation: np.ndarray  # uint8 [per_process, *image_shape], this process's share
-    means: record.Means  # mean levels that identify both sets
-    skipped: list[str]  # names of the images that the run skips
+    levels: provenance.ImageLevels  # mean levels that identify both sets
 
 
-def load(config: ConfigDict, task: Task, workdir: Path) -> Loaded:
+def load(config: ConfigDict, task: Task) -> Loaded:
     """Loads this process's share of the images, or opens the training images to be streamed.
-
-    Args:
-      config: the whole configuration.
-      task: its task.
-      workdir: the run's folder, with the record of the images that the run skips.
 
     Raises:
       UserError: the images do not fit into the memory, or cannot be read.
     """
-    shard = (jax.process_index(), jax.process_count())
     with hosts.together():
         check_memory(config, jax.local_devices()[0])
-    skipped = _skipped(config, workdir)
     with hosts.together():
-        opened = data.open_images(config.data, skipped)
+        sets = data.open_images(config.data)
+        shares = [_share(images) for images in sets]
+        samples = [images.take(provenance.sample_numbers(images.num)) for images in sets]
         if config.data.streaming:
-            (validation,) = data.read_shards([opened.validation], shard)
-            some = read(opened.train, data.some_numbers(task.num_train))
+            feed = streamed(sets[0], task, config.steps_per_dispatch)
+            (validation,) = read_sets(shares[1:])
         else:
-            train, validation = data.read_shards(opened, shard)
-    if config.data.streaming:
-        feed = streamed(opened.train, task, config.steps_per_dispatch)
-        means = data.quarter_means(some).ravel().tolist()
-    else:
-        feed, means = resident(train, task), _means(train, task.num_train, shard)
-    known_by = record.Means(means, _means(validation, task.num_val, shard))
-    return Loaded(feed, validation, known_by, skipped)
+            train, validation = read_sets(shares)
+            feed = resident(_fill_up(train, task.num_train), task)
+        levels = provenance.ImageLevels(*map(provenance.mean_levels, read_sets(samples)))
+    return Loaded(feed, _fill_up(validation, task.num_val), levels)
 
 
-def _skipped(config: ConfigDict, workdir: Path) -> list[str]:
-    """Names of the images to skip: those recorded when the run began, or found now.
-
-    Raises:
-      UserError: the record or the data cannot be read, or the processes find different images.
-    """
-    with hosts.together():
-        recorded = record.read_skipped(workdir)
-        if recorded is not None or not config.data.skip_unreadable:
-            return recorded or []
-        found = list(data.find_unreadable(config.data))
-    checksums = hosts.of_all(zlib.crc32(json.dumps(found).encode()) & _INT32)
-    if (checksums != checksums[0]).any():
-        raise UserError(
-            "data.data_dir: some processes cannot read images that other processes can; try again"
-        )
-    if found and hosts.is_first():
-        say(f"{len(found)} images cannot be read and are left out: {workdir / layout.SKIPPED}")
-    return found
+def _share(images: Images) -> Images:
+    """This process's part: contiguous, of ceil(num / processes) images, fewer for the last."""
+    length = -(-images.num // jax.process_count())
+    first = jax.process_index() * length
+    return images.take(np.arange(first, min(first + length, images.num)))
 
 
-def _means(images: np.ndarray, num: int, shard: tuple[int, int]) -> list[float]:
-    """The mean levels that identify a set of images, from the shares of all processes."""
-    return hosts.of_all(data.some_means(images, num, shard)).sum(axis=0).ravel().tolist()
+def _fill_up(images: np.ndarray, num: int) -> np.ndarray:
+    """A share, filled with zeros to the length of the others."""
+    length = -(-num // jax.process_count())
+    return np.pad(images, [(0, length - len(images)), (0, 0), (0, 0), (0, 0)])
 
 
 class DataBytes(NamedTuple):

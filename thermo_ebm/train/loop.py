@@ -112,7 +112,7 @@ def _train_groups(
             for line in summary.lines(group.config, group.size, flops, workdir, unfinished):
                 say(line)
             if init_from is not None:
-                say(warm_start.describe(init_from.source, init_from.step))
+                say(warm_start.describe(init_from))
         outcomes.append(_open_and_train(group, workdir, numbers, record, interrupted, profiler))
         if outcomes[-1] is Outcome.INTERRUPTED:
             return Outcome.INTERRUPTED

@@ -11,7 +11,7 @@ from thermo_ebm.errors import UserError
 from thermo_ebm.readings import TEMPERATURE_READINGS
 from thermo_ebm.run import events, pictures, tables
 from thermo_ebm.run.layout import READINGS, ROLLBACKS, STRIP, TEMPERATURES, checkpoints_dir
-from thermo_ebm.run.rollbacks import Rollback, write_rollbacks
+from thermo_ebm.run.records import Rollback, write_rollbacks
 from thermo_ebm.train import checkpoints, hosts, repetition, spmd, writers
 from thermo_ebm.train.epochs import is_pending
 from thermo_ebm.train.group import Group
@@ -134,7 +134,7 @@ def _rewind_files(
 ) -> Repetition:
     folder = one.folder
     if kept != one.rollbacks:
-        write_rollbacks(folder / ROLLBACKS, kept)
+        write_rollbacks(folder, kept)
     tables.truncate(folder / READINGS, epochs)
     tables.truncate(folder / TEMPERATURES, epochs, TEMPERATURE_READINGS)
     pictures.truncate_strip(folder / STRIP, epochs)
@@ -152,7 +152,7 @@ def _record_rollback(one: Repetition, from_step: int, to_step: int) -> Repetitio
     rollbacks = (*one.rollbacks, new)
     with hosts.writing(one.folder):
         if hosts.is_first():
-            write_rollbacks(one.folder / ROLLBACKS, rollbacks)
+            write_rollbacks(one.folder, rollbacks)
     logging.warning(
         "repetition %d diverged at step %d: back to step %d with branch %d of its key",
         *(one.number, *new),

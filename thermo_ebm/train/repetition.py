@@ -11,13 +11,12 @@ from thermo_ebm.losses import LossTerms
 from thermo_ebm.run import events, pictures, tables
 from thermo_ebm.run.layout import (
     READINGS,
-    ROLLBACKS,
     STRIP,
     TEMPERATURES,
     checkpoints_dir,
     repetition_dir,
 )
-from thermo_ebm.run.rollbacks import Rollback, read_rollbacks
+from thermo_ebm.run.records import Rollback, read_rollbacks
 from thermo_ebm.train import checkpoints, hosts, writers
 from thermo_ebm.train.checkpoints import Checkpoints
 from thermo_ebm.train.writers import OpenWriter
@@ -51,7 +50,7 @@ def open_repetition(
     folder = repetition_dir(workdir, number)
     with hosts.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        rollbacks = read_rollbacks(folder / ROLLBACKS)
+        rollbacks = read_rollbacks(folder)
     opened = checkpoints.open_checkpoints(checkpoints_dir(workdir, number), keep, keep_period)
     return Repetition(number, folder, opened, rollbacks, None)
 

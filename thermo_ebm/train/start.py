@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
-from thermo_ebm.run import configuration, layout, record, warm_start
+from thermo_ebm.run import configuration, layout, provenance, warm_start
 from thermo_ebm.run.warm_start import WarmStart
 from thermo_ebm.train import checkpoints, hosts, images, writers
 from thermo_ebm.train.images import Loaded
@@ -66,9 +66,9 @@ def load(config: ConfigDict, task: Task, workdir: Path) -> Loaded:
       UserError: the images do not fit into the memory, cannot be read, or are not those that the
         run was started with.
     """
-    loaded = images.load(config, task, workdir)
+    loaded = images.load(config, task)
     with hosts.together():
-        record.check_images(workdir, loaded.means)
+        provenance.check_images(workdir, loaded.levels)
     return loaded
 
 
@@ -87,9 +87,13 @@ def recorder(
         with hosts.together():
             if hosts.is_first():
                 device = jax.devices()[0]
-                kind = (device.platform, device.device_kind)
-                done = (step // task.steps_per_epoch, step)
-                record.record(workdir, config, loaded.means, *kind, *done, loaded.skipped)
+                provenance.record_start(
+                    workdir,
+                    config,
+                    loaded.levels,
+                    provenance.Device(device.platform, device.device_kind),
+                    (step // task.steps_per_epoch, step),
+                )
                 if not layout.has_begun(workdir):
                     with files.clear_errors(workdir):
                         warm_start.write(workdir, init_from)
@@ -108,8 +112,8 @@ def initial_params(task: Task, workdir: Path) -> Params | None:
       UserError: they cannot be read. All processes must call it.
     """
     with hosts.together():
-        arrays = warm_start.read_params(workdir)
-    if arrays is None:
+        recorded = warm_start.read(workdir)
+    if recorded is None:
         return None
     template = jax.eval_shape(lambda: task.model.init(jax.random.key(0)))
-    return checkpoints.params_from(template, arrays)
+    return checkpoints.params_from(template, recorded.params)
