@@ -57,11 +57,11 @@ def explain(argv: Sequence[str], error: BaseException) -> str:
         return _unreadable(paths[-1] if paths else _path())
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {error.msg}"
-    # An attribute of a configuration that does not exist: the message begins with its name.
-    quoted = re.match(r"\W*(\w+)", str(error))
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+    *_, frame = traceback.extract_tb(error.__traceback__)
     where = "" if "site-packages" in frame.filename else f" {frame.filename}:{frame.lineno}:"
-    if quoted and any(former.startswith(f"{quoted[1]}.") for former in fields.FORMER):
+    # If an attribute of a configuration does not exist, the message begins with its name.
+    quoted = re.match(r"\W*(\w+)", str(error))
+    if quoted and any(fields.is_within(former, quoted[1]) for former in fields.FORMER):
         return f"--config:{where} {quoted[1]}: {fields.unknown(quoted[1])}"
     return f"--config:{where} {type(error).__name__}: {one_line(error)}"
 

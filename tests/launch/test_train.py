@@ -27,6 +27,11 @@ FILES = {
         "def get_config():\n    return {'a': 1}\n",
         "--config={folder}/dict.py: its get_config() must return a ConfigDict",
     ),
+    "former": (
+        "from configs import digits\n\n\ndef get_config():\n    config = digits.get_config()\n"
+        "    config.dial.amplification = 4.0\n    return config\n",
+        "--config: dial: there is no such group; dial.amplification was renamed gradient_noise.amp",
+    ),
     "lacking": (
         "from configs import digits\n\n\ndef get_config():\n    config = digits.get_config()\n"
         "    del config.loss.power\n    return config\n",
