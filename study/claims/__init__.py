@@ -4,11 +4,11 @@
 which cells each claim needs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 
-from study.claims.evidence import Evidence, Sample
+from study.claims.evidence import Sample
 from study.claims.noise import noise_claims
 from study.claims.paper import paper_claims, variant_claims
 from study.claims.verdicts import Claim, judge
@@ -45,7 +45,9 @@ def decide(cells: pd.DataFrame, last: pd.DataFrame, metrics: Mapping[str, str]) 
         claims += [claim for claim in tested if claim.reading not in repeated]
     if not claims:
         return pd.DataFrame(columns=COLUMNS)
-    claims = _in_order(claims)
+    variants = list(dict.fromkeys(claim.variant for claim in claims))
+    titles = list(metrics)
+    claims.sort(key=lambda c: (titles.index(c.metric), variants.index(c.variant), c.table))
     return pd.concat([pd.DataFrame(map(_row, claims)), judge(claims)], axis="columns")[COLUMNS]
 
 
@@ -57,22 +59,11 @@ def _samples(last: pd.DataFrame, variance: str, quality: str) -> dict[str, Sampl
     }
 
 
-def _in_order(claims: Sequence[Claim]) -> list[Claim]:
-    """Sorts by metric, variant (in their order) and table; claims of equal ones stay in order."""
-    metrics = list(dict.fromkeys(claim.metric for claim in claims))
-    variants = list(dict.fromkeys(claim.variant for claim in claims))
-    return sorted(
-        claims,
-        key=lambda claim: (
-            metrics.index(claim.metric),
-            variants.index(claim.variant),
-            claim.table,
-        ),
-    )
-
-
 def _row(claim: Claim) -> dict[str, object]:
     evidence = claim.evidence
+    claimed = f"{'>' if evidence.sign > 0 else '<'} {evidence.null:.3g}"
+    if evidence.sign == 0:
+        claimed = f"within {evidence.margin:.3g} of {evidence.null:.3g}"
     return {
         "table": claim.table,
         "claim": claim.text,
@@ -84,14 +75,8 @@ def _row(claim: Claim) -> dict[str, object]:
         "ci_low": evidence.estimate.low,
         "ci_high": evidence.estimate.high,
         "unit": evidence.unit,
-        "claimed": _claimed(evidence),
+        "claimed": claimed,
         "null": evidence.null,
         "margin": evidence.margin,
         "p_value": evidence.estimate.p_value,
     }
-
-
-def _claimed(evidence: Evidence) -> str:
-    if evidence.sign == 0:
-        return f"within {evidence.margin:.3g} of {evidence.null:.3g}"
-    return f"{'>' if evidence.sign > 0 else '<'} {evidence.null:.3g}"

@@ -103,10 +103,14 @@ def judge(claims: Sequence[Claim]) -> pd.DataFrame:
 def verdict(evidence: Evidence, adjusted_p: float) -> tuple[str, str]:
     """Decides a claim by the rule; returns the verdict and its reason."""
     low, high = evidence.estimate.low - evidence.null, evidence.estimate.high - evidence.null
-    if evidence.sign == 0:
-        return _no_difference(low, high, evidence.margin, adjusted_p)
-    low, high = sorted((evidence.sign * low, evidence.sign * high))
     significant = adjusted_p < ALPHA
+    if evidence.sign == 0:
+        if -evidence.margin < low and high < evidence.margin:
+            return SUPPORTED, "any difference is too small to matter"
+        if significant and (low > 0.0 or high < 0.0):
+            return NOT_SUPPORTED, "there is a difference"
+        return UNDECIDED, "the interval allows for both"
+    low, high = sorted((evidence.sign * low, evidence.sign * high))
     if significant and low > 0.0:
         return SUPPORTED, "effect as claimed"
     if significant and high < 0.0:
@@ -114,12 +118,3 @@ def verdict(evidence: Evidence, adjusted_p: float) -> tuple[str, str]:
     if low <= 0.0 and high < evidence.margin:
         return NOT_SUPPORTED, "any such effect is too small to matter"
     return UNDECIDED, "the interval allows for both" if low <= 0.0 else "not significant"
-
-
-def _no_difference(low: float, high: float, margin: float, adjusted_p: float) -> tuple[str, str]:
-    """Decides a claim that there is no difference: the ends of the interval of the difference."""
-    if -margin < low and high < margin:
-        return SUPPORTED, "any difference is too small to matter"
-    if adjusted_p < ALPHA and (low > 0.0 or high < 0.0):
-        return NOT_SUPPORTED, "there is a difference"
-    return UNDECIDED, "the interval allows for both"

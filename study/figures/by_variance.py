@@ -30,6 +30,7 @@ from study.figures.style import finish_section
 from study.readings import Section
 from study.tables import quadratic_fit
 from study.titles import ENTRY_VARIANCE, reading_title
+from thermo_ebm.plots import GRAY, new_figure
 
 CHANGED = (
     "loss.num_temperatures",
@@ -177,7 +178,7 @@ def metric_by_power(section: Section, metric: str) -> Figure | None:
     ]
     if not groups:
         return None
-    figure, (axis,) = style.new_figure(width=7.6, height=4.4)
+    figure, (axis,) = new_figure(width=7.6, height=4.4)
     cells = pd.concat(groups)
     names = _variant_fields(cells)
     readings = section.last.groupby("cell")[metric].agg(["mean", "std"])
@@ -213,9 +214,9 @@ def _draw_vanilla_level(
         if len(values):
             mean, sd = values.mean(), values.std()
             label = f"vanilla, batch = {batch_size:g}"
-            axis.axhline(mean, color=style.GRAY, linestyle="--", label=label)
+            axis.axhline(mean, color=GRAY, linestyle="--", label=label)
             if len(values) > 1:
-                axis.axhspan(mean - sd, mean + sd, color=style.GRAY, alpha=0.12, linewidth=0)
+                axis.axhspan(mean - sd, mean + sd, color=GRAY, alpha=0.12, linewidth=0)
             return vanilla.loc[[cell]]
     return vanilla.iloc[:0]
 
@@ -226,7 +227,7 @@ def changes_over_powers(section: Section, metric: str) -> Figure | None:
     if _num_measured(section, section.cells.index, metric) < 2 or not changed:
         return None
     base = section.cells.drop(index=list(changed))
-    figure, (axis,) = style.new_figure(width=7.6, height=4.8)
+    figure, (axis,) = new_figure(width=7.6, height=4.8)
     curves = _draw_regimes(axis, section, base, metric)
     for index, cell in enumerate(changed):
         color = style.CHANGE_COLORS[index % len(style.CHANGE_COLORS)]

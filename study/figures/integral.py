@@ -3,7 +3,6 @@
 Each function returns a figure, or None where there is nothing to draw.
 """
 
-from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from study.cells import THERMODYNAMIC, regimes, with_loss
 from study.figures import style
 from study.readings import Section
+from thermo_ebm.plots import new_figure
 from thermo_ebm.thermo.integral import (
     quadrature_correction,
     quadrature_weights,
@@ -46,8 +46,10 @@ def temperature_schedules(section: Section) -> Figure | None:
     )
     if not pairs:
         return None
-    figure, (axis,) = style.new_figure(width=6.4, height=4.0)
-    colors = _power_colors([power for power, _ in pairs])
+    figure, (axis,) = new_figure(width=6.4, height=4.0)
+    powers = sorted({power for power, _ in pairs})
+    shades = colormaps["viridis"](np.linspace(0.05, 0.85, len(powers)))  # dark (low) to light
+    colors = dict(zip(powers, shades, strict=True))
     numbers = [number for _, number in pairs]
     usual = max(set(numbers), key=numbers.count)
     unusual = sorted(set(numbers) - {usual})
@@ -63,14 +65,6 @@ def temperature_schedules(section: Section) -> Figure | None:
     style.outside_legend(figure, [axis])
     note = f"t_i = (i / N_t)^p; N_t = {usual:g}{' where not said otherwise' if unusual else ''}."
     return style.finish_section(figure, section, cells, "temperature schedules", note)
-
-
-def _power_colors(powers: Sequence[float]) -> dict[float, tuple[float, ...]]:
-    """A colour for each power, from dark (low) to light (high)."""
-    ordered = sorted(set(powers))
-    shades = np.linspace(0.05, 0.85, len(ordered))
-    viridis = colormaps["viridis"]
-    return {power: tuple(viridis(shade)) for power, shade in zip(ordered, shades, strict=True)}
 
 
 def sums(table: pd.DataFrame) -> dict[str, float]:

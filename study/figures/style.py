@@ -10,9 +10,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from study.cells import REGIMES, provenance
 from study.readings import Section
-from thermo_ebm.plots import GRAY, finish, new_figure
-
-__all__ = ["GRAY", "finish", "new_figure"]
+from thermo_ebm.plots import finish, new_figure
 
 # The colours of Okabe and Ito, which most colour-blind readers can distinguish.
 REGIME_COLORS = dict(zip(REGIMES, ("#0072B2", "#009E73", "#D55E00"), strict=True))

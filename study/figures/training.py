@@ -17,6 +17,7 @@ from study.cells import regimes
 from study.figures import style
 from study.readings import REPETITION, Section
 from study.titles import reading_title
+from thermo_ebm.plots import new_figure
 
 _LOGARITHMIC = ("train_grad_var", "grad_noise", "train_grad_noise", "train_update_noise")
 _BULK = (0.005, 0.985)  # quantiles of the centred loss that its axis shows
@@ -115,7 +116,7 @@ def cost(section: Section) -> Figure | None:
         return None
     height = 1.3 + 0.24 * len(cells)
     shared = (False, True)
-    figure, axes = style.new_figure(1, len(parts), 2.2 + 3.4 * len(parts), height, shared)
+    figure, axes = new_figure(1, len(parts), 2.2 + 3.4 * len(parts), height, shared)
     for axis, (title, values) in zip(axes, parts, strict=True):
         by_cell = values.groupby("cell")
         mean = by_cell.mean().reindex(cells.index)
