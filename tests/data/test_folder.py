@@ -46,20 +46,20 @@ def test_resizing_agrees_with_the_mean_of_blocks():
     np.testing.assert_allclose(small[1:-1, 1:-1], expected[1:-1, 1:-1], atol=2)
 
 
-def test_modes_that_photographs_come_in():
+def test_16_bit_and_palette_images_are_converted():
     grey16 = Image.fromarray(np.full((8, 8), 40_000, np.uint16))
     assert levels_of(prepare_image(grey16, 8, 1)[None]) == {40_000 // 256}
     palette = Image.fromarray(np.full((8, 8, 3), 77, np.uint8)).convert("P")
     assert prepare_image(palette, 8, 3).shape == (8, 8, 3)
 
 
-def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+def test_data_dir_may_begin_with_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     save_images(tmp_path / "photographs", numbered_images(15))
     assert len(data.load(make_config("folder", "~/photographs")).train) == 10
 
 
-def test_a_folder_is_read_alike_whatever_order_the_system_lists_it_in(tmp_path, monkeypatch):
+def test_order_of_a_folder_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
     save_images(tmp_path, numbered_images(15))
     first = data.load(make_config("folder", tmp_path))
     walk = os.walk
@@ -103,7 +103,7 @@ def test_an_image_with_damaged_exif_is_named(tmp_path):
             assert str(path) in str(error)  # noqa: PT017
 
 
-def test_what_is_transparent_shows_white():
+def test_transparent_pixels_become_white():
     pixels = np.zeros((4, 4, 4), np.uint8)  # hidden black
     pixels[:2] = (200, 100, 50, 255)
     got = prepare_image(Image.fromarray(pixels, "RGBA"), 4, 3)

@@ -36,7 +36,7 @@ def pack(path, **changes):
     path.unlink()
 
 
-def test_training_and_test_images_compressed_or_not(folder):
+def test_idx_files_may_be_compressed(folder):
     config = make_config("idx", folder, num_train=20, num_val=10)
     plain = data.load(config)
     assert levels_of(plain.train) == set(range(20))
@@ -47,13 +47,13 @@ def test_training_and_test_images_compressed_or_not(folder):
     np.testing.assert_array_equal(data.load(config).validation, plain.validation)
 
 
-def test_pixels_are_where_the_format_puts_them(tmp_path):
+def test_idx_pixels_keep_their_order(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (3, 5, 7), np.uint8)
     (tmp_path / TRAIN).write_bytes(as_idx(images))
     np.testing.assert_array_equal(read_idx(tmp_path / TRAIN), images)
 
 
-def test_the_names_of_other_data_sets_in_this_format(folder):
+def test_file_names_of_emnist_are_accepted(folder):
     (folder / TRAIN).rename(folder / "emnist-letters-train-images-idx3-ubyte")
     (folder / TEST).rename(folder / "emnist-letters-test-images-idx3-ubyte")
     assert len(data.load(make_config("idx", folder)).train) == 10
@@ -64,7 +64,7 @@ def test_the_names_of_other_data_sets_in_this_format(folder):
         data.load(make_config("idx", folder))
 
 
-def test_what_is_not_there(folder, tmp_path):
+def test_missing_idx_files_are_named(folder, tmp_path):
     for path in ("", tmp_path / "absent"):
         with pytest.raises(UserError, match=r"no folder.*data\.name=idx"):
             data.load(make_config("idx", path))
@@ -85,7 +85,7 @@ def refusal(folder):
     return message
 
 
-def test_damaged_files_are_refused_in_one_line(folder):
+def test_damaged_idx_files_are_refused_in_one_line(folder):
     path = folder / TRAIN
     content = path.read_bytes()
     head, pixels = content[:4], content[16:]
@@ -104,7 +104,7 @@ def test_damaged_files_are_refused_in_one_line(folder):
         assert message in refusal(folder)
 
 
-def test_damaged_compressed_files_are_refused_in_one_line(folder):
+def test_damaged_compressed_idx_files_are_refused_in_one_line(folder):
     path = folder / (TRAIN + ".gz")
     images = np.random.default_rng(0).integers(0, 256, (20, 6, 8), np.uint8)
     (folder / TRAIN).write_bytes(as_idx(images))
@@ -119,7 +119,7 @@ def test_damaged_compressed_files_are_refused_in_one_line(folder):
 
 
 @pytest.mark.skipif(not FASHION_MNIST.is_dir(), reason="dataset-fashion-mnist is not installed")
-def test_debians_fashion_mnist():
+def test_fashion_mnist_of_debian():
     from configs import fashion_mnist
 
     config = fashion_mnist.get_config().data

@@ -49,7 +49,7 @@ def begin(folder, config):
     (folder / "rep_00").mkdir()
 
 
-def test_a_new_folder_gets_the_exact_configuration(tmp_path, config):
+def test_config_json_of_a_new_folder_is_exact(tmp_path, config):
     workdir = tmp_path / "a" / "b"
     assert configuration.check_config(workdir, config) == []
     assert not list(workdir.iterdir())
@@ -69,7 +69,7 @@ def test_the_same_configuration_changes_nothing(tmp_path, config):
     assert (tmp_path / "config.json").stat().st_mtime_ns == before
 
 
-def test_fields_that_may_change_do_and_are_written(tmp_path, config):
+def test_free_fields_may_change_and_are_written(tmp_path, config):
     begin(tmp_path, config)
     before = snapshot(tmp_path)
     config.num_epochs = 60
@@ -106,7 +106,7 @@ def test_other_changes_are_refused_with_a_table(tmp_path, config):
     assert snapshot(tmp_path) == before
 
 
-def test_what_checkpoints_and_epochs_are_made_by_never_changes(tmp_path, config):
+def test_fixed_fields_never_change(tmp_path, config):
     begin(tmp_path, config)
     before = snapshot(tmp_path)
     config.batch_size = 25
@@ -115,7 +115,7 @@ def test_what_checkpoints_and_epochs_are_made_by_never_changes(tmp_path, config)
     assert snapshot(tmp_path) == before
 
 
-def test_a_file_of_that_name_from_another_program_is_left_alone(tmp_path, config):
+def test_config_json_of_another_program_is_left_alone(tmp_path, config):
     (tmp_path / "config.json").write_text('{"architectures": ["Other"], "model": {}}')
     before = snapshot(tmp_path)
     with pytest.raises(
@@ -125,7 +125,7 @@ def test_a_file_of_that_name_from_another_program_is_left_alone(tmp_path, config
     assert snapshot(tmp_path) == before
 
 
-def test_named_changes_are_allowed(tmp_path, config):
+def test_allowed_changes_are_accepted(tmp_path, config):
     begin(tmp_path, config)
     config.loss.power = 3.0
     config.loss.quadrature = "right"
@@ -182,7 +182,7 @@ def test_a_damaged_record_of_changes_is_named_and_left(tmp_path, config):
         assert snapshot(tmp_path) == before
 
 
-def test_a_run_that_has_not_begun_takes_another_configuration(tmp_path, config):
+def test_configuration_binds_once_a_repetition_has_begun(tmp_path, config):
     start(tmp_path, config)
     config.loss.power = 3.0
     assert configuration.check_config(tmp_path, config) == []
@@ -190,7 +190,7 @@ def test_a_run_that_has_not_begun_takes_another_configuration(tmp_path, config):
     assert configuration.read_config(tmp_path)["loss"]["power"] == 3.0
 
 
-def test_a_change_that_names_no_field(tmp_path, config):
+def test_allow_config_change_must_name_a_field(tmp_path, config):
     with pytest.raises(UserError, match=r"loss\.pwoer: there is no such field"):
         configuration.check_config(tmp_path, config, allow=["loss.pwoer"])
     with pytest.raises(UserError, match="allow_config_change=los:"):
@@ -226,13 +226,13 @@ def test_configurations_of_other_versions_are_refused_in_one_line(tmp_path, conf
         )
 
 
-@pytest.mark.parametrize("content", [b"", b'{"seed": ', b"[1, 2]", b"\xff\xfe\x00"])
-def test_a_damaged_configuration_is_named_and_kept(tmp_path, config, content):
-    (tmp_path / "config.json").write_bytes(content)
-    (tmp_path / "rep_00").mkdir()
-    with pytest.raises(UserError, match=r"config\.json"):
-        configuration.check_config(tmp_path, config)
-    assert (tmp_path / "config.json").read_bytes() == content
+def test_a_damaged_configuration_is_named_and_left(tmp_path, config):
+    begin(tmp_path, config)
+    for content in (b"", b'{"seed": ', b"[1, 2]", b"\xff\xfe\x00"):
+        (tmp_path / "config.json").write_bytes(content)
+        with pytest.raises(UserError, match=r"config\.json"):
+            configuration.check_config(tmp_path, config)
+        assert (tmp_path / "config.json").read_bytes() == content
 
 
 def test_other_images_are_refused_and_nothing_is_written(tmp_path, config):
@@ -303,7 +303,7 @@ def test_a_full_disk_at_the_record_leaves_a_folder_that_can_continue(
     }
 
 
-def test_folders_that_are_not_runs(tmp_path, config):
+def test_folders_of_other_programs_are_refused(tmp_path, config):
     (tmp_path / "thesis.tex").write_text("years of work")
     for use in (
         lambda: configuration.check_config(tmp_path, config),
