@@ -12,13 +12,20 @@ data sets with a split (NAME:train, NAME:validation), or .npz files of statistic
 0 done, 2 bad input.
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
+from thermo_ebm.errors import UserError
+
 from . import evaluation_flags, program
+
+if not program.HELP_ONLY:
+    from thermo_ebm.evaluation import compare, sets
 
 TAKES_ARGUMENTS = True  # the two sets
 
@@ -45,8 +52,6 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Compares the two sets, prints the table and writes the requested files."""
-    from thermo_ebm.errors import UserError
-    from thermo_ebm.evaluation import compare, sets
 
     values, settings = flags.FLAGS, evaluation_flags.settings()
     names = argv[1:]

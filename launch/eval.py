@@ -12,18 +12,23 @@ evaluated although there were some to evaluate, 2 bad input, 3 interrupted (the 
 continues).
 """
 
+from __future__ import annotations
+
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from absl import flags
 
+from thermo_ebm.errors import UserError
+
 from . import evaluation_flags, program
 
-if TYPE_CHECKING:
-    from thermo_ebm.evaluation.run import Run
+if not program.HELP_ONLY:
+    from thermo_ebm.evaluation import best, evaluate
+    from thermo_ebm.evaluation.run import Run, load_run
+    from thermo_ebm.run import layout
     from thermo_ebm.run.records import Best
 
 
@@ -57,9 +62,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _evaluate(workdir: Path) -> int:
-    from thermo_ebm.errors import UserError
-    from thermo_ebm.evaluation import best, evaluate
-    from thermo_ebm.evaluation.run import load_run
 
     values, settings = flags.FLAGS, evaluation_flags.settings()
     metric, metrics = values.keep_best, (*best.LOWER_IS_BETTER, *best.HIGHER_IS_BETTER)
@@ -101,7 +103,6 @@ def _evaluate(workdir: Path) -> int:
 
 
 def _wait_for_run(workdir: Path) -> None:
-    from thermo_ebm.run import layout
 
     config = workdir / layout.CONFIG
     if not config.exists():
@@ -114,8 +115,7 @@ def _sleep() -> None:
     time.sleep(flags.FLAGS.poll_seconds)
 
 
-def _best_line(run: "Run", repetition: int, record: "Best | None") -> str:
-    from thermo_ebm.run import layout
+def _best_line(run: Run, repetition: int, record: Best | None) -> str:
 
     if record is None:
         return "no evaluated checkpoint is there"

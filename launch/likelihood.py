@@ -13,23 +13,35 @@ into rep_XX/likelihood. Finished images are not computed again.
 Exit codes: 0 done, 2 bad input, 3 interrupted (the same command continues).
 """
 
+from __future__ import annotations
+
 import contextlib
 import io
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import flags
 
+from thermo_ebm.errors import UserError
+
 from . import program
 
-if TYPE_CHECKING:
+if not program.HELP_ONLY:
     import numpy as np
+    from matplotlib.figure import Figure
+    from tqdm import tqdm
 
+    from thermo_ebm import files
+    from thermo_ebm.evaluation import sets
+    from thermo_ebm.evaluation.likelihood import figures, session, tables
     from thermo_ebm.evaluation.likelihood.session import Session
-    from thermo_ebm.evaluation.run import Run
+    from thermo_ebm.evaluation.likelihood.tables import Row
+    from thermo_ebm.evaluation.run import Run, load_run
+    from thermo_ebm.run import layout
+
 
 _DEFAULT_IMAGES = 100
 _DPI = 120
@@ -88,9 +100,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _likelihood(workdir: Path) -> int:
-    from thermo_ebm.evaluation.likelihood import session, tables
-    from thermo_ebm.evaluation.run import load_run
-    from thermo_ebm.run import layout
 
     values = flags.FLAGS
     program.check_devices()
@@ -112,9 +121,8 @@ def _likelihood(workdir: Path) -> int:
     return 0
 
 
-def _limited(images: "np.ndarray", description: str) -> "np.ndarray":
+def _limited(images: np.ndarray, description: str) -> np.ndarray:
     """The first images, as many as --num_images asks for."""
-    from thermo_ebm.errors import UserError
 
     num = flags.FLAGS.num_images
     if num is not None and num > len(images):
@@ -124,12 +132,8 @@ def _limited(images: "np.ndarray", description: str) -> "np.ndarray":
     return images[: num or _DEFAULT_IMAGES]
 
 
-def _other_images(run: "Run") -> "np.ndarray | None":
+def _other_images(run: Run) -> np.ndarray | None:
     """The images of --against, cropped and resized as training does, in a fixed random order."""
-    import numpy as np
-
-    from thermo_ebm.errors import UserError
-    from thermo_ebm.evaluation import sets
 
     values = flags.FLAGS
     if values.against is None:
@@ -146,11 +150,9 @@ def _other_images(run: "Run") -> "np.ndarray | None":
 
 
 def _fill_tables(
-    opened: "Session", checkpoint: str, images: "np.ndarray", other_images: "np.ndarray | None"
+    opened: Session, checkpoint: str, images: np.ndarray, other_images: np.ndarray | None
 ) -> None:
     """Fills the tables, prints the results, and writes the summary and the pictures."""
-    from thermo_ebm.evaluation.likelihood import figures, session, tables
-    from thermo_ebm.run import layout
 
     folder = opened.folder / layout.LIKELIHOOD_FOLDER
     with _bar("validation images", len(images)) as progress:
@@ -173,9 +175,8 @@ def _fill_tables(
     print(f"written: {opened.folder / layout.LIKELIHOOD} and {folder}")
 
 
-def _check_by_bounds(opened: "Session") -> dict[str, Any]:
+def _check_by_bounds(opened: Session) -> dict[str, Any]:
     """Prints the gap between the bounds on images simulated from the model."""
-    from thermo_ebm.evaluation.likelihood import session, tables
 
     num = flags.FLAGS.num_simulated
     with _bar("simulated images", num) as progress:
@@ -189,7 +190,7 @@ def _check_by_bounds(opened: "Session") -> dict[str, Any]:
     return gap._asdict()
 
 
-def _mean_line(mean: Any) -> str:
+def _mean_line(mean: tables.Mean) -> str:
     return (
         f"  mean {mean.log_marginal_likelihood:.2f} nats (95 % interval {mean.low:.2f} to "
         f"{mean.high:.2f}), {mean.bits_per_dim:.3f} bits per dimension; standard error of the "
@@ -199,10 +200,9 @@ def _mean_line(mean: Any) -> str:
 
 
 def _compare(
-    checkpoint: str, rows: list[Any], other_rows: list[Any], folder: Path
+    checkpoint: str, rows: list[Row], other_rows: list[Row], folder: Path
 ) -> dict[str, Any]:
     """Prints and draws how well each score detects the other images."""
-    from thermo_ebm.evaluation.likelihood import figures, tables
 
     images, name = flags.FLAGS.against, _slug(flags.FLAGS.against)
     mean = tables.mean(other_rows)
@@ -222,8 +222,7 @@ def _compare(
     return {"images": images, "mean": mean._asdict(), **parts}
 
 
-def _save(figure: Any, path: Path) -> None:
-    from thermo_ebm import files
+def _save(figure: Figure, path: Path) -> None:
 
     content = io.BytesIO()
     figure.savefig(content, dpi=_DPI, format="png")
@@ -239,7 +238,6 @@ def _slug(name: str) -> str:
 @contextlib.contextmanager
 def _bar(stage: str, total: int) -> Iterator[Callable[[int], Any]]:
     """On a terminal, a bar with the time left; elsewhere a line at the end of each stage."""
-    from tqdm import tqdm
 
     with tqdm(total=total, desc=stage, unit="img", disable=None, dynamic_ncols=True) as bar:
         yield bar.update

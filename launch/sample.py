@@ -11,21 +11,31 @@ samples, one PNG file each, for use in other programs; with --seed=0 these are t
 launch.eval evaluates. Exit codes: 0 done, 2 bad input.
 """
 
+from __future__ import annotations
+
 import contextlib
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from absl import flags
 
+from thermo_ebm.errors import UserError
+
 from . import program
 
-if TYPE_CHECKING:
+if not program.HELP_ONLY:
+    import jax
+    import jax.numpy as jnp
     import numpy as np
 
-    from thermo_ebm.evaluation.run import LoadedCheckpoint, Run
+    from thermo_ebm import data, files
+    from thermo_ebm.evaluation import evaluate
+    from thermo_ebm.evaluation.run import LoadedCheckpoint, Run, UnusableCheckpoint, load_run
+    from thermo_ebm.run import layout, pictures
+    from thermo_ebm.sampling import samples as sampling
     from thermo_ebm.types import Params
+
 
 _PATH_LENGTH = 8  # images between two latents, both ends included
 _PICTURE_SAMPLES = 256  # the most samples in a picture
@@ -53,8 +63,6 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> int:
     """Draws, writes the pictures or the single images, and prints where they are."""
     del argv
-    from thermo_ebm.evaluation.run import load_run
-    from thermo_ebm.run import layout
 
     values = flags.FLAGS
     program.check_devices()
@@ -77,10 +85,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 @contextlib.contextmanager
-def _clear_errors(flag: str, folder: Path, checkpoint: "LoadedCheckpoint") -> Iterator[None]:
+def _clear_errors(flag: str, folder: Path, checkpoint: LoadedCheckpoint) -> Iterator[None]:
     """Turns the errors of a folder and of a model that has diverged into a UserError."""
-    from thermo_ebm.errors import UserError
-    from thermo_ebm.evaluation.run import UnusableCheckpoint
 
     try:
         yield
@@ -90,13 +96,8 @@ def _clear_errors(flag: str, folder: Path, checkpoint: "LoadedCheckpoint") -> It
         raise UserError(f"{checkpoint.title()}: {error}") from error
 
 
-def _write_samples(run: "Run", checkpoint: "LoadedCheckpoint", folder: Path) -> None:
+def _write_samples(run: Run, checkpoint: LoadedCheckpoint, folder: Path) -> None:
     """Writes the samples one by one."""
-    import jax
-
-    from thermo_ebm.errors import UserError
-    from thermo_ebm.evaluation import evaluate
-    from thermo_ebm.run import pictures
 
     values = flags.FLAGS
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,15 +110,8 @@ def _write_samples(run: "Run", checkpoint: "LoadedCheckpoint", folder: Path) -> 
         pictures.save_png(folder / f"{number:06d}.png", image)
 
 
-def _draw(run: "Run", params: "Params") -> "dict[str, np.ndarray]":
+def _draw(run: Run, params: Params) -> dict[str, np.ndarray]:
     """Samples, images, their reconstructions and interpolations, uint8 [num, h, w, channels]."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from thermo_ebm import data
-    from thermo_ebm.evaluation import evaluate
-    from thermo_ebm.sampling import samples as sampling
 
     num, sampler = flags.FLAGS.num, run.sampler
     real = run.validation_images(flags.FLAGS.data_dir)[: min(max(num // 2, 1), _RECONSTRUCTIONS)]
@@ -125,7 +119,7 @@ def _draw(run: "Run", params: "Params") -> "dict[str, np.ndarray]":
     pairs = min(max(num // _PATH_LENGTH, 1), _PATH_LENGTH)
 
     @jax.jit
-    def draw(params: "Params") -> "tuple[jax.Array, jax.Array]":
+    def draw(params: Params) -> tuple[jax.Array, jax.Array]:
         x = data.to_unit(jnp.asarray(real))
         reconstructions = sampling.reconstruct(
             run.model, params, x, key_posterior, sampler.posterior
@@ -144,13 +138,9 @@ def _draw(run: "Run", params: "Params") -> "dict[str, np.ndarray]":
 
 
 def _write_pictures(
-    folder: Path, checkpoint: "LoadedCheckpoint", arrays: "dict[str, np.ndarray]"
+    folder: Path, checkpoint: LoadedCheckpoint, arrays: dict[str, np.ndarray]
 ) -> list[Path]:
     """Writes the pictures, titled with their checkpoint, and with --npz the arrays."""
-    import numpy as np
-
-    from thermo_ebm import files
-    from thermo_ebm.run import pictures
 
     samples, title = arrays["samples"], "samples"
     if len(samples) > _PICTURE_SAMPLES:
@@ -178,11 +168,8 @@ def _write_pictures(
     return paths
 
 
-def _rows_of_pairs(
-    images: "np.ndarray", reconstructions: "np.ndarray", columns: int
-) -> "np.ndarray":
+def _rows_of_pairs(images: np.ndarray, reconstructions: np.ndarray, columns: int) -> np.ndarray:
     """Rows of images, and below each row the reconstructions of these images."""
-    import numpy as np
 
     rows = []
     for first in range(0, len(images), columns):

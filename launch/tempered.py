@@ -10,17 +10,27 @@ tempered posteriors in two dimensions is drawn by examples/tempered_posteriors.p
 0 done, 2 bad input.
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from absl import flags
 
+from thermo_ebm.errors import UserError
+
 from . import program
 
-if TYPE_CHECKING:
-    from thermo_ebm.evaluation.run import Run
+if not program.HELP_ONLY:
+    import jax
+
+    from thermo_ebm import data, files
+    from thermo_ebm.evaluation.chains import convergence
+    from thermo_ebm.evaluation.run import Run, load_run
+    from thermo_ebm.run import layout
     from thermo_ebm.sampling.chains import SamplerSettings
+    from thermo_ebm.sampling.kernels import KERNELS
+    from thermo_ebm.thermo.schedule import make_schedule
     from thermo_ebm.types import Array
 
 
@@ -52,14 +62,6 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> int:
     """Prints the table of long chains and writes the values of all temperatures."""
     del argv
-    import jax
-
-    from thermo_ebm import data, files
-    from thermo_ebm.errors import UserError
-    from thermo_ebm.evaluation.chains import convergence
-    from thermo_ebm.evaluation.run import load_run
-    from thermo_ebm.run import layout
-    from thermo_ebm.sampling.kernels import KERNELS
 
     values = flags.FLAGS
     if values.kernel is not None and values.kernel not in KERNELS:
@@ -104,7 +106,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _sampler(run: "Run") -> "SamplerSettings":
+def _sampler(run: Run) -> SamplerSettings:
     """The run's chain settings, with the changes that the flags ask for."""
     values, sampler = flags.FLAGS, run.sampler
     prior, posterior = (
@@ -126,9 +128,8 @@ def _sampler(run: "Run") -> "SamplerSettings":
     )
 
 
-def _temperatures(run: "Run") -> "Array":
+def _temperatures(run: Run) -> Array:
     """t_0 .. t_N of the run, with the changes that the flags ask for."""
-    from thermo_ebm.thermo.schedule import make_schedule
 
     values, loss = flags.FLAGS, run.config.loss
     schedule, num_temperatures, power = loss.schedule, loss.num_temperatures, loss.power

@@ -98,12 +98,58 @@ def convergence_table(
       One row for each length and temperature, the length slowest.
     """
     temperatures = np.asarray(temperatures)
+    # E_t of the long chains: the later half of their steps. Chains are independent.
+    later = np.asarray(traces.log_likelihood[len(traces.log_likelihood) // 2 :], np.float64)
+    long_means = [_mean_and_error(values) for values in later.mean(axis=0)]
     rows = []
     for num_steps in sorted({n for n in lengths if MIN_DRAWS <= n <= len(traces.latents)}):
-        rates = _swap_rates(np.asarray(traces.log_likelihood[:num_steps]), temperatures)
-        trips = float(_round_trips(np.asarray(traces.source[:num_steps])).mean())
-        for i, temperature in enumerate(temperatures.tolist()):
-            rows.append(_row(traces, num_steps, i, temperature, rates[i], trips))
+        first_steps = Trace(*(array[:num_steps] for array in traces))
+        rows += _rows_of_length(first_steps, temperatures, long_means)
+    return rows
+
+
+def _rows_of_length(
+    traces: Trace, temperatures: np.ndarray, long_means: Sequence[tuple[float, float]]
+) -> list[Convergence]:
+    """One row per temperature for chains of the length of the traces.
+
+    Args:
+      traces: the trajectories.
+      temperatures: [num_temperatures + 1].
+      long_means: E_t of the long chains and its standard error at each temperature.
+    """
+    num_steps, _, per_image, _ = traces.log_likelihood.shape
+    swap_rates = _swap_rates(traces.log_likelihood, temperatures)
+    trips = float(_round_trips(traces.source).mean())
+    rows = []
+    for i, temperature in enumerate(temperatures.tolist()):
+        likelihood = np.asarray(traces.log_likelihood[:, i], np.float64)  # [K, M, num]
+        mean, error = _mean_and_error(likelihood[-1])
+        long_mean, long_error = long_means[i]
+        draws = np.swapaxes(likelihood, 0, 1)  # [M, K, num]
+        latents = np.swapaxes(traces.latents[:, i], 0, 1)  # [M, K, num, latent_dim]
+        r_hat, r_hat_latents = split_r_hat(draws), split_r_hat(latents).max(axis=-1)
+        ess, ess_latents = effective_sample_size(draws), effective_sample_size(latents)
+        rows.append(
+            Convergence(
+                num_steps=num_steps,
+                temperature_index=i,
+                temperature=temperature,
+                expected_log_likelihood=mean,
+                stderr=error,
+                offset=mean - long_mean,
+                # The ends of the longest chains are among the draws with which they are compared.
+                offset_stderr=float(np.hypot(error, long_error)),
+                ess=float(np.median(ess)) / per_image,
+                ess_latents=float(np.median(ess_latents.min(axis=-1))) / per_image,
+                r_hat=float(np.median(r_hat)),
+                r_hat_latents=float(np.median(r_hat_latents)),
+                r_hat_worst=float(max(r_hat.max(), r_hat_latents.max())),
+                acceptance=float(np.mean(traces.acceptance[:, i], dtype=np.float64)),
+                swap_rate=swap_rates[i],
+                round_trips=trips,
+            )
+        )
     return rows
 
 
@@ -172,61 +218,21 @@ def as_text(rows: Sequence[Convergence], run_steps: tuple[int, int], kernel: str
     return "\n".join(lines)
 
 
-def _row(
-    traces: Trace, num_steps: int, i: int, temperature: float, swap_rate: float, trips: float
-) -> Convergence:
-    likelihood = np.asarray(traces.log_likelihood[:, i], np.float64)  # [steps, M, num]
-    mean, error = _end_mean(likelihood[num_steps - 1])
-    long_mean, long_error = _long_mean(likelihood)
-    # The ends of the longest chains are among the draws with which they are compared.
-    offset_error = np.hypot(error, long_error)
-    of_likelihood = np.swapaxes(likelihood[:num_steps], 0, 1)  # [M, K, num]
-    of_latents = np.swapaxes(traces.latents[:num_steps, i], 0, 1)  # [M, K, num, latent_dim]
-    per_image = of_likelihood.shape[0]
-    r_hat, r_hat_latents = split_r_hat(of_likelihood), split_r_hat(of_latents).max(axis=-1)
-    return Convergence(
-        num_steps=num_steps,
-        temperature_index=i,
-        temperature=temperature,
-        expected_log_likelihood=mean,
-        stderr=error,
-        offset=mean - long_mean,
-        offset_stderr=float(offset_error),
-        ess=float(np.median(effective_sample_size(of_likelihood))) / per_image,
-        ess_latents=float(np.median(effective_sample_size(of_latents).min(axis=-1))) / per_image,
-        r_hat=float(np.median(r_hat)),
-        r_hat_latents=float(np.median(r_hat_latents)),
-        r_hat_worst=float(max(r_hat.max(), r_hat_latents.max())),
-        acceptance=float(np.mean(traces.acceptance[:num_steps, i], dtype=np.float64)),
-        swap_rate=swap_rate,
-        round_trips=trips,
-    )
-
-
-def _end_mean(values: np.ndarray) -> tuple[float, float]:
+def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
     """Mean of l [M, num] over chains and images, and its standard error for these images."""
     per_image, num = values.shape
     variance = values.var(axis=0, ddof=1).sum() / per_image / num**2
     return float(values.mean()), float(np.sqrt(variance))
 
 
-def _long_mean(likelihood: np.ndarray) -> tuple[float, float]:
-    """Mean of l over the later half of all steps, and its standard error: chains are independent.
-
-    Args:
-      likelihood: [num_steps, M, num].
-    """
-    return _end_mean(likelihood[len(likelihood) // 2 :].mean(axis=0))
-
-
-def _swap_rates(likelihood: np.ndarray, temperatures: np.ndarray) -> list[float]:
+def _swap_rates(likelihood: Array | np.ndarray, temperatures: np.ndarray) -> list[float]:
     """min(1, exp((t_i - t_j) (l_j - l_i))) of neighbours, a mean over all states; then nan."""
     log_ratio = swap_log_ratio(jnp.asarray(temperatures), jnp.moveaxis(likelihood, 1, 0))
     rates = np.exp(np.minimum(np.float64(log_ratio), 0.0)).mean(axis=(1, 2, 3))
     return [*rates.tolist(), float("nan")]
 
 
-def _round_trips(source: np.ndarray) -> np.ndarray:
+def _round_trips(source: Array | np.ndarray) -> np.ndarray:
     """Round trips of all chains of an image in the complete trace, [num]."""
     num_steps, num_temperatures, per_image, num = source.shape
     places = jnp.asarray(source - 1).reshape(num_steps, num_temperatures, -1)
