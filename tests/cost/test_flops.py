@@ -172,8 +172,10 @@ def test_vanilla_loss_and_gradient_by_hand():
     config.loss.name = "vanilla"
     model = make_model(config.model, CHANNELS)
     count = gradient_flops(make_loss(config, model, None), model, BATCH, (8, 8, CHANNELS))
-    # Means of the three parts, of two rates of acceptance, and of what is differentiated.
-    loss = PRIOR_CHAIN + POSTERIOR_CHAIN + GEN + 2 * EBM + (3 + 2 + 1) * MEAN
+    # Means of E_i, acceptance, rejection, round trips, sizes, both tilts, the value, and what is
+    # differentiated.
+    means = (2 + 2 + 1 + 1 + 1 + 2 + 1 + 1) * MEAN
+    loss = PRIOR_CHAIN + POSTERIOR_CHAIN + GEN + 2 * EBM + means
     backward = 2 * GEN - GEN_FIRST + 2 * (2 * EBM - EBM_FIRST) + MEAN
     assert count.matmul == BATCH * (loss + backward)
     assert count.recomputed == 0
@@ -184,8 +186,9 @@ def thermodynamic_by_hand() -> int:
     chains = PRIOR_CHAIN + N_T * POSTERIOR_CHAIN
     moments = (N_T + 1) * (MEAN * LATENT + 2 * LATENT**2)
     likelihoods = (N_T + 1) * (GEN + 2)  # and times the quadrature's weights
-    # Of E_i, acceptance, rejection, swaps; of round trips, sizes and what is differentiated.
-    means = (2 * (N_T + 1) + N_T + (N_T - 1) + 3) * MEAN
+    # Of E_i, acceptance, rejection, swaps; of round trips, sizes, both tilts and what is
+    # differentiated.
+    means = (2 * (N_T + 1) + N_T + (N_T - 1) + 5) * MEAN
     # L_q^-1 L_p and L_q^-1 (mu_q - mu_p), both ways; factorisations are no matrix products.
     divergences = N_T * 2 * (2 * LATENT**3 + 2 * LATENT**2)
     return BATCH * (chains + likelihoods + 2 * EBM + means + moments) + divergences

@@ -1,33 +1,31 @@
 """Temperature schedules: their values, their ends, and what they refuse."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from thermo_ebm.thermo.schedule import CURVES, make_schedule, power_schedule
 
 
-@pytest.mark.parametrize(
-    ("num", "power", "expected"),
-    [
+def test_temperatures_by_hand():
+    for num, power, expected in (
         (1, 6.0, [0.0, 1.0]),
         (4, 1.0, [0.0, 0.25, 0.5, 0.75, 1.0]),
         (4, 2.0, [0.0, 0.0625, 0.25, 0.5625, 1.0]),
         (4, 0.5, [0.0, 0.5, 0.5**0.5, 0.75**0.5, 1.0]),
         (2, 10, [0.0, 1 / 1024, 1.0]),
-    ],
-)
-def test_values(num, power, expected):
-    np.testing.assert_allclose(power_schedule(num, power), expected, rtol=1e-6)
+    ):
+        np.testing.assert_allclose(power_schedule(num, power), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("power", [0.1, 0.3, 1, 3, 6, 10])
-@pytest.mark.parametrize("num", [1, 5, 10, 30])
-def test_rises_from_exactly_zero_to_exactly_one(num, power):
-    temperatures = np.asarray(power_schedule(num, power))
-    assert temperatures.shape == (num + 1,)
-    assert temperatures[0] == 0
-    assert temperatures[-1] == 1
-    assert np.all(np.diff(temperatures) > 0)
+def test_rises_from_exactly_zero_to_exactly_one():
+    for num, power in itertools.product((1, 5, 10, 30), (0.1, 0.3, 1, 3, 6, 10)):
+        temperatures = np.asarray(power_schedule(num, power))
+        assert temperatures.shape == (num + 1,)
+        assert temperatures[0] == 0
+        assert temperatures[-1] == 1
+        assert np.all(np.diff(temperatures) > 0)
 
 
 def test_first_interval_of_ten():
@@ -41,16 +39,16 @@ def test_crowds_towards_the_prior_above_one_and_the_posterior_below():
 
 
 @pytest.mark.parametrize("name", CURVES)
-@pytest.mark.parametrize("power", [0.3, 1.0, 4.0])
-def test_slopes_are_the_curves_derivatives(x64, name, power):
+def test_slopes_are_the_curves_derivatives(x64, name):
     """Against differences of a curve 1,000 times as fine."""
     num, fine = 8, 8000
-    coarse, curve = (make_schedule(name, n, power) for n in (num, fine))
-    inner = np.arange(1, num) * (fine // num)
-    t = np.asarray(curve.temperatures)
-    differences = (t[inner + 1] - t[inner - 1]) * fine / 2
-    np.testing.assert_allclose(coarse.slopes[1:-1], differences, rtol=1e-5)
-    np.testing.assert_allclose(coarse.temperatures, t[:: fine // num], rtol=1e-12)
+    for power in (0.3, 1.0, 4.0):
+        coarse, curve = (make_schedule(name, n, power) for n in (num, fine))
+        inner = np.arange(1, num) * (fine // num)
+        t = np.asarray(curve.temperatures)
+        differences = (t[inner + 1] - t[inner - 1]) * fine / 2
+        np.testing.assert_allclose(coarse.slopes[1:-1], differences, rtol=1e-5)
+        np.testing.assert_allclose(coarse.temperatures, t[:: fine // num], rtol=1e-12)
 
 
 def test_sigmoid_is_symmetric_and_steepest_in_the_middle():
@@ -73,13 +71,10 @@ def test_float64_where_it_is_on():
     np.testing.assert_allclose(temperatures[1], (1 / 3) ** 0.1, rtol=1e-15)
 
 
-@pytest.mark.parametrize("num", [0, -1])
-def test_refuses_fewer_than_one_interval(num):
-    with pytest.raises(ValueError, match="num_temperatures must be at least 1"):
-        power_schedule(num, 1.0)
-
-
-@pytest.mark.parametrize("power", [0.0, -1.0, float("nan")])
-def test_refuses_a_power_that_is_not_positive(power):
-    with pytest.raises(ValueError, match="power must be positive"):
-        power_schedule(3, power)
+def test_refuses_fewer_than_one_interval_and_powers_that_are_not_positive():
+    for num in (0, -1):
+        with pytest.raises(ValueError, match="num_temperatures must be at least 1"):
+            power_schedule(num, 1.0)
+    for power in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="power must be positive"):
+            power_schedule(3, power)

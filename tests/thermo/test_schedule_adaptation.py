@@ -50,26 +50,18 @@ def test_slopes_are_those_of_the_adapted_curve(grid):
     assert slopes.sum() - (slopes[0] + slopes[-1]) / 2 == pytest.approx(NUM, rel=0.1)
 
 
-@pytest.mark.parametrize(
-    "rates",
-    [
-        np.zeros(NUM),
-        np.eye(NUM)[0],
-        np.eye(NUM)[-1],
-        np.full(NUM, 1e-30),
-        np.where(np.arange(NUM) % 2, 1.0, 0.0),
-    ],
-)
-@pytest.mark.parametrize("power", [0.1, 1.0, 10.0])
-def test_strictly_increasing_whatever_was_measured(rates, power):
-    schedule = make_schedule("equal_barrier", NUM, power)
-    for _ in range(20):
-        schedule = equalised(schedule, rates)
-    t = np.asarray(schedule.temperatures)
-    assert t.dtype == np.float32
-    assert (t[0], t[-1]) == (0.0, 1.0)
-    assert np.all(np.diff(t) > 0)
-    assert np.isfinite(schedule.slopes).all()
+def test_strictly_increasing_whatever_was_measured():
+    alternating = np.where(np.arange(NUM) % 2, 1.0, 0.0)
+    extreme = (np.zeros(NUM), np.eye(NUM)[0], np.eye(NUM)[-1], np.full(NUM, 1e-30), alternating)
+    for rates, power in itertools.product(extreme, (0.1, 1.0, 10.0)):
+        schedule = make_schedule("equal_barrier", NUM, power)
+        for _ in range(20):
+            schedule = equalised(schedule, rates)
+        t = np.asarray(schedule.temperatures)
+        assert t.dtype == np.float32
+        assert (t[0], t[-1]) == (0.0, 1.0)
+        assert np.all(np.diff(t) > 0)
+        assert np.isfinite(schedule.slopes).all()
 
 
 def test_equal_rates_change_nothing():
