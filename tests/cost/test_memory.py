@@ -1,5 +1,7 @@
 """The choice of the chunk of images: the rule, the estimate behind it, and what it bounds."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -81,32 +83,33 @@ def gradient_at(config: ConfigDict, chunk: int):
     return plan.gradient_of(copy, make_model(config.model, 1), halves_together=True)
 
 
-def chunk_for(config: ConfigDict, available: int, num_images: int = 16) -> int:
+def peaks(num_images: int):
+    """The estimated memory of a step of the small configuration, by chunk."""
+    config = small_config()
     model = make_model(config.model, 1)
 
+    @functools.cache
     def peak(chunk: int) -> int:
         return memory.step_bytes(gradient_at(config, chunk), model, num_images, (8, 8, 1))
 
-    return automatic_chunk(peak, num_images, available)
+    return peak
 
 
-def test_automatic_chunk_shrinks_with_the_memory():
-    chunks = [chunk_for(small_config(), int(mib * MIB)) for mib in (1000, 3, 1.5, 0.5, 0)]
+def test_automatic_chunk_shrinks_with_the_memory_and_not_with_more_images():
+    few, many = peaks(16), peaks(32)
+    chunks = [automatic_chunk(few, 16, int(mib * MIB)) for mib in (1000, 3, 1.5, 0.5, 0)]
     assert chunks[0] == 0
     assert chunks[-1] == 1
     shrinking = [chunk or 16 for chunk in chunks]
     assert shrinking == sorted(shrinking, reverse=True)
     assert len(set(chunks)) > 2
-
-
-def test_automatic_chunk_keeps_its_size_with_more_images():
-    few, many = (chunk_for(small_config(), 4 * MIB, number) for number in (16, 32))
-    assert 2 <= few < 16
-    assert abs(many - few) <= 1  # chunks are of nearly one size
+    chunk = automatic_chunk(few, 16, 4 * MIB)
+    assert 2 <= chunk < 16
+    assert abs(automatic_chunk(many, 32, 4 * MIB) - chunk) <= 1  # chunks are of nearly one size
 
 
 @pytest.mark.parametrize("gradient", ["detached", "langevin"])
-def test_estimate_against_what_the_compiler_plans(gradient):
+def test_estimate_is_near_the_memory_that_the_compiler_plans(gradient):
     config = small_config(generator_gradient=gradient)
     model = make_model(config.model, 1)
     gradient = gradient_at(config, 0)
@@ -145,7 +148,7 @@ def test_usable_bytes_of_an_accelerator_is_a_share_of_its_limit():
     usable = memory.usable_bytes(FakeDevice({"bytes_limit": limit, "bytes_in_use": 123}))
     assert usable == int(memory.USABLE["default"] * limit)
     assert memory.usable_bytes(FakeDevice(None)) > 0
-    # What a step may take and what images may take is the whole.
+    # A step and the images together may take all of it.
     assert usable + memory.data_bytes(FakeDevice({"bytes_limit": limit})) == limit
     assert memory.usable_of("tpu", limit) == memory.usable_of("gpu", limit) == usable
 

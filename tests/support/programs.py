@@ -1,8 +1,8 @@
 """The programs of `launch/` as their users run them, for the price of one start of Python.
 
-A server imports what is slow to import and forks a process for each command. Its standard input has
-a JSON line for each: the program's name, its arguments, a function of `trained_run` to call first
-("" for none) and the folder for its output; it answers with the process's number.
+A server imports the programs and forks a process for each command. Its standard input has a JSON
+line for each command: the program's name, its arguments, a function of `trained_run` to call first
+("" for none) and the folder for its output. It answers with the number of the process.
 """
 
 import gc
@@ -21,23 +21,11 @@ import quick
 from patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
-# What the programs import late, and what that imports late.
-IMPORTS = (
-    "configs.digits",
-    "matplotlib.pyplot",
-    "scipy.stats",
-    "sklearn.datasets",
-    "thermo_ebm.config.checks",
-    "thermo_ebm.evaluation.compare",
-    "thermo_ebm.evaluation.evaluate",
-    "thermo_ebm.evaluation.likelihood.session",
-    "thermo_ebm.evaluation.chains.convergence",
-    "thermo_ebm.run.pictures",
-    "thermo_ebm.sweep.plans",
-    "thermo_ebm.train.dry_run",
-    "thermo_ebm.train.loop",
-    "trained_run",
-)
+PROGRAMS = [
+    path.stem for path in (ROOT / "launch").glob("*.py") if "__main__" in path.read_text("utf-8")
+]
+# Libraries that the programs import only when they need them, and functions to call first.
+FURTHER = ("configs.digits", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets", "trained_run")
 
 
 class Result(NamedTuple):
@@ -71,7 +59,7 @@ class Process(NamedTuple):
 def wait_until(condition, seconds=PATIENCE):
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "the condition was never true"
         time.sleep(0.02)
 
 
@@ -83,7 +71,7 @@ class Programs:
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")]),
             "XDG_CACHE_HOME": str(folder / "cache"),
             "XLA_FLAGS": quick.XLA_FLAGS,
-            # As `prepare_jax` has it; the server has loaded JAX before a program says so.
+            # As `runtime.prepare_jax` sets it unless it is set; the JAX of the tests has set it.
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
         self.folder, self.count = folder, 0
@@ -131,12 +119,12 @@ def _run(name, argv, before):
 
 def _fork(name, argv, before, folder):
     """Starts one command; a keeper beside it writes down how it ended."""
-    ready, told = os.pipe()
+    reader, writer = os.pipe()
     keeper = os.fork()
     if keeper:
-        os.close(told)
-        pid = int(os.read(ready, 20))
-        os.close(ready)
+        os.close(writer)
+        pid = int(os.read(reader, 20))
+        os.close(reader)
         return pid
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     child = os.fork()
@@ -150,7 +138,7 @@ def _fork(name, argv, before, folder):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-    os.write(told, str(child).encode())
+    os.write(writer, str(child).encode())
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     Path(folder, "unfinished").write_text(str(code))
     Path(folder, "unfinished").rename(Path(folder, "code"))
@@ -158,7 +146,7 @@ def _fork(name, argv, before, folder):
 
 
 def _serve():
-    for module in IMPORTS:
+    for module in (*(f"launch.{name}" for name in PROGRAMS), *FURTHER):
         importlib.import_module(module)
     gc.collect()
     gc.freeze()  # before forks, so that they share the memory of what is imported
