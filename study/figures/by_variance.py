@@ -25,6 +25,7 @@ from study.cells import (
     varied,
     with_loss,
 )
+from study.claims.paper import CHANGES
 from study.figures import style
 from study.figures.style import finish_section
 from study.readings import Section
@@ -32,12 +33,6 @@ from study.tables import quadratic_fit
 from study.titles import ENTRY_VARIANCE, reading_title
 from thermo_ebm.plots import GRAY, new_figure
 
-CHANGED = (
-    "loss.num_temperatures",
-    "sampler.posterior.num_steps",
-    "loss.kl_weight",
-    "sampler.prior.num_steps",
-)
 VARIANCE = "train_grad_var"
 _LABEL_SIZE = 7.0  # points
 _Box = tuple[float, float, float, float]  # left, bottom, right, top in points
@@ -238,7 +233,7 @@ def changes_over_powers(section: Section, metric: str) -> Figure | None:
     axis.set_xlabel(ENTRY_VARIANCE, fontsize=9)
     axis.set_ylabel(reading_title(metric), fontsize=9)
     style.outside_legend(figure, [axis], 7.5)
-    symbols = [SYMBOLS[name] for name in CHANGED if name in changed.values()]
+    symbols = [SYMBOLS[name] for name in CHANGES if name in changed.values()]
     listed = " and ".join(filter(None, [", ".join(symbols[:-1]), symbols[-1]]))
     title = f"{reading_title(metric)}: changes to {listed} over the first experiment"
     note = _note(section, section.cells, metric, curves)
@@ -253,7 +248,7 @@ def _changed(cells: pd.DataFrame) -> dict[str, str]:
     changed: dict[str, str] = {}
     for group in groups:
         for reference in usual if len(group) == 1 else ():
-            fields = [name for name in CHANGED if not agree(group, reference, [name]).all()]
+            fields = [name for name in CHANGES if not agree(group, reference, [name]).all()]
             if len(fields) == 1:
                 changed.setdefault(group.index[0], fields[0])
     return changed
