@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
+from thermo_ebm.run import layout
+
 LOSSES = ("thermodynamic", "vanilla")
 SCORES = ("log_marginal_likelihood", "tilt", "pang")
 
@@ -72,7 +74,9 @@ def detect(folder: Path, digit: int, loss: str) -> dict:
         f"--num_temperatures={flags.FLAGS.num_temperatures}",
         "--num_simulated=0",
     )
-    return json.loads((workdir / "rep_00" / "likelihood" / "summary.json").read_text())
+    return json.loads(
+        (layout.repetition_dir(workdir, 0) / layout.LIKELIHOOD_FOLDER / "summary.json").read_text()
+    )
 
 
 def row(digit: int, loss: str, summary: dict) -> str:

@@ -137,7 +137,7 @@ def _write_events(folder: Path, network: str, row: tables.Row) -> None:
         values = {f"eval/{name}": evaluated[name] for name in _columns_of(network, evaluated)}
         events.write_scalars(opened, int(evaluated["step"] or 0), values)
     events.close_events(opened)
-    target = folder / "tensorboard" / f"eval_{network}"
+    target = folder / layout.TENSORBOARD / f"eval_{network}"
     target.mkdir(parents=True, exist_ok=True)
     old_files = list(target.iterdir())
     for path in unfinished.iterdir():
