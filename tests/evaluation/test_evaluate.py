@@ -18,7 +18,7 @@ from thermo_ebm.evaluation.evaluate import Checkpoint
 from thermo_ebm.evaluation.metric_settings import MetricSettings
 from thermo_ebm.evaluation.run import load_run
 from thermo_ebm.metrics.summary import LinePoint
-from thermo_ebm.run import lock, tables
+from thermo_ebm.run import layout, lock, tables
 
 EXTRAPOLATED = ("fid_inf", "kid_inf", "kid_rbf_inf", "mifid_inf", "is_inf")
 PLAIN = ("fid", "kid", "precision", "recall", "density", "coverage")
@@ -219,7 +219,7 @@ def test_a_damaged_table_is_refused_before_the_work(
 
 
 def test_a_folder_that_cannot_be_written_is_named(run, evaluation):
-    (run.workdir / "rep_00" / records.LOCK).mkdir()
+    (run.workdir / "rep_00" / layout.EVALUATION_LOCK).mkdir()
     with pytest.raises(UserError, match=r"\.eval\.lock: evaluations cannot be written: Is a dir"):
         evaluate.evaluate(run, Checkpoint(0, 10), evaluation)
     (run.workdir / f"rep_01/eval_points_{PREFIX}.csv").mkdir()

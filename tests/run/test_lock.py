@@ -78,6 +78,16 @@ def test_a_folder_is_free_again_afterwards_and_after_an_error(tmp_path):
     assert not list(tmp_path.iterdir())  # nothing was recorded: the folder is as it was
 
 
+def test_a_lock_waits_for_another_process_or_names_what_is_wrong(tmp_path):
+    path = tmp_path / "file.lock"
+    with lock.locked(path), pytest.raises(TimeoutError), lock.locked(path, patience=0.2):
+        pass
+    with lock.locked(path, patience=0.2):
+        pass
+    with pytest.raises(OSError, match="Is a directory"), lock.locked(tmp_path):
+        pass
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 def test_a_folder_that_cannot_be_written(tmp_path):
     tmp_path.chmod(0o500)

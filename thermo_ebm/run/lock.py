@@ -1,6 +1,7 @@
 """Locks: of a run's folder, where one process trains at a time, and of single files."""
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ from filelock import FileLock, Timeout
 from thermo_ebm.errors import UserError
 from thermo_ebm.run.layout import CONFIG, LOCK, run_folder
 
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # of flock
 _PATIENCE = 0.5  # seconds: `is_held` takes the lock for a moment
 
 
@@ -31,10 +33,8 @@ def locked(path: Path, patience: float = -1.0) -> Iterator[None]:
     lock = FileLock(path)
     try:
         lock.acquire(timeout=patience, poll_interval=0.1)
-    except (PermissionError, Timeout):
-        raise
     except (OSError, NotImplementedError) as error:
-        if not path.exists():
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise
         logging.warning("%s: this file system has no locks (%s)", path.parent, error)
     try:
