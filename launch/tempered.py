@@ -101,7 +101,7 @@ def main(argv: Sequence[str]) -> int:
     }
     path = layout.repetition_dir(values.workdir, values.repetition) / layout.DIAGNOSTICS
     with files.clear_errors(path):
-        files.write_text(path, convergence.as_csv(rows, **shared))
+        convergence.write_table(path, rows, **shared)
     print(f"written: {path}")
     return 0
 

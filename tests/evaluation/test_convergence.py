@@ -89,9 +89,10 @@ def test_swap_rates_by_hand():
     assert rows[0].acceptance == 0.25
 
 
-def test_the_csv_has_a_row_for_each(traces):
+def test_the_file_has_a_row_for_each_temperature(traces, tmp_path):
     rows = convergence.convergence_table(traces, TEMPERATURES, (8,))
-    header, *lines = convergence.as_csv(rows, kernel="ula").splitlines()
+    convergence.write_table(tmp_path / "diagnostics.csv", rows, kernel="ula")
+    header, *lines = (tmp_path / "diagnostics.csv").read_text().splitlines()
     assert header.split(",") == [*convergence.Convergence._fields, "kernel"]
     assert len(lines) == 3
     first, last = (

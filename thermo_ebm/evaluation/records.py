@@ -18,11 +18,6 @@ from thermo_ebm.run import events, layout, lock, tables
 POINT_COLUMNS = ("epoch", "metric", "size", "value")
 
 
-def points_path(folder: Path, network: str) -> Path:
-    """The file of the extrapolations' points in a repetition's folder."""
-    return folder / f"eval_points_{network}.csv"
-
-
 def extent(network: str, num_images: int, num_sizes: int) -> dict[str, tables.Value]:
     """The numbers of images and sizes with which a row's metrics of a network were computed."""
     return {f"{network}_num_images": num_images, f"{network}_num_sizes": num_sizes}
@@ -60,7 +55,7 @@ def write(
     """
     try:
         with locked(folder):
-            _write_points(points_path(folder, network), int(row["epoch"] or 0), points)
+            _write_points(layout.evaluation_points(folder, network), int(row["epoch"] or 0), points)
             if tensorboard:
                 _write_events(folder, network, row)
             tables.update_row(folder / layout.EVALUATIONS, row)
@@ -78,7 +73,7 @@ def check_writable(folder: Path, network: str) -> None:
     """
     try:
         with locked(folder):
-            _read_points(points_path(folder, network))
+            _read_points(layout.evaluation_points(folder, network))
             _read_rows(folder)
     except OSError as error:
         raise UserError(

@@ -22,6 +22,9 @@ SAMPLES, TENSORBOARD = "samples", "tensorboard"
 STRIP = "samples/strip.npz"
 LIKELIHOOD = "likelihood.csv"  # log p(x) of each validation image
 LIKELIHOOD_FOLDER = "likelihood"  # settings, further tables and pictures of log p(x)
+LIKELIHOOD_SETTINGS = "likelihood/settings.json"
+LIKELIHOOD_SUMMARY = "likelihood/summary.json"
+SIMULATED = "likelihood/simulated.csv"  # bounds on log p(x) of images of the model
 DRAWN = "drawn"  # folder of pictures of samples and reconstructions
 BEST = "best"  # folder of the best checkpoint, and the name by which it is chosen
 BEST_RECORD = "best.json"  # in the folder of the best checkpoint
@@ -35,6 +38,16 @@ def repetition_dir(workdir: str | os.PathLike[str], repetition: int) -> Path:
 def checkpoints_dir(workdir: str | os.PathLike[str], repetition: int) -> Path:
     """Returns the folder of a repetition's checkpoints; creates nothing."""
     return repetition_dir(workdir, repetition) / CHECKPOINTS
+
+
+def evaluation_points(repetition: Path, network: str) -> Path:
+    """Returns the file of the points of a network's extrapolations in a repetition's folder."""
+    return repetition / f"eval_points_{network}.csv"
+
+
+def likelihood_against(repetition: Path, name: str) -> Path:
+    """Returns the table of log p(x) of other images, called `name`, in a repetition's folder."""
+    return repetition / LIKELIHOOD_FOLDER / f"against_{name}.csv"
 
 
 def repetitions(workdir: str | os.PathLike[str]) -> list[int]:

@@ -6,10 +6,9 @@ chains show for every smaller K whether the distribution of their states after K
 split R-hat).
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -22,6 +21,7 @@ from thermo_ebm.evaluation.chains.diagnostics import (
     split_r_hat,
 )
 from thermo_ebm.models.latent_ebm import LatentEBM
+from thermo_ebm.run.tables import write_cells
 from thermo_ebm.sampling.chains import SamplerSettings, TemperedChains, Trace, tempered_chains
 from thermo_ebm.sampling.exchange import round_trips, swap_log_ratio
 from thermo_ebm.types import Array, Params, PRNGKey
@@ -170,15 +170,17 @@ def sufficient_steps(rows: Sequence[Convergence]) -> int | None:
     return sufficient
 
 
-def as_csv(rows: Sequence[Convergence], **shared: object) -> str:
-    """The table as CSV, with further columns for values that all rows share."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*Convergence._fields, *shared])
-    for row in rows:
-        values = ["" if value != value else value for value in row]
-        writer.writerow([*values, *shared.values()])
-    return text.getvalue()
+def write_table(path: Path, rows: Sequence[Convergence], **shared: object) -> None:
+    """Writes the table as CSV, with further columns for values that all rows share.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    cells = [
+        {name: "" if value != value else str(value) for name, value in columns.items()}
+        for columns in (row._asdict() | shared for row in rows)
+    ]
+    write_cells(path, cells, [*Convergence._fields, *shared])
 
 
 _COLUMNS = ("K", "ESS l", "ESS z", "R-hat l", "R-hat z", "E_t", "+-", "off", "+-", "accept", "swap")

@@ -80,12 +80,12 @@ def validation_table(folder: Path) -> ImageTable:
 
 def against_table(folder: Path, name: str) -> ImageTable:
     """The table of other images, called `name`."""
-    return ImageTable(folder / layout.LIKELIHOOD_FOLDER / f"against_{name}.csv", IMAGE_COLUMNS)
+    return ImageTable(layout.likelihood_against(folder, name), IMAGE_COLUMNS)
 
 
 def simulated_table(folder: Path) -> ImageTable:
     """The table of bounds on images simulated from the model."""
-    return ImageTable(folder / layout.LIKELIHOOD_FOLDER / "simulated.csv", SIMULATED_COLUMNS)
+    return ImageTable(folder / layout.SIMULATED, SIMULATED_COLUMNS)
 
 
 @contextlib.contextmanager
@@ -123,14 +123,13 @@ def read_settings(folder: Path, settings: Mapping[str, Any]) -> list[float] | No
     Raises:
       UserError: the rows belong to another checkpoint or to other settings.
     """
-    inner = folder / layout.LIKELIHOOD_FOLDER
-    path = inner / "settings.json"
+    path = folder / layout.LIKELIHOOD_SETTINGS
     try:
         recorded = files.read_json(path)
     except FileNotFoundError:
         return None
     if not isinstance(recorded, dict) or "temperatures" not in recorded:
-        raise UserError(f"{path}: not the settings of a likelihood; move {inner} away")
+        raise UserError(f"{path}: not the settings of a likelihood; move {path.parent} away")
     for name, value in settings.items():
         if recorded.get(name) != value:
             raise UserError(
@@ -144,13 +143,13 @@ def write_settings(
     folder: Path, settings: Mapping[str, Any], temperatures: Sequence[float]
 ) -> None:
     """Records the settings that all rows share."""
-    path = folder / layout.LIKELIHOOD_FOLDER / "settings.json"
+    path = folder / layout.LIKELIHOOD_SETTINGS
     files.write_json(path, {**settings, "temperatures": [*map(float, temperatures)]})
 
 
 def update_summary(folder: Path, parts: Mapping[str, Any]) -> None:
     """Sets parts of the summary; its other parts belong to the same checkpoint and stay."""
-    path = folder / layout.LIKELIHOOD_FOLDER / "summary.json"
+    path = folder / layout.LIKELIHOOD_SUMMARY
     try:
         summary = files.read_json(path)
     except FileNotFoundError:
