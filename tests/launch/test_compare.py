@@ -60,7 +60,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(networks, "choose", lambda *arguments: trained_run.quick_network())
 
 
-def test_a_folder_with_itself_and_with_another(tmp_path, quick):
+def test_metrics_of_equal_and_of_different_sets(tmp_path, quick):
     del quick
     folder = write_folder(tmp_path / "a", pixels(60))
     np.savez(tmp_path / "same.npz", images=pixels(60))
@@ -77,7 +77,7 @@ def test_a_folder_with_itself_and_with_another(tmp_path, quick):
     assert other.values["kid"] > 3 * other.values["kid_stderr"] > 0
 
 
-def test_fewer_images_are_drawn_by_the_seed(tmp_path, quick):
+def test_large_sets_are_subsampled_by_the_seed(tmp_path, quick):
     del quick
     np.savez(tmp_path / "a.npz", pixels(80))
     np.savez(tmp_path / "b.npz", pixels(70, 1))
@@ -108,7 +108,7 @@ def test_features_are_computed_once_and_progress_is_reported(tmp_path, monkeypat
     assert len(calls) == 5
 
 
-def test_data_sets_by_name_and_split(tmp_path):
+def test_data_sets_are_opened_by_name_and_split(tmp_path):
     run = load_run(trained_run.original())
     held_out = sets.open_set("digits:validation")
     expected = run.validation_images()
@@ -116,13 +116,13 @@ def test_data_sets_by_name_and_split(tmp_path):
     np.testing.assert_array_equal(read[: len(expected)], np.repeat(expected, 3, axis=-1))
     assert len(read) == 297
     train = sets.open_set("digits:train")
-    assert not set(train.indices) & set(held_out.indices)
-    assert len(train.indices) == 1500
+    assert not set(train.images.indices) & set(held_out.images.indices)
+    assert train.images.num == 1500
     with pytest.raises(UserError, match=r"cifar10:test: .*prepare"):
         sets.open_set("cifar10:test", str(tmp_path))
 
 
-def test_a_runs_exported_images_have_the_evaluations_figures(programs, tmp_path):
+def test_exported_images_of_a_run_have_the_metrics_of_its_evaluation(programs, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(trained_run.original(), workdir)
     run, folder = load_run(workdir), tmp_path / "images"
@@ -240,33 +240,41 @@ def wrong_files(folder):
     }
 
 
-def test_whatever_is_wrong_is_one_line_and_code_2(programs, tmp_path):
+def test_sets_that_cannot_be_compared_are_named_in_one_line(tmp_path, quick):
+    del quick
     np.savez(tmp_path / "good.npz", images=pixels(40))
+    for name, message in wrong_files(tmp_path).items():
+        path = tmp_path / name
+        with pytest.raises(UserError) as caught:
+            compared(tmp_path / "good.npz", path if path.exists() else name, tmp_path)
+        assert message in str(caught.value), name
+        assert "\n" not in str(caught.value), name
+
+
+def test_wrong_commands_are_one_line_and_code_2(programs, tmp_path):
     good = tmp_path / "good.npz"
+    np.savez(good, images=pixels(40))
     cases = [
-        ([good, tmp_path / name if "." in name or (tmp_path / name).exists() else name], message)
-        for name, message in wrong_files(tmp_path).items()
-    ]
-    cases += [
         ([good], "1 sets of images: give A and B"),
-        ([], "0 sets of images"),
         ([good, good, good], "3 sets of images"),
+        ([good, "nowhere"], "no such folder or file, and no data set with its split"),
         ([good, good, "--num_images=-1"], "flag --num_images=-1: "),
         ([good, good, "--num_sizes=2"], "flag --num_sizes=2: "),
         ([good, good, "--features=vgg"], "features=vgg: must be one of"),
-        ([good, good, "--json=/dev/null/x"], "json=/dev/null/x: cannot be written"),
         ([good, good, "--features=no_such:net"], "no_such cannot be imported (ModuleNotFoundError"),
+        ([good, good, "--json=/dev/null/x"], "json=/dev/null/x: cannot be written"),
     ]
-    for argv, message in cases:
-        code, out, err = programs.run("compare", FEW, *argv, before=QUICK)
+    processes = [programs.start("compare", FEW, *argv, before=QUICK) for argv, _ in cases]
+    for process, (argv, message) in zip(processes, cases, strict=True):
+        code, out, err = process.wait()
         lines = [line for line in err.splitlines() if not re.match(r"(features of|metrics)", line)]
-        assert (code, out) == (2, ""), f"{argv[-1]}: {out} {err}"
+        assert (code, out) == (2, ""), (argv, out, err)
         assert len(lines) == 1, (argv, err)
         assert lines[0].startswith("error: "), (argv, err)
         assert message in lines[0], (argv, err)
 
 
-def test_mixed_sizes_are_cropped_when_asked_for(tmp_path, quick):
+def test_image_size_crops_and_resizes_images_of_mixed_sizes(tmp_path, quick):
     del quick
     folder = tmp_path / "mixed"
     folder.mkdir()
@@ -281,7 +289,7 @@ def test_mixed_sizes_are_cropped_when_asked_for(tmp_path, quick):
     assert compared(folder, folder, tmp_path, image_size=8).num_images == (42, 42)
 
 
-OWN = """
+USER_MODULE = """
 import numpy as np
 
 def features(images):
@@ -300,19 +308,19 @@ def counts(images):
 
 
 @pytest.fixture
-def own_module(tmp_path, monkeypatch):
+def user_module(tmp_path, monkeypatch):
     name = f"own_network_{tmp_path.name}"
-    (tmp_path / f"{name}.py").write_text(OWN)
+    (tmp_path / f"{name}.py").write_text(USER_MODULE)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield name
     sys.modules.pop(name, None)
 
 
-def test_an_own_network_labels_and_measures(own_module, tmp_path):
+def test_a_user_network_has_its_label_and_gives_the_metrics(user_module, tmp_path):
     np.savez(tmp_path / "a.npz", pixels(60))
     np.savez(tmp_path / "b.npz", pixels(50, 1, brightness=50))
     pair = tmp_path / "a.npz", tmp_path / "b.npz"
-    plain = compared(*pair, tmp_path, features=f"{own_module}:features")
+    plain = compared(*pair, tmp_path, features=f"{user_module}:features")
     label = plain.features
     assert re.fullmatch("features_[0-9a-f]{8}", label)
     assert "is_inf" not in plain.values
@@ -320,11 +328,11 @@ def test_an_own_network_labels_and_measures(own_module, tmp_path):
     means = [one.mean(axis=(1, 2)) / 255 for one in (pixels(60), pixels(50, 1, brightness=50))]
     features = [np.concatenate([one, one**2], axis=1) for one in means]
     assert plain.values["fid"] == pytest.approx(fid.frechet_distance(*features), rel=1e-6)
-    both = compared(*pair, tmp_path, features=f"{own_module}:with_logits")
+    both = compared(*pair, tmp_path, features=f"{user_module}:with_logits")
     assert both.values["fid"] == pytest.approx(plain.values["fid"])
     assert "is_inf" in both.values
     # Another source is another label.
-    (tmp_path / "other.py").write_text(OWN + "\n# changed\n")
+    (tmp_path / "other.py").write_text(USER_MODULE + "\n# changed\n")
     assert networks.label("other:features") != label
 
 
@@ -336,9 +344,9 @@ def test_an_own_network_labels_and_measures(own_module, tmp_path):
         ("absent", "has no function absent"),
     ],
 )
-def test_own_networks_errors_are_reported_with_its_name(own_module, tmp_path, function, message):
+def test_errors_of_a_user_network_name_it(user_module, tmp_path, function, message):
     np.savez(tmp_path / "a.npz", pixels(60))
-    spec = f"{own_module}:{function}"
+    spec = f"{user_module}:{function}"
     with pytest.raises(UserError, match=f"features={spec}: .*{message}") as caught:
         compared(tmp_path / "a.npz", tmp_path / "a.npz", tmp_path, features=spec)
     assert "\n" not in str(caught.value)
@@ -346,12 +354,12 @@ def test_own_networks_errors_are_reported_with_its_name(own_module, tmp_path, fu
         networks.choose(spec, "antialias")
 
 
-def test_a_run_is_evaluated_with_an_own_network(own_module, tmp_path):
+def test_a_run_is_evaluated_with_a_user_network(user_module, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(trained_run.original(), workdir)
     run = load_run(workdir)
     chosen = trained_run.SETTINGS._replace(
-        cache_dir=str(tmp_path / "cache"), features=f"{own_module}:features"
+        cache_dir=str(tmp_path / "cache"), features=f"{user_module}:features"
     )
     prepared = evaluate.prepare(run, chosen, chosen.choose_network())
     one = Checkpoint(0, 10)

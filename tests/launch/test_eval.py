@@ -33,7 +33,7 @@ def written(workdir):
 
 
 @pytest.mark.parametrize("network", [QUICK, pytest.param("", marks=pytest.mark.slow)])
-def test_once_then_again_with_nothing_to_do(programs, workdir, network):
+def test_a_second_evaluation_has_nothing_to_do(programs, workdir, network):
     """With a quick network in the place of the real one, and with the real one."""
     shutil.rmtree(workdir / "rep_01")
     command = ("eval", f"--workdir={workdir}", "--newest_only", *ARGUMENTS)
@@ -73,7 +73,7 @@ def test_repeated_kills_do_not_change_the_result(programs, workdir, tmp_path):
 
 
 @pytest.mark.slow
-def test_watching_from_before_training_to_its_end(programs, tmp_path):
+def test_watching_from_before_training_evaluates_each_epoch(programs, tmp_path):
     """Every epoch is evaluated, as one evaluation of the finished run would."""
     made = tmp_path / "run"
     watcher = programs.start("eval", f"--workdir={made}", "--watch", *ARGUMENTS, before=QUICK)
@@ -93,7 +93,7 @@ def test_watching_from_before_training_to_its_end(programs, tmp_path):
     assert written(made) == beside
 
 
-def test_the_best_checkpoint_is_kept_and_sampled(programs, workdir):
+def test_keep_best_copies_a_checkpoint_that_can_be_sampled(programs, workdir):
     command = ("eval", f"--workdir={workdir}", "--keep_best=kid", *ARGUMENTS)
     code, out, _ = programs.run(*command, before=QUICK)
     assert code == 0
@@ -110,13 +110,13 @@ def test_the_best_checkpoint_is_kept_and_sampled(programs, workdir):
     assert (code, out.splitlines()[0]) == (0, f"drawn from repetition 0, step {step}:")
 
 
-def test_watching_ends_at_once_where_nobody_trains(programs, workdir):
+def test_watching_ends_when_no_process_trains(programs, workdir):
     code, out, _ = programs.run("eval", f"--workdir={workdir}", "--watch", *ARGUMENTS, before=QUICK)
     assert code == 0
     assert out.count("epoch") == 6
 
 
-def test_an_interrupted_evaluation_says_so_and_continues(programs, tmp_path):
+def test_an_interrupted_evaluation_exits_with_3(programs, tmp_path):
     watcher = programs.start("eval", f"--workdir={tmp_path}/run", "--watch", before=QUICK)
     wait_until(lambda: "waiting" in watcher.err())
     code, _, err = watcher.kill(signal.SIGINT)
@@ -125,7 +125,7 @@ def test_an_interrupted_evaluation_says_so_and_continues(programs, tmp_path):
     assert "Traceback" not in err
 
 
-def test_damaged_and_vanished_checkpoints_are_skipped(programs, workdir):
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(programs, workdir):
     damage(workdir / "rep_00/checkpoints/20")
     code, out, err = programs.run("eval", f"--workdir={workdir}", *ARGUMENTS, before=QUICK)
     assert code == 0
@@ -143,7 +143,6 @@ def bad_inputs(folder):
             "/nowhere/config.json: not found; /nowhere is not a run directory",
         ),
         "no run": ([f"--workdir={folder}"], f"{folder} is not a run directory"),
-        "no workdir": ([], "Flag --workdir must have a value other than None."),
         "network": ([run, "--features=vgg"], "features=vgg: must be one of efficientnet_lite0, "),
         "resize": ([run, "--resize=nearest"], "resize=nearest: must be bilinear or antialias"),
         "weights": (
@@ -163,9 +162,6 @@ def bad_inputs(folder):
         "sizes": ([run, "--num_sizes=2"], "flag --num_sizes=2: "),
         "best": ([run, "--keep_best=loss"], "keep_best=loss: must be one of fid, fid_inf, "),
         "few images": ([run, "--num_images=5"], "num_images: 5 images are too few"),
-        "no number": ([run, "--num_images=ten"], "flag --num_images=ten: invalid literal"),
-        "flag": ([run, "--bogus=1"], "Unknown command line flag 'bogus'"),
-        "argument": ([run, "stray"], "unknown argument 'stray'; flags start with --"),
         "moved data": ([moved], f"no file '{folder}/gone.npz'; "),
         "moved again": ([moved, f"--data_dir={folder}/else.npz"], f"no file '{folder}/else.npz'"),
         "where to": ([moved], "(data_dir says where the data are now)"),
@@ -182,14 +178,16 @@ def change_config(folder, **fields):
     path.write_text(json.dumps(content))
 
 
-def test_whatever_is_wrong_is_one_line_and_code_2(programs, tmp_path):
+def test_wrong_commands_are_one_line_and_code_2(programs, tmp_path):
     for name in ("run", "moved", "unwritable", "structure"):
         shutil.copytree(original(), tmp_path / name)
     change_config(tmp_path / "moved", data={"name": "npz", "data_dir": f"{tmp_path}/gone.npz"})
     change_config(tmp_path / "structure", model={"latent_dim": 5})
     (tmp_path / "unwritable/rep_00/.eval.lock").mkdir()
-    for name, (argv, message) in bad_inputs(tmp_path).items():
-        code, out, err = programs.run("eval", *argv, before=QUICK)
+    cases = bad_inputs(tmp_path)
+    processes = [programs.start("eval", *argv, before=QUICK) for argv, _ in cases.values()]
+    for process, (name, (_, message)) in zip(processes, cases.items(), strict=True):
+        code, out, err = process.wait()
         assert (code, out) == (2, ""), (name, out, err)
         assert message in err, (name, err)
         assert err.startswith("error: "), (name, err)

@@ -26,7 +26,7 @@ def shown(path, images, columns):
     return np.array_equal(picture[bottom - len(grid) : bottom, 8:right], grid)
 
 
-def test_pictures_and_arrays(programs, tmp_path):
+def test_pictures_hold_the_drawn_arrays(programs, tmp_path):
     workdir = original()
     output = tmp_path / "new" / "folder"
     command = ("sample", f"--workdir={workdir}", "--num=20", "--npz", "--repetition=1")
@@ -56,7 +56,7 @@ def test_pictures_and_arrays(programs, tmp_path):
     assert shown(output / "reconstructions.png", np.concatenate(rows), 5)
 
 
-def test_the_same_command_draws_the_same_and_another_seed_another(programs, workdir):
+def test_drawn_arrays_depend_on_the_seed_alone(programs, workdir):
     command = ("sample", f"--workdir={workdir}", "--num=8", "--npz")
     drawn = []
     for argument in ("--seed=0", "--seed=0", "--seed=1"):
@@ -71,7 +71,7 @@ def test_the_same_command_draws_the_same_and_another_seed_another(programs, work
 
 
 @pytest.mark.parametrize(("num", "columns"), [(1, 1), (300, 16)])
-def test_few_and_many(programs, tmp_path, num, columns):
+def test_pictures_of_one_and_of_many_samples(programs, tmp_path, num, columns):
     """One is enough; of very many a picture shows the first 256, and the array holds them all."""
     command = ("sample", f"--workdir={original()}", f"--num={num}", "--npz")
     assert programs.run(*command, f"--output={tmp_path}").code == 0
@@ -83,7 +83,7 @@ def test_few_and_many(programs, tmp_path, num, columns):
     assert shown(tmp_path / "samples.png", samples[:256], columns)
 
 
-def test_whatever_is_wrong_is_one_line_and_code_2(programs, workdir, tmp_path):
+def test_wrong_commands_are_one_line_and_code_2(programs, workdir, tmp_path):
     damage(workdir / "rep_01/checkpoints/30")
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
@@ -100,10 +100,7 @@ def test_whatever_is_wrong_is_one_line_and_code_2(programs, workdir, tmp_path):
         ([run, "--step=last"], "flag --step=last: must be a number or best"),
         ([run, "--step=best"], "step=best: .*rep_00 has no best checkpoint yet; run launch.eval"),
         ([run, "--num=0"], "flag --num=0: "),
-        ([run, "--num=x"], "flag --num=x: invalid literal"),
         ([run, f"--output={tmp_path}/file"], f"output={tmp_path}/file: cannot be written: "),
-        ([run, "--bogus"], "Unknown command line flag 'bogus'"),
-        ([run, "stray"], "unknown argument 'stray'; flags start with --"),
     ]
     for argv, message in cases:
         code, out, err = programs.run("sample", *argv)
