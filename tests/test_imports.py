@@ -153,6 +153,17 @@ def test_only_programs_define_flags():
         assert not flagged or name.startswith(("launch", "study.measurements", "study.pages")), name
 
 
+def test_programs_import_at_the_top():
+    for name, path in SOURCES.items():
+        if name.startswith("launch"):
+            for function in ast.walk(ast.parse(path.read_text())):
+                if isinstance(function, ast.FunctionDef):
+                    inner = [
+                        n for n in ast.walk(function) if isinstance(n, ast.Import | ast.ImportFrom)
+                    ]
+                    assert inner == [], f"{name}: {function.name}"
+
+
 def test_tensorflow_and_torch_are_never_imported():
     for name, targets in GRAPH.items():
         assert not {t.partition(".")[0] for t in targets} & {"tensorflow", "torch", "tf"}, name

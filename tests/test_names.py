@@ -12,7 +12,7 @@ VAGUE = frozenset((
 # fmt: on
 OF_OTHERS = frozenset()  # vague keywords of other libraries' functions
 # Of all identifiers of a folder.
-LIMITS = {"thermo_ebm": 0.019, "study": 0.030, "launch": 0.031}
+LIMITS = {"thermo_ebm": 0.007, "study": 0.002, "launch": 0.002}
 
 
 def identifiers(tree):
