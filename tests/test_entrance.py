@@ -81,11 +81,11 @@ jax.numpy.zeros(1)
     assert "no_such_backend" in result.stderr
 
 
-@pytest.mark.parametrize(("given", "least"), [({}, 8), ({"NPROC": "3"}, 3)])
-def test_importing_gives_xla_enough_threads(given, least):
-    result = python("import os, thermo_ebm; print(os.environ['NPROC'])", **given)
+@pytest.mark.parametrize(("environment", "least"), [({}, 8), ({"NPROC": "3"}, 3)])
+def test_importing_gives_xla_enough_threads(environment, least):
+    result = python("import os, thermo_ebm; print(os.environ['NPROC'])", **environment)
     number = int(result.stdout)
-    assert number == 3 if given else number >= least
+    assert number == 3 if environment else number >= least
 
 
 def test_examples_are_found():

@@ -28,7 +28,7 @@ def vector(tree):
 def amplified(keys, factor):
     """Gradients before and after amplification, from halves with independent correlated noise."""
 
-    def one(key):
+    def draw(key):
         of_halves, sign = jax.random.split(key)
         noise = jax.random.normal(of_halves, (2, DIM)) @ jnp.float32(MIX).T
         sums = HalvedSums(params(4 * (jnp.float32(MEAN) + noise)), jnp.full(2, 4.0))
@@ -36,7 +36,7 @@ def amplified(keys, factor):
         changed = amplification.amplify(grads, difference, jnp.float32(factor), sign)
         return vector(grads), vector(changed), vector(difference)
 
-    return jax.vmap(one)(keys)
+    return jax.vmap(draw)(keys)
 
 
 @pytest.mark.parametrize("amplification", [2.0, 16.0])
@@ -67,8 +67,8 @@ def test_no_amplification_leaves_every_bit():
     assert np.abs(difference).min() > 0
     # Nor does a difference that is no number, of a batch of one image, get in.
     nothing = params(jnp.full(DIM, jnp.nan))
-    kept = amplification.amplify(params(plain[0]), nothing, jnp.float32(1.0), keys[0])
-    np.testing.assert_array_equal(vector(kept), plain[0])
+    unchanged = amplification.amplify(params(plain[0]), nothing, jnp.float32(1.0), keys[0])
+    np.testing.assert_array_equal(vector(unchanged), plain[0])
 
 
 def test_a_fixed_amplification_is_what_was_asked_for():
@@ -88,8 +88,8 @@ def test_a_fixed_amplification_is_what_was_asked_for():
 def controlled(settings, noise, state, key):
     """c and saturation at every step, for |d|^2 / n of mean noise[k] over 400 entries."""
 
-    def step(state, one):
-        level, key = one
+    def step(state, draw):
+        level, key = draw
         info = amplification.choose_amplification(settings, state)
         difference = jnp.sqrt(level) * jax.random.normal(key, (400,))
         return amplification.observe(state, params(difference)), info
@@ -105,9 +105,9 @@ def test_a_target_is_reached_from_both_sides_and_held(before):
     _, info = controlled(settings, noise, amplification.init_state(), jax.random.key(0))
     reached = np.asarray(info.amplification) * np.asarray(noise)
     assert not 0.5 < reached[101] / 10.0 < 2.0  # it has to be found anew
-    held = reached[-200:] / 10.0
-    assert np.all(np.abs(held - 1) < 0.1)
-    assert np.abs(held - 1).max() > 1e-4  # from what is measured, not from what is known
+    ratio = reached[-200:] / 10.0
+    assert np.all(np.abs(ratio - 1) < 0.1)
+    assert np.abs(ratio - 1).max() > 1e-4  # from what is measured, not from what is known
     assert not np.any(info.saturated[-200:])
 
 

@@ -68,14 +68,14 @@ def test_parts_of_a_synthetic_gradients_noise_add_up_and_are_the_known_ones():
     noise = jax.tree.map(np.float64, noises(jax.random.key(0), 32, num))
     parts = np.stack([noise.batch, noise.chains, noise.interaction])
     np.testing.assert_allclose(parts.sum(0), noise.total, rtol=1e-4)
-    found = np.concatenate([noise.total[None], parts])
-    stderr = found.std(1, ddof=1) / np.sqrt(num)
+    estimates = np.concatenate([noise.total[None], parts])
+    stderr = estimates.std(1, ddof=1) / np.sqrt(num)
     expected = np.append(PARTS.sum(), PARTS)
-    assert np.all(np.abs(found.mean(1) - expected) < 4 * stderr)
+    assert np.all(np.abs(estimates.mean(1) - expected) < 4 * stderr)
     assert np.all(stderr < 0.05 * expected)
     # The reported standard errors are the spread over measurements; that of 40 is known to a ninth.
     reported = np.sqrt((noise.stderr**2).mean(0))
-    np.testing.assert_allclose(reported, found.std(1, ddof=1), rtol=0.5)
+    np.testing.assert_allclose(reported, estimates.std(1, ddof=1), rtol=0.5)
     # Not the squared norm of a mean over draws, which holds a share of the noise itself.
     assert PARTS.sum() / 4 > 5 * MEAN**2
     norm = noise.total / noise.relative
@@ -108,17 +108,17 @@ def test_noise_where_only_one_source_exists():
 
 
 def test_no_draw_is_used_twice():
-    seen = []
+    values = []
 
     def gradient(batch_key, chain_key):
         value = jnp.stack([jax.random.uniform(batch_key), jax.random.uniform(chain_key)])
-        jax.debug.callback(lambda v: seen.append(np.asarray(v)), value, ordered=True)
+        jax.debug.callback(lambda v: values.append(np.asarray(v)), value, ordered=True)
         return {"prior": value[:1], "generator": value[1:]}
 
     noise = jax.jit(lambda key: gradient_noise(gradient, key, 8))(jax.random.key(0))
     jax.block_until_ready(noise)
     jax.effects_barrier()
-    draws = np.stack(seen)
+    draws = np.stack(values)
     assert len(draws) == noise.draws == 8
     # A block crosses two batches with two sets of chains; the next has others.
     for start in (0, 4):

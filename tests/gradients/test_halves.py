@@ -59,9 +59,9 @@ def test_its_square_is_the_variance_of_the_gradient(case):
     squares = (difference**2).sum(1)
     stderr = squares.std(ddof=1) / np.sqrt(DRAWS)
     # Known: the covariance of one image's gradient over the number of images.
-    known = ((MIX**2).sum() + DIM * CHAIN_SD**2 / 2) / mask.sum()
-    assert abs(squares.mean() - known) < 3 * stderr
-    assert stderr < 0.05 * known
+    exact = ((MIX**2).sum() + DIM * CHAIN_SD**2 / 2) / mask.sum()
+    assert abs(squares.mean() - exact) < 3 * stderr
+    assert stderr < 0.05 * exact
     # Brute force: the variance of the gradient over the draws, whose error is about as large.
     of_draws = ((mean - mean.mean(0)) ** 2).sum(1) * DRAWS / (DRAWS - 1)
     error = np.hypot(stderr, of_draws.std(ddof=1) / np.sqrt(DRAWS))

@@ -64,7 +64,7 @@ def gradients(latents, settings, temperatures, slopes):
     schedule = make_schedule("power", settings.num_temperatures, 1.0)
     schedule = schedule._replace(temperatures=temperatures, slopes=slopes)
 
-    def one(z):
+    def gradient(z):
         def mean(params):
             objective = make_objective(plane.make_model(), sampler, settings)
             values, _ = objective.surrogate(params, jnp.float32(images), z, schedule)
@@ -72,7 +72,7 @@ def gradients(latents, settings, temperatures, slopes):
 
         return ravel_pytree(jax.grad(mean)(plane.float32(params)))[0]
 
-    return jax.lax.map(one, latents, batch_size=50)
+    return jax.lax.map(gradient, latents, batch_size=50)
 
 
 @cache
@@ -82,8 +82,8 @@ def draws(settings, power, chains):
     schedule = make_schedule("power", settings.num_temperatures, power)
     places = plane.sample(grid, np.asarray(schedule.temperatures), chains * DRAWS)
     z = np.float32(grid.z[places]).reshape(len(places), DRAWS, chains, NUM_IMAGES, 2)
-    found = gradients(np.moveaxis(z, 1, 0), settings, *schedule)
-    return np.asarray(found, np.float64)
+    values = gradients(np.moveaxis(z, 1, 0), settings, *schedule)
+    return np.asarray(values, np.float64)
 
 
 def bias_and_noise(grads):
@@ -101,8 +101,8 @@ def test_the_exact_gradient_is_the_derivative_of_the_evidence():
 
     def evidence(vector):
         parts = np.split(vector, np.cumsum([leaf.size for leaf in leaves])[:-1])
-        made = [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
-        grid = plane.make_grid(jax.tree.unflatten(structure, made), images)
+        shaped = [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
+        grid = plane.make_grid(jax.tree.unflatten(structure, shaped), images)
         return plane.log_ratio(grid, 1.0).mean()
 
     at = flat(params)
@@ -163,7 +163,7 @@ def test_chains_in_a_wrong_mode_have_little_weight():
     means = np.stack([z**2, z / 2], axis=1)
     values = -((SEEN - means) ** 2).sum(1) / (2 * NOISE**2)
     exact_law = special.softmax(values - z**2 / 2)
-    wanted = np.array([exact_law @ z, *(exact_law @ ((SEEN - means) * means) / NOISE**2)])
+    expected = np.array([exact_law @ z, *(exact_law @ ((SEEN - means) * means) / NOISE**2)])
     # Every chain stays on the side where it began: a half of them on the wrong one.
     rng, num, chains = np.random.default_rng(0), 200, 4
     latents = np.empty((11, num, chains))
@@ -178,7 +178,7 @@ def test_chains_in_a_wrong_mode_have_little_weight():
 
     @jax.jit
     def of_both(z):
-        def one(z, choice):
+        def gradient(z, choice):
             settings = SETTINGS._replace(generator_gradient=choice)
 
             def loss(params):
@@ -189,7 +189,7 @@ def test_chains_in_a_wrong_mode_have_little_weight():
             return jnp.append(grads["prior"], grads["generator"])
 
         return {
-            choice: jax.vmap(partial(one, choice=choice))(z)
+            choice: jax.vmap(partial(gradient, choice=choice))(z)
             for choice in ("posterior", "reweighted")
         }
 
@@ -197,6 +197,6 @@ def test_chains_in_a_wrong_mode_have_little_weight():
     for choice, grads in of_both(drawn).items():
         # alpha's E_0[f] is that of the prior's chains, on whose sides nothing is wrong.
         mean = -np.asarray(grads, np.float64).mean(0)
-        biases[choice] = np.linalg.norm(mean - wanted) / np.linalg.norm(wanted)
+        biases[choice] = np.linalg.norm(mean - expected) / np.linalg.norm(expected)
     assert biases["posterior"] > 0.5
     assert biases["reweighted"] < 0.4 * biases["posterior"]

@@ -109,11 +109,13 @@ def test_padding_and_positions():
 
     first, wild = images[:4], images[:4].copy()
     wild[2:] = 30.0
-    one, other = figures(first, [1, 1, 0, 0]), figures(wild, [1, 1, 0, 0])
+    beside_images, beside_wild = figures(first, [1, 1, 0, 0]), figures(wild, [1, 1, 0, 0])
     np.testing.assert_allclose(
-        one.log_marginal_likelihood[:2], other.log_marginal_likelihood[:2], rtol=1e-5
+        beside_images.log_marginal_likelihood[:2],
+        beside_wild.log_marginal_likelihood[:2],
+        rtol=1e-5,
     )
-    np.testing.assert_allclose(one.rejection, other.rejection, rtol=1e-4)
+    np.testing.assert_allclose(beside_images.rejection, beside_wild.rejection, rtol=1e-4)
 
 
 @pytest.mark.parametrize("change", [{"chains_per_image": 1}, {"num_temperatures": 1}])

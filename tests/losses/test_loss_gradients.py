@@ -87,8 +87,8 @@ def weights_of(z, temperatures):
     values = jnp.stack([log_likelihoods(tiny.parameters()["generator"], rows) for rows in z[1:]])
     weigh = jax.jit(ratios.posterior_weights, static_argnums=2)
     hot = jnp.asarray(temperatures[1:])
-    found = weigh(hot, values.T[..., None], thermodynamic.MBAR_ITERATIONS)
-    return np.asarray(found[..., 0]).T
+    of_image = weigh(hot, values.T[..., None], thermodynamic.MBAR_ITERATIONS)
+    return np.asarray(of_image[..., 0]).T
 
 
 def contrast(alpha, z_posterior, z_prior):
@@ -108,7 +108,7 @@ def quadrature_sum(beta, z, temperatures, settings):
 def expected_gradients(settings):
     """Central differences for every choice: ({prior choice: grad}, {generator choice: grad})."""
     base, (temperatures, z) = tiny.parameters(), frozen_chains(settings)
-    whole = central_differences(lambda params: loss_of(params, settings)[0], base)
+    total = central_differences(lambda params: loss_of(params, settings)[0], base)
     size = ravel_pytree(base["generator"])[0].size  # flattened first: groups are sorted
     contrastive = central_differences(lambda a: contrast(a, z[-1], z[0]), base["prior"])
     detached = central_differences(
@@ -130,14 +130,14 @@ def expected_gradients(settings):
     )
     return (
         {
-            "langevin": whole[size:],
+            "langevin": total[size:],
             "contrastive": contrastive,
             "none": None,
             # What "contrastive" is where the generator's gradient is reweighted.
             "reweighted": reweighted_contrast,
         },
         {
-            "langevin": whole[:size],
+            "langevin": total[:size],
             "detached": detached,
             "posterior": posterior,
             "reweighted": reweighted,
@@ -198,8 +198,8 @@ def test_all_choices_under_the_trapezium():
     # The choices are not alike: no case passes in another's place.
     for table in (of_prior, of_generator):
         gradients = [gradient for gradient in table.values() if gradient is not None]
-        for one, other in itertools.combinations(gradients, 2):
-            assert np.abs(one - other).max() > 1e-2
+        for first, second in itertools.combinations(gradients, 2):
+            assert np.abs(first - second).max() > 1e-2
 
 
 @pytest.mark.parametrize(

@@ -152,15 +152,15 @@ def test_vanilla_loss_from_its_chains():
 
 @pytest.mark.parametrize("loss", ["vanilla", "thermodynamic"])
 def test_padding_changes_nothing(loss):
-    whole, padded = linear_batch(), linear_batch(padding=2)
-    wild = padded.images.at[NUM:].set(50.0).at[:NUM].set(whole.images)
+    complete, padded = linear_batch(), linear_batch(padding=2)
+    wild = padded.images.at[NUM:].set(50.0).at[:NUM].set(complete.images)
     padded = padded._replace(images=wild, position=padded.position.at[NUM:].set(0))
     key = jax.random.key(0)
     if loss == "vanilla":
-        results = [vanilla(batch, key) for batch in (whole, padded)]
+        results = [vanilla(batch, key) for batch in (complete, padded)]
     else:
         settings = PAPER._replace(power=0.3, kl_weight=2.0)
-        results = [thermodynamic(batch, key, settings) for batch in (whole, padded)]
+        results = [thermodynamic(batch, key, settings) for batch in (complete, padded)]
     for expected, value in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-9)
 
@@ -209,11 +209,11 @@ def test_chunks_bound_the_memory_of_the_gradient():
 
 @pytest.mark.parametrize("loss", ["vanilla", "thermodynamic"])
 def test_precision_is_of_the_chains_alone(loss):
-    seen = {"tilt": [], "generator": []}
+    dtypes = {"tilt": [], "generator": []}
 
     def recorded(name, fn):
         def wrapped(params, z):
-            seen[name].append(str(z.dtype))
+            dtypes[name].append(str(z.dtype))
             return fn(params, z)
 
         return wrapped
@@ -232,19 +232,19 @@ def test_precision_is_of_the_chains_alone(loss):
         in_tilt = {"bfloat16"}
     value, _ = jax.eval_shape(lambda params: loss_fn(params, *args), tiny.parameters())
     # Chains in bfloat16, the loss over them in the parameters' own type.
-    assert set(seen["tilt"]) == in_tilt
-    assert set(seen["generator"]) == {"bfloat16", "float64"}
+    assert set(dtypes["tilt"]) == in_tilt
+    assert set(dtypes["generator"]) == {"bfloat16", "float64"}
     assert value.dtype == jnp.float64
 
 
 def test_losses_are_means_over_the_batch_and_follow_the_key():
-    one = vanilla(linear_batch(), jax.random.key(0))[0]
-    assert vanilla(linear_batch(), jax.random.key(0))[0] == one
-    assert vanilla(linear_batch(), jax.random.key(1))[0] != one
+    single = vanilla(linear_batch(), jax.random.key(0))[0]
+    assert vanilla(linear_batch(), jax.random.key(0))[0] == single
+    assert vanilla(linear_batch(), jax.random.key(1))[0] != single
     # The same images and positions twice over: the mean, and not the sum.
     batch = linear_batch()
     twice = Batch(*(jnp.concatenate([leaf, leaf]) for leaf in batch))
-    np.testing.assert_allclose(vanilla(twice, jax.random.key(0))[0], one, rtol=1e-12)
+    np.testing.assert_allclose(vanilla(twice, jax.random.key(0))[0], single, rtol=1e-12)
 
 
 # Refusals.

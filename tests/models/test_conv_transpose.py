@@ -58,8 +58,8 @@ def test_a_tpu_takes_blocks_of_rows_where_they_apply():
         return str(jaxprs[0]) == str(jaxprs[1])
 
     assert same(row_blocks, 8, 3, 1)
-    for other in ((6, 3, 1), (8, 5, 1), (8, 3, 2)):  # the height, the channels, the stride
-        assert same(dilated, *other)
+    for second in ((6, 3, 1), (8, 5, 1), (8, 3, 2)):  # the height, the channels, the stride
+        assert same(dilated, *second)
     with pytest.raises(AssertionError):
         row_blocks(*arrays(4, 1, height=6)[:2], 1)
 
@@ -85,9 +85,9 @@ def test_second_derivatives_of_two_forms_agree(kernel_size, stride, fast):
             for form in (stamped, fast)
         ]
 
-    for one, other in zip(*both(x, weights), strict=True):
-        assert np.abs(other).max() > 1e-3
-        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11)
+    for first, second in zip(*both(x, weights), strict=True):
+        assert np.abs(second).max() > 1e-3
+        np.testing.assert_allclose(first, second, rtol=1e-9, atol=1e-11)
 
 
 def test_one_pixel_by_hand():

@@ -262,16 +262,16 @@ def test_densities_refuse_other_shapes():
 
 def test_compute_dtype_changes_the_networks_arithmetic_alone():
     model, params, _ = small_network()
-    seen = []
+    dtypes = []
 
     def tilt(alpha, z):
-        seen.append((z.dtype, *{leaf.dtype for leaf in jax.tree.leaves(alpha)}))
+        dtypes.append((z.dtype, *{leaf.dtype for leaf in jax.tree.leaves(alpha)}))
         return model.tilt(alpha, z)
 
     half = with_compute_dtype(model._replace(tilt=tilt), jnp.dtype("bfloat16"))
     z = jax.random.normal(jax.random.key(0), (7, 5))
     out, grads = jax.jit(jax.value_and_grad(lambda a: half.tilt(a, z).sum()))(params["prior"])
-    assert seen == [(jnp.bfloat16, jnp.bfloat16)]
+    assert dtypes == [(jnp.bfloat16, jnp.bfloat16)]
     assert {leaf.dtype for leaf in jax.tree.leaves((out, grads))} == {jnp.dtype("float32")}
     image, exact = (jax.jit(m.generator)(params["generator"], z) for m in (half, model))
     assert image.dtype == jnp.float32

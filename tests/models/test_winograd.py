@@ -21,8 +21,8 @@ def arrays(size, dtype, channels=3):
 def test_a_minimal_filter_gives_all_neighbours_of_a_two_tap_filter(points):
     m, rng = len(points), np.random.default_rng(0)
     d, g = rng.normal(size=m + 1), rng.normal(size=2)
-    found = minimal_filter(points)
-    y = found.outputs @ ((found.kernel @ g) * (found.inputs @ d))
+    sums = minimal_filter(points)
+    y = sums.outputs @ ((sums.kernel @ g) * (sums.inputs @ d))
     np.testing.assert_allclose(y, d[:-1] * g[0] + d[1:] * g[1], rtol=1e-12)
 
 
@@ -39,8 +39,8 @@ def test_values_and_gradients_are_those_of_the_direct_form(size):
 
         return with_gradients(winograd), with_gradients(stamped)
 
-    for one, other in zip(*both(x, weights), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-10)
+    for fast, direct in zip(*both(x, weights), strict=True):
+        np.testing.assert_allclose(fast, direct, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize(("size", "times"), [((4, 4), 3), ((8, 8), 10)])

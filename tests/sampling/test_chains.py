@@ -132,29 +132,29 @@ def test_chunks_change_nothing(settings):
 @pytest.mark.usefixtures("x64")
 def test_a_chain_is_the_same_however_the_batch_is_split():
     batch = tiny.make_batch(10)
-    whole = tempered(batch.position, batch.images)
+    complete = tempered(batch.position, batch.images)
     parts = [tempered(batch.position[i : i + 5], batch.images[i : i + 5]) for i in (0, 5)]
-    np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, rtol=1e-12)
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), complete, rtol=1e-12)
     order = np.array([3, 0, 9, 7, 4, 1, 2, 8, 6, 5])
     shuffled = tempered(batch.position[order], batch.images[order])
-    np.testing.assert_allclose(shuffled, whole[:, order], rtol=1e-12)
+    np.testing.assert_allclose(shuffled, complete[:, order], rtol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
 def test_a_chain_depends_on_its_own_image_key_and_temperature_alone():
-    batch, whole = tiny.make_batch(), tempered()
+    batch, complete = tiny.make_batch(), tempered()
     image = tempered(x=batch.images.at[2].set(0.9))
     position = tempered(positions=batch.position.at[2].set(77))
-    others = np.array([0, 1, 3, 4])
+    rest = np.array([0, 1, 3, 4])
     for changed in (image, position):
-        np.testing.assert_allclose(changed[:, others], whole[:, others], rtol=1e-12)
-    np.testing.assert_allclose(image[0], whole[0], rtol=1e-12)  # the prior sees no image
-    assert np.all(np.abs(image[1:, 2] - whole[1:, 2]).max(-1) > 1e-4)
-    assert np.all(np.abs(position[:, 2] - whole[:, 2]).max(-1) > 1e-4)
+        np.testing.assert_allclose(changed[:, rest], complete[:, rest], rtol=1e-12)
+    np.testing.assert_allclose(image[0], complete[0], rtol=1e-12)  # the prior sees no image
+    assert np.all(np.abs(image[1:, 2] - complete[1:, 2]).max(-1) > 1e-4)
+    assert np.all(np.abs(position[:, 2] - complete[:, 2]).max(-1) > 1e-4)
     warmer = tempered(temperatures=np.array([0.0, 0.1, 0.5, 0.7, 0.9, 1.0]))
-    kept = np.array([0, 1, 3, 4, 5])
-    np.testing.assert_allclose(warmer[kept], whole[kept], rtol=1e-12)
-    assert np.abs(warmer[2] - whole[2]).min() > 0
+    same = np.array([0, 1, 3, 4, 5])
+    np.testing.assert_allclose(warmer[same], complete[same], rtol=1e-12)
+    assert np.abs(warmer[2] - complete[2]).min() > 0
 
 
 def test_no_two_chains_are_alike():
@@ -210,9 +210,9 @@ def test_one_chain_per_image_is_the_first_versions(steps):
 
 @pytest.mark.usefixtures("x64")
 def test_further_chains_leave_the_first_as_it_is_and_are_others():
-    one, three = all_chains().latents, all_chains(chains_per_image=3).latents
+    single, three = all_chains().latents, all_chains(chains_per_image=3).latents
     assert three.shape == (6, 3, 5, 3)
-    np.testing.assert_allclose(three[:, 0], one[:, 0], rtol=1e-12)
+    np.testing.assert_allclose(three[:, 0], single[:, 0], rtol=1e-12)
     two = all_chains(chains_per_image=2).latents
     np.testing.assert_allclose(three[:, :2], two, rtol=1e-12)
     flat = np.asarray(three).reshape(-1, 3)

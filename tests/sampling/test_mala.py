@@ -105,11 +105,11 @@ def test_a_nonlinear_posterior_stays_as_it_is():
         for i, t in enumerate(TEMPERATURES):
             for n, law in enumerate(plane.probabilities(grid, t)):
                 values = plane.log_likelihoods(params, images[n : n + 1], ends[i, :, n])[0]
-                seen = np.column_stack([values, ends[i, :, n], ends[i, :, n] ** 2])
+                moments = np.column_stack([values, ends[i, :, n], ends[i, :, n] ** 2])
                 of_grid = np.column_stack([grid.log_likelihood[n], grid.z, grid.z**2])
                 mean = law @ of_grid
                 sd = np.sqrt(law @ (of_grid - mean) ** 2)
-                errors = np.abs(seen.mean(0) - mean) / sd * np.sqrt(len(seen))
+                errors = np.abs(moments.mean(0) - mean) / sd * np.sqrt(len(moments))
                 worst = max(worst, errors.max())
         return worst
 

@@ -9,7 +9,7 @@ import pytest
 import smooth_network as tiny
 
 from thermo_ebm import likelihood
-from thermo_ebm.evaluation import mixing
+from thermo_ebm.evaluation.chains import convergence
 from thermo_ebm.losses import LossSettings, check_settings, make_objective
 from thermo_ebm.sampling import kernels
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, tempered_chains
@@ -83,10 +83,10 @@ def test_in_diagnostics():
     batch = tiny.make_batch()
     temperatures = power_schedule(2, 1.0)
     params = jax.tree.map(jnp.float32, tiny.parameters())
-    traces = mixing.long_traces(
+    traces = convergence.long_traces(
         tiny.make_model(), params, batch.images, temperatures, KEY, sampler, 8
     )
-    rows = mixing.mixing_table(traces, temperatures, (8,))
+    rows = convergence.convergence_table(traces, temperatures, (8,))
     assert [row.acceptance for row in rows] == pytest.approx([ACCEPTANCE] * 3)
 
 

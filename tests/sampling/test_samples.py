@@ -31,10 +31,10 @@ def test_samples_do_not_depend_on_the_batches_they_are_drawn_in():
         partial(samples.sample_images, model, params, key, settings=settings),
         static_argnames="num",
     )
-    whole = draw(num=7)
+    complete = draw(num=7)
     parts = [draw(num=3, first=first) for first in (0, 3, 6)]
-    np.testing.assert_allclose(np.concatenate(parts)[:7], whole, rtol=1e-5, atol=1e-6)
-    assert not np.allclose(whole[0], whole[1])
+    np.testing.assert_allclose(np.concatenate(parts)[:7], complete, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(complete[0], complete[1])
 
 
 def test_reconstructions_are_of_their_own_image():
@@ -47,9 +47,9 @@ def test_reconstructions_are_of_their_own_image():
     x = model.generator(params["generator"], z)
     settings = ChainSettings(1e-4, 200)
     reconstruct = jax.jit(partial(samples.reconstruct, model, settings=settings))
-    made = reconstruct(params, x, jax.random.key(2))
-    distances = np.linalg.norm(np.asarray(made)[:, None] - np.asarray(x), axis=-1)
-    assert made.shape == x.shape
+    reconstructions = reconstruct(params, x, jax.random.key(2))
+    distances = np.linalg.norm(np.asarray(reconstructions)[:, None] - np.asarray(x), axis=-1)
+    assert reconstructions.shape == x.shape
     np.testing.assert_array_equal(distances.argmin(axis=1), np.arange(12))
     assert np.median(np.diag(distances)) < 0.2 * np.median(distances)
 

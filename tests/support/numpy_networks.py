@@ -45,8 +45,8 @@ def tilt(alpha, z, leak):
 
 def generator(layers, z, strides, leak):
     """g_beta from [(weights, bias)] of each layer."""
-    (weights, bias), *others = layers
+    (weights, bias), *rest = layers
     x = np.einsum("nc,abcd->nabd", z, weights) + bias
-    for (weights, bias), stride in zip(others, strides[1:], strict=True):
+    for (weights, bias), stride in zip(rest, strides[1:], strict=True):
         x = conv_transpose(leaky_relu(x, leak), weights, stride) + bias
     return np.tanh(x)

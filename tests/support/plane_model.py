@@ -127,12 +127,12 @@ def swap_probability(grid, temperature, higher):
     Where l' > l the exponential turns p_t(z) p_t'(z') into p_t'(z) p_t(z'), so that it is
     P(l' <= l) and, with the two laws swapped, P(l' > l).
     """
-    found = []
+    rates = []
     low, high = probabilities(grid, temperature), probabilities(grid, higher)
     for values, at_low, at_high in zip(grid.log_likelihood, low, high, strict=True):
         order = np.argsort(values)
         at_low, at_high = at_low[order], at_high[order]
         up_to = np.cumsum(at_high)
         above = at_low[::-1].cumsum()[::-1] - at_low
-        found.append(at_low @ up_to + at_high @ above)
-    return np.array(found)
+        rates.append(at_low @ up_to + at_high @ above)
+    return np.array(rates)

@@ -51,13 +51,15 @@ def test_gradients_are_lapacks(x64):
         inverse = jax.scipy.linalg.solve_triangular(chol, jnp.eye(DIM), lower=True)
         return jnp.sum(weights * chol) + jnp.sum(jnp.sin(inverse) * weights)
 
-    def own(cov):
+    def by_elimination(cov):
         chol, inverse = cholesky_and_inverse(cov)
         return jnp.sum(weights * chol) + jnp.sum(jnp.sin(inverse) * weights)
 
-    found, wanted = jax.grad(own)(cov), jax.grad(by_lapack)(cov)
+    gradient, reference = jax.grad(by_elimination)(cov), jax.grad(by_lapack)(cov)
     # Of a symmetric matrix only the symmetric part of the gradient is determined.
-    np.testing.assert_allclose(found + found.T, wanted + wanted.T, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(
+        gradient + gradient.T, reference + reference.T, rtol=1e-9, atol=1e-11
+    )
 
 
 @pytest.mark.slow

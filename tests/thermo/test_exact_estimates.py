@@ -94,9 +94,9 @@ def test_exact_terms_give_the_mean_log_likelihood_under_every_quadrature(name, n
 
     @jax.jit
     def all_rules(temperatures, slopes, expected, forward, backward):
-        given = temperatures, expected, forward, backward
+        arguments = temperatures, expected, forward, backward
         return jnp.stack(
-            [thermodynamic_integral(*given, quadrature=r, slopes=slopes) for r in rules]
+            [thermodynamic_integral(*arguments, quadrature=r, slopes=slopes) for r in rules]
         )
 
     for power in POWERS:
@@ -181,14 +181,14 @@ def standard_errors_off(values, expected):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_ratios_from_samples_are_the_truth_and_pooled_divergences_are_not(name):
-    found = estimates(name)
+    by_case = estimates(name)
     for case in ("ratio", "ratio, right", "ratio, warped"):
-        assert abs(standard_errors_off(found[case], truth(name))) < 3
-        assert found[case].std(ddof=1) < 0.3
+        assert abs(standard_errors_off(by_case[case], truth(name))) < 3
+        assert by_case[case].std(ddof=1) < 0.3
     for case in ("none", "pooled_gaussian"):
-        assert abs(standard_errors_off(found[case], truth(name))) > 10
+        assert abs(standard_errors_off(by_case[case], truth(name))) > 10
     # With the difference of divergences the ratio is the estimate, whatever the quadrature.
-    np.testing.assert_allclose(found["ratio, right"], found["ratio"], rtol=1e-9)
+    np.testing.assert_allclose(by_case["ratio, right"], by_case["ratio"], rtol=1e-9)
 
 
 # What the quadratures alone are worth.

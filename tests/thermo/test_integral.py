@@ -108,10 +108,10 @@ def test_by_hand(quadrature, weights, correction):
     schedule = Schedule(jnp.asarray(temperatures), jnp.asarray(slopes))
     np.testing.assert_allclose(quadrature_weights(quadrature, schedule), weights, atol=1e-15)
     plain = np.dot(weights, expected)
-    given = {"quadrature": quadrature, "slopes": slopes}
-    assert thermodynamic_integral(*HAND, **given) == pytest.approx(plain)
+    options = {"quadrature": quadrature, "slopes": slopes}
+    assert thermodynamic_integral(*HAND, **options) == pytest.approx(plain)
     for eta in (0.0, 1.0, 2.0):
-        estimate = thermodynamic_integral(temperatures, expected, FORWARD, BACKWARD, eta, **given)
+        estimate = thermodynamic_integral(temperatures, expected, FORWARD, BACKWARD, eta, **options)
         assert estimate == pytest.approx(plain + eta * correction)
 
 

@@ -31,14 +31,16 @@ def samples(power, seed=0, num_temperatures=8):
 def test_bar_against_pymbar(power):
     other = pytest.importorskip("pymbar").other_estimators
     temperatures, values = samples(power)
-    found = np.asarray(neighbours(temperatures, values))
-    assert found.shape == (NUM_IMAGES, 8)
+    estimate = np.asarray(neighbours(temperatures, values))
+    assert estimate.shape == (NUM_IMAGES, 8)
     for n in range(NUM_IMAGES):
         for i, step in enumerate(np.diff(temperatures)):
             # Reduced works: the energy is minus t l, so that w = -dt l forward and dt l backward.
             work = -step * values[n, i], step * values[n, i + 1]
-            wanted = -other.bar(*work, relative_tolerance=1e-13, maximum_iterations=2000)["Delta_f"]
-            assert found[n, i] == pytest.approx(wanted, abs=1e-6)
+            expected = -other.bar(*work, relative_tolerance=1e-13, maximum_iterations=2000)[
+                "Delta_f"
+            ]
+            assert estimate[n, i] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("power", [0.3, 1.0, 4.0])
@@ -46,24 +48,24 @@ def test_bar_against_pymbar(power):
 def test_mbar_against_pymbar(power):
     pymbar = pytest.importorskip("pymbar")
     temperatures, values = samples(power)
-    found = np.asarray(mbar(temperatures, values))
+    estimate = np.asarray(mbar(temperatures, values))
     for n in range(NUM_IMAGES):
         energies = -temperatures[:, None] * values[n].reshape(-1)
         reference = pymbar.MBAR(
             energies, np.full(len(temperatures), CHAINS), relative_tolerance=1e-13
         )
-        np.testing.assert_allclose(found[n], -reference.f_k, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(estimate[n], -reference.f_k, rtol=0, atol=1e-6)
 
 
 def test_mbar_solves_its_equation_and_few_steps_are_enough():
     temperatures, values = samples(1.0)
-    found = np.asarray(mbar(temperatures, values))
+    estimate = np.asarray(mbar(temperatures, values))
     logits = temperatures * values.reshape(NUM_IMAGES, -1, 1)
-    mixture = np.log((CHAINS * np.exp(logits - found[:, None])).sum(-1, keepdims=True))
+    mixture = np.log((CHAINS * np.exp(logits - estimate[:, None])).sum(-1, keepdims=True))
     again = np.log(np.exp(logits - mixture).sum(1))
-    np.testing.assert_allclose(again - again[:, :1], found, atol=1e-9)
+    np.testing.assert_allclose(again - again[:, :1], estimate, atol=1e-9)
     few = jax.jit(ratios.mbar, static_argnums=2)(temperatures, values, 4)
-    np.testing.assert_allclose(few, found, atol=1e-6)
+    np.testing.assert_allclose(few, estimate, atol=1e-6)
 
 
 def test_a_constant_added_to_l_is_added_to_the_logarithm():
@@ -130,10 +132,10 @@ def test_one_chain_that_is_far_off_moves_the_ratio_little(far):
 
 def test_stepping_stones_are_importance_sampling():
     temperatures, values = samples(3.0)
-    found = ratios.stepping_stones(temperatures, values)
+    estimate = ratios.stepping_stones(temperatures, values)
     steps = np.diff(temperatures)[:, None]
-    wanted = np.log(np.exp(steps * values[:, :-1]).mean(-1))
-    np.testing.assert_allclose(found, wanted, rtol=1e-9)
+    expected = np.log(np.exp(steps * values[:, :-1]).mean(-1))
+    np.testing.assert_allclose(estimate, expected, rtol=1e-9)
 
 
 # Weights.
@@ -144,13 +146,13 @@ def test_weights_make_every_chain_a_sample_of_the_posterior(power):
     """Self-normalised importance weights against the mixture of all temperatures, by hand."""
     temperatures, values = samples(power)
     hot, of_hot = temperatures[1:], values[:, 1:]
-    found, c = np.asarray(weights(hot, of_hot)), np.asarray(mbar(hot, of_hot))
+    estimate, c = np.asarray(weights(hot, of_hot)), np.asarray(mbar(hot, of_hot))
     mixture = (CHAINS * np.exp(hot * of_hot[..., None] - c[:, None, None])).sum(-1)
     by_hand = np.exp(of_hot) / mixture
     by_hand /= by_hand.sum((1, 2), keepdims=True)
-    np.testing.assert_allclose(found, by_hand, rtol=1e-5, atol=1e-12)
-    np.testing.assert_allclose(found.sum((1, 2)), 1.0, rtol=1e-9)
-    sizes = ratios.effective_sample_size(jnp.asarray(found))
+    np.testing.assert_allclose(estimate, by_hand, rtol=1e-5, atol=1e-12)
+    np.testing.assert_allclose(estimate.sum((1, 2)), 1.0, rtol=1e-9)
+    sizes = ratios.effective_sample_size(jnp.asarray(estimate))
     np.testing.assert_allclose(sizes, 1 / (by_hand**2).sum((1, 2)), rtol=1e-5)
 
 
@@ -158,8 +160,8 @@ def test_effective_size_falls_with_the_power_from_all_chains_to_those_at_one():
     sizes = []
     for power in (0.01, 0.1, 1.0, 6.0, 30.0):
         temperatures, values = samples(power)
-        found = weights(temperatures[1:], values[:, 1:])
-        sizes.append(float(ratios.effective_sample_size(found).mean()))
+        estimate = weights(temperatures[1:], values[:, 1:])
+        sizes.append(float(ratios.effective_sample_size(estimate).mean()))
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] > 0.95 * 8 * CHAINS
     assert sizes[-1] < 2 * CHAINS

@@ -78,6 +78,6 @@ def test_rates_that_are_not_finite_change_nothing(bad):
 
 def test_annealed_power_goes_from_one_to_the_other_along_half_a_cosine():
     progress = np.array([-1.0, 0.0, 0.5, 1.0, 7.0])
-    found = annealed_power(2.0, 0.5, progress)
-    np.testing.assert_allclose(found, [2.0, 2.0, 1.25, 0.5, 0.5], rtol=1e-6)
+    powers = annealed_power(2.0, 0.5, progress)
+    np.testing.assert_allclose(powers, [2.0, 2.0, 1.25, 0.5, 0.5], rtol=1e-6)
     assert annealed_power(2.0, 0.5, np.array(0.25)) > 1.625  # slow at first

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from thermo_ebm.likelihood.annealing import Annealer, LikelihoodSettings
-from thermo_ebm.likelihood.estimators import MarginalLikelihood, rejection_rates, summarise
+from thermo_ebm.likelihood.estimators import MarginalLikelihood, summarise
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.kernels import find_kernel
 from thermo_ebm.thermo.schedule import Schedule, equalised, make_schedule
@@ -78,8 +78,8 @@ def adapted_schedule(
     batch = make_batch(images)
     for number in range(settings.pilots):
         pilot_key = jax.random.fold_in(key, number)
-        rejection = _pilot(model, params, batch, schedule.temperatures, pilot_key, few)
-        schedule = equalised(schedule, jax.device_get(rejection))
+        pilot = _estimate(model, params, batch, schedule.temperatures, pilot_key, few)
+        schedule = equalised(schedule, jax.device_get(pilot.rejection))
     return Schedule(*map(jnp.asarray, schedule))
 
 
@@ -119,20 +119,5 @@ def estimate(
     return summarise(annealer, batch.images, temperatures, annealed)
 
 
-def _rejection(
-    model: LatentEBM,
-    params: Params,
-    batch: Batch,
-    temperatures: Array,
-    key: PRNGKey,
-    settings: LikelihoodSettings,
-) -> Array:
-    annealer = Annealer(model, params, settings, batch.position, batch.mask, key)
-    latents, log_step_size = annealer.prior_latents()
-    annealed = annealer.anneal(batch.images, latents, temperatures, log_step_size)
-    return rejection_rates(annealer, temperatures, annealed.log_likelihood)
-
-
 # Compiled once for a model, settings and shapes, not once per call.
 _estimate = jax.jit(estimate, static_argnames=("model", "settings", "axis_name"))
-_pilot = jax.jit(_rejection, static_argnames=("model", "settings"))

@@ -10,7 +10,6 @@ from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.randomness import all_chain_keys
 from thermo_ebm.sampling.chains import (
     Adaptation,
-    Chains,
     ChainSettings,
     posterior_target,
     prior_target,
@@ -64,8 +63,8 @@ class Annealer(NamedTuple):
         target = prior_target(self.model, self.params["prior"], len(start))
         log_step_size = jnp.log(jnp.float32(_STEP_SIZE * self.model.prior_sigma**2))
         steps = self.settings.prior_steps
-        chains, _ = self._move(target, start, self._keys(0), log_step_size, steps)
-        return self._by_image(chains.latents), self._log_step_size(chains)
+        (state, log_step_size), _ = self._move(target, 0, (start, log_step_size), steps)
+        return self._by_image(state.z), log_step_size
 
     def anneal(
         self, images: Array, latents: Array, temperatures: Array, log_step_size: Array
@@ -87,13 +86,10 @@ class Annealer(NamedTuple):
         def visit(
             carry: tuple[State, Array], rung: tuple[Array, Array]
         ) -> tuple[tuple[State, Array], tuple[Array, Array]]:
-            state, log_step_size = carry
             index, temperature = rung
-            target, keys = target_at(temperature), self._keys(index)
-            steps = self.settings.steps_per_temperature
-            chains, acceptance = self._move(target, state, keys, log_step_size, steps)
-            likelihood = evaluated(target, chains.state).log_likelihood
-            return (chains.state, self._log_step_size(chains)), (likelihood, acceptance)
+            target, steps = target_at(temperature), self.settings.steps_per_temperature
+            carry, acceptance = self._move(target, index, carry, steps)
+            return carry, (evaluated(target, carry[0]).log_likelihood, acceptance)
 
         first = target_at(temperatures[0])
         flat = latents.reshape(-1, latents.shape[-1])
@@ -110,12 +106,14 @@ class Annealer(NamedTuple):
         )
 
     def _move(
-        self, target: Target, start: State, keys: PRNGKey, log_step_size: Array, num_steps: int
-    ) -> tuple[Chains, Array]:
-        """Steps at one temperature, the first half of which adapt the step size.
+        self, target: Target, index: Array | int, carry: tuple[State, Array], num_steps: int
+    ) -> tuple[tuple[State, Array], Array]:
+        """Steps at the temperature of this index, the first half of which adapt the step size.
 
-        Returns the chains, and the acceptance rate in the second half, a mean over all chains.
+        The carry is the chains' states and the log step size. Returns both after the steps, and the
+        acceptance rate in the second half, a mean over all chains.
         """
+        start, log_step_size = carry
         adapting = -(-num_steps // 2)
         weights = jnp.tile(self.mask, self.settings.chains_per_image)
         total = all_sum(weights.sum(), self.axis_name)
@@ -127,12 +125,13 @@ class Annealer(NamedTuple):
             change = _GAIN * (acceptance(info) - TARGET_ACCEPTANCE)
             return log_step_size + jnp.where(k <= adapting, change, 0.0)
 
-        settings = ChainSettings(Adaptation(log_step_size, update), num_steps, self.settings.kernel)
+        adaptation = Adaptation(log_step_size, update)
+        settings = ChainSettings(adaptation, num_steps, self.settings.kernel)
         chains = run_chain(
-            target, start, keys, settings, record=lambda state, info: acceptance(info)
+            target, start, self._keys(index), settings, record=lambda _, info: acceptance(info)
         )
         rates = chains.records[adapting:] if num_steps > 1 else chains.records
-        return chains, rates.mean()
+        return (chains.state, chains.log_step_size), rates.mean()
 
     def _keys(self, index: Array | int) -> PRNGKey:
         """A key for each chain at one temperature, [M * num]."""
@@ -143,7 +142,3 @@ class Annealer(NamedTuple):
     def _by_image(self, latents: Array) -> Array:
         """[M * num, latent_dim] -> [M, num, latent_dim]."""
         return latents.reshape(self.settings.chains_per_image, -1, latents.shape[-1])
-
-    def _log_step_size(self, chains: Chains) -> Array:
-        assert chains.log_step_size is not None  # `_move` adapts
-        return chains.log_step_size

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from thermo_ebm.collectives import all_sum
+from thermo_ebm.collectives import masked_mean
 from thermo_ebm.likelihood.annealing import Annealed, Annealer
 from thermo_ebm.models.latent_ebm import LatentEBM, log_prior
 from thermo_ebm.sampling.exchange import swap_rejection
@@ -52,33 +52,17 @@ def summarise(
     value, stderr = mbar_with_error(temperatures, by_image)
     log_weights = forward_log_weights(temperatures, annealed.log_likelihood)
     bound, bound_stderr, size = log_mean_exp(log_weights)
+    rejection = swap_rejection(temperatures, annealed.log_likelihood).mean(axis=1)
     return MarginalLikelihood(
         log_marginal_likelihood=value,
         stderr=stderr,
         annealed=bound,
         annealed_stderr=bound_stderr,
         effective_sample_size=size,
-        rejection=rejection_rates(annealer, temperatures, annealed.log_likelihood),
+        rejection=masked_mean(rejection, annealer.mask, annealer.axis_name),
         acceptance=annealed.acceptance,
         scores=posterior_scores(annealer.model, annealer.params, images, annealed),
     )
-
-
-def rejection_rates(annealer: Annealer, temperatures: Array, log_likelihood: Array) -> Array:
-    """Rejection rates of exchanges between neighbouring temperatures.
-
-    Args:
-      annealer: which annealed the chains.
-      temperatures: [num_temperatures + 1].
-      log_likelihood: l at each temperature, [num_temperatures + 1, M, num].
-
-    Returns:
-      The mean over images and chains, [num_temperatures].
-    """
-    rejection, mask = swap_rejection(temperatures, log_likelihood).mean(axis=1), annealer.mask
-    sums = ((rejection * mask).sum(axis=1), mask.sum())
-    total, count = all_sum(sums, annealer.axis_name)
-    return total / count
 
 
 def posterior_scores(model: LatentEBM, params: Params, images: Array, annealed: Annealed) -> Scores:

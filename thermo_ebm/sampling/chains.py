@@ -63,7 +63,7 @@ class Chains(NamedTuple):
     acceptance: Array  # mean acceptance probability of the steps, [num]; 1 without rejection
     swaps: exchanges.Swaps | None  # of all steps, [num_steps, ...] each; None without exchange
     records: Any  # what `record` returned, [num_steps, ...] each
-    log_step_size: Array | None  # after the last adaptation; None without adaptation
+    log_step_size: Any  # after the last adaptation, an Array; None without adaptation
 
     @property
     def latents(self) -> Array:
