@@ -125,18 +125,10 @@ def _columns_of(network: str, row: tables.Row) -> list[str]:
 def _write_events(folder: Path, network: str, row: tables.Row) -> None:
     """Replaces the existing event files by a new file with all rows."""
     rows = [old for old in _read_rows(folder) if old["epoch"] != row["epoch"]] + [row]
-    unfinished = folder / f".eval_{network}.tmp"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    opened = events.open_events(unfinished)
+    target = folder / layout.TENSORBOARD / f"eval_{network}"
+    shutil.rmtree(target, ignore_errors=True)
+    writer = events.open_events(target)
     for evaluated in sorted(rows, key=lambda row: row["step"] or 0):
         values = {f"eval/{name}": evaluated[name] for name in _columns_of(network, evaluated)}
-        events.write_scalars(opened, int(evaluated["step"] or 0), values)
-    events.close_events(opened)
-    target = folder / layout.TENSORBOARD / f"eval_{network}"
-    target.mkdir(parents=True, exist_ok=True)
-    old_files = list(target.iterdir())
-    for path in unfinished.iterdir():
-        path.replace(target / path.name)
-    for path in old_files:
-        path.unlink()
-    unfinished.rmdir()
+        events.write_scalars(writer, int(evaluated["step"] or 0), values)
+    events.close_events(writer)
