@@ -89,7 +89,7 @@ def test_the_digits_step_compiles_for_tpus(tmp_path):
         rf"topology=v5e:2x2 hbm_mib={number} estimated_step_ms={number} "
         rf"estimated_fraction_of_peak={number}"
     )
-    found = re.fullmatch(pattern, lines[-1])
-    assert found, lines[-1]
-    assert 0 < float(found[3]) < 1
+    figures = re.fullmatch(pattern, lines[-1])
+    assert figures, lines[-1]
+    assert 0 < float(figures[3]) < 1
     assert path.read_text().count("on_tpu") == len(scopes.PARTS) + 2

@@ -81,8 +81,10 @@ def in_our_layout(layers):
         return {"w": weights.transpose(axes), "b": bias}
 
     names = ("hidden_0", "hidden_1", "tilt")
-    dense = {name: arrays(one, (1, 0)) for name, one in zip(names, layers.alpha, strict=True)}
-    convolutions = {f"layer_{i}": arrays(one, (2, 3, 0, 1)) for i, one in enumerate(layers.beta)}
+    dense = {name: arrays(layer, (1, 0)) for name, layer in zip(names, layers.alpha, strict=True)}
+    convolutions = {
+        f"layer_{i}": arrays(layer, (2, 3, 0, 1)) for i, layer in enumerate(layers.beta)
+    }
     return {"prior": dense, "generator": convolutions}
 
 
@@ -98,11 +100,11 @@ def without_constant(grads):
 
 
 def assert_close(actual, expected, tolerance=FLOAT32):
-    found = dict(jax.tree.leaves_with_path(actual))
+    actual_leaves = dict(jax.tree.leaves_with_path(actual))
     leaves = jax.tree.leaves_with_path(expected)
-    assert found.keys() == {path for path, _ in leaves}
+    assert actual_leaves.keys() == {path for path, _ in leaves}
     for path, leaf in leaves:
-        error, largest = np.abs(found[path] - leaf).max(), np.abs(leaf).max()
+        error, largest = np.abs(actual_leaves[path] - leaf).max(), np.abs(leaf).max()
         assert error <= tolerance * largest, (jax.tree_util.keystr(path), error, largest)
 
 
@@ -120,9 +122,9 @@ def test_one_step_equals_ours(variant):
     peer, trained = torch_peer.make_peer(config), torch_peer.from_jax(params)
     adam = torch_peer.make_adam(config, trained)
     images = torch_peer.images_from_jax(batch.images)
-    found = torch_peer.update(peer, trained, adam, images, same_noise(config, key))
+    peer_value = torch_peer.update(peer, trained, adam, images, same_noise(config, key))
 
-    np.testing.assert_allclose(found, value, rtol=FLOAT32)
+    np.testing.assert_allclose(peer_value, value, rtol=FLOAT32)
     peers = in_our_layout(gradients(trained))
     assert_close(without_constant(peers), without_constant(grads))
     # From one gradient: Adam's first step is its sign, which rounding can turn where it is zero.
@@ -131,7 +133,7 @@ def test_one_step_equals_ours(variant):
     assert_close(in_our_layout(trained), updated, 1e-6)
 
 
-def test_a_chain_with_the_image_of_another_would_be_seen():
+def test_a_chain_with_another_image_changes_the_gradient():
     config = small_config()
     params, batch, key = problem(config)
     peer, noise = torch_peer.make_peer(config), same_noise(config, key)
@@ -152,9 +154,9 @@ def test_weights_are_those_of_the_library(num_temperatures):
     rng = np.random.default_rng(0)
     t = np.linspace(0.2, 1.0, num_temperatures, dtype=np.float32)
     likelihood = -500 + 3 * rng.standard_normal((num_temperatures, 3, NUM)).astype(np.float32)
-    found = torch_ratios.posterior_weights(torch.tensor(t), torch.tensor(likelihood))
+    weights = torch_ratios.posterior_weights(torch.tensor(t), torch.tensor(likelihood))
     expected = ratios.posterior_weights(jnp.array(t), jnp.moveaxis(jnp.array(likelihood), 2, 0))
-    np.testing.assert_allclose(found, np.moveaxis(expected, 0, 2), atol=1e-5)
+    np.testing.assert_allclose(weights, np.moveaxis(expected, 0, 2), atol=1e-5)
 
 
 def test_noise_has_the_shapes_that_a_step_needs():

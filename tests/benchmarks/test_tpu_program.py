@@ -43,9 +43,9 @@ def test_a_conditional_counts_its_longer_branch():
 
 
 def test_a_known_trip_count_is_preferred():
-    known = TEXT.replace("body=%wide.region_0.2.sunk", 'body=%wide.region_0.2.sunk, {"n":"9"}')
-    known = known.replace('{"n":"9"}', 'backend_config={"known_trip_count":{"n":"9"}}')
-    assert cycles(known)[scopes.PRIOR_CHAINS] == 9 * (24 + 320)
+    text = TEXT.replace("body=%wide.region_0.2.sunk", 'body=%wide.region_0.2.sunk, {"n":"9"}')
+    text = text.replace('{"n":"9"}', 'backend_config={"known_trip_count":{"n":"9"}}')
+    assert cycles(text)[scopes.PRIOR_CHAINS] == 9 * (24 + 320)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,14 @@
 """Every script in `examples/` runs as its first lines say, and its numbers hold."""
 
+import contextlib
+import io
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
 import pytest
 import trained_run
-from patience import PATIENCE
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -15,11 +16,17 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 
 
-def run(name, *arguments):
-    command = [sys.executable, "-m", f"examples.{name}", *map(str, arguments)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+@pytest.fixture
+def run(monkeypatch):
+    """Runs a script as `python -m examples.NAME` does, in this process; returns its output."""
+
+    def run_script(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"examples/{name}.py", *map(str, arguments)])
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            runpy.run_module(f"examples.{name}", run_name="__main__")
+        return output.getvalue()
+
+    return run_script
 
 
 def numbers(text):
@@ -40,7 +47,7 @@ def test_every_script_is_run():
     assert [name for name in not_here if f'"examples.{name}:features"' not in comparisons] == []
 
 
-def test_own_model():
+def test_own_model(run):
     exact, estimated = numbers(run("own_model", 40))
     # The trapezium's and the chains' errors are a few hundredths of a nat each.
     assert estimated == pytest.approx(exact, abs=0.25)
@@ -48,7 +55,7 @@ def test_own_model():
 
 
 @pytest.mark.slow
-def test_compare_folders(tmp_path):
+def test_compare_folders(run, tmp_path):
     digits = (load_digits().images[:24] * 15).astype("uint8")
     for number, image in enumerate(digits):
         folder = tmp_path / ("first" if number < 12 else "second")
@@ -61,14 +68,14 @@ def test_compare_folders(tmp_path):
     assert apart[kid] > same[kid]
 
 
-def test_sample_run(tmp_path):
+def test_sample_run(run, tmp_path):
     picture = tmp_path / "samples.png"
     assert "16 samples" in run("sample_run", trained_run.original(), picture)
     with Image.open(picture) as image:
         assert image.width == pytest.approx(2 * image.height, rel=0.1)  # 8 x 4 images
 
 
-def test_tempered_posteriors(tmp_path):
+def test_tempered_posteriors(run, tmp_path):
     plane = trained_run.save(tmp_path / "plane", model__latent_dim=2)
     picture = tmp_path / "plane.png"
     assert run("tempered_posteriors", plane, picture, 11) == f"wrote {picture}\n"
@@ -76,7 +83,7 @@ def test_tempered_posteriors(tmp_path):
         assert image.width > image.height > 500
 
 
-def test_noise_against_power():
+def test_noise_against_power(run):
     (power, noise) = numbers(run("noise_against_power", 3, 1.0))
     assert power == 1.0
     assert 0 < noise < 1

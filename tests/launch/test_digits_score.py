@@ -31,5 +31,7 @@ def test_the_score_is_the_stated_one_within_its_error(tmp_path):
     run("launch.eval", f"--workdir={folder}", "--newest_only")
     with open(folder / "rep_00" / "eval.csv", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
-    found, its = (float(row[f"efficientnet_lite0_kid{name}"]) for name in ("", "_stderr"))
-    assert abs(found - score) <= 3 * (error**2 + its**2) ** 0.5
+    measured, measured_error = (
+        float(row[f"efficientnet_lite0_kid{name}"]) for name in ("", "_stderr")
+    )
+    assert abs(measured - score) <= 3 * (error**2 + measured_error**2) ** 0.5
