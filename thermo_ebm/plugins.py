@@ -1,4 +1,4 @@
-"""Finds what a user has written and names as MODULE:NAME."""
+"""Functions and classes of a user, named as MODULE:NAME."""
 
 import importlib
 import re
@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 from thermo_ebm.errors import UserError, one_line
 
 
-class Found(NamedTuple):
-    """A function or class, and the module that defines it."""
+class Plugin(NamedTuple):
+    """A user's function or class, and the module that defines it."""
 
     module: ModuleType
     value: Callable[..., Any]
 
 
-def find(field: str, spec: str, kind: str, form: str) -> Found:
+def load(field: str, spec: str, kind: str, form: str) -> Plugin:
     """Imports a module and finds a function or class in it.
 
     Args:
@@ -39,4 +39,4 @@ def find(field: str, spec: str, kind: str, form: str) -> Found:
     value = getattr(module, name, None)
     if not callable(value):
         raise UserError(f"{field}={spec}: {module_name} has no {kind} {name}")
-    return Found(module, value)
+    return Plugin(module, value)

@@ -129,7 +129,7 @@ def _maker(name: str) -> Callable[..., Writer]:
             raise UserError("logging.writers=wandb: is not installed; run `pip install wandb`")
         return _Wandb
     form = f"must be {', '.join(WRITERS)} or MODULE:CLASS"
-    made = plugins.find("logging.writers", name, "class", form).value
+    made = plugins.load("logging.writers", name, "class", form).value
     for method in _METHODS:
         if not callable(getattr(made, method, None)):
             raise UserError(f"logging.writers={name}: the class has no method {method}")

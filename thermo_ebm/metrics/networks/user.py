@@ -52,7 +52,7 @@ def import_network(spec: str) -> Network:
 def _import_function(spec: str) -> tuple[Callable[[np.ndarray], Any], str]:
     """Returns the function, and the SHA-256 of its module's source."""
     form = "your own network is MODULE:FUNCTION, as in nets.vgg:apply"
-    module, function = plugins.find("features", spec, "function", form)
+    module, function = plugins.load("features", spec, "function", form)
     try:
         source = Path(str(inspect.getsourcefile(module))).read_bytes()
     except (TypeError, OSError) as error:
