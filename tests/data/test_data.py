@@ -23,9 +23,9 @@ def test_digits_are_the_real_ones_over_the_whole_range():
     from sklearn.datasets import load_digits
 
     expected = np.round(load_digits().images * 255 / 16).astype(np.uint8)
-    found = np.concatenate([train, validation])[..., 0]
+    loaded = np.concatenate([train, validation])[..., 0]
     as_rows = lambda images: sorted(map(bytes, images))  # noqa: E731
-    assert as_rows(found) == as_rows(expected)  # each image exactly once: disjoint and complete
+    assert as_rows(loaded) == as_rows(expected)  # each image exactly once: disjoint and complete
 
 
 def test_digits_are_shuffled_and_always_alike():
@@ -107,9 +107,9 @@ def test_a_damaged_npz_is_one_line(tmp_path):
     path = tmp_path / "images.npz"
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8)
     np.savez_compressed(path, images=images)
-    whole = path.read_bytes()
-    for place in range(0, len(whole), 37):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+    content = path.read_bytes()
+    for place in range(0, len(content), 37):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
         try:
             local.npz(str(path))  # not every byte matters
         except UserError as error:

@@ -109,8 +109,13 @@ def test_damaged_compressed_idx_files_are_refused_in_one_line(folder):
     images = np.random.default_rng(0).integers(0, 256, (20, 6, 8), np.uint8)
     (folder / TRAIN).write_bytes(as_idx(images))
     pack(folder / TRAIN, mtime=0)
-    whole = path.read_bytes()
-    for content in (whole[:-20], whole[:5], b"no gzip", whole[:200] + b"\0\0\0" + whole[203:]):
+    original = path.read_bytes()
+    for content in (
+        original[:-20],
+        original[:5],
+        b"no gzip",
+        original[:200] + b"\0\0\0" + original[203:],
+    ):
         path.write_bytes(content)
         refusal(folder)
     path.unlink()

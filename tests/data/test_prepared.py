@@ -183,8 +183,8 @@ def test_damaged_records_are_named(tfds_folder, tmp_path):
 
     damaged_copy(tfds_folder, tmp_path, damage)
     config = colour_config(tmp_path, num_train=27, num_val=10)
-    wanted = r"3 images: train\[0\] of cifar10 in .*, train\[2\] of .*, train\[9\] of "
-    with pytest.raises(UserError, match=wanted):
+    pattern = r"3 images: train\[0\] of cifar10 in .*, train\[2\] of .*, train\[9\] of "
+    with pytest.raises(UserError, match=pattern):
         data.load(config)
 
 

@@ -20,9 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def config():
-    made = importlib.import_module("configs.base").get_config()
-    made.loss.power = 6.0
-    return made
+    config = importlib.import_module("configs.base").get_config()
+    config.loss.power = 6.0
+    return config
 
 
 def snapshot(folder):
