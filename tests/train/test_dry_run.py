@@ -27,7 +27,7 @@ def test_its_counts_are_those_of_the_trained_run(tmp_path):
     state = tiny.end_state(made, run)
     sizes = [
         sum(leaf.size for name, leaf in state.items() if name.startswith(f"params.{part}."))
-        for part in ("alpha", "beta")
+        for part in ("prior", "generator")
     ]
     assert planned.parameters == tuple(sizes)
     before = snapshot(run)

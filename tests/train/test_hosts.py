@@ -6,7 +6,6 @@ import pytest
 import tiny_training as tiny
 from train_processes import finish, start, train_as_processes
 
-from thermo_ebm import data
 from thermo_ebm.errors import UserError
 from thermo_ebm.train import hosts
 
@@ -69,17 +68,6 @@ def test_two_processes_begin_with_the_parameters_of_one_run(tmp_path):
         first = tiny.state_at(made, run, number, 0)
         names = [name for name in first if name.startswith("params.")]
         tiny.assert_same({n: first[n] for n in names}, {n: wanted[n] for n in names})
-
-
-def test_each_process_loads_its_share(monkeypatch):
-    """Two processes decode 76 and 75 of 151 images."""
-    config = tiny.config(**CHANGES).data
-    whole = data.load(config)
-    shares = [data.load(config, (index, 2)) for index in range(2)]
-    assert [len(share.train) for share in shares] == [76, 76]
-    assert (shares[0].train == whole.train[:76]).all()
-    assert (shares[1].train[:75] == whole.train[76:]).all()
-    assert not shares[1].train[75].any()
 
 
 def test_an_error_of_one_process_ends_all(monkeypatch):
