@@ -221,10 +221,6 @@ def initial_state(task: Task, seed: int) -> TrainState:
     return jax.device_put(state._replace(schedule=schedule), spmd.replicated())
 
 
-def _copy(state: TrainState) -> TrainState:
-    return spmd.select_repetition(spmd.stack_repetitions([state]), 0)
-
-
 def without_halves(task: Task) -> Task:
     """The same task, whose step takes one gradient of the whole batch and measures no noise."""
     # As gradients that are no mean over images are taken: no halves, and no difference.
@@ -279,7 +275,9 @@ def _dispatches(
 def seconds_per_step(tasks: list[Task], state: TrainState, part: Array, repeats: int) -> np.ndarray:
     """Times the trainer's step of several tasks, one after another and again: [repeats, tasks]."""
     steps = [spmd.map_step(task) for task in tasks]
-    states = [_copy(state) for _ in tasks]  # a step consumes its state
+    # A step consumes its state.
+    stacked = [spmd.stack_repetitions([state]) for _ in tasks]
+    states = [spmd.select_repetition(copy, 0) for copy in stacked]
     seconds = np.zeros((repeats + 1, len(tasks)))
     for row in seconds:
         for i, run in enumerate(steps):
