@@ -17,8 +17,8 @@ STEP_SIZE, NUM_IMAGES, PER_IMAGE = 0.05, 24, 8
 def traces():
     """Of one image many times over, with a Gaussian posterior: the law of every step is known."""
     images = jnp.broadcast_to(jnp.float32(lg.observation()), (NUM_IMAGES, lg.DATA_DIM))
-    one = ChainSettings(STEP_SIZE, 1)
-    settings = SamplerSettings(one, one, chains_per_image=PER_IMAGE)
+    chain = ChainSettings(STEP_SIZE, 1)
+    settings = SamplerSettings(chain, chain, chains_per_image=PER_IMAGE)
     return convergence.long_traces(
         lg.make_model(),
         lg.parameters(),
@@ -49,7 +49,7 @@ def test_ends_have_the_expectation_of_their_law(traces, index):
         assert abs(short.offset) > 3 * short.offset_stderr
 
 
-def test_longer_chains_agree(traces):
+def test_longer_chains_have_smaller_r_hat_and_larger_ess(traces):
     rows = convergence.convergence_table(traces, TEMPERATURES, (8, 50, 400, 1000))
     assert [row.num_steps for row in rows] == [8] * 3 + [50] * 3 + [400] * 3
     short, _, long = rows[2::3]
@@ -61,7 +61,7 @@ def test_longer_chains_agree(traces):
     assert 4 < long.ess_latents < 100
 
 
-def test_a_chain_that_has_not_moved_is_not_enough(traces):
+def test_sufficient_steps_need_agreement_from_there_on(traces):
     rows = convergence.convergence_table(traces, TEMPERATURES, (8, 50, 400))
     assert convergence.sufficient_steps(rows[:6]) is None
     agreed = [row._replace(r_hat=1.0, r_hat_latents=1.0, offset=0.0) for row in rows]
@@ -80,8 +80,8 @@ def test_swap_rates_by_hand():
     likelihood = np.repeat(np.repeat(likelihood, 4, axis=0), 2, axis=2)  # [8, 3, 2, 1]
     z = np.random.default_rng(0).normal(size=(8, 3, 2, 1, 2))
     source = np.tile(np.array([1, 2])[:, None, None], (8, 1, 2, 1))
-    made = Trace(z, likelihood, np.full(likelihood.shape, 0.25), source)
-    rows = convergence.convergence_table(made, np.array([0.0, 0.4, 1.0]), (8,))
+    traces = Trace(z, likelihood, np.full(likelihood.shape, 0.25), source)
+    rows = convergence.convergence_table(traces, np.array([0.0, 0.4, 1.0]), (8,))
     # exp((0 - 0.4) (-1 + 3)) and exp((0.4 - 1) (-2 + 1)) > 1; states of equal l always swap.
     assert rows[0].swap_rate == pytest.approx((np.exp(-0.8) + 1) / 2)
     assert rows[1].swap_rate == 1.0
@@ -103,10 +103,10 @@ def test_the_file_has_a_row_for_each_temperature(traces, tmp_path):
     assert last["kernel"] == "ula"
 
 
-def test_what_cannot_be_compared_is_refused():
+def test_single_chains_and_too_few_steps_are_refused():
     model, params, x = lg.make_model(), lg.parameters(), np.zeros((1, lg.DATA_DIM))
-    one = ChainSettings(0.1, 1)
+    chain = ChainSettings(0.1, 1)
     for per_image, num_steps, field in ((1, 100, "chains_per_image"), (2, 5, "8 steps")):
-        settings = SamplerSettings(one, one, chains_per_image=per_image)
+        settings = SamplerSettings(chain, chain, chains_per_image=per_image)
         with pytest.raises(ValueError, match=field):
             convergence.long_traces(model, params, x, TEMPERATURES, None, settings, num_steps)
