@@ -18,12 +18,12 @@ SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 
 @pytest.fixture
 def run(monkeypatch):
-    """Runs a script as `python -m examples.NAME` does, in this process; returns its output."""
+    """Runs a script in this process, and returns its output."""
 
     def run_script(name, *arguments):
         monkeypatch.setattr(sys, "argv", [f"examples/{name}.py", *map(str, arguments)])
         with contextlib.redirect_stdout(io.StringIO()) as output:
-            runpy.run_module(f"examples.{name}", run_name="__main__")
+            runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
         return output.getvalue()
 
     return run_script
