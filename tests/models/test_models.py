@@ -2,6 +2,7 @@
 
 import importlib
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,8 @@ from thermo_ebm.models.latent_ebm import (
     make_model,
     with_compute_dtype,
 )
+from thermo_ebm.models.prior import tilted_gaussian
+from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, tempered_chains
 from thermo_ebm.types import Batch
 
 
@@ -245,6 +248,35 @@ def test_power_posterior_takes_a_temperature_for_each_row():
         for i, t in enumerate(temperatures)
     ]
     np.testing.assert_allclose(rows, jnp.stack(one_by_one), rtol=1e-12)
+
+
+def test_a_prior_of_ones_own_is_used_by_density_and_chains():
+    """A reference N(2, 0.5^2 I) in place of the Gaussian around 0, by one field of the model."""
+
+    def shifted(tilt, latent_dim, sigma):
+        gaussian = tilted_gaussian(tilt, latent_dim, 0.5)
+        return gaussian._replace(
+            log_density=lambda alpha, z: tilt(alpha, z) - 2 * ((z - 2) ** 2).sum(-1),
+            sample_reference=lambda keys: 2 + gaussian.sample_reference(keys),
+        )
+
+    model = tiny.make_model()._replace(make_prior=shifted)
+    params, batch = tiny.parameters(), tiny.make_batch()
+    z = jax.random.normal(jax.random.key(0), (5, 3))
+    expected = tiny.tilt(params["prior"], z) - 2 * ((z - 2) ** 2).sum(-1)
+    np.testing.assert_allclose(log_prior(model, params["prior"], z), expected, rtol=1e-5)
+
+    def ends(steps):
+        chain = ChainSettings(0.02, steps)
+        sampler = SamplerSettings(chain, chain, chains_per_image=20)
+        args = batch.images, batch.position, jnp.array([0.0, 1.0]), jax.random.key(1)
+        run = jax.jit(partial(tempered_chains, model, settings=sampler))
+        return np.asarray(run(params, *args).latents)
+
+    # 600 numbers with the reference's mean; chains of other laws leave it.
+    assert abs(ends(0).mean() - 2) < 4 * 0.5 / np.sqrt(600)
+    assert abs(ends(0).std() - 0.5) < 4 * 0.5 / np.sqrt(1200)
+    assert np.abs(ends(10).mean((1, 2)) - 2).max() > 0.1
 
 
 def test_densities_refuse_other_shapes():

@@ -14,7 +14,7 @@ from sample_moments import standard_errors_off
 from configs import digits
 from thermo_ebm.models.latent_ebm import log_power_posterior, log_prior
 from thermo_ebm.models.latent_ebm import make_model as make_network
-from thermo_ebm.randomness import all_chain_keys, chain_keys
+from thermo_ebm.randomness import chain_keys
 from thermo_ebm.sampling import exchange
 from thermo_ebm.sampling.chains import (
     ChainSettings,
@@ -218,17 +218,6 @@ def test_further_chains_leave_the_first_as_it_is_and_are_others():
     flat = np.asarray(three).reshape(-1, 3)
     distance = np.abs(flat[:, None] - flat[None]).max(-1)
     assert distance[~np.eye(len(flat), dtype=bool)].min() > 1e-4
-
-
-def test_no_two_keys_are_alike():
-    keys = all_chain_keys(KEY, jnp.arange(6), jnp.arange(40), 5)
-    assert keys.shape == (6, 5, 40)
-    data = np.asarray(jax.random.key_data(keys)).reshape(6 * 5 * 40, -1)
-    assert len(np.unique(data, axis=0)) == len(data)
-    # The first chain's are those of a single one.
-    for index in range(6):
-        alone = jax.random.key_data(chain_keys(KEY, index, jnp.arange(40)))
-        np.testing.assert_array_equal(jax.random.key_data(keys[index, 0]), alone)
 
 
 @pytest.mark.usefixtures("x64")
