@@ -38,11 +38,10 @@ from benchmarks.chips import Topology, read_topology
 from launch import config_file, program
 from thermo_ebm import runtime
 from thermo_ebm.config import checks
-from thermo_ebm.config.build import image_shape
 from thermo_ebm.cost import memory, plan
 from thermo_ebm.errors import UserError, one_line
 from thermo_ebm.scopes import PARTS
-from thermo_ebm.train import spmd
+from thermo_ebm.train.programs import lower_step
 
 ESTIMATED = "estimated by the compiler"
 FORMS = ("on_tpu", "dilated", "stamped", "on_cpu")
@@ -115,7 +114,7 @@ def compile_step(
     config = plan.with_chunk(config, 1, plan.Target(model, len(devices), usable, vmem))
     start = time.perf_counter()
     task = programs.task_of(config, model)
-    compiled = spmd.lower_step(task, devices, image_shape(config)).compile()
+    compiled = lower_step(task, devices).compile()
     compile_s = time.perf_counter() - start
     rows = make_rows(form, topology, cycles_by_part(compiled), plan.step_flops_by_part(config))
     sampler = config.sampler

@@ -169,24 +169,27 @@ def _wait_for(process: subprocess.Popen, happened) -> None:
 
 def differences(run: Path, reference: Path) -> list[str]:
     """Differences between the first repetitions of two finished runs, bit for bit except times."""
-    from thermo_ebm.run import pictures, tables
+    from thermo_ebm.run import tables
 
     names = []
     folders = [workdir / "rep_00" for workdir in (run, reference)]
-    tables = [
+    readings = [
         [{k: v for k, v in row.items() if k not in TIMES} for row in tables.read(path)]
         for path in (folder / "readings.csv" for folder in folders)
     ]
-    for table, folder in zip(tables, folders, strict=True):
+    for table, folder in zip(readings, folders, strict=True):
         if [row["epoch"] for row in table] != list(range(1, len(table) + 1)):
             names.append(f"{folder}: readings lost or doubled")
-    if tables[0] != tables[1]:
+    if readings[0] != readings[1]:
         names.append("readings")
     if len({(folder / "temperatures.csv").read_bytes() for folder in folders}) > 1:
         names.append("temperatures")
-    strips = [pictures.read_strip(folder / "samples" / "strip.npz") for folder in folders]
-    if not all(np.array_equal(a, b) for a, b in zip(*strips, strict=True)):
-        names.append("strip")
+    pictures = [
+        {path.name: path.read_bytes() for path in (folder / "samples").glob("*.png")}
+        for folder in folders
+    ]
+    if pictures[0] != pictures[1]:
+        names.append("pictures")
     arrays = [_newest_arrays(workdir) for workdir in (run, reference)]
     names += [
         name
@@ -201,11 +204,13 @@ def _newest_arrays(workdir: Path) -> dict[str, np.ndarray]:
     import jax
 
     from thermo_ebm.evaluation.run import load_run
-    from thermo_ebm.train import checkpoints, tasks
+    from thermo_ebm.train import checkpoints
+    from thermo_ebm.train.state import init_state
+    from thermo_ebm.train.task import make_task
 
     run = load_run(workdir)
-    task = tasks.make_task(run.config, axis_name=None)
-    shapes = jax.eval_shape(lambda: tasks.init_state(task, 0))
+    task = make_task(run.config, axis_name=None)
+    shapes = jax.eval_shape(lambda: init_state(task, 0))
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     folder = workdir / "rep_00" / "checkpoints"
     steps = run.config.num_epochs * run.steps_per_epoch

@@ -18,7 +18,16 @@ from thermo_ebm.models import conv_transpose, latent_ebm
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.chains import tempered_chains
 from thermo_ebm.thermo.schedule import make_schedule
-from thermo_ebm.train import batches, optimisers, spmd, tasks
+from thermo_ebm.train import feed, programs
+from thermo_ebm.train.state import init_state
+from thermo_ebm.train.task import (
+    AXIS,
+    Task,
+    init_optimisers,
+    make_optimisers,
+    make_task,
+    update,
+)
 from thermo_ebm.types import Batch, Params
 
 
@@ -48,21 +57,21 @@ def with_chunks(config: ConfigDict, model: LatentEBM) -> ConfigDict:
     return plan.with_chunk(config, 1, plan.this_machine(model))
 
 
-def task_of(config: ConfigDict, model: LatentEBM) -> tasks.Task:
+def task_of(config: ConfigDict, model: LatentEBM) -> Task:
     """The trainer's task with this model."""
-    objective = build.make_objective(config, model, tasks.AXIS)
-    return tasks.make_task(config)._replace(model=model, objective=objective)
+    objective = build.make_objective(config, model, AXIS)
+    return make_task(config)._replace(model=model, objective=objective)
 
 
 def fast_step(config: ConfigDict, model: LatentEBM) -> Program:
     """One step of the trainer, over all local devices."""
     task = task_of(config, model)
-    layout = batches.make_layout(config.data.num_train)
-    step = spmd.map_step(task)
-    init = jax.jit(partial(tasks.init_state, task), out_shardings=spmd.replicated())
-    images = spmd.spread(batches.split_over_devices(_images(config), layout))
+    step = programs.map_step(task)
+    init = jax.jit(partial(init_state, task), out_shardings=programs.replicated())
+    numbers = np.arange(task.images_per_step).reshape(-1, config.batch_size)
+    batches = feed.take(_images(config).__getitem__, numbers)
     counts = _counts(_step_flops, config, model)
-    return _compile(step, counts, init(jnp.uint32(0)), images)
+    return _compile(step, counts, init(jnp.uint32(0)), batches)
 
 
 def chains(config: ConfigDict, model: LatentEBM) -> Program:
@@ -93,7 +102,7 @@ def chains(config: ConfigDict, model: LatentEBM) -> Program:
 
 def plain_step(config: ConfigDict, model: LatentEBM) -> Program:
     """The same step in its plain form, on one device."""
-    adams = optimisers.make_optimisers(config.optimizer, steps_per_epoch=1)
+    adams = make_optimisers(config.optimizer, steps_per_epoch=1)
     loss = plain.make_loss(config)
 
     @partial(jax.jit, donate_argnums=0)
@@ -101,11 +110,11 @@ def plain_step(config: ConfigDict, model: LatentEBM) -> Program:
         params, optimiser, key = state
         key, chain_key = jax.random.split(key)
         grads = jax.grad(loss)(params, batch, chain_key)
-        return *optimisers.update(adams, grads, optimiser, params), key
+        return *update(adams, grads, optimiser, params), key
 
     def init(key: jax.Array) -> tuple:
         params = model.init(key)
-        return params, optimisers.init(adams, params), key
+        return params, init_optimisers(adams, params), key
 
     state = jax.jit(init)(jax.random.key(0))
     counts = _counts(_step_flops, config, model)

@@ -16,7 +16,7 @@ from . import program
 
 if not program.HELP_ONLY:
     from thermo_ebm.sweep import executors
-    from thermo_ebm.train.interrupts import catch_interrupts
+    from thermo_ebm.train.loop import catch_interrupts
 
 
 def define_flags() -> None:

@@ -26,7 +26,7 @@ if not program.HELP_ONLY:
     from thermo_ebm.evaluation import warm_start
     from thermo_ebm.run import configuration, layout, lock
     from thermo_ebm.run.warm_start import describe
-    from thermo_ebm.train import dry_run, hosts, loop, profiling
+    from thermo_ebm.train import dry_run, hosts, loop, report
 
 
 def define_flags() -> None:
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     values = flags.FLAGS
     config, workdir = config_file.read(), Path(values.workdir)
     checks.check(config)
-    profile = profiling.parse(values.profile_steps, config)
+    profile = report.parse_steps(values.profile_steps, config)
     _join_hosts()
     program.check_devices()
     if values.dry_run:

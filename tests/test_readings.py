@@ -36,11 +36,11 @@ def test_new_reading_needs_its_declaration_and_its_value(tmp_path, monkeypatch):
     monkeypatch.setitem(READINGS, "train_doubled", declaration)
     measurements = step.measurements
 
-    def measured(task, gradient, *further):
-        return measurements(task, gradient, *further) | {"train_doubled": 2 * gradient.loss}
+    def measured(gradient, *further):
+        return measurements(gradient, *further) | {"train_doubled": 2 * gradient.loss}
 
     monkeypatch.setattr(step, "measurements", measured)
-    tiny.train(tiny.config(num_epochs=1, val_batches=1), tmp_path)
+    tiny.train(tiny.config(num_epochs=1, val_batches=1, loss__kl_weight=1.75), tmp_path)
     (row,) = tables.read(tmp_path / "rep_00" / "readings.csv")
     assert row["train_doubled"] == pytest.approx(2 * row["train_loss"])
     assert "| `train_doubled`* | nats | twice the loss |" in page.page()

@@ -18,10 +18,10 @@ from ml_collections import ConfigDict
 
 from thermo_ebm.gradients import amplification
 from thermo_ebm.thermo.schedule import Schedule, make_schedule
-from thermo_ebm.train import gradient, spmd, tasks
-from thermo_ebm.train.batches import make_layout
-from thermo_ebm.train.state import TrainState
-from thermo_ebm.train.tasks import AXIS, Task
+from thermo_ebm.train import feed, programs
+from thermo_ebm.train.state import TrainState, init_state
+from thermo_ebm.train.step import Batches, batch_gradient
+from thermo_ebm.train.task import AXIS, Task
 from thermo_ebm.types import Array, Params, PRNGKey
 
 _GROUPS = 16  # of draws, left out one after another
@@ -126,30 +126,49 @@ def make_draws(task: Task, fixed_batch: bool = False) -> Callable[..., Draws]:
         batch is as large): only the chains are random.
 
     Returns:
-      (params, schedule, population [devices, per_device, ...], key, num_draws) -> `Draws`.
+      (params, schedule, population uint8 [num_train, ...], key, num_draws) -> `Draws`.
     """
-    layout = make_layout(task.num_train)
-    num = task.batch_size * task.gradient_noise.accumulate
+    num = task.images_per_step
 
-    def draw_gradient(params: Params, schedule: Schedule, part: Array, key: PRNGKey) -> Any:
+    def draw_gradient(params: Params, schedule: Schedule, population: Array, key: PRNGKey) -> Any:
         batch_key, chain_key = jax.random.split(key)
-        indices = jnp.arange(num)
+        numbers = jnp.arange(num)
         if not fixed_batch:
-            indices = jax.random.choice(batch_key, task.num_train, (num,))
-        drawn = gradient.batch_gradient(task, params, indices, part, layout, chain_key, schedule)
+            numbers = jax.random.choice(batch_key, population.shape[0], (num,))
+        batches = _device_share(population, numbers.reshape(-1, task.config.batch_size))
+        drawn = batch_gradient(task, params, batches, chain_key, schedule)
         size = getattr(drawn.aux, "effective_sample_size", jnp.nan)
         return ravel_pytree(drawn.mean)[0], ravel_pytree(drawn.difference)[0], size
 
-    def draw_gradients(params: Params, schedule: Schedule, part: Array, keys: PRNGKey) -> Any:
-        return jax.lax.map(lambda key: draw_gradient(params, schedule, part, key), keys)
+    def draw_gradients(
+        params: Params, schedule: Schedule, population: Array, keys: PRNGKey, device: Array
+    ) -> Any:
+        del device
+        return jax.lax.map(lambda key: draw_gradient(params, schedule, population, key), keys)
 
-    mapped = jax.pmap(draw_gradients, axis_name=AXIS, in_axes=(None, None, 0, None), out_axes=None)
+    mapped = jax.pmap(
+        draw_gradients, axis_name=AXIS, in_axes=(None, None, None, None, 0), out_axes=None
+    )
 
-    def draw(params: Params, schedule: Schedule, part: Array, key: PRNGKey, num_draws: int) -> Any:
-        mean, difference, size = mapped(params, schedule, part, jax.random.split(key, num_draws))
+    def draw(
+        params: Params, schedule: Schedule, population: np.ndarray, key: PRNGKey, num_draws: int
+    ) -> Draws:
+        keys, devices = jax.random.split(key, num_draws), np.arange(jax.device_count())
+        mean, difference, size = mapped(params, schedule, population, keys, devices)
         return Draws(np.asarray(mean), np.asarray(difference), float(jnp.mean(size)))
 
     return draw
+
+
+def _device_share(population: Array, numbers: Array) -> Batches:
+    """This device's share, inside pmap, of batches given by their numbers [num, batch_size]."""
+    num_devices = jax.lax.psum(1, AXIS)
+    share = -(-numbers.shape[1] // num_devices)
+    filling = ((0, 0), (0, share * num_devices - numbers.shape[1]))
+    filled = jnp.pad(numbers, filling, mode="edge")
+    first = jax.lax.axis_index(AXIS) * share
+    numbers = jax.lax.dynamic_slice_in_dim(filled, first, share, axis=1)
+    return Batches(population[numbers], numbers)
 
 
 @partial(jax.jit, static_argnames="repeats")
@@ -216,9 +235,9 @@ def _jackknife(means: np.ndarray, reference: np.ndarray) -> float:
 
 def initial_state(task: Task, seed: int) -> TrainState:
     """A replicated state of one repetition, before its first step, with the schedule of p."""
-    state = jax.jit(partial(tasks.init_state, task))(seed)
+    state = jax.jit(partial(init_state, task))(seed)
     schedule = power_schedule(task, task.settings.power)
-    return jax.device_put(state._replace(schedule=schedule), spmd.replicated())
+    return jax.device_put(state._replace(schedule=schedule), programs.replicated())
 
 
 def without_halves(task: Task) -> Task:
@@ -228,29 +247,31 @@ def without_halves(task: Task) -> Task:
     return task._replace(objective=plain)
 
 
-def trained(task: Task, state: TrainState, part: Array, num_steps: int) -> TrainState:
+def trained(task: Task, state: TrainState, population: np.ndarray, num_steps: int) -> TrainState:
     """The state after `num_steps` more steps of the trainer."""
-    run = spmd.make_programs(task, 1)
-    stacked = spmd.stack_repetitions([state])
-    for state, _ in _dispatches(task, run, stacked, part, num_steps):
+    run = programs.make_programs(task, 1)
+    stacked = programs.stack_repetitions([state])
+    for state, _ in _dispatches(task, run, stacked, population, num_steps):
         stacked = state
-    return spmd.select_repetition(stacked, 0)
+    return programs.select_repetition(stacked, 0)
 
 
 def noise_with_target(
-    task: Task, state: TrainState, part: Array, num_steps: int
+    task: Task, state: TrainState, population: np.ndarray, num_steps: int
 ) -> tuple[float, float]:
     """Trains with a target: the update's mean noise over the last half, and steps saturated there.
 
     Args:
       task: with `gradient_noise.target`.
       state: where training goes on from.
-      part: the population on the devices.
+      population: the training images.
       num_steps: of the run.
     """
-    run, total, steps, saturated = spmd.make_programs(task, 1), 0.0, 0, 0.0
-    stacked = spmd.stack_repetitions([state._replace(gradient_noise=amplification.init_state())])
-    for done, (_, sums) in enumerate(_dispatches(task, run, stacked, part, num_steps)):
+    run, total, steps, saturated = programs.make_programs(task, 1), 0.0, 0, 0.0
+    stacked = programs.stack_repetitions(
+        [state._replace(gradient_noise=amplification.init_state())]
+    )
+    for done, (_, sums) in enumerate(_dispatches(task, run, stacked, population, num_steps)):
         if 2 * (done + 1) * task.steps_per_epoch > num_steps:
             total += float(sums.readings["train_update_noise"][0])
             saturated += float(sums.readings["gradient_noise_saturated"][0])
@@ -259,29 +280,42 @@ def noise_with_target(
 
 
 def _dispatches(
-    task: Task, run: Any, state: TrainState, part: Array, num_steps: int
+    task: Task, run: Any, state: TrainState, population: np.ndarray, num_steps: int
 ) -> Iterator[tuple[TrainState, Any]]:
     """Trains epoch by epoch: yields the state at the end of each, and its sums."""
-    first = int(spmd.local(state.step)[0])
+    first, images = int(programs.local(state.step)[0]), feed.in_memory(population, task)
     for done in range(0, num_steps, task.steps_per_epoch):
         stop = first + min(done + task.steps_per_epoch, num_steps)
-        state = run.run(state, np.array([stop], np.int32), task.steps_per_epoch, part)
-        sums = jax.device_get(spmd.local(state.sums))
+        reached = first + done
+        while reached < stop:
+            reached = min(reached + task.config.steps_per_dispatch, stop)
+            until, limit = np.array([reached], np.int32), task.config.steps_per_dispatch
+            batches = images.dispatch(state, until, limit)
+            state = run.run(state, until, np.int32(limit), batches)
+        sums = jax.device_get(programs.local(state.sums))
         epoch = np.array([stop // task.steps_per_epoch], np.int32)
         state = run.begin_epoch(state, epoch, np.array([True]))
         yield state, sums
 
 
-def seconds_per_step(tasks: list[Task], state: TrainState, part: Array, repeats: int) -> np.ndarray:
+def seconds_per_step(
+    tasks: list[Task], state: TrainState, population: np.ndarray, repeats: int
+) -> np.ndarray:
     """Times the trainer's step of several tasks, one after another and again: [repeats, tasks]."""
-    steps = [spmd.map_step(task) for task in tasks]
+    steps = [programs.map_step(task) for task in tasks]
     # A step consumes its state.
-    stacked = [spmd.stack_repetitions([state]) for _ in tasks]
-    states = [spmd.select_repetition(copy, 0) for copy in stacked]
+    stacked = [programs.stack_repetitions([state]) for _ in tasks]
+    states = [programs.select_repetition(copy, 0) for copy in stacked]
+    batches = [
+        feed.in_memory(population, task).take(
+            np.arange(task.images_per_step).reshape(-1, task.config.batch_size)
+        )
+        for task in tasks
+    ]
     seconds = np.zeros((repeats + 1, len(tasks)))
     for row in seconds:
         for i, run in enumerate(steps):
             start = time.perf_counter()
-            states[i] = jax.block_until_ready(run(states[i], part))
+            states[i] = jax.block_until_ready(run(states[i], batches[i]))
             row[i] = time.perf_counter() - start
     return seconds[1:]  # the first ones compile

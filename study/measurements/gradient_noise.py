@@ -35,11 +35,9 @@ from ml_collections import ConfigDict
 
 from study.measurements import gradient_draws
 from thermo_ebm import data, runtime
-from thermo_ebm.train import spmd, tasks
-from thermo_ebm.train.batches import make_layout, split_over_devices
+from thermo_ebm.train import programs
 from thermo_ebm.train.state import TrainState
-from thermo_ebm.train.tasks import Task
-from thermo_ebm.types import Array
+from thermo_ebm.train.task import Task, make_task
 
 
 class Sizes(NamedTuple):
@@ -109,7 +107,7 @@ class Experiment(NamedTuple):
 
     config: ConfigDict
     sizes: Sizes
-    part: Array  # the population, on the devices
+    population: np.ndarray  # the training images, uint8
     state: TrainState  # trained
     reference: np.ndarray  # [references, num_params]
     key: Any
@@ -117,11 +115,10 @@ class Experiment(NamedTuple):
 
 def prepare(config: ConfigDict, sizes: Sizes, seed: int) -> Experiment:
     """Trains the model and draws the reference."""
-    task = tasks.make_task(config)
-    images = data.load(config.data).train
-    part = spmd.spread(split_over_devices(images, make_layout(task.num_train)))
+    task = make_task(config)
+    population = data.load(config.data).train
     start = gradient_draws.initial_state(task, seed)
-    state = gradient_draws.trained(task, start, part, sizes.train_steps)
+    state = gradient_draws.trained(task, start, population, sizes.train_steps)
     long = gradient_draws.changed(
         config,
         {
@@ -133,11 +130,11 @@ def prepare(config: ConfigDict, sizes: Sizes, seed: int) -> Experiment:
             "sampler.posterior.num_steps": sizes.reference_steps,
         },
     )
-    draw = gradient_draws.make_draws(tasks.make_task(long), fixed_batch=True)
+    draw = gradient_draws.make_draws(make_task(long), fixed_batch=True)
     key, reference_key = jax.random.split(jax.random.key(seed))
-    params, schedule = spmd.local(state.params), spmd.local(state.schedule)
-    reference = draw(params, schedule, part, reference_key, sizes.references).mean
-    return Experiment(config, sizes, part, state, reference, key)
+    params, schedule = programs.local(state.params), programs.local(state.schedule)
+    reference = draw(params, schedule, population, reference_key, sizes.references).mean
+    return Experiment(config, sizes, population, state, reference, key)
 
 
 def measure(experiment: Experiment) -> Iterator[Row]:
@@ -170,7 +167,7 @@ class CompiledTask(NamedTuple):
 
 def compile_task(experiment: Experiment, config: ConfigDict) -> CompiledTask:
     """Times the step of a configuration; its draws compile when they are first called."""
-    task = tasks.make_task(config)
+    task = make_task(config)
     draw, draw_fixed = (gradient_draws.make_draws(task, fixed) for fixed in (False, True))
     return CompiledTask(config, task, draw, draw_fixed, _median_seconds(experiment, task))
 
@@ -193,9 +190,9 @@ def drawn_row(
     schedule = gradient_draws.power_schedule(compiled.task, power)
 
     def draw(function: Callable[..., gradient_draws.Draws], key: int, num: int) -> Any:
-        params = spmd.local(experiment.state.params)
+        params = programs.local(experiment.state.params)
         keys = jax.random.fold_in(experiment.key, key)
-        return function(params, schedule, experiment.part, keys, num)
+        return function(params, schedule, experiment.population, keys, num)
 
     draws = draw(compiled.draw, number, num)
     fixed = draw(compiled.draw_fixed, 1000 + number, max(num // 4, 2))
@@ -207,11 +204,11 @@ def drawn_row(
 def amplified_rows(experiment: Experiment, compiled: CompiledTask) -> Iterator[Row]:
     """The same draws, amplified: everything else is equal."""
     schedule = gradient_draws.power_schedule(compiled.task, experiment.config.loss.power)
-    params, key = spmd.local(experiment.state.params), jax.random.fold_in(experiment.key, 100)
-    draws = compiled.draw(params, schedule, experiment.part, key, experiment.sizes.draws)
+    params, key = programs.local(experiment.state.params), jax.random.fold_in(experiment.key, 100)
+    draws = compiled.draw(params, schedule, experiment.population, key, experiment.sizes.draws)
     # The factor is a number like any other in the compiled step.
     changes = {"gradient_noise.amplification": 4.0}
-    amplified = tasks.make_task(gradient_draws.changed(experiment.config, changes))
+    amplified = make_task(gradient_draws.changed(experiment.config, changes))
     seconds = _median_seconds(experiment, amplified)
     for number, c in enumerate(experiment.sizes.amplifications):
         key = jax.random.fold_in(experiment.key, 500 + number)
@@ -254,7 +251,7 @@ def _row(
 
 def _median_seconds(experiment: Experiment, task: Task) -> float:
     seconds = gradient_draws.seconds_per_step(
-        [task], experiment.state, experiment.part, experiment.sizes.timed_steps
+        [task], experiment.state, experiment.population, experiment.sizes.timed_steps
     )
     return float(np.median(seconds))
 
@@ -272,21 +269,21 @@ def measure_targets(experiment: Experiment, noise: float) -> Iterator[TargetRow]
     for factor in experiment.sizes.targets:
         target = factor * noise
         changes = {"gradient_noise.target": target}
-        task = tasks.make_task(gradient_draws.changed(experiment.config, changes))
+        task = make_task(gradient_draws.changed(experiment.config, changes))
         yield TargetRow(
             target,
             *gradient_draws.noise_with_target(
-                task, experiment.state, experiment.part, experiment.sizes.target_steps
+                task, experiment.state, experiment.population, experiment.sizes.target_steps
             ),
         )
 
 
 def overhead(experiment: Experiment) -> float:
     """A step's time with the halves measured over one without, median of steps in pairs."""
-    task = tasks.make_task(experiment.config)
+    task = make_task(experiment.config)
     pair = [task, gradient_draws.without_halves(task)]
     seconds = gradient_draws.seconds_per_step(
-        pair, experiment.state, experiment.part, 2 * experiment.sizes.timed_steps
+        pair, experiment.state, experiment.population, 2 * experiment.sizes.timed_steps
     )
     return float(np.median(seconds[:, 0] / seconds[:, 1]))
 

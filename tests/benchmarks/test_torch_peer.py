@@ -11,7 +11,7 @@ from thermo_ebm.errors import UserError
 from thermo_ebm.models.latent_ebm import make_model
 from thermo_ebm.randomness import STEP_NOISE, all_chain_keys, normal
 from thermo_ebm.thermo import ratios
-from thermo_ebm.train import optimisers
+from thermo_ebm.train import task
 from thermo_ebm.types import make_batch
 
 torch = pytest.importorskip("torch")
@@ -128,8 +128,8 @@ def test_one_step_equals_ours(variant):
     peers = in_our_layout(gradients(trained))
     assert_close(without_constant(peers), without_constant(grads))
     # From one gradient: Adam's first step is its sign, which rounding can turn where it is zero.
-    adams = optimisers.make_optimisers(config.optimizer, steps_per_epoch=1)
-    updated, _ = optimisers.update(adams, peers, optimisers.init(adams, params), params)
+    adams = task.make_optimisers(config.optimizer, steps_per_epoch=1)
+    updated, _ = task.update(adams, peers, task.init_optimisers(adams, params), params)
     assert_close(in_our_layout(trained), updated, 1e-6)
 
 

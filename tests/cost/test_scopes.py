@@ -5,6 +5,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import tiny_training as tiny
 
@@ -12,12 +13,14 @@ from thermo_ebm import scopes
 from thermo_ebm.config.build import image_shape, make_loss
 from thermo_ebm.cost.flops import gradient_flops, gradient_flops_by_part
 from thermo_ebm.models.latent_ebm import make_model
-from thermo_ebm.train import spmd, tasks
+from thermo_ebm.train import feed, programs
+from thermo_ebm.train.state import init_state
+from thermo_ebm.train.task import make_task
 
 
 def lowered(**changes):
     config = tiny.config(**changes)
-    return spmd.lower_step(tasks.make_task(config), jax.devices(), image_shape(config))
+    return programs.lower_step(make_task(config), jax.devices())
 
 
 @pytest.mark.parametrize(
@@ -38,11 +41,11 @@ def test_every_part_is_named():
 
 def test_the_lowered_step_is_that_of_the_trainer():
     config = tiny.config()
-    task = tasks.make_task(config)
-    layout = spmd.make_layout(task.num_train)
-    state = jax.eval_shape(lambda: tasks.init_state(task, jnp.uint32(0)))
-    images = (layout.num_devices, layout.per_device, *image_shape(config))
-    by_trainer = spmd.map_step(task).lower(state, jax.ShapeDtypeStruct(images, jnp.uint8))
+    task = make_task(config)
+    state = jax.eval_shape(lambda: init_state(task, jnp.uint32(0)))
+    images = np.zeros((config.data.num_train, *image_shape(config)), np.uint8)
+    batches = feed.in_memory(images, task).take(np.arange(config.batch_size)[None])
+    by_trainer = programs.map_step(task).lower(state, batches)
     assert lowered().as_text() == by_trainer.as_text()
 
 

@@ -1,10 +1,9 @@
-"""Pictures: every pixel of a grid where it belongs, files that hold what was drawn, the strip."""
+"""Pictures: every pixel of a grid where it belongs, files that hold what was drawn."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from thermo_ebm.errors import UserError
 from thermo_ebm.run import pictures
 
 
@@ -85,49 +84,3 @@ def test_png_holds_the_pixels(tmp_path, shape):
     with Image.open(path) as found:
         np.testing.assert_array_equal(np.asarray(found).reshape(shape), image)
     assert [file.name for file in path.parent.iterdir()] == ["epoch_0005.png"]
-
-
-# The strip.
-
-
-def test_strip_grows_is_replaced_and_truncated(tmp_path):
-    path = tmp_path / "samples" / "strip.npz"
-    frames = random_images(4)
-    pictures.truncate_strip(path, 3)
-    assert pictures.read_strip(path) is None
-    for epoch, frame in zip((0, 5, 10), frames, strict=False):
-        pictures.append_frame(path, epoch, frame)
-    returned = pictures.append_frame(path, 5, frames[3])
-    strip = pictures.read_strip(path)
-    for kept in (returned, strip):
-        np.testing.assert_array_equal(kept.epochs, [0, 5, 10])
-        np.testing.assert_array_equal(kept.frames, frames[[0, 3, 2]])
-    pictures.truncate_strip(path, 5)
-    strip = pictures.read_strip(path)
-    np.testing.assert_array_equal(strip.epochs, [0, 5])
-    np.testing.assert_array_equal(strip.frames, frames[[0, 3]])
-
-
-def test_strip_is_drawn_in_order_with_labels():
-    frames = random_images(12, 48, 48)
-    canvas = pictures.draw_strip(pictures.Strip(np.arange(12) * 5, frames), columns=10)
-    corners = np.array([find(canvas, frame)[0] for frame in frames])
-    assert (np.diff(corners[:10, 1]) == 50).all()
-    assert len(set(corners[:10, 0])) == 1
-    assert corners[10, 0] > corners[0, 0] + 48
-    assert corners[10, 1] == corners[0, 1]
-    for top, left in corners:
-        assert (canvas[top - 12 : top, left : left + 48] < 128).any()
-
-
-def test_strips_that_are_damaged_or_of_another_shape(tmp_path):
-    path = tmp_path / "strip.npz"
-    pictures.append_frame(path, 0, random_images(1)[0])
-    with pytest.raises(UserError, match=r"strip\.npz: frames are \(8, 6, 3\)"):
-        pictures.append_frame(path, 5, random_images(1, 16)[0])
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"strip\.npz"):
-        pictures.read_strip(path)
-    np.savez(path, other=np.zeros(3))
-    with pytest.raises(UserError, match=r"strip\.npz"):
-        pictures.truncate_strip(path, 3)

@@ -10,8 +10,8 @@ import pytest
 
 from study.measurements import gradient_draws as measure
 from thermo_ebm import data
-from thermo_ebm.train import spmd, tasks
-from thermo_ebm.train.batches import make_layout, split_over_devices
+from thermo_ebm.train import feed, programs
+from thermo_ebm.train.task import make_task
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_PARAMS = 40
@@ -61,14 +61,14 @@ def test_amplified_draws_have_the_mean_and_so_many_times_the_noise():
 
 @pytest.mark.slow
 def test_the_step_without_halves_is_the_same_step():
-    task = tasks.make_task(measure.make_config(quick=True))
-    images = data.load(measure.make_config(quick=True).data).train
-    part = spmd.spread(split_over_devices(images, make_layout(task.num_train)))
+    task = make_task(measure.make_config(quick=True))
+    images = data.load(task.config.data).train
+    batches = feed.in_memory(images, task).take(np.arange(task.config.batch_size)[None])
     ends = []
     for variant in (task, measure.without_halves(task)):
-        state = spmd.map_step(variant)(measure.initial_state(variant, 0), part)
-        ends.append(jax.device_get(spmd.local(state)))
-    start = jax.device_get(spmd.local(measure.initial_state(task, 0)))
+        state = programs.map_step(variant)(measure.initial_state(variant, 0), batches)
+        ends.append(jax.device_get(programs.local(state)))
+    start = jax.device_get(programs.local(measure.initial_state(task, 0)))
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), ends[0].params, start.params)
     assert max(jax.tree.leaves(moved)) > 1e-5
     for a, b in zip(*(jax.tree.leaves(end.optimiser) for end in ends), strict=True):

@@ -8,10 +8,11 @@ import jax
 import numpy as np
 
 from thermo_ebm.config import checks
-from thermo_ebm.cost import plan
 from thermo_ebm.evaluation import warm_start
 from thermo_ebm.run import configuration, layout, lock, tables
-from thermo_ebm.train import checkpoints, loop, spmd, tasks
+from thermo_ebm.train import checkpoints, loop, programs, start
+from thermo_ebm.train.state import init_state
+from thermo_ebm.train.task import make_task
 
 CHANGES = {
     "num_epochs": 3,
@@ -55,59 +56,57 @@ def flags(**changes):
     return ["--config=configs/digits.py", *(f"--config.{name}={value}" for name, value in values)]
 
 
-_make_task, _make_programs = tasks.make_task, spmd.make_programs
-_compiled_by = (
+_COMPILED_BY = (
     *("batch_size", "val_batches", "model", "sampler", "loss", "optimizer"),
     *("gradient_noise", "evaluation"),
 )
-_compiled_by_data = ("image_size", "channels", "num_train", "num_val", "streaming")
+_COMPILED_BY_DATA = ("image_size", "channels", "num_train", "num_val")
+_programs = {}
 
 
-@functools.cache
-def _task(fields, **constants):
-    del fields
-    return _make_task(_task.config)._replace(**constants)
-
-
-def compile_once(monkeypatch, **constants):
-    """Lets all runs of one test process share their programs, which compile for seconds.
+def prepare(config, size, **constants):
+    """Programs that all runs of one test process share, since they compile for seconds.
 
     `constants` replace fields of the task, such as `max_skipped_steps`.
     """
-
-    def make_task(made):
-        _task.config = made
-        chosen = [made[name] for name in _compiled_by]
-        chosen += [made.data[name] for name in _compiled_by_data]
-        return _task(json.dumps(chosen, default=lambda value: value.to_dict()), **constants)
-
-    monkeypatch.setattr(loop, "make_task", make_task)
-    monkeypatch.setattr(spmd, "make_programs", _programs)
-    monkeypatch.setattr(plan, "with_chunk", lambda made, size: made)
-    monkeypatch.setattr(plan, "device_bytes", lambda made, size: 1)
-    monkeypatch.setattr(plan, "step_flops", lambda made: 1)
+    task = make_task(config)._replace(**constants)
+    fields = [config[name] for name in _COMPILED_BY]
+    fields += [config.data[name] for name in _COMPILED_BY_DATA]
+    key = json.dumps([fields, size, constants], default=lambda value: value.to_dict())
+    if key not in _programs:
+        _programs[key] = programs.make_programs(task, size)
+    return start.Prepared(task, _programs[key], flops_per_step=1, device_bytes=1)
 
 
-_programs = functools.cache(_make_programs)
+def prepare_recorded(call, config, size):
+    """As `prepare`; `call(state, stop, limit)` is called before every dispatch."""
+    prepared = prepare(config, size)
+
+    def run(state, stop, limit, batches):
+        call(state, stop, limit)
+        return prepared.programs.run(state, stop, limit, batches)
+
+    return prepared._replace(programs=prepared.programs._replace(run=run))
 
 
-def train(made, workdir, dispatches=None, allow=(), init_from=None, **further):
+def train(
+    config, workdir, dispatches=None, allow=(), init_from=None, prepare=prepare, profile=None
+):
     """Trains as the program does; `dispatches` of steps, then as if a signal had come."""
-    checks.check(made)
+    checks.check(config)
     asked = iter(range(dispatches or 0))
 
     def interrupted():
         return dispatches is not None and next(asked, None) is None
 
     with lock.hold(workdir):
-        configuration.check_config(workdir, made, allow)
-        found = warm_start.find(init_from, made, workdir)
-        return loop.train(made, workdir, interrupted, found, **further)
+        configuration.check_config(workdir, config, allow)
+        source = warm_start.find(init_from, config, workdir)
+        return loop.train(config, workdir, interrupted, source, profile, prepare)
 
 
 def shapes(made):
-    task = tasks.make_task(made)
-    return jax.eval_shape(functools.partial(tasks.init_state, task), 0)
+    return jax.eval_shape(functools.partial(init_state, make_task(made)), 0)
 
 
 def end_state(made, workdir, number=0):
@@ -120,7 +119,7 @@ def end_state(made, workdir, number=0):
 def state_at(made, workdir, number, step):
     """The same of the checkpoint at a step."""
     folder = layout.repetition_dir(workdir, number) / "checkpoints"
-    state = checkpoints.restore(folder, step, shapes(made), spmd.replicated()).state
+    state = checkpoints.restore(folder, step, shapes(made), programs.replicated()).state
     return {name: np.asarray(leaf) for name, leaf in checkpoints._flatten(state).items()}
 
 

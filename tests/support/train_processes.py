@@ -75,7 +75,6 @@ def train_as_processes(runs, changes, num_processes=2, timeout=PATIENCE, init_fr
 
 def main(what):
     import jax
-    import pytest
     import tiny_training as tiny
 
     from thermo_ebm.errors import UserError
@@ -85,7 +84,6 @@ def main(what):
 
     if what["distributed"]:
         hosts.start(*what["distributed"])
-    tiny.compile_once(pytest.MonkeyPatch())
     made = tiny.config(**what["changes"])
     for folder, dispatches in what["runs"]:
         workdir = folder.format(jax.process_index())
@@ -101,7 +99,7 @@ def main(what):
         try:
             with hosts.together():
                 found = warm_start.find(what["init_from"], made, Path(workdir))
-            print(loop.train(made, Path(workdir), interrupted, found).name)
+            print(loop.train(made, Path(workdir), interrupted, found, prepare=tiny.prepare).name)
         except UserError as error:
             print(error)
             print("REFUSED")

@@ -14,7 +14,9 @@ import numpy as np
 from thermo_ebm.evaluation.metric_settings import MetricSettings
 from thermo_ebm.metrics import networks
 from thermo_ebm.run import layout, lock, provenance
-from thermo_ebm.train import checkpoints, spmd, tasks
+from thermo_ebm.train import checkpoints, programs
+from thermo_ebm.train.state import init_state
+from thermo_ebm.train.task import make_task
 
 CHANGES = {
     "num_epochs": 3,
@@ -57,8 +59,8 @@ def flags(**changes):
 
 def states(number, **changes):
     """A repetition's states after 0, 10, 20 and 30 steps, its parameters a little apart."""
-    task = tasks.make_task(config(**changes), axis_name=None)
-    state = jax.jit(functools.partial(tasks.init_state, task))(number)
+    task = make_task(config(**changes), axis_name=None)
+    state = jax.jit(functools.partial(init_state, task))(number)
     for epoch in range(4):
         params = jax.tree.map(lambda leaf, factor=1 + epoch / 8: leaf * factor, state.params)
         yield state._replace(params=params, step=np.int32(epoch * STEPS_PER_EPOCH))
@@ -83,7 +85,7 @@ def save(workdir, **changes):
         path.parent.mkdir()
         opened = checkpoints.open_checkpoints(path)
         for state in states(number, **changes):
-            checkpoints.save(opened, jax.device_put(state, spmd.replicated()), 0.0)
+            checkpoints.save(opened, jax.device_put(state, programs.replicated()), 0.0)
         checkpoints.close(opened)
     return workdir
 

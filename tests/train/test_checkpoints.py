@@ -8,8 +8,9 @@ import pytest
 import tiny_training as tiny
 
 from thermo_ebm.errors import UserError
-from thermo_ebm.train import checkpoints, spmd
-from thermo_ebm.train.tasks import init_state, make_task
+from thermo_ebm.train import checkpoints, programs
+from thermo_ebm.train.state import init_state
+from thermo_ebm.train.task import make_task
 
 # Of damaged files Orbax leaves errors that nobody asks for.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -32,7 +33,7 @@ def states():
         ]
         state = jax.tree.unflatten(structure, moved)
         state = state._replace(step=np.int32(step), key=key)
-        return jax.device_put(state, spmd.replicated())
+        return jax.device_put(state, programs.replicated())
 
     return {step: at(step) for step in STEPS}
 
@@ -59,7 +60,7 @@ def restore_newest(folder, made=None):
     opened = checkpoints.open_checkpoints(folder)
     try:
         shapes = tiny.shapes(made or tiny.config())
-        return checkpoints.restore_newest(opened, shapes, spmd.replicated())
+        return checkpoints.restore_newest(opened, shapes, programs.replicated())
     finally:
         checkpoints.close(opened)
 
@@ -158,7 +159,7 @@ def test_one_set_aside_keeps_the_others_of_its_name(states, folder):
 def test_a_step_set_aside_can_be_saved_again(states, folder):
     (folder / "30" / "meta" / "metadata").unlink()
     opened = checkpoints.open_checkpoints(folder)
-    checkpoints.restore_newest(opened, tiny.shapes(tiny.config()), spmd.replicated())
+    checkpoints.restore_newest(opened, tiny.shapes(tiny.config()), programs.replicated())
     checkpoints.save(opened, states[30], 1.0)
     checkpoints.close(opened)
     assert same(restore_newest(folder).state, states[30])
@@ -204,7 +205,7 @@ def test_readings_of_another_version_are_no_other_structure(states, tmp_path, su
         readings={"removed": np.float32(1), "train_loss": np.float32(2)}, steps=np.int32(summed)
     )
     opened = checkpoints.open_checkpoints(tmp_path / "checkpoints")
-    checkpoints.save(opened, jax.device_put(state._replace(sums=sums), spmd.replicated()), 0.0)
+    checkpoints.save(opened, jax.device_put(state._replace(sums=sums), programs.replicated()), 0.0)
     checkpoints.close(opened)
     restored = restore_newest(tmp_path / "checkpoints").state.sums.readings
     assert restored.keys() == state.sums.readings.keys()

@@ -5,7 +5,7 @@ import tiny_training as tiny
 import trained_run
 
 from thermo_ebm.errors import UserError
-from thermo_ebm.train import checkpoints, dry_run
+from thermo_ebm.train import checkpoints, dry_run, start
 from thermo_ebm.train.loop import Outcome
 
 
@@ -19,7 +19,7 @@ def test_its_counts_are_those_of_the_trained_run(tmp_path):
     planned = dry_run.plan_run(made, run)
     assert list(tmp_path.iterdir()) == []
     assert (planned.steps_done, planned.repetitions) == (0, [0, 1])
-    assert tiny.train(made, run) is Outcome.DONE
+    assert tiny.train(made, run, prepare=start.prepare) is Outcome.DONE
     rows = [row for number in range(2) for row in tiny.rows(run, number)]
     assert planned.steps == sum(row["step"] for row in rows)
     assert {planned.flops_per_step} == {row["flops_per_step"] for row in rows}
@@ -37,7 +37,7 @@ def test_its_counts_are_those_of_the_trained_run(tmp_path):
     assert (after.steps_done, after.flops_left, after.repetitions) == (after.steps, 0, [])
 
 
-def test_of_an_interrupted_run_it_counts_what_is_left(tmp_path, compile_once):
+def test_of_an_interrupted_run_it_counts_what_is_left(tmp_path):
     one_by_one = tiny.config(steps_per_dispatch=1)
     assert tiny.train(one_by_one, tmp_path, dispatches=7) is Outcome.INTERRUPTED
     before = snapshot(tmp_path)

@@ -7,8 +7,6 @@ import tiny_training as tiny
 from thermo_ebm.train import checkpoints
 from thermo_ebm.train.loop import Outcome
 
-pytestmark = pytest.mark.usefixtures("compile_once")
-
 NUM = 3
 CHANGES = {"num_repetitions": NUM, "num_epochs": 2, "checkpoint__every_steps": 4}
 # A few units of float32's last place, 6e-8, grown over 20 steps: 5e-7 was measured.

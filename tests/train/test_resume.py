@@ -1,6 +1,7 @@
 """Runs stopped after any step and resumed end like uninterrupted ones, bit for bit."""
 
 import errno
+import functools
 import itertools
 import os
 
@@ -15,8 +16,6 @@ from thermo_ebm.run import configuration, events, layout
 from thermo_ebm.run.layout import repetition_dir
 from thermo_ebm.train import checkpoints, loop
 from thermo_ebm.train.loop import Outcome
-
-pytestmark = pytest.mark.usefixtures("compile_once")
 
 
 @pytest.fixture(scope="module")
@@ -146,21 +145,13 @@ def test_slow_steps_are_dispatched_a_few_at_a_time(whole, tmp_path, monkeypatch)
     limits = []
 
     clock = itertools.count()
-    run = tiny.spmd.make_programs
-
-    def recording(task, size):
-        made = run(task, size)
-
-        def wrapped(state, stop, limit, images):
-            limits.append(int(limit))
-            return made.run(state, stop, limit, images)
-
-        return made._replace(run=wrapped)
-
+    made = tiny.config(checkpoint__every_steps=0)
+    recorded = functools.partial(
+        tiny.prepare_recorded, lambda state, stop, limit: limits.append(int(limit))
+    )
     with monkeypatch.context() as patch:
-        patch.setattr(tiny.spmd, "make_programs", recording)
         patch.setattr(loop.time, "perf_counter", lambda: 0.9 * next(clock))
-        assert tiny.train(tiny.config(checkpoint__every_steps=0), tmp_path) is Outcome.DONE
+        assert tiny.train(made, tmp_path, prepare=recorded) is Outcome.DONE
     # None to compile; one step, which seems to take 0.9 s; two, that long together; and so on.
     assert limits[:5] == [0, 1, 2, 4, 8]
     tiny.assert_equal_runs(whole, tmp_path)

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import tiny_training as tiny
 
-from thermo_ebm.train import batches, gradient, step, tasks
+from thermo_ebm.train import step
+from thermo_ebm.train.state import first_schedule, init_state
+from thermo_ebm.train.step import Batches
+from thermo_ebm.train.task import AXIS, make_task
 
 NUM = 24  # images of one update
 
@@ -21,29 +24,34 @@ SMALL = {
 }
 
 
-def images():
-    return np.random.default_rng(0).integers(0, 256, (48, 8, 8, 1), np.uint8)
+def batches(num_batches, batch_size):
+    """The first images of a data set, on one device."""
+    num = num_batches * batch_size
+    images = np.random.default_rng(0).integers(0, 256, (48, 8, 8, 1), np.uint8)[:num]
+    return Batches(
+        jnp.asarray(images.reshape(num_batches, batch_size, 8, 8, 1)),
+        jnp.arange(num).reshape(num_batches, batch_size),
+    )
 
 
 def on_one_device(fn, *args):
     """fn(*args) inside pmap over a single device, where sums over devices have a meaning."""
     device = jax.devices()[:1]
-    run = jax.pmap(lambda _: fn(*args), axis_name=tasks.AXIS, devices=device)
+    run = jax.pmap(lambda _: fn(*args), axis_name=AXIS, devices=device)
     return jax.tree.map(lambda leaf: leaf[0], run(jnp.zeros(1)))
 
 
-def gradient_of(num=NUM, **changes):
-    """The gradient of one update over the first `num` images."""
-    task = tasks.make_task(tiny.config(**SMALL, **changes))
-    state = tasks.init_state(task, 0)
-    layout = batches.Layout(48, 1, 1)
-    schedule = tasks.first_schedule(task)
-    args = jnp.arange(num), jnp.asarray(images()), layout, jax.random.key(1), schedule
-    return on_one_device(partial(gradient.batch_gradient, task), state.params, *args)
+def gradient_of(**changes):
+    """The gradient of one update over the first images."""
+    task = make_task(tiny.config(**SMALL, **changes))
+    params = init_state(task, 0).params
+    of_update = batches(task.gradient_noise.accumulate, task.config.batch_size)
+    args = params, of_update, jax.random.key(1), first_schedule(task)
+    return on_one_device(partial(step.batch_gradient, task), *args)
 
 
-def assert_close(one, other):
-    for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True):
+def assert_close(actual, expected):
+    for a, b in zip(*map(jax.tree.leaves, (actual, expected)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max() + 1e-6)
 
 
@@ -71,7 +79,7 @@ def test_batches_accumulated_are_one_batch_as_many_times_as_large(changes):
     assert_close(parts.difference, whole.difference)
     np.testing.assert_allclose(parts.loss, whole.loss, rtol=1e-5)
     # And they are not those of the first batch alone.
-    first = gradient_of(NUM // 3, batch_size=NUM // 3, **changes)
+    first = gradient_of(batch_size=NUM // 3, **changes)
     with pytest.raises(AssertionError):
         assert_close(first.mean, whole.mean)
 
@@ -83,12 +91,9 @@ def test_no_noise_is_measured_if_a_gradient_is_not_a_mean_over_images():
 
 @cache
 def stepped(**changes):
-    task = tasks.make_task(tiny.config(**SMALL, batch_size=NUM, **changes))
-    state = tasks.init_state(task, 0)
-    layout = batches.Layout(48, 1, 1)
-    return on_one_device(
-        partial(step.train_step, task), state, jnp.asarray(images()), layout
-    ), state
+    task = make_task(tiny.config(**SMALL, batch_size=NUM, **changes))
+    state = init_state(task, 0)
+    return on_one_device(partial(step.train_step, task), state, batches(1, NUM)), state
 
 
 def test_a_step_amplifies_what_it_measures_and_nothing_else():

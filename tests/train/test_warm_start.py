@@ -16,7 +16,6 @@ from thermo_ebm.run import warm_start as recorded
 from thermo_ebm.train import checkpoints
 from thermo_ebm.train.loop import Outcome
 
-pytestmark = pytest.mark.usefixtures("compile_once")
 CHANGES = {"num_epochs": 1, "checkpoint__every_steps": 0}
 
 

@@ -9,10 +9,9 @@ import tiny_training as tiny
 
 from thermo_ebm.errors import UserError
 from thermo_ebm.run import tables
-from thermo_ebm.train import checkpoints, writers
+from thermo_ebm.train import writers
 from thermo_ebm.train.loop import Outcome
 
-pytestmark = pytest.mark.usefixtures("compile_once")
 MODULE = """
 import json
 import os
@@ -64,47 +63,27 @@ def rows(workdir, number=0):
     return [[row["step"], row] for row in full]
 
 
-def test_a_writer_gets_every_row_once_and_in_order(tmp_path, monkeypatch):
-    """Stopped in an epoch, killed between a row and its checkpoint, and going on to the end."""
-    run, save = tmp_path / "run", checkpoints.save
-    made = tiny.config(logging__writers=OWN, num_repetitions=2, parallel_repetitions=2)
-    assert tiny.train(made, run, dispatches=4) is Outcome.INTERRUPTED
-
-    def killed(opened, state, seconds):
-        if int(state.step) == 20:
-            raise KeyboardInterrupt
-        save(opened, state, seconds)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "save", killed)
-        with pytest.raises(KeyboardInterrupt):
-            tiny.train(made, run)
-    assert tiny.train(made, run) is Outcome.DONE
-    for number in range(2):
-        found, wanted = received(run, number), rows(run, number)
-        assert [step for step, _ in found] == [10, 20, 30]
-        # The row of step 20 was received before the kill, and had other times.
-        assert [found[0], found[2]] == [wanted[0], wanted[2]]
-
-
-def test_a_writer_that_is_added_later_gets_the_rows_before(tmp_path):
+def test_a_writer_gets_the_rows_of_its_repetition(tmp_path):
+    """Stopped in an epoch and continued to the end."""
     run = tmp_path / "run"
-    assert tiny.train(tiny.config(num_epochs=1), run) is Outcome.DONE
-    assert tiny.train(tiny.config(logging__writers=OWN), run) is Outcome.DONE
-    assert received(run) == rows(run)
+    config = tiny.config(logging__writers=OWN, num_repetitions=2, parallel_repetitions=2)
+    assert tiny.train(config, run, dispatches=4) is Outcome.INTERRUPTED
+    assert tiny.train(config, run) is Outcome.DONE
+    for number in range(2):
+        assert received(run, number) == rows(run, number)
 
 
-def test_a_writer_that_raises_is_named_and_gets_its_row_when_the_run_goes_on(tmp_path, monkeypatch):
-    made, run = tiny.config(logging__writers=OWN), tmp_path / "run"
+def test_a_writer_that_raises_is_named_and_the_run_goes_on_without_loss(tmp_path, monkeypatch):
+    config, run = tiny.config(logging__writers=OWN), tmp_path / "run"
     monkeypatch.setenv("FAIL_AT", "20")
     message = (
         r"^logging.writers=own_writers:Lines: could not be written to \(RuntimeError: no "
         r"connection to the server\); when that is fixed run the same command again$"
     )
     with pytest.raises(UserError, match=message):
-        tiny.train(made, run)
+        tiny.train(config, run)
     monkeypatch.delenv("FAIL_AT")
-    assert tiny.train(made, run) is Outcome.DONE
+    assert tiny.train(config, run) is Outcome.DONE
     assert [step for step, _ in received(run)] == [10, 20, 30]
 
 

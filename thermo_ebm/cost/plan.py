@@ -138,8 +138,19 @@ def device_bytes(config: ConfigDict, repetitions: int) -> int:
     together = halves_together(jax.default_backend())
     gradient = gradient_of(_stack_repetitions(config, repetitions), model, together)
     step = step_bytes(gradient, model, share * repetitions, image_shape(config))
-    images = (config.data.num_train + config.data.num_val) * math.prod(image_shape(config))
-    return step + -(-images // jax.device_count())
+    return step + sum(image_bytes(config, repetitions))
+
+
+def image_bytes(config: ConfigDict, repetitions: int) -> tuple[int, int]:
+    """Bytes of the images that a device holds: of a dispatch's steps, and of the validation."""
+    accumulate, devices = config.gradient_noise.accumulate, jax.device_count()
+    steps = min(
+        config.steps_per_dispatch, config.data.num_train // (config.batch_size * accumulate)
+    )
+    train = repetitions * steps * accumulate * _share(config, devices)
+    validation = -(-config.data.num_val // devices)
+    pixels = math.prod(image_shape(config))
+    return train * pixels, validation * pixels
 
 
 def num_parameters(config: ConfigDict) -> tuple[int, int]:

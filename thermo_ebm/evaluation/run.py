@@ -26,7 +26,7 @@ from thermo_ebm.run import configuration, layout, records
 from thermo_ebm.sampling import samples as sampling
 from thermo_ebm.sampling.chains import SamplerSettings
 from thermo_ebm.train import checkpoints
-from thermo_ebm.train.tasks import updates_per_epoch
+from thermo_ebm.train.task import updates_per_epoch
 from thermo_ebm.types import Array, Params, PRNGKey, make_batch
 
 # Compiled once per model and number of images, not once per call.

@@ -12,7 +12,7 @@ Blocks are independent, so that their spread gives valid standard errors.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,12 +36,22 @@ class GradientNoise(NamedTuple):
     draws: Array  # number of gradients drawn, int32
 
 
-class _Sums(NamedTuple):
-    """Over the blocks so far."""
+class NoiseSums(NamedTuple):
+    """Sums over the blocks so far."""
 
     blocks: Array  # int32
     values: Array  # V_total, V_batch, V_chains, V_interaction and |mean|^2, [5]
     squares: Array  # [5]
+
+
+def zero_sums() -> NoiseSums:
+    """The sums before the first block."""
+    return NoiseSums(jnp.zeros((), jnp.int32), jnp.zeros(5), jnp.zeros(5))
+
+
+def block_keys(key: PRNGKey, block: Array) -> PRNGKey:
+    """The keys of one block, [4]: two of batches and two of chains."""
+    return jax.random.split(jax.random.fold_in(key, block), 4)
 
 
 def gradient_noise(
@@ -62,23 +72,31 @@ def gradient_noise(
     Raises:
       ValueError: if max_draws < 8.
     """
+
+    def add(sums: NoiseSums) -> NoiseSums:
+        keys = block_keys(key, sums.blocks)
+        return add_block(gradient, sums, keys[:2], keys[2:])
+
+    sums = jax.lax.while_loop(lambda sums: ~is_resolved(sums, max_draws), add, zero_sums())
+    return noise_of(sums, size(jax.eval_shape(gradient, key, key)))
+
+
+def is_resolved(sums: NoiseSums, max_draws: int) -> Array:
+    """Whether the total is known to a tenth, or as many gradients were drawn as are allowed.
+
+    Raises:
+      ValueError: if max_draws < 8.
+    """
     if max_draws < 2 * DRAWS_PER_BLOCK:
         raise ValueError(f"max_draws must be at least 8, not {max_draws}.")
-    most = max_draws // DRAWS_PER_BLOCK
-    shapes = jax.eval_shape(gradient, key, key)
+    error = _standard_errors(sums)[0]
+    is_known = error < RELATIVE_ERROR * jnp.abs(sums.values[0]) / sums.blocks
+    return (sums.blocks >= max_draws // DRAWS_PER_BLOCK) | ((sums.blocks >= 3) & is_known)
 
-    def unresolved(sums: _Sums) -> Array:
-        error = _standard_errors(sums)[0]
-        resolved = error < RELATIVE_ERROR * jnp.abs(sums.values[0]) / sums.blocks
-        return (sums.blocks < 3) | ((sums.blocks < most) & ~resolved)
 
-    def add(sums: _Sums) -> _Sums:
-        values = _block(gradient, jax.random.fold_in(key, sums.blocks))
-        return _Sums(sums.blocks + 1, sums.values + values, sums.squares + values**2)
-
-    zero = _Sums(jnp.zeros((), jnp.int32), jnp.zeros(5), jnp.zeros(5))
-    sums = jax.lax.while_loop(lambda s: unresolved(s) & (s.blocks < most), add, zero)
-    means, errors, num = sums.values / sums.blocks, _standard_errors(sums), size(shapes)
+def noise_of(sums: NoiseSums, num_parameters: int) -> GradientNoise:
+    """The noise per parameter from the sums over at least two blocks."""
+    means, errors, num = sums.values / sums.blocks, _standard_errors(sums), num_parameters
     total, batch, chains, interaction, norm = means
     relative = jnp.where(norm > 0, total / jnp.where(norm > 0, norm, 1.0), jnp.inf)
     return GradientNoise(
@@ -92,7 +110,7 @@ def gradient_noise(
     )
 
 
-def _standard_errors(sums: _Sums) -> Array:
+def _standard_errors(sums: NoiseSums) -> Array:
     """Standard errors of the means over blocks, [5]."""
     num = sums.blocks
     mean = sums.values / num
@@ -100,27 +118,44 @@ def _standard_errors(sums: _Sums) -> Array:
     return jnp.sqrt(jnp.maximum(variance, 0.0) / num)
 
 
-def _block(gradient: Callable[[PRNGKey, PRNGKey], Params], key: PRNGKey) -> Array:
-    """V_total, V_batch, V_chains, V_interaction and |mean|^2 from one block, summed over entries.
+def add_block(
+    gradient: Callable[[Any, PRNGKey], Params], sums: NoiseSums, batches: Any, chain_keys: PRNGKey
+) -> NoiseSums:
+    """Adds one block.
 
     The contrasts are accumulated one gradient after another, which needs memory for five
     gradients.
+
+    Args:
+      gradient: (batch, chain key) -> gradient.
+      sums: over the blocks before.
+      batches: what `gradient` takes as its batch, with two of them along the first axis.
+      chain_keys: keys of the chains, [2].
+
+    Returns:
+      The sums with V_total, V_batch, V_chains, V_interaction and |mean|^2 of the block, each summed
+      over the entries of the gradient.
     """
-    keys = jax.random.split(key, 4)
     signs = jnp.array([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
 
-    def add(contrasts: Params, draw: Array) -> tuple[Params, None]:
-        grads = gradient(keys[draw // 2], keys[2 + draw % 2])
+    def draw(number: Array | int) -> Params:
+        batch = jax.tree.map(lambda leaf: leaf[number // 2], batches)
+        return gradient(batch, chain_keys[number % 2])
+
+    def add(contrasts: Params, number: Array) -> tuple[Params, None]:
         added = jax.tree.map(
-            lambda c, g: c + signs[:, draw].reshape(-1, *[1] * g.ndim) * g, contrasts, grads
+            lambda c, g: c + signs[:, number].reshape(-1, *[1] * g.ndim) * g,
+            contrasts,
+            draw(number),
         )
         return added, None
 
-    shapes = jax.eval_shape(gradient, key, key)
+    shapes = jax.eval_shape(draw, 0)
     start = jax.tree.map(lambda leaf: jnp.zeros((4, *leaf.shape), leaf.dtype), shapes)
     contrasts, _ = jax.lax.scan(add, start, jnp.arange(DRAWS_PER_BLOCK))
     total, c, b, e = (square(jax.tree.map(lambda leaf, i=i: leaf[i], contrasts)) for i in range(4))
     chains, batch = (c - e) / 2, (b - e) / 2
     # (g_11 + g_12 + g_21 + g_22) / 2 is twice the mean: E |.|^2 = 4 |mean|^2 + 2 V_b + 2 V_c + V_i.
     norm = (total - 2 * batch - 2 * chains - e) / 4
-    return jnp.stack([batch + chains + e, batch, chains, e, norm])
+    values = jnp.stack([batch + chains + e, batch, chains, e, norm])
+    return NoiseSums(sums.blocks + 1, sums.values + values, sums.squares + values**2)

@@ -19,7 +19,6 @@ EVALUATION_LOCK = ".eval.lock"
 ROLLBACKS = "rollbacks.json"
 DIAGNOSTICS = "diagnostics.csv"  # diagnostics of the chains, where they were requested
 SAMPLES, TENSORBOARD = "samples", "tensorboard"
-STRIP = "samples/strip.npz"
 LIKELIHOOD = "likelihood.csv"  # log p(x) of each validation image
 LIKELIHOOD_FOLDER = "likelihood"  # settings, further tables and pictures of log p(x)
 LIKELIHOOD_SETTINGS = "likelihood/settings.json"

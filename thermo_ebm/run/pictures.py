@@ -1,27 +1,18 @@
-"""Pictures of a run: samples beside real images, and one latent's image through training."""
+"""Pictures of a run: grids of images with titles, such as samples beside real images."""
 
 import io
 import math
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from thermo_ebm import files
-from thermo_ebm.errors import UserError
 
 _CELL = 48  # images smaller than this, in pixels, are magnified by an integer factor to reach it
 _MAX_SCALE = 8
 _WHITE = 255
-
-
-class Strip(NamedTuple):
-    """The image of one fixed latent after several epochs, in order."""
-
-    epochs: np.ndarray  # int [num]
-    frames: np.ndarray  # uint8 [num, height, width, channels]
 
 
 def grid(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
@@ -120,80 +111,6 @@ def save_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
     Image.fromarray(np.ascontiguousarray(flat)).save(encoded, "PNG")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     files.write_bytes(path, encoded.getvalue())
-
-
-def append_frame(path: str | os.PathLike[str], epoch: int, frame: np.ndarray) -> Strip:
-    """Adds one epoch's frame to the strip kept in `path` (.npz), or replaces it; atomically.
-
-    Args:
-      path: the file of the strip, created if needed.
-      epoch: epochs done.
-      frame: uint8 [height, width, channels], like the earlier ones.
-
-    Returns:
-      The strip as it is now.
-
-    Raises:
-      UserError: the file there is damaged or its frames are of another shape.
-    """
-    strip = read_strip(path)
-    if strip is None:
-        strip = Strip(np.zeros(0, np.int64), np.zeros((0, *frame.shape), np.uint8))
-    if strip.frames.shape[1:] != frame.shape:
-        raise UserError(f"{path}: frames are {strip.frames.shape[1:]}, not {frame.shape}")
-    others = strip.epochs != epoch
-    epochs = np.append(strip.epochs[others], epoch)
-    frames = np.concatenate([strip.frames[others], frame[None]])
-    order = np.argsort(epochs)
-    strip = Strip(epochs[order], frames[order])
-    _write_strip(path, strip)
-    return strip
-
-
-def truncate_strip(path: str | os.PathLike[str], last_epoch: int) -> None:
-    """Drops the frames of epochs after `last_epoch`; does nothing if there is no file."""
-    strip = read_strip(path)
-    if strip is not None and (strip.epochs > last_epoch).any():
-        kept = strip.epochs <= last_epoch
-        _write_strip(path, Strip(strip.epochs[kept], strip.frames[kept]))
-
-
-def read_strip(path: str | os.PathLike[str]) -> Strip | None:
-    """Reads a strip; None where there is no file.
-
-    Raises:
-      UserError: the file is damaged.
-    """
-    try:
-        with open(path, "rb") as file:
-            arrays = np.load(file, allow_pickle=False)
-            return Strip(arrays["epochs"], arrays["frames"])
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # numpy and zipfile raise many kinds
-        raise UserError(f"{path}: not a strip of frames ({error}); move it away") from error
-
-
-def draw_strip(strip: Strip, columns: int = 10) -> np.ndarray:
-    """Draws a strip's frames, each with its epoch above, `columns` per row, and a title.
-
-    Returns:
-      uint8 [height, width, channels].
-    """
-    frames = magnify(strip.frames)
-    labelled = [
-        _titled(frame, str(epoch)) for epoch, frame in zip(strip.epochs, frames, strict=True)
-    ]
-    width = max(frame.shape[1] for frame in labelled)
-    cells = np.stack([_widen(frame, len(frame), width) for frame in labelled])
-    return titled(grid(cells, min(columns, len(cells)), gap=2), "one latent's image, by epoch")
-
-
-def _write_strip(path: str | os.PathLike[str], strip: Strip) -> None:
-    content = io.BytesIO()
-    np.savez(content, epochs=strip.epochs, frames=strip.frames)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    files.write_bytes(path, content.getvalue())
 
 
 def _titled(image: np.ndarray, text: str) -> np.ndarray:

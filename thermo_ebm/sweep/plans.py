@@ -5,15 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from thermo_ebm.cost import plan
 from thermo_ebm.errors import UserError
 from thermo_ebm.run import configuration, layout, provenance
 from thermo_ebm.sweep.cells import Cell
-from thermo_ebm.train import dry_run, images, summary
+from thermo_ebm.train import dry_run, report, start
 from thermo_ebm.train.dry_run import RunPlan
-from thermo_ebm.train.tasks import Task
+from thermo_ebm.train.task import Task
 
 
 def plan_cells(root: Path, cells: Sequence[Cell]) -> list[RunPlan]:
@@ -37,17 +34,16 @@ def plan_cells(root: Path, cells: Sequence[Cell]) -> list[RunPlan]:
     return plans
 
 
-def _cached_reader() -> Callable[[ConfigDict, Task, Path], provenance.ImageLevels]:
+def _cached_reader() -> Callable[[Task, Path], provenance.ImageLevels]:
     """Reads images that several cells share only once."""
     levels: dict[str, provenance.ImageLevels] = {}
 
-    def read(config: ConfigDict, task: Task, workdir: Path) -> provenance.ImageLevels:
-        del workdir
+    def read(task: Task, workdir: Path) -> provenance.ImageLevels:
+        config = task.config
         memory = (config.batch_size, config.gradient_noise.accumulate, config.parallel_repetitions)
-        of_images = [config.data.to_dict(), config.steps_per_dispatch, memory]
-        key = json.dumps(of_images)
+        key = json.dumps([config.data.to_dict(), config.steps_per_dispatch, memory])
         if key not in levels:
-            levels[key] = images.load(config, task).levels
+            levels[key] = start.load(task, workdir).levels
         return levels[key]
 
     return read
@@ -56,10 +52,10 @@ def _cached_reader() -> Callable[[ConfigDict, Task, Path], provenance.ImageLevel
 def cell_line(cell: Cell, change: dict[str, Any], cell_plan: RunPlan) -> str:
     """One cell: its name, the fields that it changes, and what it costs."""
     name = " ".join([cell.name, *(f"{field}={value}" for field, value in change.items())])
-    memory = summary.binary(plan.device_bytes(cell_plan.config, cell_plan.size))
+    memory = report.binary(cell_plan.device_bytes)
     return (
         f"{name}: {sum(cell_plan.parameters):,} parameters, "
-        f"{summary.decimal(cell_plan.flops_per_step)}FLOP per step, about {memory} on each device, "
+        f"{report.decimal(cell_plan.flops_per_step)}FLOP per step, about {memory} on each device, "
         f"{dry_run.totals(cell_plan.steps, cell_plan.flops)}"
     )
 

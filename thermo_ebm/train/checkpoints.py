@@ -172,7 +172,7 @@ def read_newest(
 ) -> Restored | None:
     """As `restore_newest`, for a folder that may be absent: nothing is opened, moved or written."""
     aside = _interrupted(folder)
-    candidates = [(step, one) for one in (folder, aside) for step in steps_in(one)]
+    candidates = [(step, place) for place in (folder, aside) for step in steps_in(place)]
     return _newest(folder, candidates, template, sharding)[0]
 
 
@@ -189,11 +189,12 @@ def _newest(
     """
     damaged: dict[Path, str] = {}
     # Of two checkpoints at the same step, the scheduled one, which is the later.
-    for step, where in sorted(candidates, key=lambda one: (one[0], one[1] == folder), reverse=True):
-        restored, reason = _try_restore(where, step, template, sharding)
+    by_age = sorted(candidates, key=lambda candidate: (candidate[0], candidate[1] == folder))
+    for step, place in reversed(by_age):
+        restored, reason = _try_restore(place, step, template, sharding)
         if restored is not None:
             return restored, damaged
-        damaged[where / str(step)] = reason
+        damaged[place / str(step)] = reason
     if damaged:
         raise UserError(
             f"{folder}: none of its {len(damaged)} checkpoints can be read "
@@ -259,9 +260,9 @@ def restore_params(
 ) -> Params:
     """The parameters alone of one checkpoint. Arguments and errors as for `restore`."""
     path = folder.absolute() / str(step)
-    record, wanted = _read_record(path, step), named_params(template)
-    found = {name: what for name, what in record["structure"].items() if name in wanted}
-    _check_structure(path, found, _structure(wanted))
+    record, expected = _read_record(path, step), named_params(template)
+    stored = {name: what for name, what in record["structure"].items() if name in expected}
+    _check_structure(path, stored, _structure(expected))
     arrays = _read_arrays(path, record, sharding)
     return params_from(template, arrays)
 
@@ -340,17 +341,17 @@ def _record_checksum(record: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(record, sort_keys=True).encode())
 
 
-def _check_structure(path: Path, found: dict[str, str], wanted: dict[str, str]) -> None:
+def _check_structure(path: Path, stored: dict[str, str], expected: dict[str, str]) -> None:
     differing = [
-        f"{name}: {found.get(name, 'absent')} there, {wanted.get(name, 'absent')} here"
-        for name in sorted(found.keys() | wanted.keys())
-        if found.get(name) != wanted.get(name)
+        f"{name}: {stored.get(name, 'absent')} there, {expected.get(name, 'absent')} here"
+        for name in sorted(stored.keys() | expected.keys())
+        if stored.get(name) != expected.get(name)
     ]
     if differing:
-        shown = "; ".join(differing[:5]) + ("; ..." if len(differing) > 5 else "")
+        examples = "; ".join(differing[:5]) + ("; ..." if len(differing) > 5 else "")
         raise UserError(
             f"{path}: its state has a different structure than this program's ({len(differing)} "
-            f"differences: {shown}); continue with the version that made it, or start a new run"
+            f"differences: {examples}); continue with the version that made it, or start a new run"
         )
 
 
@@ -372,7 +373,7 @@ def _set_aside(checkpoints: Checkpoints, damaged: dict[Path, str]) -> None:
 
 def _unused(path: Path) -> Path:
     numbered = (path.with_name(f"{path.name}.{number}") for number in itertools.count(1))
-    return path if not path.exists() else next(one for one in numbered if not one.exists())
+    return path if not path.exists() else next(path for path in numbered if not path.exists())
 
 
 @contextlib.contextmanager

@@ -1,15 +1,18 @@
 """What a start of training would do, found without training, compiling or writing anything."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 from ml_collections import ConfigDict
 
-from thermo_ebm.cost import plan
+from thermo_ebm.config.build import image_shape
+from thermo_ebm.cost import memory, plan
 from thermo_ebm.run import provenance
-from thermo_ebm.train import hosts, images, recovery, start, summary
-from thermo_ebm.train.tasks import Task, make_task
+from thermo_ebm.train import hosts, recovery, start
+from thermo_ebm.train.report import binary, decimal
+from thermo_ebm.train.task import Task, make_task, updates_per_epoch
 
 
 class RunPlan(NamedTuple):
@@ -20,6 +23,7 @@ class RunPlan(NamedTuple):
     size: int  # repetitions that train together
     parameters: tuple[int, int]  # of the prior and of the generator
     flops_per_step: int  # of one repetition; a multiply-add is two operations
+    device_bytes: int  # estimate for each device
     steps: int  # of all repetitions
     steps_done: int  # of them, those that checkpoints hold
 
@@ -34,15 +38,14 @@ class RunPlan(NamedTuple):
         return (self.steps - self.steps_done) * self.flops_per_step
 
 
-def _levels(config: ConfigDict, task: Task, workdir: Path) -> provenance.ImageLevels:
-    del workdir
-    return images.load(config, task).levels
+def _load_levels(task: Task, workdir: Path) -> provenance.ImageLevels:
+    return start.load(task, workdir).levels
 
 
 def plan_run(
     config: ConfigDict,
     workdir: Path,
-    read_images: Callable[[ConfigDict, Task, Path], provenance.ImageLevels] = _levels,
+    read_images: Callable[[Task, Path], provenance.ImageLevels] = _load_levels,
 ) -> RunPlan:
     """Checks everything that `loop.train` checks before it compiles, and counts what it would do.
 
@@ -57,13 +60,12 @@ def plan_run(
     task = make_task(config)
     start.check_agreement(config, workdir)
     start.check_writers(config)
-    total = config.num_epochs * task.steps_per_epoch
     numbers = range(config.num_repetitions)
-    done = [min(recovery.steps_done(task, workdir, number), total) for number in numbers]
-    means = read_images(config, task, workdir)
+    done = [min(recovery.steps_done(task, workdir, n), task.total_steps) for n in numbers]
+    levels = read_images(task, workdir)
     with hosts.together():
-        provenance.check_images(workdir, means)
-    unfinished = [number for number in numbers if done[number] < total]
+        provenance.check_images(workdir, levels)
+    unfinished = [number for number in numbers if done[number] < task.total_steps]
     sizes = [len(group) for group in start.groups(config) if {*group} & {*unfinished}]
     size = (sizes or [len(start.groups(config)[0])])[0]
     chunked = plan.with_chunk(config, size)
@@ -73,21 +75,57 @@ def plan_run(
         size=size,
         parameters=plan.num_parameters(config),
         flops_per_step=plan.step_flops(chunked),
-        steps=total * config.num_repetitions,
+        device_bytes=plan.device_bytes(chunked, size),
+        steps=task.total_steps * config.num_repetitions,
         steps_done=sum(done),
     )
 
 
 def lines(planned: RunPlan, workdir: Path) -> list[str]:
     """The summary at the start of a run, and the steps and operations of all repetitions."""
-    shown = summary.lines(
-        planned.config, planned.size, planned.flops_per_step, workdir, planned.repetitions
+    costs = start_lines(
+        planned.config, planned.flops_per_step, planned.device_bytes, workdir, planned.repetitions
     )
-    shown.append(f"total       {totals(planned.steps, planned.flops)}")
+    costs.append(f"total       {totals(planned.steps, planned.flops)}")
     if planned.steps_done:
         left = totals(planned.steps - planned.steps_done, planned.flops_left)
-        shown.append(f"left        {left}")
-    return shown
+        costs.append(f"left        {left}")
+    return costs
+
+
+def start_lines(
+    config: ConfigDict, flops: int, device_bytes: int, workdir: Path, repetitions: Sequence[int]
+) -> list[str]:
+    """Output folder, devices, data, parameters, and the cost of a step and of the run.
+
+    Args:
+      config: the configuration, its image chunk chosen.
+      flops: operations of one step of one repetition.
+      device_bytes: estimate of the memory for each device.
+      workdir: the run's folder.
+      repetitions: the numbers of all that are not done.
+    """
+    height, width, channels = image_shape(config)
+    prior, generator = plan.num_parameters(config)
+    steps_per_epoch = updates_per_epoch(config)
+    devices = jax.devices()
+    usable = binary(memory.usable_bytes(jax.local_devices()[0]))
+    of = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    numbers = ", ".join(map(str, repetitions)) or "none"
+    size = config.parallel_repetitions
+    at_once = f", {size} at once" if size > 1 else ""
+    return [
+        f"run         {workdir}",
+        f"devices     {len(devices)} ({devices[0].platform}, {devices[0].device_kind}){of}",
+        f"data        {config.data.name}: {config.data.num_train} training and "
+        f"{config.data.num_val} validation images, {height} x {width} x {channels}",
+        f"parameters  {prior:,} of the prior, {generator:,} of the generator",
+        f"step        {decimal(flops)}FLOP per repetition",
+        f"memory      about {binary(device_bytes)} on each device, of {usable} that may be used",
+        f"training    repetition{'s' if len(repetitions) > 1 else ''} {numbers}{at_once}: "
+        f"{config.num_epochs * steps_per_epoch} steps each "
+        f"({config.num_epochs} epochs of {steps_per_epoch})",
+    ]
 
 
 def totals(steps: int, flops: int) -> str:
@@ -96,4 +134,4 @@ def totals(steps: int, flops: int) -> str:
     >>> totals(1500, 5_600_000)
     '1,500 steps, 5.6 MFLOP (5,600,000)'
     """
-    return f"{steps:,} steps, {summary.decimal(flops)}FLOP ({flops:,})"
+    return f"{steps:,} steps, {decimal(flops)}FLOP ({flops:,})"

@@ -1,4 +1,4 @@
-"""The end of an epoch: validation, gradient noise, readings and pictures."""
+"""The end of an epoch: validation, gradient noise, readings, pictures and the next schedule."""
 
 import math
 from typing import Any
@@ -6,33 +6,27 @@ from typing import Any
 import jax
 import numpy as np
 
+from thermo_ebm import readings
 from thermo_ebm.cost import memory
-from thermo_ebm.gradients.noise import GradientNoise
+from thermo_ebm.gradients import halves
+from thermo_ebm.gradients.noise import GradientNoise, NoiseSums, noise_of
+from thermo_ebm.losses import LossTerms
+from thermo_ebm.run import events, pictures, tables
+from thermo_ebm.run.layout import READINGS, TEMPERATURES
 from thermo_ebm.run.tables import Row
 from thermo_ebm.thermo.schedule import Schedule, equalised
-from thermo_ebm.train import hosts, optimisers, repetition, spmd
-from thermo_ebm.train.group import Group
-from thermo_ebm.train.progress import Reporter
-from thermo_ebm.train.repetition import Repetition
+from thermo_ebm.train import hosts, programs, writers
+from thermo_ebm.train.recovery import Repetition
+from thermo_ebm.train.report import Reporter
+from thermo_ebm.train.start import Group
 from thermo_ebm.train.state import EpochSums, TrainState
-
-
-def is_pending(group: Group, steps: Any, summed: Any) -> Any:
-    """Whether an epoch's steps are done and its readings not yet written; scalars or arrays.
-
-    Args:
-      group: what is trained.
-      steps: done in all.
-      summed: `sums.steps`, which `end_epochs` sets back to 0.
-    """
-    return (steps % group.task.steps_per_epoch == 0) & (summed > 0)
+from thermo_ebm.train.task import last_rates, num_updates
 
 
 def end_epochs(
     group: Group,
     opened: list[Repetition],
     state: TrainState,
-    host: TrainState,
     ended: np.ndarray,
     seconds: np.ndarray,
     reporter: Reporter,
@@ -43,80 +37,72 @@ def end_epochs(
       group: what is trained.
       opened: the group's repetitions.
       state: theirs, consumed.
-      host: the state's scalars on the host, [num_repetitions] each.
       ended: bool [num_repetitions].
       seconds: of each epoch's training [num_repetitions].
       reporter: reports each epoch.
     """
-    epochs = host.step // group.task.steps_per_epoch
+    config, task = group.task.config, group.task
+    host = programs.counters(state)
+    epochs = host.step // task.steps_per_epoch
     reporter.doing("validating")
-    validated = group.programs.validate(state, group.validation)
-    val_loss, aux = jax.device_get(spmd.local(validated))
-    noise, measured = _measure_noise(group, state, host, ended, reporter)
-    likelihood, wanted = _evaluate_likelihood(group, state, epochs, ended, reporter)
-    dim = math.prod(group.validation.shape[2:])
-    images_per_step = group.task.batch_size * group.task.gradient_noise.accumulate
-    updates = jax.device_get(spmd.local(optimisers.num_updates(state.optimiser)))
+    validated = group.programs.validate(state, group.images.validation)
+    val_loss, aux = jax.device_get(programs.local(validated))
+    rows = [_row(group, _at(host, i), float(val_loss[i])) for i in range(len(opened))]
+    updates = jax.device_get(programs.local(num_updates(state.optimiser)))
+    for i, row in enumerate(rows):
+        rates = last_rates(task.optimisers, _at(updates, i))
+        row |= {f"learning_rate_{name}": rate for name, rate in rates.items()}
+        row |= {"seconds": float(seconds[i]), "group_size": len(opened)}
+        if seconds[i]:
+            images = task.steps_per_epoch * task.images_per_step
+            row["images_per_second"] = images / float(seconds[i])
+    interval = config.logging.grad_noise_every_epochs
+    if interval and (measured := ended & (epochs % interval == 0)).any():
+        reporter.doing("measuring the gradient's noise")
+        noise_sums = _measure_noise(group, state, measured)
+        num_parameters = halves.size(_at(programs.local(state.params), 0))
+        for i in np.flatnonzero(measured).tolist():
+            rows[i] |= _noise_readings(noise_of(_at(noise_sums, i), num_parameters))
+    interval = config.evaluation.likelihood.every_epochs
+    is_due = (epochs % max(interval, 1) == 0) | (epochs >= config.num_epochs)
+    if interval and (evaluated := ended & is_due).any():
+        reporter.doing("evaluating the log-likelihood")
+        likelihood = group.programs.likelihood(state, group.images.likelihood)
+        mean, stderr = jax.device_get(programs.local(likelihood))
+        for i in np.flatnonzero(evaluated).tolist():
+            rows[i] |= _likelihood_readings(group, float(mean[i]), float(stderr[i]))
     with hosts.writing(opened[0].folder.parent):
         for i in np.flatnonzero(ended).tolist() if hosts.is_first() else ():
-            step = int(host.step[i])
-            rates = optimisers.last_rates(group.task.optimisers, _one(updates, i))
-            row: Row = {
-                "epoch": int(epochs[i]),
-                "step": step,
-                **_step_means(_one(host.sums, i), dim, images_per_step),
-                "skipped_steps": int(host.skipped[i]),
-                "val_loss": float(val_loss[i]),
-                "val_loss_per_dim": float(val_loss[i]) / dim,
-                "learning_rate_prior": rates[0],
-                "learning_rate_generator": rates[1],
-                "flops_per_step": group.flops_per_step,
-                "seconds": float(seconds[i]),
-                "group_size": len(opened),
-                "device_memory_mib": memory.peak_mib(jax.local_devices()),
-            }
-            if seconds[i]:
-                images = group.task.steps_per_epoch * images_per_step
-                row["images_per_second"] = images / float(seconds[i])
-            if measured[i]:
-                row |= _noise_readings(_one(noise, i))
-            if wanted[i]:
-                row |= _likelihood_readings(_one(likelihood, i), dim)
-            repetition.write_epoch(opened[i], group.config, row, _one(aux, i))
-            if _wants_pictures(group, int(epochs[i])):
+            write_epoch(opened[i], group, rows[i], _at(aux, i))
+            interval, epoch = config.logging.pictures_every_epochs, int(epochs[i])
+            if interval and (epoch % interval == 0 or epoch == config.num_epochs):
                 reporter.doing("drawing")
-                _draw_pictures(group, opened[i], state, i, int(epochs[i]), step)
-            reporter.epoch_done(row)
+                params, key = _at(programs.local((state.params, state.key)), i)
+                samples = jax.device_get(group.programs.draw(params, key))
+                _write_pictures(opened[i], rows[i], samples, group.images.real)
+            reporter.epoch_done(rows[i])
     state = _adapt_schedules(group, state, host, ended)
     return group.programs.begin_epoch(state, epochs, ended)
 
 
-def _measure_noise(
-    group: Group, state: TrainState, host: TrainState, ended: np.ndarray, reporter: Reporter
-) -> tuple[GradientNoise | None, np.ndarray]:
-    """The crossed design of every repetition, and for which the configuration asks for it now."""
-    epochs = host.step // group.task.steps_per_epoch
-    every = group.config.logging.grad_noise_every_epochs
-    measured = ended & (epochs % every == 0) if every else np.zeros_like(ended)
-    if not measured.any():
-        return None, measured
-    reporter.doing("measuring the gradient's noise")
-    images = group.feed.images(state, np.asarray(host.step), 0)
-    return jax.device_get(spmd.local(group.programs.noise(state, images))), measured
+def _at(stacked: Any, i: int) -> Any:
+    """One repetition of a stacked tree."""
+    return jax.tree.map(lambda leaf: leaf[i], stacked)
 
 
-def _evaluate_likelihood(
-    group: Group, state: TrainState, epochs: Any, ended: np.ndarray, reporter: Reporter
-) -> tuple[Any, np.ndarray]:
-    """The held-out log-likelihood of all repetitions, and of which it is wanted now."""
-    every = group.config.evaluation.likelihood.every_epochs
-    due = (epochs % max(every, 1) == 0) | (epochs >= group.config.num_epochs)
-    wanted = ended & due & (every > 0)
-    if not wanted.any():
-        return None, wanted
-    reporter.doing("evaluating the log-likelihood")
-    found = group.programs.likelihood(state, group.validation)
-    return jax.device_get(spmd.local(found)), wanted
+def _row(group: Group, host: TrainState, val_loss: float) -> Row:
+    """The readings that every epoch has; the state's scalars and sums are numpy scalars."""
+    dim = math.prod(group.images.real.shape[1:])
+    return {
+        "epoch": int(host.step) // group.task.steps_per_epoch,
+        "step": int(host.step),
+        **_step_means(host.sums, dim, group.task.images_per_step),
+        "skipped_steps": int(host.skipped),
+        "val_loss": val_loss,
+        "val_loss_per_dim": val_loss / dim,
+        "flops_per_step": group.flops_per_step,
+        "device_memory_mib": memory.peak_mib(jax.local_devices()),
+    }
 
 
 def _step_means(sums: EpochSums, dim: int, images_per_step: int) -> Row:
@@ -131,41 +117,111 @@ def _step_means(sums: EpochSums, dim: int, images_per_step: int) -> Row:
     for name, total in sums.readings.items():
         mean = float(total) / int(sums.steps) if sums.steps else math.nan
         means[name] = mean if math.isfinite(mean) else None
-    loss, noise, signal = (
-        means[name] for name in ("train_loss", "train_grad_noise", "train_grad_signal")
-    )
-    if loss is not None:
+    if (loss := means["train_loss"]) is not None:
         means["train_loss_per_dim"] = loss / dim
-    if noise is not None and signal is not None and signal > 0:
-        means["train_noise_scale"] = images_per_step * noise / signal
+    variance, signal = means["train_grad_noise"], means["train_grad_signal"]
+    if variance is not None and signal is not None and signal > 0:
+        means["train_noise_scale"] = images_per_step * variance / signal
     return means
 
 
-def _noise_readings(noise: GradientNoise) -> Row:
+def _measure_noise(group: Group, state: TrainState, measured: np.ndarray) -> NoiseSums:
+    """The sums of the crossed design, block after block until all measured are resolved."""
+    sums = group.programs.zero_noise(state)
+    while True:
+        numbers = group.programs.noise_numbers(state, sums.blocks)
+        batches = group.images.feed.take(np.asarray(programs.local(numbers)))
+        sums, is_resolved = group.programs.add_noise_block(state, sums, batches)
+        if np.asarray(programs.local(is_resolved))[measured].all():
+            return jax.device_get(programs.local(sums))
+
+
+def _noise_readings(measured: GradientNoise) -> Row:
     parts = {
-        "grad_noise": noise.total,
-        "grad_noise_batch": noise.batch,
-        "grad_noise_mcmc": noise.chains,
-        "grad_noise_interaction": noise.interaction,
+        "grad_noise": measured.total,
+        "grad_noise_batch": measured.batch,
+        "grad_noise_mcmc": measured.chains,
+        "grad_noise_interaction": measured.interaction,
     }
     row: Row = {name: float(value) for name, value in parts.items()}
     row |= {
-        f"{name}_stderr": float(stderr) for name, stderr in zip(parts, noise.stderr, strict=True)
+        f"{name}_stderr": float(stderr) for name, stderr in zip(parts, measured.stderr, strict=True)
     }
-    row["grad_noise_relative"] = float(noise.relative) if np.isfinite(noise.relative) else None
-    return row
+    relative = float(measured.relative)
+    return row | {"grad_noise_relative": relative if math.isfinite(relative) else None}
 
 
-def _likelihood_readings(likelihood: Any, dim: int) -> Row:
-    value, stderr = float(likelihood.mean), float(likelihood.stderr)
-    if not math.isfinite(value):
+def _likelihood_readings(group: Group, mean: float, stderr: float) -> Row:
+    if not math.isfinite(mean):
         return {}
+    dim = math.prod(group.images.real.shape[1:])
     return {
-        "val_log_marginal_likelihood": value,
+        "val_log_marginal_likelihood": mean,
         "val_log_marginal_likelihood_stderr": stderr if math.isfinite(stderr) else None,
         # A pixel's levels are 2 / 255 apart.
-        "val_bits_per_dim": -value / (dim * math.log(2)) + math.log2(127.5),
+        "val_bits_per_dim": -mean / (dim * math.log(2)) + math.log2(127.5),
     }
+
+
+def write_epoch(repetition: Repetition, group: Group, row: Row, aux: LossTerms) -> None:
+    """Writes one epoch's readings.
+
+    Args:
+      repetition: whose epoch has ended.
+      group: of the repetition; readings that do not apply to its configuration stay empty.
+      row: readings by the names of `readings.READINGS`.
+      aux: the terms of the validation loss, as numpy arrays.
+    """
+    config, step = group.task.config, int(row["step"] or 0)
+    row = readings.applicable(readings.READINGS, row, config)
+    tables.append_row(repetition.folder / READINGS, row)
+    if config.loss.name != "vanilla":
+        rows = [
+            readings.applicable(readings.TEMPERATURE_READINGS, temperature_row, config)
+            for temperature_row in temperature_rows(int(row["epoch"] or 0), aux)
+        ]
+        path = repetition.folder / TEMPERATURES
+        tables.append_rows(path, rows, readings.TEMPERATURE_READINGS)
+    if repetition.events is not None:
+        names = [name for name in row if name not in ("epoch", "step")]
+        values = {readings.tag(name): row[name] for name in names}
+        events.write_scalars(repetition.events, step, values)
+    writers.write(repetition.writers, step, row)
+
+
+def temperature_rows(epoch: int, aux: LossTerms) -> list[Row]:
+    """One row per temperature, by the names of `readings.TEMPERATURE_READINGS`."""
+
+    def entry(values: Any, index: int) -> float | None:
+        is_finite = 0 <= index < len(values) and np.isfinite(values[index])
+        return float(values[index]) if is_finite else None
+
+    return [
+        {
+            "epoch": epoch,
+            "index": index,
+            "temperature": float(temperature),
+            "expected_log_likelihood": float(aux.expected_log_likelihood[index]),
+            "kl_forward": entry(aux.kl_forward, index),
+            "kl_backward": entry(aux.kl_backward, index),
+            "rejection": entry(aux.rejection, index),
+            "acceptance": entry(aux.acceptance, index),
+            "swap_rate": entry(aux.swap_probability, index - 1),  # of pairs among t_1 .. t_N
+            "weight": float(aux.weights[index]),
+        }
+        for index, temperature in enumerate(aux.temperatures)
+    ]
+
+
+def _write_pictures(
+    repetition: Repetition, row: Row, samples: np.ndarray, real: np.ndarray
+) -> None:
+    """Writes the grid of samples beside real images."""
+    epoch, columns = int(row["epoch"] or 0), max(round(len(samples) ** 0.5), 1)
+    picture = pictures.side_by_side(samples, real, columns, f"samples, epoch {epoch}")
+    pictures.save_png(repetition.folder / "samples" / f"epoch_{epoch:04d}.png", picture)
+    if repetition.events is not None:
+        events.write_image(repetition.events, int(row["step"] or 0), "samples", picture)
 
 
 def _adapt_schedules(
@@ -177,23 +233,6 @@ def _adapt_schedules(
     temperatures, slopes = (np.array(leaf) for leaf in host.schedule)
     for i in np.flatnonzero(ended).tolist():
         rejection = np.asarray(host.sums.rejection[i]) / max(int(host.sums.steps[i]), 1)
-        temperatures[i], slopes[i] = equalised(_one(host.schedule, i), rejection)
-    schedule = jax.device_put((temperatures, slopes), spmd.replicated())
+        temperatures[i], slopes[i] = equalised(_at(host.schedule, i), rejection)
+    schedule = jax.device_put((temperatures, slopes), programs.replicated())
     return state._replace(schedule=Schedule(*schedule))
-
-
-def _one(stacked: Any, i: int) -> Any:
-    return jax.tree.map(lambda leaf: leaf[i], stacked)
-
-
-def _wants_pictures(group: Group, epoch: int) -> bool:
-    every = group.config.logging.pictures_every_epochs
-    return every > 0 and (epoch % every == 0 or epoch == group.config.num_epochs)
-
-
-def _draw_pictures(
-    group: Group, one: Repetition, state: TrainState, i: int, epoch: int, step: int
-) -> None:
-    params, key = _one(spmd.local((state.params, state.key)), i)
-    samples, frame = jax.device_get(group.draw(params, key))
-    repetition.write_pictures(one, epoch, step, samples, group.real, frame)

@@ -1,39 +1,94 @@
-"""Recovery: `resume` from the newest checkpoint, `roll_back` to one, `rewind` files to a step."""
+"""Recovery: a repetition's folder, resumed from its newest checkpoint or rolled back to one.
 
-from functools import lru_cache, partial
+Files are rewound to the checkpoint: what was written after it is removed, and written again.
+"""
+
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from absl import logging
 
+from thermo_ebm import files
 from thermo_ebm.errors import UserError
 from thermo_ebm.readings import TEMPERATURE_READINGS
-from thermo_ebm.run import events, pictures, tables
-from thermo_ebm.run.layout import READINGS, ROLLBACKS, STRIP, TEMPERATURES, checkpoints_dir
-from thermo_ebm.run.records import Rollback, write_rollbacks
-from thermo_ebm.train import checkpoints, hosts, repetition, spmd, writers
-from thermo_ebm.train.epochs import is_pending
-from thermo_ebm.train.group import Group
-from thermo_ebm.train.repetition import Repetition
-from thermo_ebm.train.state import TrainState
-from thermo_ebm.train.tasks import Task, init_state
+from thermo_ebm.run import events, tables
+from thermo_ebm.run.layout import (
+    READINGS,
+    ROLLBACKS,
+    TEMPERATURES,
+    TENSORBOARD,
+    checkpoints_dir,
+    repetition_dir,
+)
+from thermo_ebm.run.records import Rollback, read_rollbacks, write_rollbacks
+from thermo_ebm.train import checkpoints, hosts, programs, writers
+from thermo_ebm.train.checkpoints import Checkpoints
+from thermo_ebm.train.start import Group
+from thermo_ebm.train.state import TrainState, init_state
+from thermo_ebm.train.task import Task
+from thermo_ebm.train.writers import OpenWriter
 
 
-def is_done(task: Task, workdir: Path, number: int, total_steps: int) -> bool:
+class Repetition(NamedTuple):
+    """An open repetition."""
+
+    number: int
+    folder: Path
+    checkpoints: Checkpoints
+    rollbacks: tuple[Rollback, ...]  # rollbacks so far, oldest first
+    events: Any = None  # a TensorBoard writer; None on all processes but the first, or not wanted
+    writers: tuple[OpenWriter, ...] = ()  # empty on all processes but the first
+
+
+def open_repetition(
+    workdir: Path, number: int, keep: int | None = None, keep_period: int = 0
+) -> Repetition:
+    """Opens or makes a repetition's folder; its events are opened by `rewind`.
+
+    Raises:
+      UserError: the record of its rollbacks is damaged.
+    """
+    folder = repetition_dir(workdir, number)
+    with hosts.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        rollbacks = read_rollbacks(folder)
+    opened = checkpoints.open_checkpoints(checkpoints_dir(workdir, number), keep, keep_period)
+    return Repetition(number, folder, opened, rollbacks)
+
+
+def close_repetition(repetition: Repetition) -> None:
+    """Waits for its checkpoints and closes its files."""
+    try:
+        checkpoints.close(repetition.checkpoints)
+    finally:
+        try:
+            writers.close_writers(repetition.writers)
+        finally:
+            if repetition.events is not None:
+                with files.clear_errors(repetition.folder):
+                    events.close_events(repetition.events)
+
+
+def is_done(task: Task, workdir: Path, number: int) -> bool:
     """Whether a repetition has a readable checkpoint of its last step.
 
     Raises:
       UserError: its checkpoints have another structure of the state, or none can be read.
     """
-    if not repetition.may_be_done(workdir, number, total_steps):
+    steps = checkpoints.steps_in(checkpoints_dir(workdir, number))
+    if not any(step >= task.total_steps for step in steps):
         return False
-    one = repetition.open_repetition(workdir, number)
+    repetition = open_repetition(workdir, number)
     try:
-        restored = checkpoints.restore_newest(one.checkpoints, _shapes(task), spmd.replicated())
+        restored = checkpoints.restore_newest(
+            repetition.checkpoints, _shapes(task), programs.replicated()
+        )
     finally:
-        repetition.close_repetition(one)
-    return restored is not None and _step(restored.state) >= total_steps
+        close_repetition(repetition)
+    return restored is not None and _step(restored.state) >= task.total_steps
 
 
 def steps_done(task: Task, workdir: Path, number: int) -> int:
@@ -43,8 +98,19 @@ def steps_done(task: Task, workdir: Path, number: int) -> int:
       UserError: as `is_done`.
     """
     folder = checkpoints_dir(workdir, number)
-    restored = checkpoints.read_newest(folder, _shapes(task), spmd.replicated())
+    restored = checkpoints.read_newest(folder, _shapes(task), programs.replicated())
     return 0 if restored is None else _step(restored.state)
+
+
+def is_pending(task: Task, steps: Any, summed: Any) -> Any:
+    """Whether an epoch's steps are done and its readings not yet written; scalars or arrays.
+
+    Args:
+      task: what is trained.
+      steps: done in all.
+      summed: `sums.steps`, which the next epoch begins at 0.
+    """
+    return (steps % task.steps_per_epoch == 0) & (summed > 0)
 
 
 def resume(
@@ -54,23 +120,29 @@ def resume(
 
     Returns:
       The stacked state, the seconds of each repetition's epoch so far [num_repetitions], and the
-      repetitions with their files rewound to there.
+      repetitions with their files rewound to there and their writers open.
     """
     states, seconds, rewound = [], np.zeros(len(opened)), []
     first = None
-    for i, one in enumerate(opened):
+    for i, repetition in enumerate(opened):
         restored = checkpoints.restore_newest(
-            one.checkpoints, _shapes(group.task), spmd.replicated()
+            repetition.checkpoints, _shapes(group.task), programs.replicated()
         )
         if restored is None:
             first = first or _first_states(group, opened)
-            state = spmd.select_repetition(first, i)
-            checkpoints.save(one.checkpoints, state, 0.0)
+            state = programs.select_repetition(first, i)
+            checkpoints.save(repetition.checkpoints, state, 0.0)
         else:
             state, seconds[i] = restored
-        rewound.append(_with_writers(group, _rewind_to(group, one, state)))
-        states.append(_with_branch(rewound[-1], state))
-    return spmd.stack_repetitions(states), seconds, rewound
+        repetition = _rewind_to(group, repetition, state)
+        with hosts.writing(repetition.folder):
+            if hosts.is_first():
+                names = group.task.config.logging.writers
+                connected = writers.open_writers(names, repetition.folder)
+                repetition = repetition._replace(writers=connected)
+        rewound.append(repetition)
+        states.append(_with_branch(repetition, state))
+    return programs.stack_repetitions(states), seconds, rewound
 
 
 def roll_back(
@@ -85,131 +157,114 @@ def roll_back(
       The group's state and repetition i's seconds of its epoch so far; None, with a message, if
       the largest number of rollbacks has been reached.
     """
-    one = opened[i]
-    from_step = int(spmd.local(state.step)[i])
-    if len(one.rollbacks) >= group.config.divergence.max_rollbacks:
+    repetition = opened[i]
+    from_step = int(programs.local(state.step)[i])
+    if len(repetition.rollbacks) >= group.task.config.divergence.max_rollbacks:
         logging.error(
             "repetition %d diverged at step %d and is given up after %d rollbacks (see %s): lower "
             "the step sizes or the learning rates, or set optimizer.clip_norm",
-            *(one.number, from_step, len(one.rollbacks), one.folder / ROLLBACKS),
+            *(repetition.number, from_step, len(repetition.rollbacks)),
+            repetition.folder / ROLLBACKS,
         )
         return None
-    checkpoints.wait(one.checkpoints)
+    checkpoints.wait(repetition.checkpoints)
     restored = checkpoints.restore_newest(
-        one.checkpoints, _shapes(group.task), spmd.replicated(), due_only=True
+        repetition.checkpoints, _shapes(group.task), programs.replicated(), due_only=True
     )
     if restored is None:  # every checkpoint was damaged, and moved away
         raise UserError(
-            f"{one.checkpoints.folder}: no checkpoint is left that repetition {one.number}, which "
-            f"diverged at step {from_step}, could go back to; to start it anew, remove {one.folder}"
+            f"{repetition.checkpoints.folder}: no checkpoint is left that repetition "
+            f"{repetition.number}, which diverged at step {from_step}, could go back to; to start "
+            f"it anew, remove {repetition.folder}"
         )
-    checkpoints.discard_interrupted(one.checkpoints)
-    one = _rewind_to(group, one, restored.state)
-    opened[i] = _record_rollback(one, from_step, _step(restored.state))
-    states = [spmd.select_repetition(state, j) for j in range(len(opened))]
+    checkpoints.discard_interrupted(repetition.checkpoints)
+    repetition = _rewind_to(group, repetition, restored.state)
+    opened[i] = _record_rollback(repetition, from_step, _step(restored.state))
+    states = [programs.select_repetition(state, j) for j in range(len(opened))]
     states[i] = _with_branch(opened[i], restored.state)
-    return spmd.stack_repetitions(states), restored.seconds
+    return programs.stack_repetitions(states), restored.seconds
 
 
-def rewind(one: Repetition, step: int, epochs_done: int, events_step: int | None) -> Repetition:
-    """Removes everything written after a checkpoint, and opens a new event file; on every process.
+def rewind(
+    repetition: Repetition, step: int, epochs_done: int, events_step: int | None
+) -> Repetition:
+    """Removes what was written after a checkpoint, and opens a new event file; on every process.
 
     Rollbacks to later steps are removed too, since they will happen again.
 
     Args:
-      one: the repetition, open.
+      repetition: the repetition, open.
       step: the checkpoint's.
       epochs_done: whose readings stay.
       events_step: up to which events stay; None opens no file of them.
     """
-    kept = tuple(each for each in one.rollbacks if each.to_step <= step)
-    with hosts.writing(one.folder):
-        if hosts.is_first():
-            return _rewind_files(one, kept, epochs_done, events_step)
-    return one._replace(rollbacks=kept)
+    folder = repetition.folder
+    rollbacks = tuple(rollback for rollback in repetition.rollbacks if rollback.to_step <= step)
+    with hosts.writing(folder):
+        if not hosts.is_first():
+            return repetition._replace(rollbacks=rollbacks)
+        if rollbacks != repetition.rollbacks:
+            write_rollbacks(folder, rollbacks)
+        tables.truncate(folder / READINGS, epochs_done)
+        tables.truncate(folder / TEMPERATURES, epochs_done, TEMPERATURE_READINGS)
+        if repetition.events is not None:
+            events.close_events(repetition.events)
+        opened = None
+        if events_step is not None:
+            opened = events.open_events(folder / TENSORBOARD, events_step)
+    return repetition._replace(rollbacks=rollbacks, events=opened)
 
 
-def _rewind_files(
-    one: Repetition, kept: tuple[Rollback, ...], epochs: int, events_step: int | None
-) -> Repetition:
-    folder = one.folder
-    if kept != one.rollbacks:
-        write_rollbacks(folder, kept)
-    tables.truncate(folder / READINGS, epochs)
-    tables.truncate(folder / TEMPERATURES, epochs, TEMPERATURE_READINGS)
-    pictures.truncate_strip(folder / STRIP, epochs)
-    if one.events is not None:
-        events.close_events(one.events)
-    opened = None
-    if events_step is not None:
-        opened = events.open_events(folder / "tensorboard", events_step)
-    return one._replace(rollbacks=kept, events=opened)
-
-
-def _record_rollback(one: Repetition, from_step: int, to_step: int) -> Repetition:
+def _record_rollback(repetition: Repetition, from_step: int, to_step: int) -> Repetition:
     """Records a rollback, with the next branch of the key, before it happens."""
-    new = Rollback(from_step, to_step, len(one.rollbacks) + 1)
-    rollbacks = (*one.rollbacks, new)
-    with hosts.writing(one.folder):
+    rollback = Rollback(from_step, to_step, len(repetition.rollbacks) + 1)
+    rollbacks = (*repetition.rollbacks, rollback)
+    with hosts.writing(repetition.folder):
         if hosts.is_first():
-            write_rollbacks(one.folder, rollbacks)
+            write_rollbacks(repetition.folder, rollbacks)
     logging.warning(
         "repetition %d diverged at step %d: back to step %d with branch %d of its key",
-        *(one.number, *new),
+        *(repetition.number, *rollback),
     )
-    return one._replace(rollbacks=rollbacks)
+    return repetition._replace(rollbacks=rollbacks)
 
 
-@lru_cache(maxsize=1)
 def _shapes(task: Task) -> TrainState:
     return jax.eval_shape(partial(init_state, task), 0)
 
 
 def _first_states(group: Group, opened: list[Repetition]) -> TrainState:
     """The stacked states before the first step, with the parameters of a warm start."""
-    states = group.programs.init(_seeds(group, opened))
+    seeds = [group.task.config.seed + repetition.number for repetition in opened]
+    states = group.programs.init(np.array(seeds, np.int32))
     params = group.initial()
     if params is None:
         return states
     stacked = jax.tree.map(lambda leaf: np.stack([leaf] * len(opened)), params)
-    return states._replace(params=jax.device_put(stacked, spmd.replicated()))
-
-
-def _seeds(group: Group, opened: list[Repetition]) -> np.ndarray:
-    return np.array([group.config.seed + one.number for one in opened], np.int32)
+    return states._replace(params=jax.device_put(stacked, programs.replicated()))
 
 
 def _step(state: TrainState) -> int:
-    return int(spmd.local(state.step))
+    return int(programs.local(state.step))
 
 
-def _rewind_to(group: Group, one: Repetition, state: TrainState) -> Repetition:
+def _rewind_to(group: Group, repetition: Repetition, state: TrainState) -> Repetition:
     step = _step(state)
-    pending = is_pending(group, step, int(spmd.local(state.sums.steps)))
+    pending = is_pending(group.task, step, int(programs.local(state.sums.steps)))
     epochs = step // group.task.steps_per_epoch - pending
-    shown = "tensorboard" in group.config.logging.writers
-    wanted = shown and (pending or step < group.total_steps)
+    with_events = "tensorboard" in group.task.config.logging.writers
+    with_events &= bool(pending) or step < group.task.total_steps
     # A pending epoch's events, at its last step, are still to come.
-    return rewind(one, step, epochs, step - pending if wanted else None)
+    return rewind(repetition, step, epochs, step - pending if with_events else None)
 
 
-def _with_writers(group: Group, one: Repetition) -> Repetition:
-    """The repetition with its writers open, on the first process."""
-    with hosts.writing(one.folder):
-        if not hosts.is_first():
-            return one
-        opened = writers.open_writers(group.config.logging.writers, one.folder)
-    return one._replace(writers=opened)
-
-
-def _with_branch(one: Repetition, state: TrainState) -> TrainState:
-    """The state on the branch of the newest rollback, if no checkpoint has followed this rollback
-    yet.
+def _with_branch(repetition: Repetition, state: TrainState) -> TrainState:
+    """Applies the newest rollback's key branch to a state saved before that rollback.
 
     Skipped steps are counted anew on this branch.
     """
-    branch = len(one.rollbacks)
-    if int(spmd.local(state.branch)) >= branch:
+    branch = len(repetition.rollbacks)
+    if int(programs.local(state.branch)) >= branch:
         return state
-    fresh = {"branch": np.int32(branch), "skipped_in_row": np.int32(0)}
-    return state._replace(**jax.device_put(fresh, spmd.replicated()))
+    replaced = {"branch": np.int32(branch), "skipped_in_row": np.int32(0)}
+    return state._replace(**jax.device_put(replaced, programs.replicated()))

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from thermo_ebm import readings
+from thermo_ebm.gradients import amplification
 from thermo_ebm.gradients.amplification import AmplificationState
-from thermo_ebm.randomness import ORDER
-from thermo_ebm.thermo.schedule import Schedule
-from thermo_ebm.train.optimisers import OptimiserState
+from thermo_ebm.randomness import INIT, ORDER
+from thermo_ebm.thermo.schedule import Schedule, annealed_power, make_schedule
+from thermo_ebm.train.task import OptimiserState, Task, init_optimisers
 from thermo_ebm.types import Array, Params, PRNGKey
 
 
@@ -37,13 +38,29 @@ class TrainState(NamedTuple):
     schedule: Schedule  # the present adaptive schedule; unused by other schedules
 
 
-def zero_sums(num_temperatures: int) -> EpochSums:
-    """The sums at the start of an epoch."""
-    return EpochSums(
-        steps=jnp.zeros((), jnp.int32),
-        readings={name: jnp.zeros(()) for name in readings.per_step()},
-        rejection=jnp.zeros(num_temperatures),
+def init_state(task: Task, seed: Array) -> TrainState:
+    """The state before the first step; the seed is a scalar."""
+    key = jax.random.key(seed)
+    params = task.model.init(jax.random.fold_in(key, INIT))
+    zero = jnp.zeros((), jnp.int32)
+    state = TrainState(
+        params=params,
+        optimiser=init_optimisers(task.optimisers, params),
+        step=zero,
+        key=key,
+        branch=zero,
+        order=jnp.arange(task.config.data.num_train, dtype=jnp.int32),
+        sums=EpochSums(
+            steps=zero,
+            readings={name: jnp.zeros(()) for name in readings.per_step()},
+            rejection=jnp.zeros(task.settings.num_temperatures),
+        ),
+        skipped=zero,
+        skipped_in_row=zero,
+        gradient_noise=amplification.init_state(),
+        schedule=first_schedule(task),
     )
+    return begin_epoch(state, zero)
 
 
 def begin_epoch(state: TrainState, epoch: Array) -> TrainState:
@@ -55,3 +72,28 @@ def begin_epoch(state: TrainState, epoch: Array) -> TrainState:
         sums=jax.tree.map(jnp.zeros_like, state.sums),
         skipped=jnp.zeros((), jnp.int32),
     )
+
+
+def first_schedule(task: Task) -> Schedule:
+    """The schedule before the first step, its slopes finite."""
+    settings = task.settings
+    schedule = make_schedule(settings.schedule, settings.num_temperatures, settings.power)
+    return jax.tree.map(jnp.float32, schedule)
+
+
+def current_schedule(task: Task, state: TrainState) -> Schedule:
+    """The temperatures of the next step."""
+    settings, loss = task.settings, task.config.loss
+    if settings.schedule == "equal_barrier":
+        return state.schedule
+    power: float | Array = settings.power
+    if settings.schedule == "annealed_power":
+        annealed = state.step / (loss.anneal_epochs * task.steps_per_epoch)
+        power = annealed_power(settings.power, loss.final_power, annealed)
+    return make_schedule(settings.schedule, settings.num_temperatures, power)
+
+
+def step_key(state: TrainState, use: int) -> PRNGKey:
+    """The key of the next step for one use (`randomness.CHAINS`, ...)."""
+    key = jax.random.fold_in(jax.random.fold_in(state.key, use), state.branch)
+    return jax.random.fold_in(key, state.step)

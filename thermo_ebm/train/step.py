@@ -1,116 +1,223 @@
 """One training step, as a pure function of one repetition's state on one device.
 
-The functions here run inside `pmap` over `tasks.AXIS` (see `spmd.py`); batches, losses, gradients
-and statistics are those of the whole batch, whatever the number of devices.
+The functions here run inside `pmap` over `task.AXIS` (see `programs.py`); batches, losses,
+gradients and statistics are those of the complete batch, whatever the number of devices.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from thermo_ebm import readings, scopes
+from thermo_ebm.collectives import all_sum
+from thermo_ebm.data import to_unit
 from thermo_ebm.gradients import amplification, halves
 from thermo_ebm.gradients.statistics import GradientStatistics, gradient_statistics
+from thermo_ebm.losses import LossTerms
 from thermo_ebm.randomness import AMPLIFICATION, CHAINS
-from thermo_ebm.train import optimisers
-from thermo_ebm.train.batches import Layout
-from thermo_ebm.train.gradient import Gradient, batch_gradient
-from thermo_ebm.train.state import EpochSums, TrainState
-from thermo_ebm.train.tasks import Task, current_schedule, step_key
-from thermo_ebm.types import Array, Params
+from thermo_ebm.thermo.schedule import Schedule
+from thermo_ebm.train.state import EpochSums, TrainState, current_schedule, step_key
+from thermo_ebm.train.task import AXIS, Task, update
+from thermo_ebm.types import Array, Batch, Params, PRNGKey
 
 
-def train_step(task: Task, state: TrainState, part: Array, layout: Layout) -> TrainState:
-    """One step: batch, loss, gradient, statistics, update (eq. 4 by both Adams).
+class Batches(NamedTuple):
+    """Images of some batches, of which each device has its share."""
+
+    images: Array  # uint8 [..., num_batches, share, *image_shape]
+    numbers: Array  # int32 [..., num_batches, share], of the images in the data set
+
+
+class Gradient(NamedTuple):
+    """The gradient of one update, the same on every device."""
+
+    loss: Array
+    aux: LossTerms
+    mean: Params  # g
+    difference: Params | None  # d (see `gradients/halves.py`); None where it has no meaning
+
+
+def run_steps(
+    task: Task, state: TrainState, stop: Array, limit: Array, batches: Batches
+) -> TrainState:
+    """Runs steps until `stop` steps are done, `limit` were taken, or too many were skipped.
+
+    Args:
+      task: the task.
+      state: the repetition's state, the same on every device.
+      stop: a number of steps, int32.
+      limit: steps to be taken at most, int32.
+      batches: of these steps, [num_batches, share, ...].
+    """
+    accumulate = task.gradient_noise.accumulate
+    limit = jnp.minimum(limit, batches.images.shape[0] // accumulate)
+
+    def is_running(carry: tuple[Array, TrainState]) -> Array:
+        taken, state = carry
+        too_many = state.skipped_in_row >= task.max_skipped_steps
+        return (taken < limit) & (state.step < stop) & ~too_many
+
+    def body(carry: tuple[Array, TrainState]) -> tuple[Array, TrainState]:
+        taken, state = carry
+        of_step = jax.tree.map(
+            lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, taken * accumulate, accumulate), batches
+        )
+        return taken + 1, train_step(task, state, of_step)
+
+    return jax.lax.while_loop(is_running, body, (jnp.zeros((), jnp.int32), state))[1]
+
+
+def train_step(task: Task, state: TrainState, batches: Batches) -> TrainState:
+    """One step: batch, loss, gradient, statistics, update (eq. 4 by Adam).
 
     A step whose loss or gradient is not finite is counted and changes no parameter.
 
     Args:
       task: the task.
       state: the repetition's state, the same on every device.
-      part: this device's training images, uint8 [per_device, *image_shape].
-      layout: of the training images.
+      batches: the `gradient_noise.accumulate` batches of the step.
 
     Returns:
       The new state, the same on every device.
     """
-    num = task.batch_size * task.gradient_noise.accumulate
-    indices = jax.lax.dynamic_slice_in_dim(
-        state.order, state.step % task.steps_per_epoch * num, num
-    )
     key, schedule = step_key(state, CHAINS), current_schedule(task, state)
     with jax.named_scope(scopes.LOSS_AND_GRADIENT):
-        found = batch_gradient(task, state.params, indices, part, layout, key, schedule)
+        gradient = batch_gradient(task, state.params, batches, key, schedule)
     with jax.named_scope(scopes.UPDATE):
-        return _updated(task, state, found)
+        return _updated(task, state, gradient)
 
 
-def _updated(task: Task, state: TrainState, found: Gradient) -> TrainState:
+def device_batch(images: Array, batch_size: int) -> Batch:
+    """This device's share of a batch, from uint8 images [share, *image_shape].
+
+    Padding, in the last shares, repeats the last example with mask 0, so that chains of padding
+    diverge only if those of that example do.
+    """
+    slots = jax.lax.axis_index(AXIS) * images.shape[0] + jnp.arange(images.shape[0])
+    mask = (slots < batch_size).astype(jnp.float32)
+    return Batch(to_unit(images), jnp.minimum(slots, batch_size - 1), mask)
+
+
+def batch_gradient(
+    task: Task, params: Params, batches: Batches, key: PRNGKey, schedule: Schedule
+) -> Gradient:
+    """Loss and gradient over all images of the batches of one update.
+
+    Examples keep their positions in the complete batch: n accumulated batches equal one batch n
+    times as large.
+    """
+    size, num = task.config.batch_size, batches.images.shape[0]
+
+    def of_batch(number: Array | int, images: Array) -> tuple[halves.HalvedSums, Array, Any]:
+        batch = device_batch(images, size)
+        batch = batch._replace(position=batch.position + number * size)
+        if task.objective.differentiated:
+            return _through_chains(task, params, batch, key, schedule)
+        sums, parts, chains = halves.objective_sums(
+            task.objective, params, batch, key, schedule, task.halves_together
+        )
+        return sums, *task.objective.summary(parts, chains, batch.mask, schedule)
+
+    if num == 1:
+        sums, loss, aux = of_batch(0, batches.images[0])
+    else:
+        shapes = jax.eval_shape(of_batch, 0, batches.images[0])
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+        def add(total: Any, batch: tuple[Array, Array]) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, of_batch(*batch)), None
+
+        (sums, loss, aux), _ = jax.lax.scan(add, zeros, (jnp.arange(num), batches.images))
+        loss, aux = jax.tree.map(lambda leaf: leaf / num, (loss, aux))
+    mean, difference = halves.combine(sums, AXIS)
+    return Gradient(loss, aux, mean, difference if task.objective.mean_of_images else None)
+
+
+def _through_chains(
+    task: Task, params: Params, batch: Batch, key: PRNGKey, schedule: Schedule
+) -> tuple[halves.HalvedSums, Array, Any]:
+    """The gradient through the chains, for each half if it is a mean over images."""
+    differentiate = jax.value_and_grad(task.objective.loss, has_aux=True)
+    if not task.objective.mean_of_images:  # all in one half: there is no difference to measure
+        (loss, aux), grads = differentiate(params, batch, key, schedule)
+        count = jnp.stack([all_sum(batch.mask.sum(), AXIS), jnp.zeros(())])
+        grads = jax.tree.map(lambda leaf: jnp.stack([count[0] * leaf, 0 * leaf]), grads)
+        # `combine` adds counts over devices; gradients are shares of the complete batch's.
+        return halves.HalvedSums(grads, count / jax.lax.psum(1.0, AXIS)), loss, aux
+
+    def of_half(rows: Array, exists: Array) -> tuple[Array, Any, Params, Array]:
+        half = Batch(batch.images[rows], batch.position[rows], exists * batch.mask[rows])
+        (loss, aux), grads = differentiate(params, half, key, schedule)
+        return loss, aux, grads, half.mask.sum()
+
+    rows, exists = halves.halves_of(batch.images.shape[0], batch.position[0])
+    loss, aux, grads, on_device = jax.vmap(of_half)(rows, exists)
+    count = all_sum(on_device, AXIS)
+
+    def counted(leaf: Array) -> Array:
+        """Multiplies by the images of each half; a half without images has no mean."""
+        number = count.reshape(-1, *[1] * (leaf.ndim - 1))
+        return jnp.where(number > 0, number * leaf, 0.0)
+
+    def mean(leaf: Array) -> Array:
+        return counted(leaf).sum(axis=0) / count.sum()
+
+    sums = halves.HalvedSums(jax.tree.map(counted, grads), on_device)
+    return sums, mean(loss), jax.tree.map(mean, aux)
+
+
+def _updated(task: Task, state: TrainState, gradient: Gradient) -> TrainState:
     """The state after the update by a gradient, or unchanged but for the count of skipped steps."""
-    statistics = gradient_statistics(found.mean)
-    info, grads = _amplified(task, state, found)
-    params, optimiser = optimisers.update(task.optimisers, grads, state.optimiser, state.params)
+    statistics = gradient_statistics(gradient.mean)
+    info, for_optimisers = _amplified(task, state, gradient)
+    params, optimiser = update(task.optimisers, for_optimisers, state.optimiser, state.params)
     # The variance is finite only if every entry of the gradient is; a finite gradient can still
     # take the parameters, or the optimisers' moments, out of the finite numbers.
-    good = jnp.isfinite(found.loss) & jnp.isfinite(statistics.var)
-    good &= _all_finite((params, optimiser))
-    measured = measurements(task, found, statistics, info)
-    measured = readings.complete(measured, jnp.nan)
-    sums = EpochSums(jnp.ones((), jnp.int32), measured, found.aux.rejection)
+    good = jnp.isfinite(gradient.loss) & jnp.isfinite(statistics.var)
+    leaves = jax.tree.leaves((params, optimiser))
+    good &= jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]))
+    measured = measurements(gradient, statistics, info)
+    complete = readings.complete(measured, jnp.nan)
+    sums = EpochSums(jnp.ones((), jnp.int32), complete, gradient.aux.rejection)
     stepped = state._replace(
         params=params,
         optimiser=optimiser,
         sums=jax.tree.map(jnp.add, state.sums, sums),
         skipped_in_row=jnp.zeros((), jnp.int32),
         gradient_noise=state.gradient_noise
-        if found.difference is None
-        else amplification.observe(state.gradient_noise, found.difference),
+        if gradient.difference is None
+        else amplification.observe(state.gradient_noise, gradient.difference),
     )
     skipped = state._replace(skipped=state.skipped + 1, skipped_in_row=state.skipped_in_row + 1)
-    chosen = jax.tree.map(lambda a, b: jnp.where(good, a, b), stepped, skipped)
-    return chosen._replace(step=state.step + 1)
-
-
-def _all_finite(tree: Any) -> Array:
-    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
+    new = jax.tree.map(lambda a, b: jnp.where(good, a, b), stepped, skipped)
+    return new._replace(step=state.step + 1)
 
 
 def _amplified(
-    task: Task, state: TrainState, found: Gradient
+    task: Task, state: TrainState, gradient: Gradient
 ) -> tuple[amplification.AmplificationInfo, Params]:
     """The gradient for the optimisers: clipped, then with the noise that `gradient_noise` asks for.
 
     Clipping acts on the mean gradient; the difference shrinks by the same factor.
     """
-    grads, difference = found.mean, found.difference
+    mean, difference = gradient.mean, gradient.difference
     info = amplification.choose_amplification(task.gradient_noise, state.gradient_noise)
-    if task.clip_norm:
-        grads, difference = _clipped(task.clip_norm, grads, difference)
+    if limit := task.config.optimizer.clip_norm:
+        norm = jnp.sqrt(halves.square(mean))
+
+        def clip(leaf: Array) -> Array:
+            return jnp.where(norm < limit, leaf, leaf / norm * limit)
+
+        mean, difference = jax.tree.map(clip, (mean, difference))
     if not amplification.changes_noise(task.gradient_noise) or difference is None:
-        return info, grads
-    return info, amplification.amplify(
-        grads, difference, info.amplification, step_key(state, AMPLIFICATION)
-    )
-
-
-def _clipped(
-    limit: float, grads: Params, difference: Params | None
-) -> tuple[Params, Params | None]:
-    """Both gradients, scaled so that the norm of the first does not exceed the limit."""
-    norm = jnp.sqrt(halves.square(grads))
-
-    def clip(leaf: Array) -> Array:
-        return jnp.where(norm < limit, leaf, leaf / norm * limit)
-
-    return jax.tree.map(clip, grads), jax.tree.map(clip, difference)
+        return info, mean
+    key = step_key(state, AMPLIFICATION)
+    return info, amplification.amplify(mean, difference, info.amplification, key)
 
 
 def measurements(
-    task: Task,
-    gradient: Gradient,
-    statistics: GradientStatistics,
-    info: amplification.AmplificationInfo,
+    gradient: Gradient, statistics: GradientStatistics, info: amplification.AmplificationInfo
 ) -> dict[str, Array]:
     """The readings of one step, scalars by the names of `readings.per_step()`."""
     aux = gradient.aux
@@ -148,20 +255,3 @@ def _noise(
         "train_grad_signal": halves.square(mean) / halves.size(mean) - noise,
         "train_update_noise": info.amplification * noise,
     }
-
-
-def run_steps(
-    task: Task, state: TrainState, stop: Array, limit: Array, part: Array, layout: Layout
-) -> TrainState:
-    """Runs steps until `stop` steps are done, `limit` were taken, or too many were skipped."""
-
-    def going(carry: tuple[Array, TrainState]) -> Array:
-        taken, state = carry
-        too_many = state.skipped_in_row >= task.max_skipped_steps
-        return (taken < limit) & (state.step < stop) & ~too_many
-
-    def body(carry: tuple[Array, TrainState]) -> tuple[Array, TrainState]:
-        taken, state = carry
-        return taken + 1, train_step(task, state, part, layout)
-
-    return jax.lax.while_loop(going, body, (jnp.zeros((), jnp.int32), state))[1]

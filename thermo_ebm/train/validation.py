@@ -1,4 +1,7 @@
-"""What is measured after an epoch, inside `pmap`: validation loss, likelihood, gradient noise."""
+"""What is measured after an epoch: validation loss, held-out likelihood, gradient noise.
+
+The functions here run inside `pmap` over `task.AXIS`, for one repetition.
+"""
 
 from typing import Any, NamedTuple
 
@@ -7,50 +10,70 @@ import jax.numpy as jnp
 
 from thermo_ebm import likelihood
 from thermo_ebm.collectives import all_sum
-from thermo_ebm.gradients.noise import GradientNoise, gradient_noise
+from thermo_ebm.gradients import noise
+from thermo_ebm.gradients.noise import NoiseSums
+from thermo_ebm.likelihood import LikelihoodSettings
 from thermo_ebm.randomness import GRADIENT_NOISE, LIKELIHOOD, VALIDATION
 from thermo_ebm.thermo.schedule import make_schedule
-from thermo_ebm.train.batches import Layout, gather
-from thermo_ebm.train.gradient import batch_gradient
-from thermo_ebm.train.state import TrainState
-from thermo_ebm.train.tasks import AXIS, Task, current_schedule
+from thermo_ebm.train.state import TrainState, current_schedule
+from thermo_ebm.train.step import Batches, batch_gradient, device_batch
+from thermo_ebm.train.task import AXIS, Task
 from thermo_ebm.types import Array, Params, PRNGKey
 
-
-def validate(task: Task, state: TrainState, part: Array, layout: Layout) -> tuple[Array, Any]:
-    """Loss and its parts on the first validation images, weighted by the images of each batch."""
-    key = jax.random.fold_in(jax.random.fold_in(state.key, VALIDATION), state.step)
-
-    def one(index: Array) -> tuple[Array, Any]:
-        indices = index * task.batch_size + jnp.arange(task.batch_size)
-        mask = (indices < task.num_val).astype(jnp.float32)
-        batch = gather(part, jnp.minimum(indices, task.num_val - 1), mask, layout, AXIS)
-        results = task.objective.loss(
-            state.params, batch, jax.random.fold_in(key, index), current_schedule(task, state)
-        )
-        return jax.tree.map(lambda value: value * mask.sum(), results)
-
-    sums = jax.lax.map(one, jnp.arange(task.val_batches))
-    count = min(task.val_batches * task.batch_size, task.num_val)
-    return jax.tree.map(lambda value: value.sum(axis=0) / count, sums)
+# One estimator of the held-out log p(x) for every run, so that the values can be compared.
+HELD_OUT_IMAGES = 64
+HELD_OUT_SETTINGS = LikelihoodSettings(
+    num_temperatures=24, chains_per_image=8, steps_per_temperature=10, prior_steps=100, pilots=0
+)
 
 
 class MeanLikelihood(NamedTuple):
-    """Mean log-likelihood of the first validation images, in nats per image."""
+    """Mean log p(x) of the first validation images, in nats per image."""
 
     mean: Array  # by MBAR
     stderr: Array  # standard error of the mean for these images, from the chains alone
 
 
-def evaluate_likelihood(
-    task: Task, state: TrainState, part: Array, layout: Layout
-) -> MeanLikelihood:
-    """The held-out log-likelihood by the same estimator for all losses."""
-    num, settings = min(task.likelihood_images, task.num_val), task.likelihood
-    batch = gather(part, jnp.arange(num), jnp.ones(num), layout, AXIS)
+def validate(task: Task, state: TrainState, batches: Batches) -> tuple[Array, Any]:
+    """Loss and its terms on the validation images, weighted by the images of each batch.
+
+    Args:
+      task: the task.
+      state: the repetition's state.
+      batches: of the validation images, in order; beyond the last image it is repeated.
+    """
+    key = jax.random.fold_in(jax.random.fold_in(state.key, VALIDATION), state.step)
+    size, num_val = task.config.batch_size, task.config.data.num_val
+
+    def weighted(index: Array) -> tuple[Array, Any]:
+        batch = device_batch(batches.images[index], size)
+        first = jax.lax.axis_index(AXIS) * len(batch.mask)
+        exists = index * size + first + jnp.arange(len(batch.mask)) < num_val
+        batch = batch._replace(mask=batch.mask * exists)
+        batch_key = jax.random.fold_in(key, index)
+        results = task.objective.loss(state.params, batch, batch_key, current_schedule(task, state))
+        count = jnp.minimum(num_val - index * size, size).astype(jnp.float32)
+        return jax.tree.map(lambda value: value * count, results)
+
+    num_batches = batches.images.shape[0]
+    sums = jax.lax.map(weighted, jnp.arange(num_batches))
+    count = min(num_batches * size, num_val)
+    return jax.tree.map(lambda value: value.sum(axis=0) / count, sums)
+
+
+def evaluate_likelihood(task: Task, state: TrainState, batches: Batches) -> MeanLikelihood:
+    """The held-out log p(x) by the same estimator for all losses.
+
+    Args:
+      task: the task.
+      state: the repetition's state.
+      batches: one batch of the first `HELD_OUT_IMAGES` validation images.
+    """
+    num, settings = min(HELD_OUT_IMAGES, task.config.data.num_val), HELD_OUT_SETTINGS
+    batch = device_batch(batches.images[0], num)
     key = jax.random.fold_in(jax.random.fold_in(state.key, LIKELIHOOD), state.step)
     schedule = make_schedule("power", settings.num_temperatures, settings.power)
-    found = likelihood.estimate(
+    estimate = likelihood.estimate(
         task.model,
         state.params,
         batch,
@@ -60,23 +83,46 @@ def evaluate_likelihood(
         AXIS,
     )
     # Padding repeats an image, whose figures are finite if the image's are.
-    sums = (
-        (found.log_marginal_likelihood * batch.mask).sum(),
-        ((found.stderr * batch.mask) ** 2).sum(),
-    )
+    values, stderr = estimate.log_marginal_likelihood * batch.mask, estimate.stderr * batch.mask
+    sums = values.sum(), (stderr**2).sum()
     total, variance = all_sum(sums, AXIS)
     return MeanLikelihood(total / num, jnp.sqrt(variance) / num)
 
 
-def measure_noise(task: Task, state: TrainState, part: Array, layout: Layout) -> GradientNoise:
-    """The gradient's variance over repeated draws of batch and chains, parameters fixed."""
+def noise_numbers(task: Task, state: TrainState, block: Array) -> Array:
+    """Numbers of the images of a block's two updates, int32 [2 * accumulate, batch_size]."""
+    batch_keys = noise.block_keys(_noise_key(state), block)[:2]
+    num_train, shape = task.config.data.num_train, (task.images_per_step,)
+    draws = [jax.random.choice(key, num_train, shape, replace=False) for key in batch_keys]
+    return jnp.concatenate(draws).reshape(-1, task.config.batch_size)
 
+
+def add_noise_block(
+    task: Task, state: TrainState, sums: NoiseSums, batches: Batches
+) -> tuple[NoiseSums, Array]:
+    """Adds a block to the crossed design of batches and chains, parameters fixed.
+
+    Args:
+      task: the task.
+      state: the repetition's state.
+      sums: over the blocks so far.
+      batches: those of `noise_numbers` for the next block.
+
+    Returns:
+      The sums, unchanged if they were resolved, and whether they are resolved now.
+    """
     schedule = current_schedule(task, state)
 
-    def gradient(batch_key: PRNGKey, chain_key: PRNGKey) -> Params:
-        shape = (task.batch_size * task.gradient_noise.accumulate,)
-        indices = jax.random.choice(batch_key, task.num_train, shape, replace=False)
-        return batch_gradient(task, state.params, indices, part, layout, chain_key, schedule).mean
+    def gradient(of_update: Batches, chain_key: PRNGKey) -> Params:
+        return batch_gradient(task, state.params, of_update, chain_key, schedule).mean
 
-    key = jax.random.fold_in(jax.random.fold_in(state.key, GRADIENT_NOISE), state.step)
-    return gradient_noise(gradient, key, task.grad_noise_draws)
+    of_updates = jax.tree.map(lambda leaf: leaf.reshape(2, -1, *leaf.shape[1:]), batches)
+    chain_keys = noise.block_keys(_noise_key(state), sums.blocks)[2:]
+    is_resolved = noise.is_resolved(sums, task.grad_noise_draws)
+    added = noise.add_block(gradient, sums, of_updates, chain_keys)
+    sums = jax.tree.map(lambda old, new: jnp.where(is_resolved, old, new), sums, added)
+    return sums, noise.is_resolved(sums, task.grad_noise_draws)
+
+
+def _noise_key(state: TrainState) -> PRNGKey:
+    return jax.random.fold_in(jax.random.fold_in(state.key, GRADIENT_NOISE), state.step)

@@ -2,19 +2,16 @@
 
 A user's writer is a class, named MODULE:CLASS in `logging.writers`, that is made once per
 repetition and start, as CLASS(folder) with the repetition's folder, or as CLASS() if it takes no
-argument. Its method `write(step, readings)` gets the readings of each epoch, {column: number}, and
-`close()` is called at the end.
-
-Rows are read from `readings.csv`, and `writers.json` records the last step that each writer has
-received: a row is written once and in order, however often the run is resumed. After a rollback a
-writer gets no steps again that it already has.
+argument. Its method `write(step, readings)` gets the readings of each epoch, {column: number}, when
+they are written, and `close()` is called at the end. An epoch that is trained again, after a kill
+or a rollback, is sent again; `readings.csv` alone has every epoch exactly once.
 """
 
 import importlib.util
 import inspect
 import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -22,10 +19,6 @@ from typing import Any, NamedTuple, Protocol
 from thermo_ebm import files, plugins
 from thermo_ebm.errors import UserError, one_line
 from thermo_ebm.fields import WRITERS
-from thermo_ebm.run import layout, tables
-
-_RECEIVED = "writers.json"
-_METHODS = ("write", "close")
 
 
 class Writer(Protocol):
@@ -34,7 +27,7 @@ class Writer(Protocol):
     def write(self, step: int, readings: dict[str, float]) -> None:
         """Takes the readings of the epoch that ended at `step`; columns without a value are absent.
 
-        The columns are those of `tables.READING_COLUMNS`.
+        The columns are those of `readings.READINGS`.
         """
 
     def close(self) -> None:
@@ -54,73 +47,51 @@ def check(names: Sequence[str]) -> None:
     Raises:
       UserError: one cannot be imported, or lacks a method; the message names it.
     """
-    for name in _further(names):
+    for name in _plugins(names):
         _maker(name)
 
 
 def open_writers(names: Sequence[str], folder: Path) -> tuple[OpenWriter, ...]:
-    """Makes a repetition's writers, and gives each the rows that it has not received yet.
+    """Makes a repetition's writers.
 
     Raises:
       UserError: a writer raises something; the message names it.
     """
     opened = []
-    for name in _further(names):
+    for name in _plugins(names):
         make = _maker(name)
-        with _reported(name, "made"):
+        with _clear_errors(name, "made"):
             takes_folder = bool(inspect.signature(make).parameters)
             opened.append(OpenWriter(name, make(folder) if takes_folder else make()))
-    deliver(opened, folder)
     return tuple(opened)
 
 
-def deliver(opened: Sequence[OpenWriter], folder: Path) -> None:
-    """Gives each writer the rows of a repetition's readings that it has not received yet.
+def write(writers: Sequence[OpenWriter], step: int, row: Mapping[str, Any]) -> None:
+    """Gives each writer one epoch's readings.
 
     Raises:
-      UserError: a writer raises something (the message names it), or a file is damaged.
-      OSError: the record cannot be written.
+      UserError: a writer raises something; the message names it.
     """
-    if not opened:
-        return
-    rows = tables.read(folder / layout.READINGS)
-    for name, writer in opened:
-        last = _received(folder).get(name, 0)
-        for row in rows:
-            step = int(row["step"] or 0)
-            if step > last:
-                readings = {column: value for column, value in row.items() if value is not None}
-                with _reported(name, "written to"):
-                    writer.write(step, readings)
-                files.write_json(folder / _RECEIVED, _received(folder) | {name: step})
+    values = {column: value for column, value in row.items() if value is not None}
+    for name, writer in writers:
+        with _clear_errors(name, "written to"):
+            writer.write(step, dict(values))
 
 
-def close_writers(opened: Sequence[OpenWriter]) -> None:
+def close_writers(writers: Sequence[OpenWriter]) -> None:
     """Closes the writers.
 
     Raises:
       UserError: one raises something; the message names it.
     """
-    for name, writer in opened:
-        with _reported(name, "closed"):
+    for name, writer in writers:
+        with _clear_errors(name, "closed"):
             writer.close()
 
 
-def _further(names: Sequence[str]) -> list[str]:
+def _plugins(names: Sequence[str]) -> list[str]:
     """The writers that are made here."""
     return [name for name in names if name == "wandb" or name not in WRITERS]
-
-
-def _received(folder: Path) -> dict[str, int]:
-    """The last step that each writer has received, by its name."""
-    path = folder / _RECEIVED
-    try:
-        found = files.read_json(path)
-    except FileNotFoundError:
-        return {}
-    if not isinstance(found, dict) or not all(type(step) is int for step in found.values()):
-        raise UserError(f"{path}: not the steps of writers; remove the file")
-    return found
 
 
 def _maker(name: str) -> Callable[..., Writer]:
@@ -129,22 +100,22 @@ def _maker(name: str) -> Callable[..., Writer]:
             raise UserError("logging.writers=wandb: is not installed; run `pip install wandb`")
         return _Wandb
     form = f"must be {', '.join(WRITERS)} or MODULE:CLASS"
-    made = plugins.load("logging.writers", name, "class", form).value
-    for method in _METHODS:
-        if not callable(getattr(made, method, None)):
+    writer_class = plugins.load("logging.writers", name, "class", form).value
+    for method in ("write", "close"):
+        if not callable(getattr(writer_class, method, None)):
             raise UserError(f"logging.writers={name}: the class has no method {method}")
-    return made
+    return writer_class
 
 
 @contextmanager
-def _reported(name: str, what: str) -> Iterator[None]:
+def _clear_errors(name: str, action: str) -> Iterator[None]:
     """Turns whatever a writer raises into one line with its name."""
     try:
         yield
     except Exception as error:  # a user's writer can raise anything
         reason = f"{type(error).__name__}: {one_line(error)[:200]}"
         raise UserError(
-            f"logging.writers={name}: could not be {what} ({reason}); when that is fixed run the "
+            f"logging.writers={name}: could not be {action} ({reason}); when that is fixed run the "
             "same command again"
         ) from error
 
@@ -155,10 +126,13 @@ class _Wandb:
     def __init__(self, folder: Path):
         import wandb
 
+        id_file = folder / "wandb_id.txt"
+        if not id_file.exists():
+            files.write_text(id_file, uuid.uuid4().hex[:12])
         self._run: Any = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "thermo_ebm"),
             name=f"{folder.parent.name}/{folder.name}",
-            id=_wandb_id(folder),
+            id=id_file.read_text(encoding="utf-8").strip(),
             resume="allow",
             dir=str(folder),
             reinit="create_new",  # repetitions that train together have a run each
@@ -169,11 +143,3 @@ class _Wandb:
 
     def close(self) -> None:
         self._run.finish()
-
-
-def _wandb_id(folder: Path) -> str:
-    """The name of a repetition's run at Weights & Biases, made once."""
-    path = folder / "wandb_id.txt"
-    if not path.exists():
-        files.write_text(path, uuid.uuid4().hex[:12])
-    return path.read_text(encoding="utf-8").strip()

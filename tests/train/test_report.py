@@ -1,6 +1,7 @@
-"""Progress: plain lines in files, a bar on a (pseudo) terminal, and right figures in both."""
+"""Reports: lines in files and a bar on a terminal with right figures; traces of steps."""
 
 import fcntl
+import functools
 import io
 import os
 import pty
@@ -9,9 +10,14 @@ import select
 import struct
 import termios
 
+import jax
 import pytest
+import tiny_training as tiny
 
-from thermo_ebm.train.progress import make_reporter
+from thermo_ebm.errors import UserError
+from thermo_ebm.train import report
+from thermo_ebm.train.loop import Outcome
+from thermo_ebm.train.report import Reporter, Schedule, Steps
 
 
 class Clock:
@@ -30,22 +36,31 @@ def run(reporter, clock, steps, seconds_a_step=1.0):
         reporter.update(step, loss=1234.5678, grad_var=0.0314159)
 
 
+@pytest.fixture
+def every_line(monkeypatch):
+    """A line at every update."""
+    monkeypatch.setattr(report, "LINE_SECONDS", 0.0)
+
+
+SCHEDULE = Schedule("rep_00", total_steps=100, steps_per_epoch=20, images_per_step=10)
+
+
 def test_lines_come_at_intervals_and_name_everything():
     stream, clock = io.StringIO(), Clock()
-    with make_reporter("rep_00", 100, 20, 75, 0, 10.0, stream, clock) as reporter:
+    with Reporter(SCHEDULE, stream, clock) as reporter:
         run(reporter, clock, range(1, 36))
     lines = stream.getvalue().splitlines()
     assert len(lines) == 3
     assert re.fullmatch(
         r"\d\d:\d\d:\d\d rep_00 epoch 2/5 step 30/100 loss 1234\.6, grad var 0\.0314, "
-        r"75 images/s, 0:01:10 left",
+        r"10 images/s, 0:01:10 left",
         lines[-1],
     )
 
 
-def test_compilation_counts_neither_for_speed_nor_for_time_left():
+def test_compilation_counts_neither_for_speed_nor_for_time_left(every_line):
     stream, clock = io.StringIO(), Clock()
-    with make_reporter("rep_00", 100, 20, 10, 0, 0.0, stream, clock) as reporter:
+    with Reporter(SCHEDULE, stream, clock) as reporter:
         clock.now += 1000.0
         run(reporter, clock, [20, 40, 60], seconds_a_step=2.0)
     first, *_, last = stream.getvalue().splitlines()
@@ -53,28 +68,19 @@ def test_compilation_counts_neither_for_speed_nor_for_time_left():
     assert "100 images/s, 0:00:04 left" in last
 
 
-def test_images_per_second_are_recent_and_time_left_counts_pauses():
+def test_a_resumed_run_counts_from_where_it_was(every_line):
     stream, clock = io.StringIO(), Clock()
-    with make_reporter("rep_00", 101, 101, 10, 0, 0.0, stream, clock) as reporter:
-        run(reporter, clock, range(1, 41))
-        clock.now += 40.0  # a validation
-        run(reporter, clock, range(41, 82))
-    assert "10 images/s, 0:00:30 left" in stream.getvalue().splitlines()[-1]  # 20 steps, 1.5 s each
-
-
-def test_a_resumed_run_counts_from_where_it_was():
-    stream, clock = io.StringIO(), Clock()
-    with make_reporter("rep_01", 100, 20, 10, 60, 0.0, stream, clock) as reporter:
+    with Reporter(SCHEDULE._replace(initial_step=60), stream, clock) as reporter:
         run(reporter, clock, [70, 80])
-    assert "rep_01 epoch 4/5 step 80/100" in stream.getvalue()
+    assert "rep_00 epoch 4/5 step 80/100" in stream.getvalue()
     assert "100 images/s, 0:00:02 left" in stream.getvalue()
 
 
 @pytest.mark.parametrize("back_to", [0, 20, 40])
-def test_after_a_rollback_times_left_are_of_the_steps_since(back_to):
-    """Below, at and above the first step seen: never negative, no division by 0."""
+def test_after_a_rollback_times_left_are_of_the_steps_since(back_to, every_line):
+    """Never negative, and no division by 0."""
     stream, clock = io.StringIO(), Clock()
-    with make_reporter("rep_00", 100, 20, 10, 0, 0.0, stream, clock) as reporter:
+    with Reporter(SCHEDULE, stream, clock) as reporter:
         run(reporter, clock, [20, 40, 60])
         run(reporter, clock, [back_to + 20, back_to + 40], seconds_a_step=10.0)
     lines = stream.getvalue().splitlines()
@@ -88,7 +94,7 @@ def test_after_a_rollback_times_left_are_of_the_steps_since(back_to):
 
 def test_the_end_of_an_epoch_has_its_line():
     stream = io.StringIO()
-    with make_reporter("rep_00", 100, 20, 75, stream=stream) as reporter:
+    with Reporter(SCHEDULE, stream) as reporter:
         row = {"epoch": 2, "train_loss": 12.5, "train_grad_var": 0.25, "val_loss": None}
         reporter.epoch_done(row)
     assert stream.getvalue()[9:] == (
@@ -99,7 +105,7 @@ def test_the_end_of_an_epoch_has_its_line():
 def test_activities_between_steps_are_reported_but_not_each_time():
     """The first time, because it compiles, and when nothing was written for a while."""
     stream, clock = io.StringIO(), Clock()
-    with make_reporter("rep_00", 100, 20, 75, 0, 10.0, stream, clock) as reporter:
+    with Reporter(SCHEDULE, stream, clock) as reporter:
         for what, seconds in (("validating", 1), ("validating", 1), ("drawing", 9), ("drawing", 9)):
             reporter.doing(what)
             clock.now += seconds
@@ -108,9 +114,9 @@ def test_activities_between_steps_are_reported_but_not_each_time():
     assert lines == ["validating", "drawing", "validating"]
 
 
-def test_other_processes_are_silent():
+def test_other_processes_are_silent(every_line):
     stream, clock = io.StringIO(), Clock()
-    with make_reporter("rep_00", 100, 20, 75, 0, 0.0, stream, clock, enabled=False) as reporter:
+    with Reporter(SCHEDULE, stream, clock, enabled=False) as reporter:
         run(reporter, clock, range(5))
         reporter.note("lost")
         reporter.doing("validating")
@@ -139,7 +145,7 @@ def terminal(request):
 def test_a_terminal_gets_a_bar(terminal):
     stream, written = terminal
     clock = Clock()
-    with make_reporter("rep_00", 100, 20, 75, 40, 0.0, stream, clock) as reporter:
+    with Reporter(SCHEDULE._replace(initial_step=40), stream, clock) as reporter:
         run(reporter, clock, [60])
         reporter.doing("validating")
         reporter.doing("validating")
@@ -148,18 +154,73 @@ def test_a_terminal_gets_a_bar(terminal):
         run(reporter, clock, [100], seconds_a_step=40.0)
     text = written()
     assert "rep_00 |" in text
-    assert "compiling" in text
     assert text.count("| validating") >= 2
     last = text.rstrip().split("\r")[-1]
-    assert "rep_00 epoch 5/5 |" in last
-    assert "| loss 1234.6, grad var 0.0314, 75 images/s, 0:00:00 left" in last
+    assert "rep_00 |" in last
+    assert "| epoch 5/5 step 100/100 loss 1234.6, grad var 0.0314, 10 images/s" in last
     assert re.search(r"\d\d:\d\d:\d\d rep_00 a line above the bar\r?\n", text)
     assert "epoch 3/5 done" not in text
 
 
 @pytest.mark.parametrize("terminal", [(0, 0)], indirect=True)
-def test_a_terminal_without_a_size_gets_lines(terminal):
+def test_a_terminal_without_a_size_gets_lines(terminal, every_line):
     stream, written = terminal
-    with make_reporter("rep_00", 100, 20, 75, 0, 0.0, stream, Clock()) as reporter:
+    with Reporter(SCHEDULE, stream, Clock()) as reporter:
         reporter.update(20, 1.0, 0.1)
     assert "epoch 1/5 step 20/100 loss 1" in written()
+
+
+@pytest.fixture
+def traces(monkeypatch):
+    """Calls of JAX's profiler, in place of it, and the steps at which dispatches begin."""
+    calls = []
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder, **_: calls.append("start"))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: calls.append("stop"))
+    return calls
+
+
+def train(calls, *args, **options):
+    def record(state, stop, limit):
+        if limit:
+            calls.append(int(state.step.min()))
+
+    prepare = functools.partial(tiny.prepare_recorded, record)
+    return tiny.train(*args, prepare=prepare, **options)
+
+
+def test_the_dispatches_that_cover_the_steps_are_traced_once(tmp_path, traces):
+    made = tiny.config(num_epochs=1, num_repetitions=2, steps_per_dispatch=1)
+    assert train(traces, made, tmp_path, profile=Steps(3, 5)) is Outcome.DONE
+    once = [0, 1, "start", 2, 3, 4, "stop", 5, 6, 7, 8, 9]
+    assert traces == [*once, *range(10)]
+
+
+def test_a_trace_ends_where_training_ends(tmp_path, traces, capsys):
+    made = tiny.config(num_epochs=1, steps_per_dispatch=1)
+    stopped = train(traces, made, tmp_path, dispatches=4, profile=Steps(3, 9))
+    assert stopped is Outcome.INTERRUPTED
+    assert traces == [0, 1, "start", 2, 3, "stop"]
+    assert train(traces, made, tmp_path, profile=Steps(1, 4)) is Outcome.DONE
+    assert "none of these steps was trained, nothing is profiled" in capsys.readouterr().err
+    assert traces[6:] == [4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.slow
+def test_a_trace_is_written_for_both_viewers(tmp_path):
+    made = tiny.config(num_epochs=1)
+    assert tiny.train(made, tmp_path, profile=Steps(2, 3)) is Outcome.DONE
+    names = {path.name for path in (tmp_path / "profile").rglob("*") if path.is_file()}
+    assert "perfetto_trace.json.gz" in names
+    assert any(name.endswith(".xplane.pb") for name in names)
+
+
+def test_the_flag_is_checked():
+    made = tiny.config()
+    assert report.parse_steps(None, made) is None
+    assert report.parse_steps(["1", "30"], made) == Steps(1, 30)
+    for parts in (["1"], ["1", "2", "3"], ["1", "x"], ["-1", "3"]):
+        with pytest.raises(UserError, match="must be A,B, the first and the last step"):
+            report.parse_steps(parts, made)
+    for parts in (["0", "3"], ["3", "2"], ["1", "31"]):
+        with pytest.raises(UserError, match="must rise within 1 to 30, the steps of the run"):
+            report.parse_steps(parts, made)

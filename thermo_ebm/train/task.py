@@ -1,0 +1,136 @@
+"""What a run trains and how: the model, its objective and an optimiser for each parameter group."""
+
+from typing import NamedTuple
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from thermo_ebm.config.build import amplification_settings, loss_settings, make_objective
+from thermo_ebm.cost.plan import halves_together
+from thermo_ebm.gradients.amplification import AmplificationSettings
+from thermo_ebm.losses import LossSettings, Objective
+from thermo_ebm.models.latent_ebm import LatentEBM, make_model
+from thermo_ebm.types import Params, PyTree
+
+AXIS = "devices"  # the pmapped axis over which a batch is spread
+MAX_SKIPPED_STEPS = 10  # non-finite steps in a row before a rollback; at most those of an epoch
+GRAD_NOISE_DRAWS = 256  # at most; a measurement ends once its relative error is below a tenth
+
+OptimiserState = dict[str, PyTree]  # of optax.adam, by parameter group
+
+
+class Optimiser(NamedTuple):
+    """The optimiser of one group of parameters."""
+
+    transformation: optax.GradientTransformation
+    learning_rate: optax.Schedule
+
+
+class Task(NamedTuple):
+    """What a run trains."""
+
+    config: ConfigDict
+    model: LatentEBM
+    objective: Objective  # over the complete batch
+    settings: LossSettings
+    gradient_noise: AmplificationSettings
+    optimisers: dict[str, Optimiser]  # by parameter group
+    halves_together: bool  # see `plan.halves_together`
+    max_skipped_steps: int = MAX_SKIPPED_STEPS
+    grad_noise_draws: int = GRAD_NOISE_DRAWS
+
+    @property
+    def images_per_step(self) -> int:
+        """Images of one update: `gradient_noise.accumulate` batches."""
+        return self.config.batch_size * self.gradient_noise.accumulate
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch, which leaves out an incomplete last batch."""
+        return updates_per_epoch(self.config)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the complete training of a repetition."""
+        return self.config.num_epochs * self.steps_per_epoch
+
+    @property
+    def val_batches(self) -> int:
+        """Batches of validation images on which the validation loss is evaluated."""
+        available = -(-self.config.data.num_val // self.config.batch_size)
+        return min(self.config.val_batches or available, available)
+
+
+def updates_per_epoch(config: ConfigDict) -> int:
+    """Steps of an epoch of a configuration."""
+    return config.data.num_train // (config.batch_size * config.gradient_noise.accumulate)
+
+
+def make_task(config: ConfigDict, axis_name: str | None = AXIS) -> Task:
+    """Builds the task of a checked configuration."""
+    model = make_model(config.model, config.data.channels)
+    return Task(
+        config=config,
+        model=model,
+        objective=make_objective(config, model, axis_name),
+        settings=loss_settings(config),
+        gradient_noise=amplification_settings(config),
+        optimisers=make_optimisers(config.optimizer, updates_per_epoch(config)),
+        halves_together=halves_together(jax.default_backend()),
+        max_skipped_steps=min(MAX_SKIPPED_STEPS, updates_per_epoch(config)),
+    )
+
+
+def make_optimisers(config: ConfigDict, steps_per_epoch: int) -> dict[str, Optimiser]:
+    """Adam for each parameter group in `config.optimizer`, with the paper's decay (tables 4 and 5).
+
+    The learning rate stays at its first value for `decay.begin_epoch` epochs, is then multiplied
+    by `decay.rate` every epoch and stops at its final value.
+    """
+    groups = {name: config[name] for name in config if name not in ("decay", "clip_norm")}
+    optimisers = {}
+    for name, settings in groups.items():
+        learning_rate = optax.exponential_decay(
+            init_value=settings.learning_rate,
+            transition_steps=steps_per_epoch,
+            decay_rate=config.decay.rate,
+            transition_begin=config.decay.begin_epoch * steps_per_epoch,
+            staircase=True,
+            # A rate of 1 never reaches the final value, and optax would start from it.
+            end_value=None if config.decay.rate == 1 else settings.final_learning_rate,
+        )
+        adam = optax.adam(learning_rate, b1=settings.b1, b2=settings.b2)
+        optimisers[name] = Optimiser(adam, learning_rate)
+    return optimisers
+
+
+def init_optimisers(optimisers: dict[str, Optimiser], params: Params) -> OptimiserState:
+    """The states of all optimisers before the first step."""
+    return {name: optimisers[name].transformation.init(params[name]) for name in params}
+
+
+def update(
+    optimisers: dict[str, Optimiser], gradient: Params, state: OptimiserState, params: Params
+) -> tuple[Params, OptimiserState]:
+    """One step of all optimisers: returns the new parameters and the new state."""
+    new_params, new_state = {}, {}
+    for name in params:
+        updates, new_state[name] = optimisers[name].transformation.update(
+            gradient[name], state[name], params[name]
+        )
+        new_params[name] = optax.apply_updates(params[name], updates)
+    return new_params, new_state
+
+
+def num_updates(state: OptimiserState) -> dict[str, PyTree]:
+    """Number of updates of each parameter group; skipped steps do not count."""
+    return {name: group_state[0].count for name, group_state in state.items()}
+
+
+def last_rates(optimisers: dict[str, Optimiser], updates: dict[str, int]) -> dict[str, float]:
+    """Each group's learning rate in its last update; before the first, that of the first."""
+    return {
+        name: float(optimiser.learning_rate(max(int(updates[name]) - 1, 0)))
+        for name, optimiser in optimisers.items()
+    }
