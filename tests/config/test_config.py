@@ -184,10 +184,6 @@ COMBINATIONS = [
     ),
     ({"optimizer.decay.rate": 1.1}, "optimizer.prior.final_learning_rate=0.0001: with"),
     (
-        {"data.streaming": True, "logging.grad_noise_every_epochs": 1},
-        "data.streaming=True: needs logging.grad_noise_every_epochs=0",
-    ),
-    (
         {"loss.correction": "ratio", "sampler.chains_per_image": 1},
         "loss and sampler: correction 'ratio' needs chains_per_image of at least 2",
     ),

@@ -110,11 +110,6 @@ def _check_run(config: ConfigDict) -> None:
     for name, epochs in (("num_epochs", config.num_epochs), ("optimizer.decay.begin_epoch", begin)):
         if epochs > most:
             raise UserError(f"{name}={epochs}: must be at most {most}")
-    if config.data.streaming and config.logging.grad_noise_every_epochs:
-        raise UserError(
-            "data.streaming=True: needs logging.grad_noise_every_epochs=0, since this measurement "
-            "draws images from the complete training set"
-        )
 
 
 def _check_rates(optimizer: ConfigDict) -> None:
