@@ -8,8 +8,8 @@ import sys
 import numpy as np
 
 import thermo_ebm as te
+from thermo_ebm.data.folder import folder
 from thermo_ebm.data.images import read
-from thermo_ebm.data.local import folder
 from thermo_ebm.metrics import networks
 
 SIZE = 32  # images are cropped to squares and resized to this many pixels first

@@ -133,7 +133,7 @@ def _draw(run: Run, params: Params) -> dict[str, np.ndarray]:
         "samples": evaluate.generate_images(run, params, key_samples, num),
         "reconstructions": np.asarray(reconstructions),
         "interpolations": np.asarray(interpolations),
-        "images": real,
+        "originals": real,
     }
 
 
@@ -146,9 +146,9 @@ def _write_pictures(
     if len(samples) > _PICTURE_SAMPLES:
         title = f"the first {_PICTURE_SAMPLES} of {len(samples)} samples"
         samples = samples[:_PICTURE_SAMPLES]
-    num = len(arrays["images"])
+    num = len(arrays["originals"])
     columns = min(pictures.near_square(2 * num), num)
-    pairs = _rows_of_pairs(arrays["images"], arrays["reconstructions"], columns)
+    pairs = _rows_of_pairs(arrays["originals"], arrays["reconstructions"], columns)
     paths = []
 
     def write(name: str, images: np.ndarray, columns: int, title: str) -> None:

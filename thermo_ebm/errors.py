@@ -7,6 +7,22 @@ class UserError(Exception):
     The programs in `launch/` print the line and exit with code 2.
     """
 
+    def __str__(self) -> str:
+        """The message; line breaks and what cannot be printed, as in names of files, escaped."""
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    r"""Escapes line breaks, control characters and bytes that are not UTF-8.
+
+    >>> printable("a\nb.png")
+    'a\\nb.png'
+    """
+    if text.isprintable():
+        return text
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(escaped)
+
 
 def one_line(error: BaseException) -> str:
     """The message of an exception, with spaces in place of line breaks."""

@@ -10,6 +10,9 @@ from typing import Any
 
 from thermo_ebm.errors import UserError
 
+# A hidden file in a folder of exported samples; data sets that lie around the folder leave it out.
+SAMPLES_MARK = ".thermo_ebm_samples"
+
 
 @contextlib.contextmanager
 def clear_errors(where: str | os.PathLike[str]) -> Iterator[None]:

@@ -1,15 +1,12 @@
-"""Data sources: values, splits, shards, arrays, and the answers to bad input."""
-
-import zipfile
+"""Data sources: values, splits, and the answers to bad input."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from image_sources import levels_of, make_config, numbered_images
+from image_sources import make_config
 
 from thermo_ebm import data
-from thermo_ebm.data import local
 from thermo_ebm.errors import UserError
 
 # Digits.
@@ -42,86 +39,6 @@ def test_grey_images_are_repeated_to_the_channels_asked_for():
     colour = data.load(make_config("digits", channels=3))
     assert colour.train.shape == (10, 8, 8, 3)
     np.testing.assert_array_equal(colour.train, np.repeat(grey.train, 3, axis=-1))
-
-
-# Arrays.
-
-
-def test_npz_by_name_and_as_the_only_array(tmp_path):
-    images = numbered_images(15)
-    np.savez(tmp_path / "only.npz", anything=images)
-    np.savez_compressed(tmp_path / "named.npz", labels=np.arange(15), images=images[..., None])
-    only = data.load(make_config("npz", tmp_path / "only.npz"))
-    named = data.load(make_config("npz", tmp_path / "named.npz"))
-    np.testing.assert_array_equal(only.train, named.train)
-    assert levels_of(only.train) | levels_of(only.validation) == set(range(15))
-    assert not levels_of(only.train) & levels_of(only.validation)
-
-
-def test_npz_colour_to_grey_is_the_luminance(tmp_path):
-    colour = np.zeros((3, 8, 8, 3), np.uint8)
-    colour[0, ..., 0] = colour[1, ..., 1] = colour[2, ..., 2] = 255
-    np.savez(tmp_path / "rgb.npz", images=colour)
-    train, validation = data.load(make_config("npz", tmp_path / "rgb.npz", num_train=2, num_val=1))
-    assert levels_of(train) | levels_of(validation) == {76, 150, 29}  # ITU-R 601
-
-
-def test_larger_and_oblong_arrays_are_cropped_and_resized(tmp_path):
-    images = np.zeros((4, 16, 40), np.uint8)
-    images[:, :, 12:28] = 200  # exactly the central square
-    np.savez(tmp_path / "wide.npz", images=images)
-    train, _ = data.load(make_config("npz", tmp_path / "wide.npz", num_train=2, num_val=2))
-    np.testing.assert_array_equal(train, np.full((2, 8, 8, 1), 200))
-
-
-def test_npz_without_images_is_refused(tmp_path):
-    path = tmp_path / "bad.npz"
-    for arrays, message in (
-        ({"images": np.zeros((20, 8, 8), np.float32)}, "float32"),
-        ({"images": np.zeros((20, 3, 8, 8), np.uint8)}, r"\(20, 3, 8, 8\)"),
-        ({"images": np.zeros((20, 64), np.uint8)}, r"\(20, 64\)"),
-        ({"x": np.zeros(3, np.uint8), "y": np.zeros(3)}, "named 'images'"),
-        ({"images": np.array([{}, None], dtype=object)}, "allow_pickle"),
-    ):
-        np.savez(path, **arrays)
-        with pytest.raises(UserError, match=message) as error:
-            data.load(make_config("npz", path))
-        assert str(path) in str(error.value)
-
-
-def test_missing_npz(tmp_path):
-    with pytest.raises(UserError, match="no file"):
-        data.load(make_config("npz", tmp_path / "absent.npz"))
-    with pytest.raises(UserError, match="no file"):
-        data.load(make_config("npz", ""))
-    (tmp_path / "text.npz").write_text("hello")
-    with pytest.raises(UserError, match=r"text\.npz cannot be read"):
-        data.load(make_config("npz", tmp_path / "text.npz"))
-    np.savez(tmp_path / "cut.npz", images=numbered_images(15))
-    (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:500])
-    with pytest.raises(UserError, match=r"cut\.npz cannot be read"):
-        data.load(make_config("npz", tmp_path / "cut.npz"))
-
-
-def test_a_damaged_npz_is_one_line(tmp_path):
-    path = tmp_path / "images.npz"
-    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8)
-    np.savez_compressed(path, images=images)
-    content = path.read_bytes()
-    for place in range(0, len(content), 37):
-        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
-        try:
-            local.npz(str(path))  # not every byte matters
-        except UserError as error:
-            assert str(error).startswith(f"data.data_dir: {path}")  # noqa: PT017
-
-
-def test_an_npz_whose_member_is_not_an_array(tmp_path):
-    path = tmp_path / "images.npz"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("images", b"no array")
-    with pytest.raises(UserError, match="its member is not an array"):
-        local.npz(str(path))
 
 
 # Every source.

@@ -1,5 +1,6 @@
 """Folders of images: which images are found, their order, and their preparation."""
 
+import contextlib
 import os
 
 import numpy as np
@@ -8,9 +9,10 @@ from image_sources import levels_of, make_config, numbered_images, save_images
 from PIL import Image
 
 from thermo_ebm import data
-from thermo_ebm.data import local
+from thermo_ebm.data.folder import check_output, folder
 from thermo_ebm.data.images import prepare_image, read
 from thermo_ebm.errors import UserError
+from thermo_ebm.files import SAMPLES_MARK
 
 
 def test_folder_with_subfolders_and_other_files(tmp_path):
@@ -60,13 +62,18 @@ def test_data_dir_may_begin_with_a_tilde(tmp_path, monkeypatch):
 
 
 def test_order_of_a_folder_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
-    save_images(tmp_path, numbered_images(15))
+    save_images(tmp_path / "b", numbered_images(8))
+    save_images(tmp_path / "a", numbered_images(15)[8:])
     first = data.load(make_config("folder", tmp_path))
-    walk = os.walk
-    monkeypatch.setattr(os, "walk", lambda top, **_: [(p, d, f[::-1]) for p, d, f in walk(top)])
-    np.testing.assert_array_equal(data.load(make_config("folder", tmp_path)).train, first.train)
-    monkeypatch.setattr(os, "walk", lambda top, **_: [(p, d, sorted(f)) for p, d, f in walk(top)])
-    np.testing.assert_array_equal(data.load(make_config("folder", tmp_path)).train, first.train)
+    scandir = os.scandir
+    for order in (sorted, lambda names: sorted(names, reverse=True)):
+
+        def listed(path, order=order):
+            entries = {entry.name: entry for entry in scandir(path)}
+            return contextlib.nullcontext([entries[name] for name in order(entries)])
+
+        monkeypatch.setattr(os, "scandir", listed)
+        np.testing.assert_array_equal(data.load(make_config("folder", tmp_path)).train, first.train)
 
 
 def test_an_unreadable_image_is_named(tmp_path):
@@ -84,23 +91,6 @@ def test_missing_folder(tmp_path):
         data.load(make_config("folder"))
     with pytest.raises(UserError, match="no images"):
         data.load(make_config("folder", tmp_path))
-
-
-def test_an_image_with_damaged_exif_is_named(tmp_path):
-    path = tmp_path / "photo.jpg"
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (16, 8)).save(path, exif=exif)
-    content = bytearray(path.read_bytes())
-    start = content.index(b"Exif\0\0") + 6
-    for place in range(start, start + 30):
-        damaged = bytearray(content)
-        damaged[place] ^= 0xFF
-        path.write_bytes(damaged)
-        try:
-            read(local.folder(str(tmp_path))[0]._replace(size=8))
-        except UserError as error:
-            assert str(path) in str(error)  # noqa: PT017
 
 
 def test_transparent_pixels_become_white():
@@ -121,4 +111,147 @@ def test_links_to_folders_are_followed_once(tmp_path):
         Image.new("L", (4, 4)).save(tmp_path / name / f"{name}.png")
     (tmp_path / "a" / "far").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "a" / "round").symlink_to(tmp_path / "a")
-    assert local.folder(str(tmp_path / "a"))[0].num == 2
+    images, _ = folder(str(tmp_path / "a"))
+    assert images.num == 2
+    assert images.remarks == ("left out: 1 folder met before",)
+
+
+# What is left out, and what is refused.
+
+
+def test_files_left_out_are_counted_by_their_suffix(tmp_path):
+    save_images(tmp_path / "a", numbered_images(5))
+    for name in ("a/0.txt", "b/1.TXT", "labels.csv", "README", "0.eps"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("no image")
+    for name in (".DS_Store", "a/._000001.png", "Thumbs.db", "desktop.ini", ".cache/0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("litter")
+    save_images(tmp_path / "__MACOSX", numbered_images(1))
+    images, _ = folder(str(tmp_path))
+    assert images.num == 5
+    assert images.remarks == ("left out: 5 files (.txt 2, .eps 1, without suffix 1, .csv 1)",)
+    assert data.open_images(make_config("folder", tmp_path, num_train=3, num_val=2))[0].remarks
+
+
+def test_of_many_suffixes_the_rest_is_counted_together(tmp_path):
+    save_images(tmp_path, numbered_images(1))
+    for number in range(11):
+        (tmp_path / f"x.{number:02d}").write_text("")
+    kinds = ", ".join(f".{number:02d} 1" for number in range(8))
+    assert folder(str(tmp_path))[0].remarks == (f"left out: 11 files ({kinds}, other 3)",)
+
+
+def test_a_folder_without_images_says_what_is_there(tmp_path):
+    (tmp_path / "images.zip").write_text("")
+    with pytest.raises(UserError, match=r"no images .*left out: 1 file \(\.zip 1\)"):
+        folder(str(tmp_path))
+
+
+def test_links_that_lead_nowhere_are_errors(tmp_path):
+    save_images(tmp_path, numbered_images(3))
+    for name in ("part2", "000009.png", "notes.txt"):
+        link = tmp_path / name
+        link.symlink_to("/nowhere/part2")
+        with pytest.raises(UserError, match=f"{link} is a link to /nowhere/part2, which is not"):
+            folder(str(tmp_path))
+        link.unlink()
+    (tmp_path / "._000001.png").symlink_to("/nowhere")  # litter may
+    assert folder(str(tmp_path))[0].num == 3
+
+
+def test_pipes_are_not_opened(tmp_path):
+    save_images(tmp_path, numbered_images(3))
+    os.mkfifo(tmp_path / "x.png")
+    assert folder(str(tmp_path))[0].remarks == ("left out: 1 special file",)
+
+
+def test_a_folder_below_that_cannot_be_searched_is_an_error(tmp_path, monkeypatch):
+    save_images(tmp_path / "a", numbered_images(3))
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"closed cannot be searched for images: Permission"):
+        folder(str(tmp_path))
+
+
+def output_folders(root):
+    """Folders as this project writes them, with pictures inside, and how they are counted."""
+    for name, entries in (
+        ("run", ("config.json", "versions.json", "rep_00/samples/epoch_0001.png")),
+        ("copies/rep_00", ("readings.csv", "checkpoints/0", "samples/epoch_0001.png")),
+        ("samples", ("strip.npz", "epoch_0001.png")),
+        ("drawn", ("samples.png", "reconstructions.png", "interpolations.png")),
+        ("exported", (SAMPLES_MARK, "000000.png")),
+        ("report", ("report.html", "figures/kid.png", "tables/kid.csv")),
+    ):
+        for entry in entries:
+            path = root / name / entry
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".png":
+                Image.new("L", (8, 8), 200).save(path)
+            else:
+                path.write_text("{}")
+
+
+def test_outputs_of_this_project_are_no_part_of_a_data_set(tmp_path):
+    save_images(tmp_path / "a", numbered_images(5))
+    (tmp_path / "a/config.json").write_text("{}")  # of other programs
+    output_folders(tmp_path)
+    images, _ = folder(str(tmp_path))
+    assert images.num == 5
+    assert images.remarks == ("left out: 1 file (.json 1), 2 runs, 3 folders of samples, 1 report",)
+
+
+def test_a_folder_of_samples_may_be_named(tmp_path):
+    output_folders(tmp_path)
+    for name, num in (("samples", 1), ("exported", 1), ("drawn", 3)):
+        assert folder(str(tmp_path / name))[0].num == num
+    for name in ("run", "copies/rep_00"):
+        with pytest.raises(UserError, match=f"{tmp_path / name} is the folder of a run; "):
+            folder(str(tmp_path / name))
+
+
+def test_outputs_are_recognised_by_the_names_of_the_layout():
+    from thermo_ebm.data import folder as module
+    from thermo_ebm.run import layout
+
+    assert {layout.CONFIG, layout.VERSIONS} == module._RUN
+    assert {layout.CHECKPOINTS, layout.READINGS} == module._REPETITION
+    assert {layout.STRIP.rpartition("/")[2]} in [entries for entries, _ in module._OUTPUTS]
+
+
+def test_outputs_inside_a_data_set_are_refused(tmp_path):
+    images = tmp_path / "images"
+    (images / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(images)
+    for output in (images, images / "runs/1", tmp_path / "link/run", images / "../images/x"):
+        with pytest.raises(UserError, match=f"workdir={output}: lies inside data.data_dir="):
+            check_output(output, str(images), "workdir")
+    for output in (tmp_path, tmp_path / "images2", tmp_path / "runs"):
+        check_output(output, str(images), "workdir")
+
+
+# Names.
+
+
+def test_names_with_line_breaks_are_printed_in_one_line(tmp_path):
+    (tmp_path / "a\nb.png").write_bytes(b"no image")
+    (tmp_path / os.fsdecode(b"c\xff.png")).write_bytes(b"no image")
+    images, _ = folder(str(tmp_path))
+    with pytest.raises(UserError) as error:
+        read(images._replace(size=8))
+    message = str(error.value)
+    assert "a\\nb.png" in message
+    assert "c\\udcff.png" in message
+    assert "\n" not in message
+    message.encode()
+    Image.new("L", (8, 8), 9).save(tmp_path / "a\nb.png")
+    (tmp_path / os.fsdecode(b"c\xff.png")).unlink()
+    assert read(folder(str(tmp_path))[0]._replace(size=8))[0, 0, 0].tolist() == [9, 9, 9]

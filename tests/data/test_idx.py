@@ -47,6 +47,38 @@ def test_idx_files_may_be_compressed(folder):
     np.testing.assert_array_equal(data.load(config).validation, plain.validation)
 
 
+def test_compression_is_decided_by_the_content(folder):
+    config = make_config("idx", folder, num_train=20, num_val=10)
+    plain = data.load(config)
+    (folder / TRAIN).rename(folder / f"{TRAIN}.gz")  # as a browser names it that unpacks it
+    (folder / TEST).write_bytes(gzip.compress((folder / TEST).read_bytes()))
+    for images, expected in zip(data.load(config), plain, strict=True):
+        np.testing.assert_array_equal(images, expected)
+
+
+def test_hidden_files_and_folders_around_idx_files(folder, tmp_path):
+    config = make_config("idx", folder, num_train=20, num_val=10)
+    plain = data.load(config)
+    (folder / f"._{TRAIN}").write_bytes(b"\0\5\x16\7")
+    np.testing.assert_array_equal(data.load(config).train, plain.train)
+    for part in (TRAIN, TEST):  # each file in a folder of its own name
+        content = (folder / part).read_bytes()
+        (folder / part).unlink()
+        (folder / part).mkdir()
+        (folder / part / part.upper()).write_bytes(content)
+    np.testing.assert_array_equal(data.load(config).train, plain.train)
+    # The same content twice is one data set.
+    (folder / "train-images.idx3-ubyte").write_bytes((folder / TRAIN / TRAIN.upper()).read_bytes())
+    (folder / TRAIN / TRAIN.upper()).rename(folder / TRAIN.upper())
+    np.testing.assert_array_equal(data.load(config).train, plain.train)
+
+
+def test_idx_levels_of_0_and_1_are_refused(folder):
+    (folder / TRAIN).write_bytes(as_idx(np.eye(8, dtype=np.uint8)[None, :6].repeat(20, axis=0)))
+    with pytest.raises(UserError, match=f"{TRAIN}: all levels are 0 or 1, of 255"):
+        data.load(make_config("idx", folder))
+
+
 def test_idx_pixels_keep_their_order(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (3, 5, 7), np.uint8)
     (tmp_path / TRAIN).write_bytes(as_idx(images))
@@ -120,7 +152,8 @@ def test_damaged_compressed_idx_files_are_refused_in_one_line(folder):
         refusal(folder)
     path.unlink()
     path.mkdir()
-    assert "cannot be read" in refusal(folder)
+    with pytest.raises(UserError, match=f"{folder} has no {TRAIN}"):
+        data.load(make_config("idx", folder))
 
 
 @pytest.mark.skipif(not FASHION_MNIST.is_dir(), reason="dataset-fashion-mnist is not installed")

@@ -92,6 +92,21 @@ def test_tfds_takes_the_newest_version(tfds_folder, tmp_path):
     assert data.load(colour_config(tmp_path)).train.shape == (10, 32, 32, 3)
 
 
+@pytest.mark.parametrize("other", ["9.10.0_backup2", "9.11.0-rc1", "10.0", "9.12.0.incomplete"])
+def test_a_folder_whose_name_is_no_version_is_left_out(tfds_folder, tmp_path, other):
+    prepare(tmp_path, "cifar10", {"train": (200, 30), "test": (240, 10)})
+    (tmp_path / "cifar10/9.10.0").rename(tmp_path / "cifar10" / other)
+    with pytest.raises(UserError, match=f"{other} has no name of a version"):
+        data.load(colour_config(tmp_path))
+    # Where its folder is named, it is meant.
+    inside = data.load(colour_config(tmp_path / "cifar10" / other, num_train=30))
+    assert levels_of(inside.train) == set(range(200, 230))
+    (tmp_path / "cifar10/9.10.0").symlink_to(tfds_folder / "cifar10/9.10.0")
+    config = colour_config(tmp_path, num_train=30)
+    assert levels_of(data.load(config).train) == set(range(30))
+    assert data.open_images(config)[0].remarks == (f"version 9.10.0; left out: {other}",)
+
+
 def test_tfds_default_folder_is_tfds_own(tfds_folder, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tfds_folder))
     assert len(data.load(colour_config("")).train) == 10
@@ -190,13 +205,13 @@ def test_damaged_records_are_named(tfds_folder, tmp_path):
 
 def test_a_record_whose_image_cannot_be_decoded_is_named(tfds_folder, monkeypatch):
     def decode(encoded):
-        image = decode_image(encoded)
+        image = open_image(encoded)
         if image.getpixel((0, 0))[0] == 17:
             raise OSError("torn")
         return image
 
-    decode_image = prepared._decode_image
-    monkeypatch.setattr(prepared, "_decode_image", decode)
+    open_image = prepared.open_image
+    monkeypatch.setattr(prepared, "open_image", decode)
     with pytest.raises(UserError, match=r"cannot read the image train\[\d+\] of cifar10 .*: torn"):
         data.load(colour_config(tfds_folder, num_train=30))
 

@@ -1,7 +1,7 @@
 """Data: one function from a configuration to training and validation images.
 
 Sources (`data.name`): `digits` (in scikit-learn), `idx` (MNIST's format), `folder` (image files),
-`npz` (one array), and any image data set prepared by TFDS, under its TFDS name. Images stay uint8
+`npz` (an array), and any image data set prepared by TFDS, under its TFDS name. Images stay uint8
 until the device maps them to [-1, 1] with `to_unit`.
 """
 
@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from thermo_ebm.data import local, prepared
+from thermo_ebm.data import arrays, folder, local, prepared
 from thermo_ebm.data.images import Images, Source, read_sets
 from thermo_ebm.errors import UserError
 from thermo_ebm.fields import FIELDS
@@ -24,8 +24,8 @@ Array = TypeVar("Array", np.ndarray, jax.Array)
 _LOCAL: dict[str, Callable[[str], Source]] = {
     "digits": lambda path: local.digits(),
     "idx": local.idx,
-    "folder": local.folder,
-    "npz": local.npz,
+    "folder": folder.folder,
+    "npz": arrays.npz,
 }
 # The seed belongs to the data, not to the run: all repetitions and runs have the same split.
 _SHUFFLE_SEED = 0

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from thermo_ebm.data.images import Images, Source, Unreadable
+from thermo_ebm.data.images import Images, Source, Unreadable, open_image
 from thermo_ebm.errors import UserError, one_line
 
 # Data sets with their own configuration in configs/; all others are read in the same way.
 NAMES = ("cifar10", "svhn_cropped", "celeb_a", "fashion_mnist")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
 _VALID_NAME = re.compile(r"\w+(/[\w.+-]+)?")
 _HELD_OUT = ("test", "validation")  # the first of these splits that the data set has
 
@@ -37,7 +38,7 @@ def prepared(name: str, data_dir: str) -> Source:
     Raises:
       UserError: not prepared there, in another format, without images, or damaged.
     """
-    version = _version_folder(name, root_folder(data_dir))
+    version, left_out = _version_folder(name, root_folder(data_dir))
     builder = _builder(version)
     splits = list(builder.info.splits)
     held_out = next((split for split in _HELD_OUT if split in splits), None)
@@ -46,7 +47,10 @@ def prepared(name: str, data_dir: str) -> Source:
             f"data.name={name}: {version} has no split 'train' (its splits: "
             f"{', '.join(splits) or 'none'})"
         )
-    train = _open_split(name, version, builder, "train")
+    remark = f"version {version.name}"
+    if left_out:
+        remark += f"; left out: {', '.join(folder.name for folder in left_out)}"
+    train = _open_split(name, version, builder, "train")._replace(remarks=(remark,))
     return train, _open_split(name, version, builder, held_out) if held_out else None
 
 
@@ -60,10 +64,18 @@ def root_folder(data_dir: str) -> Path:
     return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
 
 
-def _version_folder(name: str, root: Path) -> Path:
-    """Returns the newest version under `root` that has ArrayRecord files."""
+def _version_folder(name: str, root: Path) -> tuple[Path, list[Path]]:
+    """Returns the newest version under `root` that has ArrayRecord files, and the other folders.
+
+    The whole name of a version's folder is its number, unless `root` is the folder.
+    """
     versions = _versions(name, root)
-    readable = [folder for folder in versions if next(folder.glob("*.array_record*"), None)]
+    readable = [
+        folder
+        for folder in versions
+        if (_VERSION.fullmatch(folder.name) or folder == root)
+        and next(folder.glob("*.array_record*"), None)
+    ]
     if not readable:
         raise UserError(_how_to_prepare(name, root, versions))
     variants = sorted({folder.parent.name for folder in readable})
@@ -72,11 +84,12 @@ def _version_folder(name: str, root: Path) -> Path:
             f"data.name={name}: several configurations are prepared in {root}; choose one of "
             f"{', '.join(f'{name}/{variant}' for variant in variants)}"
         )
-    return max(readable, key=_version_number)
+    newest = max(readable, key=_version_number)
+    return newest, [folder for folder in versions if folder != newest]
 
 
 def _versions(name: str, root: Path) -> list[Path]:
-    """Every folder of a version, in any format, in the places where TFDS puts them."""
+    """Every folder that holds a version, in any format and under any name, where TFDS puts them."""
     if not _VALID_NAME.fullmatch(name):
         return []
     dataset, _, variant = name.partition("/")
@@ -103,11 +116,13 @@ def _version_number(folder: Path) -> tuple[int, ...]:
 
 
 def _how_to_prepare(name: str, root: Path, versions: list[Path]) -> str:
-    state = (
-        f"{versions[0]} is not in the ArrayRecord format"
-        if versions
-        else f"{name} is not prepared in {root}"
-    )
+    numbered = [folder for folder in versions if _VERSION.fullmatch(folder.name)]
+    if numbered:
+        state = f"{numbered[0]} is not in the ArrayRecord format"
+    elif versions:
+        state = f"{versions[0]} has no name of a version, such as 3.0.2 (rename it, or name it)"
+    else:
+        state = f"{name} is not prepared in {root}"
     needs = "" if name == "celeb_a" else " on a machine with TensorFlow"
     advice = (
         f"data.data_dir: {state}; prepare it{needs} with `tfds build {name} "
@@ -165,7 +180,8 @@ def _open_split(name: str, version: Path, builder: Any, split: str) -> Images:
 
     def decode_record(index: int, record: bytes) -> Image.Image | Unreadable:
         try:
-            return _decode_image(features.deserialize_example_np(record, decoders=encoded)["image"])
+            encoded_image = features.deserialize_example_np(record, decoders=encoded)["image"]
+            return open_image(io.BytesIO(encoded_image))
         except Exception as error:
             return Unreadable(f"{split}[{index}] of {source}", _reason(error))
 
@@ -184,12 +200,6 @@ def _open_split(name: str, version: Path, builder: Any, split: str) -> Images:
         return [decode_record(i, record) for i, record in zip(indices, batch, strict=True)]
 
     return Images(source, decode, np.arange(len(records)))
-
-
-def _decode_image(encoded: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(encoded)) as image:
-        image.load()
-        return image
 
 
 def _reason(error: Exception) -> str:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from thermo_ebm import files
-from thermo_ebm.errors import UserError
+from thermo_ebm.errors import UserError, printable
 from thermo_ebm.evaluation import sets
 from thermo_ebm.evaluation.metric_settings import MAX_IMAGES, MetricSettings
 from thermo_ebm.evaluation.sets import ImageSet, Statistics
@@ -43,6 +43,7 @@ class Comparison(NamedTuple):
     seed: int
     values: dict[str, float]  # metrics and their `_stderr` and `_r_squared`
     notes: list[str]
+    remarks: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())  # of each set, see `ImageSet`
 
 
 def compare(
@@ -90,6 +91,7 @@ def compare(
         seed=seed,
         values=summary.values,
         notes=_notes(real, outputs, settings),
+        remarks=(reference.remarks, generated.remarks),
     )
 
 
@@ -160,7 +162,12 @@ def compute_statistics(
     features = features_of(images, network, settings, report).features.astype(np.float64)
     covariance = np.cov(features, rowvar=False).reshape(features.shape[1], features.shape[1])
     return Statistics(
-        images.name, features.mean(axis=0), covariance, settings.label(), len(features)
+        images.name,
+        features.mean(axis=0),
+        covariance,
+        settings.label(),
+        len(features),
+        images.remarks,
     )
 
 
@@ -199,6 +206,7 @@ def _compare_statistics(
             )
         },
         notes=["statistics are enough for the FID alone; its error and all else need the images"],
+        remarks=(reference.remarks, generated.remarks),
     )
 
 
@@ -217,8 +225,12 @@ def _check_statistics(statistics: Statistics, num_features: int, settings: Metri
 def table(comparison: Comparison) -> str:
     """Returns the table of metrics as text."""
     lines = []
-    for letter, name, number in zip("AB", comparison.names, comparison.num_images, strict=True):
-        lines.append(f"{letter}: {name} ({'statistics' if number is None else f'{number} images'})")
+    sets_of_table = zip(
+        "AB", comparison.names, comparison.num_images, comparison.remarks, strict=True
+    )
+    for letter, name, number, remarks in sets_of_table:
+        content = "; ".join(["statistics" if number is None else f"{number} images", *remarks])
+        lines.append(printable(f"{letter}: {name} ({content})"))
     lines += [
         f"features: {comparison.features}, seed {comparison.seed}",
         "",
@@ -243,6 +255,7 @@ def write_json(path: Path, comparison: Comparison) -> None:
         "b": comparison.names[1],
         "features": comparison.features,
         "num_images": list(comparison.num_images),
+        "remarks": [list(remarks) for remarks in comparison.remarks],
         "seed": comparison.seed,
         "metrics": {
             name: value if np.isfinite(value) else None for name, value in comparison.values.items()

@@ -1,10 +1,11 @@
 """Sets of images by name: a folder, a file of images, a data set, or statistics.
 
 - a folder: every image under it, subfolders included;
-- `FILE.npz` of images: the array `images`, or the only one, uint8;
+- `FILE.npz` or `FILE.npy` of images: its only array of images, `FILE.npz:ARRAY` one of several;
 - `NAME:SPLIT`: a data set of `data.NAMES` and `train` or `validation` (`test` means the same);
 - `FILE.npz` of statistics: `mu` [num_features] and `sigma` [num_features, num_features], as
-  pytorch-fid writes them, with a covariance that divides by N - 1.
+  pytorch-fid writes them, with a covariance that divides by N - 1; `FILE.npz:mu` if the file holds
+  images as well.
 """
 
 import contextlib
@@ -17,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from thermo_ebm import files
-from thermo_ebm.data import local, prepared, select
-from thermo_ebm.data.images import Images, Unreadable, read
+from thermo_ebm.data import arrays, folder, local, prepared, select
+from thermo_ebm.data.images import Images, Unreadable, read_sets
 from thermo_ebm.errors import UserError, one_line
 
 DATA_SETS = ("digits", *prepared.NAMES)
@@ -32,6 +33,11 @@ class ImageSet(NamedTuple):
     name: str  # as the user gave it
     images: Images  # of size 0 if they have their own size, see `open_set`
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was left out or converted, and which array was taken, for the user."""
+        return self.images.remarks
+
 
 class Statistics(NamedTuple):
     """The moments of a set's features."""
@@ -41,6 +47,7 @@ class Statistics(NamedTuple):
     covariance: np.ndarray  # [num_features, num_features]
     network: str  # the prefix of the network that made the features; "" if the file does not say
     num_images: int | None = None  # from which they were computed; None if they are from a file
+    remarks: tuple[str, ...] = ()  # of the set of images
 
 
 def open_set(name: str, data_dir: str = "", image_size: int = 0) -> ImageSet | Statistics:
@@ -55,14 +62,16 @@ def open_set(name: str, data_dir: str = "", image_size: int = 0) -> ImageSet | S
     Raises:
       UserError: there is no such set, or it cannot be read.
     """
-    path = Path(name).expanduser()
+    file, array = arrays.split_name(name)
+    path = Path(file)
     with _errors_naming(name):
-        if path.is_file() and (statistics := _read_statistics(name, path)):
-            return statistics
         if path.is_dir():
-            images, _ = local.folder(str(path))
+            images, _ = folder.folder(file)
         elif path.is_file():
-            images, _ = local.npz(str(path))
+            listed = arrays.contents(file)
+            if array in arrays.STATISTICS or not (array or listed.images or not listed.statistics):
+                return _read_statistics(name, path)
+            images = arrays.open_array(file, array)
         else:
             images = _data_set(name, data_dir)
     return ImageSet(name, images._replace(size=image_size))
@@ -95,14 +104,11 @@ def _data_set(name: str, data_dir: str) -> Images:
     return train if split == "train" else validation
 
 
-def _read_statistics(name: str, path: Path) -> Statistics | None:
-    """The statistics in a file, or None if it holds something else."""
+def _read_statistics(name: str, path: Path) -> Statistics:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile) or not {"mu", "sigma"} & {*arrays}:
-                return None
-            mean, covariance = (np.asarray(arrays[key], np.float64) for key in ("mu", "sigma"))
-            network = str(arrays["network"]) if "network" in arrays else ""
+        with np.load(path, allow_pickle=False) as file:
+            mean, covariance = (np.asarray(file[key], np.float64) for key in arrays.STATISTICS)
+            network = str(file["network"]) if "network" in file else ""
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
         raise UserError(f"{name}: cannot be read as .npz: {one_line(error)[:200]}") from error
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or not len(mean):
@@ -153,15 +159,15 @@ def read_images(image_set: ImageSet) -> np.ndarray:
     name, images = image_set
     with _errors_naming(name):
         if images.size:
-            return read(images)
+            return read_sets([images])[0]
         first = images.decode(images.indices[:1].tolist())[0]
-        # `read` reports images that cannot be read, whatever their size.
+        # `read_sets` reports images that cannot be read, whatever their size.
         size = first.width if isinstance(first, Image.Image) else 1
 
         def decode_of_size(indices: Sequence[int]) -> list[Image.Image | Unreadable]:
             return [_check_size(name, image, size) for image in images.decode(indices)]
 
-        return read(images._replace(decode=decode_of_size, size=size))
+        return read_sets([images._replace(decode=decode_of_size, size=size)])[0]
 
 
 def _check_size(name: str, image: Image.Image | Unreadable, size: int) -> Image.Image | Unreadable:

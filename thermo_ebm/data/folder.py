@@ -1,0 +1,163 @@
+"""A folder of image files: each entry below the folder is used, named in an error, or counted.
+
+Hidden entries and what operating systems put into folders are left out without a word. What a run,
+a report or `launch.sample` wrote is not part of a data set, unless the folder itself is named.
+"""
+
+import collections
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from thermo_ebm.data.images import Images, Source, Unreadable, open_image, suffixes
+from thermo_ebm.errors import UserError, one_line
+from thermo_ebm.files import SAMPLES_MARK
+
+_LITTER = {"Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r", "__MACOSX", "@eaDir"}
+_MOST_KINDS = 8  # number of suffixes that the count of files names
+# Entries by which a folder of a run, a repetition, a report, or of samples is recognised.
+_RUN, _REPETITION = {"config.json", "versions.json"}, {"checkpoints", "readings.csv"}
+_OUTPUTS = (
+    (_RUN, "run"),
+    (_REPETITION, "run"),
+    ({"strip.npz"}, "folder of samples"),
+    ({"samples.png", "reconstructions.png"}, "folder of samples"),
+    ({SAMPLES_MARK}, "folder of samples"),
+    ({"report.html", "figures", "tables"}, "report"),
+)
+
+
+def folder(path: str) -> Source:
+    """Opens every image under `path`, subfolders and links included, in the order of their names.
+
+    Raises:
+      UserError: there is no such folder, or no image in it; the folder is a run; a folder below
+        cannot be read; or a link leads nowhere.
+    """
+    if not path or not Path(path).is_dir():
+        raise UserError(
+            f"data.data_dir: no folder {path!r}; with data.name=folder it names a folder of "
+            "images, for example CelebA's img_align_celeba"
+        )
+    names, left_out = _list_images(path)
+    remarks = (f"left out: {left_out}",) if left_out else ()
+    if not names:
+        raise UserError(
+            f"data.data_dir: no images (.png, .jpg, .tif and whatever else Pillow decodes) under "
+            f"{path}" + "".join(f" ({remark})" for remark in remarks)
+        )
+
+    def decode(indices: Sequence[int]) -> list[Image.Image | Unreadable]:
+        return [_open(os.path.join(path, names[i])) for i in indices]
+
+    return Images(path, decode, np.arange(len(names)), remarks=remarks), None
+
+
+def check_output(output: str | os.PathLike[str], data_dir: str, field: str) -> None:
+    """Refuses an output inside a folder of images, which would become part of the data set.
+
+    Args:
+      output: the folder or file to be written; it need not exist.
+      data_dir: the folder of images.
+      field: what names the output, for the message.
+
+    Raises:
+      UserError: `output` is `data_dir` or lies below it.
+    """
+    images = os.path.realpath(os.path.expanduser(data_dir))
+    if data_dir and os.path.commonpath([images, os.path.realpath(output)]) == images:
+        raise UserError(
+            f"{field}={output}: lies inside data.data_dir={data_dir}, all of whose folders are "
+            "searched for images; choose (or move it to) a folder outside"
+        )
+
+
+def _list_images(path: str) -> tuple[list[str], str]:
+    """Returns the names of images, relative to `path`, and a count of all that is left out."""
+    names: list[str] = []
+    files_left_out: collections.Counter[str] = collections.Counter()
+    folders_left_out: collections.Counter[str] = collections.Counter()
+    visited = set()
+    pending = [path]
+    while pending:
+        parent = pending.pop()
+        real = os.path.realpath(parent)
+        if real in visited:  # circular links, or two links to one folder
+            folders_left_out["folder met before"] += 1
+            continue
+        visited.add(real)
+        entries = _entries(parent)
+        output = _output_kind({entry.name for entry in entries})
+        if output and parent != path:
+            folders_left_out[output] += 1
+            continue
+        if output == "run":
+            raise UserError(
+                f"data.data_dir: {path} is the folder of a run; a folder of images inside it can "
+                "be named"
+            )
+        folders = []
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name in _LITTER:
+                continue
+            if entry.is_dir():
+                folders.append(entry.path)
+            elif entry.is_file():
+                suffix = os.path.splitext(entry.name)[1].lower()
+                if suffix in suffixes():
+                    names.append(os.path.relpath(entry.path, path))
+                else:
+                    files_left_out[suffix or "without suffix"] += 1
+            elif entry.is_symlink():
+                raise UserError(
+                    f"data.data_dir: {entry.path} is a link to {os.readlink(entry.path)}, which "
+                    "is not there; mount or restore what it leads to, or remove the link"
+                )
+            else:  # a pipe or a device, which must not be opened
+                folders_left_out["special file"] += 1
+        pending += reversed(folders)
+    # The order in which a folder lists its entries differs between file systems.
+    return sorted(names), _describe(files_left_out, folders_left_out)
+
+
+def _entries(parent: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(parent) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(
+            f"data.data_dir: {parent} cannot be searched for images: {error.strerror}"
+        ) from error
+
+
+def _output_kind(names: set[str]) -> str:
+    return next((kind for entries, kind in _OUTPUTS if entries <= names), "")
+
+
+def _describe(suffixes_left_out: collections.Counter[str], others: collections.Counter[str]) -> str:
+    """Counts for reading.
+
+    >>> _describe(collections.Counter({".txt": 10, ".md": 1}), collections.Counter({"run": 2}))
+    '11 files (.txt 10, .md 1), 2 runs'
+    """
+    parts = []
+    if number := suffixes_left_out.total():
+        common = suffixes_left_out.most_common(_MOST_KINDS)
+        kinds = [f"{suffix} {count}" for suffix, count in common]
+        if more := number - sum(count for _, count in common):
+            kinds.append(f"other {more}")
+        parts.append(f"{number} file{'s' if number > 1 else ''} ({', '.join(kinds)})")
+    for kind, count in others.items():
+        plural = kind.replace("folder", "folders") if "folder" in kind else f"{kind}s"
+        parts.append(f"{count} {kind if count == 1 else plural}")
+    return ", ".join(parts)
+
+
+def _open(path: str) -> Image.Image | Unreadable:
+    try:
+        return open_image(path, upright=True)
+    except Exception as error:  # Pillow raises many kinds for a damaged file
+        return Unreadable(path, one_line(error))
