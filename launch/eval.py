@@ -21,7 +21,7 @@ from pathlib import Path
 
 from absl import flags
 
-from thermo_ebm.errors import UserError
+from thermo_ebm.errors import UserError, printable
 
 from . import evaluation_flags, program
 
@@ -78,6 +78,8 @@ def _evaluate(workdir: Path) -> int:
     for checkpoint in evaluate.pending(run, settings, values.newest_only, watch):
         if evaluation is None:
             evaluation = evaluate.prepare(run, settings, network, values.data_dir)
+            for remark in run.validation_set(values.data_dir).remarks:
+                print(printable(f"data: {remark}"), file=sys.stderr, flush=True)
         started = time.monotonic()
         summary = evaluate.evaluate(run, checkpoint, evaluation)
         repetition, step = checkpoint

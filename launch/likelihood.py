@@ -34,7 +34,7 @@ if not program.HELP_ONLY:
     from matplotlib.figure import Figure
     from tqdm import tqdm
 
-    from thermo_ebm import files
+    from thermo_ebm import data, files
     from thermo_ebm.evaluation import sets
     from thermo_ebm.evaluation.likelihood import figures, session, tables
     from thermo_ebm.evaluation.likelihood.session import Session
@@ -73,7 +73,9 @@ def define_flags() -> None:
         "num_simulated", lambda num: num == 0 or num >= 2, message="must be 0, or at least 2"
     )
     flags.DEFINE_string(
-        "against", None, "Other images: a folder, an .npz file, or a data set such as cifar10:test."
+        "against",
+        None,
+        "Other images: a folder, an .npz or .npy file, or a data set such as cifar10:test.",
     )
     flags.DEFINE_string(
         "against_data_dir", "", "Folder of the data set of --against; by default that of TFDS."
@@ -110,6 +112,7 @@ def _likelihood(workdir: Path) -> int:
     other_images = _other_images(run)
     folder = layout.repetition_dir(workdir, values.repetition)
     folder = Path(values.output) if values.output else folder
+    data.check_output(run.config.data, folder, "output")
     settings = session.SessionSettings(
         **{field: getattr(values, field) for field in session.SessionSettings._fields}
     )

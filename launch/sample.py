@@ -70,12 +70,14 @@ def main(argv: Sequence[str]) -> int:
     checkpoint = run.load(values.repetition, values.step)
     if values.images:
         folder = Path(values.images)
+        data.check_output(run.config.data, folder, "images")
         with _clear_errors("images", folder, checkpoint):
             _write_samples(run, checkpoint, folder)
         print(f"{values.num} samples of {checkpoint.title()}: {folder}")
         return 0
     folder = layout.repetition_dir(values.workdir, values.repetition) / layout.DRAWN
     folder = Path(values.output) if values.output else folder
+    data.check_output(run.config.data, folder, "output")
     with _clear_errors("output", folder, checkpoint):
         folder.mkdir(parents=True, exist_ok=True)
         paths = _write_pictures(folder, checkpoint, _draw(run, checkpoint.params))
@@ -103,6 +105,7 @@ def _write_samples(run: Run, checkpoint: LoadedCheckpoint, folder: Path) -> None
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise UserError(f"images={folder}: is not empty; choose a new folder")
+    (folder / files.SAMPLES_MARK).touch()
     key, _ = evaluate.checkpoint_keys(run, checkpoint.repetition, checkpoint.step)
     key = jax.random.fold_in(key, values.seed) if values.seed else key
     samples = evaluate.generate_images(run, checkpoint.params, key, values.num)

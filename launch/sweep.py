@@ -26,6 +26,7 @@ from . import config_file, evaluation_flags, program
 if not program.HELP_ONLY:
     import jax
 
+    from thermo_ebm import data
     from thermo_ebm.config import checks
     from thermo_ebm.evaluation import evaluate
     from thermo_ebm.evaluation.metric_settings import MetricSettings
@@ -79,9 +80,9 @@ def main(argv: Sequence[str]) -> int:
         jax.config.update("jax_platforms", "cpu")
     changes = cells.read_changes(Path(values.experiment), config)
     sweep_cells = cells.make_cells(config, changes)
-    _check(sweep_cells, settings)
-    settings.choose_network()  # reports missing weights before training
     root = Path(values.workdir).absolute()
+    _check(root, sweep_cells, settings)
+    settings.choose_network()  # reports missing weights before training
     executor = _executor(root, settings)
     if values.dry_run:
         return _dry_run(root, sweep_cells, changes)
@@ -118,11 +119,12 @@ def _follow(sweep: Sweep) -> int:
     return 1 if failed else 0
 
 
-def _check(sweep_cells: list[Cell], settings: MetricSettings) -> None:
+def _check(root: Path, sweep_cells: list[Cell], settings: MetricSettings) -> None:
     """Checks the configuration of every cell and the evaluation before hours of work."""
     for cell in sweep_cells:
         try:
             checks.check(cell.config)
+            data.check_output(cell.config.data, root, "workdir")
             evaluate.num_images(cell.config, settings)
         except UserError as error:
             raise UserError(f"{cell.name}: {error}") from error

@@ -22,6 +22,7 @@ from thermo_ebm.errors import UserError
 from . import config_file, program
 
 if not program.HELP_ONLY:
+    from thermo_ebm import data
     from thermo_ebm.config import checks
     from thermo_ebm.evaluation import warm_start
     from thermo_ebm.run import configuration, layout, lock
@@ -73,6 +74,7 @@ def main(argv: Sequence[str]) -> int:
     values = flags.FLAGS
     config, workdir = config_file.read(), Path(values.workdir)
     checks.check(config)
+    data.check_output(config.data, workdir, "workdir")
     profile = report.parse_steps(values.profile_steps, config)
     _join_hosts()
     program.check_devices()

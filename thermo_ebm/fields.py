@@ -133,8 +133,8 @@ FIELDS: dict[str, Field] = {
     "data.data_dir": Field(
         "",
         anything,
-        "TFDS folder, folder of images or IDX files, or `.npz` file; if empty, the default folder "
-        "of TFDS",
+        "TFDS folder, folder of images or IDX files, or `.npz` file (`FILE.npz:ARRAY`); if empty, "
+        "the default folder of TFDS",
         FREE,
     ),
     "data.image_size": Field(

@@ -9,7 +9,7 @@ from image_sources import levels_of, make_config, numbered_images, save_images
 from PIL import Image
 
 from thermo_ebm import data
-from thermo_ebm.data.folder import check_output, folder
+from thermo_ebm.data.folder import folder
 from thermo_ebm.data.images import prepare_image, read
 from thermo_ebm.errors import UserError
 from thermo_ebm.files import SAMPLES_MARK
@@ -231,11 +231,19 @@ def test_outputs_inside_a_data_set_are_refused(tmp_path):
     images = tmp_path / "images"
     (images / "deep").mkdir(parents=True)
     (tmp_path / "link").symlink_to(images)
+    config = make_config("folder", images)
     for output in (images, images / "runs/1", tmp_path / "link/run", images / "../images/x"):
         with pytest.raises(UserError, match=f"workdir={output}: lies inside data.data_dir="):
-            check_output(output, str(images), "workdir")
+            data.check_output(config, output, "workdir")
+        data.check_output(make_config("idx", images), output, "workdir")
     for output in (tmp_path, tmp_path / "images2", tmp_path / "runs"):
-        check_output(output, str(images), "workdir")
+        data.check_output(config, output, "workdir")
+
+
+def test_masks_of_levels_0_and_1_are_refused(tmp_path):
+    save_images(tmp_path, numbered_images(15) % 2)
+    with pytest.raises(UserError, match=f"{tmp_path}: all levels are 0 or 1, of 255: floats in"):
+        data.load(make_config("folder", tmp_path))
 
 
 # Names.

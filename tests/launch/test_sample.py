@@ -40,18 +40,18 @@ def test_pictures_hold_the_drawn_arrays(programs, tmp_path):
     assert drawn.pop("step") == 20
     assert {name: array.shape for name, array in drawn.items()} == {
         "samples": (20, 8, 8, 1),
-        "images": (10, 8, 8, 1),
+        "originals": (10, 8, 8, 1),
         "reconstructions": (10, 8, 8, 1),
         "interpolations": (16, 8, 8, 1),
     }
     assert all(array.dtype == np.uint8 for array in drawn.values())
     run = load_run(workdir)
-    np.testing.assert_array_equal(drawn["images"], run.validation_images()[:10])
+    np.testing.assert_array_equal(drawn["originals"], run.validation_images()[:10])
     # Each picture is its arrays, in a grid of about equal sides: 20 samples have 5 columns, and 10
     # images with their reconstructions below them as well.
     assert shown(output / "samples.png", drawn["samples"], 5)
     assert shown(output / "interpolations.png", drawn["interpolations"], 8)
-    images, seen = drawn["images"], drawn["reconstructions"]
+    images, seen = drawn["originals"], drawn["reconstructions"]
     rows = [images[:5], seen[:5], images[5:], seen[5:]]
     assert shown(output / "reconstructions.png", np.concatenate(rows), 5)
 
@@ -78,7 +78,7 @@ def test_pictures_of_one_and_of_many_samples(programs, tmp_path, num, columns):
     with np.load(tmp_path / "drawn.npz") as arrays:
         samples = arrays["samples"]
         assert len(samples) == num
-        assert len(arrays["images"]) == min(max(num // 2, 1), 40)
+        assert len(arrays["originals"]) == min(max(num // 2, 1), 40)
         assert len(arrays["interpolations"]) == 8 * min(max(num // 8, 1), 8)
     assert shown(tmp_path / "samples.png", samples[:256], columns)
 

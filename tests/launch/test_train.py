@@ -101,6 +101,11 @@ def cases(folder):
             f"workdir={folder}/dict.py: the folder cannot be created",
         ),
         (
+            "inside the images",
+            [digits, f"--workdir={images}/run", "--config.data.name=folder", *data],
+            f"workdir={images}/run: lies inside data.data_dir={images}, all of whose folders are",
+        ),
+        (
             "somebody else's folder",
             [digits, f"--workdir={images}"],
             f"workdir={images}: neither empty nor a run directory (no config.json)",

@@ -72,6 +72,26 @@ def open_images(config: ConfigDict) -> tuple[Images, Images]:
     )
 
 
+def check_output(config: ConfigDict, output: str | os.PathLike[str], field: str) -> None:
+    """Refuses an output inside a folder of images, which would become part of the data set.
+
+    Args:
+      config: a run's `config.data`.
+      output: the folder to be written; it need not exist.
+      field: what names the output, for the message.
+
+    Raises:
+      UserError: `output` is the folder of images or lies below it.
+    """
+    images = os.path.realpath(os.path.expanduser(config.data_dir))
+    inside = os.path.commonpath([images, os.path.realpath(output)]) == images
+    if config.name == "folder" and config.data_dir and inside:
+        raise UserError(
+            f"{field}={output}: lies inside data.data_dir={config.data_dir}, all of whose folders "
+            "are searched for images; choose a folder outside, or move it there"
+        )
+
+
 def select(source: Source, num_train: int, num_val: int) -> tuple[Images, Images]:
     """Selects disjoint training and validation images of a source.
 

@@ -56,25 +56,6 @@ def folder(path: str) -> Source:
     return Images(path, decode, np.arange(len(names)), remarks=remarks), None
 
 
-def check_output(output: str | os.PathLike[str], data_dir: str, field: str) -> None:
-    """Refuses an output inside a folder of images, which would become part of the data set.
-
-    Args:
-      output: the folder or file to be written; it need not exist.
-      data_dir: the folder of images.
-      field: what names the output, for the message.
-
-    Raises:
-      UserError: `output` is `data_dir` or lies below it.
-    """
-    images = os.path.realpath(os.path.expanduser(data_dir))
-    if data_dir and os.path.commonpath([images, os.path.realpath(output)]) == images:
-        raise UserError(
-            f"{field}={output}: lies inside data.data_dir={data_dir}, all of whose folders are "
-            "searched for images; choose (or move it to) a folder outside"
-        )
-
-
 def _list_images(path: str) -> tuple[list[str], str]:
     """Returns the names of images, relative to `path`, and a count of all that is left out."""
     names: list[str] = []

@@ -50,8 +50,12 @@ def prepared(name: str, data_dir: str) -> Source:
     remark = f"version {version.name}"
     if left_out:
         remark += f"; left out: {', '.join(folder.name for folder in left_out)}"
-    train = _open_split(name, version, builder, "train")._replace(remarks=(remark,))
-    return train, _open_split(name, version, builder, held_out) if held_out else None
+    train, validation = (
+        _open_split(name, version, builder, split)._replace(remarks=(remark,)) if split else None
+        for split in ("train", held_out)
+    )
+    assert train is not None
+    return train, validation
 
 
 def is_there(name: str, data_dir: str) -> bool:

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from thermo_ebm import data
 from thermo_ebm.config import checks
 from thermo_ebm.config.build import image_shape, sampler_settings
-from thermo_ebm.data.images import read
+from thermo_ebm.data.images import Images, read
 from thermo_ebm.errors import UserError, first_line
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model
 from thermo_ebm.run import configuration, layout, records
@@ -233,15 +233,23 @@ class Run(NamedTuple):
         Raises:
           UserError: they are not there, or cannot be read.
         """
+        try:
+            return read(self.validation_set(data_dir))
+        except UserError as error:
+            raise UserError(f"{error} (data_dir says where the data are now)") from error
+
+    def validation_set(self, data_dir: str | None = None) -> Images:
+        """The run's held-out images before they are decoded, with what their source left out.
+
+        Raises:
+          UserError: they are not there.
+        """
         config = self.config.data.copy_and_resolve_references()
         if data_dir is not None:
             config.data_dir = data_dir
         config.num_train = 1  # held-out images do not depend on it
-        try:
-            _, validation = data.open_images(config)
-            return read(validation)
-        except UserError as error:
-            raise UserError(f"{error} (data_dir says where the data are now)") from error
+        _, validation = data.open_images(config)
+        return validation
 
     def key(self, repetition: int) -> PRNGKey:
         """The key with which a repetition was trained."""

@@ -16,12 +16,13 @@ from thermo_ebm import data, files
 from thermo_ebm.config.build import image_shape
 from thermo_ebm.cost import memory, plan
 from thermo_ebm.data.images import read_sets
-from thermo_ebm.errors import UserError
+from thermo_ebm.errors import UserError, printable
 from thermo_ebm.run import configuration, layout, provenance, warm_start
 from thermo_ebm.run.warm_start import WarmStart
 from thermo_ebm.train import checkpoints, feed, hosts, writers
 from thermo_ebm.train.feed import Feed
 from thermo_ebm.train.programs import NUM_PICTURES, Programs, make_programs
+from thermo_ebm.train.report import say
 from thermo_ebm.train.step import Batches
 from thermo_ebm.train.task import Task, make_task, updates_per_epoch
 from thermo_ebm.train.validation import HELD_OUT_IMAGES
@@ -124,6 +125,8 @@ def load(task: Task, workdir: Path) -> Images:
     check_memory(config, jax.local_devices()[0])
     with hosts.together():
         train, validation = data.open_images(config.data)
+        for remark in train.remarks if hosts.is_first() else ():
+            say(printable(f"data        {remark}"))
         numbers = provenance.sample_numbers(train.num)
         if config.data.streaming:
             sample, held_out = read_sets([train.take(numbers), validation])
