@@ -102,7 +102,10 @@ def cases(folder):
         ),
         (
             "inside the images",
-            [digits, f"--workdir={images}/run", "--config.data.name=folder", *data],
+            [
+                *(digits, f"--workdir={images}/run", "--config.data.name=folder"),
+                *("--config.batch_size=2", *data),
+            ],
             f"workdir={images}/run: lies inside data.data_dir={images}, all of whose folders are",
         ),
         (
