@@ -186,7 +186,7 @@ def output_folders(root):
     for name, entries in (
         ("run", ("config.json", "versions.json", "rep_00/samples/epoch_0001.png")),
         ("copies/rep_00", ("readings.csv", "checkpoints/0", "samples/epoch_0001.png")),
-        ("samples", ("strip.npz", "epoch_0001.png")),
+        ("samples", ("epoch_0001.png", "epoch_0002.png")),
         ("drawn", ("samples.png", "reconstructions.png", "interpolations.png")),
         ("exported", (SAMPLES_MARK, "000000.png")),
         ("report", ("report.html", "figures/kid.png", "tables/kid.csv")),
@@ -211,7 +211,7 @@ def test_outputs_of_this_project_are_no_part_of_a_data_set(tmp_path):
 
 def test_a_folder_of_samples_may_be_named(tmp_path):
     output_folders(tmp_path)
-    for name, num in (("samples", 1), ("exported", 1), ("drawn", 3)):
+    for name, num in (("samples", 2), ("exported", 1), ("drawn", 3)):
         assert folder(str(tmp_path / name))[0].num == num
     for name in ("run", "copies/rep_00"):
         with pytest.raises(UserError, match=f"{tmp_path / name} is the folder of a run; "):
@@ -224,7 +224,6 @@ def test_outputs_are_recognised_by_the_names_of_the_layout():
 
     assert {layout.CONFIG, layout.VERSIONS} == module._RUN
     assert {layout.CHECKPOINTS, layout.READINGS} == module._REPETITION
-    assert {layout.STRIP.rpartition("/")[2]} in [entries for entries, _ in module._OUTPUTS]
 
 
 def test_outputs_inside_a_data_set_are_refused(tmp_path):

@@ -6,6 +6,7 @@ a report or `launch.sample` wrote is not part of a data set, unless the folder i
 
 import collections
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,11 +24,11 @@ _RUN, _REPETITION = {"config.json", "versions.json"}, {"checkpoints", "readings.
 _OUTPUTS = (
     (_RUN, "run"),
     (_REPETITION, "run"),
-    ({"strip.npz"}, "folder of samples"),
     ({"samples.png", "reconstructions.png"}, "folder of samples"),
     ({SAMPLES_MARK}, "folder of samples"),
     ({"report.html", "figures", "tables"}, "report"),
 )
+_EPOCH = re.compile(r"epoch_\d+\.png")  # the samples of a training run
 
 
 def folder(path: str) -> Source:
@@ -115,6 +116,9 @@ def _entries(parent: str) -> list[os.DirEntry[str]]:
 
 
 def _output_kind(names: set[str]) -> str:
+    """What this project wrote into a folder with these entries; "" for a folder of others."""
+    if names and all(_EPOCH.fullmatch(name) for name in names):
+        return "folder of samples"
     return next((kind for entries, kind in _OUTPUTS if entries <= names), "")
 
 
