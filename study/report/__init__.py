@@ -28,6 +28,8 @@ DIAGNOSTIC_TITLES = {
     "ess_latents": "ESS of the worst latent",
     "r_hat": "R-hat of l",
     "r_hat_latents": "R-hat of the worst latent",
+    "r_hat_worst": "R-hat of the worst image",
+    "share_agreeing": "share of images that agree",
     "expected_log_likelihood": "E_t, nats",
     "offset": "from long chains, nats",
     "offset_stderr": "standard error",
@@ -37,9 +39,10 @@ DIAGNOSTIC_TITLES = {
 }
 _DIAGNOSTICS_NOTE = (
     "Chains of training's kind from p0, by their number of steps K: effective sample size and "
-    "rank-normalised split R-hat (Vehtari et al. 2021), medians over images; E_t over the chains' "
-    "ends, and how far it is from that of the longest chains. Chains that agree have an R-hat of "
-    "at most 1.01. Acceptance and swaps are what Metropolis and exchange accept, or would."
+    "rank-normalised split R-hat (Vehtari et al. 2021), medians over images where no other is "
+    "named; E_t over the chains' ends, and how far it is from that of the longest chains. Chains "
+    "of an image agree if their R-hats are at most 1.01. Acceptance and swaps are what Metropolis "
+    "and exchange accept, or would."
 )
 
 

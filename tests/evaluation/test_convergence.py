@@ -64,15 +64,45 @@ def test_longer_chains_have_smaller_r_hat_and_larger_ess(traces):
 def test_sufficient_steps_need_agreement_from_there_on(traces):
     rows = convergence.convergence_table(traces, TEMPERATURES, (8, 50, 400))
     assert convergence.sufficient_steps(rows[:6]) is None
-    agreed = [row._replace(r_hat=1.0, r_hat_latents=1.0, offset=0.0) for row in rows]
+    agreed = [row._replace(r_hat_worst=1.0, offset=0.0) for row in rows]
     assert convergence.sufficient_steps(agreed) == 8
     # A length above which another one does not agree is not enough.
-    assert (
-        convergence.sufficient_steps([*agreed[:3], agreed[3]._replace(r_hat=1.2), *agreed[4:]])
-        == 400
-    )
+    stuck = agreed[3]._replace(r_hat_worst=1.2)
+    assert convergence.sufficient_steps([*agreed[:3], stuck, *agreed[4:]]) == 400
+    undefined = agreed[-1]._replace(r_hat_worst=float("nan"))
+    assert convergence.sufficient_steps([*agreed[:-1], undefined]) is None
     off = agreed[0]._replace(offset=-5.0, offset_stderr=1.0)
     assert convergence.sufficient_steps([off, *agreed[1:]]) == 50
+
+
+def test_the_worst_image_decides_whether_chains_agree():
+    """Chains of independent draws, those of two of five images stuck in different places."""
+    rng = np.random.default_rng(0)
+    num_steps, per_image, num = 400, 4, 5
+    likelihood = rng.normal(size=(num_steps, 2, per_image, num))
+    latents = rng.normal(size=(num_steps, 2, per_image, num, 2))
+    source = np.ones((num_steps, 1, per_image, num), int)
+    acceptance = np.ones_like(likelihood)
+    temperatures = np.array([0.0, 1.0])
+
+    def printed(latents):
+        traces = Trace(latents, likelihood, acceptance, source)
+        rows = convergence.convergence_table(traces, temperatures, (num_steps,))
+        return rows, convergence.as_text(rows, (num_steps, num_steps), "mala")
+
+    agreeing, text = printed(latents)
+    assert [row.share_agreeing for row in agreeing] == [1.0, 1.0]
+    assert f"chains agree from K = {num_steps} on: R-hat of every image" in text
+    latents[:, 1, :, :2] += 10 * np.arange(per_image)[:, None, None]
+    rows, text = printed(latents)
+    assert rows[1].r_hat_latents < convergence.AGREEMENT < 2 < rows[1].r_hat_worst
+    assert [row.share_agreeing for row in rows] == [1.0, 0.6]
+    assert f"at no K up to {num_steps} do chains agree" in text
+    assert f"at every t; at K = {num_steps} the chains of 60% of the images agree at t = 1" in text
+    latents[:, 1, :, 2] = 0.0  # chains that never move
+    rows, _ = printed(latents)
+    assert rows[1].share_agreeing == pytest.approx(0.4)
+    assert np.isnan(rows[1].r_hat_worst)
 
 
 def test_swap_rates_by_hand():

@@ -45,6 +45,7 @@ class Convergence(NamedTuple):
     r_hat: float  # of l, median over images
     r_hat_latents: float  # of the latents' worst coordinate, median over images
     r_hat_worst: float  # the larger of both, maximum over all images
+    share_agreeing: float  # share of the images with both at most `AGREEMENT`
     acceptance: float  # Metropolis acceptance, actual or hypothetical; mean over steps
     swap_rate: float  # swap rate with index + 1, actual or hypothetical; nan for the last
     round_trips: float  # between t_1 and t_N per image's chains, in K steps
@@ -129,6 +130,7 @@ def _rows_of_length(
         draws = np.swapaxes(likelihood, 0, 1)  # [M, K, num]
         latents = np.swapaxes(traces.latents[:, i], 0, 1)  # [M, K, num, latent_dim]
         r_hat, r_hat_latents = split_r_hat(draws), split_r_hat(latents).max(axis=-1)
+        r_hat_worst = np.maximum(r_hat, r_hat_latents)  # [num]; nan where draws never change
         ess, ess_latents = effective_sample_size(draws), effective_sample_size(latents)
         rows.append(
             Convergence(
@@ -144,7 +146,8 @@ def _rows_of_length(
                 ess_latents=float(np.median(ess_latents.min(axis=-1))) / per_image,
                 r_hat=float(np.median(r_hat)),
                 r_hat_latents=float(np.median(r_hat_latents)),
-                r_hat_worst=float(max(r_hat.max(), r_hat_latents.max())),
+                r_hat_worst=float(r_hat_worst.max()),
+                share_agreeing=float(np.mean(r_hat_worst <= AGREEMENT)),
                 acceptance=float(np.mean(traces.acceptance[:, i], dtype=np.float64)),
                 swap_rate=swap_rates[i],
                 round_trips=trips,
@@ -156,15 +159,16 @@ def _rows_of_length(
 def sufficient_steps(rows: Sequence[Convergence]) -> int | None:
     """The smallest K from which on chains agree; None if there is no such K.
 
-    Chains agree if R-hat is at most 1.01 at every temperature, and E_t is within 3 standard errors
-    of that of the long chains.
+    Chains agree if the R-hat of every image is at most 1.01 at every temperature, and E_t is within
+    3 standard errors of that of the long chains.
     """
     sufficient = None
     for num_steps in sorted({row.num_steps for row in rows}, reverse=True):
         of_length = [row for row in rows if row.num_steps == num_steps]
-        if any(max(row.r_hat, row.r_hat_latents) > AGREEMENT for row in of_length):
+        # A value that is nan is no agreement.
+        if not all(row.r_hat_worst <= AGREEMENT for row in of_length):
             break
-        if any(abs(row.offset) > 3 * row.offset_stderr for row in of_length):
+        if not all(abs(row.offset) <= 3 * row.offset_stderr for row in of_length):
             break
         sufficient = num_steps
     return sufficient
@@ -183,7 +187,10 @@ def write_table(path: Path, rows: Sequence[Convergence], **shared: object) -> No
     write_cells(path, cells, [*Convergence._fields, *shared])
 
 
-_COLUMNS = ("K", "ESS l", "ESS z", "R-hat l", "R-hat z", "E_t", "+-", "off", "+-", "accept", "swap")
+_COLUMNS = (
+    *("K", "ESS l", "ESS z", "R-hat l", "R-hat z", "worst", "agree"),
+    *("E_t", "+-", "off", "+-", "accept", "swap"),
+)
 
 
 def as_text(rows: Sequence[Convergence], run_steps: tuple[int, int], kernel: str) -> str:
@@ -203,6 +210,7 @@ def as_text(rows: Sequence[Convergence], run_steps: tuple[int, int], kernel: str
         for row in at_temperature:
             # The last temperature is exchanged with the one below, whose row has the swap rate.
             values = [row.ess, row.ess_latents, row.r_hat, row.r_hat_latents]
+            values += [row.r_hat_worst, row.share_agreeing]
             values += [row.expected_log_likelihood, row.stderr, row.offset, row.offset_stderr]
             values += [row.acceptance, row.swap_rate]
             cells = ["-" if value != value else f"{value:.3g}" for value in values]
@@ -212,10 +220,16 @@ def as_text(rows: Sequence[Convergence], run_steps: tuple[int, int], kernel: str
     verdict = f"at no K up to {longest} do chains agree"
     if sufficient is not None:
         verdict = f"chains agree from K = {sufficient} on"
+    of_longest = [row for row in rows if row.num_steps == longest]
+    fewest = min(of_longest, key=lambda row: row.share_agreeing)
     lines += [
-        "ESS per chain; off: E_t less its mean over the later half of the longest chains, nats;",
+        "ESS per chain; ESS, R-hat: medians over images; worst: the largest R-hat of any image;",
+        f"agree: share of the images with R-hats of at most {AGREEMENT};",
+        "off: E_t less its mean over the later half of the longest chains, nats;",
         "accept, swap: what Metropolis and exchange with the next t accept, or would",
-        f"{verdict}: R-hat at most {AGREEMENT}, E_t within 3 standard errors, at every t",
+        f"{verdict}: R-hat of every image at most {AGREEMENT}, E_t within 3 standard errors,",
+        f"at every t; at K = {longest} the chains of {fewest.share_agreeing:.0%} of the images "
+        f"agree at t = {fewest.temperature:g}, where fewest do",
     ]
     return "\n".join(lines)
 
