@@ -19,6 +19,15 @@ NETWORK = torch.nn.Sequential(
 ).eval()
 
 
+def cache_key() -> str:
+    """Everything besides this file that features depend on; with it, features are cached.
+
+    Here the seed, which this file holds, decides the weights. For weights in a file, return the
+    SHA-256 of its content.
+    """
+    return f"torch {torch.__version__}"
+
+
 @torch.no_grad()
 def features(images: np.ndarray) -> np.ndarray:
     """Features [num, 64] of uint8 images [num, height, width, 3]; add logits as a second result."""

@@ -139,7 +139,8 @@ def _reporting(network: Network, name: str, report: Report) -> Callable[[np.ndar
             parts.append(network.apply(images[done:end], batch_size))
             done = end
             report(f"features of {name}", done, num)
-        return Outputs(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        features = np.concatenate([part.features for part in parts])
+        return Outputs(features, np.concatenate([part.logits for part in parts]))
 
     return apply
 

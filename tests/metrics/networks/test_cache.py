@@ -49,6 +49,19 @@ def test_real_features_are_computed_once_for_each_content(tmp_path):
     assert len(calls) == 8
 
 
+def test_features_of_a_network_that_is_not_cacheable_are_computed_each_time(tmp_path):
+    calls = []
+    network, images = counting_network(calls), np.zeros((4, 2, 2, 3), np.uint8)
+
+    def from_cache(network):
+        return cache.real_outputs(network, images, "digits", "validation", tmp_path).from_cache
+
+    assert [from_cache(network) for _ in range(2)] == [False, True]
+    unknown = network._replace(is_cacheable=False)
+    assert [from_cache(unknown) for _ in range(2)] == [False, False]
+    assert len(calls) == 3
+
+
 def test_features_of_a_damaged_or_foreign_file_are_computed_anew(tmp_path):
     calls = []
     network = counting_network(calls)

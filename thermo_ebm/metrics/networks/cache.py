@@ -2,7 +2,8 @@
 
 The key is a hash of the network, its weights, the preprocessing, the data set's name and split and
 the images themselves, so a changed image or another crop is another key, and a stale file is never
-read. Files are written atomically; where a file cannot be read, the features are computed anew.
+read. Features of a user's network that does not say what they depend on are not kept. Files are
+written atomically; where a file cannot be read, the features are computed anew.
 """
 
 import hashlib
@@ -60,6 +61,8 @@ def real_outputs(
 ) -> Outputs:
     """Returns a network's features and logits of real images, from the cache where it has them.
 
+    Those of a network whose `is_cacheable` is False are always computed.
+
     Args:
       network: the network that computes the features.
       images: uint8 [num, height, width, 3].
@@ -71,6 +74,8 @@ def real_outputs(
     Raises:
       ValueError: if the images have another type or shape.
     """
+    if not network.is_cacheable:
+        return network.apply(images, batch_size)
     key = features_key(network, images, data_set, split)
     path = cache_dir / "features" / f"{network.name}-{data_set}-{split}-{key[:16]}.npz"
     cached = _read(path, key)
@@ -90,7 +95,7 @@ def _read(path: Path, key: str) -> Outputs | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             if str(arrays["key"]) == key:
-                return Outputs(arrays["features"], arrays["logits"])
+                return Outputs(arrays["features"], arrays["logits"], from_cache=True)
     except Exception as error:  # a damaged zip raises many kinds
         logging.warning("cannot read %s (%s): computing the features anew", path, error)
     return None

@@ -18,6 +18,7 @@ class Outputs(NamedTuple):
 
     features: np.ndarray  # [num_images, num_features]
     logits: np.ndarray  # [num_images, num_classes]; no classes where the network has no logits
+    from_cache: bool = False  # whether they were read rather than computed
 
 
 class Network(NamedTuple):
@@ -25,9 +26,11 @@ class Network(NamedTuple):
 
     name: str  # the prefix of every column and file made with the network
     resize: Resize  # how images are resized to the input size
-    fingerprint: str  # SHA-256 of the weights' file, or of the source of a user's network
+    fingerprint: str  # SHA-256 of the weights' file, or of a user's source and `cache_key()`
     num_features: int | None  # None: not known before images are seen
     apply: Callable[[np.ndarray, int], Outputs]  # images uint8 [num, height, width, 3], batch size
+    # Whether the fingerprint covers everything that features depend on; else they are not cached.
+    is_cacheable: bool = True
 
 
 class PublishedNetwork(NamedTuple):
@@ -71,7 +74,8 @@ def features_and_logits(
     preprocess.check_images(images)
     preprocess.check_resize(resize)
     apply = partial(_apply, params, network=network, resize=resize)
-    return Outputs(*preprocess.in_batches(apply, np.asarray(images), batch_size))
+    features, logits = preprocess.in_batches(apply, np.asarray(images), batch_size)
+    return Outputs(features, logits)
 
 
 @partial(jax.jit, static_argnames=("network", "resize"))

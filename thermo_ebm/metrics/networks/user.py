@@ -3,13 +3,18 @@
 The function takes uint8 images [num, height, width, 3] and returns features [num, num_features],
 or a pair of features and logits [num, num_classes]. Arrays may be of any library that numpy can
 read. The function is called with one batch at a time, and with images at their own size.
+
+Weights in another file, or in another module, can change while the source of the module does not.
+Features are therefore cached, and columns of different weights told apart, only where the module
+defines `cache_key()`, without arguments: a text (or bytes) that changes with everything on which
+the features depend besides this source, such as the SHA-256 of the file of weights.
 """
 
 import hashlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +22,16 @@ from thermo_ebm import plugins
 from thermo_ebm.errors import UserError, one_line
 from thermo_ebm.metrics.networks.network import Network, Outputs
 
-_NUM_DIGITS = 8  # of the source's hash in the name
+_NUM_DIGITS = 8  # of the fingerprint in the name
+_CACHE_KEY = "cache_key"  # the function of a module that says what features depend on
+
+
+class UserFunction(NamedTuple):
+    """A function from images to features, and what it depends on."""
+
+    function: Callable[[np.ndarray], Any]
+    fingerprint: str  # SHA-256 of its module's source and, where there is one, of `cache_key()`
+    has_cache_key: bool
 
 
 def is_user_network(spec: str) -> bool:
@@ -26,31 +40,35 @@ def is_user_network(spec: str) -> bool:
 
 
 def label(spec: str) -> str:
-    """Returns the prefix of columns and files: the function's name and its source's hash.
+    """Returns the prefix of columns and files: the function's name and its fingerprint's digits.
 
     Raises:
       UserError: as for `import_network`.
     """
-    _, fingerprint = _import_function(spec)
-    return f"{spec.rpartition(':')[2]}_{fingerprint[:_NUM_DIGITS]}"
+    return _label(spec, _import_function(spec).fingerprint)
 
 
 def import_network(spec: str) -> Network:
     """Returns the network of a function, imported from its module.
 
     Raises:
-      UserError: the module cannot be imported, has no such function, or has no source file.
+      UserError: the module cannot be imported, has no such function or no source file, or its
+        `cache_key()` fails or returns neither text nor bytes.
     """
-    function, fingerprint = _import_function(spec)
+    function, fingerprint, has_cache_key = _import_function(spec)
 
     def apply(images: np.ndarray, batch_size: int) -> Outputs:
         return _outputs(spec, function, images, batch_size)
 
-    return Network(label(spec), "bilinear", fingerprint, None, apply)
+    name = _label(spec, fingerprint)
+    return Network(name, "bilinear", fingerprint, None, apply, is_cacheable=has_cache_key)
 
 
-def _import_function(spec: str) -> tuple[Callable[[np.ndarray], Any], str]:
-    """Returns the function, and the SHA-256 of its module's source."""
+def _label(spec: str, fingerprint: str) -> str:
+    return f"{spec.rpartition(':')[2]}_{fingerprint[:_NUM_DIGITS]}"
+
+
+def _import_function(spec: str) -> UserFunction:
     form = "your own network is MODULE:FUNCTION, as in nets.vgg:apply"
     module, function = plugins.load("features", spec, "function", form)
     try:
@@ -59,7 +77,21 @@ def _import_function(spec: str) -> tuple[Callable[[np.ndarray], Any], str]:
         raise UserError(
             f"features={spec}: the source of {module.__name__} cannot be read"
         ) from error
-    return function, hashlib.sha256(source).hexdigest()
+    cache_key = getattr(module, _CACHE_KEY, None)
+    if cache_key is None:
+        return UserFunction(function, hashlib.sha256(source).hexdigest(), has_cache_key=False)
+    try:
+        key = cache_key()
+    except Exception as error:  # a user's function can raise anything
+        reason = f"{type(error).__name__}: {one_line(error)[:200]}"
+        raise UserError(f"features={spec}: {_CACHE_KEY}() failed ({reason})") from error
+    if not isinstance(key, str | bytes) or not key:
+        raise UserError(
+            f"features={spec}: {_CACHE_KEY}() must return text or bytes, not {type(key).__name__}"
+        )
+    content = key.encode("utf-8", "surrogateescape") if isinstance(key, str) else key
+    fingerprint = hashlib.sha256(hashlib.sha256(source).digest() + content).hexdigest()
+    return UserFunction(function, fingerprint, has_cache_key=True)
 
 
 def _outputs(
@@ -74,8 +106,8 @@ def _outputs(
     parts = [_batch(spec, function, images[start : start + batch_size]) for start in starts]
     if len({(part.features.shape[1], part.logits.shape[1]) for part in parts}) > 1:
         raise UserError(f"features={spec}: batches have different numbers of features")
-    features, logits = zip(*parts, strict=True)
-    return Outputs(np.concatenate(features), np.concatenate(logits))
+    features = np.concatenate([part.features for part in parts])
+    return Outputs(features, np.concatenate([part.logits for part in parts]))
 
 
 def _batch(spec: str, function: Callable[[np.ndarray], Any], images: np.ndarray) -> Outputs:
