@@ -13,6 +13,7 @@ from absl import flags
 from thermo_ebm.errors import UserError
 
 from . import program
+from .path_flags import DEFINE_path
 
 if not program.HELP_ONLY:
     from thermo_ebm.sweep import executors
@@ -21,7 +22,7 @@ if not program.HELP_ONLY:
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_string("cell", None, "File with the cell, written by launch.sweep.", required=True)
+    DEFINE_path("cell", None, "File with the cell, written by launch.sweep.", required=True)
 
 
 def main(argv: Sequence[str]) -> int:

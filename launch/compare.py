@@ -23,7 +23,8 @@ from absl import flags
 
 from thermo_ebm.errors import UserError
 
-from . import evaluation_flags, program
+from . import evaluation_flags, path_flags, program
+from .path_flags import DEFINE_path
 
 if not program.HELP_ONLY:
     from thermo_ebm.evaluation import compare, sets
@@ -37,7 +38,7 @@ def define_flags() -> None:
         "Largest number of images per set, drawn at random; 0 means 4500 (with statistics: all)."
     )
     evaluation_flags.define_batch_size()
-    flags.DEFINE_string("data_dir", "", "Folder of prepared data sets; by default that of TFDS.")
+    DEFINE_path("data_dir", None, "Folder of prepared data sets; by default that of TFDS.")
     flags.DEFINE_integer(
         "image_size",
         0,
@@ -45,8 +46,8 @@ def define_flags() -> None:
         lower_bound=0,
     )
     program.define_seed("Seed of the random choice of images and subsets.")
-    flags.DEFINE_string("json", None, "File to which the metrics are written as JSON.")
-    flags.DEFINE_string(
+    DEFINE_path("json", None, "File to which the metrics are written as JSON.")
+    DEFINE_path(
         "save_statistics", None, "File (.npz) to which mu and sigma of A's features are written."
     )
 
@@ -55,12 +56,12 @@ def main(argv: Sequence[str]) -> int:
     """Compares the two sets, prints the table and writes the requested files."""
 
     values, settings = flags.FLAGS, evaluation_flags.settings()
-    names = argv[1:]
+    names = [_checked(name) for name in argv[1:]]
     if len(names) not in ((1, 2) if values.save_statistics else (2,)):
         raise UserError(
             f"{len(names)} sets of images: give A and B, or A alone with --save_statistics"
         )
-    image_sets = [sets.open_set(name, values.data_dir, values.image_size) for name in names]
+    image_sets = [sets.open_set(name, values.data_dir or "", values.image_size) for name in names]
     if values.save_statistics:
         path, images = Path(values.save_statistics), image_sets[0]
         if isinstance(images, sets.Statistics):
@@ -76,6 +77,13 @@ def main(argv: Sequence[str]) -> int:
             compare.write_json(Path(values.json), comparison)
         print(compare.table(comparison))
     return 0
+
+
+def _checked(name: str) -> str:
+    try:
+        return path_flags.checked(name)
+    except UserError as error:
+        raise UserError(f"set of images {name!r}: {error}") from error
 
 
 def _report(activity: str, done: int, num: int) -> None:

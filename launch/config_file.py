@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
+from ml_collections.config_flags import config_flags
 
 from thermo_ebm import fields
 from thermo_ebm.errors import UserError, one_line
+
+from . import path_flags
 
 flags.disclaim_key_flags()
 if __package__ != "launch":
@@ -26,9 +29,47 @@ _FILE_NOT_READ = "Configuration is not available because of an earlier failure"
 def define(default: str | None, meaning: str) -> None:
     """Defines the flag --config of a program; without a default the flag is required."""
     config_flags.DEFINE_config_file("config", default, meaning)
+    flags.FLAGS["config"].parser = _ConfigParser("config")
     flags.declare_key_flag("config")
     if default is None:
         flags.mark_flag_as_required("config")
+
+
+class _ConfigParser(config_flags.ConfigFileFlagParser):
+    """Reads a configuration's file. A class because ml_collections asks for one."""
+
+    def parse(self, path: str) -> ConfigDict:
+        """Returns what the file's get_config() returns, locked.
+
+        Raises:
+          UserError: `path` is no path, or the file returns no configuration.
+        """
+        try:
+            path = path_flags.checked(path)
+        except UserError as error:
+            raise UserError(f"--config={path}: {error}") from error
+        file = path.partition(":")[0]
+        try:
+            config = super().parse(path)
+        except AttributeError as error:
+            if error.name != "get_config":
+                raise
+            raise UserError(f"{file}: has no function get_config()") from error
+        # ml_collections keeps the error of a file that cannot be opened, for the first use.
+        if isinstance(config, ConfigDict) or type(config).__name__ == "_ErrorConfig":
+            return config
+        kind = "nothing" if config is None else f"a value of type {type(config).__name__}"
+        raise UserError(
+            f"{file}:{_line_of_get_config(file)}: get_config() returns {kind}; it must end with "
+            "`return config`, a ConfigDict"
+        )
+
+
+def _line_of_get_config(file: str) -> int:
+    """The line where a configuration's file defines get_config(); 1 where it is imported."""
+    lines = Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
+    definition = re.compile(r"def\s+get_config\b")
+    return next((number for number, line in enumerate(lines, 1) if definition.match(line)), 1)
 
 
 def read() -> ConfigDict:
@@ -41,9 +82,6 @@ def read() -> ConfigDict:
     """
     try:
         return flags.FLAGS.config.lock()
-    except AttributeError as error:
-        reason = "its get_config() must return a ConfigDict"
-        raise UserError(f"--config={_path()}: {reason}") from error
     except OSError as error:
         raise UserError(_unreadable(_path())) from error
 
@@ -55,6 +93,8 @@ def explain(argv: Sequence[str], error: BaseException) -> str:
     if isinstance(error, OSError) and str(error).startswith(_FILE_NOT_READ):
         paths = [flag.partition("=")[2] for flag in argv if flag.startswith("--config=")]
         return _unreadable(paths[-1] if paths else _path())
+    if isinstance(error, UserError):
+        return str(error)
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {error.msg}"
     *_, frame = traceback.extract_tb(error.__traceback__)

@@ -24,6 +24,7 @@ from absl import flags
 from thermo_ebm.errors import UserError, printable
 
 from . import evaluation_flags, program
+from .path_flags import DEFINE_path
 
 if not program.HELP_ONLY:
     from thermo_ebm.evaluation import best, evaluate
@@ -34,7 +35,7 @@ if not program.HELP_ONLY:
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_string("workdir", None, "The run directory.", required=True)
+    DEFINE_path("workdir", None, "The run directory.", required=True)
     evaluation_flags.define()
     evaluation_flags.define_batch_size()
     flags.DEFINE_bool("watch", False, "Wait for new checkpoints until training ends.")

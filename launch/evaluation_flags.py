@@ -5,6 +5,7 @@ from __future__ import annotations
 from absl import flags
 
 from . import program
+from .path_flags import DEFINE_path
 
 if not program.HELP_ONLY:
     from thermo_ebm.evaluation.metric_settings import MetricSettings
@@ -28,9 +29,9 @@ def define(
         "bilinear",
         "Resizing of images: bilinear (as in pytorch-fid) or antialias (as in clean-fid).",
     )
-    flags.DEFINE_string("weights", None, "File with the feature network's published weights.")
+    DEFINE_path("weights", None, "File with the feature network's published weights.")
     flags.DEFINE_alias("inception_weights", "weights")
-    flags.DEFINE_string(
+    DEFINE_path(
         "cache_dir",
         None,
         "Folder for weights and for features of real images; by default ~/.cache/thermo_ebm.",

@@ -12,6 +12,7 @@ from pathlib import Path
 from absl import flags
 
 from . import program
+from .path_flags import DEFINE_path
 
 if not program.HELP_ONLY:
     from thermo_ebm.metrics.networks import cache, download, inception_v3
@@ -19,9 +20,7 @@ if not program.HELP_ONLY:
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_string(
-        "cache_dir", None, "Folder for the weights; by default ~/.cache/thermo_ebm."
-    )
+    DEFINE_path("cache_dir", None, "Folder for the weights; by default ~/.cache/thermo_ebm.")
     flags.DEFINE_string(
         "url", None, "Address of the weights; by default that of pytorch-fid's InceptionV3."
     )
@@ -31,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     """Downloads the weights and prints the path of the file."""
     del argv
     values = flags.FLAGS
-    folder = Path(values.cache_dir).expanduser() if values.cache_dir else cache.default_dir()
+    folder = Path(values.cache_dir) if values.cache_dir else cache.default_dir()
     print(download.fetch(values.url or inception_v3.WEIGHTS_URL, folder))
     return 0
 

@@ -28,6 +28,7 @@ from absl import flags
 from thermo_ebm.errors import UserError
 
 from . import program
+from .path_flags import DEFINE_path
 
 if not program.HELP_ONLY:
     import numpy as np
@@ -72,13 +73,13 @@ def define_flags() -> None:
     flags.register_validator(
         "num_simulated", lambda num: num == 0 or num >= 2, message="must be 0, or at least 2"
     )
-    flags.DEFINE_string(
+    DEFINE_path(
         "against",
         None,
         "Other images: a folder, an .npz or .npy file, or a data set such as cifar10:test.",
     )
-    flags.DEFINE_string(
-        "against_data_dir", "", "Folder of the data set of --against; by default that of TFDS."
+    DEFINE_path(
+        "against_data_dir", None, "Folder of the data set of --against; by default that of TFDS."
     )
     flags.DEFINE_integer(
         "batch_size",
@@ -87,7 +88,7 @@ def define_flags() -> None:
         lower_bound=1,
     )
     program.define_seed("Seed of the chains.")
-    flags.DEFINE_string("output", None, "Folder for the tables; by default rep_XX of the run.")
+    DEFINE_path("output", None, "Folder for the tables; by default rep_XX of the run.")
     program.define_data_dir()
 
 
@@ -141,7 +142,9 @@ def _other_images(run: Run) -> np.ndarray | None:
     values = flags.FLAGS
     if values.against is None:
         return None
-    image_set = sets.open_set(values.against, values.against_data_dir, run.config.data.image_size)
+    image_set = sets.open_set(
+        values.against, values.against_data_dir or "", run.config.data.image_size
+    )
     if isinstance(image_set, sets.Statistics):
         raise UserError(f"against={values.against}: holds statistics, not images")
     num = values.num_images or _DEFAULT_IMAGES

@@ -17,6 +17,7 @@ from thermo_ebm import runtime
 from thermo_ebm.errors import UserError, one_line
 
 from . import config_file
+from .path_flags import DEFINE_path
 
 # Whether the command asks for help. Then programs skip the imports that take seconds.
 HELP_ONLY = not {
@@ -47,7 +48,7 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: bool = False) ->
     """
     if HELP_ONLY:
         sys.exit(_print_help())
-    _silence_orbax()
+    _silence_libraries()
     app.run(lambda argv: exit_code(main, argv, arguments), flags_parser=_parse)
 
 
@@ -85,7 +86,7 @@ def define_poll_seconds(default: float, meaning: str) -> None:
 
 def define_checkpoint() -> None:
     """Defines --workdir, --repetition and --step, which choose a checkpoint of a run."""
-    flags.DEFINE_string("workdir", None, "The run directory.", required=True)
+    DEFINE_path("workdir", None, "The run directory.", required=True)
     flags.DEFINE_integer("repetition", 0, "Number of the repetition.")
     flags.DEFINE(
         _StepParser(),
@@ -115,9 +116,7 @@ class _StepParser(flags.ArgumentParser):
 
 def define_data_dir() -> None:
     """Defines --data_dir, for the programs that read a run's images."""
-    flags.DEFINE_string(
-        "data_dir", None, "Where the data are now; by default where the run had them."
-    )
+    DEFINE_path("data_dir", None, "Where the data are now; by default where the run had them.")
 
 
 def define_seed(meaning: str) -> None:
@@ -181,10 +180,13 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
-def _silence_orbax() -> None:
-    """Hides what Orbax and asyncio log and raise in addition to an error, with tracebacks."""
+def _silence_libraries() -> None:
+    """Hides what libraries log and raise in addition to an error, with tracebacks."""
     logging.set_verbosity(logging.WARNING)  # at INFO, Orbax logs every file
-    logging.get_absl_handler().addFilter(lambda record: "/orbax/" not in record.pathname)
+    hidden = ("/orbax/", "/ml_collections/")
+    logging.get_absl_logger().addFilter(
+        lambda record: not any(folder in record.pathname for folder in hidden)
+    )
     python_logging.getLogger("asyncio").setLevel(python_logging.CRITICAL)
     sys.excepthook = _excepthook
     sys.unraisablehook = _unraisablehook

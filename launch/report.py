@@ -16,6 +16,7 @@ from absl import flags
 from thermo_ebm.errors import UserError
 
 from . import program
+from .path_flags import DEFINE_path
 
 if not program.HELP_ONLY:
     from study.readings import load
@@ -24,9 +25,9 @@ if not program.HELP_ONLY:
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_string("runs", None, "Folder that is searched for run directories.")
-    flags.DEFINE_string("readings", None, "Folder of the paper's published CSV files.")
-    flags.DEFINE_string("output", None, "Folder for report.html, figures/ and tables/.")
+    DEFINE_path("runs", None, "Folder that is searched for run directories.")
+    DEFINE_path("readings", None, "Folder of the paper's published CSV files.")
+    DEFINE_path("output", None, "Folder for report.html, figures/ and tables/.")
     flags.DEFINE_string(
         "features",
         None,

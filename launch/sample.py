@@ -23,6 +23,7 @@ from absl import flags
 from thermo_ebm.errors import UserError
 
 from . import program
+from .path_flags import DEFINE_path
 
 if not program.HELP_ONLY:
     import jax
@@ -45,7 +46,7 @@ _RECONSTRUCTIONS = 100  # the most reconstructions
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
     program.define_checkpoint()
-    flags.DEFINE_string("output", None, "Output folder; the run's rep_XX/drawn by default.")
+    DEFINE_path("output", None, "Output folder; the run's rep_XX/drawn by default.")
     flags.DEFINE_integer(
         "num",
         64,
@@ -54,7 +55,7 @@ def define_flags() -> None:
     )
     program.define_seed("Seed of the random draws.")
     flags.DEFINE_bool("npz", False, "Also write the arrays, as drawn.npz.")
-    flags.DEFINE_string(
+    DEFINE_path(
         "images", None, "A new or empty folder: write only --num samples into it, one PNG each."
     )
     program.define_data_dir()

@@ -22,6 +22,7 @@ from absl import flags
 from thermo_ebm.errors import UserError
 
 from . import config_file, evaluation_flags, program
+from .path_flags import DEFINE_path
 
 if not program.HELP_ONLY:
     import jax
@@ -38,15 +39,13 @@ if not program.HELP_ONLY:
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_string(
+    DEFINE_path(
         "experiment", None, "Python file with get_cells() or get_cells(config).", required=True
     )
     config_file.define(
         "configs/digits.py", "Configuration of all cells; --config.any.field=value changes a field."
     )
-    flags.DEFINE_string(
-        "workdir", None, "Folder of the run directories of all cells.", required=True
-    )
+    DEFINE_path("workdir", None, "Folder of the run directories of all cells.", required=True)
     flags.DEFINE_bool(
         "dry_run",
         False,

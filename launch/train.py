@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from thermo_ebm.errors import UserError
 
 from . import config_file, program
+from .path_flags import DEFINE_path
 
 if not program.HELP_ONLY:
     from thermo_ebm import data
@@ -33,13 +34,13 @@ if not program.HELP_ONLY:
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
     config_file.define(None, "File of the configuration; --config.any.field=value changes a field.")
-    flags.DEFINE_string("workdir", None, "The run directory, created if needed.", required=True)
+    DEFINE_path("workdir", None, "The run directory, created if needed.", required=True)
     flags.DEFINE_list(
         "allow_config_change",
         [],
         "Fields that may differ from the configuration of the existing run.",
     )
-    flags.DEFINE_string(
+    DEFINE_path(
         "init_from",
         None,
         "RUN[:REPETITION[:STEP]]: a new run begins with the parameters of this checkpoint, by "

@@ -14,8 +14,8 @@ PACKAGES = ("thermo_ebm", "study", "launch", "configs")
 # The rooms, from the ground up. A room imports from lower floors alone, and from itself; of equal
 # floors neither knows the other.
 FLOORS = (
-    ("types", "errors", "runtime", "fields", "scopes", "readings"),
-    ("files", "collectives", "randomness", "plugins", "plots"),
+    ("types", "errors", "fields", "scopes", "readings"),
+    ("runtime", "files", "collectives", "randomness", "plugins", "plots"),
     ("models",),
     ("sampling", "thermo"),
     ("losses", "likelihood"),
@@ -29,9 +29,9 @@ FLOORS = (
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 # Rooms that know little of the rest of the library, whatever stands below them.
 ISOLATED = {
-    "data": {"types", "errors", "files", "fields"},
+    "data": {"types", "errors", "files", "fields", "runtime"},
     "run": {"types", "errors", "files", "fields", "readings"},
-    "metrics": {"types", "errors", "files", "plugins"},
+    "metrics": {"types", "errors", "files", "plugins", "runtime"},
 }
 HEAVY = ("tensorflow", "tensorflow_datasets", "torch", "matplotlib", "sklearn", "submitit")
 PLAIN = ("configs", "ml_collections")

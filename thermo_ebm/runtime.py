@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from thermo_ebm.errors import UserError
+
 
 def prevent_hangs() -> None:
     """Gives XLA's CPU client enough threads, unless the user has set `NPROC`.
@@ -39,6 +41,33 @@ def prepare_jax() -> None:
     raise_vmem_limit()
     # XLA warns at length of CPU features when it loads a program from the compilation cache.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "thermo_ebm" / "xla"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    if cache := cache_folder():
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    # Figures are only written to files. A notebook's backend, which programs inherit from it, may
+    # not be installed for them.
+    os.environ["MPLBACKEND"] = "agg"
+
+
+def expand_home(path: str) -> str:
+    """The path with the home folder in place of a leading `~`.
+
+    Raises:
+      UserError: the home folder cannot be determined, or `~NAME` names no user.
+    """
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError as error:
+        home = Path(path).parts[0]
+        raise UserError(
+            f"the folder that {home} stands for cannot be determined; write the complete path"
+        ) from error
+
+
+def cache_folder() -> Path | None:
+    """The folder for weights, features and compiled programs; None without a home folder."""
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or expand_home("~/.cache")
+        return Path(expand_home(base)) / "thermo_ebm"
+    except UserError:
+        return None

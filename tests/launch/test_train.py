@@ -16,7 +16,7 @@ from thermo_ebm.run import lock
 # Name of the case: (content of a configuration's file, the message; {folder} is the file's folder).
 FILES = {
     "syntax": ("def get_config():\n    return (\n", "{folder}/syntax.py:2: '(' was never closed"),
-    "nothing": ("x = 1\n", "--config: AttributeError: module 'config_config' has no attribute"),
+    "nothing": ("x = 1\n", "{folder}/nothing.py: has no function get_config()"),
     "name": (
         "def get_config():\n    return undefined\n",
         "--config: {folder}/name.py:2: NameError: name 'undefined' is not defined",
@@ -25,7 +25,11 @@ FILES = {
     "ends": ("import sys\nsys.exit(0)\n", "--config: {folder}/ends.py:2: SystemExit: 0"),
     "dict": (
         "def get_config():\n    return {'a': 1}\n",
-        "--config={folder}/dict.py: its get_config() must return a ConfigDict",
+        "{folder}/dict.py:1: get_config() returns a value of type dict; it must end with",
+    ),
+    "unfinished": (
+        "from configs import digits\n\n\ndef get_config():\n    config = digits.get_config()\n",
+        "{folder}/unfinished.py:4: get_config() returns nothing; it must end with `return config`",
     ),
     "former": (
         "from configs import digits\n\n\ndef get_config():\n    config = digits.get_config()\n"

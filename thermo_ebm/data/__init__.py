@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from thermo_ebm import runtime
 from thermo_ebm.data import arrays, folder, local, prepared
 from thermo_ebm.data.images import Images, Source, read_sets
 from thermo_ebm.errors import UserError
@@ -83,7 +84,7 @@ def check_output(config: ConfigDict, output: str | os.PathLike[str], field: str)
     Raises:
       UserError: `output` is the folder of images or lies below it.
     """
-    images = os.path.realpath(os.path.expanduser(config.data_dir))
+    images = os.path.realpath(runtime.expand_home(config.data_dir))
     inside = os.path.commonpath([images, os.path.realpath(output)]) == images
     if config.name == "folder" and config.data_dir and inside:
         raise UserError(
@@ -120,7 +121,7 @@ def _check_enough(field: str, requested: int, images: Images, split: str) -> Non
 
 
 def _open(config: ConfigDict) -> Source:
-    path = os.path.expanduser(config.data_dir)  # shells leave --config.data.data_dir=~/x as it is
+    path = runtime.expand_home(config.data_dir)  # shells leave --config.data.data_dir=~/x as it is
     if config.name in _LOCAL:
         return _LOCAL[config.name](path)
     if config.name not in prepared.NAMES and not prepared.is_there(config.name, path):

@@ -14,6 +14,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from PIL import Image
 
+from thermo_ebm import runtime
 from thermo_ebm.data.images import Images, Source, Unreadable, check_levels
 from thermo_ebm.errors import UserError, one_line
 
@@ -58,7 +59,7 @@ class Contents(NamedTuple):
 
 def split_name(name: str) -> tuple[str, str]:
     """Splits `FILE.npz:ARRAY` into the path, with `~` expanded, and the array's name or ""."""
-    path = os.path.expanduser(name)
+    path = runtime.expand_home(name)
     file, _, array = path.rpartition(":")
     return (file, array) if not os.path.exists(path) and os.path.isfile(file) else (path, "")
 

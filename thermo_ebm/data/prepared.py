@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from thermo_ebm import runtime
 from thermo_ebm.data.images import Images, Source, Unreadable, open_image
 from thermo_ebm.errors import UserError, one_line
 
@@ -65,7 +66,8 @@ def is_there(name: str, data_dir: str) -> bool:
 
 def root_folder(data_dir: str) -> Path:
     """The folder that `data_dir` names; TFDS's own default where it is ""."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
+    folder = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return Path(runtime.expand_home(folder))
 
 
 def _version_folder(name: str, root: Path) -> tuple[Path, list[Path]]:

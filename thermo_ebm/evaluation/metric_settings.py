@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from thermo_ebm import runtime
 from thermo_ebm.errors import UserError
 from thermo_ebm.metrics import networks, subsets
 from thermo_ebm.metrics.networks import Network, cache
@@ -28,7 +29,7 @@ class MetricSettings(NamedTuple):
 
     def cache_folder(self) -> Path:
         """The folder of weights and of real images' features."""
-        return Path(self.cache_dir).expanduser() if self.cache_dir else cache.default_dir()
+        return Path(runtime.expand_home(self.cache_dir)) if self.cache_dir else cache.default_dir()
 
     def choose_network(self) -> Network:
         """The feature network, with its weights.

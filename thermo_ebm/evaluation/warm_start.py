@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from thermo_ebm import runtime
 from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation.run import Run, load_run
 from thermo_ebm.fields import FIELDS, FIXED, flatten
@@ -33,7 +34,7 @@ def parse(text: str) -> SourceCheckpoint:
     run, repetition, step = parts.groups() if parts else ("", None, None)
     if not run or (":" in run and not Path(run).exists()):
         raise UserError(f"init_from={text}: must be RUN[:REPETITION[:STEP]], STEP a number or best")
-    folder = str(Path(run).expanduser().absolute())
+    folder = str(Path(runtime.expand_home(run)).absolute())
     number = int(step) if step and step != layout.BEST else step
     return SourceCheckpoint(folder, int(repetition or 0), number)
 

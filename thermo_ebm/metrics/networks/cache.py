@@ -10,21 +10,25 @@ import hashlib
 import io
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 
-from thermo_ebm import files
+from thermo_ebm import files, runtime
 from thermo_ebm.metrics.networks.network import Network, Outputs
 
 _FORMAT = 1  # raise it when preprocessing or networks change what they compute
 
 
 def default_dir() -> Path:
-    """The folder for downloaded weights and cached features: `~/.cache/thermo_ebm`."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "thermo_ebm"
+    """The folder for downloaded weights and cached features: `~/.cache/thermo_ebm`.
+
+    Without a home folder, a folder of the user's own among the temporary ones.
+    """
+    temporary = Path(tempfile.gettempdir()) / f"thermo_ebm_{os.getuid()}"
+    return runtime.cache_folder() or temporary
 
 
 def features_key(network: Network, images: np.ndarray, data_set: str, split: str) -> str:
