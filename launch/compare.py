@@ -21,7 +21,7 @@ from pathlib import Path
 
 from absl import flags
 
-from thermo_ebm.errors import UserError
+from thermo_ebm.errors import UserError, printable
 
 from . import evaluation_flags, path_flags, program
 from .path_flags import DEFINE_path
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
         network = settings.choose_network()
         statistics = compare.compute_statistics(images, network, settings, values.seed, _report)
         sets.save_statistics(path, statistics)
-        print(f"statistics of {images.name}: {path}")
+        print(printable(f"statistics of {images.name}: {path}"))
     if len(image_sets) == 2:
         reference, generated = image_sets
         comparison = compare.compare(reference, generated, settings, values.seed, _report)

@@ -150,10 +150,15 @@ def test_a_folder_without_images_says_what_is_there(tmp_path):
 
 def test_links_that_lead_nowhere_are_errors(tmp_path):
     save_images(tmp_path, numbered_images(3))
-    for name in ("part2", "000009.png", "notes.txt"):
+    for name, target in (
+        ("part2", "/nowhere/part2"),
+        ("000009.png", "/nowhere"),
+        ("notes.txt", "missing"),
+        ("circle.png", "circle.png"),
+    ):
         link = tmp_path / name
-        link.symlink_to("/nowhere/part2")
-        with pytest.raises(UserError, match=f"{link} is a link to /nowhere/part2, which is not"):
+        link.symlink_to(target)
+        with pytest.raises(UserError, match=f"{link} is a link to {target}, which cannot be"):
             folder(str(tmp_path))
         link.unlink()
     (tmp_path / "._000001.png").symlink_to("/nowhere")  # litter may
@@ -164,6 +169,8 @@ def test_pipes_are_not_opened(tmp_path):
     save_images(tmp_path, numbered_images(3))
     os.mkfifo(tmp_path / "x.png")
     assert folder(str(tmp_path))[0].remarks == ("left out: 1 special file",)
+    (tmp_path / "y.png").symlink_to(tmp_path / "x.png")
+    assert folder(str(tmp_path))[0].remarks == ("left out: 2 special files",)
 
 
 def test_a_folder_below_that_cannot_be_searched_is_an_error(tmp_path, monkeypatch):
@@ -190,6 +197,7 @@ def output_folders(root):
         ("drawn", ("samples.png", "reconstructions.png", "interpolations.png")),
         ("exported", (SAMPLES_MARK, "000000.png")),
         ("report", ("report.html", "figures/kid.png", "tables/kid.csv")),
+        ("output", ("likelihood.csv", "likelihood/images.png")),
     ):
         for entry in entries:
             path = root / name / entry
@@ -206,7 +214,10 @@ def test_outputs_of_this_project_are_no_part_of_a_data_set(tmp_path):
     output_folders(tmp_path)
     images, _ = folder(str(tmp_path))
     assert images.num == 5
-    assert images.remarks == ("left out: 1 file (.json 1), 2 runs, 3 folders of samples, 1 report",)
+    assert images.remarks == (
+        "left out: 1 file (.json 1), 2 runs, 3 folders of samples, 1 table of likelihoods, "
+        "1 report",
+    )
 
 
 def test_a_folder_of_samples_may_be_named(tmp_path):
@@ -224,6 +235,8 @@ def test_outputs_are_recognised_by_the_names_of_the_layout():
 
     assert {layout.CONFIG, layout.VERSIONS} == module._RUN
     assert {layout.CHECKPOINTS, layout.READINGS} == module._REPETITION
+    likelihoods = {layout.LIKELIHOOD, layout.LIKELIHOOD_FOLDER}
+    assert likelihoods in [entries for entries, _ in module._OUTPUTS]
 
 
 def test_outputs_inside_a_data_set_are_refused(tmp_path):

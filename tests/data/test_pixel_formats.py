@@ -136,8 +136,25 @@ def test_no_other_program_is_started(tmp_path, monkeypatch):
 @pytest.mark.parametrize("mode", ["F", "I"])
 def test_pixels_of_32_bits_are_refused(tmp_path, mode):
     Image.new(mode, (8, 8), 1).save(tmp_path / "0.tif")
-    with pytest.raises(UserError, match=r"0\.tif: TIFF with 32 bits per pixel"):
+    with pytest.raises(UserError, match=r"0\.tif: TIFF with levels of 32 bits"):
         read(folder(str(tmp_path))[0]._replace(size=8))
+
+
+def tiff_of_12_bits():
+    """A grey image of 2 x 2 pixels (3 bytes per row), uncompressed."""
+    entries = (
+        (256, 3, 2), (257, 3, 2), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1),
+        (278, 3, 2), (279, 4, 6),
+    )  # fmt: skip
+    directory = struct.pack("<H", len(entries))
+    directory += b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    return b"II*\0" + struct.pack("<I", 14) + b"\xff\xf8\x00" * 2 + directory + bytes(4)
+
+
+def test_grey_of_12_bits_is_refused(tmp_path):
+    (tmp_path / "0.tif").write_bytes(tiff_of_12_bits())
+    with pytest.raises(UserError, match=r"0\.tif: TIFF with 12 bits per pixel"):
+        read(folder(str(tmp_path))[0]._replace(size=2))
 
 
 def test_grey_of_16_bits_in_other_formats(tmp_path):

@@ -27,6 +27,7 @@ _OUTPUTS = (
     ({"samples.png", "reconstructions.png"}, "folder of samples"),
     ({SAMPLES_MARK}, "folder of samples"),
     ({"report.html", "figures", "tables"}, "report"),
+    ({"likelihood.csv", "likelihood"}, "table of likelihoods"),
 )
 _EPOCH = re.compile(r"epoch_\d+\.png")  # the samples of a training run
 
@@ -61,20 +62,20 @@ def _list_images(path: str) -> tuple[list[str], str]:
     """Returns the names of images, relative to `path`, and a count of all that is left out."""
     names: list[str] = []
     files_left_out: collections.Counter[str] = collections.Counter()
-    folders_left_out: collections.Counter[str] = collections.Counter()
+    others_left_out: collections.Counter[str] = collections.Counter()
     visited = set()
     pending = [path]
     while pending:
         parent = pending.pop()
         real = os.path.realpath(parent)
         if real in visited:  # circular links, or two links to one folder
-            folders_left_out["folder met before"] += 1
+            others_left_out["folder met before"] += 1
             continue
         visited.add(real)
         entries = _entries(parent)
         output = _output_kind({entry.name for entry in entries})
         if output and parent != path:
-            folders_left_out[output] += 1
+            others_left_out[output] += 1
             continue
         if output == "run":
             raise UserError(
@@ -85,24 +86,19 @@ def _list_images(path: str) -> tuple[list[str], str]:
         for entry in entries:
             if entry.name.startswith(".") or entry.name in _LITTER:
                 continue
-            if entry.is_dir():
+            kind = _kind(entry)
+            suffix = os.path.splitext(entry.name)[1].lower()
+            if kind == "folder":
                 folders.append(entry.path)
-            elif entry.is_file():
-                suffix = os.path.splitext(entry.name)[1].lower()
-                if suffix in suffixes():
-                    names.append(os.path.relpath(entry.path, path))
-                else:
-                    files_left_out[suffix or "without suffix"] += 1
-            elif entry.is_symlink():
-                raise UserError(
-                    f"data.data_dir: {entry.path} is a link to {os.readlink(entry.path)}, which "
-                    "is not there; mount or restore what it leads to, or remove the link"
-                )
-            else:  # a pipe or a device, which must not be opened
-                folders_left_out["special file"] += 1
+            elif kind == "special file":
+                others_left_out[kind] += 1
+            elif suffix in suffixes():
+                names.append(os.path.relpath(entry.path, path))
+            else:
+                files_left_out[suffix or "without suffix"] += 1
         pending += reversed(folders)
     # The order in which a folder lists its entries differs between file systems.
-    return sorted(names), _describe(files_left_out, folders_left_out)
+    return sorted(names), _describe(files_left_out, others_left_out)
 
 
 def _entries(parent: str) -> list[os.DirEntry[str]]:
@@ -113,6 +109,24 @@ def _entries(parent: str) -> list[os.DirEntry[str]]:
         raise UserError(
             f"data.data_dir: {parent} cannot be searched for images: {error.strerror}"
         ) from error
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """Returns folder, file, or special file: a pipe or a device, which must not be opened."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+        dangling = entry.is_symlink() and not os.path.exists(entry.path)
+    except OSError:  # a link to itself, or through a closed folder
+        dangling = True
+    if dangling:
+        raise UserError(
+            f"data.data_dir: {entry.path} is a link to {os.readlink(entry.path)}, which cannot be "
+            "reached; mount or restore what it leads to, or remove the link"
+        )
+    return "special file"
 
 
 def _output_kind(names: set[str]) -> str:
@@ -136,8 +150,8 @@ def _describe(suffixes_left_out: collections.Counter[str], others: collections.C
             kinds.append(f"other {more}")
         parts.append(f"{number} file{'s' if number > 1 else ''} ({', '.join(kinds)})")
     for kind, count in others.items():
-        plural = kind.replace("folder", "folders") if "folder" in kind else f"{kind}s"
-        parts.append(f"{count} {kind if count == 1 else plural}")
+        noun, *rest = kind.split(" ", 1) if kind != "special file" else [kind]
+        parts.append(" ".join([str(count), noun if count == 1 else f"{noun}s", *rest]))
     return ", ".join(parts)
 
 

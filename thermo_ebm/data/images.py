@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from thermo_ebm.errors import UserError, one_line
 
@@ -21,7 +22,7 @@ _MOST_NAMED = 10  # number of unreadable images that a message names
 # no decoder (MPEG, and WMF outside Windows), or leaves the work to somebody's plug-in.
 _NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"}
 _PNG = b"\x89PNG\r\n\x1a\n"
-_EXIF_ORIENTATION = 0x0112
+_EXIF_ORIENTATION, _TIFF_BITS = 0x0112, 258  # tags
 # What turns an image upright, by its EXIF orientation (CIPA DC-008, "Orientation"); 1 is upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -93,7 +94,7 @@ def open_image(file: str | io.BytesIO, upright: bool = False) -> Image.Image:
         the image as it is, and `read` counts such images.
 
     Raises:
-      ValueError: pixels of 32 bits, whose range is not defined.
+      ValueError: levels of 12 bits, of 32 bits or with a sign.
       Exception: of many kinds, as Pillow raises them for a damaged file.
     """
     try:
@@ -106,9 +107,11 @@ def open_image(file: str | io.BytesIO, upright: bool = False) -> Image.Image:
         image, raw_mode = _load(io.BytesIO(pixels_alone))
     if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):
         raise ValueError(
-            f"{image.format} with 32 bits per pixel, whose levels have no defined range; save it "
-            "with 8 or 16 bits"
+            f"{image.format} with levels of 32 bits, or with a sign, which have no defined range; "
+            "save it with 8 or 16 bits"
         )
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(_TIFF_BITS) == (12,):
+        raise ValueError("TIFF with 12 bits per pixel; save it with 8 or 16 bits")
     transparent = image.info.get("transparency")
     if isinstance(transparent, int) and raw_mode in _GREY_SCALES:
         image.info["transparency"] = transparent * _GREY_SCALES[raw_mode]
@@ -261,8 +264,10 @@ def _decode(images: Images) -> tuple[np.ndarray, list[Unreadable]]:
     with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:
         list(pool.map(decode_chunk, range(0, images.num, _CHUNK)))
     if not_turned:
-        logging.warning(
+        logging.log_first_n(
+            logging.WARNING,
             "%s: %d images have EXIF data that cannot be read; they are used as they are stored",
+            10,  # messages at most, in epochs of streamed images
             images.source,
             len(not_turned),
         )

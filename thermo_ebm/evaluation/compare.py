@@ -138,7 +138,7 @@ def _reporting(network: Network, name: str, report: Report) -> Callable[[np.ndar
             end = done + length if num - done >= length + batch_size else num
             parts.append(network.apply(images[done:end], batch_size))
             done = end
-            report(f"features of {name}", done, num)
+            report(f"features of {printable(name)}", done, num)
         features = np.concatenate([part.features for part in parts])
         return Outputs(features, np.concatenate([part.logits for part in parts]))
 
