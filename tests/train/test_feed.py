@@ -161,6 +161,15 @@ def test_an_image_damaged_during_the_run_is_named(tmp_path, monkeypatch):
     tiny.assert_equal_runs(tmp_path / "in_memory", tmp_path / "run")
 
 
+def test_what_the_source_left_out_is_printed(tmp_path, capsys):
+    images = tmp_path / "images"
+    save_images(images, np.random.default_rng(0).integers(0, 256, (200, 8, 8), np.uint8))
+    (images / "labels.csv").write_text("")
+    made = tiny.config(data__name="folder", data__data_dir=str(images))
+    start.load(make_task(made), tmp_path / "run")
+    assert capsys.readouterr().err == "data        left out: 1 file (.csv 1)\n"
+
+
 def test_other_images_are_noticed(in_memory, tmp_path):
     assert tiny.train(tiny.config(**FROM_FILES), tmp_path / "run", dispatches=3).value == 3
     images = np.random.default_rng(0).integers(0, 256, (190, 8, 8), np.uint8)
