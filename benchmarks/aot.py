@@ -258,5 +258,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
-    program.run(main)
+    program.run(main, define_flags)

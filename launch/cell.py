@@ -30,6 +30,7 @@ def main(argv: Sequence[str]) -> int:
     del argv
     path = flags.FLAGS.cell
     program.check_devices()
+    program.continue_without_output()
     try:
         encoded = Path(path).read_text(encoding="utf-8")
     except OSError as error:
@@ -38,5 +39,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    define_flags()
-    program.run(main)
+    program.run(main, define_flags)

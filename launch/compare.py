@@ -93,5 +93,4 @@ def _report(activity: str, done: int, num: int) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
-    program.run(main, TAKES_ARGUMENTS)
+    program.run(main, define_flags, TAKES_ARGUMENTS)

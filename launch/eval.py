@@ -55,6 +55,7 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> int:
     """Evaluates the checkpoints that have not been evaluated yet."""
     del argv
+    program.continue_without_output()
     try:
         return _evaluate(Path(flags.FLAGS.workdir))
     except KeyboardInterrupt:
@@ -138,5 +139,4 @@ def _metrics_line(values: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    define_flags()
-    program.run(main)
+    program.run(main, define_flags)

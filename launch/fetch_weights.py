@@ -36,5 +36,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    define_flags()
-    program.run(main)
+    program.run(main, define_flags)

@@ -95,6 +95,7 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> int:
     """Fills the tables, writes the summary and the pictures, and prints the results."""
     del argv
+    program.continue_without_output()
     try:
         return _likelihood(Path(flags.FLAGS.workdir))
     except KeyboardInterrupt:
@@ -252,5 +253,4 @@ def _bar(stage: str, total: int) -> Iterator[Callable[[int], Any]]:
 
 
 if __name__ == "__main__":
-    define_flags()
-    program.run(main)
+    program.run(main, define_flags)

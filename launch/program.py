@@ -4,6 +4,7 @@ JAX reads its environment when it is imported. Importing this module sets the en
 every program imports it before anything that imports JAX.
 """
 
+import io
 import logging as python_logging
 import os
 import signal
@@ -13,8 +14,8 @@ from types import TracebackType
 
 from absl import app, flags, logging
 
-from thermo_ebm import runtime
-from thermo_ebm.errors import UserError, one_line
+from thermo_ebm import console, runtime
+from thermo_ebm.errors import UserError, one_line, printable
 
 from . import config_file
 from .path_flags import DEFINE_path
@@ -36,19 +37,29 @@ flags.disclaim_key_flags()  # flags defined here belong to the program that defi
 BAD_INPUT = 2
 
 
-def run(main: Callable[[Sequence[str]], int | None], arguments: bool = False) -> None:
+def run(
+    main: Callable[[Sequence[str]], int | None],
+    define_flags: Callable[[], None],
+    arguments: bool = False,
+) -> None:
     """Runs `main(argv)` with parsed flags and exits with the code it returns.
 
-    A `UserError`, a flag or config field that cannot be parsed, or running out of memory is printed
-    as one line and the exit code is 2. `--help` and its relatives print help and exit with 0.
+    A `UserError`, a flag or config field that cannot be parsed, a file that cannot be opened, or
+    running out of memory is printed as one line and the exit code is 2. `--help` and its relatives
+    print help and exit with 0.
 
     Args:
       main: the program.
+      define_flags: defines its flags.
       arguments: whether the program takes arguments besides flags; otherwise they are refused.
     """
     if HELP_ONLY:
+        define_flags()
         sys.exit(_print_help())
+    _prepare_streams()
     _silence_libraries()
+    _check_flag_files(sys.argv)
+    define_flags()
     app.run(lambda argv: exit_code(main, argv, arguments), flags_parser=_parse)
 
 
@@ -59,7 +70,9 @@ def exit_code(
     try:
         if len(argv) > 1 and not arguments:
             raise UserError(f"unknown argument {argv[1]!r}; flags start with --")
-        return main(argv) or 0
+        code = main(argv) or 0
+        sys.stdout.flush()
+        return code
     except UserError as error:
         return _complain(str(error))
     except KeyboardInterrupt:  # nothing is running that could be lost
@@ -67,6 +80,14 @@ def exit_code(
         return 128 + signal.SIGINT
     except BrokenPipeError:
         return _discard_output()
+    except OSError as error:
+        if error.filename is None and not _is_output_broken():
+            raise
+        name = error.filename if error.filename is not None else "standard output"
+        code = _complain(printable(f"{os.fsdecode(name)}: {error.strerror}"))
+        if error.filename is None:
+            _discard_output()
+        return code
     except Exception as error:
         if not _is_out_of_memory(error):
             raise
@@ -74,6 +95,11 @@ def exit_code(
             f"out of memory ({one_line(error)}): choose a smaller batch_size, model or number "
             "of temperatures, or a smaller sampler.image_chunk"
         )
+
+
+def continue_without_output() -> None:
+    """From here on, text that cannot be printed does not end the program: results are in files."""
+    sys.stdout = console.lenient(sys.stdout)
 
 
 def define_poll_seconds(default: float, meaning: str) -> None:
@@ -150,6 +176,23 @@ def _print_help() -> int:
     return 0
 
 
+def _prepare_streams() -> None:
+    """Progress and messages never end a program; characters that cannot be printed are escaped."""
+    if sys.stdout is None:  # closed by the shell with >&-
+        sys.stdout = console.lenient(None)
+    elif isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    sys.stderr = console.lenient(sys.stderr)
+
+
+def _check_flag_files(argv: Sequence[str]) -> None:
+    """Ends the program if a file of --flagfile cannot be read."""
+    try:
+        flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
+    except (flags.Error, OSError, ValueError, RecursionError) as error:
+        sys.exit(_complain(f"--flagfile: {one_line(error)}"))
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
     """Parses flags; any error in them or in a configuration's file ends the program."""
     try:
@@ -165,7 +208,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def _complain(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr, flush=True)
     return BAD_INPUT
 
 
@@ -173,6 +216,15 @@ def _discard_output() -> int:
     """Ends output whose reader has left, as with `| head`; returns the exit code."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
+
+
+def _is_output_broken() -> bool:
+    """Whether an error without a file's name is that of standard output."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -185,5 +185,4 @@ def _rows_of_pairs(images: np.ndarray, reconstructions: np.ndarray, columns: int
 
 
 if __name__ == "__main__":
-    define_flags()
-    program.run(main)
+    program.run(main, define_flags)

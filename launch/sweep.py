@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from absl import flags
@@ -100,8 +101,11 @@ def _dry_run(root: Path, sweep_cells: list[Cell], changes: list[dict[str, Any]])
 
 def _follow(sweep: Sweep) -> int:
     """Follows the sweep to its end, or until it is interrupted; returns the exit code."""
-    # SIGTERM ends the sweep as Ctrl-C does: the running cell is saved.
+    program.continue_without_output()
+    # SIGTERM and a closed terminal end the sweep as Ctrl-C does: the running cell is saved.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _end_sweep)
     running: dict[str, Job] = {}
     try:
         failed = follow(sweep, running, _table(), lambda: time.sleep(flags.FLAGS.poll_seconds))
@@ -116,6 +120,12 @@ def _follow(sweep: Sweep) -> int:
     for name, reason in failed.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _end_sweep(number: int, frame: FrameType | None) -> None:
+    """Interrupts the sweep, once: a terminal that is closed may send its signal several times."""
+    signal.signal(number, signal.SIG_IGN)
+    signal.default_int_handler(number, frame)
 
 
 def _check(root: Path, sweep_cells: list[Cell], settings: MetricSettings) -> None:
@@ -175,5 +185,4 @@ def _table() -> Callable[[States], None]:
 
 
 if __name__ == "__main__":
-    define_flags()
-    program.run(main)
+    program.run(main, define_flags)

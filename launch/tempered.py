@@ -141,5 +141,4 @@ def _temperatures(run: Run) -> Array:
 
 
 if __name__ == "__main__":
-    define_flags()
-    program.run(main)
+    program.run(main, define_flags)

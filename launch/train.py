@@ -81,6 +81,7 @@ def main(argv: Sequence[str]) -> int:
     program.check_devices()
     if values.dry_run:
         return _dry_run(config, workdir)
+    program.continue_without_output()
     with contextlib.ExitStack() as stack:
         with hosts.together():
             if hosts.is_first():
@@ -136,5 +137,4 @@ def _summary(workdir: Path, outcome: str) -> str:
 
 
 if __name__ == "__main__":
-    define_flags()
-    program.run(main)
+    program.run(main, define_flags)

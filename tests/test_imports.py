@@ -14,7 +14,7 @@ PACKAGES = ("thermo_ebm", "study", "launch", "configs")
 # The rooms, from the ground up. A room imports from lower floors alone, and from itself; of equal
 # floors neither knows the other.
 FLOORS = (
-    ("types", "errors", "fields", "scopes", "readings"),
+    ("types", "errors", "console", "fields", "scopes", "readings"),
     ("runtime", "files", "collectives", "randomness", "plugins", "plots"),
     ("models",),
     ("sampling", "thermo"),

@@ -323,7 +323,7 @@ def test_damaged_configuration_record_is_named(run, tmp_path, programs):
 
 @pytest.mark.slow
 def test_signals_write_a_checkpoint_and_exit_with_3(tmp_path):
-    for sent in (signal.SIGTERM, signal.SIGINT):
+    for sent in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         rows = len(tiny.rows(tmp_path))
         process = start(tmp_path, num_epochs=100_000, checkpoint__every_steps=0)
         until = time.monotonic() + PATIENCE

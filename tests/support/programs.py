@@ -108,8 +108,8 @@ def _run(name, argv, before):
         if before:
             getattr(importlib.import_module("trained_run"), before)()
         launched = importlib.import_module(f"launch.{name}")
-        launched.define_flags()
-        program.run(launched.main, getattr(launched, "TAKES_ARGUMENTS", False))
+        takes_arguments = getattr(launched, "TAKES_ARGUMENTS", False)
+        program.run(launched.main, launched.define_flags, takes_arguments)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:

@@ -29,7 +29,7 @@ from thermo_ebm.train.state import TrainState
 from thermo_ebm.train.task import Task, make_task
 
 _PATIENCE = 2.0  # largest seconds per dispatch, since signals wait for its end
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Outcome(enum.Enum):
@@ -64,7 +64,7 @@ def train(
       workdir: a folder whose lock the caller holds (`lock.hold`), and whose configuration it has
         compared with `config` (`configuration.check_config`).
       interrupted: asked between dispatches; once it returns True, checkpoints are written and
-        training ends. By default SIGTERM and SIGINT are caught and do this.
+        training ends. By default SIGTERM, SIGINT and SIGHUP are caught and do this.
       init_from: parameters with which every repetition of a new run begins; a run that has begun
         uses those that it has recorded.
       profile: steps that the first process traces into `profile/` (`report.parse_steps`).
@@ -107,19 +107,22 @@ def train(
 
 @contextlib.contextmanager
 def catch_interrupts() -> Iterator[Callable[[], bool]]:
-    """While open, the first SIGTERM or SIGINT only makes the yielded function return True.
+    """While open, the first SIGTERM, SIGINT or SIGHUP only makes the yielded function return True.
 
-    A second signal kills the program, as without this function.
+    A second SIGTERM or SIGINT kills the program, as without this function; a terminal that is
+    closed may send SIGHUP several times. SIGHUP stays ignored if it is (`nohup`).
     """
     received: list[int] = []
     before = {number: signal.getsignal(number) for number in _SIGNALS}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
 
     def handler(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        for caught in _SIGNALS:
-            signal.signal(caught, signal.SIG_DFL)
+        for killing in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(killing, signal.SIG_DFL)
 
-    for number in _SIGNALS:
+    for number in before:
         signal.signal(number, handler)
     try:
         yield lambda: bool(received)

@@ -12,6 +12,7 @@ import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from thermo_ebm import console
 from thermo_ebm.errors import UserError, first_line
 from thermo_ebm.train.task import updates_per_epoch
 
@@ -43,7 +44,7 @@ class Reporter:
         enabled: bool = True,
     ):
         self._schedule, self._clock, self._enabled = schedule, clock, enabled
-        self._stream = stream or sys.stderr
+        self._stream = console.lenient(stream or sys.stderr)
         self._start: tuple[float, int] | None = None  # time and steps done
         self._last_step = schedule.initial_step
         self._last_line = clock()
@@ -127,7 +128,7 @@ def _is_terminal(stream: TextIO) -> bool:
 
 def say(text: str) -> None:
     """Writes one line to standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(text, file=console.lenient(sys.stderr), flush=True)
 
 
 class Steps(NamedTuple):
