@@ -25,7 +25,7 @@ from typing import Any
 
 from absl import flags
 
-from thermo_ebm.errors import UserError
+from thermo_ebm.errors import UserError, printable
 
 from . import program
 from .path_flags import DEFINE_path
@@ -153,7 +153,10 @@ def _other_images(run: Run) -> np.ndarray | None:
     numbers = np.random.default_rng(0).permutation(image_set.images.num)[:num]
     images = image_set.images.take(numbers)._replace(channels=run.config.data.channels)
     pixels = sets.read_images(image_set._replace(images=images))
-    return _limited(pixels, f"images of against={values.against}")
+    pixels = _limited(pixels, f"images of against={values.against}")
+    for remark in image_set.remarks:
+        print(printable(f"{values.against}: {remark}"), file=sys.stderr, flush=True)
+    return pixels
 
 
 def _fill_tables(

@@ -75,8 +75,8 @@ def test_tables_summary_and_pictures_are_written_and_continued(programs, workdir
 
 def test_wrong_commands_are_one_line_and_code_2(programs, workdir, tmp_path):
     (tmp_path / "empty").mkdir()
-    np.savez(tmp_path / "one.npz", images=np.zeros((1, 8, 8), np.uint8))
-    np.savez(tmp_path / "three.npz", images=np.zeros((3, 8, 8), np.uint8))
+    np.savez(tmp_path / "one.npz", images=np.full((1, 8, 8), 9, np.uint8))
+    np.savez(tmp_path / "three.npz", images=np.full((3, 8, 8), 9, np.uint8))
     wrong = {
         "--chains=1": "flag --chains=1: ",
         "--num_temperatures=1": "flag --num_temperatures=1: ",

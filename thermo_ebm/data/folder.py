@@ -136,7 +136,9 @@ def _output_kind(names: set[str]) -> str:
     return next((kind for entries, kind in _OUTPUTS if entries <= names), "")
 
 
-def _describe(suffixes_left_out: collections.Counter[str], others: collections.Counter[str]) -> str:
+def _describe(
+    suffixes_left_out: collections.Counter[str], entries_left_out: collections.Counter[str]
+) -> str:
     """Counts for reading.
 
     >>> _describe(collections.Counter({".txt": 10, ".md": 1}), collections.Counter({"run": 2}))
@@ -149,7 +151,7 @@ def _describe(suffixes_left_out: collections.Counter[str], others: collections.C
         if more := number - sum(count for _, count in common):
             kinds.append(f"other {more}")
         parts.append(f"{number} file{'s' if number > 1 else ''} ({', '.join(kinds)})")
-    for kind, count in others.items():
+    for kind, count in entries_left_out.items():
         noun, *rest = kind.split(" ", 1) if kind != "special file" else [kind]
         parts.append(" ".join([str(count), noun if count == 1 else f"{noun}s", *rest]))
     return ", ".join(parts)
