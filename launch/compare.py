@@ -27,7 +27,7 @@ from . import evaluation_flags, path_flags, program
 from .path_flags import DEFINE_path
 
 if not program.HELP_ONLY:
-    from thermo_ebm.evaluation import compare, sets
+    from thermo_ebm.evaluation import compare, sets, statistics
 
 TAKES_ARGUMENTS = True  # the two sets
 
@@ -64,11 +64,11 @@ def main(argv: Sequence[str]) -> int:
     image_sets = [sets.open_set(name, values.data_dir or "", values.image_size) for name in names]
     if values.save_statistics:
         path, images = Path(values.save_statistics), image_sets[0]
-        if isinstance(images, sets.Statistics):
+        if isinstance(images, statistics.Statistics):
             raise UserError(f"save_statistics={path}: {images.name} already holds statistics")
         network = settings.choose_network()
-        statistics = compare.compute_statistics(images, network, settings, values.seed, _report)
-        sets.save_statistics(path, statistics)
+        moments = compare.compute_statistics(images, network, settings, values.seed, _report)
+        statistics.save(path, moments)
         print(printable(f"statistics of {images.name}: {path}"))
     if len(image_sets) == 2:
         reference, generated = image_sets

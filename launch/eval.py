@@ -82,6 +82,8 @@ def _evaluate(workdir: Path) -> int:
             evaluation = evaluate.prepare(run, settings, network, values.data_dir)
             for remark in run.validation_set(values.data_dir).remarks:
                 print(printable(f"data: {remark}"), file=sys.stderr, flush=True)
+            for note in evaluate.notes(evaluation):
+                print(f"note: {note}", flush=True)
         started = time.monotonic()
         summary = evaluate.evaluate(run, checkpoint, evaluation)
         repetition, step = checkpoint

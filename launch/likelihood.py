@@ -41,6 +41,7 @@ if not program.HELP_ONLY:
     from thermo_ebm.evaluation.likelihood.session import Session
     from thermo_ebm.evaluation.likelihood.tables import Row
     from thermo_ebm.evaluation.run import Run, load_run
+    from thermo_ebm.evaluation.statistics import Statistics
     from thermo_ebm.run import layout
 
 
@@ -146,7 +147,7 @@ def _other_images(run: Run) -> np.ndarray | None:
     image_set = sets.open_set(
         values.against, values.against_data_dir or "", run.config.data.image_size
     )
-    if isinstance(image_set, sets.Statistics):
+    if isinstance(image_set, Statistics):
         raise UserError(f"against={values.against}: holds statistics, not images")
     num = values.num_images or _DEFAULT_IMAGES
     # Folders are sorted by name, and thus possibly by class.

@@ -65,12 +65,16 @@ def test_metrics_of_equal_and_of_different_sets(tmp_path, quick):
     folder = write_folder(tmp_path / "a", pixels(60))
     np.savez(tmp_path / "same.npz", images=pixels(60))
     np.savez(tmp_path / "bright.npz", pixels(50, 1, brightness=100))
-    same = compared(folder, folder, tmp_path).values
-    assert abs(same["fid"]) < 1e-2
-    assert same["kid"] < 3 * same["kid_stderr"]
-    assert (same["precision"], same["recall"]) == (1, 1)
+    same = compared(folder, folder, tmp_path)
+    assert {same.values[metric] for metric in compare.DISTANCES} == {0}
+    assert (same.values["precision"], same.values["recall"]) == (1, 1)
+    assert not any("mifid" in name for name in same.values)
+    assert {name for name in same.values if name.endswith("_stderr")} == {"is_inf_stderr"}
+    assert same.notes == [
+        "A and B are the same images: distances are 0, without an error, and MIFID has no value"
+    ]
     # A folder and an array of the same images are the same set.
-    assert compared(folder, tmp_path / "same.npz", tmp_path).values == same
+    assert compared(folder, tmp_path / "same.npz", tmp_path).values == same.values
     other = compared(folder, tmp_path / "bright.npz", tmp_path)
     assert other.num_images == (60, 50)
     assert other.values["fid"] > 10 * other.values["fid_stderr"] > 0
@@ -86,7 +90,10 @@ def test_large_sets_are_subsampled_by_the_seed(tmp_path, quick):
         for seed in (0, 0, 1)
     )
     assert first.num_images == (75, 70)
-    assert first == again
+    assert first.values == again.values
+    # The same images are drawn from a set against itself.
+    itself = compared(tmp_path / "a.npz", tmp_path / "a.npz", tmp_path, num_images=75)
+    assert (itself.num_images, itself.values["fid_inf"]) == ((75, 75), 0)
     assert first.values["fid"] != other.values["fid"]
 
 
@@ -104,8 +111,57 @@ def test_features_are_computed_once_and_progress_is_reported(tmp_path, monkeypat
     # By content, whatever the file is called.
     shutil.copy(tmp_path / "a.npz", tmp_path / "c.npz")
     third = sets.open_set(str(tmp_path / "c.npz"))
-    assert compare.compare(third, opened[1], chosen).values == first.values
+    again = compare.compare(third, opened[1], chosen)
+    assert again.values == first.values
+    assert (first.from_cache, again.from_cache) == ((False, False), (True, True))
+    assert "c.npz (60 images; array arr_0; features from the cache)" in compare.table(again)
+    compare.write_json(tmp_path / "out.json", again)
+    assert json.loads((tmp_path / "out.json").read_text())["features_from_cache"] == [True, True]
     assert len(calls) == 5
+
+
+def test_shared_images_are_counted_and_an_undefined_mifid_is_left_out(tmp_path, quick):
+    del quick
+    np.savez(tmp_path / "a.npz", images=pixels(80))
+    np.savez(tmp_path / "some.npz", images=np.concatenate([pixels(80)[:7], pixels(43, 1)]))
+    np.savez(tmp_path / "part.npz", images=pixels(80)[::-1][:50])
+    sharing = compared(tmp_path / "a.npz", tmp_path / "some.npz", tmp_path)
+    assert "7 of B's 50 images are also in A, equal in every pixel" in compare.table(sharing)
+    assert sharing.values["fid_stderr"] > 0
+    assert "mifid_inf" in sharing.values
+    copies = compared(tmp_path / "a.npz", tmp_path / "part.npz", tmp_path)
+    assert "50 of B's 50 images are also in A, equal in every pixel" in compare.table(copies)
+    assert copies.values["memorization_distance"] == pytest.approx(0, abs=1e-8)
+    assert copies.values["fid"] > 0
+    assert not any("mifid" in name for name in copies.values)
+    assert any(note.startswith("mifid_inf: left out") for note in copies.notes)
+    np.savez(tmp_path / "b.npz", images=pixels(50, 1))
+    others = compared(tmp_path / "a.npz", tmp_path / "b.npz", tmp_path)
+    assert not any("also in A" in note for note in others.notes)
+
+
+def test_sets_of_another_size_or_without_colour_are_noted(tmp_path, quick):
+    del quick
+    grey = np.repeat(pixels(50, 1)[..., :1], 3, axis=-1)
+    sets_of_images = {"a": pixels(60, size=16), "colour": pixels(50, 1), "grey": grey}
+    for name, images in sets_of_images.items():
+        np.savez(tmp_path / f"{name}.npz", images=images)
+    pairs = {("a", "grey"): "A has images of 16 x 16 pixels in colour, B of 8 x 8 pixels in grey"}
+    pairs["grey", "colour"] = "A has images of 8 x 8 pixels in grey, B of 8 x 8 pixels in colour"
+    for (first, second), note in pairs.items():
+        comparison = compared(tmp_path / f"{first}.npz", tmp_path / f"{second}.npz", tmp_path)
+        assert f"note: {note}: the metrics measure this difference" in compare.table(comparison)
+    comparison = compared(tmp_path / "colour.npz", tmp_path / "colour.npz", tmp_path)
+    assert not any("pixels" in note for note in comparison.notes)
+
+
+def test_the_bias_of_an_extrapolation_from_few_images_is_noted(tmp_path, quick):
+    del quick  # 12 features
+    for num, is_noted in ((41, True), (42, False)):
+        np.savez(tmp_path / "a.npz", images=pixels(60))
+        np.savez(tmp_path / "b.npz", images=pixels(num, 1))
+        notes = compared(tmp_path / "a.npz", tmp_path / "b.npz", tmp_path).notes
+        assert any(note.startswith("fid_inf: ") for note in notes) == is_noted
 
 
 def test_data_sets_are_opened_by_name_and_split(tmp_path):
@@ -176,7 +232,9 @@ def test_statistics_give_the_fid_of_the_images(programs, tmp_path):
     found = json.loads(output.read_text())
     features = [trained_run.quick_features(one) for one in (pixels(60), pixels(50, 1, 8, 60))]
     assert found["metrics"] == {"fid": pytest.approx(fid.frechet_distance(*features), rel=1e-6)}
-    assert found["num_images"] == [None, 50]
+    assert found["num_images"] == [60, 50]
+    assert found["features"] == trained_run.PREFIX
+    assert f"A: {saved} (statistics of 60 images)" in out
 
 
 def test_statistics_of_pytorch_fid_have_its_fid(tmp_path, monkeypatch):

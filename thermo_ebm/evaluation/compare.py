@@ -1,6 +1,8 @@
 """Computes every metric between two arbitrary sets of images."""
 
+import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -10,12 +12,13 @@ import numpy as np
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError, printable
-from thermo_ebm.evaluation import sets
+from thermo_ebm.evaluation import sets, statistics
 from thermo_ebm.evaluation.metric_settings import MAX_IMAGES, MetricSettings
-from thermo_ebm.evaluation.sets import ImageSet, Statistics
+from thermo_ebm.evaluation.sets import ImageSet
+from thermo_ebm.evaluation.statistics import Statistics
 from thermo_ebm.metrics import fid
 from thermo_ebm.metrics.networks import Network, Outputs, cache
-from thermo_ebm.metrics.summary import summarize
+from thermo_ebm.metrics.summary import bias_note, summarize
 
 METRICS = {
     "fid_inf": "FID of infinitely many images, by extrapolation",
@@ -31,6 +34,7 @@ METRICS = {
     "density": "the same as precision, counted; 1 for equal distributions",
     "coverage": "share of A's neighbourhoods that hold any of B",
 }
+DISTANCES = ("fid_inf", "fid", "kid", "kid_inf", "kid_rbf_inf", "memorization_distance")
 Report = Callable[[str, int, int], None]  # (activity, amount done, total amount)
 
 
@@ -38,12 +42,22 @@ class Comparison(NamedTuple):
     """The metrics of B against A."""
 
     names: tuple[str, str]
-    features: str  # the network's label
-    num_images: tuple[int | None, int | None]  # None for statistics
+    features: str  # the network's label, of statistics what their file says
+    num_images: tuple[int | None, int | None]  # None for statistics that do not say
     seed: int
     values: dict[str, float]  # metrics and their `_stderr` and `_r_squared`
     notes: list[str]
     remarks: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())  # of each set, see `ImageSet`
+    from_cache: tuple[bool, bool] = (False, False)  # whether the features were read from the cache
+    are_statistics: tuple[bool, bool] = (False, False)  # whether the set is a file of statistics
+
+
+class Measured(NamedTuple):
+    """A set of images as its metrics need it."""
+
+    outputs: Outputs
+    digests: list[bytes]  # SHA-256 of each image's pixels
+    form: str  # size and colour of the images, for the user
 
 
 def compare(
@@ -72,16 +86,18 @@ def compare(
         return _compare_statistics((reference, generated), settings, seed, report)
     network, max_images = settings.choose_network(), settings.num_images or MAX_IMAGES
     key_reference, key_generated, key_metrics = np.random.SeedSequence(seed).spawn(3)
+    if reference.name == generated.name:  # the same images are drawn from a set against itself
+        key_generated = key_reference
     reference = sets.limited(reference, max_images, np.random.default_rng(key_reference))
     generated = sets.limited(generated, max_images, np.random.default_rng(key_generated))
     smaller = min(reference, generated, key=lambda image_set: image_set.images.num)
     sizes = settings.subset_sizes(smaller.images.num, smaller.name)
-    real = features_of(reference, network, settings, report)
-    outputs = features_of(generated, network, settings, report)
+    real = measure(reference, network, settings, report)
+    measured = measure(generated, network, settings, report)
     if report is not None:
         report("metrics", 0, 1)
     key = jax.random.key(int(key_metrics.generate_state(1)[0]))
-    summary = summarize(key, real, outputs, sizes)
+    values = summarize(key, real.outputs, measured.outputs, sizes).values
     if report is not None:
         report("metrics", 1, 1)
     return Comparison(
@@ -89,34 +105,85 @@ def compare(
         features=settings.label(),
         num_images=(reference.images.num, generated.images.num),
         seed=seed,
-        values=summary.values,
-        notes=_notes(real, outputs, settings),
+        values=_of_same_images(values) if _are_same_images(real, measured) else values,
+        notes=_notes(real, measured, values, settings),
         remarks=(reference.remarks, generated.remarks),
+        from_cache=(real.outputs.from_cache, measured.outputs.from_cache),
     )
 
 
-def _notes(real: Outputs, generated: Outputs, settings: MetricSettings) -> list[str]:
+def _of_same_images(values: dict[str, float]) -> dict[str, float]:
+    """The metrics of a set against itself: distances are 0, errors and MIFID are not defined.
+
+    The estimates are not 0: that of KID is unbiased only for independent sets, and `fid_inf` is an
+    extrapolation from subsets that differ. The Inception Score, of B alone, keeps its error.
+    """
+    estimates = {
+        name: value
+        for name, value in values.items()
+        if name.startswith("is_") or not name.endswith(("_stderr", "_r_squared"))
+    }
+    estimates.pop("mifid_inf", None)
+    return estimates | {name: 0.0 for name in DISTANCES if name in estimates}
+
+
+def _notes(
+    real: Measured, generated: Measured, values: dict[str, float], settings: MetricSettings
+) -> list[str]:
     notes = []
-    num_features = real.features.shape[1]
-    num_images = min(len(real.features), len(generated.features))
-    if num_images < 2 * num_features:
+    if _are_same_images(real, generated):
         notes.append(
-            f"fid_inf: {num_images} images are few for {num_features} features: the FID is then no "
-            "straight line in 1/N, which adds a bias that the error does not contain"
+            "A and B are the same images: distances are 0, without an error, and MIFID has no value"
+        )
+    else:
+        in_reference = set(real.digests)
+        num_shared = sum(digest in in_reference for digest in generated.digests)
+        if num_shared:
+            notes.append(
+                f"{num_shared} of B's {len(generated.digests)} images are also in A, equal in "
+                "every pixel: the sets are not independent, as the errors suppose"
+            )
+        if real.form != generated.form:
+            notes.append(_form_note(real.form, generated.form))
+        num_images = min(len(real.digests), len(generated.digests))
+        bias = bias_note(num_images, real.outputs.features.shape[1])
+        if bias:
+            notes.append(bias)
+        notes.append(_mifid_note("mifid_inf" in values, num_shared > 0, settings))
+    if not generated.outputs.logits.shape[1]:
+        notes.append("is_inf: this network has no logits")
+    return [note for note in notes if note]
+
+
+def _mifid_note(is_defined: bool, are_shared: bool, settings: MetricSettings) -> str:
+    """What a reader of MIFID must know of two sets that differ; "" where that is nothing."""
+    if not is_defined:
+        return "mifid_inf: left out, as B's images have a distance of 0 from their nearest in A"
+    if are_shared:
+        return (
+            "mifid_inf: subsets seldom hold an image and its copy, so that copies change it "
+            "little; look at memorization_distance"
         )
     if settings.features != "inception_v3":
-        notes.append(
+        return (
             "mifid_inf: its threshold of 0.1 was set for InceptionV3's features; with others look "
             "at memorization_distance beside that of a set known to hold no copies"
         )
-    if not generated.logits.shape[1]:
-        notes.append("is_inf: this network has no logits")
-    return notes
+    return ""
 
 
-def features_of(
+def _are_same_images(first: Measured, second: Measured) -> bool:
+    """Whether two sets hold the same images, in any order."""
+    return Counter(first.digests) == Counter(second.digests)
+
+
+def _form_note(first: str, second: str) -> str:
+    return f"A has images of {first}, B of {second}: the metrics measure this difference as well"
+
+
+def measure(
     images: ImageSet, network: Network, settings: MetricSettings, report: Report | None = None
-) -> Outputs:
+) -> Measured:
     """Returns a set's features and logits, from the cache if it has those of the same images.
 
     Raises:
@@ -125,8 +192,13 @@ def features_of(
     pixels = sets.read_images(images)
     if report is not None:
         network = network._replace(apply=_reporting(network, images.name, report))
-    folder = settings.cache_folder()
-    return cache.real_outputs(network, pixels, "compare", "images", folder, settings.batch_size)
+    folder, batch_size = settings.cache_folder(), settings.batch_size
+    outputs = cache.real_outputs(network, pixels, "compare", "images", folder, batch_size)
+    digests = [hashlib.sha256(image).digest() for image in np.ascontiguousarray(pixels)]
+    is_grey = (pixels == pixels[..., :1]).all()
+    height, width = pixels.shape[1:3]
+    form = f"{height} x {width} pixels in {'grey' if is_grey else 'colour'}"
+    return Measured(outputs, digests, form)
 
 
 def _reporting(network: Network, name: str, report: Report) -> Callable[[np.ndarray, int], Outputs]:
@@ -160,15 +232,21 @@ def compute_statistics(
     images = sets.limited(images, settings.num_images, np.random.default_rng(seed))
     if images.images.num < 2:
         raise UserError(f"{images.name}: statistics need at least two images")
-    features = features_of(images, network, settings, report).features.astype(np.float64)
+    outputs, _, form = measure(images, network, settings, report)
+    features = outputs.features.astype(np.float64)
     covariance = np.cov(features, rowvar=False).reshape(features.shape[1], features.shape[1])
     return Statistics(
         images.name,
         features.mean(axis=0),
         covariance,
-        settings.label(),
-        len(features),
-        images.remarks,
+        network=settings.label(),
+        weights=network.fingerprint if network.is_cacheable else "",
+        resize=network.resize,
+        image_form=form,
+        num_images=len(features),
+        is_file=False,
+        from_cache=outputs.from_cache,
+        remarks=images.remarks,
     )
 
 
@@ -179,14 +257,12 @@ def _compare_statistics(
     report: Report | None,
 ) -> Comparison:
     """The FID alone, where at least one set is a file of statistics."""
-    num_features, network = 0, None
+    network = None
     if not all(isinstance(images, Statistics) for images in both):
         network = settings.choose_network()
-        num_features = network.num_features or 0
-    for images in both:  # all files, before any image is read
-        if isinstance(images, Statistics):
-            num_features = num_features or len(images.mean)
-            _check_statistics(images, num_features, settings)
+        for images in both:  # before any image is read
+            if isinstance(images, Statistics):
+                statistics.check_network(images, network, settings)
 
     def moments(images: ImageSet | Statistics) -> Statistics:
         if network is None or isinstance(images, Statistics):
@@ -195,43 +271,49 @@ def _compare_statistics(
         return compute_statistics(images, network, settings, seed, report)
 
     reference, generated = moments(both[0]), moments(both[1])
-    _check_statistics(generated, len(reference.mean), settings)
+    statistics.check_pair(reference, generated)
+    distance = fid.moments_distance(
+        reference.mean, reference.covariance, generated.mean, generated.covariance
+    )
+    notes = ["statistics are enough for the FID alone; its error and all else need the images"]
+    if np.array_equal(reference.mean, generated.mean) and np.array_equal(
+        reference.covariance, generated.covariance
+    ):
+        distance = 0.0
+        notes.append("A and B are the same statistics")
+    forms = reference.image_form, generated.image_form
+    if all(forms) and forms[0] != forms[1]:
+        notes.append(_form_note(*forms))
+    unknown = [statistics.unknown_note(moment, settings) for moment in (reference, generated)]
+    notes += [note for note in dict.fromkeys(unknown) if note]
+    first, second = (
+        statistics.features_name(moment, settings) for moment in (reference, generated)
+    )
     return Comparison(
         names=(reference.name, generated.name),
-        features=settings.label(),
+        features=first if first == second else f"A {first}, B {second}",
         num_images=(reference.num_images, generated.num_images),
         seed=seed,
-        values={
-            "fid": fid.moments_distance(
-                reference.mean, reference.covariance, generated.mean, generated.covariance
-            )
-        },
-        notes=["statistics are enough for the FID alone; its error and all else need the images"],
+        values={"fid": distance},
+        notes=notes,
         remarks=(reference.remarks, generated.remarks),
+        from_cache=(reference.from_cache, generated.from_cache),
+        are_statistics=(reference.is_file, generated.is_file),
     )
-
-
-def _check_statistics(statistics: Statistics, num_features: int, settings: MetricSettings) -> None:
-    """Raises UserError for statistics of another network or of another number of features."""
-    name, label = statistics.name, settings.label()
-    if statistics.network not in ("", label):
-        raise UserError(f"{name}: made with the features of {statistics.network}, not of {label}")
-    if len(statistics.mean) != num_features:
-        raise UserError(
-            f"{name}: statistics of {len(statistics.mean)} features, but "
-            f"features={settings.features} or the other set has {num_features}"
-        )
 
 
 def table(comparison: Comparison) -> str:
     """Returns the table of metrics as text."""
     lines = []
-    sets_of_table = zip(
-        "AB", comparison.names, comparison.num_images, comparison.remarks, strict=True
-    )
-    for letter, name, number, remarks in sets_of_table:
-        content = "; ".join(["statistics" if number is None else f"{number} images", *remarks])
-        lines.append(printable(f"{letter}: {name} ({content})"))
+    for i, letter in enumerate("AB"):
+        number = comparison.num_images[i]
+        content = "" if number is None else f"{number} images"
+        if comparison.are_statistics[i]:
+            content = f"statistics of {content}" if content else "statistics"
+        parts = [content, *comparison.remarks[i]]
+        if comparison.from_cache[i]:
+            parts.append("features from the cache")
+        lines.append(printable(f"{letter}: {comparison.names[i]} ({'; '.join(parts)})"))
     lines += [
         f"features: {comparison.features}, seed {comparison.seed}",
         "",
@@ -256,6 +338,7 @@ def write_json(path: Path, comparison: Comparison) -> None:
         "b": comparison.names[1],
         "features": comparison.features,
         "num_images": list(comparison.num_images),
+        "features_from_cache": list(comparison.from_cache),
         "remarks": [list(remarks) for remarks in comparison.remarks],
         "seed": comparison.seed,
         "metrics": {

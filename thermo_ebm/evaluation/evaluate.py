@@ -15,7 +15,7 @@ from thermo_ebm.evaluation.metric_settings import MAX_IMAGES, MetricSettings
 from thermo_ebm.evaluation.run import Run, UnusableCheckpoint
 from thermo_ebm.metrics.networks import Network, Outputs, cache
 from thermo_ebm.metrics.networks.preprocess import to_rgb
-from thermo_ebm.metrics.summary import Summary, summarize
+from thermo_ebm.metrics.summary import Summary, bias_note, summarize
 from thermo_ebm.randomness import EVALUATION
 from thermo_ebm.run import layout, lock, tables
 from thermo_ebm.run.records import Best
@@ -79,6 +79,21 @@ def prepare(
     )
     sizes = settings.subset_sizes(number, "num_images")
     return Evaluation(network, settings.label(), real, sizes, settings.batch_size)
+
+
+def notes(evaluation: Evaluation) -> list[str]:
+    """What a reader of the metrics of these evaluations must know."""
+    network, num_images = evaluation.network, evaluation.sizes[-1]
+    lines = []
+    if evaluation.real.from_cache:
+        lines.append("features of the validation images: from the cache")
+    if not network.is_cacheable:
+        lines.append(
+            f"{evaluation.label}: the network's module has no cache_key(): other weights write "
+            "columns of the same name"
+        )
+    bias = bias_note(num_images, evaluation.real.features.shape[1])
+    return [*lines, bias] if bias else lines
 
 
 def generate_images(

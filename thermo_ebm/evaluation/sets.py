@@ -9,7 +9,6 @@
 """
 
 import contextlib
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,10 +16,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from thermo_ebm import files
 from thermo_ebm.data import arrays, folder, local, prepared, select
 from thermo_ebm.data.images import Images, Unreadable, read_sets
-from thermo_ebm.errors import UserError, one_line
+from thermo_ebm.errors import UserError
+from thermo_ebm.evaluation import statistics
+from thermo_ebm.evaluation.statistics import Statistics
 
 DATA_SETS = ("digits", *prepared.NAMES)
 _SPLITS = ("train", "validation", "test")  # the last two are the same
@@ -37,17 +37,6 @@ class ImageSet(NamedTuple):
     def remarks(self) -> tuple[str, ...]:
         """What was left out or converted, and which array was taken, for the user."""
         return self.images.remarks
-
-
-class Statistics(NamedTuple):
-    """The moments of a set's features."""
-
-    name: str
-    mean: np.ndarray  # [num_features]
-    covariance: np.ndarray  # [num_features, num_features]
-    network: str  # the prefix of the network that made the features; "" if the file does not say
-    num_images: int | None = None  # from which they were computed; None if they are from a file
-    remarks: tuple[str, ...] = ()  # of the set of images
 
 
 def open_set(name: str, data_dir: str = "", image_size: int = 0) -> ImageSet | Statistics:
@@ -70,7 +59,7 @@ def open_set(name: str, data_dir: str = "", image_size: int = 0) -> ImageSet | S
         elif path.is_file():
             listed = arrays.contents(file)
             if array in arrays.STATISTICS or not (array or listed.images or not listed.statistics):
-                return _read_statistics(name, path)
+                return statistics.read(name, path)
             images = arrays.open_array(file, array)
         else:
             images = _data_set(name, data_dir)
@@ -102,40 +91,6 @@ def _data_set(name: str, data_dir: str) -> Images:
         assert held_out is not None  # of the data sets in `prepared.NAMES`
         validation = held_out
     return train if split == "train" else validation
-
-
-def _read_statistics(name: str, path: Path) -> Statistics:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            mean, covariance = (np.asarray(file[key], np.float64) for key in arrays.STATISTICS)
-            network = str(file["network"]) if "network" in file else ""
-    except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
-        raise UserError(f"{name}: cannot be read as .npz: {one_line(error)[:200]}") from error
-    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or not len(mean):
-        raise UserError(
-            f"{name}: mu and sigma must be [num_features] and [num_features, num_features], not "
-            f"{mean.shape} and {covariance.shape}"
-        )
-    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-        raise UserError(f"{name}: mu or sigma has values that are not finite")
-    if not np.allclose(covariance, covariance.T, rtol=1e-4, atol=1e-6 * np.trace(covariance)):
-        raise UserError(f"{name}: sigma is not symmetric")
-    return Statistics(name, mean, covariance, network)
-
-
-def save_statistics(path: Path, statistics: Statistics) -> None:
-    """Writes `mu` and `sigma` as pytorch-fid does, and the network's name.
-
-    Raises:
-      UserError: the file cannot be written.
-    """
-    content = io.BytesIO()
-    np.savez(content, mu=statistics.mean, sigma=statistics.covariance, network=statistics.network)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_bytes(path, content.getvalue())
-    except OSError as error:
-        raise UserError(f"save_statistics={path}: cannot be written: {error.strerror}") from error
 
 
 def limited(image_set: ImageSet, max_images: int, rng: np.random.Generator) -> ImageSet:

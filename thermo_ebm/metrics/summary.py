@@ -5,10 +5,12 @@ from typing import NamedTuple
 
 import jax
 
-from thermo_ebm.metrics import arrays, extrapolate, manifold, standard_errors, subsets
+from thermo_ebm.metrics import arrays, extrapolate, manifold, mifid, standard_errors, subsets
 from thermo_ebm.metrics.networks.network import Outputs
 
 MIN_IMAGES = manifold.NUM_NEIGHBOURS + 2  # more than k remain where the jackknife leaves one out
+# Below, the FID of subsets is no straight line in 1/N, and `fid_inf` is off by several errors.
+MIN_IMAGES_PER_FEATURE = 3.5
 
 
 class LinePoint(NamedTuple):
@@ -26,6 +28,17 @@ class Summary(NamedTuple):
     points: list[LinePoint]
 
 
+def bias_note(num_images: int, num_features: int) -> str | None:
+    """Says that `fid_inf` is biased with so few images of the smaller set; None where it is not."""
+    if num_images >= MIN_IMAGES_PER_FEATURE * num_features:
+        return None
+    return (
+        f"fid_inf: {num_images} images are few for {num_features} features (fewer than "
+        f"{MIN_IMAGES_PER_FEATURE} per feature): the FID is then no straight line in 1/N, which "
+        "adds a bias that the error does not contain"
+    )
+
+
 def summarize(key: jax.Array, real: Outputs, generated: Outputs, sizes: Sequence[int]) -> Summary:
     """Returns every metric of generated images against real ones.
 
@@ -39,7 +52,8 @@ def summarize(key: jax.Array, real: Outputs, generated: Outputs, sizes: Sequence
       `fid_inf`, `kid_inf`, `kid_rbf_inf`, `mifid_inf`, `is_inf`, each with the `_stderr` of the
       complete procedure and the `_r_squared` of its line; at the full numbers of images `fid`,
       `kid`, `precision`, `recall`, `density` and `coverage`, each with `_stderr`; and
-      `memorization_distance`, the mean cosine distance to the nearest real image. Errors are of
+      `memorization_distance`, the mean cosine distance to the nearest real image. MIFID is left out
+      where this distance is 0, up to rounding. Errors are of
       the sampling of images: by half-samples for FID, MIFID and Inception Score, by the variance of
       a U-statistic for the KIDs (`kid`), by a jackknife for the rest (`standard_errors`). The
       points give each line.
@@ -56,8 +70,9 @@ def summarize(key: jax.Array, real: Outputs, generated: Outputs, sizes: Sequence
     lines = {
         "fid": extrapolate.half_sample_line(fids, design),
         **extrapolate.kid_lines(features, design),
-        "mifid": extrapolate.half_sample_line(mifids, design),
     }
+    if memorization_distance > mifid.MIN_DISTANCE:
+        lines["mifid"] = extrapolate.half_sample_line(mifids, design)
     if generated.logits.shape[1]:
         scores = extrapolate.score_curves(generated.logits, design)
         lines["is"] = extrapolate.half_sample_line(scores, design)
