@@ -82,8 +82,6 @@ def _evaluate(workdir: Path) -> int:
             evaluation = evaluate.prepare(run, settings, network, values.data_dir)
             for remark in run.validation_set(values.data_dir).remarks:
                 print(printable(f"data: {remark}"), file=sys.stderr, flush=True)
-            for note in evaluate.notes(evaluation):
-                print(f"note: {note}", flush=True)
         started = time.monotonic()
         summary = evaluate.evaluate(run, checkpoint, evaluation)
         repetition, step = checkpoint
@@ -95,6 +93,9 @@ def _evaluate(workdir: Path) -> int:
         epoch, seconds = step // run.steps_per_epoch, time.monotonic() - started
         metrics_line = _metrics_line(summary.values)
         print(f"rep {repetition:02d} epoch {epoch}: {metrics_line} ({seconds:.0f} s)", flush=True)
+        if evaluated == 1:
+            for note in evaluate.notes(evaluation):
+                print(f"note: {note}", flush=True)
         if metric:  # at once: training removes old checkpoints
             evaluate.keep_best(run, repetition, metric, settings)
     label = settings.label()

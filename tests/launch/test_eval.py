@@ -39,7 +39,7 @@ def test_a_second_evaluation_has_nothing_to_do(programs, workdir, network):
     command = ("eval", f"--workdir={workdir}", "--newest_only", *ARGUMENTS)
     code, out, err = programs.run(*command, before=network)
     assert (code, err) == (0, "")
-    assert "\nrep 00 epoch 3: fid_inf " in out
+    assert out.startswith("rep 00 epoch 3: fid_inf ")
     assert f"note: fid_inf: 40 images are few for {12 if network else 1280} features" in out
     assert f"1 checkpoints evaluated with {PREFIX}: {workdir}/rep_*/eval.csv" in out
     (row,) = rows(workdir)
