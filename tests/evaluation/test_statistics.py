@@ -94,7 +94,7 @@ def test_a_changed_file_is_refused(images, tmp_path, use_network):
         ("network", "inception_v3"),
     ):
         np.savez(tmp_path / "changed.npz", **{**content, name: value})
-        with pytest.raises(UserError, match="changed.npz: its checksum is not that of its content"):
+        with pytest.raises(UserError, match=r"changed\.npz: its checksum is not that"):
             sets.open_set(str(tmp_path / "changed.npz"))
 
 
