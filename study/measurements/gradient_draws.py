@@ -288,7 +288,8 @@ def _dispatches(
         stop = first + min(done + task.steps_per_epoch, num_steps)
         reached = first + done
         while reached < stop:
-            reached = min(reached + task.config.steps_per_dispatch, stop)
+            order_end = (reached // task.steps_per_epoch + 1) * task.steps_per_epoch
+            reached = min(reached + task.config.steps_per_dispatch, order_end, stop)
             until, limit = np.array([reached], np.int32), task.config.steps_per_dispatch
             batches = images.dispatch(state, until, limit)
             state = run.run(state, until, np.int32(limit), batches)
