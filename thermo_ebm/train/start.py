@@ -125,8 +125,6 @@ def load(task: Task, workdir: Path) -> Images:
     check_memory(config, jax.local_devices()[0])
     with hosts.together():
         train, validation = data.open_images(config.data)
-        for remark in train.remarks if hosts.is_first() else ():
-            say(printable(f"data        {remark}"))
         numbers = provenance.sample_numbers(train.num)
         if config.data.streaming:
             sample, held_out = read_sets([train.take(numbers), validation])
@@ -137,6 +135,8 @@ def load(task: Task, workdir: Path) -> Images:
         sample_val = held_out[provenance.sample_numbers(len(held_out))]
         levels = provenance.ImageLevels(*map(provenance.mean_levels, (sample, sample_val)))
         provenance.check_images(workdir, levels)
+        for remark in train.remarks if hosts.is_first() else ():
+            say(printable(f"data        {remark}"))
     in_batches = np.arange(task.val_batches * config.batch_size).reshape(-1, config.batch_size)
     first = np.arange(min(HELD_OUT_IMAGES, len(held_out)))
     return Images(
