@@ -1,13 +1,13 @@
-r"""Does the noise of the learning gradient decide image quality? Noise by every knob that sets it.
+r"""Does the noise of the learning gradient decide image quality? Noise by each factor that sets it.
 
 python -m launch.sweep --experiment=configs/experiment3.py --config=configs/digits_small.py \
     --workdir=runs/noise --num_sizes=6
 
-One knob at a time is changed from a centre, for the vanilla and for the thermodynamic loss with
+One factor at a time is changed from a centre, for the vanilla and for the thermodynamic loss with
 unbiased gradients (`contrastive`, `reweighted`). The centre has batch size 75, p = 1, M = 2 chains
 per image and noise as it is. `configs/experiment3_short.py` has fewer values and repetitions.
 
-| knob | values | what else it changes |
+| factor | values | what else it changes |
 |---|---|---|
 | `gradient_noise.amplification` | 1, 2, 4, 8, 16 | nothing |
 | `loss.power` (thermodynamic) | 0.01, 0.03, 0.1, 0.3, 1, 3, 6 | the temperatures of the chains |
@@ -33,7 +33,7 @@ Change = dict[str, Any]
 
 
 class Grid(NamedTuple):
-    """The values of each knob, those of the centre left out, and the repetitions of a cell."""
+    """The values of each factor, those of the centre left out, and the repetitions of a cell."""
 
     amplifications: tuple[float, ...]
     powers: tuple[float, ...]
@@ -80,15 +80,15 @@ def get_cells(config: ConfigDict) -> list[Change]:
 def make_cells(config: ConfigDict, grid: Grid) -> list[Change]:
     """Returns the cells of a grid, each loss's centre first."""
     vanilla, thermodynamic = {"loss.name": "vanilla"}, {"loss.name": "thermodynamic"} | UNBIASED
-    cells = [vanilla | change for change in _knobs(grid, grid.vanilla_chains)]
-    cells += [thermodynamic | change for change in _knobs(grid, grid.thermodynamic_chains)]
+    cells = [vanilla | change for change in _factors(grid, grid.vanilla_chains)]
+    cells += [thermodynamic | change for change in _factors(grid, grid.thermodynamic_chains)]
     cells += [thermodynamic | {"loss.power": power} for power in grid.powers]
     together = {"num_repetitions": grid.repetitions, "parallel_repetitions": grid.repetitions}
     return [_with_equal_updates(config, CENTRE | cell | together) for cell in cells]
 
 
-def _knobs(grid: Grid, chains: tuple[int, ...]) -> list[Change]:
-    """The knobs that both losses have, one at a time."""
+def _factors(grid: Grid, chains: tuple[int, ...]) -> list[Change]:
+    """The factors that both losses have, one at a time."""
     changes: list[Change] = [{}]
     changes += [{"gradient_noise.amplification": factor} for factor in grid.amplifications]
     changes += [{"sampler.chains_per_image": number} for number in chains]

@@ -1,4 +1,4 @@
-r"""The third experiment with fewer values of each knob and three repetitions.
+r"""The third experiment with fewer values of each factor and three repetitions.
 
 python -m launch.sweep --experiment=configs/experiment3_short.py \
     --config=configs/fashion_small.py --workdir=runs/noise --num_images=1000 --num_sizes=6

@@ -12,7 +12,7 @@ VAGUE = frozenset((
 # fmt: on
 OF_OTHERS = frozenset()  # vague keywords of other libraries' functions
 # Of all identifiers of a folder.
-LIMITS = {"thermo_ebm": 0.007, "study": 0.002, "launch": 0.002}
+LIMITS = {"thermo_ebm": 0.002, "study": 0.002, "launch": 0.002}
 
 
 def identifiers(tree):

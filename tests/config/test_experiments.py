@@ -48,7 +48,7 @@ def test_cells_can_be_trained_and_are_different_runs():
             assert len({cell.name for cell in cells}) == len(cells), (experiment, config)
 
 
-def test_experiment3_changes_the_noise_by_each_knob():
+def test_experiment3_changes_the_noise_by_each_factor():
     for loss, chains, powers in (
         ("vanilla", [1, 2, 4, 8], [1]),
         ("thermodynamic", [2, 4, 8], POWERS),
@@ -71,13 +71,13 @@ def test_experiment3_changes_the_noise_by_each_knob():
         assert {config.num_repetitions for config in configs} == {5}
 
 
-def test_experiment3_changes_one_knob_at_a_time_from_the_centre():
+def test_experiment3_changes_one_factor_at_a_time_from_the_centre():
     changed = [
-        [knob for knob, value in CENTRE.items() if change.get(knob, 1.0) != value]
+        [factor for factor, value in CENTRE.items() if change.get(factor, 1.0) != value]
         for change in changes_of("experiment3")
     ]
-    assert [len(knobs) for knobs in changed].count(0) == 2  # a centre of each loss
-    assert all(len(knobs) <= 1 for knobs in changed)
+    assert [len(factors) for factors in changed].count(0) == 2  # a centre of each loss
+    assert all(len(factors) <= 1 for factors in changed)
 
 
 def test_experiment3_has_equal_updates_and_constant_learning_rates():
