@@ -1,9 +1,14 @@
-"""Atomic writing: a file is always the old or the new version, whatever interrupts the write."""
+"""Atomic writing: a file is always the old or the new version, whatever interrupts the write.
+
+Also a way to name a folder without the characters that libraries take for wildcards.
+"""
 
 import contextlib
 import errno
+import glob
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +17,8 @@ from thermo_ebm.errors import UserError
 
 # A hidden file in a folder of exported samples; data sets that lie around the folder leave it out.
 SAMPLES_MARK = ".thermo_ebm_samples"
+# Links to the open files of this process, by their numbers; Linux alone has them for folders.
+OPEN_FILES = Path("/proc/self/fd")
 
 
 @contextlib.contextmanager
@@ -30,6 +37,31 @@ def clear_errors(where: str | os.PathLike[str]) -> Iterator[None]:
             f"{error.filename or where}: could not be written ({error.strerror or error}); what "
             f"was written before is intact: {what} run the same command again"
         ) from error
+
+
+@contextlib.contextmanager
+def without_wildcards(folder: Path) -> Iterator[Path]:
+    """An absolute path of an existing folder for libraries that search below it by patterns.
+
+    Such libraries (Orbax) find nothing below a folder whose path contains *, ? or [. Where it does,
+    this path leads to the same folder by the number of an open file or by a symbolic link, and is
+    valid only inside the context, and only in this process.
+    """
+    folder = folder.absolute()
+    if glob.escape(str(folder)) == str(folder):
+        yield folder
+        return
+    if OPEN_FILES.is_dir():
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            yield OPEN_FILES / str(descriptor)
+        finally:
+            os.close(descriptor)
+    else:
+        with tempfile.TemporaryDirectory(dir="/tmp") as beside:
+            link = Path(beside, "folder")
+            link.symlink_to(folder, target_is_directory=True)
+            yield link
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:

@@ -246,6 +246,15 @@ def test_events_of_a_resumed_run_are_not_doubled(tmp_path):
     assert scalars(tmp_path, "train_loss") == [(20, 1), (40, 2), (60, 13), (80, 24), (100, 25)]
 
 
+def test_events_sort_after_earlier_files_when_the_clock_went_back(tmp_path):
+    write_epochs(tmp_path, None, (1, 2), 0.0)
+    (file,) = tmp_path.iterdir()
+    file.rename(tmp_path / "events.out.tfevents.4000000000.host.1")  # of the year 2096
+    write_epochs(tmp_path, 40, (3,), 10.0)
+    write_epochs(tmp_path, 60, (4,), 20.0)
+    assert scalars(tmp_path, "train_loss") == [(20, 1), (40, 2), (60, 13), (80, 24)]
+
+
 def test_events_of_a_run_that_starts_again_are_its_own(tmp_path):
     write_epochs(tmp_path, None, (1, 2), 0.0)
     write_epochs(tmp_path, None, (1,), 10.0)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny_training as tiny
 
+from thermo_ebm import files
 from thermo_ebm.errors import UserError
 from thermo_ebm.train import checkpoints, programs
 from thermo_ebm.train.state import init_state
@@ -94,6 +95,81 @@ def test_old_checkpoints_are_removed_except_periodic_ones(states, tmp_path):
     checkpoints.wait(opened)
     assert checkpoints.steps(opened) == [20, 30]
     checkpoints.close(opened)
+
+
+@pytest.mark.parametrize(
+    ("name", "by_link"),
+    [("a[b]", False), ("a[b]", True), ("**", False), ("[!x] lr=1e-3? é #1%20:\n", False)],
+)
+def test_any_path_can_be_saved_to_and_restored_from(states, tmp_path, monkeypatch, name, by_link):
+    if by_link:
+        monkeypatch.setattr(files, "OPEN_FILES", tmp_path / "absent")
+    folder = tmp_path / name / "rep" / "checkpoints"
+    opened = checkpoints.open_checkpoints(folder, keep=1)
+    for state in states.values():
+        checkpoints.save(opened, state, 3.0)
+    checkpoints.save_interrupted(opened, state_at(states[30], 31), 4.0)
+    checkpoints.close(opened)
+    assert sorted(path.name for path in folder.iterdir()) == ["30"]
+    restored = restore_newest(folder)
+    assert int(restored.state.step) == 31
+    shutil.move(tmp_path / name, tmp_path / "plain")
+    shutil.rmtree(tmp_path / "plain" / "rep" / checkpoints.INTERRUPTED)
+    assert same(restore_newest(tmp_path / "plain" / "rep" / "checkpoints").state, states[30])
+    shutil.move(tmp_path / "plain", tmp_path / "moved[1]*")
+    folder = tmp_path / "moved[1]*" / "rep" / "checkpoints"
+    assert same(restore_newest(folder).state, states[30])
+    assert set_aside(folder) == []
+    sharding, template = programs.replicated(), tiny.shapes(tiny.config())
+    params = checkpoints.restore_params(folder, 30, template.params, sharding)
+    jax.tree.map(np.testing.assert_array_equal, params, states[30].params)
+    with pytest.raises(FileNotFoundError):
+        checkpoints.restore_params(folder, 29, template.params, sharding)
+
+
+def state_at(state, step):
+    return state._replace(step=np.int32(step) + 0 * state.step)
+
+
+@pytest.mark.parametrize("damaged", ["manifest.ocdbt", "d"])
+def test_unreadable_checkpoints_do_not_count_when_older_ones_are_removed(states, folder, damaged):
+    (folder / "30" / "state" / damaged).rename(folder.parent / "removed")
+    (folder / "20" / "meta" / "metadata").write_text("{}")
+    opened = checkpoints.open_checkpoints(folder, keep=2)
+    checkpoints.save(opened, state_at(states[30], 40), 1.0)
+    checkpoints.wait(opened)
+    assert checkpoints.steps(opened) == [10, 20, 30, 40]
+    checkpoints.save(opened, state_at(states[30], 50), 1.0)
+    checkpoints.close(opened)
+    assert checkpoints.steps_in(folder) == [40, 50]
+
+
+def test_a_checkpoint_that_cannot_be_read_back_removes_no_older_one(states, folder):
+    opened = checkpoints.open_checkpoints(folder, keep=1)
+    checkpoints.save(opened, state_at(states[30], 40), 1.0)
+    opened.manager.wait_until_finished()
+    (folder / "40" / "state" / "manifest.ocdbt").unlink()
+    with pytest.raises(UserError, match=r"could not be written \(read back, 40 has .* absent"):
+        checkpoints.wait(opened)
+    checkpoints.close(opened)
+    assert checkpoints.steps_in(folder) == [30, 40]
+    assert same(restore_newest(folder).state, states[30])
+    assert set_aside(folder) == ["40"]
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_is_named_once(states, folder, caplog):
+    (folder / "10").rename(folder.parent / "archived")
+    (folder / "10").symlink_to(folder.parent / "archived")
+    opened = checkpoints.open_checkpoints(folder, keep=1)
+    with caplog.at_level("WARNING"):
+        for step in (40, 50, 60):
+            checkpoints.save(opened, state_at(states[30], step), 1.0)
+        checkpoints.close(opened)
+    assert checkpoints.steps_in(folder) == [10, 60]
+    warnings = [record.getMessage() for record in caplog.records if "removed" in record.msg]
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"{folder / '10'}: old checkpoint not removed: ")
+    assert (folder.parent / "archived" / "meta").is_dir()
 
 
 def damages():

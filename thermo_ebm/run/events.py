@@ -16,6 +16,9 @@ import numpy as np
 if TYPE_CHECKING:
     from tensorboardX.event_file_writer import EventsWriter
 
+# What tensorboardX puts before the time in seconds, the host and the suffix.
+_PREFIX = "events.out.tfevents."
+
 
 def open_events(folder: str | os.PathLike[str], resumed_step: int | None = None) -> "EventsWriter":
     """Opens a new TensorBoard event file in `folder`, which is created if needed.
@@ -30,8 +33,12 @@ def open_events(folder: str | os.PathLike[str], resumed_step: int | None = None)
 
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    # The suffix keeps two openings within a second apart, and their names in order.
-    writer = EventsWriter(str(path / "events"), f".{time.time_ns()}")
+    earlier = [file.name for file in path.iterdir() if _seconds(file.name)]
+    suffix = f".{time.time_ns()}"  # keeps two openings within a second apart
+    writer = EventsWriter(str(path / "events"), suffix)
+    (created,) = (file for file in path.iterdir() if file.name.endswith(suffix))
+    # TensorBoard reads the files in the order of their names, also where the clock has gone back.
+    created.rename(path / _name_after(earlier, created.name))
     first_step = 0 if resumed_step is None else resumed_step + 1
     start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     writer.write_event(event_pb2.Event(wall_time=time.time(), step=first_step, session_log=start))
@@ -60,6 +67,21 @@ def write_image(events: "EventsWriter", step: int, name: str, image: np.ndarray)
 def close_events(events: "EventsWriter") -> None:
     """Closes the file."""
     events.close()
+
+
+def _name_after(earlier: list[str], name: str) -> str:
+    """`name`, with a later time if that is needed to sort after the `earlier` names."""
+    newest = max(earlier, default="")
+    if name > newest:
+        return name
+    seconds, rest = _seconds(newest), name.removeprefix(_PREFIX).partition(".")[2]
+    return f"{_PREFIX}{int(seconds) + 1:0{len(seconds)}d}.{rest}"
+
+
+def _seconds(name: str) -> str:
+    """The digits of the time in an event file's name; empty for other files."""
+    seconds = name.removeprefix(_PREFIX).partition(".")[0]
+    return seconds if name.startswith(_PREFIX) and seconds.isdecimal() else ""
 
 
 def _write_summary(events: "EventsWriter", step: int, value: Any) -> None:

@@ -1,4 +1,5 @@
-"""Checkpoints of one repetition, with Orbax: saved asynchronously and verified when read.
+"""Checkpoints of one repetition, with Orbax: saved asynchronously, read back before older ones are
+removed, and verified when read.
 
 A checkpoint is a flat dictionary of arrays, named by their path in `TrainState`, and a JSON record
 with the step, the seconds of the epoch so far, the arrays' shapes and checksums: one over the
@@ -7,6 +8,9 @@ arrays, one over the record.
 Checkpoints caused by signals are kept in a separate folder beside the scheduled checkpoints. The
 scheduled checkpoints, which rollbacks use, are therefore the same whether a run was interrupted or
 not.
+
+Older checkpoints are removed here and not by Orbax, which does not read back what it wrote, and
+reports a checkpoint that cannot be removed as a failure to save the newest one.
 """
 
 import contextlib
@@ -22,8 +26,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore as ts
 from absl import logging
 
+from thermo_ebm import files
 from thermo_ebm.errors import UserError, first_line
 from thermo_ebm.train import hosts
 from thermo_ebm.train.state import TrainState
@@ -41,6 +47,12 @@ class Checkpoints(NamedTuple):
 
     manager: ocp.CheckpointManager
     folder: Path
+    keep: int | None
+    keep_period: int
+    unread: set[int]  # steps that were saved and not yet read back
+    readable: set[int]  # steps that were read back
+    irremovable: set[int]  # steps whose removal failed
+    plain_path: contextlib.ExitStack  # holds the path through which Orbax reaches `folder`
 
 
 class Restored(NamedTuple):
@@ -59,18 +71,19 @@ def open_checkpoints(folder: Path, keep: int | None = None, keep_period: int = 0
       keep_period: checkpoints whose step is a multiple of this number are kept permanently; 0
         keeps none.
     """
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, keep_period=keep_period or None, enable_async_checkpointing=True
-    )
-    manager = ocp.CheckpointManager(
-        folder.absolute(),
-        options=options,
-        item_handlers={
-            "state": ocp.StandardCheckpointHandler(),
-            "meta": ocp.JsonCheckpointHandler(),
-        },
-    )
-    return Checkpoints(manager, folder)
+    with hosts.writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        manager = ocp.CheckpointManager(
+            stack.enter_context(files.without_wildcards(folder)),
+            options=ocp.CheckpointManagerOptions(enable_async_checkpointing=True),
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "meta": ocp.JsonCheckpointHandler(),
+            },
+        )
+        plain_path = stack.pop_all()
+    return Checkpoints(manager, folder, keep, keep_period, set(), set(), set(), plain_path)
 
 
 def save(checkpoints: Checkpoints, state: TrainState, seconds: float) -> None:
@@ -78,7 +91,8 @@ def save(checkpoints: Checkpoints, state: TrainState, seconds: float) -> None:
     disk.
 
     Raises:
-      UserError: this save or the one before could not be written (a full disk, say).
+      UserError: this save or the one before could not be written (a full disk, say), or the one
+        before cannot be read back.
     """
     arrays = _flatten(state)
     step = int(arrays["step"].addressable_data(0))
@@ -90,8 +104,10 @@ def save(checkpoints: Checkpoints, state: TrainState, seconds: float) -> None:
     }
     meta = record | {"record_checksum": _record_checksum(record)}
     args = ocp.args.Composite(state=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta))
+    wait(checkpoints)
     with _clear_errors(checkpoints):
-        checkpoints.manager.save(step, args=args)
+        if checkpoints.manager.save(step, args=args):
+            checkpoints.unread.add(step)
 
 
 def save_interrupted(checkpoints: Checkpoints, state: TrainState, seconds: float) -> None:
@@ -123,20 +139,76 @@ def _interrupted(folder: Path) -> Path:
 
 
 def wait(checkpoints: Checkpoints) -> None:
-    """Returns when everything saved is on disk. Raises as `save`."""
-    with _clear_errors(checkpoints):
-        checkpoints.manager.wait_until_finished()
+    """Returns when everything saved is on disk and older checkpoints are removed.
+
+    All processes must call it. Raises as `save`.
+    """
+    with hosts.together():
+        with _clear_errors(checkpoints):
+            checkpoints.manager.wait_until_finished()
+        _read_back(checkpoints)
+        _remove_old(checkpoints)
 
 
 def close(checkpoints: Checkpoints) -> None:
     """Waits, and closes the folder. Raises as `save`."""
-    with _clear_errors(checkpoints):
-        checkpoints.manager.close()
+    with checkpoints.plain_path:
+        with _clear_errors(checkpoints):
+            checkpoints.manager.close()
+        _read_back(checkpoints)
+        _remove_old(checkpoints)
 
 
 def steps(checkpoints: Checkpoints) -> list[int]:
-    """The steps that have checkpoints, in order."""
-    return sorted(checkpoints.manager.all_steps())
+    """The steps that have checkpoints or are being saved, in order."""
+    return sorted({*steps_in(checkpoints.folder), *checkpoints.unread})
+
+
+def _read_back(checkpoints: Checkpoints) -> None:
+    """Reads what was saved; does nothing in other processes than the first.
+
+    Raises:
+      UserError: a checkpoint cannot be read.
+    """
+    while checkpoints.unread:
+        step = checkpoints.unread.pop()
+        if hosts.is_first():
+            with _clear_errors(checkpoints):
+                _check_manifest(checkpoints.folder / str(step), step)
+            checkpoints.readable.add(step)
+
+
+def _remove_old(checkpoints: Checkpoints) -> None:
+    """Removes checkpoints older than the newest `keep` that can be read.
+
+    One that cannot be removed is named in a warning, once. Does nothing in other processes than
+    the first.
+    """
+    if checkpoints.keep is None or not hosts.is_first():
+        return
+    newer = 0
+    for step in reversed(steps_in(checkpoints.folder)):
+        is_permanent = checkpoints.keep_period and step % checkpoints.keep_period == 0
+        path = checkpoints.folder / str(step)
+        if newer < checkpoints.keep:
+            newer += _is_readable(checkpoints, step)
+        elif not is_permanent and step not in checkpoints.irremovable:
+            try:
+                shutil.rmtree(path)
+            except OSError as error:
+                checkpoints.irremovable.add(step)
+                reason = error.strerror or first_line(error)
+                logging.warning("%s: old checkpoint not removed: %s", path.absolute(), reason)
+
+
+def _is_readable(checkpoints: Checkpoints, step: int) -> bool:
+    if step not in checkpoints.readable:
+        try:
+            _check_manifest(checkpoints.folder / str(step), step)
+        except Exception:  # TensorStore raises many kinds
+            return False
+        checkpoints.readable.add(step)
+    return True
 
 
 def restore_newest(
@@ -268,11 +340,27 @@ def restore_params(
 
 
 def _read_record(path: Path, step: int) -> dict[str, Any]:
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        record = reader.restore(path / "meta")
+    record = json.loads((path / "meta" / "metadata").read_text())
     if record.pop("record_checksum", None) != _record_checksum(record) or record["step"] != step:
         raise ValueError("its record's checksum is wrong")
     return record
+
+
+def _check_manifest(path: Path, step: int) -> None:
+    """Reads a checkpoint's record and manifest, which must list the arrays in the record.
+
+    Raises:
+      ValueError: an array is absent or has another shape, or the record is damaged.
+      OSError: there is no record.
+    """
+    structure = _read_record(path, step)["structure"]
+    base = {"driver": "file", "path": f"{path.absolute() / 'state'}/"}
+    manifest = ts.KvStore.open({"driver": "ocdbt", "base": base}).result()
+    for name, what in structure.items():
+        stored = manifest.read(f"{name}/.zarray").result().value
+        shape = json.loads(stored)["shape"] if stored else "absent"
+        if shape != _dtype_and_shape(what)[1]:
+            raise ValueError(f"read back, {path.name} has {name} {shape} for {what}")
 
 
 def _read_arrays(
@@ -281,11 +369,14 @@ def _read_arrays(
     """All arrays by name, with the shapes and types in the record."""
     abstract = {}
     for name, what in record["structure"].items():
-        dtype, _, shape = what.partition("[")
-        sizes = json.loads(f"[{shape}")
-        abstract[name] = jax.ShapeDtypeStruct(tuple(sizes), np.dtype(dtype), sharding=sharding)
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-        arrays = reader.restore(path / "state", args=ocp.args.StandardRestore(abstract))
+        dtype, shape = _dtype_and_shape(what)
+        abstract[name] = jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=sharding)
+    with (
+        files.without_wildcards(path.parent) as folder,
+        ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader,
+    ):
+        state = folder / path.name / "state"
+        arrays = reader.restore(state, args=ocp.args.StandardRestore(abstract))
     if _checksum(arrays) != record["checksum"]:
         raise ValueError("its checksum is wrong")
     return arrays
@@ -328,6 +419,12 @@ def _unflatten(template: TrainState, arrays: dict[str, Any]) -> TrainState:
 
 def _structure(arrays: dict[str, Any]) -> dict[str, str]:
     return {name: f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}" for name, leaf in arrays.items()}
+
+
+def _dtype_and_shape(what: str) -> tuple[np.dtype, list[int]]:
+    """The inverse of `_structure`, for one array."""
+    dtype, _, sizes = what.partition("[")
+    return np.dtype(dtype), json.loads(f"[{sizes}")
 
 
 def _checksum(arrays: dict[str, jax.Array]) -> int:
@@ -382,7 +479,9 @@ def _clear_errors(checkpoints: Checkpoints) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason, what = first_line(error)[:300], "when that is fixed"
+        checkpoints.unread.clear()
+        plain, real = str(checkpoints.manager.directory), str(checkpoints.folder.absolute())
+        reason, what = first_line(error).replace(plain, real)[:300], "when that is fixed"
         if "No space left" in str(error):  # TensorStore wraps the reason in hundreds of characters
             reason, what = "no space left on device", "make room and"
         raise UserError(
