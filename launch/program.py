@@ -29,6 +29,11 @@ HELP_ONLY = not {
 
 runtime.prepare_jax()
 if not HELP_ONLY:
+    try:
+        runtime.pin_settings()
+    except UserError as mistyped:
+        print(f"error: {mistyped}", file=sys.stderr)
+        sys.exit(2)
     import jax
     import jaxlib
 
@@ -208,7 +213,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def _complain(message: str) -> int:
-    print(f"error: {printable(message)}", file=sys.stderr, flush=True)
+    print(f"error: {message}", file=sys.stderr, flush=True)
     return BAD_INPUT
 
 
@@ -221,7 +226,7 @@ def _discard_output() -> int:
 def _is_output_broken() -> bool:
     """Whether an error without a file's name is that of standard output."""
     try:
-        sys.stdout.flush()
+        print(flush=True)
     except OSError:
         return True
     return False

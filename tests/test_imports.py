@@ -30,7 +30,7 @@ FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 # Rooms that know little of the rest of the library, whatever stands below them.
 ISOLATED = {
     "data": {"types", "errors", "files", "fields", "runtime"},
-    "run": {"types", "errors", "files", "fields", "readings"},
+    "run": {"types", "errors", "files", "fields", "readings", "runtime"},
     "metrics": {"types", "errors", "files", "plugins", "runtime"},
 }
 HEAVY = ("tensorflow", "tensorflow_datasets", "torch", "matplotlib", "sklearn", "submitit")

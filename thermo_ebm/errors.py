@@ -4,12 +4,13 @@
 class UserError(Exception):
     """A mistake in a config, a file or a folder: one line that names it and says what to do.
 
-    The programs in `launch/` print the line and exit with code 2.
+    A message with a table has several lines, one per argument. The programs in `launch/` print the
+    message and exit with code 2.
     """
 
     def __str__(self) -> str:
         """The message; line breaks and what cannot be printed, as in names of files, escaped."""
-        return printable(super().__str__())
+        return "\n".join(printable(str(line)) for line in self.args)
 
 
 def printable(text: str) -> str:

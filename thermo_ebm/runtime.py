@@ -2,8 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
-from thermo_ebm.errors import UserError
+from thermo_ebm.errors import UserError, one_line
 
 
 def prevent_hangs() -> None:
@@ -33,6 +34,66 @@ def raise_vmem_limit() -> None:
     limit = next((kib for name, kib in _SCOPED_VMEM_KIB.items() if chip.startswith(name)), None)
     if limit and _LIMIT_FLAG not in arguments:
         os.environ["LIBTPU_INIT_ARGS"] = f"{arguments} {_LIMIT_FLAG}={limit}".strip()
+
+
+# Options of JAX on which results depend, or with which the programs cannot run, and JAX's own
+# defaults. Variables of the environment (JAX_ENABLE_X64=1) and other libraries may set others.
+PINNED: dict[str, Any] = {
+    "jax_enable_x64": False,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+    "jax_enable_custom_prng": False,
+    "jax_high_dynamic_range_gumbel": False,
+    "jax_default_matmul_precision": None,
+    "jax_allow_f16_reductions": False,
+    "jax_softmax_custom_jvp": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+    "jax_disable_jit": False,
+    "jax_disable_most_optimizations": False,
+    "jax_exec_time_optimization_effort": 0.0,
+    "jax_optimization_level": "UNKNOWN",
+    "jax_transfer_guard": None,
+    "jax_debug_key_reuse": False,
+    # Readings that are not measured are NaN.
+    "jax_debug_nans": False,
+    "jax_debug_infs": False,
+}
+_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")  # whose options may change results
+
+
+def pin_settings() -> None:
+    """Imports JAX and sets the options on which results depend, whatever the environment says.
+
+    Raises:
+      UserError: JAX does not accept a variable of the environment.
+    """
+    try:
+        import jax
+    except ValueError as error:
+        reason = one_line(error)
+        # JAX's message has the value and not always the variable.
+        suspects = [
+            f"{name}={value}"
+            for name, value in os.environ.items()
+            if name.startswith("JAX_") and value and value in reason
+        ]
+        raise UserError(f"environment: {', '.join(suspects)}: {reason}") from error
+    for name, value in PINNED.items():
+        if name in jax.config.values:  # options differ between versions of JAX
+            jax.config.update(name, value)
+
+
+def effective_settings() -> dict[str, str]:
+    """The options of JAX and the variables on which results depend, as they are in effect."""
+    import jax
+
+    options = {name: jax.config.values[name] for name in PINNED if name in jax.config.values}
+    return {
+        **{name: str(getattr(value, "value", value)) for name, value in options.items()},
+        **{name: os.environ.get(name, "") for name in _VARIABLES},
+    }
 
 
 def prepare_jax() -> None:

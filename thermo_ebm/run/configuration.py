@@ -77,7 +77,7 @@ def check_config(
         and not any(is_within(difference.field, name) for name in allow)
     ]
     if refused:
-        raise UserError(_refusal(folder, refused))
+        raise UserError(*_refusal(folder, refused))
     if fixed := _fixed(changed):
         raise UserError(
             f"workdir={folder}: {', '.join(fixed)} cannot change in an existing run, because they "
@@ -156,7 +156,8 @@ def _fixed(changed: Sequence[Difference]) -> list[str]:
     return [name for name in names if name in FIELDS and FIELDS[name].on_resume == FIXED]
 
 
-def _refusal(folder: Path, refused: list[Difference]) -> str:
+def _refusal(folder: Path, refused: list[Difference]) -> list[str]:
+    """The lines of the message."""
     rows = [("field", "in the run", "asked for")]
     rows += [(field, _cell(old), _cell(new)) for field, old, new in refused]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
@@ -166,7 +167,7 @@ def _refusal(folder: Path, refused: list[Difference]) -> str:
     if fixed := _fixed(refused):
         advice = f"Use another folder: {', '.join(fixed)} cannot change in an existing run"
     first = f"workdir={folder}: the run was started with another configuration:"
-    return "\n".join([first, *table, advice])
+    return [first, *table, advice]
 
 
 def _cell(value: Any) -> str:

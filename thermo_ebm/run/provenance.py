@@ -18,7 +18,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from thermo_ebm import files
+from thermo_ebm import files, runtime
 from thermo_ebm.errors import UserError
 from thermo_ebm.run.configuration import (
     ABSENT,
@@ -162,7 +162,7 @@ def record_start(
 
 
 def write_versions(workdir: str | os.PathLike[str], device: Device) -> list[Difference]:
-    """Writes the versions of Python, the packages and this project, the backend and the device.
+    """Writes the versions of Python, packages and project, the device, and the settings of JAX.
 
     Returns:
       What differs from the run's last start: with another version or device the figures may not
@@ -170,6 +170,7 @@ def write_versions(workdir: str | os.PathLike[str], device: Device) -> list[Diff
     """
     path = Path(workdir) / VERSIONS
     new = versions() | {"backend": device.backend, "device_kind": device.kind}
+    new |= runtime.effective_settings()
     try:
         old = files.read_json(path)
     except (FileNotFoundError, UserError):
