@@ -20,7 +20,7 @@ from thermo_ebm.evaluation.metric_settings import MetricSettings
 from thermo_ebm.metrics.networks import NETWORKS, Network
 
 _INCEPTION = NETWORKS["inception_v3"]  # whose statistics other programs publish
-_SAID = ("network", "weights", "resize", "image_form", "num_images")
+_DESCRIPTION = ("network", "weights", "resize", "image_form", "num_images")
 
 
 class Statistics(NamedTuple):
@@ -58,9 +58,11 @@ def read(name: str, path: Path) -> Statistics:
         with np.load(path, allow_pickle=False) as file:
             mean, covariance = (np.asarray(file[key], np.float64) for key in arrays.STATISTICS)
             checksum = str(file["checksum"]) if "checksum" in file else None
-            said: dict[str, Any] = {"network": str(file["network"])} if "network" in file else {}
+            description: dict[str, Any] = (
+                {"network": str(file["network"])} if "network" in file else {}
+            )
             if checksum is not None:
-                said = {key: file[key].item() for key in _SAID}
+                description = {key: file[key].item() for key in _DESCRIPTION}
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
         raise UserError(f"{name}: cannot be read as .npz: {one_line(error)[:200]}") from error
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or not len(mean):
@@ -72,12 +74,12 @@ def read(name: str, path: Path) -> Statistics:
         raise UserError(f"{name}: mu or sigma has values that are not finite")
     if not np.allclose(covariance, covariance.T, rtol=1e-4, atol=1e-6 * np.trace(covariance)):
         raise UserError(f"{name}: sigma is not symmetric")
-    if checksum is not None and checksum != _checksum(mean, covariance, said):
+    if checksum is not None and checksum != _checksum(mean, covariance, description):
         raise UserError(
             f"{name}: its checksum is not that of its content: it was damaged or changed; write it "
             "anew with --save_statistics"
         )
-    return Statistics(name, mean, covariance, **said)
+    return Statistics(name, mean, covariance, **description)
 
 
 def save(path: Path, statistics: Statistics) -> None:
@@ -86,14 +88,14 @@ def save(path: Path, statistics: Statistics) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    said = {key: getattr(statistics, key) for key in _SAID}
-    checksum = _checksum(statistics.mean, statistics.covariance, said)
+    description = {key: getattr(statistics, key) for key in _DESCRIPTION}
+    checksum = _checksum(statistics.mean, statistics.covariance, description)
     content = io.BytesIO()
     np.savez(
         content,
         mu=statistics.mean,
         sigma=statistics.covariance,
-        **said,
+        **description,
         checksum=np.array(checksum),
     )
     try:
@@ -103,9 +105,9 @@ def save(path: Path, statistics: Statistics) -> None:
         raise UserError(f"save_statistics={path}: cannot be written: {error.strerror}") from error
 
 
-def _checksum(mean: np.ndarray, covariance: np.ndarray, said: Mapping[str, Any]) -> str:
+def _checksum(mean: np.ndarray, covariance: np.ndarray, description: Mapping[str, Any]) -> str:
     """SHA-256 of the moments as float64 and of what a file says of them."""
-    digest = hashlib.sha256(repr(sorted(said.items())).encode())
+    digest = hashlib.sha256(repr(sorted(description.items())).encode())
     for values in (mean, covariance):
         digest.update(np.ascontiguousarray(values, "<f8"))
     return digest.hexdigest()
