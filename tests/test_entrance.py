@@ -153,11 +153,102 @@ def test_make_batch():
         (np.zeros((2, 8, 8, 1), np.uint8), "uint8, must be floating-point .*to_unit"),
         (np.zeros((0, 8, 8, 1), np.float32), "num >= 1"),
         (np.zeros(3, np.float32), r"shape \(3,\)"),
+        (np.full((2, 8, 8, 1), 255.0, np.float32), r"from 255 to 255, must be .*to_unit"),
+        (np.full((2, 8, 8), np.nan, np.float32), r"from nan to nan, must be in \[-1, 1\]"),
+        (te.make_batch(np.zeros((2, 3), np.float32)), "a Batch, must be an array"),
     ],
 )
 def test_make_batch_refuses(images, message):
     with pytest.raises(ValueError, match=message):
         te.make_batch(images)
+
+
+def test_vectors_may_have_any_range():
+    """Only images have a range; the data of other models are theirs."""
+    vectors = np.array([[-3.0, 200.0]], np.float32)
+    np.testing.assert_array_equal(te.make_batch(vectors).images, vectors)
+
+
+LINEAR = te.LatentEBM(
+    tilt=lambda alpha, z: -alpha * (z**2).sum(axis=-1),
+    generator=lambda beta, z: (z @ beta).reshape(-1, 2, 2, 1),
+    init=lambda key: {"prior": 0.1, "generator": jax.random.normal(key, (2, 4))},
+    latent_dim=2,
+    prior_sigma=1.0,
+    likelihood_sigma=0.5,
+)
+PARAMS = LINEAR.init(jax.random.key(0))
+IMAGES = np.zeros((3, 2, 2, 1), np.float32)
+PIXELS = np.zeros((3, 2, 2, 1), np.uint8)
+SAMPLER = te.SamplerSettings(te.ChainSettings(0.1, 2), te.ChainSettings(0.1, 2))
+
+
+def thermodynamic(images, key):
+    return te.thermodynamic_loss(LINEAR, PARAMS, images, key, SAMPLER, te.LossSettings(2))
+
+
+def vanilla(images, key):
+    return te.vanilla_loss(LINEAR, PARAMS, images, key, SAMPLER)
+
+
+def chains(images, key, sampler=SAMPLER):
+    positions, temperatures = jnp.arange(3), jnp.linspace(0, 1, 3)
+    return te.tempered_chains(LINEAR, PARAMS, images, positions, temperatures, key, sampler)
+
+
+def likelihood(images, key):
+    return te.log_marginal_likelihood(LINEAR, PARAMS, images, key)
+
+
+@pytest.mark.parametrize(
+    ("call", "images"),
+    [
+        (thermodynamic, te.make_batch(IMAGES)),
+        (vanilla, te.make_batch(IMAGES)),
+        (chains, IMAGES),
+        (likelihood, IMAGES),
+        (lambda images, key: te.load_run(trained_run.original()).sample(3, key), None),
+        (lambda images, key: te.load_run(trained_run.original()).reconstruct(images, key), IMAGES),
+    ],
+    ids=["thermodynamic_loss", "vanilla_loss", "chains", "likelihood", "sample", "reconstruct"],
+)
+@pytest.mark.parametrize(
+    ("key", "description"),
+    [
+        (7, "of type int"),
+        (jax.random.PRNGKey(7), r"uint32\[2\]"),
+        (jax.random.split(jax.random.key(7)), r"key<fry>\[2\]"),
+    ],
+    ids=["integer", "old style", "two keys"],
+)
+def test_every_entrance_refuses_what_is_no_key(call, images, key, description):
+    with pytest.raises(ValueError, match=rf"^key is {description}, .*jax.random.key\(seed\)"):
+        call(images, key)
+
+
+@pytest.mark.parametrize("call", [thermodynamic, vanilla])
+@pytest.mark.parametrize("under", [lambda fn: fn, jax.jit], ids=["called", "compiled"])
+def test_losses_refuse_what_is_no_batch(call, under):
+    message = r"^batch is float32\[3,2,2,1\], must be a Batch; thermo_ebm.make_batch\(images\)"
+    with pytest.raises(ValueError, match=message):
+        under(call)(jnp.asarray(IMAGES), jax.random.key(0))
+    pixels = te.make_batch(IMAGES)._replace(images=jnp.asarray(PIXELS))
+    with pytest.raises(ValueError, match=r"images are uint8, .*to_unit"):
+        under(call)(pixels, jax.random.key(0))
+
+
+@pytest.mark.parametrize("call", [chains, likelihood])
+def test_chains_and_likelihood_refuse_pixels(call):
+    with pytest.raises(ValueError, match=r"images are uint8, .*to_unit"):
+        call(PIXELS, jax.random.key(0))
+    with pytest.raises(ValueError, match=r"from 255 to 255, must be in \[-1, 1\]; .*to_unit"):
+        call(IMAGES + 255, jax.random.key(0))
+
+
+def test_tempered_chains_refuse_an_unknown_kernel():
+    sampler = SAMPLER._replace(posterior=te.ChainSettings(0.1, 2, "hmcc"))
+    with pytest.raises(ValueError, match=r"kernel must be one of .*, not 'hmcc'"):
+        chains(IMAGES, jax.random.key(0), sampler)
 
 
 # Runs read back.
@@ -211,6 +302,8 @@ def test_reconstructions(run):
         run.reconstruct(images[:, ::2, ::2], jax.random.key(1))
     with pytest.raises(ValueError, match="floating-point"):
         run.reconstruct(to_uint8(images), jax.random.key(1))
+    with pytest.raises(ValueError, match=r"must be in \[-1, 1\]; .*to_unit"):
+        run.reconstruct(to_uint8(images).astype(np.float32), jax.random.key(1))
 
 
 def test_load_run_refuses_another_folder(tmp_path):

@@ -117,15 +117,28 @@ def test_a_step_amplifies_what_it_measures_and_nothing_else():
     assert plain.step == loud.step == 1
 
 
-def test_a_long_gradient_is_shortened_and_its_statistics_are_those_before():
+def test_noise_is_that_of_the_gradient_after_clipping():
     plain, _ = stepped(loss__name="vanilla")
     clipped, _ = stepped(loss__name="vanilla", optimizer__clip_norm=0.5)
-    whole, short = first_moments(plain), first_moments(clipped)
+    long, short = first_moments(plain), first_moments(clipped)
     # Adam's first moment is (1 - b1) times the gradient it was given.
     np.testing.assert_allclose(np.linalg.norm(short), (1 - 0.5) * 0.5, rtol=1e-5)
-    np.testing.assert_allclose(short * np.linalg.norm(whole) / 0.25, whole, rtol=1e-4, atol=1e-6)
-    for name in ("train_loss", "train_grad_var", "train_grad_noise"):
-        np.testing.assert_allclose(clipped.sums.readings[name], plain.sums.readings[name])
+    np.testing.assert_allclose(short * np.linalg.norm(long) / 0.25, long, rtol=1e-4, atol=1e-6)
+    measured, before = clipped.sums.readings, plain.sums.readings
+    for name in ("train_loss", "train_grad_mean", "train_grad_var"):
+        np.testing.assert_allclose(measured[name], before[name])
+    factor = (np.linalg.norm(short) / np.linalg.norm(long)) ** 2
+    assert factor < 0.1
+    groups = ("train_grad_noise_prior", "train_grad_noise_generator")
+    for name in (*groups, "train_grad_noise", "train_grad_signal", "train_update_noise"):
+        np.testing.assert_allclose(measured[name], factor * before[name], rtol=1e-4)
+    # A target sets the noise from this running mean.
+    np.testing.assert_allclose(
+        clipped.gradient_noise.noise, measured["train_grad_noise"], rtol=1e-6
+    )
+    # Noise and signal add up to the squared norm of the gradient that the optimisers were given.
+    total = (measured["train_grad_noise"] + measured["train_grad_signal"]) * short.size
+    np.testing.assert_allclose(total, 0.5**2, rtol=1e-5)
 
 
 def first_moments(state):

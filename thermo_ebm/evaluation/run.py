@@ -27,7 +27,7 @@ from thermo_ebm.sampling import samples as sampling
 from thermo_ebm.sampling.chains import SamplerSettings
 from thermo_ebm.train import checkpoints
 from thermo_ebm.train.task import updates_per_epoch
-from thermo_ebm.types import Array, Params, PRNGKey, make_batch
+from thermo_ebm.types import Array, Params, PRNGKey, check_key, make_batch
 
 # Compiled once per model and number of images, not once per call.
 _sample_images = jax.jit(sampling.sample_images, static_argnames=("model", "num", "settings"))
@@ -163,8 +163,9 @@ class Run(NamedTuple):
 
         Raises:
           UserError: there is no such repetition or checkpoint, or it cannot be read.
-          ValueError: num is below 1.
+          ValueError: num is below 1, or the key is none.
         """
+        check_key(key)
         if num < 1:
             raise ValueError(f"num is {num}, must be at least 1")
         batches = self.sample_batches(self.params(repetition, step), key, num)
@@ -213,8 +214,10 @@ class Run(NamedTuple):
 
         Raises:
           UserError: there is no such repetition or checkpoint, or it cannot be read.
-          ValueError: the images are of another size or not floating-point numbers.
+          ValueError: the images are of another size or not floating-point numbers in [-1, 1], or
+            the key is none.
         """
+        check_key(key)
         x = make_batch(images).images
         shape = image_shape(self.config)
         if x.shape[1:] != shape:

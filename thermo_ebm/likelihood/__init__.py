@@ -24,7 +24,7 @@ from thermo_ebm.likelihood.estimators import MarginalLikelihood, summarise
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.kernels import find_kernel
 from thermo_ebm.thermo.schedule import Schedule, equalised, make_schedule
-from thermo_ebm.types import Array, Batch, Params, PRNGKey, check_batch, make_batch
+from thermo_ebm.types import Array, Batch, Params, PRNGKey, check_batch, check_key, make_batch
 
 __all__ = [
     "LikelihoodSettings",
@@ -58,8 +58,10 @@ def log_marginal_likelihood(
 
     Raises:
       ValueError: fewer than 2 chains per image or 2 temperatures, a kernel that is unknown or not
-        adjusted, no images, or images that are not floating-point numbers.
+        adjusted, a key that is none, no images, or images that are not floating-point numbers in
+        [-1, 1].
     """
+    check_key(key)
     batch = make_batch(images)
     key, pilot_key = jax.random.split(key)
     schedule = adapted_schedule(model, params, batch.images, pilot_key, settings)

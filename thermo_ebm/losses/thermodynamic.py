@@ -23,7 +23,7 @@ from thermo_ebm.thermo import ratios
 from thermo_ebm.thermo.integral import neighbour_kl, quadrature_weights, thermodynamic_integral
 from thermo_ebm.thermo.moments import shrunk_moments
 from thermo_ebm.thermo.schedule import Schedule, make_schedule
-from thermo_ebm.types import Array, Batch, Params, PRNGKey, check_batch
+from thermo_ebm.types import Array, Batch, Params, PRNGKey, check_batch, check_key
 
 # Newton steps of MBAR: 3 are exact up to rounding if neighbouring densities overlap.
 MBAR_ITERATIONS = 4
@@ -117,7 +117,8 @@ def thermodynamic_loss(
       is this device's share: sum the shares over the devices.
 
     Raises:
-      ValueError: for an unknown name in `settings`, or settings that do not fit together.
+      ValueError: for an unknown name in `settings`, settings that do not fit together, a `batch` or
+        `key` that is none, or images that are not in [-1, 1].
     """
     return make_objective(model, sampler, settings, axis_name).loss(params, batch, key, schedule)
 
@@ -260,6 +261,7 @@ class _Loss(NamedTuple):
     ) -> tuple[Array, LossTerms]:
         """The value, with the gradient of the surrogate and of what goes through the chains."""
         check_batch(batch)
+        check_key(key)
         if schedule is None:
             settings = self.settings
             schedule = make_schedule(settings.schedule, settings.num_temperatures, settings.power)

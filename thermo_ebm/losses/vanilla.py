@@ -52,6 +52,7 @@ def vanilla_loss(
       is this device's share: sum the shares over the devices.
 
     Raises:
-      ValueError: for an unknown kernel or fewer than one chain per image.
+      ValueError: for an unknown kernel, fewer than one chain per image, a `batch` or `key` that is
+        none, or images that are not in [-1, 1].
     """
     return vanilla_objective(model, sampler, axis_name).loss(params, batch, key, None)

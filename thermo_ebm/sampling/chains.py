@@ -25,7 +25,7 @@ from thermo_ebm.sampling import exchange as exchanges
 from thermo_ebm.sampling import kernels
 from thermo_ebm.sampling.chunks import bind_in_chunks, map_in_chunks, tile
 from thermo_ebm.sampling.kernels import Info, Point, State, Target
-from thermo_ebm.types import Array, Params, PRNGKey
+from thermo_ebm.types import Array, Params, PRNGKey, check_images, check_key
 
 
 class Adaptation(NamedTuple):
@@ -267,9 +267,12 @@ def tempered_chains(
         of steps. Random numbers and steps are the same as without.
 
     Raises:
-      ValueError: for an unknown kernel.
+      ValueError: for an unknown kernel, a key that is none, or images that are not floating-point
+        numbers in [-1, 1].
     """
     chex.assert_rank([temperatures, positions], 1)
+    check_key(key)
+    x = check_images(x)
     model = with_compute_dtype(model, jnp.dtype(settings.precision))
     indices = jnp.arange(temperatures.shape[0])
 

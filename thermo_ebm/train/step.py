@@ -170,6 +170,7 @@ def _through_chains(
 def _updated(task: Task, state: TrainState, gradient: Gradient) -> TrainState:
     """The state after the update by a gradient, or unchanged but for the count of skipped steps."""
     statistics = gradient_statistics(gradient.mean)
+    gradient = _clipped(task, gradient)
     info, for_optimisers = _amplified(task, state, gradient)
     params, optimiser = update(task.optimisers, for_optimisers, state.optimiser, state.params)
     # The variance is finite only if every entry of the gradient is; a finite gradient can still
@@ -194,32 +195,45 @@ def _updated(task: Task, state: TrainState, gradient: Gradient) -> TrainState:
     return new._replace(step=state.step + 1)
 
 
+def _clipped(task: Task, gradient: Gradient) -> Gradient:
+    """The gradient with a norm of at most `clip_norm`; the difference shrinks by the same factor.
+
+    Noise and signal are measured after this, of what the optimisers get. The factor depends on the
+    batch, so that the mean of the clipped gradient has another direction than the mean of g.
+    """
+    limit = task.config.optimizer.clip_norm
+    if not limit:
+        return gradient
+    norm = jnp.sqrt(halves.square(gradient.mean))
+
+    def clip(leaf: Array) -> Array:
+        return jnp.where(norm < limit, leaf, leaf / norm * limit)
+
+    mean, difference = jax.tree.map(clip, (gradient.mean, gradient.difference))
+    return gradient._replace(mean=mean, difference=difference)
+
+
 def _amplified(
     task: Task, state: TrainState, gradient: Gradient
 ) -> tuple[amplification.AmplificationInfo, Params]:
-    """The gradient for the optimisers: clipped, then with the noise that `gradient_noise` asks for.
-
-    Clipping acts on the mean gradient; the difference shrinks by the same factor.
-    """
-    mean, difference = gradient.mean, gradient.difference
+    """The gradient for the optimisers, with the noise that `gradient_noise` asks for."""
     info = amplification.choose_amplification(task.gradient_noise, state.gradient_noise)
-    if limit := task.config.optimizer.clip_norm:
-        norm = jnp.sqrt(halves.square(mean))
-
-        def clip(leaf: Array) -> Array:
-            return jnp.where(norm < limit, leaf, leaf / norm * limit)
-
-        mean, difference = jax.tree.map(clip, (mean, difference))
-    if not amplification.changes_noise(task.gradient_noise) or difference is None:
-        return info, mean
+    if not amplification.changes_noise(task.gradient_noise) or gradient.difference is None:
+        return info, gradient.mean
     key = step_key(state, AMPLIFICATION)
-    return info, amplification.amplify(mean, difference, info.amplification, key)
+    return info, amplification.amplify(gradient.mean, gradient.difference, info.amplification, key)
 
 
 def measurements(
     gradient: Gradient, statistics: GradientStatistics, info: amplification.AmplificationInfo
 ) -> dict[str, Array]:
-    """The readings of one step, scalars by the names of `readings.per_step()`."""
+    """The readings of one step, scalars by the names of `readings.per_step()`.
+
+    Args:
+      gradient: that of the step, after clipping.
+      statistics: over the entries of the gradient before clipping.
+      info: of the amplification.
+    """
     aux = gradient.aux
     measured = {
         "train_loss": gradient.loss,
