@@ -99,7 +99,9 @@ READINGS = {
         "`grad_noise` over the squared norm of the mean gradient",
         title=f"{_GRADIENT_NOISE} / squared mean gradient",
     ),
-    "grad_noise_stderr": Reading("standard error of `grad_noise`"),
+    "grad_noise_stderr": Reading(
+        "standard error of `grad_noise`; 1.96 of them cover in 0.90 of the measurements"
+    ),
     "grad_noise_batch_stderr": Reading("standard error of `grad_noise_batch`"),
     "grad_noise_mcmc_stderr": Reading("standard error of `grad_noise_mcmc`"),
     "grad_noise_interaction_stderr": Reading("standard error of `grad_noise_interaction`"),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 from sklearn import metrics
 
 from thermo_ebm.metrics.detection import (
@@ -23,6 +24,7 @@ def test_perfect_and_inverted_detection_have_areas_one_and_zero():
     low, high = np.arange(5.0), np.arange(10.0, 15.0)
     areas = detection(low, high, num_resamples=20)
     assert (areas.auroc, areas.auroc_low, areas.auroc_high) == (1.0, 1.0, 1.0)
+    assert (areas.auprc, areas.auprc_low, areas.auprc_high) == (1.0, 1.0, 1.0)
     assert detection(high, low, num_resamples=20).auroc == 0.0
 
 
@@ -39,18 +41,25 @@ def test_weighted_areas_equal_areas_of_repeated_images():
         np.testing.assert_allclose(ours(labels, scores, weights), repeated, rtol=1e-12)
 
 
-def test_bootstrap_intervals_cover_the_true_auroc():
-    # Two normal distributions a standard deviation apart: AUROC is Phi(1 / sqrt 2) = 0.7602.
-    inside = 0
-    for seed in range(100):
+def test_bootstrap_intervals_cover_the_true_areas():
+    # Two normal distributions a standard deviation apart: AUROC is Phi(1 / sqrt 2) = 0.7602, and
+    # AUPRC, the integral of the precision over the recall, 0.7534 for sets of equal size.
+    threshold = np.linspace(-8.0, 9.0, 20_001)
+    recall, false_positives = ndtr(1.0 - threshold), ndtr(-threshold)
+    auprc = -np.trapezoid(recall / (recall + false_positives), recall)
+    assert auprc == pytest.approx(0.7534, abs=2e-3)
+    inside, num = np.zeros(2), 200
+    for seed in range(num):
         rng = np.random.default_rng(seed)
         areas = detection(
             rng.normal(size=60), rng.normal(1.0, size=60), seed=seed, num_resamples=200
         )
-        inside += areas.auroc_low <= 0.76025 <= areas.auroc_high
+        inside[0] += areas.auroc_low <= 0.76025 <= areas.auroc_high
+        inside[1] += areas.auprc_low <= auprc <= areas.auprc_high
         assert areas.auroc_low < areas.auroc < areas.auroc_high
-    # Of 100, 95 are expected with a standard error of 2.2; percentile intervals err a little low.
-    assert 86 <= inside < 100
+        assert areas.auprc_low < areas.auprc < areas.auprc_high
+    # 0.95 is expected with a standard error of 0.015; percentile intervals err a little low.
+    assert np.all((inside / num >= 0.9) & (inside / num < 1)), inside / num
 
 
 def test_interval_depends_on_the_seed_alone():
