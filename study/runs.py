@@ -1,5 +1,6 @@
 """Reads run folders: configurations, readings, temperatures and evaluations of each repetition."""
 
+import hashlib
 import json
 import math
 import re
@@ -13,6 +14,7 @@ from study.cells import SYMBOLS, VANILLA, varied
 from thermo_ebm.config.checks import check_value
 from thermo_ebm.errors import UserError
 from thermo_ebm.fields import FIELDS, flatten
+from thermo_ebm.run import warm_start
 from thermo_ebm.run.configuration import is_free, read_config
 from thermo_ebm.run.layout import CHANGES, CONFIG, EVALUATIONS, IMAGES, READINGS, TEMPERATURES
 from thermo_ebm.run.provenance import are_same_images, read_levels
@@ -28,7 +30,7 @@ class Run(NamedTuple):
     """One run folder."""
 
     folder: Path
-    config: dict[str, Any]  # flattened to dotted names
+    config: dict[str, Any]  # flattened to dotted names, and `init_from`: what the run began with
     changes: list[Change]  # of the configuration during training
 
     @property
@@ -133,7 +135,7 @@ def make_configurations(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def read_run(folder: Path) -> Run:
-    """Reads a run's configuration and its changes.
+    """Reads a run's configuration, its changes and what it began with.
 
     Raises:
       UserError: naming the file and the field, for one that is damaged or a value that no run has.
@@ -144,7 +146,22 @@ def read_run(folder: Path) -> Run:
             check_value(name, config[name])
         except UserError as error:
             raise UserError(f"{folder / CONFIG}: {error}") from error
-    return Run(folder, config, read_changes(folder))
+    return Run(folder, config | {"init_from": _first_parameters(folder)}, read_changes(folder))
+
+
+def _first_parameters(folder: Path) -> str:
+    """Describes the parameters that a run began with: ``random``, or ``RUN:REPETITION:STEP#HASH``.
+
+    The hash of the parameters distinguishes runs of the same name.
+    """
+    start = warm_start.read(folder)
+    if start is None:
+        return "random"
+    digest = hashlib.sha256()
+    for name in sorted(start.params):
+        digest.update(name.encode() + start.params[name].tobytes())
+    run = Path(start.source.run).name
+    return f"{run}:{start.source.repetition}:{start.step}#{digest.hexdigest()[:8]}"
 
 
 def _cell_fields(config: Mapping[str, Any]) -> dict[str, Any]:

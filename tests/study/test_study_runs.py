@@ -1,7 +1,9 @@
 """Run folders: cells from configs, joined evaluations, errors reported with file and line."""
 
 import json
+import re
 
+import numpy as np
 import pandas as pd
 import pytest
 from study_builders import KID, NETWORK, cell_frame, config, vanilla_cell, write_run
@@ -9,6 +11,7 @@ from study_builders import KID, NETWORK, cell_frame, config, vanilla_cell, write
 from study.readings import final, load, sections
 from study.runs import load_runs
 from thermo_ebm.errors import UserError
+from thermo_ebm.run import warm_start
 
 
 def cells_of(readings):
@@ -54,6 +57,27 @@ def test_cells_differ_by_every_field_that_varies(tmp_path):
     cells = cells_of(load(tmp_path, None))
     pairs = cells[["loss.quadrature", "model.latent_dim"]].itertuples(index=False, name=None)
     assert set(pairs) == {("trapezium", 32.0), ("trapezium", 64.0), ("right", 64.0)}
+
+
+def test_runs_that_begin_with_parameters_of_another_run_are_other_cells(tmp_path):
+    def begin(name, step, weight):
+        start = warm_start.SourceCheckpoint(str(tmp_path / "source"), 1, step)
+        params = {"prior": np.full(3, weight, np.float32)}
+        warm_start.write(tmp_path / name, warm_start.WarmStart(start, step, params))
+
+    for name in "abcd":
+        write_run(tmp_path / name, config(seed=10 * ord(name)))
+    begin("b", 30, 0.5)
+    begin("c", 30, 0.5)
+    begin("d", 30, 0.25)  # of another run that has the same name
+    cells = cells_of(load(tmp_path, None))
+    scratch, *others = sorted(cells["init_from"], key=lambda text: text != "random")
+    assert scratch == "random"
+    assert len(others) == 2
+    assert all(re.fullmatch("source:1:30#[0-9a-f]{8}", origin) for origin in others)
+    assert len(set(cells.index)) == 3
+    last = final(load(tmp_path, None).frame)
+    assert sorted(last.groupby("cell").size()) == [2, 2, 4]
 
 
 def test_fields_without_meaning_do_not_split_cells(tmp_path):
