@@ -112,7 +112,7 @@ def check_key(key: PRNGKey) -> None:
     Raises:
       ValueError: it is not a single typed key.
     """
-    is_typed = jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
+    is_typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if not is_typed or key.shape != ():
         raise ValueError(
             f"key is {_described(key)}, must be one typed key; jax.random.key(seed) makes it"
