@@ -20,7 +20,8 @@ FLOORS = (
     ("sampling", "thermo"),
     ("losses", "likelihood"),
     ("gradients",),
-    ("config", "data", "run", "metrics"),
+    ("config", "run", "metrics"),
+    ("data",),
     ("cost",),
     ("train",),
     ("evaluation",),
@@ -29,7 +30,7 @@ FLOORS = (
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 # Rooms that know little of the rest of the library, whatever stands below them.
 ISOLATED = {
-    "data": {"types", "errors", "files", "fields", "runtime"},
+    "data": {"types", "errors", "files", "fields", "run", "runtime"},
     "run": {"types", "errors", "files", "fields", "readings", "runtime"},
     "metrics": {"types", "errors", "files", "plugins", "runtime"},
 }

@@ -229,16 +229,6 @@ def test_a_folder_of_samples_may_be_named(tmp_path):
             folder(str(tmp_path / name))
 
 
-def test_outputs_are_recognised_by_the_names_of_the_layout():
-    from thermo_ebm.data import folder as module
-    from thermo_ebm.run import layout
-
-    assert {layout.CONFIG, layout.VERSIONS} == module._RUN
-    assert {layout.CHECKPOINTS, layout.READINGS} == module._REPETITION
-    likelihoods = {layout.LIKELIHOOD, layout.LIKELIHOOD_FOLDER}
-    assert likelihoods in [entries for entries, _ in module._OUTPUTS]
-
-
 def test_outputs_inside_a_data_set_are_refused(tmp_path):
     images = tmp_path / "images"
     (images / "deep").mkdir(parents=True)

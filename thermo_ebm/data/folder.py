@@ -16,18 +16,18 @@ from PIL import Image
 from thermo_ebm.data.images import Images, Source, Unreadable, open_image, suffixes
 from thermo_ebm.errors import UserError, one_line
 from thermo_ebm.files import SAMPLES_MARK
+from thermo_ebm.run import layout
 
 _LITTER = {"Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r", "__MACOSX", "@eaDir"}
 _MOST_KINDS = 8  # number of suffixes that the count of files names
 # Entries by which a folder of a run, a repetition, a report, or of samples is recognised.
-_RUN, _REPETITION = {"config.json", "versions.json"}, {"checkpoints", "readings.csv"}
 _OUTPUTS = (
-    (_RUN, "run"),
-    (_REPETITION, "run"),
+    ({layout.CONFIG, layout.VERSIONS}, "run"),
+    ({layout.CHECKPOINTS, layout.READINGS}, "run"),
     ({"samples.png", "reconstructions.png"}, "folder of samples"),
     ({SAMPLES_MARK}, "folder of samples"),
     ({"report.html", "figures", "tables"}, "report"),
-    ({"likelihood.csv", "likelihood"}, "table of likelihoods"),
+    ({layout.LIKELIHOOD, layout.LIKELIHOOD_FOLDER}, "table of likelihoods"),
 )
 _EPOCH = re.compile(r"epoch_\d+\.png")  # the samples of a training run
 
