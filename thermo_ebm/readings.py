@@ -100,7 +100,7 @@ READINGS = {
         title=f"{_GRADIENT_NOISE} / squared mean gradient",
     ),
     "grad_noise_stderr": Reading(
-        "standard error of `grad_noise`; 1.96 of them cover in 0.90 of the measurements"
+        "standard error of `grad_noise`; 1.96 of them cover in about 0.90 of simulated measurements"
     ),
     "grad_noise_batch_stderr": Reading("standard error of `grad_noise_batch`"),
     "grad_noise_mcmc_stderr": Reading("standard error of `grad_noise_mcmc`"),

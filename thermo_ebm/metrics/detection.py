@@ -30,8 +30,8 @@ def detection(
 
     The intervals come from a bootstrap that resamples the images of each set: percentiles for the
     AUROC; for the AUPRC, whose resamples have a bias, their standard deviation on the scale of the
-    log odds. Intervals of 95 % cover in 0.90 or more of the cases from 60 images per set. If the
-    score separates the sets perfectly, it does so in every resample, and the interval has zero
+    log odds. Intervals of 95 % cover in at least 0.90 of simulated cases with 60 images per set. If
+    the score separates the sets perfectly, it does so in every resample, and the interval has zero
     width.
 
     Args:
