@@ -35,7 +35,7 @@ def test_files_it_names_are_there():
 def test_programs_it_names_are_there():
     named = set(re.findall(r"python -m ((?:launch|examples)\.\w+)", README))
     programs = {f"launch.{path.stem}" for path in (ROOT / "launch").glob("*.py")}
-    inner = {"__init__", "cell", "config_file", "evaluation_flags", "program"}
+    inner = {"__init__", "cell", "config_file", "evaluation_flags", "path_flags", "program"}
     launched = {name for name in named if name.startswith("launch.")}
     assert launched == programs - {f"launch.{name}" for name in inner}
     assert all(importlib.util.find_spec(name) for name in named)

@@ -72,6 +72,20 @@ print(runtime.effective_settings())
     assert other.stdout == plain.stdout, other.stderr
 
 
+def test_pinned_settings_are_the_defaults_of_jax():
+    done = python("""
+import os
+for name in [name for name in os.environ if name.startswith("JAX_")]:
+    del os.environ[name]
+from thermo_ebm import runtime
+import jax
+defaults = runtime.effective_settings()
+runtime.pin_settings()
+assert runtime.effective_settings() == defaults, (runtime.effective_settings(), defaults)
+""")
+    assert done.returncode == 0, done.stderr
+
+
 def test_mistyped_settings_are_one_line_and_exit_code_2():
     for name, value in [
         ("JAX_ENABLE_X64", "maybe"),

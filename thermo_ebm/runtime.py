@@ -46,7 +46,7 @@ PINNED: dict[str, Any] = {
     "jax_enable_custom_prng": False,
     "jax_high_dynamic_range_gumbel": False,
     "jax_default_matmul_precision": None,
-    "jax_allow_f16_reductions": False,
+    "jax_allow_f16_reductions": True,
     "jax_softmax_custom_jvp": False,
     "jax_numpy_dtype_promotion": "standard",
     "jax_numpy_rank_promotion": "allow",
