@@ -28,6 +28,9 @@ HELP_ONLY = not {
 }.isdisjoint(sys.argv[1:])
 
 runtime.prepare_jax()
+# Before other imports: a library that logs while it is imported would give Python's root logger a
+# handler of its own, and each warning would be printed twice.
+logging.use_absl_handler()
 if not HELP_ONLY:
     try:
         runtime.pin_settings()

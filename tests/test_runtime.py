@@ -115,3 +115,11 @@ def test_backends_of_notebooks_do_not_reach_programs():
     code = "from launch import program; import matplotlib.pyplot as p; print(p.get_backend())"
     done = python(code, MPLBACKEND="module://nowhere")
     assert done.stdout.lower() == "agg\n", done.stderr
+
+
+def test_warnings_of_programs_are_printed_once():
+    code = "from launch import program; import logging; logging.basicConfig(); "
+    code += "print(logging.root.handlers)"
+    done = python(code)
+    assert done.stdout.startswith("[<ABSLHandler"), done.stderr
+    assert done.stdout.count("Handler") == 1
