@@ -20,6 +20,9 @@ The output ends in the line
 `topology=... hbm_mib=... estimated_step_ms=... estimated_fraction_of_peak=...` of the last form.
 """
 
+if not __package__:
+    __import__("not_a_script")
+
 import csv
 import os
 import time

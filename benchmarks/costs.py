@@ -10,6 +10,9 @@ the mean of those two. Printed are the median ratio and the quartiles over the p
 random, and by default the sizes are those of `benchmarks.step`: batch 8, N_t = 4, K = 5.
 """
 
+if not __package__:
+    __import__("not_a_script")
+
 import os
 import time
 

@@ -9,6 +9,9 @@ is 1 if anything differs. `in_saves` counts the kills that left an unfinished ch
 not there before the attempt.
 """
 
+if not __package__:
+    __import__("not_a_script")
+
 import contextlib
 import os
 import random

@@ -8,6 +8,9 @@ measures the peak again beside each of its own measurements (`Gemm.rate`), since
 machines drifts.
 """
 
+if not __package__:
+    __import__("not_a_script")
+
 import time
 from collections.abc import Callable, Sequence
 from functools import partial

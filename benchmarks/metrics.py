@@ -14,6 +14,9 @@ table have the relative differences, and the last line is `plain_s=... shared_s=
 --coverage nothing is timed: see `benchmarks.coverage`.
 """
 
+if not __package__:
+    __import__("not_a_script")
+
 import sys
 import time
 from collections.abc import Callable, Sequence

@@ -10,6 +10,9 @@ missing train on random images of the same size. The last line of the output is
 `first_s=... second_s=...`.
 """
 
+if not __package__:
+    __import__("not_a_script")
+
 import os
 import subprocess
 import sys

@@ -26,6 +26,9 @@ With `--peer=torch`, the step of each row is then timed in turns with the same s
 that row, with ` ratio_to_torch=...` where there is a peer.
 """
 
+if not __package__:
+    __import__("not_a_script")
+
 import csv
 import itertools
 import os

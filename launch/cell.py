@@ -5,6 +5,9 @@ python -m launch.cell --cell=FILE
 Exit codes as for `launch.train`: 0 done, 2 bad input, 3 interrupted, 4 diverged and given up.
 """
 
+if not __package__:
+    __import__("not_a_script")
+
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -15,6 +15,9 @@ FID is computed. From a set of more than
 
 from __future__ import annotations
 
+if not __package__:
+    __import__("not_a_script")
+
 import sys
 from collections.abc import Sequence
 from pathlib import Path

@@ -14,6 +14,9 @@ continues).
 
 from __future__ import annotations
 
+if not __package__:
+    __import__("not_a_script")
+
 import sys
 import time
 from collections.abc import Sequence

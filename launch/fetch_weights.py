@@ -6,6 +6,9 @@ The file's SHA-256 is checked against the digits in its name. No other program o
 downloads weights. Exit codes: 0 the weights are there, 2 they are not, with the reason in one line.
 """
 
+if not __package__:
+    __import__("not_a_script")
+
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -15,6 +15,9 @@ Exit codes: 0 done, 2 bad input, 3 interrupted (the same command continues).
 
 from __future__ import annotations
 
+if not __package__:
+    __import__("not_a_script")
+
 import contextlib
 import io
 import re

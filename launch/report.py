@@ -7,6 +7,9 @@ writes DIR/report.html (one page that needs no other file), DIR/figures (PNG and
 (CSV). Exit codes: 0 done, 2 bad input.
 """
 
+if not __package__:
+    __import__("not_a_script")
+
 import sys
 from collections.abc import Sequence
 from pathlib import Path

@@ -13,6 +13,9 @@ launch.eval evaluates. Exit codes: 0 done, 2 bad input.
 
 from __future__ import annotations
 
+if not __package__:
+    __import__("not_a_script")
+
 import contextlib
 import io
 from collections.abc import Iterator, Sequence

@@ -10,6 +10,9 @@ not stop the others. Exit codes: 0 all done, 1 some cells failed, 2 bad input, 3
 
 from __future__ import annotations
 
+if not __package__:
+    __import__("not_a_script")
+
 import signal
 import sys
 import time

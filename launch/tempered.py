@@ -12,6 +12,9 @@ tempered posteriors in two dimensions is drawn by examples/tempered_posteriors.p
 
 from __future__ import annotations
 
+if not __package__:
+    __import__("not_a_script")
+
 import sys
 from collections.abc import Sequence
 

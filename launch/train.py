@@ -10,6 +10,9 @@ Exit codes: 0 done, 2 bad input, 3 interrupted with checkpoints written (the sam
 continues), 4 a repetition diverged and was given up.
 """
 
+if not __package__:
+    __import__("not_a_script")
+
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path

@@ -15,6 +15,9 @@ Draws are `exact` samples of the power posteriors, or the ends of chains of K st
 table a correction follows its quadrature; the CSV has every combination.
 """
 
+if not __package__:
+    __import__("not_a_script")
+
 import csv
 import importlib
 import itertools

@@ -23,6 +23,9 @@ The output ends in the line `mean_bias=... target_error=... range=... overhead=.
   pairs
 """
 
+if not __package__:
+    __import__("not_a_script")
+
 import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path

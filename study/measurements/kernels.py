@@ -9,6 +9,9 @@ standard deviations over repeated draws: of E_t at three temperatures, and of lo
 by `warped_trapezium`, whose own error remains where the chains have converged.
 """
 
+if not __package__:
+    __import__("not_a_script")
+
 import itertools
 from collections.abc import Iterator, Sequence
 from functools import partial

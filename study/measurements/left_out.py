@@ -10,6 +10,9 @@ log p(x), the tilt and the score of Pang et al. detect the digit, with their 95 
 same command continues after an interruption; what is done is not done again.
 """
 
+if not __package__:
+    __import__("not_a_script")
+
 import json
 import subprocess
 import sys

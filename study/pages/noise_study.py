@@ -8,6 +8,9 @@ runs; the experiments that it names and its commands are those of `--made_by`. T
 site once mkdocs.yml and docs/study/index.md name it.
 """
 
+if not __package__:
+    __import__("not_a_script")
+
 import argparse
 import sys
 from collections.abc import Sequence
