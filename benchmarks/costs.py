@@ -18,12 +18,13 @@ import time
 
 import jax
 import numpy as np
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from absl import flags, logging
+from ml_collections import ConfigDict
 
 from benchmarks import programs
 from benchmarks.programs import Program
-from thermo_ebm import runtime
+from launch import config_file, program
+from thermo_ebm.errors import UserError
 from thermo_ebm.models import conv_transpose
 
 BASE = {
@@ -71,15 +72,15 @@ def paired_ratios(base: Program, other: Program, repeats: int) -> tuple[np.ndarr
     return around, np.array(other_seconds) * 2 / (around[1:] + around[:-1])
 
 
-def _seconds(program: Program) -> float:
+def _seconds(compiled: Program) -> float:
     start = time.perf_counter()
-    program.call()
+    compiled.call()
     return time.perf_counter() - start
 
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    config_flags.DEFINE_config_file("config", "configs/cifar10.py", "The configuration.")
+    config_file.define("configs/cifar10.py", "The configuration.")
     flags.DEFINE_list("changes", list(CHANGES), f"Changes to time: {', '.join(CHANGES)}.")
     flags.DEFINE_integer("batch_size", 8, "Batch size, over all devices.")
     flags.DEFINE_integer("num_temperatures", 4, "N_t.")
@@ -88,13 +89,14 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}")
+    del argv
     values = flags.FLAGS
     if unknown := set(values.changes) - set(CHANGES):
-        raise app.UsageError(f"--changes: unknown {sorted(unknown)}; known: {', '.join(CHANGES)}")
+        raise UserError(
+            f"changes={', '.join(sorted(unknown))}: no such change; there are {', '.join(CHANGES)}"
+        )
     logging.set_verbosity(logging.WARNING)
-    config = values.config
+    config = ConfigDict(config_file.read().to_dict())
     config.update_from_flattened_dict(
         {
             "batch_size": values.batch_size,
@@ -115,6 +117,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
-    runtime.prepare_jax()
-    app.run(main)
+    program.run(main, define_flags)

@@ -24,7 +24,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from absl import app, flags
+from absl import flags
+
+from launch import program
+from launch.path_flags import DEFINE_path
 
 FLAGS = {
     "data.num_train": 150,
@@ -226,7 +229,7 @@ def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
     flags.DEFINE_integer("kills", 24, "Number of SIGKILLs.")
     flags.DEFINE_integer("seed", 0, "Seed of the times of the kills.")
-    flags.DEFINE_string("folder", None, "Folder to keep the runs in; by default a temporary one.")
+    DEFINE_path("folder", None, "Folder to keep the runs in; by default a temporary one.")
 
 
 def main(argv: list[str]) -> int:
@@ -246,5 +249,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    program.run(main, define_flags)

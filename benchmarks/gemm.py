@@ -18,7 +18,9 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
+
+from launch import program
 
 # Large enough for the peak, small enough to be done in a fraction of a second.
 _SIZES = {"cpu": (1024, 1536, 2048), "default": (4096, 8192, 12288)}
@@ -86,5 +88,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    program.run(main, define_flags)

@@ -17,16 +17,17 @@ table have the relative differences, and the last line is `plain_s=... shared_s=
 if not __package__:
     __import__("not_a_script")
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 import scipy.linalg
-from absl import app, flags
+from absl import flags
 
 from benchmarks import coverage
+from launch import program
+from thermo_ebm.errors import UserError
 from thermo_ebm.metrics import arrays, extrapolate, subsets
 from thermo_ebm.metrics.kid import subset_distances
 
@@ -116,8 +117,7 @@ def main(argv: Sequence[str]) -> None:
     sizes = subsets.extrapolation_sizes(flags.FLAGS.num_images)
     plain_sizes = [int(size) for size in flags.FLAGS.plain_sizes or sizes]
     if not set(plain_sizes) <= set(sizes):
-        print(f"--plain_sizes must be among {sizes}", file=sys.stderr)
-        sys.exit(2)
+        raise UserError(f"plain_sizes: must be among {', '.join(map(str, sizes))}")
     key = jax.random.key(flags.FLAGS.seed)
     design = extrapolate.make_design(key, sizes, len(real), len(generated))
     first = design.averages.argmax(axis=1)  # the first draw of each size
@@ -146,5 +146,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    program.run(main, define_flags)

@@ -22,8 +22,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict, config_flags
+
+from launch import config_file, program
 
 _READY = " compiled: training from step "
 
@@ -61,19 +63,18 @@ def seconds_to_first_step(arguments: list[str], environment: dict[str, str]) -> 
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    config_flags.DEFINE_config_file("config", "configs/digits.py", "The configuration.")
+    config_file.define("configs/digits.py", "The configuration.")
 
 
 def main(argv: Sequence[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}")
-    config_flag = f"--config={config_flags.get_config_filename(app.flags.FLAGS['config'])}"
+    del argv
+    config_flag = f"--config={config_flags.get_config_filename(flags.FLAGS['config'])}"
     overrides = [argument for argument in sys.argv[1:] if argument.startswith("--config.")]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
         environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-        arguments = [config_flag, *overrides, *data_flags(flags.FLAGS.config, folder)]
+        arguments = [config_flag, *overrides, *data_flags(config_file.read(), folder)]
         seconds = [
             seconds_to_first_step([*arguments, f"--workdir={folder / run}"], environment)
             for run in ("first", "second")
@@ -82,5 +83,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    program.run(main, define_flags)

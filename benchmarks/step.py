@@ -39,12 +39,13 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from absl import flags, logging
+from ml_collections import ConfigDict
 
 from benchmarks import gemm, programs
 from benchmarks.programs import Program
-from thermo_ebm import runtime
+from launch import config_file, program
+from launch.path_flags import DEFINE_path
 from thermo_ebm.errors import UserError
 from thermo_ebm.models import conv_transpose
 
@@ -92,7 +93,7 @@ def make_cells() -> Iterator[Cell]:
     asked = {field: list(values) for field, values in choices.items() if values}
     forms = flags.FLAGS.forms or [conv_transpose.for_backend(jax.default_backend()).__name__]
     for part, form, *values in itertools.product(flags.FLAGS.parts, forms, *asked.values()):
-        config = ConfigDict(flags.FLAGS.config.to_dict())
+        config = ConfigDict(config_file.read().to_dict())
         fields = dict(zip(asked, values, strict=True))
         if "gradients" in fields:
             prior, generator = fields.pop("gradients").split("+")
@@ -116,13 +117,13 @@ def without_duplicates(cells: Iterator[Cell]) -> Iterator[Cell]:
         yield cell
 
 
-def time_program(program: Program, peak: gemm.Gemm) -> tuple[np.ndarray, np.ndarray]:
+def time_program(compiled: Program, peak: gemm.Gemm) -> tuple[np.ndarray, np.ndarray]:
     """Seconds of each step, and the peak's FLOP/s around it, [repeats] each."""
     for _ in range(flags.FLAGS.warm_up):
-        program.call()
+        compiled.call()
     seconds, rates = [], [peak.rate(flags.FLAGS.peak_seconds)]
     for _ in range(flags.FLAGS.repeats):
-        seconds.append(_seconds(program.call))
+        seconds.append(_seconds(compiled.call))
         rates.append(peak.rate(flags.FLAGS.peak_seconds))
     return np.array(seconds), (np.array(rates[1:]) + np.array(rates[:-1])) / 2
 
@@ -139,8 +140,8 @@ def measure(cell: Cell, peak: gemm.Gemm) -> tuple[Row, Program]:
     model = programs.make_model(config, cell.form)
     config = programs.with_chunks(config, model)
     make = {"step": programs.fast_step, "chains": programs.chains}[cell.part]
-    program = make(config, model)
-    seconds, rates = time_program(program, peak)
+    compiled = make(config, model)
+    seconds, rates = time_program(compiled, peak)
     step_s, thermodynamic = np.median(seconds), config.loss.name != "vanilla"
     row = Row(
         part=cell.part,
@@ -155,15 +156,15 @@ def measure(cell: Cell, peak: gemm.Gemm) -> tuple[Row, Program]:
         chunk=config.sampler.image_chunk,
         step_s=step_s,
         images_s=config.batch_size / step_s,
-        gflop=program.model_flops / 1e9,
-        gflop_s=program.model_flops / step_s / 1e9,
+        gflop=compiled.model_flops / 1e9,
+        gflop_s=compiled.model_flops / step_s / 1e9,
         peak_gflop_s=np.median(rates) / 1e9,
-        fraction=np.median(program.model_flops / seconds / rates),
-        executed=np.median(program.count.matmul / seconds / rates),
-        memory_mib=program.bytes_planned / 2**20,
-        compile_s=program.compile_s,
+        fraction=np.median(compiled.model_flops / seconds / rates),
+        executed=np.median(compiled.count.matmul / seconds / rates),
+        memory_mib=compiled.bytes_planned / 2**20,
+        compile_s=compiled.compile_s,
     )
-    return row, program
+    return row, compiled
 
 
 class Turns(NamedTuple):
@@ -203,12 +204,9 @@ def check_peer(cells: Sequence[Cell]) -> None:
     try:
         from benchmarks import torch_peer
     except ImportError as error:
-        raise app.UsageError("--peer=torch needs PyTorch: pip install torch==2.13.0") from error
-    try:
-        for cell in cells:
-            torch_peer.check(cell.config)
-    except UserError as error:
-        raise app.UsageError(str(error)) from error
+        raise UserError("peer=torch: needs PyTorch: pip install torch==2.13.0") from error
+    for cell in cells:
+        torch_peer.check(cell.config)
 
 
 def ratio_to_torch(cell: Cell, ours: Program) -> float:
@@ -245,7 +243,7 @@ def _write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    config_flags.DEFINE_config_file("config", "configs/cifar10.py", "The configuration.")
+    config_file.define("configs/cifar10.py", "The configuration.")
     flags.DEFINE_list(
         "parts", ["step"], "Parts to time: step (complete) or chains (only the sampling)."
     )
@@ -263,12 +261,11 @@ def define_flags() -> None:
     flags.DEFINE_bool("plain", True, "Whether to time the plain form of the last row.")
     flags.DEFINE_integer("plain_repeats", 2, "Number of timed steps in the plain form.")
     flags.DEFINE_enum("peer", None, ["torch"], "A peer with which every step is timed in turns.")
-    flags.DEFINE_string("csv", None, "CSV file to which the table is written.")
+    DEFINE_path("csv", None, "CSV file to which the table is written.")
 
 
 def main(argv: Sequence[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}")
+    del argv
     logging.set_verbosity(logging.WARNING)
     device = jax.local_devices()[0]
     load = f", load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
@@ -282,16 +279,16 @@ def main(argv: Sequence[str]) -> None:
         dtype = cell.config.sampler.precision
         if dtype not in peaks:
             peaks[dtype] = gemm.fastest(dtype)
-        row, program = measure(cell, peaks[dtype])
+        row, compiled = measure(cell, peaks[dtype])
         rows.append(row)
         _print_row(row)
         if flags.FLAGS.peer and cell.part == "step":
-            peer_steps.append((cell, program))
+            peer_steps.append((cell, compiled))
     if flags.FLAGS.csv:
         _write_csv(Path(flags.FLAGS.csv), rows)
     peer_ratios = [ratio_to_torch(*peer_step) for peer_step in peer_steps]
     last = cell.part == "step"
-    ratio = f"{ratio_to_plain(cell, program):.2f}" if flags.FLAGS.plain and last else "not_timed"
+    ratio = f"{ratio_to_plain(cell, compiled):.2f}" if flags.FLAGS.plain and last else "not_timed"
     line = f"fraction_of_peak={rows[-1].fraction:.3f} ratio_to_plain={ratio}"
     if flags.FLAGS.peer:
         line += f" ratio_to_torch={peer_ratios[-1]:.2f}" if last else " ratio_to_torch=not_timed"
@@ -299,6 +296,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
-    runtime.prepare_jax()
-    app.run(main)
+    program.run(main, define_flags)

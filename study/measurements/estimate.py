@@ -31,9 +31,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 
+from launch import program
+from launch.path_flags import DEFINE_path
 from thermo_ebm import data
+from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation.run import load_run
 from thermo_ebm.losses import log_likelihoods
 from thermo_ebm.models.latent_ebm import LatentEBM, log_prior
@@ -358,10 +361,8 @@ def define_flags() -> None:
         ["gaussian", "nonlinear", "plane"],
         "Models to measure: gaussian, nonlinear, plane.",
     )
-    flags.DEFINE_string(
-        "workdir", None, "Run of configs/digits_plane.py; by default one is trained."
-    )
-    flags.DEFINE_string("csv", None, "CSV file to which all figures are written.")
+    DEFINE_path("workdir", None, "Run of configs/digits_plane.py; by default one is trained.")
+    DEFINE_path("csv", None, "CSV file to which all figures are written.")
     flags.DEFINE_integer("repeats", 8, "Number of repeated draws.", lower_bound=2)
     flags.DEFINE_integer("images", 16, "Number of images in the batch.", lower_bound=2)
     flags.DEFINE_integer("seed", 0, "Seed of the images and draws.")
@@ -371,8 +372,7 @@ def main(argv: Sequence[str]) -> None:
     """Prints a table for each model and writes the CSV."""
     logging.set_verbosity(logging.WARNING)
     if unknown := set(flags.FLAGS.cases) - {"gaussian", "nonlinear", "plane"}:
-        print(f"--cases: {', '.join(sorted(unknown))}: there are gaussian, nonlinear, plane")
-        sys.exit(2)
+        raise UserError(f"cases={', '.join(sorted(unknown))}: there are gaussian, nonlinear, plane")
     rows: list[tuple] = []
     for name in flags.FLAGS.cases:
         case = make_case(name, flags.FLAGS.images, flags.FLAGS.seed, flags.FLAGS.workdir)
@@ -388,5 +388,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    program.run(main, define_flags)

@@ -33,11 +33,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import ConfigDict
 
+from launch import program
+from launch.path_flags import DEFINE_path
 from study.measurements import gradient_draws
-from thermo_ebm import data, runtime
+from thermo_ebm import data
 from thermo_ebm.train import programs
 from thermo_ebm.train.state import TrainState
 from thermo_ebm.train.task import Task, make_task
@@ -310,14 +312,13 @@ def _write_csv(path: Path, rows: list[Row], targets: list[TargetRow]) -> None:
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
     flags.DEFINE_bool("quick", False, "Small sizes, at which no figure is accurate.")
-    flags.DEFINE_string("cifar10", None, "TFDS folder: images of CIFAR-10 instead of the digits.")
+    DEFINE_path("cifar10", None, "TFDS folder: images of CIFAR-10 instead of the digits.")
     flags.DEFINE_integer("seed", 0, "Seed of the model and of the draws.")
-    flags.DEFINE_string("csv", None, "CSV file to which the tables are written.")
+    DEFINE_path("csv", None, "CSV file to which the tables are written.")
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}")
+    del argv
     logging.set_verbosity(logging.WARNING)
     quick = flags.FLAGS.quick
     config, sizes = gradient_draws.make_config(quick), QUICK if quick else FULL
@@ -347,6 +348,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
-    runtime.prepare_jax()
-    app.run(main)
+    program.run(main, define_flags)

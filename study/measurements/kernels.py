@@ -20,8 +20,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 
+from launch import program
+from launch.path_flags import DEFINE_path
 from study.measurements import estimate
 from thermo_ebm.losses import log_likelihoods
 from thermo_ebm.thermo.schedule import Schedule, make_schedule
@@ -73,9 +75,7 @@ def _spread(values: Sequence[float]) -> tuple[float, float]:
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_string(
-        "workdir", None, "Run of configs/digits_plane.py; by default one is trained."
-    )
+    DEFINE_path("workdir", None, "Run of configs/digits_plane.py; by default one is trained.")
     flags.DEFINE_integer("repeats", 4, "Number of repeated draws.", lower_bound=2)
     flags.DEFINE_integer("images", 16, "Number of images in the batch.", lower_bound=2)
     flags.DEFINE_integer("seed", 0, "Seed of the draws.")
@@ -98,5 +98,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    program.run(main, define_flags)

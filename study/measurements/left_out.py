@@ -20,8 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from launch import program
+from launch.path_flags import DEFINE_path
+from thermo_ebm.errors import UserError
 from thermo_ebm.run import layout
 
 LOSSES = ("thermodynamic", "vanilla")
@@ -40,13 +43,13 @@ def write_images(folder: Path, digit: int) -> tuple[Path, Path]:
     return without, alone
 
 
-def run(program: str, *arguments: str) -> None:
+def run(name: str, *arguments: str) -> None:
     """Runs a program of `launch`, quietly; its own message ends this program if it fails."""
     done = subprocess.run(
-        [sys.executable, "-m", f"launch.{program}", *arguments], capture_output=True, text=True
+        [sys.executable, "-m", f"launch.{name}", *arguments], capture_output=True, text=True
     )
     if done.returncode:
-        sys.exit(done.stderr.strip().splitlines()[-1])
+        raise UserError(done.stderr.strip().splitlines()[-1].removeprefix("error: "))
 
 
 def detect(folder: Path, digit: int, loss: str) -> dict:
@@ -95,9 +98,9 @@ def row(digit: int, loss: str, summary: dict) -> str:
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_string("workdir", None, "Folder for images and runs.", required=True)
+    DEFINE_path("workdir", None, "Folder for images and runs.", required=True)
     flags.DEFINE_list("digits", [str(digit) for digit in range(10)], "Digits to leave out.")
-    flags.DEFINE_string("config_file", "configs/digits_small.py", "The configuration.")
+    DEFINE_path("config_file", "configs/digits_small.py", "The configuration.")
     flags.DEFINE_integer("epochs", 6, "Epochs of training.")
     flags.DEFINE_integer("num_images", 40, "Images of each set.")
     flags.DEFINE_integer("chains", 6, "Chains per image.")
@@ -105,8 +108,7 @@ def define_flags() -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown argument {argv[1]!r}")
+    del argv
     folder = Path(flags.FLAGS.workdir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     print("| digit | loss | log p(x), others | log p(x), digit | AUROC log p(x) | tilt | Pang |")
@@ -117,5 +119,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    program.run(main, define_flags)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from launch.path_flags import checked
 from study.cells import THERMODYNAMIC, with_loss
 from study.claims import decide
 from study.figures import by_noise, training
@@ -38,9 +39,9 @@ PUBLISHED = DOCS / "study" / "published" / "tables" / "claims.csv"
 def main(argv: Sequence[str]) -> int:
     """Reads the runs and writes the folder; returns the exit code."""
     parser = argparse.ArgumentParser(description="Writes docs/study/noise.")
-    parser.add_argument("runs", type=Path, help="folder of the runs of configs/experiment3.py")
-    parser.add_argument("--settings", type=Path, help="of the runs of configs/settings_study.py")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder to write")
+    parser.add_argument("runs", type=_path, help="folder of the runs of configs/experiment3.py")
+    parser.add_argument("--settings", type=_path, help="of the runs of configs/settings_study.py")
+    parser.add_argument("--output", type=_path, default=OUTPUT, help="folder to write")
     parser.add_argument("--made_by", action="append", default=[], metavar="COMMAND",
                         help="a command that made the runs; can be repeated")  # fmt: skip
     flags = parser.parse_args(argv)
@@ -51,6 +52,13 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(checked(text))
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def write(

@@ -10,6 +10,7 @@ from absl import flags
 from launch import path_flags
 
 ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ("launch", "study", "benchmarks")
 PATH_WORDS = re.compile(r"\b(file|folder|directory|path|image sets?)\b", re.IGNORECASE)
 
 
@@ -42,7 +43,7 @@ def test_texts_that_are_no_paths_are_refused_with_the_flag(monkeypatch):
 
 
 def test_plain_text_flags_are_no_paths():
-    for path in sorted((ROOT / "launch").glob("*.py")):
+    for path in sorted(p for folder in PROGRAMS for p in (ROOT / folder).rglob("*.py")):
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("DEFINE_string"):
                 name, *texts = [ast.unparse(argument) for argument in call.args]

@@ -36,3 +36,9 @@ def test_scripts_print_one_line(tmp_path, program, arguments):
     module = ".".join(program.with_suffix("").parts)
     message = f"error: {ROOT / program} is not a script; run it as: python -m {module}\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
+
+
+def test_programs_of_every_folder_print_errors_as_one_line():
+    """`program.run` sees to it; the study's page parses its arguments by argparse."""
+    others = [path for path in PROGRAMS if "program.run(main, " not in (ROOT / path).read_text()]
+    assert others == [Path("study/pages/noise_study.py")]
