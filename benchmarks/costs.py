@@ -15,6 +15,7 @@ if not __package__:
 
 import os
 import time
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -88,7 +89,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("repeats", 15, "Number of pairs for each change.")
 
 
-def main(argv: list[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     del argv
     values = flags.FLAGS
     if unknown := set(values.changes) - set(CHANGES):

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -232,7 +233,7 @@ def define_flags() -> None:
     DEFINE_path("folder", None, "Folder to keep the runs in; by default a temporary one.")
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     del argv
     folder = Path(flags.FLAGS.folder or tempfile.mkdtemp(prefix="crash_test"))
     report = crash(folder, flags.FLAGS.kills, flags.FLAGS.seed)

@@ -27,7 +27,7 @@ if not __package__:
     __import__("not_a_script")
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -317,7 +317,7 @@ def define_flags() -> None:
     DEFINE_path("csv", None, "CSV file to which the tables are written.")
 
 
-def main(argv: list[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)
     quick = flags.FLAGS.quick
