@@ -39,7 +39,7 @@ from ml_collections import ConfigDict
 from benchmarks import programs, tpu_program
 from benchmarks.chips import Topology, read_topology
 from launch import config_file, program
-from launch.path_flags import DEFINE_path
+from launch.path_flags import DEFINE_output_file
 from thermo_ebm import runtime
 from thermo_ebm.config import checks
 from thermo_ebm.cost import memory, plan
@@ -229,7 +229,7 @@ def define_flags() -> None:
     config_file.define("configs/cifar10.py", "The configuration.")
     flags.DEFINE_string("topology", "v5e:2x2", "Chip and shape, such as v5e:2x2 or v5p:2x2x1.")
     flags.DEFINE_list("forms", ["on_tpu"], "Forms of the transposed convolution, by name.")
-    DEFINE_path("csv", None, "CSV file to which the tables are written.")
+    DEFINE_output_file("csv", "CSV file to which the tables are written.")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -45,7 +45,7 @@ from ml_collections import ConfigDict
 from benchmarks import gemm, programs
 from benchmarks.programs import Program
 from launch import config_file, program
-from launch.path_flags import DEFINE_path
+from launch.path_flags import DEFINE_output_file
 from thermo_ebm.errors import UserError
 from thermo_ebm.models import conv_transpose
 
@@ -261,7 +261,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("plain", True, "Whether to time the plain form of the last row.")
     flags.DEFINE_integer("plain_repeats", 2, "Number of timed steps in the plain form.")
     flags.DEFINE_enum("peer", None, ["torch"], "A peer with which every step is timed in turns.")
-    DEFINE_path("csv", None, "CSV file to which the table is written.")
+    DEFINE_output_file("csv", "CSV file to which the table is written.")
 
 
 def main(argv: Sequence[str]) -> None:

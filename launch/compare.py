@@ -27,7 +27,7 @@ from absl import flags
 from thermo_ebm.errors import UserError, printable
 
 from . import evaluation_flags, path_flags, program
-from .path_flags import DEFINE_path
+from .path_flags import DEFINE_output_file, DEFINE_path
 
 if not program.HELP_ONLY:
     from thermo_ebm.evaluation import compare, sets, statistics
@@ -49,9 +49,9 @@ def define_flags() -> None:
         lower_bound=0,
     )
     program.define_seed("Seed of the random choice of images and subsets.")
-    DEFINE_path("json", None, "File to which the metrics are written as JSON.")
-    DEFINE_path(
-        "save_statistics", None, "File (.npz) to which mu and sigma of A's features are written."
+    DEFINE_output_file("json", "File to which the metrics are written as JSON.")
+    DEFINE_output_file(
+        "save_statistics", "File (.npz) to which mu and sigma of A's features are written."
     )
 
 
@@ -61,9 +61,8 @@ def main(argv: Sequence[str]) -> int:
     values, settings = flags.FLAGS, evaluation_flags.settings()
     names = [_checked(name) for name in argv[1:]]
     if len(names) not in ((1, 2) if values.save_statistics else (2,)):
-        raise UserError(
-            f"{len(names)} sets of images: give A and B, or A alone with --save_statistics"
-        )
+        number = ("no set", "one set")[len(names)] if len(names) < 2 else f"{len(names)} sets"
+        raise UserError(f"{number} of images: name two, or one alone with --save_statistics=FILE")
     image_sets = [sets.open_set(name, values.data_dir or "", values.image_size) for name in names]
     if values.save_statistics:
         path, images = Path(values.save_statistics), image_sets[0]

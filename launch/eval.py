@@ -24,7 +24,7 @@ from pathlib import Path
 
 from absl import flags
 
-from thermo_ebm.errors import UserError, printable
+from thermo_ebm.errors import UserError, counted, printable
 
 from . import evaluation_flags, program
 from .path_flags import DEFINE_path
@@ -105,7 +105,8 @@ def _evaluate(workdir: Path) -> int:
     if evaluation is None:
         print(f"{workdir}: nothing to do, every checkpoint has been evaluated with {label}")
     else:
-        print(f"{evaluated} checkpoints evaluated with {label}: {workdir}/rep_*/eval.csv")
+        number = counted(evaluated, "checkpoint")
+        print(f"{number} evaluated with {label}: {workdir}/rep_*/eval.csv")
     for repetition in run.repetitions() if metric else ():
         record = evaluate.keep_best(run, repetition, metric, settings)
         print(f"rep {repetition:02d} best: {_best_line(run, repetition, record)}")

@@ -1,5 +1,7 @@
 """The flag type of every path: expands `~`, and refuses what cannot be the name of a file."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -23,6 +25,27 @@ class PathParser(flags.ArgumentParser):
     def flag_type(self) -> str:
         """The type that --help prints."""
         return "path"
+
+
+class OutputFileParser(PathParser):
+    """Reads the path of a file to write: refused at once, not after the work."""
+
+    def parse(self, argument: str) -> str:
+        """Returns the path; its folder exists and can be written."""
+        path = Path(super().parse(argument))
+        if path.is_dir():
+            raise ValueError("must be a file, and is a folder")
+        if not path.parent.is_dir():
+            raise ValueError(f"there is no folder {path.parent}; create it first")
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise ValueError(f"the folder {path.parent} cannot be written")
+        return str(path)
+
+
+def DEFINE_output_file(name: str, meaning: str) -> None:
+    """Defines a flag whose value is the path of a file that the program writes at its end."""
+    serializer: flags.ArgumentSerializer[Any] = flags.ArgumentSerializer()
+    flags.DEFINE(OutputFileParser(), name, None, meaning, serializer=serializer)
 
 
 def DEFINE_path(name: str, default: str | None, meaning: str, required: bool = False) -> None:

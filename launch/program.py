@@ -17,7 +17,7 @@ from absl import app, flags, logging
 from thermo_ebm import console, runtime
 from thermo_ebm.errors import UserError, one_line, printable
 
-from . import config_file
+from . import config_file, flag_errors
 from .path_flags import DEFINE_path
 
 # Whether the command asks for help. Then programs skip the imports that take seconds.
@@ -206,11 +206,11 @@ def _parse(argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(list(argv))
     except flags.UnrecognizedFlagError as error:
-        sys.exit(_complain(config_file.suggest_field(error.flagname) or one_line(error)))
+        sys.exit(_complain(config_file.suggest_field(error.flagname) or flag_errors.unknown(error)))
     except flags.Error as error:
-        # An error in a configuration's file can include its traceback: the last line says why.
-        last = str(error).strip().splitlines()[-1]
-        sys.exit(_complain(f"--config: {last}" if "Traceback" in str(error) else one_line(error)))
+        if "Traceback" in str(error):  # of a configuration's file: the last line says why
+            sys.exit(_complain(f"--config: {str(error).strip().splitlines()[-1]}"))
+        sys.exit(_complain(flag_errors.explain(error)))
     except (Exception, SystemExit) as error:  # a configuration's file is a program
         sys.exit(_complain(config_file.explain(argv, error)))
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from absl import flags
 
-from thermo_ebm.errors import UserError
+from thermo_ebm.errors import UserError, counted
 
 from . import program
 from .path_flags import DEFINE_path
@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
         data.check_output(run.config.data, folder, "images")
         with _clear_errors("images", folder, checkpoint):
             _write_samples(run, checkpoint, folder)
-        print(f"{values.num} samples of {checkpoint.title()}: {folder}")
+        print(f"{counted(values.num, 'sample')} of {checkpoint.title()}: {folder}")
         return 0
     folder = layout.repetition_dir(values.workdir, values.repetition) / layout.DRAWN
     folder = Path(values.output) if values.output else folder

@@ -58,14 +58,18 @@ def define_flags() -> None:
     )
     flags.DEFINE_enum("executor", "local", ["local", "slurm"], "Where cells run.")
     flags.DEFINE_string("partition", None, "SLURM partition.")
-    flags.DEFINE_integer("gpus", 0, "GPUs of each SLURM job.")
-    flags.DEFINE_integer("cpus", 2, "CPUs of each SLURM job.")
+    flags.DEFINE_integer("gpus", 0, "GPUs of each SLURM job.", lower_bound=0)
+    flags.DEFINE_integer("cpus", 2, "CPUs of each SLURM job.", lower_bound=1)
     flags.DEFINE_float("hours", 24.0, "Time limit of each SLURM job, which is then requeued.")
-    flags.DEFINE_integer("at_once", 8, "Largest number of SLURM jobs at the same time.")
+    flags.register_validator(
+        "hours", lambda hours: 0 < hours < float("inf"), message="must be positive"
+    )
+    flags.DEFINE_integer("at_once", 8, "Largest number of SLURM jobs at the same time.", 1)
     flags.DEFINE_integer(
         "signal_seconds",
         120,
         "Seconds before the time limit at which a job saves and ends.",
+        lower_bound=1,
     )
     flags.DEFINE_multi_string(
         "slurm", [], "Another option of sbatch, such as --slurm=account=me; may be repeated."
@@ -145,11 +149,12 @@ def _check(root: Path, sweep_cells: list[Cell], settings: MetricSettings) -> Non
 def _executor(root: Path, settings: MetricSettings) -> Executor:
     """Where the cells run: here, or on SLURM."""
     values = flags.FLAGS
-    if values.executor == "local":
-        return executors.one_at_a_time(root, settings)
     for parameter in values.slurm:
         if "=" not in parameter:
             raise UserError(f"--slurm={parameter}: must be NAME=VALUE")
+    if values.executor == "local":
+        return executors.one_at_a_time(root, settings)
+    executors.check_slurm()
     resources = executors.Resources(
         partition=values.partition,
         gpus=values.gpus,

@@ -15,7 +15,6 @@ from __future__ import annotations
 if not __package__:
     __import__("not_a_script")
 
-import sys
 from collections.abc import Sequence
 
 from absl import flags
@@ -42,7 +41,7 @@ def define_flags() -> None:
     program.define_checkpoint()
     program.define_data_dir()
     program.define_seed("Seed of the chains.")
-    flags.DEFINE_bool("diagnostics", None, "Print diagnostics of long chains, the only task.")
+    flags.DEFINE_bool("diagnostics", True, "Print diagnostics of long chains, the only task.")
     flags.DEFINE_string("kernel", None, "Kernel of the chains, such as mala; by default the run's.")
     flags.DEFINE_integer(
         "exchange_every", None, "Steps between exchanges, 0 for none; by default the run's.", 0
@@ -69,8 +68,6 @@ def main(argv: Sequence[str]) -> int:
     values = flags.FLAGS
     if values.kernel is not None and values.kernel not in KERNELS:
         raise UserError(f"kernel={values.kernel}: must be one of {', '.join(KERNELS)}")
-    if not values.diagnostics:
-        print("diagnostics of the chains (as with --diagnostics):", file=sys.stderr)
     program.check_devices()
     run = load_run(values.workdir)
     sampler, temperatures = _sampler(run), _temperatures(run)
@@ -78,7 +75,12 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(
             f"exchange_every={sampler.exchange_every}: needs num_temperatures of at least 2"
         )
-    images = data.to_unit(run.validation_images(values.data_dir)[: values.num_images])
+    validation = run.validation_images(values.data_dir)
+    if values.num_images > len(validation) and flags.FLAGS["num_images"].present:
+        raise UserError(
+            f"num_images={values.num_images}: more than the {len(validation)} validation images"
+        )
+    images = data.to_unit(validation[: values.num_images])
     checkpoint = run.load(values.repetition, values.step)
     traces = convergence.long_traces(
         run.model,

@@ -135,6 +135,8 @@ def _summary(workdir: Path, outcome: str) -> str:
             f"  checkpoints  {folder / layout.CHECKPOINTS}",
             f"  readings     {folder / layout.READINGS}",
         ]
+        if (folder / layout.INTERRUPTED).is_dir():  # what the same command continues from
+            lines.append(f"  interrupted  {folder / layout.INTERRUPTED}")
         lines += [f"  samples      {pictures[-1]}"] if pictures else []
     return "\n".join(lines)
 

@@ -25,6 +25,15 @@ def printable(text: str) -> str:
     return "".join(escaped)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "image"), counted(1500, "image"), counted(0, "image")
+    ('1 image', '1,500 images', '0 images')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def one_line(error: BaseException) -> str:
     """The message of an exception, with spaces in place of line breaks."""
     return " ".join(str(error).split())

@@ -34,7 +34,7 @@ import numpy as np
 from absl import flags, logging
 
 from launch import program
-from launch.path_flags import DEFINE_path
+from launch.path_flags import DEFINE_output_file, DEFINE_path
 from thermo_ebm import data
 from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation.run import load_run
@@ -362,7 +362,7 @@ def define_flags() -> None:
         "Models to measure: gaussian, nonlinear, plane.",
     )
     DEFINE_path("workdir", None, "Run of configs/digits_plane.py; by default one is trained.")
-    DEFINE_path("csv", None, "CSV file to which all figures are written.")
+    DEFINE_output_file("csv", "CSV file to which all figures are written.")
     flags.DEFINE_integer("repeats", 8, "Number of repeated draws.", lower_bound=2)
     flags.DEFINE_integer("images", 16, "Number of images in the batch.", lower_bound=2)
     flags.DEFINE_integer("seed", 0, "Seed of the images and draws.")

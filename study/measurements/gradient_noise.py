@@ -37,7 +37,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 
 from launch import program
-from launch.path_flags import DEFINE_path
+from launch.path_flags import DEFINE_output_file, DEFINE_path
 from study.measurements import gradient_draws
 from thermo_ebm import data
 from thermo_ebm.train import programs
@@ -314,7 +314,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("quick", False, "Small sizes, at which no figure is accurate.")
     DEFINE_path("cifar10", None, "TFDS folder: images of CIFAR-10 instead of the digits.")
     flags.DEFINE_integer("seed", 0, "Seed of the model and of the draws.")
-    DEFINE_path("csv", None, "CSV file to which the tables are written.")
+    DEFINE_output_file("csv", "CSV file to which the tables are written.")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -130,7 +130,7 @@ def test_a_checkpoint_of_another_structure_is_refused(workdir):
 @pytest.mark.parametrize(
     ("repetition", "step", "message"),
     [
-        (2, None, "repetition=2: .* has 0, 1$"),
+        (2, None, "repetition=2: .* has the repetitions 0, 1$"),
         (0, 15, "step=15: no such checkpoint; there are 0, 10, 20, 30$"),
         (1, None, "30 cannot be read .*choose another step: 0, 10, 20$"),
     ],

@@ -215,7 +215,7 @@ def test_exported_images_of_a_run_have_the_metrics_of_its_evaluation(programs, t
 def test_statistics_give_the_fid_of_the_images(programs, tmp_path):
     np.savez(tmp_path / "a.npz", pixels(60))
     np.savez(tmp_path / "b.npz", pixels(50, 1, brightness=60))
-    saved, output = tmp_path / "made" / "statistics.npz", tmp_path / "out.json"
+    saved, output = tmp_path / "statistics.npz", tmp_path / "out.json"
     code, out, err = programs.run(
         "compare", tmp_path / "a.npz", f"--save_statistics={saved}", before=QUICK
     )
@@ -314,14 +314,23 @@ def test_wrong_commands_are_one_line_and_code_2(programs, tmp_path):
     good = tmp_path / "good.npz"
     np.savez(good, images=pixels(40))
     cases = [
-        ([good], "1 sets of images: give A and B"),
+        ([good], "one set of images: name two, or one alone with --save_statistics=FILE"),
         ([good, good, good], "3 sets of images"),
         ([good, "nowhere"], "no such folder or file, and no data set with its split"),
-        ([good, good, "--num_images=-1"], "flag --num_images=-1: "),
-        ([good, good, "--num_sizes=2"], "flag --num_sizes=2: "),
+        ([good, good, "--num_images=-1"], "--num_images=-1: must be 0 or a positive integer"),
+        ([good, good, "--num_sizes=2"], "--num_sizes=2: must be an integer of at least 3"),
         ([good, good, "--features=vgg"], "features=vgg: must be one of"),
         ([good, good, "--features=no_such:net"], "no_such cannot be imported (ModuleNotFoundError"),
-        ([good, good, "--json=/dev/null/x"], "json=/dev/null/x: cannot be written"),
+        ([good, good, "--json=/dev/null/x"], "--json=/dev/null/x: there is no folder /dev/null"),
+        (
+            [good, f"--save_statistics={tmp_path}/new/x"],
+            f"there is no folder {tmp_path}/new; create",
+        ),
+        ([good, f"--save_statistics={tmp_path}"], "must be a file, and is a folder"),
+        (
+            [good, "cifar10:train", "--data_dir=/nowhere"],
+            "copy DIR/cifar10 here and set data_dir=DIR",
+        ),
     ]
     processes = [programs.start("compare", FEW, *argv, before=QUICK) for argv, _ in cases]
     for process, (argv, message) in zip(processes, cases, strict=True):

@@ -41,7 +41,7 @@ def test_a_second_evaluation_has_nothing_to_do(programs, workdir, network):
     assert (code, err) == (0, "")
     assert out.startswith("rep 00 epoch 3: fid_inf ")
     assert f"note: fid_inf: 40 images are few for {12 if network else 1280} features" in out
-    assert f"1 checkpoints evaluated with {PREFIX}: {workdir}/rep_*/eval.csv" in out
+    assert f"1 checkpoint evaluated with {PREFIX}: {workdir}/rep_*/eval.csv" in out
     (row,) = rows(workdir)
     assert (row["epoch"], row["step"]) == ("3", "30")
     assert float(row[f"{PREFIX}_fid"]) > 0
@@ -160,7 +160,7 @@ def bad_inputs(folder):
             f"weights={folder}/gone: there is no such file",
         ),
         "images": ([run, "--num_images=99"], "num_images=99: more than the 40 validation images"),
-        "sizes": ([run, "--num_sizes=2"], "flag --num_sizes=2: "),
+        "sizes": ([run, "--num_sizes=2"], "--num_sizes=2: must be an integer of at least 3"),
         "best": ([run, "--keep_best=loss"], "keep_best=loss: must be one of fid, fid_inf, "),
         "few images": ([run, "--num_images=5"], "num_images: 5 images are too few"),
         "moved data": ([moved], f"no file '{folder}/gone.npz'; "),

@@ -78,12 +78,12 @@ def test_wrong_commands_are_one_line_and_code_2(programs, workdir, tmp_path):
     np.savez(tmp_path / "one.npz", images=np.full((1, 8, 8), 9, np.uint8))
     np.savez(tmp_path / "three.npz", images=np.full((3, 8, 8), 9, np.uint8))
     wrong = {
-        "--chains=1": "flag --chains=1: ",
-        "--num_temperatures=1": "flag --num_temperatures=1: ",
-        "--batch_size=0": "flag --batch_size=0: ",
-        "--num_images=1": "flag --num_images=1: ",
+        "--chains=1": "--chains=1: ",
+        "--num_temperatures=1": "--num_temperatures=1: ",
+        "--batch_size=0": "--batch_size=0: ",
+        "--num_images=1": "--num_images=1: ",
         "--num_images=41": "num_images=41: more than the 40 validation images",
-        "--num_simulated=1": "flag --num_simulated=1: must be 0, or at least 2",
+        "--num_simulated=1": "--num_simulated=1: must be 0, or at least 2",
         "--against=nowhere": "nowhere: no such folder or file",
         f"--against={tmp_path}/empty": "no images",
         f"--against={tmp_path}/one.npz": "1 images of ",

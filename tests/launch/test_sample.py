@@ -93,13 +93,13 @@ def test_wrong_commands_are_one_line_and_code_2(programs, workdir, tmp_path):
     cases = [
         (["--workdir=/nowhere"], "/nowhere/config.json: not found"),
         ([f"--workdir={tmp_path}/untrained"], "no checkpoint there; train first"),
-        ([run, "--repetition=2"], f"repetition=2: {workdir} has 0, 1"),
+        ([run, "--repetition=2"], f"repetition=2: {workdir} has the repetitions 0, 1"),
         ([run, "--repetition=-1"], "repetition=-1: "),
         ([run, "--step=15"], "step=15: no such checkpoint; there are 0, 10, 20, 30"),
         ([run, "--repetition=1"], "30 cannot be read (.*); choose another step: 0, 10, 20"),
-        ([run, "--step=last"], "flag --step=last: must be a number or best"),
+        ([run, "--step=last"], "--step=last: must be a number or best"),
         ([run, "--step=best"], "step=best: .*rep_00 has no best checkpoint yet; run launch.eval"),
-        ([run, "--num=0"], "flag --num=0: "),
+        ([run, "--num=0"], "--num=0: must be a positive integer"),
         ([run, f"--output={tmp_path}/file"], f"output={tmp_path}/file: cannot be written: "),
     ]
     for argv, message in cases:

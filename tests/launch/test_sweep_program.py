@@ -24,6 +24,9 @@ def get_cells(config):
 """
 
 
+DRY = ([], ["--dry_run"])  # with and without work
+
+
 def names(programs, arguments):
     code, out, err = programs.run("sweep", *arguments, "--dry_run")
     assert (code, err) == (0, "")
@@ -150,10 +153,19 @@ def test_bad_input_is_one_line_and_exit_code_2(programs, tmp_path):
         (["--num_images=50"], "num_images=50: more than the 40 validation images"),
         (["--executor=cloud"], "executor=cloud"),
         ([f"--workdir={file}"], f"workdir={file}: cannot be written: Not a directory"),
-        (["--bogus=1"], "Unknown command line flag 'bogus'"),
+        (["--bogus=1"], "--bogus: there is no such flag; --help describes all flags"),
         (["stray"], "unknown argument 'stray'; flags start with --"),
-        (["--executor=slurm", "--slurm=account"], "--slurm=account: must be NAME=VALUE"),
-        *([(["--executor=slurm"], "executor=slurm: Could not detect")] if missing else []),
+        (["--slurm=account"], "--slurm=account: must be NAME=VALUE"),
+        (["--hours=0"], "--hours=0.0: must be positive"),
+        (["--gpus=-1"], "--gpus=-1: must be 0 or a positive integer"),
+        *(
+            [
+                (["--executor=slurm", *dry_run], "executor=slurm: there is no srun")
+                for dry_run in DRY
+            ]
+            if missing
+            else []
+        ),
     ]
     for further, message in cases:
         code, out, err = programs.run("sweep", *arguments, *further)
@@ -165,8 +177,10 @@ def test_bad_input_is_one_line_and_exit_code_2(programs, tmp_path):
 
 
 def test_cell_program_refuses_missing_files(programs, tmp_path):
+    (tmp_path / "cell.json").write_text("{}")
     for argv, message in [
-        ([], "Flag --cell must have a value other than None."),
+        ([], "--cell is missing; --help describes all flags"),
+        ([f"--cell={tmp_path}/cell.json"], "cell: is not a cell that launch.sweep wrote"),
         (["--cell=/nowhere"], "--cell=/nowhere: No such file or directory"),
     ]:
         code, out, err = programs.run("cell", *argv)

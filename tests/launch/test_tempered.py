@@ -21,10 +21,9 @@ def test_diagnostics_of_any_latent_are_printed_written_and_reported(programs, wo
     assert note.startswith('<p class="note">')
     assert details.count("<tr>") == 1 + 6
 
-    # Without the flag the program does the same, and says so.
+    # Without the flag the program does the same.
     code, again, err = programs.run(*command)
-    assert (code, again) == (0, printed)
-    assert "as with --diagnostics" in err
+    assert (code, again, err) == (0, printed, "")
     assert table.read_bytes() == content
 
 
@@ -32,7 +31,8 @@ def test_wrong_choices_are_one_line(programs):
     wrong = {
         "--power=0": "--power=0.0: must be positive",
         "--prior_step_size=-1": "--prior_step_size=-1.0: must be positive",
-        "--image=3": "Unknown command line flag 'image'",
+        "--image=3": "--image: there is no such flag",
+        "--num_images=41": "num_images=41: more than the 40 validation images",
         "--num_temperatures=1": "exchange_every=1: needs num_temperatures of at least 2",
     }
     command = ["tempered", f"--workdir={original()}", "--diagnostics", "--exchange_every=1"]

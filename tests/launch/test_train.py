@@ -49,14 +49,14 @@ FLAGS = {
     "--config.batchsize=3": "--config.batchsize: there is no such field; did you mean batch_size?",
     "--config.dial.target_noise=1": "--config.dial.target_noise: was renamed gradient_noise.target",
     "--config.logging.every_seconds=1": "--config.logging.every_seconds: was removed: it is alway",
-    "--config.batch_size=abc": "flag --config.batch_size=abc: invalid literal for int()",
-    "--config.model=3": "flag --config.model=3: Failed to parse '3' as a ConfigDict",
+    "--config.batch_size=abc": "--config.batch_size=abc: must be an integer",
+    "--config.model=3": "--config.model=3: Failed to parse '3' as a ConfigDict",
     "--config.loss.name=ti": "loss.name='ti': must be thermodynamic or vanilla",
     "--config.data.name=mnist": "data.name='mnist': choose one of digits, ",
     "--num_epochs=3": "--num_epochs: there is no such flag; did you mean --config.num_epochs?",
     "--features=3": "--features: there is no such flag; did you mean "
     "--config.model.prior.features or --config.model.generator.features?",
-    "--bogus=1": "Unknown command line flag 'bogus'",
+    "--bogus=1": "--bogus: there is no such flag; --help describes all flags",
     "stray": "unknown argument 'stray'; flags start with --",
     "--allow_config_change=foo": "allow_config_change=foo: there is no such field",
     "--init_from=/nowhere": "init_from=/nowhere: /nowhere/config.json: not found; /nowhere is",
@@ -80,8 +80,9 @@ def cases(folder):
     data = [f"--config.data.{x}" for x in (f"data_dir={images}", "num_train=3", "num_val=2")]
     new = f"--workdir={folder}/new"
     yield from (
-        ("no config", [new], "flag --config=None: "),
-        ("no workdir", [digits], "flag --workdir=None: "),
+        ("no config", [new], "--config is missing; --help describes all flags"),
+        ("neither", [], "--config and --workdir are missing; --help describes all flags"),
+        ("no workdir", [digits], "--workdir is missing; --help describes all flags"),
         ("no file", ["--config=nosuch.py", new], "--config=nosuch.py: there is no such file"),
         (
             "no file, a field",
@@ -178,7 +179,7 @@ def test_progress_and_written_files_are_printed(run):
     ]
     assert re.fullmatch(r"step        [\d.]+ [kM]FLOP per repetition", lines[4])
     assert re.fullmatch(r"memory      about [\d.]+ MiB on each device, of .* may be used", lines[5])
-    assert lines[6] == "training    repetition 0: 10 steps each (1 epochs of 10)"
+    assert lines[6] == "training    repetition 0: 10 steps each (1 epoch of 10)"
     for word in ("compiling", "validating", "drawing"):
         assert f"rep 00 {word}\n" in stderr
     assert stdout.splitlines() == [
@@ -253,7 +254,7 @@ def test_dry_run_prints_the_summary_and_writes_nothing(run, tmp_path, programs):
     assert (new[0], new[2]) == (done[0], done[2]) == (0, "")
     assert new[1].splitlines()[1:7] == stderr.splitlines()[1:7]
     assert re.fullmatch(r"total       10 steps, .*FLOP \([\d,]+\)", new[1].splitlines()[7])
-    assert done[1].splitlines()[6].startswith("training    repetition none: 10 steps each")
+    assert done[1].splitlines()[6].startswith("training    no repetition is left: 10 steps each")
     assert done[1].splitlines()[8] == "left        0 steps, 0 FLOP (0)"
     for (code, stdout, error), message in (
         (other, "the run was started with another configuration"),

@@ -92,14 +92,14 @@ def test_long_names_fit_file_systems():
 
 def test_bad_cells_are_refused():
     for changes, message in [
-        ([], "experiment: has no cells"),
+        ([], r"experiment: get_cells\(\) returns no cell"),
         (
             [{}, {"loss.pwoer": 1.0}],
             r"loss\.pwoer: there is no such field; did you mean loss\.power\?",
         ),
         ([{"loss": {"power": 1.0}}], 'loss is a group of fields; name each: ."loss.power": '),
         ([{"model": 3}], 'model is a group of fields; name each: ."model'),
-        ([{"batch_size": 2.5}], "experiment: .*batch_size"),
+        ([{"batch_size": 2.5}], "experiment: batch_size=2.5: must be int"),
         ([{"batch_size": "many"}], "experiment: .*batch_size"),
         ([3], "a cell is a dict of fields and values, not 3"),
         ([{}, {"loss.power": 1.0}, {"loss.power": 1}], "cells 2 and 3 are the same run, digits_"),

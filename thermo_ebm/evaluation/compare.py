@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from thermo_ebm import files
-from thermo_ebm.errors import UserError, printable
+from thermo_ebm.errors import UserError, counted, printable
 from thermo_ebm.evaluation import sets, statistics
 from thermo_ebm.evaluation.metric_settings import MAX_IMAGES, MetricSettings
 from thermo_ebm.evaluation.sets import ImageSet
@@ -307,7 +307,7 @@ def table(comparison: Comparison) -> str:
     lines = []
     for i, letter in enumerate("AB"):
         number = comparison.num_images[i]
-        content = "" if number is None else f"{number} images"
+        content = "" if number is None else counted(number, "image")
         if comparison.are_statistics[i]:
             content = f"statistics of {content}" if content else "statistics"
         parts = [content, *comparison.remarks[i]]
@@ -347,7 +347,6 @@ def write_json(path: Path, comparison: Comparison) -> None:
         "notes": comparison.notes,
     }
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         files.write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"json={path}: cannot be written: {error.strerror}") from error

@@ -25,7 +25,7 @@ class MetricSettings(NamedTuple):
 
     def label(self) -> str:
         """The prefix of the network's columns and files; see `networks.label`."""
-        return networks.label(self.features, self.resize)
+        return networks.label(self.features, self.resize, self.weights)
 
     def cache_folder(self) -> Path:
         """The folder of weights and of real images' features."""
@@ -49,10 +49,12 @@ class MetricSettings(NamedTuple):
         Raises:
           UserError: there are too few images.
         """
-        try:
-            sizes = subsets.extrapolation_sizes(num_images, self.num_sizes)
-        except ValueError as error:
-            raise UserError(f"{name}: {num_images} images are too few ({error})") from error
         if num_images < MIN_IMAGES:
-            raise UserError(f"{name}: {num_images} images are too few (at least {MIN_IMAGES})")
-        return sizes
+            raise UserError(f"{name}: {num_images} images are too few, at least {MIN_IMAGES}")
+        try:
+            return subsets.extrapolation_sizes(num_images, self.num_sizes)
+        except ValueError as error:
+            raise UserError(
+                f"{name}: {num_images} images are too few for the metrics of num_sizes="
+                f"{self.num_sizes} different numbers of images; use more images or fewer sizes"
+            ) from error

@@ -93,7 +93,7 @@ class Run(NamedTuple):
         repetitions = self.repetitions()
         if repetition not in repetitions:
             listed = _listed(repetitions)
-            raise UserError(f"repetition={repetition}: {self.workdir} has {listed}")
+            raise UserError(f"repetition={repetition}: {self.workdir} has the repetitions {listed}")
         if step == layout.BEST:
             return self._load_best(repetition)
         folder = layout.checkpoints_dir(self.workdir, repetition)

@@ -68,11 +68,12 @@ def open_set(name: str, data_dir: str = "", image_size: int = 0) -> ImageSet | S
 
 @contextlib.contextmanager
 def _errors_naming(name: str) -> Iterator[None]:
-    """Names the set in an error of a data source, in place of the configuration's field."""
+    """Names the set in an error of a data source, in place of a configuration's fields."""
     try:
         yield
     except UserError as error:
         message = str(error).removeprefix("data.data_dir: ")
+        message = message.replace("data.data_dir", "data_dir").removeprefix("data.name: ")
         raise UserError(message if name in message else f"{name}: {message}") from error
 
 

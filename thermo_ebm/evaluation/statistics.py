@@ -99,7 +99,6 @@ def save(path: Path, statistics: Statistics) -> None:
         checksum=np.array(checksum),
     )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         files.write_bytes(path, content.getvalue())
     except OSError as error:
         raise UserError(f"save_statistics={path}: cannot be written: {error.strerror}") from error

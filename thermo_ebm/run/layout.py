@@ -14,6 +14,7 @@ LOCK = ".lock"
 PROFILE = "profile"  # folder of the traces of JAX's profiler
 # In the folder of a repetition.
 CHECKPOINTS = "checkpoints"
+INTERRUPTED = "interrupted"  # folder of the checkpoint that a signal caused
 READINGS, TEMPERATURES, EVALUATIONS = "readings.csv", "temperatures.csv", "eval.csv"
 EVALUATION_LOCK = ".eval.lock"
 ROLLBACKS = "rollbacks.json"
@@ -80,7 +81,9 @@ def run_folder(workdir: str | os.PathLike[str], make: bool = True) -> Path:
         listed = os.listdir(folder) if folder.exists() else []
         names = [name for name in listed if not name.startswith(".")]
     except OSError as error:
-        raise UserError(f"workdir={folder}: the folder cannot be created: {error}") from error
+        raise UserError(
+            f"workdir={folder}: the folder cannot be created or read: {error.strerror}"
+        ) from error
     if names and CONFIG not in names:
         raise UserError(
             f"workdir={folder}: neither empty nor a run directory (no {CONFIG}); choose another "

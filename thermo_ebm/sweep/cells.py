@@ -94,7 +94,7 @@ def make_cells(base: ConfigDict, changes: Iterable[Mapping[str, Any]]) -> list[C
     """
     cells = [_make_cell(base, change) for change in changes]
     if not cells:
-        raise UserError("experiment: has no cells")
+        raise UserError("experiment: get_cells() returns no cell")
     names = [cell.name for cell in cells]
     for i, name in enumerate(names):
         if name in names[:i]:
@@ -108,13 +108,14 @@ def _make_cell(base: ConfigDict, change: Mapping[str, Any]) -> Cell:
     if not isinstance(change, Mapping):
         raise UserError(f"experiment: a cell is a dict of fields and values, not {change!r}")
     base_fields = _flatten(base)
+    config = ConfigDict(base.to_dict())
     for field, value in change.items():
         _check_field(field, value, base_fields)
-    config = ConfigDict(base.to_dict())
-    try:
-        config.update_from_flattened_dict(dict(change))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"experiment: {one_line(error)}") from error
+        try:
+            config.update_from_flattened_dict({field: value})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            kind = type(base_fields[field]).__name__
+            raise UserError(f"experiment: {field}={value!r}: must be {kind}") from error
     return Cell(_name(config, change), config)
 
 

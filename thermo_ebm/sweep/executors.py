@@ -3,6 +3,7 @@
 import contextlib
 import getpass
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,10 +49,17 @@ def encode(root: Path, cell: Cell, settings: MetricSettings) -> str:
 
 
 def decode(encoded: str) -> tuple[Path, Cell, MetricSettings]:
-    """The arguments of `encode`."""
-    content = json.loads(encoded)
-    cell = Cell(content["name"], ConfigDict(content["config"]))
-    return Path(content["root"]), cell, MetricSettings(**content["settings"])
+    """The arguments of `encode`.
+
+    Raises:
+      UserError: the text is not what `encode` returned.
+    """
+    try:
+        content = json.loads(encoded)
+        cell = Cell(content["name"], ConfigDict(content["config"]))
+        return Path(content["root"]), cell, MetricSettings(**content["settings"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError("cell: is not a cell that launch.sweep wrote") from error
 
 
 def run_encoded(encoded: str, catch: CatchInterrupts) -> int:
@@ -181,6 +189,20 @@ def save_before_requeue() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
     if requeue in received:
         signal.raise_signal(requeue)
+
+
+def check_slurm() -> None:
+    """Checks that jobs can be submitted from this machine; writes nothing.
+
+    Raises:
+      UserError: SLURM is not there.
+    """
+    missing = [name for name in ("srun", "sbatch") if shutil.which(name) is None]
+    if missing:
+        raise UserError(
+            f"executor=slurm: there is no {' and no '.join(missing)} on this machine; start the "
+            "sweep on a machine of a SLURM cluster"
+        )
 
 
 def job_array(root: Path, settings: MetricSettings, resources: Resources) -> Executor:

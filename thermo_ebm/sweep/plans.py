@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from thermo_ebm.errors import UserError
+from thermo_ebm.errors import UserError, counted
 from thermo_ebm.run import configuration, layout, provenance
 from thermo_ebm.sweep.cells import Cell
 from thermo_ebm.train import dry_run, report, start
@@ -64,7 +64,7 @@ def total_lines(plans: Sequence[RunPlan]) -> list[str]:
     """The steps and operations of all cells, and of what is left of them."""
     steps = sum(cell_plan.steps for cell_plan in plans)
     flops = sum(cell_plan.flops for cell_plan in plans)
-    lines = [f"total: {len(plans)} cells, {dry_run.totals(steps, flops)}"]
+    lines = [f"total: {counted(len(plans), 'cell')}, {dry_run.totals(steps, flops)}"]
     if done := sum(cell_plan.steps_done for cell_plan in plans):
         flops_left = sum(cell_plan.flops_left for cell_plan in plans)
         lines.append(f"left: {dry_run.totals(steps - done, flops_left)}")

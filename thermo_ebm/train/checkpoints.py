@@ -31,12 +31,12 @@ from absl import logging
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError, first_line
+from thermo_ebm.run.layout import INTERRUPTED
 from thermo_ebm.train import hosts
 from thermo_ebm.train.state import TrainState
 from thermo_ebm.types import Params
 
 # Both are beside the checkpoints' folder.
-INTERRUPTED = "interrupted"
 DAMAGED = "damaged_checkpoints"
 # Sums of readings: versions may differ in which readings they have.
 _READING = "sums.readings."

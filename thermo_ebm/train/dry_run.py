@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from thermo_ebm.config.build import image_shape
 from thermo_ebm.cost import memory, plan
+from thermo_ebm.errors import counted
 from thermo_ebm.run import provenance
 from thermo_ebm.train import hosts, recovery, start
 from thermo_ebm.train.report import binary, decimal
@@ -111,9 +112,11 @@ def start_lines(
     devices = jax.devices()
     usable = binary(memory.usable_bytes(jax.local_devices()[0]))
     of = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    numbers = ", ".join(map(str, repetitions)) or "none"
-    size = config.parallel_repetitions
-    at_once = f", {size} at once" if size > 1 else ""
+    numbers = f"repetition{'s' if len(repetitions) > 1 else ''} {', '.join(map(str, repetitions))}"
+    if config.parallel_repetitions > 1:
+        numbers += f", {config.parallel_repetitions} at once"
+    if not repetitions:
+        numbers = "no repetition is left"
     return [
         f"run         {workdir}",
         f"devices     {len(devices)} ({devices[0].platform}, {devices[0].device_kind}){of}",
@@ -122,9 +125,8 @@ def start_lines(
         f"parameters  {prior:,} of the prior, {generator:,} of the generator",
         f"step        {decimal(flops)}FLOP per repetition",
         f"memory      about {binary(device_bytes)} on each device, of {usable} that may be used",
-        f"training    repetition{'s' if len(repetitions) > 1 else ''} {numbers}{at_once}: "
-        f"{config.num_epochs * steps_per_epoch} steps each "
-        f"({config.num_epochs} epochs of {steps_per_epoch})",
+        f"training    {numbers}: {counted(config.num_epochs * steps_per_epoch, 'step')} each "
+        f"({counted(config.num_epochs, 'epoch')} of {steps_per_epoch})",
     ]
 
 
@@ -134,4 +136,4 @@ def totals(steps: int, flops: int) -> str:
     >>> totals(1500, 5_600_000)
     '1,500 steps, 5.6 MFLOP (5,600,000)'
     """
-    return f"{steps:,} steps, {decimal(flops)}FLOP ({flops:,})"
+    return f"{counted(steps, 'step')}, {decimal(flops)}FLOP ({flops:,})"

@@ -218,7 +218,7 @@ def decimal(number: float) -> str:
     >>> decimal(1234), decimal(5.6e10)
     ('1.23 k', '56 G')
     """
-    prefixes = ["", "k", "M", "G", "T"]
+    prefixes = ["", "k", "M", "G", "T", "P", "E", "Z"]
     while number >= 1000 and len(prefixes) > 1:
         number /= 1000
         prefixes.pop(0)

@@ -1,6 +1,7 @@
 """The feature networks against independent PyTorch builds and photographs; their registry."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import jax
@@ -223,6 +224,36 @@ def test_a_new_network_is_an_entry_of_the_registry(tmp_path, monkeypatch):
         networks.choose("chanels")
 
 
+def test_other_weights_have_names_of_their_own(tmp_path, caplog):
+    """The published file has no suffix, wherever it is; another has the digits of its SHA-256."""
+    published = networks.NETWORKS["efficientnet_lite0"].find_weights(None, tmp_path)
+    shutil.copy(published, tmp_path / "copy.pth")
+    state_dict = read_state_dict(published)
+    name = next(iter(state_dict))
+    state_dict[name] = 2 * state_dict[name]
+    (tmp_path / "other.pth").write_bytes(torch_files.state_dict_file(state_dict))
+    digits = hashlib.sha256((tmp_path / "other.pth").read_bytes()).hexdigest()[:8]
+    labels = [
+        networks.label("efficientnet_lite0", resize, tmp_path / f"{file}.pth")
+        for resize in ("bilinear", "antialias")
+        for file in ("copy", "other")
+    ]
+    assert labels == [
+        "efficientnet_lite0",
+        f"efficientnet_lite0_weights_{digits}",
+        "efficientnet_lite0_antialias",
+        f"efficientnet_lite0_antialias_weights_{digits}",
+    ]
+    copied = networks.choose("efficientnet_lite0", weights=tmp_path / "copy.pth")
+    assert not caplog.records
+    other = networks.choose("efficientnet_lite0", weights=tmp_path / "other.pth")
+    assert "cannot be compared with published ones" in caplog.text
+    assert f"_weights_{digits}" in caplog.text
+    assert other.fingerprint != copied.fingerprint
+    inception = networks.NETWORKS["inception_v3"]
+    assert inception.sha256 == "6726825d"
+
+
 def test_users_mistakes_are_reported_in_one_line(tmp_path):
     broken = tmp_path / "broken.pth"
     broken.write_bytes(b"PK\x03\x04")
@@ -232,7 +263,7 @@ def test_users_mistakes_are_reported_in_one_line(tmp_path):
         (("efficientnet_lite0", "bilinear", tmp_path / "none.pth"), "no such file"),
         (("inception_v3", "bilinear", None, tmp_path), "fetch_weights.*--weights=PATH"),
         (("inception_v3", "bilinear", tmp_path / "none.pth"), "weights=.* no such file"),
-        (("inception_v3", "bilinear", broken), r"broken\.pth cannot be used"),
+        (("inception_v3", "bilinear", broken), r"broken\.pth: cannot be used: is not a state"),
         (("module:function", "bilinear", broken), "loads its weights itself"),
     ):
         with pytest.raises(UserError, match=message) as caught:

@@ -6,8 +6,17 @@ A new network is a file with its `PublishedNetwork` (see `network`) and its entr
 from pathlib import Path
 from typing import cast, get_args
 
+from absl import logging
+
 from thermo_ebm.errors import UserError
-from thermo_ebm.metrics.networks import cache, efficientnet, inception_v3, network, user
+from thermo_ebm.metrics.networks import (
+    cache,
+    download,
+    efficientnet,
+    inception_v3,
+    network,
+    user,
+)
 from thermo_ebm.metrics.networks.network import Network, Outputs, PublishedNetwork
 from thermo_ebm.metrics.networks.preprocess import Resize
 
@@ -45,24 +54,41 @@ def choose(
         names = ", ".join(NETWORKS)
         raise UserError(f"features={name}: must be one of {names}, or MODULE:FUNCTION")
     path = NETWORKS[name].find_weights(weights, cache_dir or cache.default_dir())
+    if other_weights := label(name, resize, weights).removeprefix(label(name, resize)):
+        logging.warning(
+            "%s is not the published file of %s: its metrics cannot be compared with published "
+            "ones; their names have %s",
+            *(weights, name, other_weights),
+        )
     try:
         return network.with_weights(NETWORKS[name], path, cast(Resize, resize))
     except ValueError as error:
-        raise UserError(f"{path} cannot be used: {error}") from error
+        reason = str(error).removeprefix(f"{path} ")
+        raise UserError(f"weights={path}: cannot be used: {reason}") from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+        raise UserError(f"weights={path}: cannot be read: {error.strerror}") from error
 
 
-def label(name: str, resize: str = "bilinear") -> str:
-    """Returns the prefix of columns and files: the network, and the resizing unless bilinear.
+def label(name: str, resize: str = "bilinear", weights: str | Path | None = None) -> str:
+    """Returns the prefix of columns and files: the network, and what is not as it is by default.
+
+    That is the resizing, and a file of weights other than the published one, by the first digits of
+    its SHA-256: efficientnet_lite0_antialias_weights_1a2b3c4d.
 
     Raises:
-      UserError: a user's network cannot be found, or is to be given resized images.
+      UserError: a user's network cannot be found, or is to be given resized images; there is no
+        such file of weights.
     """
     if user.is_user_network(name):
         _check_user_options(resize)
         return user.label(name)
-    return name if resize == "bilinear" else f"{name}_{resize}"
+    parts = [name] if resize == "bilinear" else [name, resize]
+    if weights:
+        published = NETWORKS[name].sha256 if name in NETWORKS else ""
+        digits = download.sha256_of(download.user_file(weights))
+        if not published or not digits.startswith(published):
+            parts += ["weights", digits[:8]]
+    return "_".join(parts)
 
 
 def _check_user_options(resize: str, weights: str | Path | None = None) -> None:

@@ -5,12 +5,11 @@ import http.client
 import os
 import re
 import tempfile
+import urllib.error
 import urllib.request
 from pathlib import Path
 
-from absl import logging
-
-from thermo_ebm.errors import UserError, one_line
+from thermo_ebm.errors import UserError
 
 _CHUNK = 1 << 20
 _MAX_BYTES = 1 << 32
@@ -43,8 +42,7 @@ def find_weights(url: str, path: str | Path | None, cache_dir: Path) -> Path:
 
     Args:
       url: the published file's address; the name ends in the first digits of its SHA-256.
-      path: the user's file; None or "" looks in the cache folder. A warning is logged if the file
-        is not the published one.
+      path: the user's file, whatever it holds; None or "" looks in the cache folder.
       cache_dir: where `python -m launch.fetch_weights` puts the published file.
 
     Raises:
@@ -57,12 +55,8 @@ def find_weights(url: str, path: str | Path | None, cache_dir: Path) -> Path:
             f"the weights {name} are not in {cache_dir}: run `python -m launch.fetch_weights`"
             " where there is a network, or give their path as --weights=PATH"
         )
-    if not sha256_of(file).startswith(sha256_prefix(name)):
-        if not path:
-            raise UserError(f"{file} is damaged: run `python -m launch.fetch_weights` again")
-        logging.warning(
-            "%s is not %s: its figures cannot be compared with published ones", path, name
-        )
+    if not path and not sha256_of(file).startswith(sha256_prefix(name)):
+        raise UserError(f"{file} is damaged: run `python -m launch.fetch_weights` again")
     return file
 
 
@@ -110,7 +104,11 @@ def fetch(url: str, cache_dir: Path, timeout: float = 30.0) -> Path:
         ValueError,
         http.client.HTTPException,
     ) as error:  # ValueError: a malformed address
-        reason = one_line(error)[:200]  # a bad status line is quoted as it was sent
+        if isinstance(error, OSError) and error.filename is not None:
+            raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from error
+        cause = error.reason if isinstance(error, urllib.error.URLError) else error
+        cause = cause.strerror or cause if isinstance(cause, OSError) else cause
+        reason = " ".join(str(cause).split())[:200]  # a bad status line is quoted as it was sent
         raise UserError(
             f"cannot fetch {url} into {cache_dir} ({reason}): run `python -m launch.fetch_weights`"
             f" where there is a network, or give the path of {target.name} as --weights=PATH"

@@ -164,4 +164,5 @@ NETWORK = PublishedNetwork(
     params_from_torch=params_from_torch,
     outputs=_outputs,
     find_weights=find_weights,
+    sha256="57934424",
 )

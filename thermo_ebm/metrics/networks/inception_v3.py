@@ -192,6 +192,7 @@ NETWORK = PublishedNetwork(
     params_from_torch=params_from_torch,
     outputs=_outputs,
     find_weights=partial(download.find_weights, WEIGHTS_URL),
+    sha256=download.sha256_prefix(WEIGHTS_URL),
 )
 
 

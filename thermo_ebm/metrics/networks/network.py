@@ -50,6 +50,8 @@ class PublishedNetwork(NamedTuple):
     # The file of weights from the user's path (or None) and the cache folder. Raises UserError if
     # there is no such file.
     find_weights: Callable[[str | Path | None, Path], Path]
+    # First digits of the SHA-256 of the published file; "" if there is none, so that no file is it.
+    sha256: str = ""
 
 
 def features_and_logits(
