@@ -159,10 +159,7 @@ def test_bad_input_is_one_line_and_exit_code_2(programs, tmp_path):
         (["--hours=0"], "--hours=0.0: must be positive"),
         (["--gpus=-1"], "--gpus=-1: must be 0 or a positive integer"),
         *(
-            [
-                (["--executor=slurm", *dry_run], "executor=slurm: there is no srun")
-                for dry_run in DRY
-            ]
+            [(["--executor=slurm", *dry], "executor=slurm: there is no srun") for dry in DRY]
             if missing
             else []
         ),

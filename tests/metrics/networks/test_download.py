@@ -45,7 +45,7 @@ def test_a_damaged_file_in_the_cache_is_replaced(tmp_path):
 
 def test_a_folder_that_cannot_be_created_is_a_user_error(tmp_path):
     source = published(tmp_path, b"weights")
-    with pytest.raises(UserError, match="cannot fetch"):
+    with pytest.raises(UserError, match="cache: cannot be written: Not a directory"):
         download.fetch(source.as_uri(), source / "cache")
 
 
