@@ -42,10 +42,14 @@ from launch import config_file, program
 from launch.path_flags import DEFINE_output_file
 from thermo_ebm import runtime
 from thermo_ebm.config import checks
+from thermo_ebm.config.build import image_shape
 from thermo_ebm.cost import memory, plan
 from thermo_ebm.errors import UserError, one_line
 from thermo_ebm.scopes import PARTS
-from thermo_ebm.train.programs import lower_step
+from thermo_ebm.train import programs as train_programs
+from thermo_ebm.train.state import init_state
+from thermo_ebm.train.step import Batches
+from thermo_ebm.train.task import Task
 
 ESTIMATED = "estimated by the compiler"
 FORMS = ("on_tpu", "dilated", "stamped", "on_cpu")
@@ -130,6 +134,27 @@ def compile_step(
         compile_s,
         rows,
     )
+
+
+def lower_step(task: Task, devices: Sequence[jax.Device]) -> jax.stages.Lowered:
+    """The step of the trainer for devices that need not be there, ready to be compiled.
+
+    Args:
+      task: the task.
+      devices: all devices, such as those of `jax.experimental.topologies`.
+    """
+    task = task._replace(halves_together=plan.halves_together(devices[0].platform))
+    by_process = sorted(devices, key=lambda device: device.process_index)
+    share = -(-task.config.batch_size // len(devices))
+    of_device = (len(devices), task.gradient_noise.accumulate, share)
+    batches = jax.eval_shape(
+        lambda: Batches(
+            jnp.zeros((*of_device, *image_shape(task.config)), jnp.uint8),
+            jnp.zeros(of_device, jnp.int32),
+        )
+    )
+    state = jax.eval_shape(lambda: init_state(task, jnp.uint32(0)))
+    return train_programs.map_step(task, by_process).lower(state, batches)
 
 
 def cycles_by_part(compiled: jax.stages.Compiled) -> dict[str, int]:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from thermo_ebm.config.build import loss_settings, sampler_settings
-from thermo_ebm.losses import LossSettings, is_differentiated
+from thermo_ebm.losses import VANILLA, LossSettings, is_differentiated
 from thermo_ebm.losses.thermodynamic import MBAR_ITERATIONS
 from thermo_ebm.models.latent_ebm import LatentEBM, log_likelihood, log_prior, make_model
 from thermo_ebm.randomness import all_chain_keys
@@ -46,7 +46,7 @@ def make_loss(config: ConfigDict) -> Loss:
         # The framework's convolution takes the kernel the other way round; turned once per step.
         turned = jax.tree.map(lambda w: w[::-1, ::-1] if w.ndim == 4 else w, params["generator"])
         params = params | {"generator": turned}
-        if config.loss.name == "vanilla":
+        if settings == VANILLA:
             return _vanilla_loss(form, params, batch, key)
         return _thermodynamic_loss(form, params, batch, key, settings)
 

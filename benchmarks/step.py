@@ -46,7 +46,9 @@ from benchmarks import gemm, programs
 from benchmarks.programs import Program
 from launch import config_file, program
 from launch.path_flags import DEFINE_output_file
+from thermo_ebm.config.build import loss_settings
 from thermo_ebm.errors import UserError
+from thermo_ebm.losses import VANILLA
 from thermo_ebm.models import conv_transpose
 
 
@@ -108,7 +110,7 @@ def without_duplicates(cells: Iterator[Cell]) -> Iterator[Cell]:
     """Drops vanilla cells that differ only in settings without effect on the vanilla loss."""
     keys = set()
     for cell in cells:
-        if cell.config.loss.name == "vanilla":
+        if loss_settings(cell.config) == VANILLA:
             config = cell.config
             key = (cell.form, config.batch_size, config.sampler.posterior.num_steps)
             if cell.part == "chains" or key in keys:
@@ -142,16 +144,14 @@ def measure(cell: Cell, peak: gemm.Gemm) -> tuple[Row, Program]:
     make = {"step": programs.fast_step, "chains": programs.chains}[cell.part]
     compiled = make(config, model)
     seconds, rates = time_program(compiled, peak)
-    step_s, thermodynamic = np.median(seconds), config.loss.name != "vanilla"
+    step_s, settings = np.median(seconds), loss_settings(config)
     row = Row(
         part=cell.part,
         form=cell.form,
         loss=config.loss.name,
-        gradients=f"{config.loss.prior_gradient}+{config.loss.generator_gradient}"
-        if thermodynamic
-        else "contrastive+posterior",
+        gradients=f"{settings.prior_gradient}+{settings.generator_gradient}",
         batch=config.batch_size,
-        n_t=config.loss.num_temperatures if thermodynamic else 1,
+        n_t=settings.num_temperatures,
         k=config.sampler.posterior.num_steps,
         chunk=config.sampler.image_chunk,
         step_s=step_s,

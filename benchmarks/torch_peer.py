@@ -23,6 +23,7 @@ from torch import Tensor
 from benchmarks.torch_ratios import bennett, posterior_weights
 from thermo_ebm.config.build import loss_settings, sampler_settings
 from thermo_ebm.errors import UserError
+from thermo_ebm.losses import VANILLA
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
 from thermo_ebm.thermo.integral import quadrature_weights
 from thermo_ebm.thermo.schedule import make_schedule
@@ -81,7 +82,7 @@ def check(config: ConfigDict) -> None:
       UserError: the message names the field.
     """
     covered = dict(_COVERED)
-    if config.loss.name != "vanilla":
+    if loss_settings(config) != VANILLA:
         covered |= _COVERED_THERMODYNAMIC
     for field, values in covered.items():
         value = config
@@ -99,11 +100,8 @@ def make_peer(config: ConfigDict) -> Peer:
       UserError: see `check`.
     """
     check(config)
-    settings, vanilla = loss_settings(config), config.loss.name == "vanilla"
-    name, num = (settings.schedule, settings.num_temperatures) if not vanilla else ("power", 1)
-    schedule = make_schedule(name, num, settings.power)
-    corrected = settings.correction == "ratio" and not vanilla
-    quadrature = "trapezium" if vanilla else settings.quadrature
+    settings = loss_settings(config)
+    schedule = make_schedule(settings.schedule, settings.num_temperatures, settings.power)
     return Peer(
         tilt=make_tilt(config.model.prior),
         generator=make_generator(config.model.generator),
@@ -112,10 +110,10 @@ def make_peer(config: ConfigDict) -> Peer:
         likelihood_sigma=config.model.likelihood_sigma,
         latent_dim=config.model.latent_dim,
         temperatures=_tensor(schedule.temperatures),
-        quadrature=_tensor(quadrature_weights(quadrature, schedule)),
-        kl_weight=settings.kl_weight if corrected else 0.0,
-        vanilla=vanilla,
-        reweighted=settings.generator_gradient == "reweighted" and not vanilla,
+        quadrature=_tensor(quadrature_weights(settings.quadrature, schedule)),
+        kl_weight=settings.kl_weight if settings.correction == "ratio" else 0.0,
+        vanilla=settings == VANILLA,
+        reweighted=settings.generator_gradient == "reweighted",
     )
 
 

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from thermo_ebm.config.build import loss_settings
 from thermo_ebm.errors import UserError
 
 from . import program
@@ -135,14 +136,10 @@ def _sampler(run: Run) -> SamplerSettings:
 
 def _temperatures(run: Run) -> Array:
     """t_0 .. t_N of the run, with the changes that the flags ask for."""
-
-    values, loss = flags.FLAGS, run.config.loss
-    schedule, num_temperatures, power = loss.schedule, loss.num_temperatures, loss.power
-    if loss.name == "vanilla":  # the vanilla loss has only the temperatures 0 and 1
-        schedule, num_temperatures, power = "power", 1, 1.0
-    num_temperatures = values.num_temperatures or num_temperatures
-    power = power if values.power is None else values.power
-    return make_schedule(schedule, num_temperatures, power).temperatures
+    values, loss = flags.FLAGS, loss_settings(run.config)
+    num_temperatures = values.num_temperatures or loss.num_temperatures
+    power = loss.power if values.power is None else values.power
+    return make_schedule(loss.schedule, num_temperatures, power).temperatures
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import tiny_training as tiny
 
 from docs.tools import readings as page
 from thermo_ebm import readings
+from thermo_ebm.config.build import loss_settings, sampler_settings
 from thermo_ebm.readings import READINGS, TEMPERATURE_READINGS, Reading
 from thermo_ebm.run import tables
 from thermo_ebm.train import step
@@ -58,6 +59,8 @@ def test_new_reading_needs_its_declaration_and_its_value(tmp_path, monkeypatch):
 )
 def test_readings_apply_by_the_configuration(changes, empty):
     values = dict.fromkeys(READINGS, 1.0)
-    applicable = readings.applicable(READINGS, values, tiny.config(**changes))
+    config = tiny.config(**changes)
+    settings = loss_settings(config), sampler_settings(config)
+    applicable = readings.applicable(READINGS, values, *settings)
     assert empty.isdisjoint(applicable)
     assert {"train_loss", "grad_noise"} <= applicable.keys()

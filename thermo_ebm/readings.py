@@ -19,26 +19,31 @@ class Reading(NamedTuple):
     title: str = ""  # on axes and in tables; "" is the column's name with spaces
     per_step: bool = False  # returned by each step; logged is the mean over the epoch's steps
     integer: bool = False
-    applies: Callable[[Any], bool] = lambda config: True  # to a run of this configuration
+    # To a run with this `LossSettings` and `SamplerSettings`, which stand above this module.
+    applies: Callable[[Any, Any], bool] = lambda loss, sampler: True
 
 
-def _is_tempered(config: Any) -> bool:
-    return config.loss.name != "vanilla"
+def _is_tempered(loss: Any, sampler: Any) -> bool:
+    """Whether expectations between t = 0 and t = 1 are computed: not by the vanilla loss."""
+    del sampler
+    return loss.value == "integral"
 
 
-def _exchanges(config: Any) -> bool:
-    return _is_tempered(config) and config.sampler.exchange_every > 0
+def _exchanges(loss: Any, sampler: Any) -> bool:
+    del loss
+    return sampler.exchange_every > 0
 
 
-def _is_adjusted(chains: str) -> Callable[[Any], bool]:
+def _is_adjusted(chains: str) -> Callable[[Any, Any], bool]:
     """Whether the kernel of these chains, "prior" or "posterior", accepts or rejects.
 
     Kernels stand where they are computed; their module is imported when an epoch is written.
     """
 
-    def applies(config: Any) -> bool:
+    def applies(loss: Any, sampler: Any) -> bool:
+        del loss
         kernels = importlib.import_module("thermo_ebm.sampling.kernels")
-        return kernels.find_kernel(config.sampler[chains].kernel).adjusted
+        return kernels.find_kernel(getattr(sampler, chains).kernel).adjusted
 
     return applies
 
@@ -245,10 +250,10 @@ def complete(measured: Mapping[str, Any], absent: Any) -> dict[str, Any]:
 
 
 def applicable(
-    declared: Mapping[str, Reading], values: Mapping[str, Any], config: Any
+    declared: Mapping[str, Reading], values: Mapping[str, Any], loss: Any, sampler: Any
 ) -> dict[str, Any]:
-    """The values whose readings apply to a run of this configuration."""
-    return {name: value for name, value in values.items() if declared[name].applies(config)}
+    """The values whose readings apply to a run with these settings of the loss and the chains."""
+    return {name: value for name, value in values.items() if declared[name].applies(loss, sampler)}
 
 
 def is_integer(name: str) -> bool:

@@ -7,13 +7,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+import tiny_training as tiny
 from patience import PATIENCE
 
 from benchmarks import aot, tpu_program
 from benchmarks.chips import read_topology
 from thermo_ebm import scopes
+from thermo_ebm.config.build import image_shape
 from thermo_ebm.errors import UserError
+from thermo_ebm.train import feed, programs
+from thermo_ebm.train.state import init_state
+from thermo_ebm.train.task import make_task
 
 ROOT = Path(__file__).resolve().parents[2]
 V5E = read_topology("v5e:2x2")
@@ -59,6 +67,16 @@ def test_forms_are_checked():
     assert aot.read_forms(["stamped", "dilated"]) == ["stamped", "dilated"]
     with pytest.raises(UserError, match="forms=stampd"):
         aot.read_forms(["stampd"])
+
+
+def test_the_lowered_step_is_that_of_the_trainer():
+    config = tiny.config()
+    task = make_task(config)
+    state = jax.eval_shape(lambda: init_state(task, jnp.uint32(0)))
+    images = np.zeros((config.data.num_train, *image_shape(config)), np.uint8)
+    batches = feed.in_memory(images, task).take(np.arange(config.batch_size)[None])
+    by_trainer = programs.map_step(task).lower(state, batches)
+    assert aot.lower_step(task, jax.devices()).as_text() == by_trainer.as_text()
 
 
 def test_rows_by_hand():

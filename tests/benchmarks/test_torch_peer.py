@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import cifar10
-from thermo_ebm.config.build import make_loss
+from thermo_ebm.config.build import loss_settings, make_loss
 from thermo_ebm.errors import UserError
 from thermo_ebm.models.latent_ebm import make_model
 from thermo_ebm.randomness import STEP_NOISE, all_chain_keys, normal
@@ -61,7 +61,7 @@ def problem(config):
 
 def same_noise(config, key):
     """The numbers that our chains draw from `key`."""
-    num = 1 if config.loss.name == "vanilla" else config.loss.num_temperatures
+    num = loss_settings(config).num_temperatures
     per_image, dim = config.sampler.chains_per_image, config.model.latent_dim
     keys = all_chain_keys(key, jnp.arange(num + 1), jnp.arange(NUM), per_image)
 

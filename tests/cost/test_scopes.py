@@ -4,23 +4,20 @@ import contextlib
 import re
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 import tiny_training as tiny
 
+from benchmarks import aot
 from thermo_ebm import scopes
 from thermo_ebm.config.build import image_shape, make_loss
 from thermo_ebm.cost.flops import gradient_flops, gradient_flops_by_part
 from thermo_ebm.models.latent_ebm import make_model
-from thermo_ebm.train import feed, programs
-from thermo_ebm.train.state import init_state
 from thermo_ebm.train.task import make_task
 
 
 def lowered(**changes):
     config = tiny.config(**changes)
-    return programs.lower_step(make_task(config), jax.devices())
+    return aot.lower_step(make_task(config), jax.devices())
 
 
 @pytest.mark.parametrize(
@@ -37,16 +34,6 @@ def test_every_part_is_named():
     text = lowered(loss__generator_gradient="reweighted").as_text(debug_info=True)
     for part in scopes.PARTS:
         assert re.search(rf"[/(]{part}[/)]", text), part
-
-
-def test_the_lowered_step_is_that_of_the_trainer():
-    config = tiny.config()
-    task = make_task(config)
-    state = jax.eval_shape(lambda: init_state(task, jnp.uint32(0)))
-    images = np.zeros((config.data.num_train, *image_shape(config)), np.uint8)
-    batches = feed.in_memory(images, task).take(np.arange(config.batch_size)[None])
-    by_trainer = programs.map_step(task).lower(state, batches)
-    assert lowered().as_text() == by_trainer.as_text()
 
 
 @pytest.mark.parametrize("generator", ["reweighted", "langevin"])

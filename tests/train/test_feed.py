@@ -9,7 +9,6 @@ from train_processes import finish, train_as_processes
 from train_processes import start as start_process
 
 from thermo_ebm.cost import memory
-from thermo_ebm.data import streaming
 from thermo_ebm.errors import UserError
 from thermo_ebm.run import layout
 from thermo_ebm.train import checkpoints, feed, start
@@ -145,7 +144,7 @@ def test_an_image_damaged_during_the_run_is_named(tmp_path, monkeypatch):
     save_images(images, np.random.default_rng(0).integers(0, 256, (200, 8, 8), np.uint8))
     fields = {"data__name": "folder", "data__data_dir": str(images), "num_epochs": 2}
     assert tiny.train(tiny.config(**fields), tmp_path / "in_memory") is Outcome.DONE
-    read = streaming.read
+    read = feed.read
     with monkeypatch.context() as patch:
         count = iter(range(10**6))
 
@@ -154,7 +153,7 @@ def test_an_image_damaged_during_the_run_is_named(tmp_path, monkeypatch):
                 raise UserError("data.data_dir: cannot read the image")
             return read(images)
 
-        patch.setattr(streaming, "read", torn)
+        patch.setattr(feed, "read", torn)
         with pytest.raises(UserError, match="cannot read the image"):
             tiny.train(tiny.config(**fields, **FROM_FILES), tmp_path / "run")
     assert tiny.train(tiny.config(**fields, **FROM_FILES), tmp_path / "run") is Outcome.DONE

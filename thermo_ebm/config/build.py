@@ -4,14 +4,17 @@ from ml_collections import ConfigDict
 
 from thermo_ebm import losses
 from thermo_ebm.gradients.amplification import AmplificationSettings
-from thermo_ebm.losses import VANILLA, LossSettings, Objective, vanilla_objective
+from thermo_ebm.losses import VANILLA, LossSettings, Objective
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
 from thermo_ebm.types import LossFn
 
 
 def sampler_settings(config: ConfigDict) -> SamplerSettings:
-    """The chain settings of a complete configuration."""
+    """The chain settings of a complete configuration.
+
+    The two temperatures of the vanilla loss exchange no states.
+    """
     sampler = config.sampler
     prior, posterior = (
         ChainSettings(chain.step_size, chain.num_steps, chain.kernel)
@@ -24,12 +27,12 @@ def sampler_settings(config: ConfigDict) -> SamplerSettings:
         chain_chunk=sampler.chain_chunk,
         precision=sampler.precision,
         chains_per_image=sampler.chains_per_image,
-        exchange_every=sampler.exchange_every,
+        exchange_every=0 if loss_settings(config) == VANILLA else sampler.exchange_every,
     )
 
 
 def loss_settings(config: ConfigDict) -> LossSettings:
-    """The settings of the loss of a complete configuration."""
+    """The settings of the loss of a complete configuration; the only place that reads its name."""
     if config.loss.name == "vanilla":
         return VANILLA
     return LossSettings(
@@ -46,10 +49,7 @@ def amplification_settings(config: ConfigDict) -> AmplificationSettings:
 
 def make_objective(config: ConfigDict, model: LatentEBM, axis_name: str | None) -> Objective:
     """The loss that `config.loss` names, over examples spread along `axis_name`."""
-    sampler, settings = sampler_settings(config), loss_settings(config)
-    if settings == VANILLA:
-        return vanilla_objective(model, sampler, axis_name)
-    return losses.make_objective(model, sampler, settings, axis_name)
+    return losses.make_objective(model, sampler_settings(config), loss_settings(config), axis_name)
 
 
 def make_loss(config: ConfigDict, model: LatentEBM, axis_name: str | None) -> LossFn:

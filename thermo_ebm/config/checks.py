@@ -17,7 +17,7 @@ from thermo_ebm.config.build import amplification_settings, loss_settings, sampl
 from thermo_ebm.errors import UserError
 from thermo_ebm.fields import FIELDS, flatten, unknown
 from thermo_ebm.gradients.amplification import check_amplification
-from thermo_ebm.losses import VANILLA, check_settings, is_mean_of_images
+from thermo_ebm.losses import check_settings, is_mean_of_images
 from thermo_ebm.models.generator import check_layers, image_size
 
 _MAX_INT = 2**31 - 1  # of the device's int32, which counts steps too
@@ -38,8 +38,7 @@ def check(config: ConfigDict) -> None:
     _check_model(config)
     settings, noise = loss_settings(config), amplification_settings(config)
     with _rules_of("loss and sampler"):
-        if settings != VANILLA:  # which exchanges no states
-            check_settings(settings, sampler_settings(config))
+        check_settings(settings, sampler_settings(config))
     with _rules_of("gradient_noise"):
         check_amplification(noise, config.batch_size, is_mean_of_images(settings))
 

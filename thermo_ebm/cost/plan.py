@@ -18,7 +18,7 @@ from thermo_ebm.cost.memory import (
     usable_bytes,
 )
 from thermo_ebm.gradients.halves import objective_sums
-from thermo_ebm.losses.settings import is_differentiated
+from thermo_ebm.losses import VANILLA, is_differentiated
 from thermo_ebm.models.conv_transpose import dilated
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model, with_compute_dtype
 from thermo_ebm.thermo.schedule import make_schedule
@@ -67,7 +67,7 @@ def with_chunk(config: ConfigDict, repetitions: int, target: Target | None = Non
       repetitions: number of repetitions that train together.
       target: by default the configuration's model on the devices that JAX has.
     """
-    if config.loss.name == "vanilla":
+    if loss_settings(config) == VANILLA:
         return config
     config = ConfigDict(config.to_dict())
     target = target or this_machine(make_model(config.model, config.data.channels))

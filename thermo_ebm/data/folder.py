@@ -1,6 +1,6 @@
 """A folder of image files: each entry below the folder is used, named in an error, or counted.
 
-Hidden entries and what operating systems put into folders are left out without a word. What a run,
+Hidden entries and what operating systems put into folders are left out and not counted. What a run,
 a report or `launch.sample` wrote is not part of a data set, unless the folder itself is named.
 """
 

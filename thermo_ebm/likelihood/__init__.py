@@ -15,6 +15,9 @@ For images simulated from the model, chains can also run in the other direction,
 that made the image: `bidirectional` computes the resulting upper bound.
 """
 
+import math
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -30,6 +33,7 @@ __all__ = [
     "LikelihoodSettings",
     "MarginalLikelihood",
     "adapted_schedule",
+    "bits_per_dim",
     "estimate",
     "log_marginal_likelihood",
 ]
@@ -66,6 +70,16 @@ def log_marginal_likelihood(
     key, pilot_key = jax.random.split(key)
     schedule = adapted_schedule(model, params, batch.images, pilot_key, settings)
     return _estimate(model, params, batch, schedule.temperatures, key, settings)
+
+
+def bits_per_dim(log_marginal_likelihood: Any, dim: int) -> Any:
+    """Bits per data value of images with 256 levels in [-1, 1], which are 1 / 127.5 apart.
+
+    Args:
+      log_marginal_likelihood: log p(x) in nats, a number or an array.
+      dim: values of an image.
+    """
+    return -log_marginal_likelihood / (dim * math.log(2)) + math.log2(127.5)
 
 
 def adapted_schedule(

@@ -7,9 +7,11 @@ import jax
 import numpy as np
 
 from thermo_ebm import readings
+from thermo_ebm.config.build import sampler_settings
 from thermo_ebm.cost import memory
 from thermo_ebm.gradients import halves
 from thermo_ebm.gradients.noise import GradientNoise, NoiseSums, noise_of
+from thermo_ebm.likelihood import bits_per_dim
 from thermo_ebm.losses import LossTerms
 from thermo_ebm.run import events, pictures, tables
 from thermo_ebm.run.layout import READINGS, TEMPERATURES
@@ -158,8 +160,7 @@ def _likelihood_readings(group: Group, mean: float, stderr: float) -> Row:
     return {
         "val_log_marginal_likelihood": mean,
         "val_log_marginal_likelihood_stderr": stderr if math.isfinite(stderr) else None,
-        # A pixel's levels are 2 / 255 apart.
-        "val_bits_per_dim": -mean / (dim * math.log(2)) + math.log2(127.5),
+        "val_bits_per_dim": bits_per_dim(mean, dim),
     }
 
 
@@ -172,12 +173,13 @@ def write_epoch(repetition: Repetition, group: Group, row: Row, aux: LossTerms) 
       row: readings by the names of `readings.READINGS`.
       aux: the terms of the validation loss, as numpy arrays.
     """
-    config, step = group.task.config, int(row["step"] or 0)
-    row = readings.applicable(readings.READINGS, row, config)
+    loss, sampler = group.task.settings, sampler_settings(group.task.config)
+    step = int(row["step"] or 0)
+    row = readings.applicable(readings.READINGS, row, loss, sampler)
     tables.append_row(repetition.folder / READINGS, row)
-    if config.loss.name != "vanilla":
+    if loss.value == "integral":
         rows = [
-            readings.applicable(readings.TEMPERATURE_READINGS, temperature_row, config)
+            readings.applicable(readings.TEMPERATURE_READINGS, temperature_row, loss, sampler)
             for temperature_row in temperature_rows(int(row["epoch"] or 0), aux)
         ]
         path = repetition.folder / TEMPERATURES

@@ -10,14 +10,14 @@ The devices hardly wait for this. The 20 steps of a dispatch of CelebA with 75 i
 expects 1.3 s for these steps on four TPU v6e, the fastest of docs/performance.md.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from thermo_ebm.data.images import Images, read
-from thermo_ebm.data.streaming import stream
 from thermo_ebm.train import hosts
 from thermo_ebm.train.programs import local, spread
 from thermo_ebm.train.state import TrainState
@@ -105,6 +105,34 @@ def from_files(images: Images, task: Task) -> Feed:
         streams.clear()
 
     return Feed(_dispatch(task, image_shape, read_batches), take_read, close)
+
+
+def stream(images: Images, numbers: np.ndarray, first: int, ahead: int) -> Iterator[np.ndarray]:
+    """Yields the images of each batch from `first` on, while threads read those of later batches.
+
+    The images of a step are known in advance (`TrainState.order` and `step`). The stream can
+    therefore start at any step, and a checkpoint need not hold any state of the stream.
+
+    Args:
+      images: the chosen images.
+      numbers: int [num_batches, count], the numbers of the images of each batch.
+      first: the first batch to yield, in [0, num_batches].
+      ahead: batches that are read before they are asked for, at least 1.
+
+    Returns:
+      An iterator over uint8 [count, size, size, channels]; its `close()` ends the threads.
+
+    Raises:
+      UserError: raised by the iterator at a batch with an image that cannot be read.
+    """
+    import grain  # takes three seconds to import; only streamed runs need it
+
+    batches = grain.MapDataset.range(first, len(numbers)).map(
+        lambda batch: read(images.take(numbers[batch]))
+    )
+    threads = min(ahead, os.cpu_count() or 1, 16)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+    return iter(batches.to_iter_dataset(options))
 
 
 def _most_steps(task: Task) -> int:

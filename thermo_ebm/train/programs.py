@@ -4,7 +4,7 @@ The only module that uses pmap. States are stacked, one repetition along each le
 replicated over the devices; images are split over the devices.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,14 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from thermo_ebm import data
-from thermo_ebm.config.build import image_shape, sampler_settings
-from thermo_ebm.cost.plan import halves_together
+from thermo_ebm.config.build import sampler_settings
 from thermo_ebm.gradients import noise
 from thermo_ebm.randomness import PICTURES
 from thermo_ebm.sampling.samples import sample_images
 from thermo_ebm.train import step, validation
 from thermo_ebm.train.state import TrainState, begin_epoch, init_state
-from thermo_ebm.train.step import Batches
 from thermo_ebm.train.task import AXIS, Task
 from thermo_ebm.types import Array, Params, PRNGKey
 
@@ -78,27 +76,6 @@ def map_step(task: Task, devices: list[jax.Device] | None = None) -> Any:
         devices=devices or _devices(),
         donate_argnums=0,
     )
-
-
-def lower_step(task: Task, devices: Sequence[jax.Device]) -> jax.stages.Lowered:
-    """The step of `map_step` for devices that need not be there, ready to be compiled.
-
-    Args:
-      task: the task.
-      devices: all devices, such as those of `jax.experimental.topologies`.
-    """
-    task = task._replace(halves_together=halves_together(devices[0].platform))
-    by_process = sorted(devices, key=lambda device: device.process_index)
-    share = -(-task.config.batch_size // len(devices))
-    of_device = (len(devices), task.gradient_noise.accumulate, share)
-    batches = jax.eval_shape(
-        lambda: Batches(
-            jnp.zeros((*of_device, *image_shape(task.config)), jnp.uint8),
-            jnp.zeros(of_device, jnp.int32),
-        )
-    )
-    state = jax.eval_shape(lambda: init_state(task, jnp.uint32(0)))
-    return map_step(task, by_process).lower(state, batches)
 
 
 def _begin_where(state: TrainState, epoch: Array, has_ended: Array) -> TrainState:

@@ -167,8 +167,7 @@ def _estimated_rows(
         return {
             "checksum": checksums[numbers],
             "log_marginal_likelihood": value,
-            # Of 256 levels in [-1, 1], each 1 / 127.5 wide.
-            "bits_per_dim": -value / (dim * math.log(2)) + math.log2(127.5),
+            "bits_per_dim": likelihood.bits_per_dim(value, dim),
             "stderr": estimates.stderr,
             "annealed": estimates.annealed,
             "effective_sample_size": estimates.effective_sample_size,

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from thermo_ebm.data.images import Images, Unreadable
-from thermo_ebm.data.streaming import stream
 from thermo_ebm.errors import UserError
+from thermo_ebm.train.feed import stream
 
 pytest.importorskip("grain")
 
