@@ -1,10 +1,11 @@
 """The training loop: from a configuration and a folder to trained repetitions.
 
-`train` groups the repetitions, and `_train_group` dispatches a group's steps and, between two
+`train` groups the repetitions, and `Training` dispatches a group's steps and, between two
 dispatches, ends epochs, saves, looks for signals and rolls back.
 """
 
 import contextlib
+import dataclasses
 import enum
 import functools
 import signal
@@ -187,10 +188,10 @@ def _open_and_train(group: Group, session: Session, numbers: Sequence[int]) -> O
         reporter = stack.enter_context(Reporter(schedule, enabled=hosts.is_first()))
         reporter.doing("compiling")
         # Runs no steps: only compiles, so that the recorded seconds are those of training.
-        state = _dispatch(group, state, steps, 0)
+        state = _run(group, state, steps, 0)
         session.record()
         reporter.note(f"compiled: training from step {steps.min()}/{task.total_steps}")
-        return _train_group(group, session, opened, state, seconds, reporter)
+        return Training(group, session, opened, state, seconds, reporter).run()
 
 
 def _close_all(opened: list[Repetition]) -> None:
@@ -199,93 +200,115 @@ def _close_all(opened: list[Repetition]) -> None:
             stack.callback(recovery.close_repetition, repetition)
 
 
-def _dispatch(group: Group, state: TrainState, stop: np.ndarray, limit: int) -> TrainState:
+def _run(group: Group, state: TrainState, stop: np.ndarray, limit: int) -> TrainState:
     """The state after at most `limit` steps, of each repetition up to `stop`."""
     batches = group.images.feed.dispatch(state, stop, limit)
     return group.programs.run(state, stop, np.int32(limit), batches)
 
 
-def _train_group(
-    group: Group,
-    session: Session,
-    opened: list[Repetition],
-    state: TrainState,
-    seconds: np.ndarray,
-    reporter: Reporter,
-) -> Outcome:
-    """Dispatches steps until every repetition is done, has diverged for good, or is interrupted.
+@dataclasses.dataclass
+class Training:
+    """A group's repetitions while they train. Arrays are [num_repetitions]."""
 
-    Args:
-      group: what is trained.
-      session: of this call of `train`.
-      opened: the group's repetitions; a rollback replaces entries.
-      state: theirs, stacked.
-      seconds: of each repetition's epoch so far, [num_repetitions].
-      reporter: shows the progress.
-    """
-    task = group.task
-    diverged = np.zeros(len(opened), bool)  # for good, after the last rollback
-    host, limit = programs.counters(state), 1  # the first step shows how long a step takes
-    while True:
-        steps, stopping = np.asarray(host.step), hosts.any_of(session.interrupted())
-        failing = host.skipped_in_row >= task.max_skipped_steps
-        ended = recovery.is_pending(task, steps, host.sums.steps) & ~failing
-        if ended.any() and not stopping:
-            state = end_epochs(group, opened, state, ended, seconds, reporter)
-            seconds, ended = np.where(ended, 0.0, seconds), np.zeros_like(ended)
-        # A state after skipped steps is not saved for rollbacks, unless it is the last.
-        sound = (host.skipped_in_row == 0) | (steps >= task.total_steps)
-        due = sound & ~ended & ~failing & [_is_due(task, step) for step in steps.tolist()]
-        _save(opened, state, seconds, due, checkpoints.save)
-        for i in np.flatnonzero(failing & ~diverged).tolist():
-            rolled_back = recovery.roll_back(group, opened, state, i)
-            diverged[i] = rolled_back is None
-            state, seconds[i] = rolled_back or (state, seconds[i])
-        steps = np.asarray(programs.local(state.step))
-        stop = np.where(diverged, steps, [_next_stop(task, step) for step in steps.tolist()])
-        running = stop > steps
-        if not running.any() and not ended.any():
-            for repetition in opened:
-                checkpoints.discard_interrupted(repetition.checkpoints)
-            return Outcome.DIVERGED if diverged.any() else Outcome.DONE
-        if stopping:
-            _save(opened, state, seconds, ~diverged, checkpoints.save_interrupted)
-            where = ", ".join(f"{step}/{task.total_steps}" for step in steps)
-            reporter.note(
-                f"interrupted after step {where}, checkpoint written: run the same command again"
+    group: Group
+    session: Session
+    opened: list[Repetition]  # a rollback replaces entries
+    state: TrainState  # of all repetitions, stacked
+    seconds: np.ndarray  # of each repetition's epoch so far
+    reporter: Reporter
+
+    def __post_init__(self) -> None:
+        self.counters = programs.counters(self.state)  # after the last dispatch
+        self.diverged = np.zeros(len(self.opened), bool)  # for good, after the last rollback
+        self.limit = 1  # steps of the next dispatch; the first step shows how long a step takes
+
+    def run(self) -> Outcome:
+        """Dispatches steps until all repetitions are done or have diverged, or are interrupted."""
+        task = self.group.task
+        while True:
+            interrupted = hosts.any_of(self.session.interrupted())
+            all_ended = self._end_epochs(interrupted)
+            steps = self._steps()
+            next_stops = [_next_stop(task, step) for step in steps.tolist()]
+            stop = np.where(self.diverged, steps, next_stops)
+            if all_ended and (stop <= steps).all():
+                for repetition in self.opened:
+                    checkpoints.discard_interrupted(repetition.checkpoints)
+                return Outcome.DIVERGED if self.diverged.any() else Outcome.DONE
+            if interrupted:
+                self._save(~self.diverged, checkpoints.save_interrupted)
+                where = ", ".join(f"{step}/{task.total_steps}" for step in steps)
+                self.reporter.note(
+                    f"interrupted after step {where}, checkpoint written: run the same command "
+                    "again"
+                )
+                return Outcome.INTERRUPTED
+            self._dispatch(steps, stop)
+
+    def _end_epochs(self, interrupted: bool) -> bool:
+        """Ends finished epochs, saves what is due, and rolls back repetitions that fail.
+
+        Returns:
+          Whether no finished epoch is left: an interrupted program leaves them to its next start.
+        """
+        task, counters = self.group.task, self.counters
+        failing = counters.skipped_in_row >= task.max_skipped_steps
+        ended = recovery.is_pending(task, np.asarray(counters.step), counters.sums.steps) & ~failing
+        if ended.any() and not interrupted:
+            self.state = end_epochs(
+                self.group, self.opened, self.state, ended, self.seconds, self.reporter
             )
-            return Outcome.INTERRUPTED
-        session.profiler.before_dispatch(
-            int(steps[running].min()), int(np.minimum(stop, steps + limit).max())
-        )
+            self.seconds, ended = np.where(ended, 0.0, self.seconds), np.zeros_like(ended)
+        # A state after skipped steps is not saved for rollbacks, unless it is the last.
+        sound = (counters.skipped_in_row == 0) | (counters.step >= task.total_steps)
+        due = sound & ~ended & ~failing & [_is_due(task, step) for step in counters.step.tolist()]
+        self._save(due, checkpoints.save)
+        for i in np.flatnonzero(failing & ~self.diverged).tolist():
+            rolled_back = recovery.roll_back(self.group, self.opened, self.state, i)
+            self.diverged[i] = rolled_back is None
+            if rolled_back is not None:
+                self.state, self.seconds[i] = rolled_back
+        return not ended.any()
+
+    def _save(
+        self, due: np.ndarray, save: Callable[[Checkpoints, TrainState, float], None]
+    ) -> None:
+        """Saves the repetitions that are due, except those whose present step is already saved."""
+        steps = self._steps()
+        for i in np.flatnonzero(due).tolist():
+            folder = self.opened[i].checkpoints
+            if int(steps[i]) not in checkpoints.steps(folder):
+                save(folder, programs.select_repetition(self.state, i), float(self.seconds[i]))
+
+    def _dispatch(self, steps: np.ndarray, stop: np.ndarray) -> None:
+        """Runs steps until `stop`, at most `limit`, and sets the next limit by their time."""
+        running, profiler = stop > steps, self.session.profiler
+        last = int(np.minimum(stop, steps + self.limit).max())
+        profiler.before_dispatch(int(steps[running].min()), last)
         started = time.perf_counter()
-        state = _dispatch(group, state, stop, limit)
-        host = programs.counters(state)
+        self.state = _run(self.group, self.state, stop, self.limit)
+        self.counters = programs.counters(self.state)
         elapsed = time.perf_counter() - started
-        session.profiler.after_dispatch(int(host.step[running].min()))
-        seconds = seconds + np.where(host.step > steps, elapsed, 0.0)
-        limit = _next_limit(task, elapsed, int((host.step - steps).max()))
-        _report(reporter, host)
+        done = self.counters.step - steps
+        profiler.after_dispatch(int(self.counters.step[running].min()))
+        self.seconds = self.seconds + np.where(done > 0, elapsed, 0.0)
+        # The same in all processes.
+        in_time = hosts.of_all(_PATIENCE * max(int(done.max()), 1) / elapsed).min()
+        self.limit = int(np.clip(in_time, 1, self.group.task.config.steps_per_dispatch))
+        self._report()
 
+    def _report(self) -> None:
+        """Shows the epoch's means so far, averaged over the group."""
+        sums = self.counters.sums
+        loss, variance = (
+            float((sums.readings[name] / np.maximum(sums.steps, 1)).mean())
+            for name in ("train_loss", "train_grad_var")
+        )
+        self.reporter.update(int(self.counters.step.min()), loss, variance)
 
-def _next_limit(task: Task, elapsed: float, steps: int) -> int:
-    """Steps of the next dispatch, from the time of the last one; the same in all processes."""
-    in_time = hosts.of_all(_PATIENCE * max(steps, 1) / elapsed).min()
-    return int(np.clip(in_time, 1, task.config.steps_per_dispatch))
-
-
-def _save(
-    opened: list[Repetition],
-    state: TrainState,
-    seconds: np.ndarray,
-    due: np.ndarray,
-    save: Callable[[Checkpoints, TrainState, float], None],
-) -> None:
-    """Saves the repetitions that are due, except those whose present step is already saved."""
-    steps = np.asarray(programs.local(state.step))
-    for i in np.flatnonzero(due).tolist():
-        if int(steps[i]) not in checkpoints.steps(opened[i].checkpoints):
-            save(opened[i].checkpoints, programs.select_repetition(state, i), float(seconds[i]))
+    def _steps(self) -> np.ndarray:
+        """The step of each repetition's state, which a rollback sets back."""
+        return np.asarray(programs.local(self.state.step))
 
 
 def _next_stop(task: Task, step: int) -> int:
@@ -304,13 +327,3 @@ def _is_due(task: Task, step: int) -> bool:
     at_epoch = rest == 0 and (epoch % settings.every_epochs == 0 or is_permanent)
     at_step = settings.every_steps > 0 and step % settings.every_steps == 0
     return at_epoch or at_step or step >= task.total_steps
-
-
-def _report(reporter: Reporter, host: TrainState) -> None:
-    """Shows the epoch's means so far, averaged over the group."""
-    count = np.maximum(host.sums.steps, 1)
-    loss, var = (
-        float((host.sums.readings[name] / count).mean())
-        for name in ("train_loss", "train_grad_var")
-    )
-    reporter.update(int(host.step.min()), loss, var)
