@@ -119,7 +119,7 @@ def compile_step(
     model = programs.make_model(config, form)
     usable = memory.usable_of("tpu", topology.chip.hbm_bytes)
     vmem = memory.VMEM_BYTES[topology.chip.kind]
-    config = plan.with_chunk(config, 1, plan.Target(model, len(devices), usable, vmem))
+    config = plan.with_chunk(config, 1, plan.PlanTarget(model, len(devices), usable, vmem))
     start = time.perf_counter()
     task = programs.task_of(config, model)
     compiled = lower_step(task, devices).compile()

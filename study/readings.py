@@ -7,7 +7,7 @@ import pandas as pd
 
 from study.cells import label_rows, make_cells
 from study.published import load_published
-from study.runs import Run, load_runs
+from study.runs import StudyRun, load_runs
 from study.titles import dataset_title, split_metric
 from thermo_ebm.errors import UserError
 
@@ -41,7 +41,7 @@ class Readings(NamedTuple):
     frame: pd.DataFrame  # one row per repetition and epoch; columns as in `load`
     fields: list[str]  # its columns that are configuration fields
     temperatures: pd.DataFrame  # last epoch's temperatures.csv of all repetitions; may be empty
-    runs: list[Run]  # the run folders read
+    runs: list[StudyRun]  # the run folders read
     notes: list[str]  # what a reader must know of the data, one line each
 
 

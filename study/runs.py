@@ -26,7 +26,7 @@ LOCAL = ("folder", "npz", "idx")  # data sets that are known by where they are
 _SELECTION = ("data.num_train", "data.image_size", "data.channels")
 
 
-class Run(NamedTuple):
+class StudyRun(NamedTuple):
     """One run folder."""
 
     folder: Path
@@ -50,7 +50,7 @@ class RunReadings(NamedTuple):
     frame: pd.DataFrame  # one row per repetition and epoch
     configurations: pd.DataFrame  # data set and configuration fields by run
     temperatures: pd.DataFrame  # of the last epoch of each repetition
-    runs: list[Run]  # all of them, also those without readings
+    runs: list[StudyRun]  # all of them, also those without readings
     notes: list[str]
 
 
@@ -114,7 +114,7 @@ def repetition_of(path: Path) -> int:
 # Configurations.
 
 
-def make_configurations(runs: Sequence[Run]) -> pd.DataFrame:
+def make_configurations(runs: Sequence[StudyRun]) -> pd.DataFrame:
     """Returns the data set and the fields of each run, one row per run.
 
     The fields are those of `SYMBOLS` and every further one that differs between two runs. Fields of
@@ -134,7 +134,7 @@ def make_configurations(runs: Sequence[Run]) -> pd.DataFrame:
     return frame.reindex(columns=["dataset", *SYMBOLS, *further])
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> StudyRun:
     """Reads a run's configuration, its changes and what it began with.
 
     Raises:
@@ -146,7 +146,7 @@ def read_run(folder: Path) -> Run:
             check_value(name, config[name])
         except UserError as error:
             raise UserError(f"{folder / CONFIG}: {error}") from error
-    return Run(folder, config | {"init_from": _first_parameters(folder)}, read_changes(folder))
+    return StudyRun(folder, config | {"init_from": _first_parameters(folder)}, read_changes(folder))
 
 
 def _first_parameters(folder: Path) -> str:
@@ -209,7 +209,7 @@ class ImageSource(NamedTuple):
         return self.name not in LOCAL or self.place == other.place
 
 
-def read_source(run: Run) -> ImageSource:
+def read_source(run: StudyRun) -> ImageSource:
     """Reads the record of a run's images.
 
     Raises:
@@ -258,7 +258,7 @@ def _run_folders(folder: Path) -> Iterator[Path]:
             yield from _run_folders(child)
 
 
-def _load_repetition(run: Run, path: Path) -> tuple[pd.DataFrame, list[str]]:
+def _load_repetition(run: StudyRun, path: Path) -> tuple[pd.DataFrame, list[str]]:
     """Returns the epochs of one repetition, and remarks on them."""
     readings = read_columns(path, ("epoch", "train_loss", "train_grad_var"), allow_empty=True)
     check_epochs(path, readings, "epoch")
@@ -304,7 +304,7 @@ def _old_evaluations(folder: Path, metrics: pd.DataFrame, last: float) -> list[s
     ]
 
 
-def _load_temperatures(run: Run, path: Path) -> list[pd.DataFrame]:
+def _load_temperatures(run: StudyRun, path: Path) -> list[pd.DataFrame]:
     if not path.is_file():
         return []
     required = ("epoch", "index", "temperature", "expected_log_likelihood")

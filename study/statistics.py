@@ -166,7 +166,7 @@ def difference_between_cells(values: Array, covariate: Array, indicator: Array) 
     return _student(float(fit.params[2]), error, cells - 3, 0.0, CONFIDENCE)
 
 
-class Line(NamedTuple):
+class FittedLine(NamedTuple):
     """A least-squares line through the means of cells."""
 
     slope: float
@@ -175,7 +175,7 @@ class Line(NamedTuple):
     r_squared: float
 
 
-def line(x: Array, y: Array) -> Line:
+def line(x: Array, y: Array) -> FittedLine:
     """Fits a line through the means of cells, which are the units; NaN below three cells.
 
     Args:
@@ -184,11 +184,11 @@ def line(x: Array, y: Array) -> Line:
     x, y = np.asarray(x, float), np.asarray(y, float)
     usable = np.isfinite(x) & np.isfinite(y)
     if usable.sum() < 3:
-        return Line(*[float("nan")] * 4)
+        return FittedLine(*[float("nan")] * 4)
     x, y = x[usable], y[usable]
     fit = OLS(y, np.column_stack([np.ones(len(x)), x])).fit()
     low, high = fit.conf_int(1.0 - CONFIDENCE)[1]
-    return Line(float(fit.params[1]), float(low), float(high), float(fit.rsquared))
+    return FittedLine(float(fit.params[1]), float(low), float(high), float(fit.rsquared))
 
 
 def holm(p_values: Sequence[float]) -> Array:

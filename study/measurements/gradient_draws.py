@@ -35,7 +35,7 @@ class Draws(NamedTuple):
     effective_sample_size: float  # of the reweighted chains of an image, mean
 
 
-class Moments(NamedTuple):
+class DrawMoments(NamedTuple):
     """Of a stochastic gradient, from repeated draws."""
 
     noise: float  # tr Cov / n
@@ -197,7 +197,7 @@ def amplified(
     return means, between + within * (1 - 1 / repeats)
 
 
-def moments(means: np.ndarray, covariance: float, reference: np.ndarray) -> Moments:
+def moments(means: np.ndarray, covariance: float, reference: np.ndarray) -> DrawMoments:
     """Noise and bias of a stochastic gradient.
 
     Args:
@@ -210,7 +210,7 @@ def moments(means: np.ndarray, covariance: float, reference: np.ndarray) -> Mome
     norm = max((reference.mean(axis=0) ** 2).sum() - _variance_of_mean(reference), 1e-300)
     error = _jackknife(means, reference)
     bias, least = (np.sqrt(max(value, 0.0) / norm) for value in (square, square - error))
-    return Moments(float(covariance) / means.shape[1], float(bias), float(least))
+    return DrawMoments(float(covariance) / means.shape[1], float(bias), float(least))
 
 
 def _squared_distance(means: np.ndarray, reference: np.ndarray) -> float:

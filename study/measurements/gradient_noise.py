@@ -235,7 +235,7 @@ def _row(
     compiled: CompiledTask,
     factor: tuple[str, float],
     draws: gradient_draws.Draws,
-    moments: gradient_draws.Moments,
+    moments: gradient_draws.DrawMoments,
 ) -> Row:
     return Row(
         factor=factor[0],

@@ -16,7 +16,7 @@ from study.readings import Readings, networks, sections
 from study.report import page
 from study.report.claims import count_verdicts
 from study.report.section import SectionReport, report_section
-from study.runs import Run, describe_change
+from study.runs import StudyRun, describe_change
 from thermo_ebm.errors import UserError
 from thermo_ebm.run.layout import DIAGNOSTICS
 from thermo_ebm.run.tables import read_columns
@@ -157,7 +157,7 @@ def _overview(report: SectionReport) -> dict[str, object]:
     return row | {"best": report.best}
 
 
-def _changes_table(runs: Sequence[Run]) -> pd.DataFrame:
+def _changes_table(runs: Sequence[StudyRun]) -> pd.DataFrame:
     rows = [
         {
             "run": str(run.folder),

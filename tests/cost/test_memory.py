@@ -224,7 +224,7 @@ def test_activations_fit_half_of_vmem_on_a_tpu():
         config = module.get_config()
         config.sampler.precision = precision
         model = make_model(config.model, 3, dilated)
-        target = plan.Target(model, 4, 2**40, memory.VMEM_BYTES["TPU v5 lite"])
+        target = plan.PlanTarget(model, 4, 2**40, memory.VMEM_BYTES["TPU v5 lite"])
         for repetitions in (1, 4):
             sampler = plan.with_chunk(config, repetitions, target).sampler
             assert (sampler.image_chunk, sampler.chain_chunk) == (0, chunk // repetitions)
@@ -234,7 +234,7 @@ def test_chains_that_are_differentiated_are_evaluated_at_once():
     """In chunks, the backward pass would keep the activations of all chunks."""
     config = digits.get_config()
     config.loss.generator_gradient = "langevin"
-    target = plan.Target(make_model(config.model, 1), 1, 2**40, 2**20)
+    target = plan.PlanTarget(make_model(config.model, 1), 1, 2**40, 2**20)
     assert plan.with_chunk(config, 1, target).sampler.chain_chunk == 0
 
 
@@ -256,7 +256,7 @@ def test_chains_run_in_chunks_of_what_the_memory_holds():
     model = make_model(config.model, 1)
     tight = plan.device_bytes(config, 1) // 2
     plain, wide, narrow = (
-        plan.with_chunk(config, 1, plan.Target(model, 1, tight, vmem)).sampler
+        plan.with_chunk(config, 1, plan.PlanTarget(model, 1, tight, vmem)).sampler
         for vmem in (0, 2**40, 2**20)
     )
     assert 0 < plain.image_chunk == wide.image_chunk == narrow.image_chunk

@@ -17,7 +17,7 @@ import tiny_training as tiny
 from thermo_ebm.errors import UserError
 from thermo_ebm.train import report
 from thermo_ebm.train.loop import Outcome
-from thermo_ebm.train.report import Reporter, Schedule, Steps
+from thermo_ebm.train.report import Reporter, RunSteps, Steps
 
 
 class Clock:
@@ -42,7 +42,7 @@ def every_line(monkeypatch):
     monkeypatch.setattr(report, "LINE_SECONDS", 0.0)
 
 
-SCHEDULE = Schedule("rep_00", total_steps=100, steps_per_epoch=20, images_per_step=10)
+SCHEDULE = RunSteps("rep_00", total_steps=100, steps_per_epoch=20, images_per_step=10)
 
 
 def test_lines_come_at_intervals_and_name_everything():

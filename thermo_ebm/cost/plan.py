@@ -27,7 +27,7 @@ from thermo_ebm.thermo.schedule import make_schedule
 _VMEM_SHARE = 0.5
 
 
-class Target(NamedTuple):
+class PlanTarget(NamedTuple):
     """The model and the devices that a plan is for."""
 
     model: LatentEBM
@@ -47,15 +47,17 @@ def halves_together(platform: str) -> bool:
     return platform == "cpu"
 
 
-def this_machine(model: LatentEBM) -> Target:
+def this_machine(model: LatentEBM) -> PlanTarget:
     """The devices that JAX has."""
     device = jax.local_devices()[0]
     vmem = VMEM_BYTES.get(device.device_kind, 0)
     together = halves_together(device.platform)
-    return Target(model, jax.device_count(), usable_bytes(device), vmem, together)
+    return PlanTarget(model, jax.device_count(), usable_bytes(device), vmem, together)
 
 
-def with_chunk(config: ConfigDict, repetitions: int, target: Target | None = None) -> ConfigDict:
+def with_chunk(
+    config: ConfigDict, repetitions: int, target: PlanTarget | None = None
+) -> ConfigDict:
     """The configuration with the chunks of the thermodynamic loss chosen where they are 0.
 
     `sampler.image_chunk` is the largest that fits a device's memory, and 0 if all images fit.

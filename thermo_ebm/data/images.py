@@ -80,11 +80,6 @@ def suffixes() -> dict[str, str]:
     }
 
 
-@functools.cache
-def _formats() -> tuple[str, ...]:
-    return tuple(sorted({*suffixes().values()}))
-
-
 def open_image(file: str | io.BytesIO, upright: bool = False) -> Image.Image:
     """Decodes one image; of an animation or of several pages, the first.
 
@@ -122,7 +117,7 @@ def open_image(file: str | io.BytesIO, upright: bool = False) -> Image.Image:
 
 def _load(file: str | io.BytesIO) -> tuple[Image.Image, Any]:
     """Decodes an image; returns the pixels' form in the file as well, for PNG."""
-    with Image.open(file, formats=_formats()) as image:
+    with Image.open(file, formats=sorted({*suffixes().values()})) as image:
         raw_mode = image.tile[0][3] if image.format == "PNG" and image.tile else None
         image.load()
     return image, raw_mode

@@ -90,7 +90,7 @@ def _version_folder(name: str, root: Path) -> tuple[Path, list[Path]]:
             f"data.name={name}: several configurations are prepared in {root}; choose one of "
             f"{', '.join(f'{name}/{variant}' for variant in variants)}"
         )
-    newest = max(readable, key=_version_number)
+    newest = max(readable, key=lambda folder: [*map(int, re.findall(r"\d+", folder.name))])
     return newest, [folder for folder in versions if folder != newest]
 
 
@@ -115,10 +115,6 @@ def _versions(name: str, root: Path) -> list[Path]:
 
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(child for child in folder.iterdir() if child.is_dir()) if folder.is_dir() else []
-
-
-def _version_number(folder: Path) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", folder.name))
 
 
 def _how_to_prepare(name: str, root: Path, versions: list[Path]) -> str:

@@ -6,7 +6,6 @@ removed last, so that a program that is killed in between leaves a best checkpoi
 
 import math
 import shutil
-from pathlib import Path
 from typing import NamedTuple
 
 from absl import logging
@@ -61,7 +60,9 @@ def keep(run: Run, repetition: int, criterion: Criterion) -> Best | None:
                 return read_best(folder)
             if _copy(run, repetition, candidate.step):
                 write_best(folder, candidate)
-                _remove_copies(folder / layout.BEST, except_step=candidate.step)
+                for path in (folder / layout.BEST).iterdir():
+                    if path.is_dir() and path.name != str(candidate.step):
+                        shutil.rmtree(path, ignore_errors=True)
                 return candidate
     return current if current is not None and current.metric == criterion.metric else None
 
@@ -110,9 +111,3 @@ def _copy(run: Run, repetition: int, step: int) -> bool:
             shutil.rmtree(path, ignore_errors=True)
         return False
     return True
-
-
-def _remove_copies(folder: Path, except_step: int) -> None:
-    for path in folder.iterdir():
-        if path.is_dir() and path.name != str(except_step):
-            shutil.rmtree(path, ignore_errors=True)

@@ -196,16 +196,11 @@ def _to_evaluate(run: Run, cell: Cell, settings: MetricSettings) -> list[evaluat
     ]
 
 
-@contextlib.contextmanager
-def _uninterrupted() -> Any:
-    yield lambda: False
-
-
 def run_cell(
     root: Path,
     cell: Cell,
     settings: MetricSettings,
-    catch: CatchInterrupts = _uninterrupted,
+    catch: CatchInterrupts = lambda: contextlib.nullcontext(lambda: False),
 ) -> Outcome:
     """Trains and evaluates one cell, from wherever an earlier attempt left it.
 

@@ -39,21 +39,17 @@ class RunPlan(NamedTuple):
         return (self.steps - self.steps_done) * self.flops_per_step
 
 
-def _load_levels(task: Task, workdir: Path) -> provenance.ImageLevels:
-    return start.load(task, workdir).levels
-
-
 def plan_run(
     config: ConfigDict,
     workdir: Path,
-    read_images: Callable[[Task, Path], provenance.ImageLevels] = _load_levels,
+    read_images: Callable[[Task, Path], provenance.ImageLevels] | None = None,
 ) -> RunPlan:
     """Checks everything that `loop.train` checks before it compiles, and counts what it would do.
 
     Args:
       config: checked by `config.check`, and compared with the run (`configuration.check_config`).
       workdir: the run's folder, which may be absent.
-      read_images: reads the images, and returns what identifies them.
+      read_images: reads the images and returns what identifies them; by default as `loop.train`.
 
     Raises:
       UserError: as `loop.train`, before its first step.
@@ -63,7 +59,7 @@ def plan_run(
     start.check_writers(config)
     numbers = range(config.num_repetitions)
     done = [min(recovery.steps_done(task, workdir, n), task.total_steps) for n in numbers]
-    levels = read_images(task, workdir)
+    levels = read_images(task, workdir) if read_images else start.load(task, workdir).levels
     with hosts.together():
         provenance.check_images(workdir, levels)
     unfinished = [number for number in numbers if done[number] < task.total_steps]

@@ -24,8 +24,8 @@ from thermo_ebm.train import checkpoints, dry_run, hosts, programs, recovery, st
 from thermo_ebm.train.checkpoints import Checkpoints
 from thermo_ebm.train.epochs import end_epochs
 from thermo_ebm.train.recovery import Repetition
-from thermo_ebm.train.report import Profiler, Reporter, Schedule, Steps, say
-from thermo_ebm.train.start import Group, Images, Prepared
+from thermo_ebm.train.report import Profiler, Reporter, RunSteps, Steps, say
+from thermo_ebm.train.start import Group, Prepared
 from thermo_ebm.train.state import TrainState
 from thermo_ebm.train.task import Task, make_task
 
@@ -41,7 +41,7 @@ class Outcome(enum.Enum):
     DIVERGED = 4
 
 
-class Session(NamedTuple):
+class Context(NamedTuple):
     """What all groups of one call of `train` share."""
 
     workdir: Path
@@ -91,15 +91,17 @@ def train(
         images = start.load(task, workdir)
         stack.callback(images.feed.close)
         record = start.recorder(config, workdir, images.levels, init_from)
-        session = Session(workdir, interrupted, record, profiler)
+        context = Context(workdir, interrupted, record, profiler)
         prepare_once = functools.cache(functools.partial(prepare, config))
         outcomes = {Outcome.DONE}
         for numbers in unfinished:
             prepared = prepare_once(len(numbers))
             if numbers is unfinished[0] and hosts.is_first():
                 _say_summary(prepared, workdir, unfinished, init_from)
-            group = _make_group(prepared, images, workdir)
-            outcome = _open_and_train(group, session, numbers)
+            task, compiled, flops, _ = prepared
+            params = functools.partial(start.initial_params, task, workdir)
+            group = Group(task, compiled, flops, images, params)
+            outcome = _open_and_train(group, context, numbers)
             if outcome is Outcome.INTERRUPTED:
                 return outcome
             outcomes.add(outcome)
@@ -159,14 +161,7 @@ def _say_summary(
         say(warm_start.describe(init_from))
 
 
-def _make_group(prepared: Prepared, images: Images, workdir: Path) -> Group:
-    task, compiled, flops, _ = prepared
-    return Group(
-        task, compiled, flops, images, functools.partial(start.initial_params, task, workdir)
-    )
-
-
-def _open_and_train(group: Group, session: Session, numbers: Sequence[int]) -> Outcome:
+def _open_and_train(group: Group, context: Context, numbers: Sequence[int]) -> Outcome:
     """Opens the repetitions' folders, resumes each where it was, and trains them together."""
     task, settings = group.task, group.task.config.checkpoint
     period = settings.keep_every_epochs * task.steps_per_epoch
@@ -175,10 +170,10 @@ def _open_and_train(group: Group, session: Session, numbers: Sequence[int]) -> O
         # The entries of the list at that time: a rollback replaces them.
         stack.callback(lambda: _close_all(opened))
         for number in numbers:
-            opened.append(recovery.open_repetition(session.workdir, number, settings.keep, period))
+            opened.append(recovery.open_repetition(context.workdir, number, settings.keep, period))
         state, seconds, opened[:] = recovery.resume(group, opened)
         steps = np.asarray(programs.local(state.step))
-        schedule = Schedule(
+        schedule = RunSteps(
             label="rep " + ",".join(f"{number:02d}" for number in numbers),
             total_steps=task.total_steps,
             steps_per_epoch=task.steps_per_epoch,
@@ -189,9 +184,9 @@ def _open_and_train(group: Group, session: Session, numbers: Sequence[int]) -> O
         reporter.doing("compiling")
         # Runs no steps: only compiles, so that the recorded seconds are those of training.
         state = _run(group, state, steps, 0)
-        session.record()
+        context.record()
         reporter.note(f"compiled: training from step {steps.min()}/{task.total_steps}")
-        return Training(group, session, opened, state, seconds, reporter).run()
+        return Training(group, context, opened, state, seconds, reporter).run()
 
 
 def _close_all(opened: list[Repetition]) -> None:
@@ -211,7 +206,7 @@ class Training:
     """A group's repetitions while they train. Arrays are [num_repetitions]."""
 
     group: Group
-    session: Session
+    context: Context
     opened: list[Repetition]  # a rollback replaces entries
     state: TrainState  # of all repetitions, stacked
     seconds: np.ndarray  # of each repetition's epoch so far
@@ -226,7 +221,7 @@ class Training:
         """Dispatches steps until all repetitions are done or have diverged, or are interrupted."""
         task = self.group.task
         while True:
-            interrupted = hosts.any_of(self.session.interrupted())
+            interrupted = hosts.any_of(self.context.interrupted())
             all_ended = self._end_epochs(interrupted)
             steps = self._steps()
             next_stops = [_next_stop(task, step) for step in steps.tolist()]
@@ -282,7 +277,7 @@ class Training:
 
     def _dispatch(self, steps: np.ndarray, stop: np.ndarray) -> None:
         """Runs steps until `stop`, at most `limit`, and sets the next limit by their time."""
-        running, profiler = stop > steps, self.session.profiler
+        running, profiler = stop > steps, self.context.profiler
         last = int(np.minimum(stop, steps + self.limit).max())
         profiler.before_dispatch(int(steps[running].min()), last)
         started = time.perf_counter()

@@ -19,7 +19,7 @@ from thermo_ebm.train.task import updates_per_epoch
 LINE_SECONDS = 10.0  # at least this long between plain lines, ends of epochs aside
 
 
-class Schedule(NamedTuple):
+class RunSteps(NamedTuple):
     """The steps of a training run."""
 
     label: str  # such as "rep 00"
@@ -38,7 +38,7 @@ class Reporter:
 
     def __init__(
         self,
-        schedule: Schedule,
+        schedule: RunSteps,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
         enabled: bool = True,

@@ -40,7 +40,7 @@ class Prepared(NamedTuple):
     device_bytes: int  # estimate for each device
 
 
-class Images(NamedTuple):
+class RunImages(NamedTuple):
     """A run's images."""
 
     feed: Feed  # the training images
@@ -56,7 +56,7 @@ class Group(NamedTuple):
     task: Task
     programs: Programs
     flops_per_step: int  # of one repetition
-    images: Images
+    images: RunImages
     initial: Callable[[], Params | None]  # reads the parameters of a warm start, if there is one
 
 
@@ -114,7 +114,7 @@ def check_writers(config: ConfigDict) -> None:
             writers.check(config.logging.writers)
 
 
-def load(task: Task, workdir: Path) -> Images:
+def load(task: Task, workdir: Path) -> RunImages:
     """Loads the images; with `data.streaming` the training images are only opened.
 
     Raises:
@@ -139,7 +139,7 @@ def load(task: Task, workdir: Path) -> Images:
             say(printable(f"data        {remark}"))
     in_batches = np.arange(task.val_batches * config.batch_size).reshape(-1, config.batch_size)
     first = np.arange(min(HELD_OUT_IMAGES, len(held_out)))
-    return Images(
+    return RunImages(
         training,
         feed.take(held_out.__getitem__, np.minimum(in_batches, len(held_out) - 1)),
         feed.take(held_out.__getitem__, first[None]),

@@ -9,7 +9,7 @@ There are two ways to resize, because published figures use both:
   al. 2022, "On aliased resizing and surprising subtleties in GAN evaluation").
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import jax
@@ -94,13 +94,11 @@ def in_batches(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, not {batch_size}")
-    batches = list(_padded_batches(images, min(batch_size, len(images))))
-    outputs = [[np.asarray(array) for array in apply(jnp.asarray(batch))] for batch in batches]
+    size = min(batch_size, len(images))
+    outputs = []
+    for start in range(0, len(images), size):
+        batch = images[start : start + size]
+        missing = [(0, size - len(batch))] + [(0, 0)] * (images.ndim - 1)
+        results = apply(jnp.asarray(np.pad(batch, missing)))
+        outputs.append([np.asarray(array) for array in results])
     return tuple(np.concatenate(parts)[: len(images)] for parts in zip(*outputs, strict=True))
-
-
-def _padded_batches(images: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        missing = [(0, batch_size - len(batch))] + [(0, 0)] * (images.ndim - 1)
-        yield np.pad(batch, missing)
