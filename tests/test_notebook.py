@@ -28,7 +28,7 @@ def code_cells():
     return [cell for cell in read().cells if cell.cell_type == "code"]
 
 
-def test_it_is_valid_and_stored_without_outputs():
+def test_notebook_is_valid_and_stored_without_outputs():
     nbformat.validate(read())
     assert len(code_cells()) > 10
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code_cells())
@@ -61,7 +61,7 @@ REPOSITORY_FILES = ("thermo_ebm/__init__.py", "launch/train.py", "configs/base.p
 
 
 @pytest.mark.parametrize("around", ["", "ThermoEBM-main/"])
-def test_outside_a_clone_it_takes_a_zip_of_the_repository(tmp_path, monkeypatch, around):
+def test_notebook_outside_a_clone_takes_a_zip_of_the_repository(tmp_path, monkeypatch, around):
     uploads = zipped(*(around + name for name in REPOSITORY_FILES))
     names, commands = set_up(tmp_path, monkeypatch, uploads)
     assert names["clone"] == tmp_path / "ThermoEBM" / around
@@ -71,12 +71,12 @@ def test_outside_a_clone_it_takes_a_zip_of_the_repository(tmp_path, monkeypatch,
     assert set_up(tmp_path, monkeypatch, {})[0]["clone"] == names["clone"]
 
 
-def test_another_zip_is_recognised(tmp_path, monkeypatch):
+def test_notebook_refuses_another_zip(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="holds no clone of ThermoEBM"):
         set_up(tmp_path, monkeypatch, zipped("thesis.tex"))
 
 
-def test_inside_a_clone_it_asks_for_nothing(monkeypatch):
+def test_notebook_inside_a_clone_asks_for_nothing(monkeypatch):
     assert set_up(NOTEBOOK.parent, monkeypatch, {})[0]["clone"] == ROOT
 
 
@@ -96,7 +96,7 @@ def resolves(module, name):
     return importlib.util.find_spec(f"{module}.{name}") is not None
 
 
-def test_cells_compile_and_import_what_there_is():
+def test_notebook_cells_compile_and_import_existing_modules():
     names = {pair for cell in code_cells() for pair in imported(cell.source)}
     own = sorted((m, n or "") for m, n in names if m.partition(".")[0] in OWN)
     assert len(own) > 15
@@ -110,7 +110,7 @@ def texts(cell):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_it_runs_from_the_top(tmp_path, monkeypatch):
+def test_notebook_runs_from_the_top(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # where its runs go
     notebook = read()
     resources = {"metadata": {"path": str(NOTEBOOK.parent)}}

@@ -8,13 +8,13 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_is_short_and_opens_with_picture_and_commands():
+def test_readme_is_short_and_opens_with_picture_and_commands():
     assert len(README.splitlines()) <= 150
     opening = README.split("## In Python")[0]
     assert opening.index("![") < opening.index("make quickstart") < opening.index("make test")
 
 
-def test_its_python_runs(capsys):
+def test_python_of_the_readme_runs(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len([line for line in code.splitlines() if line]) == 12
     exec(compile(code, "README.md", "exec"), {})
@@ -23,7 +23,7 @@ def test_its_python_runs(capsys):
     assert "nan" not in printed
 
 
-def test_files_it_names_are_there():
+def test_files_that_the_readme_names_exist():
     named = re.findall(r"\]\(([^)#]+)", README) + re.findall(
         r"`((?:thermo_ebm|configs)/[\w/.]+)`", README
     )
@@ -32,7 +32,7 @@ def test_files_it_names_are_there():
     assert missing == []
 
 
-def test_programs_it_names_are_there():
+def test_programs_that_the_readme_names_exist():
     named = set(re.findall(r"python -m ((?:launch|examples)\.\w+)", README))
     programs = {f"launch.{path.stem}" for path in (ROOT / "launch").glob("*.py")}
     inner = {"__init__", "cell", "config_file", "evaluation_flags", "path_flags", "program"}

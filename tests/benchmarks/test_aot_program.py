@@ -79,7 +79,7 @@ def test_the_lowered_step_is_that_of_the_trainer():
     assert aot.lower_step(task, jax.devices()).as_text() == by_trainer.as_text()
 
 
-def test_rows_by_hand():
+def test_rows_of_the_aot_table_by_hand():
     cycles = {scopes.POSTERIOR_CHAINS: 1_200_000, scopes.UPDATE: 300_000}
     arithmetic = {scopes.POSTERIOR_CHAINS: 394 * 10**9}
     rows = {row.part: row for row in aot.make_rows("dilated", V5E, cycles, arithmetic)}

@@ -113,7 +113,7 @@ def assert_close(actual, expected, tolerance=FLOAT32):
     [*VARIANTS, *(pytest.param(variant, marks=pytest.mark.slow) for variant in SLOW_VARIANTS)],
     ids=lambda variant: "-".join(map(str, variant.values())),
 )
-def test_one_step_equals_ours(variant):
+def test_step_of_the_torch_peer_equals_the_librarys(variant):
     config = small_config(**variant)
     params, batch, key = problem(config)
     loss = make_loss(config, make_model(config), None)
@@ -150,7 +150,7 @@ def test_a_chain_with_another_image_changes_the_gradient():
 
 
 @pytest.mark.parametrize("num_temperatures", [1, 2, 4])
-def test_weights_are_those_of_the_library(num_temperatures):
+def test_mbar_weights_of_the_torch_peer_are_the_librarys(num_temperatures):
     rng = np.random.default_rng(0)
     t = np.linspace(0.2, 1.0, num_temperatures, dtype=np.float32)
     likelihood = -500 + 3 * rng.standard_normal((num_temperatures, 3, NUM)).astype(np.float32)
@@ -159,7 +159,7 @@ def test_weights_are_those_of_the_library(num_temperatures):
     np.testing.assert_allclose(weights, np.moveaxis(expected, 0, 2), atol=1e-5)
 
 
-def test_noise_has_the_shapes_that_a_step_needs():
+def test_noise_of_the_torch_peer_has_the_shapes_of_a_step():
     config = small_config()
     params, batch, _ = problem(config)
     step = torch_peer.make_step(config, params, batch.images)
@@ -175,7 +175,7 @@ def test_noise_has_the_shapes_that_a_step_needs():
         ("loss.generator_gradient", "langevin"),
     ],
 )
-def test_other_steps_are_refused(field, value):
+def test_torch_peer_refuses_steps_that_it_does_not_compute(field, value):
     config = small_config()
     config.update_from_flattened_dict({field: value})
     with pytest.raises(UserError, match=field):

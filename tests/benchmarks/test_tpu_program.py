@@ -55,7 +55,7 @@ def test_a_known_trip_count_is_preferred():
         ("%constant.28 = s32[]{:T(128)} constant(7)", "", "loop while.4 does not say"),
     ],
 )
-def test_a_text_that_cannot_be_counted(old, new, message):
+def test_program_text_that_cannot_be_counted_is_refused(old, new, message):
     with pytest.raises(ValueError, match=message):
         cycles(TEXT.replace(old, new))
 

@@ -90,7 +90,7 @@ def test_while_loop_needs_a_trip_count_only_for_matrix_products():
     assert count.matmul == 5 * PRODUCT_BY_SQUARE
 
 
-def test_elementwise_operations():
+def test_elementwise_operations_are_counted():
     count = count_flops(lambda x: jnp.sum(jnp.tanh(x) * x), X)
     assert count.elementwise == 3 * X.size
     assert count.matmul == 0

@@ -44,7 +44,7 @@ def test_choose_chunk_fits_with_as_few_chunks_as_possible():
             assert -(-num_images // chunk) == -(-num_images // fits)
 
 
-def test_peak_of_straight_code():
+def test_peak_memory_of_straight_code():
     x = jnp.ones((1024,))  # 4 KiB
 
     def fn(x):
@@ -56,7 +56,7 @@ def test_peak_of_straight_code():
     assert 4 * 4096 <= peak <= 4 * 4096 + 64
 
 
-def test_peak_of_a_loop_counts_its_body_once():
+def test_peak_memory_of_a_loop_counts_its_body_once():
     x = jnp.ones((1024,))
 
     def loop(times):

@@ -30,7 +30,7 @@ def test_scopes_change_nothing_of_a_step(monkeypatch, generator):
     assert lowered(**changes).as_text() == text
 
 
-def test_every_part_is_named():
+def test_every_part_of_a_step_has_its_scope():
     text = lowered(loss__generator_gradient="reweighted").as_text(debug_info=True)
     for part in scopes.PARTS:
         assert re.search(rf"[/(]{part}[/)]", text), part

@@ -94,7 +94,7 @@ def test_a_path_with_a_colon_is_a_path(tmp_path, monkeypatch):
     assert arrays.split_name("~/a:b.npz:x") == (str(path), "x")
 
 
-def test_npy_and_names_without_a_suffix(tmp_path):
+def test_npy_files_and_names_without_a_suffix_are_read(tmp_path):
     images = pictures()
     with open(tmp_path / "images.npz", "wb") as file:  # the content decides, not the name
         np.save(file, images)
@@ -125,7 +125,7 @@ def as_floats(images, low, high):
         (lambda x: as_floats(x, 0, 1).astype(np.float16), "float16 in [0, 1]"),
     ],
 )
-def test_other_types_are_converted_and_said(tmp_path, convert, remark):
+def test_other_types_are_converted_with_a_note(tmp_path, convert, remark):
     images = pictures()
     images[0, 0, 0], images[0, 0, 1] = 0, 255
     np.savez(tmp_path / "file.npz", convert(images))
@@ -152,7 +152,7 @@ def test_alpha_is_composited_on_white(tmp_path):
     assert (read[:, :, 4:] == 255).all()
 
 
-def test_ranges_beyond_doubt_only(tmp_path):
+def test_only_unambiguous_ranges_of_values_are_read(tmp_path):
     path, images = tmp_path / "file.npy", pictures()
     for array, message in (
         ((images / 255).astype(np.uint8), ": all levels are 0 or 1, of 255: floats in [0, 1] that"),
@@ -171,7 +171,7 @@ def test_ranges_beyond_doubt_only(tmp_path):
         assert refusal(path).startswith(message)
 
 
-def test_other_layouts_are_refused_with_the_way(tmp_path):
+def test_other_layouts_are_refused_with_the_conversion(tmp_path):
     path, images = tmp_path / "file.npy", pictures(num=20)
     for array, message in (
         (images.transpose(0, 3, 1, 2), "(20, 3, 8, 8); images must be [num, height, width] or "),
@@ -209,7 +209,7 @@ def test_larger_and_oblong_arrays_are_cropped_and_resized(tmp_path):
 # Files that are no arrays of images.
 
 
-def test_files_without_an_array_of_images(tmp_path):
+def test_files_without_an_array_of_images_are_refused(tmp_path):
     path = tmp_path / "file.npz"
     np.savez(path, x=np.zeros(3, np.uint8), y=np.zeros(3))
     assert refusal(path) == (
@@ -240,7 +240,7 @@ def test_other_kinds_of_files_are_recognised(tmp_path):
         assert refusal(path).startswith(message)
 
 
-def test_missing_files_of_arrays(tmp_path):
+def test_missing_files_of_arrays_are_named(tmp_path):
     for name in (tmp_path / "absent.npz", f"{tmp_path}/absent.npz:x", "", tmp_path):
         with pytest.raises(UserError, match="no file"):
             data.load(make_config("npz", name))

@@ -15,7 +15,7 @@ from thermo_ebm.errors import UserError
 from thermo_ebm.files import SAMPLES_MARK
 
 
-def test_folder_with_subfolders_and_other_files(tmp_path):
+def test_images_of_subfolders_are_read_and_other_files_left_out(tmp_path):
     save_images(tmp_path / "a", numbered_images(8))
     save_images(tmp_path / "b" / "c", numbered_images(15)[8:])
     (tmp_path / "a" / "notes.txt").write_text("not an image")
@@ -84,7 +84,7 @@ def test_an_unreadable_image_is_named(tmp_path):
         data.load(make_config("folder", tmp_path))
 
 
-def test_missing_folder(tmp_path):
+def test_missing_folder_of_images_is_named(tmp_path):
     with pytest.raises(UserError, match="no folder"):
         data.load(make_config("folder", tmp_path / "absent"))
     with pytest.raises(UserError, match="no folder"):

@@ -74,7 +74,7 @@ def colour_config(folder, **changes):
     return make_config("cifar10", folder, size=32, channels=3, **changes)
 
 
-def test_tfds_train_and_test_splits(tfds_folder):
+def test_tfds_train_and_test_splits_are_read(tfds_folder):
     for inside in ("", "cifar10", "cifar10/9.10.0"):
         train, validation = data.load(colour_config(tfds_folder / inside, num_train=30, num_val=10))
         assert train.shape == (30, 32, 32, 3)
@@ -139,7 +139,7 @@ def test_a_data_set_with_one_split_is_divided(tmp_path):
         data.load(make_config("one_split", tmp_path, num_train=16))
 
 
-def test_a_configuration_of_a_data_set(tmp_path):
+def test_tfds_configuration_of_a_data_set_is_read(tmp_path):
     prepare(tmp_path, "emnist", {"train": (0, 20), "test": (100, 8)}, variant="letters")
     for name, inside in (
         ("emnist", ""),
@@ -161,7 +161,7 @@ def test_a_configuration_of_a_data_set(tmp_path):
         data.load(make_config("emnist/balanced", tmp_path))
 
 
-def test_unusable_data_sets(tmp_path):
+def test_tfds_data_sets_without_images_are_refused(tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
     prepare(tmp_path, "numbers", {"train": (0, 9)}, value=tfds.features.Scalar(np.int64))
     with pytest.raises(UserError, match=r"no feature 'image'.*its features: value"):
@@ -216,7 +216,7 @@ def test_a_record_whose_image_cannot_be_decoded_is_named(tfds_folder, monkeypatc
         data.load(colour_config(tfds_folder, num_train=30))
 
 
-def test_tfds_damaged_file(tfds_folder, tmp_path):
+def test_damaged_tfds_file_is_named(tfds_folder, tmp_path):
     record = damaged_copy(tfds_folder, tmp_path, lambda content: content[:1000])
     with pytest.raises(UserError, match="cannot read the train split"):
         data.load(colour_config(tmp_path))
@@ -237,7 +237,7 @@ def test_tfds_not_prepared_says_how_at_once_and_without_a_network(tmp_path, monk
         assert ("data.name=folder" in str(error.value)) == (name == "celeb_a")
 
 
-def test_tfds_in_another_format(tmp_path):
+def test_tfds_files_of_another_format_are_refused(tmp_path):
     version = tmp_path / "cifar10" / "3.0.2"
     version.mkdir(parents=True)
     (version / "dataset_info.json").write_text("{}")
@@ -260,7 +260,7 @@ assert "tensorflow" not in sys.modules
 
 
 @pytest.mark.skipif(not CIFAR10.is_dir(), reason="no prepared CIFAR-10 beside the repository")
-def test_real_cifar10():
+def test_prepared_cifar10_is_read():
     train, validation = data.load(colour_config(CIFAR10, num_train=12_000, num_val=4_500))
     assert train.shape == (12_000, 32, 32, 3)
     assert validation.shape == (4_500, 32, 32, 3)
@@ -270,7 +270,7 @@ def test_real_cifar10():
     assert (np.abs(means.mean(axis=0) - (0.4914, 0.4822, 0.4465)) < 3 * error).all()
 
 
-def test_more_images_than_the_splits_have(tfds_folder):
+def test_more_images_than_the_splits_have_are_refused(tfds_folder):
     with pytest.raises(UserError, match=r"data\.num_train=31: more than the 30 train images"):
         data.load(colour_config(tfds_folder, num_train=31))
     with pytest.raises(UserError, match=r"data\.num_val=11: more than the 10 test images"):

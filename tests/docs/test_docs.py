@@ -47,7 +47,7 @@ def test_every_configuration_is_on_the_page():
 
 
 @pytest.mark.parametrize("path", WITH_CODE)
-def test_code_runs(path, tmp_path, monkeypatch):
+def test_code_of_the_pages_runs(path, tmp_path, monkeypatch):
     for name in ("quickstart", "digits"):
         shutil.copytree(trained_run.original(), tmp_path / "runs" / name)
     monkeypatch.chdir(tmp_path)
@@ -76,7 +76,7 @@ def site(tmp_path_factory):
     return folder
 
 
-def test_site_has_its_pages(site):
+def test_site_has_all_its_pages(site):
     pages = {str(path.relative_to(site)) for path in site.rglob("*.html")}
     assert len(pages) >= 12
     assert {"index.html", "mathematics.html", "configuration.html", "api/models.html"} <= pages
@@ -96,6 +96,6 @@ def test_equations_are_mathml(site):
     assert "arithmatex" not in text
 
 
-def test_fields_show_their_comments(site):
+def test_reference_shows_the_comments_of_fields(site):
     text = (site / "api" / "sampling.html").read_text(encoding="utf-8")
     assert "Images sampled at once, with all their temperatures" in text

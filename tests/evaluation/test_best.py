@@ -31,7 +31,7 @@ def names_in_best(workdir):
     return sorted(path.name for path in (workdir / "rep_00/best").iterdir())
 
 
-def test_the_lowest_or_the_highest_is_kept_with_its_record(workdir):
+def test_checkpoint_of_the_best_metric_is_kept_with_its_record(workdir):
     write_evaluations(workdir, {1: 0.3, 2: 0.1, 3: 0.2})
     record = keep(workdir)
     assert (record.step, record.value, record.stderr) == (20, 0.1, 0.5)
@@ -102,12 +102,12 @@ def test_a_kill_while_copying_leaves_the_previous_copy(workdir, monkeypatch):
     assert names_in_best(workdir) == ["20", "best.json"]
 
 
-def test_nothing_evaluated_keeps_nothing(workdir):
+def test_run_without_evaluations_keeps_no_best_checkpoint(workdir):
     assert keep(workdir) is None
     assert read_best(workdir / "rep_00") is None
 
 
-def test_errors_name_the_flag_or_the_file(workdir):
+def test_errors_of_keep_best_name_the_flag_or_the_file(workdir):
     run = load_run(workdir)
     with pytest.raises(UserError, match=r"step=best: .*rep_00 has no best .* --keep_best=METRIC"):
         run.load(0, "best")

@@ -47,7 +47,7 @@ def test_every_script_is_run():
     assert [name for name in not_here if f'"examples.{name}:features"' not in comparisons] == []
 
 
-def test_own_model(run):
+def test_example_own_model_runs(run):
     exact, estimated = numbers(run("own_model", 40))
     # The trapezium's and the chains' errors are a few hundredths of a nat each.
     assert estimated == pytest.approx(exact, abs=0.25)
@@ -55,7 +55,7 @@ def test_own_model(run):
 
 
 @pytest.mark.slow
-def test_compare_folders(run, tmp_path):
+def test_example_compare_folders_runs(run, tmp_path):
     digits = (load_digits().images[:24] * 15).astype("uint8")
     for number, image in enumerate(digits):
         folder = tmp_path / ("first" if number < 12 else "second")
@@ -68,14 +68,14 @@ def test_compare_folders(run, tmp_path):
     assert apart[kid] > same[kid]
 
 
-def test_sample_run(run, tmp_path):
+def test_example_sample_run_runs(run, tmp_path):
     picture = tmp_path / "samples.png"
     assert "16 samples" in run("sample_run", trained_run.original(), picture)
     with Image.open(picture) as image:
         assert image.width == pytest.approx(2 * image.height, rel=0.1)  # 8 x 4 images
 
 
-def test_tempered_posteriors(run, tmp_path):
+def test_example_tempered_posteriors_runs(run, tmp_path):
     plane = trained_run.save(tmp_path / "plane", model__latent_dim=2)
     picture = tmp_path / "plane.png"
     assert run("tempered_posteriors", plane, picture, 11) == f"wrote {picture}\n"
@@ -83,7 +83,7 @@ def test_tempered_posteriors(run, tmp_path):
         assert image.width > image.height > 500
 
 
-def test_noise_against_power(run):
+def test_example_noise_against_power_runs(run):
     (power, noise) = numbers(run("noise_against_power", 3, 1.0))
     assert power == 1.0
     assert 0 < noise < 1

@@ -51,7 +51,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_its_square_is_the_variance_of_the_gradient(case):
+def test_square_of_the_halves_difference_is_the_variance_of_the_gradient(case):
     num, first, mask = CASES[case]
     keys = jax.random.split(jax.random.key(1), DRAWS)
     draw = partial(drawn, num, first, jnp.float32(mask))
@@ -81,7 +81,7 @@ def test_the_signal_is_the_squared_mean_without_its_noise():
     assert abs(signal.mean() - DIM * 1.5**2) < 4 * signal.std() / np.sqrt(DRAWS)
 
 
-def test_parts_keep_the_order_of_the_images():
+def test_halves_keep_the_order_of_the_images():
     for num in (5, 6):
         for first in (0, 1):
             batch = tiny.make_batch(num)
@@ -92,7 +92,7 @@ def test_parts_keep_the_order_of_the_images():
             np.testing.assert_array_equal(parts, images.T)
 
 
-def test_a_single_image_has_no_difference():
+def test_single_image_has_no_difference_of_halves():
     (mean, difference), _ = drawn(1, 0, jnp.ones(1), jax.random.key(0))
     assert np.isfinite(mean).all()
     assert not np.isfinite(difference).any()
@@ -101,7 +101,7 @@ def test_a_single_image_has_no_difference():
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["vanilla", "thermodynamic"])
 @pytest.mark.parametrize("together", [True, False])
-def test_the_mean_is_the_gradient_of_the_loss(name, together):
+def test_mean_of_the_halves_is_the_gradient_of_the_loss(name, together):
     """In halves, together or one after the other, and of the whole; values and parts too."""
     sampler = tiny.SAMPLER._replace(chains_per_image=2)
     settings = LossSettings(3, correction="ratio")

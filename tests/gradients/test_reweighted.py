@@ -113,13 +113,13 @@ def test_the_exact_gradient_is_the_derivative_of_the_evidence():
 
 
 @pytest.mark.parametrize("power", [0.3, 1.0, 3.0, 6.0])
-def test_bias_is_at_most_three_percent(power):
+def test_bias_of_the_reweighted_gradient_is_at_most_three_percent(power):
     square, error, _ = bias_and_noise(draws(SETTINGS, power, 4))
     assert square < 0.03**2 + 2 * error
     assert error < 0.03**2  # the draws can tell
 
 
-def test_bias_falls_with_the_number_of_chains():
+def test_bias_of_the_reweighted_gradient_falls_with_the_number_of_chains():
     few, error, _ = bias_and_noise(draws(SETTINGS, 6.0, 1))
     many, other_error, _ = bias_and_noise(draws(SETTINGS, 6.0, 4))
     assert few > many + 3 * (error + other_error)
@@ -134,7 +134,7 @@ def test_noise_rises_with_the_power_and_the_mean_stays():
     assert bias_and_noise(draws(posterior, 6.0, 4))[2] > noises[-1]
 
 
-def test_with_one_temperature_it_is_the_posteriors():
+def test_reweighted_gradient_of_one_temperature_is_the_posterior_gradient():
     settings = SETTINGS._replace(num_temperatures=1)
     reweighted = draws(settings, 1.0, 4)
     posterior = draws(settings._replace(generator_gradient="posterior"), 1.0, 4)

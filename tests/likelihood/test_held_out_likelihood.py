@@ -39,7 +39,7 @@ def gaussian():
     return images, truth, estimate(MODEL, PARAMS, images)
 
 
-def test_near_the_truth_with_errors_that_cover():
+def test_estimates_are_near_the_truth_with_errors_that_cover():
     _, truth, result = gaussian()
     error = result.log_marginal_likelihood - truth
     assert abs(error.mean()) < 0.1
@@ -120,7 +120,7 @@ def test_simulated_images_have_the_models_moments():
         np.testing.assert_allclose(values.var(axis=0), np.diag(spread), rtol=0.45)
 
 
-def test_the_exact_latent_counts():
+def test_upper_bound_uses_the_latent_of_the_image():
     # From another image's latent the reverse chains give no upper bound at all.
     images, latents, result, truth = bounds(4, 2)
     settings = SETTINGS._replace(
@@ -133,7 +133,7 @@ def test_the_exact_latent_counts():
     assert (np.asarray(shuffled.upper) - truth).mean() < -1.0
 
 
-def test_weights_by_hand():
+def test_annealing_weights_by_hand():
     temperatures = jnp.array([0.0, 0.25, 1.0])
     likelihood = jnp.array([[[-8.0]], [[-4.0]], [[-2.0]]])
     # Up: 0.25 (-8) + 0.75 (-4); down, from the last state: -0.75 (-2) - 0.25 (-4).

@@ -63,13 +63,13 @@ def check(result, truth):
     assert below.mean() < 3 * below.std() / np.sqrt(len(below))
 
 
-def test_on_the_linear_model():
+def test_estimate_is_exact_on_the_linear_model():
     model, params, images, truth = linear()
     check(along(model, params, images, 3.0, SETTINGS), np.array(truth))
 
 
 @pytest.mark.slow  # minutes where nothing is optimised when it is compiled
-def test_on_the_nonlinear_model_with_an_adapted_schedule():
+def test_estimate_is_exact_on_the_nonlinear_model_with_an_adapted_schedule():
     model, params, images, truth = nonlinear()
     key = jax.random.key(0)
     result = log_marginal_likelihood(model, float32(params), jnp.float32(images), key)
@@ -96,7 +96,7 @@ def test_short_chains_bound_the_truth_from_both_sides():
     assert upper.mean() > 5 * upper.std() / np.sqrt(num)
 
 
-def test_padding_and_positions():
+def test_estimate_depends_on_positions_and_not_on_padding():
     """An image's figures are its own: in another batch, and beside images that only fill up."""
     model, params, images, _ = nonlinear()
     settings = SETTINGS._replace(num_temperatures=4, chains_per_image=3, prior_steps=10)
@@ -119,13 +119,13 @@ def test_padding_and_positions():
 
 
 @pytest.mark.parametrize("change", [{"chains_per_image": 1}, {"num_temperatures": 1}])
-def test_refuses_what_gives_no_standard_error(change):
+def test_settings_without_a_standard_error_are_refused(change):
     model, params, images, _ = linear()
     with pytest.raises(ValueError, match="at least 2 chains_per_image and 2 num_temperatures"):
         along(model, params, images[:2], 1.0, SETTINGS._replace(**change))
 
 
-def test_compiled_once_for_equal_shapes():
+def test_log_marginal_likelihood_compiles_once_for_equal_shapes():
     """Every compilation traces the generator; further calls with other values trace nothing."""
     traced = []
 

@@ -191,7 +191,7 @@ def test_shrinkage_is_not_at_its_bounds():
 
 
 @pytest.mark.slow
-def test_all_choices_under_the_trapezium():
+def test_gradients_of_all_settings_under_the_trapezium():
     choices = list(itertools.product(PRIOR_GRADIENTS, GENERATOR_GRADIENTS))
     assert len(choices) == 12
     of_prior, of_generator = check(TRAPEZIUM, choices)
@@ -206,11 +206,11 @@ def test_all_choices_under_the_trapezium():
     "settings",
     [pytest.param(LEFT, id="left", marks=pytest.mark.slow), pytest.param(RIGHT, id="right")],
 )
-def test_other_quadratures(settings):
+def test_gradients_under_other_quadratures(settings):
     check(settings, [("langevin", "langevin"), ("none", "detached")])
 
 
-def test_vanilla():
+def test_gradient_of_the_vanilla_loss():
     # Eq. 6 and 7 over chains frozen at the base parameters.
     base, batch, model = tiny.parameters(), tiny.make_batch(NUM), tiny.make_model()
     keys = [chain_keys(KEY, i, batch.position) for i in range(2)]

@@ -11,7 +11,7 @@ from thermo_ebm.metrics.arrays import FeaturePair
 SIZES = (1000, 1389, 1778, 2167, 2556, 2944, 3333, 3722, 4111, 4500)
 
 
-def test_recovers_a_known_bias_exactly():
+def test_extrapolation_recovers_a_known_bias_exactly():
     fit = extrapolate.extrapolate(SIZES, [3.7 + 520.0 / size for size in SIZES])
     assert fit.intercept == pytest.approx(3.7, rel=1e-12)
     assert fit.slope == pytest.approx(520.0, rel=1e-10)
@@ -19,7 +19,7 @@ def test_recovers_a_known_bias_exactly():
     assert fit.r_squared == pytest.approx(1.0)
 
 
-def test_agrees_with_scipys_regression():
+def test_extrapolation_agrees_with_scipys_regression():
     rng = np.random.default_rng(0)
     values = 1 + 100 / np.array(SIZES) + rng.normal(0, 0.01, 10)
     fit = extrapolate.extrapolate(SIZES, values)
@@ -33,7 +33,7 @@ def test_agrees_with_scipys_regression():
     assert fit == pytest.approx(expected, rel=1e-9)
 
 
-def test_standard_error_covers():
+def test_standard_error_of_the_extrapolation_covers():
     """Over 2,000 noisy lines, the share of t-intervals of 95 % that contain it, to 3 errors."""
     rng = np.random.default_rng(1)
     width = scipy.stats.t.ppf(0.975, len(SIZES) - 2)

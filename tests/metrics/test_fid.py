@@ -63,7 +63,7 @@ def test_two_dimensional_gaussians_have_the_closed_form(distance):
 
 
 @FORMS
-def test_agrees_with_scipys_square_root(distance):
+def test_fid_agrees_with_scipys_square_root(distance):
     """With fewer images than features, as many, and more."""
     rng = np.random.default_rng(2)
     mixing = rng.standard_normal((64, 64)) * np.exp(-np.arange(64) / 10)
@@ -117,7 +117,7 @@ def test_distance_is_symmetric_and_quadratic_in_the_scale():
     assert fid.frechet_distance(3 * x, 3 * y) == pytest.approx(9 * fid.frechet_distance(x, y))
 
 
-def test_malformed_features_are_refused():
+def test_fid_refuses_malformed_features():
     pairs = {
         "rank": (np.zeros(5), np.zeros((5, 2))),
         "widths": (np.zeros((5, 2)), np.zeros((5, 3))),

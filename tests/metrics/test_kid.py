@@ -30,7 +30,7 @@ KERNELS = pytest.mark.parametrize("kernel", ["polynomial", "rbf"])
 
 
 @KERNELS
-def test_agrees_with_the_double_loop(kernel):
+def test_kid_agrees_with_the_double_loop(kernel):
     rng = np.random.default_rng(0)
     for num_real, num_generated in ((30, 30), (2, 3), (40, 21)):
         x = rng.standard_normal((num_real, 7))
@@ -58,7 +58,7 @@ def test_more_images_than_a_block_agree_with_complete_matrices(kernel):
 
 
 @KERNELS
-def test_unbiased_over_small_subsets_of_one_distribution(kernel):
+def test_kid_is_unbiased_over_small_subsets_of_one_distribution(kernel):
     """The mean over 2,000 pairs of 12 points is 0 within 3.5 of its standard errors."""
     rng = np.random.default_rng(2)
     values = np.array(
@@ -129,7 +129,7 @@ def test_constant_kernel_has_no_variance():
     assert distances.covariance == pytest.approx(np.zeros((1, 1)), abs=1e-12)
 
 
-def test_wrong_arguments_are_refused():
+def test_kid_refuses_wrong_arguments():
     x = np.zeros((4, 2))
     with pytest.raises(ValueError, match="kernel"):
         kid.kernel_distance(x, x, kernel="linear")

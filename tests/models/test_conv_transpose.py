@@ -38,13 +38,13 @@ def assert_is_the_loop(form, stride, x, weights, cotangent):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("form", [stamped, dilated])
-def test_values_and_gradients_are_the_loops(form):
+def test_transposed_convolution_equals_a_loop_in_value_and_gradient(form):
     for kernel_size, stride in SHAPES:
         assert_is_the_loop(form, stride, *arrays(kernel_size, stride))
 
 
 @pytest.mark.usefixtures("x64")
-def test_blocks_of_rows_are_the_loops():
+def test_transposed_convolution_in_blocks_of_rows_equals_a_loop():
     for kernel_size, height in itertools.product((1, 2, 3, 4, 5), (4, 12)):
         assert_is_the_loop(row_blocks, 1, *arrays(kernel_size, 1, height=height))
 
@@ -90,7 +90,7 @@ def test_second_derivatives_of_two_forms_agree(kernel_size, stride, fast):
         np.testing.assert_allclose(first, second, rtol=1e-9, atol=1e-11)
 
 
-def test_one_pixel_by_hand():
+def test_transposed_convolution_of_one_pixel_by_hand():
     # 1 x 1 pixel of value 2, kernel 4, stride 2: the middle 2 x 2 of the kernel, doubled.
     weights = np.arange(16.0).reshape(4, 4, 1, 1).astype(np.float32)
     x = np.full((1, 1, 1, 1), 2.0, np.float32)
@@ -98,7 +98,7 @@ def test_one_pixel_by_hand():
         np.testing.assert_allclose(form(x, weights, 2)[0, :, :, 0], [[10, 12], [18, 20]])
 
 
-def test_the_two_forms_agree_in_float32():
+def test_forms_of_the_transposed_convolution_agree_in_float32():
     x, weights, _ = arrays(4, 2, num=3, height=8, width=8, c_in=32, c_out=16)
     x, weights = x.astype(np.float32), weights.astype(np.float32)
     forms = [jax.jit(form, static_argnums=2)(x, weights, 2) for form in (stamped, dilated)]

@@ -318,7 +318,7 @@ def test_folders_of_other_programs_are_refused(tmp_path, config):
         configuration.read_config(tmp_path)
 
 
-def test_repetition_folders(tmp_path):
+def test_repetition_folders_are_numbered(tmp_path):
     folders = [layout.repetition_dir(tmp_path, number) for number in (0, 11, 100)]
     assert [folder.name for folder in folders] == ["rep_00", "rep_11", "rep_100"]
     for folder in (*folders, tmp_path / "rep_0x"):
@@ -378,7 +378,7 @@ def test_names_of_files_stand_in_the_layout_alone():
                 assert not string_constants(path) & names, path
 
 
-def test_versions(tmp_path):
+def test_versions_of_libraries_and_devices_are_recorded(tmp_path):
     import jax
 
     assert provenance.write_versions(tmp_path, DEVICE) == []

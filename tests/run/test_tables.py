@@ -49,7 +49,7 @@ def test_values_come_back_bit_for_bit(tmp_path):
     assert isinstance(found["step"], int)
 
 
-def test_not_a_number_and_what_was_not_measured(tmp_path):
+def test_nan_and_absent_readings_come_back(tmp_path):
     tables.append_row(tmp_path / "r.csv", make_row(1, float("nan")))
     (row,) = tables.read(tmp_path / "r.csv")
     assert np.isnan(row["train_loss"])
@@ -137,7 +137,7 @@ def test_temperatures_have_many_rows_per_epoch(tmp_path):
     assert len(tables.read(path, None)) == 3
 
 
-def test_what_a_row_may_hold(tmp_path):
+def test_rows_with_unknown_columns_or_no_epoch_are_refused(tmp_path):
     with pytest.raises(ValueError, match="trian_loss"):
         tables.append_row(tmp_path / "r.csv", {"epoch": 1, "trian_loss": 1.0})
     with pytest.raises(ValueError, match="epoch"):
@@ -195,7 +195,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, fails):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_a_truly_full_disk(tmp_path):
+def test_full_device_leaves_the_old_table(tmp_path):
     path = tmp_path / "readings.csv"
     path.write_text("old")
     (tmp_path / f".readings.csv.{os.getpid()}.tmp").symlink_to("/dev/full")

@@ -405,7 +405,7 @@ def test_chains_start_where_they_are_told(image_chunk):
     np.testing.assert_allclose(ends(2, start=ends(0)), ends(2), rtol=1e-12)
 
 
-def test_refuses_other_shapes():
+def test_chains_refuse_other_shapes():
     model, params, batch = tiny.make_model(), tiny.parameters(), tiny.make_batch()
     keys = chain_keys(KEY, 0, batch.position)
     with pytest.raises(AssertionError):

@@ -37,14 +37,14 @@ def run(step_size, num_steps, score=score, start=None, seed=0):
     return np.asarray(chain(score, z, keys, step_size, num_steps), np.float64)
 
 
-def test_one_step_by_hand():
+def test_langevin_step_by_hand():
     z = jnp.array([[1.0, -2.0, 0.5]])
     noise = jnp.array([[0.3, 0.0, -1.0]])
     out = langevin_move(z, -2.0 * z, 0.08, noise)
     np.testing.assert_allclose(out, [[0.84 + 0.12, -1.68, 0.42 - 0.4]], rtol=1e-6)
 
 
-def test_the_chain_is_its_steps():
+def test_chain_is_the_sequence_of_its_steps():
     keys = jax.random.split(jax.random.key(0), 4)
     z = start = jnp.arange(12.0).reshape(4, 3)
     for k in (1, 2):
@@ -58,7 +58,7 @@ def test_the_chain_is_its_steps():
 
 
 @pytest.mark.parametrize("step_size", [0.1, 0.5])
-def test_reaches_the_discretised_chains_own_stationary_law(step_size):
+def test_ula_reaches_the_stationary_law_of_its_discretisation(step_size):
     transition = np.eye(3) - step_size * PRECISION
     cov = solve_discrete_lyapunov(transition, 2 * step_size * np.eye(3))
     stationary = lg.Gaussian(CENTRE, cov)
@@ -71,7 +71,7 @@ def test_reaches_the_discretised_chains_own_stationary_law(step_size):
 
 
 @pytest.mark.parametrize("num_steps", [1, 4])
-def test_law_after_a_few_steps(num_steps):
+def test_law_of_ula_after_a_few_steps(num_steps):
     rng = np.random.default_rng(0)
     start = jnp.asarray(lg.PRIOR_SIGMA * rng.normal(size=(NUM, 3)), jnp.float32)
     law = lg.chain_law(PRECISION, PRECISION @ CENTRE, 0.15, num_steps)
@@ -85,7 +85,7 @@ def test_every_step_has_noise_of_its_own():
 
 
 @pytest.mark.usefixtures("x64")
-def test_gradient_through_the_chain():
+def test_gradient_through_the_steps_of_a_chain():
     # z_K = sum_k A^k s h + terms without h, for the score h - L z and A = I - s L.
     keys = jax.random.split(jax.random.key(0), 5)
 
@@ -118,7 +118,7 @@ def test_gradient_stores_states_and_not_activations():
     assert (memory[1] - memory[0]) / (steps[1] - steps[0]) < 1000
 
 
-def test_refuses_other_shapes_and_unknown_kernels():
+def test_other_shapes_and_unknown_kernels_are_refused():
     keys = jax.random.split(jax.random.key(0), 4)
     with pytest.raises(AssertionError):
         chain(score, jnp.zeros((5, 3)), keys, 0.1, 1)

@@ -59,7 +59,7 @@ def gaussian_point(params, x):
     return evaluate
 
 
-def test_a_gaussian_stays_as_it_is():
+def test_mala_leaves_a_gaussian_invariant():
     params, x, rng = lg.parameters(), lg.observation(), np.random.default_rng(0)
     laws = [lg.power_posterior(params, x, t) for t in TEMPERATURES]
     start = np.concatenate([rng.multivariate_normal(*law, size=NUM) for law in laws])
@@ -88,7 +88,7 @@ def plane_start(num_images=3, num_chains=3000):
     return params, images, grid, grid.z[places]
 
 
-def test_a_nonlinear_posterior_stays_as_it_is():
+def test_mala_leaves_a_nonlinear_posterior_invariant():
     params, images, grid, start = plane_start()
     shape = start.shape[:3]
     x = jnp.float32(np.broadcast_to(images, (*shape, images.shape[1])).reshape(-1, images.shape[1]))
@@ -150,7 +150,7 @@ def test_acceptance_against_blackjax_on_the_same_states_and_noise():
     assert np.min(ours) < 0.3 < 0.9 < np.max(ours)
 
 
-def test_the_decision_by_hand():
+def test_mala_decision_by_hand():
     """One dimension, density exp(-z^2 / 2): both ways' proposals written out."""
     z, s, noise = 0.5, 0.8, -1.3
     proposal = z - s * z + np.sqrt(2 * s) * noise

@@ -41,13 +41,13 @@ def chains(exchange_every=0, record=False, num_steps=4):
     return jax.jit(run)(tiny.parameters(), *args)
 
 
-def test_in_training_chains():
+def test_own_kernel_moves_training_chains():
     first, last = chains(num_steps=0), chains()
     np.testing.assert_allclose(last.latents, first.latents + 4 * SHIFT, rtol=1e-5)
     np.testing.assert_allclose(last.acceptance, ACCEPTANCE)
 
 
-def test_in_exchange_and_traces():
+def test_own_kernel_moves_exchanging_and_traced_chains():
     first, moved = chains(num_steps=0), chains(exchange_every=1, record=True)
     trace = moved.trace
     np.testing.assert_allclose(trace.latents[0], first.latents + SHIFT, rtol=1e-5)
@@ -59,7 +59,7 @@ def test_in_exchange_and_traces():
     np.testing.assert_allclose(after, before + 4 * SHIFT, rtol=1e-5)
 
 
-def test_in_the_likelihood():
+def test_own_kernel_estimates_the_marginal_likelihood():
     """No chain is rejected or drawn: l at every temperature is that of the shifted states."""
     settings = likelihood.LikelihoodSettings(
         num_temperatures=2, chains_per_image=2, steps_per_temperature=1, prior_steps=3,
@@ -77,7 +77,7 @@ def test_in_the_likelihood():
         )  # fmt: skip
 
 
-def test_in_diagnostics():
+def test_own_kernel_has_convergence_diagnostics():
     chain = ChainSettings(0.1, 1, "shift")
     sampler = SamplerSettings(chain, chain, chains_per_image=2)
     batch = tiny.make_batch()
@@ -90,7 +90,7 @@ def test_in_diagnostics():
     assert [row.acceptance for row in rows] == pytest.approx([ACCEPTANCE] * 3)
 
 
-def test_in_an_objective():
+def test_own_kernel_trains_an_objective():
     chain = ChainSettings(0.1, 2, "shift")
     sampler = SamplerSettings(chain, chain)
     objective = make_objective(tiny.make_model(), sampler, LossSettings(3))

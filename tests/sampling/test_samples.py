@@ -94,7 +94,7 @@ def test_latents_that_span_no_circle_give_numbers_all_the_same(last):
     np.testing.assert_array_equal(path[0, -1], np.float32(last))
 
 
-def test_bad_arguments():
+def test_interpolation_refuses_bad_arguments():
     with pytest.raises(ValueError, match="num_steps is 1"):
         interpolate(np.ones((1, 2, LATENT_DIM), np.float32), 1)
     with pytest.raises(AssertionError):

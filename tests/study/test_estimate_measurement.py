@@ -48,7 +48,7 @@ def test_every_estimate_of_a_constant_is_that_constant():
             assert value == pytest.approx(-5.0, abs=1e-4), key
 
 
-def test_a_line_of_the_table():
+def test_line_of_the_table_of_estimates():
     offsets, spread = {("trapezium", "none"): -0.5, ("mbar", ""): 0.25}, {}
     line = estimate._line((10, 6.0, 0, 0), offsets, spread)
     assert line.startswith("| 10, 6 | inf | exact | -0.50 |  | ")

@@ -58,7 +58,7 @@ def evidence(low, high, sign=1, null=0.0, margin=1.0):
         (evidence(-0.5, 1.1, sign=0), 0.5, verdicts.UNDECIDED),
     ],
 )
-def test_the_rule_of_the_verdicts(case, p_value, expected):
+def test_verdicts_follow_estimate_and_p_value(case, p_value, expected):
     assert verdicts.verdict(case, p_value)[0] == expected
 
 

@@ -150,7 +150,7 @@ def test_a_panel_for_each_variant_of_the_loss():
     assert len(by_variance.variance_by_power(section).axes) == 2
 
 
-def test_changes_are_named_in_the_legend(study):
+def test_changed_settings_are_named_in_the_legend(study):
     figure = by_variance.changes_over_powers(study, KID)
     labels = [t.get_text() for t in figure.legends[0].get_texts()]
     assert labels[3:] == ["p = 0.1, η = 2", "p = 0.1, K = 40", "p = 0.1, N_t = 30"]
@@ -242,7 +242,7 @@ def test_the_integral_has_a_panel_per_cell_with_its_estimate(study):
     assert integral.integral(study, pd.DataFrame()) is None
 
 
-def test_cost_adds_up(study):
+def test_cost_of_the_study_adds_up(study):
     time, work = training.cost(study).axes
     assert (time.get_xlabel(), work.get_xlabel()) == (
         *("training time (min)", "counted work of training (GFLOP)"),

@@ -102,7 +102,7 @@ def test_labels_name_only_what_differs_from_most_cells(section):
     assert "p = 0.1, batch = 75" in labels
 
 
-def test_noise_alone_decides(section):
+def test_claims_of_noise_hold_where_noise_alone_decides(section):
     table = claims_of(section)
     for variant in ("noise, vanilla", "noise, TI"):
         for words in (
@@ -153,7 +153,7 @@ def test_every_cell_stands_once_in_the_table_of_cells(section):
     assert np.isfinite([row["log_likelihood_mean"], row["hours_mean"], row["kid_inf_sd"]]).all()
 
 
-def test_factors_side_by_side():
+def test_factors_are_drawn_side_by_side():
     table = factors_table(make_section(*experiment(spread=1e-4)), KID)
     rows = table[table["variant"].str.startswith("TI")].set_index("factor")
     assert rows.loc["amplification", "range"] == pytest.approx(16.0, rel=0.01)

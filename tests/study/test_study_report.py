@@ -58,7 +58,7 @@ def report(tmp_path_factory, programs):
     return place / "out"
 
 
-def test_the_page_needs_nothing_else(report):
+def test_report_page_needs_no_other_file(report):
     text = (report / "report.html").read_text(encoding="utf-8")
     parser = Parser()
     parser.feed(text)

@@ -36,14 +36,14 @@ def covariance(seed):
     return half @ half.T
 
 
-def test_factor_and_inverse(x64):
+def test_cholesky_factor_and_its_inverse(x64):
     cov = covariance(0)
     chol, inverse = cholesky_and_inverse(cov)
     np.testing.assert_allclose(chol, np.linalg.cholesky(cov), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(inverse @ chol, np.eye(DIM), atol=1e-11)
 
 
-def test_gradients_are_lapacks(x64):
+def test_gradients_of_the_cholesky_factor_are_lapacks(x64):
     cov, weights = covariance(1), covariance(2)
 
     def by_lapack(cov):

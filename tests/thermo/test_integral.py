@@ -41,7 +41,7 @@ def random_gaussian(seed, dim=4):
 
 
 @pytest.mark.parametrize("num", NUMS)
-def test_exact_for_all_schedules_and_quadratures(num):
+def test_corrected_integral_is_exact_for_all_schedules_and_quadratures(num):
     # Simpson's rule is for an even number of intervals.
     rules = [rule for rule in QUADRATURES if num % 2 == 0 or rule != "warped_simpson"]
 
@@ -57,7 +57,7 @@ def test_exact_for_all_schedules_and_quadratures(num):
     np.testing.assert_allclose(values, LOG_EVIDENCE, rtol=0, atol=1e-6)
 
 
-def test_exact_with_the_librarys_own_divergences():
+def test_corrected_integral_is_exact_with_divergences_of_the_library():
     temperatures, expected, _, _ = exact_terms(10, 0.3)
     laws = [lg.power_posterior(PARAMS, X, t) for t in temperatures]
     moments = Moments(*(jnp.stack(leaves) for leaves in zip(*laws, strict=True)))
@@ -102,7 +102,7 @@ FORWARD, BACKWARD = np.array([0.5, 1.0]), np.array([0.25, 0.125])
         ("warped_simpson", [0.0, 2 / 3, 1 / 3], (1.5 - 0.375) / 2 - 3.75 + 10 / 3),
     ],
 )
-def test_by_hand(quadrature, weights, correction):
+def test_integral_by_hand(quadrature, weights, correction):
     temperatures, expected = HAND
     slopes = np.array([0.0, 1.0, 2.0])
     schedule = Schedule(jnp.asarray(temperatures), jnp.asarray(slopes))
@@ -115,12 +115,12 @@ def test_by_hand(quadrature, weights, correction):
         assert estimate == pytest.approx(plain + eta * correction)
 
 
-def test_the_printed_formula_by_hand():
+def test_integral_with_the_printed_formula_by_hand():
     estimate = thermodynamic_integral(*HAND, FORWARD, BACKWARD, 2.0, "sum")
     assert estimate == pytest.approx(-3.75 + 1.875)
 
 
-def test_refuses_what_has_no_meaning():
+def test_integral_refuses_arguments_that_do_not_fit_together():
     with pytest.raises(ValueError, match="quadrature must be one of trapezium, left, right"):
         thermodynamic_integral(*HAND, quadrature="simpson")
     with pytest.raises(ValueError, match="kl_form must be one of"):
@@ -155,7 +155,7 @@ def test_divergence_in_one_dimension_by_hand():
     np.testing.assert_allclose(value, np.log(2) + 10 / 8 - 0.5, rtol=1e-12)
 
 
-def test_no_divergence_from_itself():
+def test_divergence_of_a_gaussian_from_itself_is_zero():
     p = random_gaussian(0)
     np.testing.assert_allclose(gaussian_kl(*p, *p), 0.0, atol=1e-12)
 

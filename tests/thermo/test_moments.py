@@ -55,7 +55,7 @@ def test_divergence_of_two_sample_sets_is_the_closed_form():
 
 @pytest.mark.parametrize("num", [1, 2, 10])
 @pytest.mark.parametrize("enable_x64", [True, False])
-def test_fewer_samples_than_dimensions(num, enable_x64):
+def test_moments_of_fewer_samples_than_dimensions(num, enable_x64):
     with jax.enable_x64(enable_x64):
         z = jnp.asarray(samples(num, 40, sets=4))
         moments = moments_of(z, jnp.ones(num))
@@ -66,13 +66,13 @@ def test_fewer_samples_than_dimensions(num, enable_x64):
             assert np.all(divergence >= 0)
 
 
-def test_samples_that_are_all_the_same():
+def test_moments_of_equal_samples():
     moments = moments_of(np.ones((2, 6, 3)), jnp.ones(6))
     np.testing.assert_allclose(moments.cov[0], VARIANCE_FLOOR * np.eye(3), rtol=1e-9)
     np.testing.assert_allclose(divergences_of(moments), 0.0, atol=1e-9)
 
 
-def test_the_mask_leaves_padding_out():
+def test_mask_leaves_padding_out_of_the_moments():
     z = samples(9, 4, sets=3)
     padded = np.concatenate([z[:, :4], np.full((3, 2, 4), 1e3), z[:, 4:], np.zeros((3, 1, 4))], 1)
     mask = np.array([1.0] * 4 + [0.0] * 2 + [1.0] * 5 + [0.0])
@@ -82,7 +82,7 @@ def test_the_mask_leaves_padding_out():
     np.testing.assert_allclose(masked.cov, expected.cov, rtol=1e-10, atol=1e-12)
 
 
-def test_refuses_other_shapes():
+def test_moments_refuse_other_shapes():
     with pytest.raises(AssertionError):
         shrunk_moments(jnp.zeros((5, 3)), jnp.ones(5))
     with pytest.raises(AssertionError):

@@ -88,7 +88,7 @@ def test_a_constant_added_to_l_is_added_to_the_logarithm():
         )
 
 
-def test_the_order_of_chains_changes_nothing():
+def test_order_of_chains_changes_no_ratio():
     temperatures, values = samples(2.0)
     rng = np.random.default_rng(3)
     shuffled = rng.permuted(values, axis=2)
@@ -99,7 +99,7 @@ def test_the_order_of_chains_changes_nothing():
         )
 
 
-def test_images_do_not_touch_each_other():
+def test_ratios_of_images_are_independent():
     temperatures, values = samples(2.0)
     changed = values.copy()
     changed[1] -= 7 * values[1]
@@ -167,12 +167,12 @@ def test_effective_size_falls_with_the_power_from_all_chains_to_those_at_one():
     assert sizes[-1] < 2 * CHAINS
 
 
-def test_with_one_temperature_all_weights_are_equal():
+def test_weights_of_one_temperature_are_equal():
     values = samples(1.0)[1][:, -1:]
     np.testing.assert_allclose(weights(np.ones(1), values), 1 / CHAINS, rtol=1e-12)
 
 
-def test_nothing_is_differentiated():
+def test_ratios_have_no_gradient():
     temperatures, values = samples(1.0, num_temperatures=2)
     for estimator in (ratios.mbar, ratios.neighbour_ratios, ratios.posterior_weights):
 

@@ -19,7 +19,7 @@ def test_temperatures_by_hand():
         np.testing.assert_allclose(power_schedule(num, power), expected, rtol=1e-6)
 
 
-def test_rises_from_exactly_zero_to_exactly_one():
+def test_temperatures_rise_from_exactly_zero_to_exactly_one():
     for num, power in itertools.product((1, 5, 10, 30), (0.1, 0.3, 1, 3, 6, 10)):
         temperatures = np.asarray(power_schedule(num, power))
         assert temperatures.shape == (num + 1,)
@@ -28,13 +28,13 @@ def test_rises_from_exactly_zero_to_exactly_one():
         assert np.all(np.diff(temperatures) > 0)
 
 
-def test_first_interval_of_ten():
+def test_first_of_ten_intervals_by_hand():
     # Half of it is the trapezium's weight on the prior's chains: 0.40, 0.25, 0.05 and 5e-7.
     first = [float(power_schedule(10, power)[1]) for power in (0.1, 0.3, 1.0, 6.0)]
     np.testing.assert_allclose(np.array(first) / 2, [0.397, 0.251, 0.05, 5e-7], rtol=2e-3)
 
 
-def test_crowds_towards_the_prior_above_one_and_the_posterior_below():
+def test_powers_above_one_crowd_towards_the_prior_and_below_towards_the_posterior():
     assert np.median(power_schedule(10, 3.0)) < 0.5 < np.median(power_schedule(10, 0.3))
 
 
@@ -65,7 +65,7 @@ def test_refuses_a_schedule_that_does_not_exist():
 
 
 @pytest.mark.usefixtures("x64")
-def test_float64_where_it_is_on():
+def test_temperatures_are_float64_where_jax_enables_it():
     temperatures = power_schedule(3, 0.1)
     assert temperatures.dtype == np.float64
     np.testing.assert_allclose(temperatures[1], (1 / 3) ** 0.1, rtol=1e-15)

@@ -50,7 +50,7 @@ def test_slopes_are_those_of_the_adapted_curve(grid):
     assert slopes.sum() - (slopes[0] + slopes[-1]) / 2 == pytest.approx(NUM, rel=0.1)
 
 
-def test_strictly_increasing_whatever_was_measured():
+def test_adapted_temperatures_rise_strictly_whatever_was_measured():
     alternating = np.where(np.arange(NUM) % 2, 1.0, 0.0)
     extreme = (np.zeros(NUM), np.eye(NUM)[0], np.eye(NUM)[-1], np.full(NUM, 1e-30), alternating)
     for rates, power in itertools.product(extreme, (0.1, 1.0, 10.0)):
@@ -64,14 +64,14 @@ def test_strictly_increasing_whatever_was_measured():
         assert np.isfinite(schedule.slopes).all()
 
 
-def test_equal_rates_change_nothing():
+def test_equal_rejection_rates_change_no_temperature():
     schedule = make_schedule("equal_barrier", NUM, 3.0)
     again = equalised(schedule, np.full(NUM, 0.4))
     np.testing.assert_allclose(again.temperatures, schedule.temperatures, atol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_rates_that_are_not_finite_change_nothing(bad):
+def test_rejection_rates_that_are_not_finite_change_no_temperature(bad):
     schedule = make_schedule("equal_barrier", NUM, 3.0)
     assert equalised(schedule, np.append(np.full(NUM - 1, 0.4), bad)) is schedule
 

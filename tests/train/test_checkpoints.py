@@ -83,7 +83,7 @@ def test_a_checkpoint_comes_back_bit_for_bit(states, saved):
     assert set_aside(saved) == []
 
 
-def test_an_empty_folder_has_none(tmp_path):
+def test_empty_folder_has_no_checkpoint(tmp_path):
     assert restore_newest(tmp_path / "checkpoints") is None
 
 
@@ -187,7 +187,7 @@ def _flipped(content, where):
 
 
 @pytest.mark.slow
-def test_damage_to_any_file_is_survived(states, saved, tmp_path):
+def test_damage_to_any_file_of_a_checkpoint_is_survived(states, saved, tmp_path):
     """Either the damage does not matter, or the checkpoint is moved away and 20's is used."""
     files = sorted(
         path.relative_to(saved) for path in (saved / "30").rglob("*") if path.stat().st_size
@@ -217,7 +217,7 @@ def test_damage_to_any_file_is_survived(states, saved, tmp_path):
     assert {("meta", "metadata"), ("state", "d"), ("state", "manifest.ocdbt")} <= names
 
 
-def test_several_damaged_ones_are_all_set_aside(states, folder):
+def test_several_damaged_checkpoints_are_all_set_aside(states, folder):
     for step in (20, 30):
         (folder / str(step) / "meta" / "metadata").write_text("{}")
     assert same(restore_newest(folder).state, states[10])
@@ -225,7 +225,7 @@ def test_several_damaged_ones_are_all_set_aside(states, folder):
     assert sorted(path.name for path in folder.iterdir()) == ["10"]
 
 
-def test_one_set_aside_keeps_the_others_of_its_name(states, folder):
+def test_checkpoints_set_aside_earlier_are_not_overwritten(states, folder):
     (folder.parent / checkpoints.DAMAGED / "30").mkdir(parents=True)
     (folder / "30" / "meta" / "metadata").unlink()
     assert same(restore_newest(folder).state, states[20])
@@ -241,7 +241,7 @@ def test_a_step_set_aside_can_be_saved_again(states, folder):
     assert same(restore_newest(folder).state, states[30])
 
 
-def test_nothing_is_moved_when_none_can_be_read(folder):
+def test_no_checkpoint_is_moved_when_none_can_be_read(folder):
     for step in STEPS:
         (folder / str(step) / "meta" / "metadata").write_text("{}")
     with pytest.raises(UserError, match=r"none of its 3 checkpoints can be read .*anew, remove"):
@@ -250,7 +250,7 @@ def test_nothing_is_moved_when_none_can_be_read(folder):
     assert len(list(folder.iterdir())) == 3
 
 
-def test_another_structure_is_refused_with_what_differs(folder):
+def test_state_of_another_structure_is_refused_with_the_differences(folder):
     other = tiny.config(model__latent_dim=6)
     with pytest.raises(UserError, match=r"30: its state has a different structure") as caught:
         restore_newest(folder, other)
@@ -274,7 +274,7 @@ def test_what_a_killed_save_or_removal_leaves_does_no_harm(states, folder):
 
 
 @pytest.mark.parametrize(("summed", "expected"), [(0, 0.0), (3, np.nan)])
-def test_readings_of_another_version_are_no_other_structure(states, tmp_path, summed, expected):
+def test_checkpoints_with_readings_of_another_version_are_read(states, tmp_path, summed, expected):
     """A reading that is missing from a checkpoint has no mean in the epoch under way."""
     state = states[10]
     sums = state.sums._replace(

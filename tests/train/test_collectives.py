@@ -43,7 +43,7 @@ def results(case, path):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_same_on_every_number_of_devices(case, tmp_path):
+def test_losses_are_the_same_on_every_number_of_devices(case, tmp_path):
     found = results(case, tmp_path / "results.npz")
     alone = found[losses_on_devices.NO_AXIS]
     for num in losses_on_devices.CASES[case].devices:
@@ -57,7 +57,7 @@ def test_the_same_on_every_number_of_devices(case, tmp_path):
             )
 
 
-def test_masked_mean():
+def test_masked_mean_leaves_padding_out():
     values = jnp.array([[1.0, 2.0, 6.0, 1e6], [0.0, 4.0, 2.0, -1e6]])
     mask = jnp.array([1.0, 1.0, 1.0, 0.0])
     np.testing.assert_allclose(masked_mean(values, mask, None), [3.0, 2.0])

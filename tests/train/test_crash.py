@@ -30,7 +30,7 @@ def test_an_unfinished_checkpoint_of_an_earlier_kill_is_told_from_a_new_one(tmp_
     assert {name for name, _ in crash_test._unfinished(tmp_path) - leftovers} == {"8.tmp"}
 
 
-def test_the_comparison_sees_what_differs(tmp_path, monkeypatch):
+def test_comparison_of_runs_detects_differences(tmp_path, monkeypatch):
     """Two made-up runs that differ in one reading, one array and one temperature."""
     arrays = {"one": {"a": np.zeros(2)}, "other": {"a": np.zeros(2)}}
     monkeypatch.setattr(crash_test, "_newest_arrays", lambda run: arrays[run.name])

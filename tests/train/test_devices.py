@@ -28,13 +28,13 @@ def on_one(tmp_path_factory):
     return folder
 
 
-def test_eight_devices(on_one, tmp_path):
+def test_eight_devices_train_what_one_does(on_one, tmp_path):
     assert train(8, (tmp_path / "whole", None)) == ["DONE"]
     tiny.assert_close_runs(tmp_path / "whole", on_one / "whole", CHANGES, "8 devices")
 
 
 @pytest.mark.slow
-def test_from_one_to_eight_devices_and_back(on_one, tmp_path):
+def test_run_moves_from_one_to_eight_devices_and_back(on_one, tmp_path):
     """A run stopped in its second epoch on 1 device and continued on 8, and the reverse."""
     one, eight = tmp_path / "one", tmp_path / "eight"
     train(1, (one, 3))
@@ -46,6 +46,6 @@ def test_from_one_to_eight_devices_and_back(on_one, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num_devices", [2, 4])
-def test_two_and_four_devices(on_one, tmp_path, num_devices):
+def test_two_and_four_devices_train_what_one_does(on_one, tmp_path, num_devices):
     train(num_devices, (tmp_path, None))
     tiny.assert_close_runs(tmp_path, on_one / "whole", CHANGES, f"{num_devices} devices")

@@ -76,7 +76,7 @@ def test_skipped_steps_do_not_update_the_optimisers(recovered):
     assert state["optimiser.prior.0.count"] == state["step"] - 2
 
 
-def test_too_many_in_a_row_go_back_to_the_newest_checkpoint(recovered):
+def test_too_many_skipped_steps_in_a_row_go_back_to_the_newest_checkpoint(recovered):
     assert record(recovered) == RECORD
     assert tiny.end_state(tiny.config(), recovered)["branch"] == 1
 
@@ -191,7 +191,7 @@ def test_a_missing_checkpoint_to_roll_back_to_is_reported_and_nothing_is_lost(tm
     assert left == {"checkpoints/10", f"{checkpoints.INTERRUPTED}/12"}
 
 
-def test_no_checkpoint_that_was_due_is_left(tmp_path):
+def test_rollback_without_a_scheduled_checkpoint_is_an_error(tmp_path):
     """The same, with the damaged checkpoint found and moved away before."""
     made = tiny.config(num_epochs=2, steps_per_dispatch=1, **CHANGES | ONE_CHECKPOINT)
     assert train(made, tmp_path, dispatches=12) is Outcome.INTERRUPTED

@@ -13,7 +13,7 @@ def snapshot(folder):
     return {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
 
 
-def test_its_counts_are_those_of_the_trained_run(tmp_path):
+def test_dry_run_counts_as_the_trained_run_does(tmp_path):
     made = tiny.config(num_repetitions=2, num_epochs=1, loss__name="vanilla")
     run = tmp_path / "run"
     planned = dry_run.plan_run(made, run)
@@ -37,7 +37,7 @@ def test_its_counts_are_those_of_the_trained_run(tmp_path):
     assert (after.steps_done, after.flops_left, after.repetitions) == (after.steps, 0, [])
 
 
-def test_of_an_interrupted_run_it_counts_what_is_left(tmp_path):
+def test_dry_run_counts_what_is_left_of_an_interrupted_run(tmp_path):
     one_by_one = tiny.config(steps_per_dispatch=1)
     assert tiny.train(one_by_one, tmp_path, dispatches=7) is Outcome.INTERRUPTED
     before = snapshot(tmp_path)

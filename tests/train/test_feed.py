@@ -25,13 +25,13 @@ def in_memory(tmp_path_factory):
     return workdir
 
 
-def test_the_same_run(in_memory, tmp_path):
+def test_streamed_run_equals_the_run_in_memory(in_memory, tmp_path):
     assert tiny.train(tiny.config(**FROM_FILES), tmp_path) is Outcome.DONE
     tiny.assert_equal_runs(in_memory, tmp_path)
 
 
 @pytest.mark.slow
-def test_accumulated_batches(tmp_path):
+def test_streamed_batches_are_accumulated(tmp_path):
     accumulated = {"gradient_noise__accumulate": 2, "num_epochs": 2}
     assert tiny.train(tiny.config(**accumulated), tmp_path / "in_memory") is Outcome.DONE
     made, from_files = tiny.config(**accumulated, **FROM_FILES), tmp_path / "from_files"
@@ -41,7 +41,7 @@ def test_accumulated_batches(tmp_path):
 
 
 @pytest.mark.slow
-def test_stops_anywhere_change_nothing(in_memory, tmp_path):
+def test_streamed_run_is_the_same_after_stops_anywhere(in_memory, tmp_path):
     # Dispatches end at checkpoints and epochs too: after 1, 4, 7, 8, 10, ... steps.
     for dispatches in (0, 1, 1, 2, 1, 1, 0, 3):
         made = tiny.config(**FROM_FILES)
@@ -50,7 +50,7 @@ def test_stops_anywhere_change_nothing(in_memory, tmp_path):
     tiny.assert_equal_runs(in_memory, tmp_path)
 
 
-def test_killed_and_resumed(in_memory, tmp_path, monkeypatch):
+def test_streamed_run_is_the_same_after_a_kill(in_memory, tmp_path, monkeypatch):
     save = checkpoints.save
 
     def killed(opened, state, seconds):
@@ -66,7 +66,7 @@ def test_killed_and_resumed(in_memory, tmp_path, monkeypatch):
     tiny.assert_equal_runs(in_memory, tmp_path)
 
 
-def test_begun_in_memory_and_continued_from_files_and_back(in_memory, tmp_path):
+def test_run_begun_in_memory_continues_from_files_and_back(in_memory, tmp_path):
     for changes in ({"steps_per_dispatch": 3}, FROM_FILES, {}):
         made = tiny.config(**changes)
         assert tiny.train(made, tmp_path, dispatches=3) is Outcome.INTERRUPTED
@@ -75,7 +75,7 @@ def test_begun_in_memory_and_continued_from_files_and_back(in_memory, tmp_path):
 
 
 @pytest.mark.slow
-def test_repetitions_that_train_together(tmp_path):
+def test_streamed_repetitions_train_together(tmp_path):
     """Each has its own order of images; when resumed, one is further than the other."""
     changes = {"num_repetitions": 2, "num_epochs": 2, "parallel_repetitions": 2}
     assert tiny.train(tiny.config(**changes), tmp_path / "in_memory") is Outcome.DONE
@@ -107,7 +107,7 @@ MANY_FROM_FILES = MANY | {"data__streaming": True}
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_several_devices(tmp_path):
+def test_streamed_run_on_several_devices(tmp_path):
     runs = {name: tmp_path / name for name in ("in_memory", "from_files")}
     assert finish(start_process([(runs["in_memory"], None)], MANY, 4)) == ["DONE"]
     outcomes = finish(
@@ -119,7 +119,7 @@ def test_several_devices(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_processes(tmp_path):
+def test_streamed_run_on_two_processes(tmp_path):
     """Each reads its own share; an image that only one of them cannot read ends both."""
     images = tmp_path / "images"
     save_images(images, np.random.default_rng(0).integers(0, 256, (240, 8, 8), np.uint8))
@@ -169,7 +169,7 @@ def test_what_the_source_left_out_is_printed(tmp_path, capsys):
     assert capsys.readouterr().err == "data        left out: 1 file (.csv 1)\n"
 
 
-def test_other_images_are_noticed(in_memory, tmp_path):
+def test_streamed_run_refuses_other_images(in_memory, tmp_path):
     assert tiny.train(tiny.config(**FROM_FILES), tmp_path / "run", dispatches=3).value == 3
     images = np.random.default_rng(0).integers(0, 256, (190, 8, 8), np.uint8)
     np.savez(tmp_path / "others.npz", images=images)

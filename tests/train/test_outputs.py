@@ -48,7 +48,7 @@ def test_readings_have_all_columns_and_sensible_values(run):
     assert table[1]["train_loss"] < table[0]["train_loss"]
 
 
-def test_the_memory_is_that_which_the_devices_report(run):
+def test_memory_reading_is_what_the_devices_report(run):
     """A CPU reports none: its cells are empty."""
     assert [row["device_memory_mib"] for row in tables.read(run / "readings.csv")] == [None] * 2
     silent, some, more = (SimpleNamespace(memory_stats=lambda n=n: n) for n in REPORTS)
@@ -65,7 +65,7 @@ def test_learning_rates_are_those_that_each_epochs_last_update_used(run):
         assert second[f"learning_rate_{network}"] == pytest.approx(0.975 * rate)
 
 
-def test_rates_go_by_the_optimisers_own_count():
+def test_learning_rates_follow_the_updates_of_the_optimiser():
     made = tiny.config(optimizer__decay__begin_epoch=0)
     optimisers = task.make_optimisers(made.optimizer, steps_per_epoch=10)
     rates = [
@@ -124,7 +124,7 @@ def test_events_hold_the_readings(run):
     assert events.Images("samples")[0].step == 20
 
 
-def test_the_configuration_is_beside_them(run):
+def test_configuration_is_beside_the_readings(run):
     stored = json.loads((run.parent / "config.json").read_text())
     assert stored["model"]["latent_dim"] == 4
     assert stored == {"version": 3} | tiny.configuration.as_json(tiny.config(**CHANGES))

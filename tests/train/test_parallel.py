@@ -46,12 +46,12 @@ def assert_close(one, other):
                 np.testing.assert_allclose(leaf, wanted[name], atol=TOLERANCE * scale, rtol=0)
 
 
-def test_together_as_one_by_one(one_by_one, in_pairs):
+def test_repetitions_train_together_as_one_by_one(one_by_one, in_pairs):
     assert_close(in_pairs, one_by_one)
     tiny.assert_equal_runs(in_pairs, one_by_one, number=2)
 
 
-def test_begun_together_and_continued_one_by_one(one_by_one, tmp_path):
+def test_repetitions_begun_together_continue_one_by_one(one_by_one, tmp_path):
     made = tiny.config(parallel_repetitions=2, **CHANGES)
     assert tiny.train(made, tmp_path, dispatches=5) is Outcome.INTERRUPTED
     assert len(tiny.rows(tmp_path, 0)) == len(tiny.rows(tmp_path, 1)) == 1
@@ -60,7 +60,9 @@ def test_begun_together_and_continued_one_by_one(one_by_one, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_between_the_last_checkpoints_of_two(in_pairs, tmp_path, monkeypatch):
+def test_repetitions_killed_between_their_last_checkpoints_continue(
+    in_pairs, tmp_path, monkeypatch
+):
     """The finished repetition stays unchanged; the figures of the other are the same bits."""
     save = checkpoints.save
 
@@ -80,7 +82,7 @@ def test_killed_between_the_last_checkpoints_of_two(in_pairs, tmp_path, monkeypa
 
 
 @pytest.mark.slow
-def test_begun_one_by_one_and_continued_together(one_by_one, tmp_path):
+def test_repetitions_begun_one_by_one_continue_together(one_by_one, tmp_path):
     """When they are joined, the first is in its second epoch and the second at its beginning."""
     assert tiny.train(tiny.config(**CHANGES), tmp_path, dispatches=4) is Outcome.INTERRUPTED
     made = tiny.config(parallel_repetitions=2, **CHANGES)
@@ -89,7 +91,7 @@ def test_begun_one_by_one_and_continued_together(one_by_one, tmp_path):
 
 
 @pytest.mark.slow
-def test_stopped_and_resumed_together_bit_for_bit(in_pairs, tmp_path):
+def test_repetitions_stop_and_resume_together_bit_for_bit(in_pairs, tmp_path):
     made = tiny.config(parallel_repetitions=2, steps_per_dispatch=3, **CHANGES)
     for dispatches in (1, 2, 1):
         assert tiny.train(made, tmp_path, dispatches=dispatches) is Outcome.INTERRUPTED

@@ -45,7 +45,7 @@ def every_line(monkeypatch):
 SCHEDULE = RunSteps("rep_00", total_steps=100, steps_per_epoch=20, images_per_step=10)
 
 
-def test_lines_come_at_intervals_and_name_everything():
+def test_progress_lines_come_at_intervals_with_all_figures():
     stream, clock = io.StringIO(), Clock()
     with Reporter(SCHEDULE, stream, clock) as reporter:
         run(reporter, clock, range(1, 36))
@@ -114,7 +114,7 @@ def test_activities_between_steps_are_reported_but_not_each_time():
     assert lines == ["validating", "drawing", "validating"]
 
 
-def test_other_processes_are_silent(every_line):
+def test_progress_is_shown_by_the_first_process_alone(every_line):
     stream, clock = io.StringIO(), Clock()
     with Reporter(SCHEDULE, stream, clock, enabled=False) as reporter:
         run(reporter, clock, range(5))
@@ -188,7 +188,7 @@ def train(calls, *args, **options):
     return tiny.train(*args, prepare=prepare, **options)
 
 
-def test_the_dispatches_that_cover_the_steps_are_traced_once(tmp_path, traces):
+def test_dispatches_that_cover_profile_steps_are_traced_once(tmp_path, traces):
     made = tiny.config(num_epochs=1, num_repetitions=2, steps_per_dispatch=1)
     assert train(traces, made, tmp_path, profile=Steps(3, 5)) is Outcome.DONE
     once = [0, 1, "start", 2, 3, 4, "stop", 5, 6, 7, 8, 9]
@@ -214,7 +214,7 @@ def test_a_trace_is_written_for_both_viewers(tmp_path):
     assert any(name.endswith(".xplane.pb") for name in names)
 
 
-def test_the_flag_is_checked():
+def test_profile_steps_are_checked():
     made = tiny.config()
     assert report.parse_steps(None, made) is None
     assert report.parse_steps(["1", "30"], made) == Steps(1, 30)

@@ -87,7 +87,7 @@ def test_a_damaged_checkpoint_of_a_signal_costs_the_steps_since_the_one_before(w
     tiny.assert_equal_runs(whole, tmp_path)
 
 
-def test_killed_after_the_readings_of_an_epoch_that_was_left_to_them(whole, tmp_path, monkeypatch):
+def test_kill_after_the_readings_of_an_epoch_is_survived(whole, tmp_path, monkeypatch):
     """The row is written again, not twice."""
     one_by_one = tiny.config(steps_per_dispatch=1)
     assert tiny.train(one_by_one, tmp_path, dispatches=10) is Outcome.INTERRUPTED

@@ -39,21 +39,21 @@ def numbers(steps=10, count=6, seed=0):
 
 @pytest.mark.parametrize("first", [0, 3, 9, 10])
 @pytest.mark.parametrize("ahead", [1, 4, 50])
-def test_the_images_of_each_step_in_their_order(first, ahead):
+def test_stream_yields_the_images_of_each_step_in_order(first, ahead):
     images, _ = numbered()
     wanted = numbers()
     got = [levels(step) for step in stream(images, wanted, first, ahead)]
     assert got == wanted[first:].tolist()
 
 
-def test_the_numbers_are_of_the_chosen_images():
+def test_stream_numbers_the_selected_images():
     images, _ = numbered()
     images = images._replace(indices=np.arange(60)[::-1])
     got = next(stream(images, np.array([[0, 5]]), 0, 1))
     assert levels(got) == [59, 54]
 
 
-def test_some_steps_are_read_ahead_and_no_more():
+def test_stream_reads_no_further_ahead_than_asked():
     images, seen = numbered()
     wanted = numbers()
     steps = stream(images, wanted, 2, 3)

@@ -92,7 +92,7 @@ def test_another_source_is_refused_when_a_run_goes_on(source, tmp_path):
         assert warm_start.find(text, made, run) is None
 
 
-def test_a_start_that_recorded_nothing_else_can_be_repeated_without(source, tmp_path):
+def test_start_without_init_from_removes_what_a_killed_start_left(source, tmp_path):
     (tmp_path / layout.INIT_FROM).write_bytes(b"left by a killed start")
     (tmp_path / layout.CONFIG).write_text(json.dumps(tiny.configuration.as_json(tiny.config())))
     assert tiny.train(tiny.config(**CHANGES), tmp_path, dispatches=0) is Outcome.INTERRUPTED
@@ -133,12 +133,12 @@ def test_damaged_parameters_are_refused(source, tmp_path):
         ("", r"must be RUN\[:REPETITION\[:STEP\]\]"),
     ],
 )
-def test_whatever_is_wrong_is_one_line(source, tmp_path, text, message):
+def test_errors_of_init_from_are_one_line(source, tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         warm_start.find(text.format(source=source), tiny.config(), tmp_path)
 
 
-def test_the_parts_of_a_name(tmp_path, monkeypatch):
+def test_init_from_is_split_into_its_parts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     here = str(tmp_path.absolute())
     assert parse("runs/a") == (f"{here}/runs/a", 0, None)
