@@ -147,20 +147,17 @@ def test_make_batch():
     np.testing.assert_array_equal(batch.mask, [1, 1, 1])
 
 
-@pytest.mark.parametrize(
-    ("images", "message"),
-    [
+def test_make_batch_refuses():
+    for images, message in [
         (np.zeros((2, 8, 8, 1), np.uint8), "uint8, must be floating-point .*to_unit"),
         (np.zeros((0, 8, 8, 1), np.float32), "num >= 1"),
         (np.zeros(3, np.float32), r"shape \(3,\)"),
         (np.full((2, 8, 8, 1), 255.0, np.float32), r"from 255 to 255, must be .*to_unit"),
         (np.full((2, 8, 8), np.nan, np.float32), r"from nan to nan, must be in \[-1, 1\]"),
         (te.make_batch(np.zeros((2, 3), np.float32)), "a Batch, must be an array"),
-    ],
-)
-def test_make_batch_refuses(images, message):
-    with pytest.raises(ValueError, match=message):
-        te.make_batch(images)
+    ]:
+        with pytest.raises(ValueError, match=message):
+            te.make_batch(images)
 
 
 def test_vectors_may_have_any_range():
@@ -200,41 +197,37 @@ def likelihood(images, key):
     return te.log_marginal_likelihood(LINEAR, PARAMS, images, key)
 
 
-@pytest.mark.parametrize(
-    ("call", "images"),
-    [
+def test_every_entrance_refuses_what_is_no_key():
+    for call, images in [
         (thermodynamic, te.make_batch(IMAGES)),
         (vanilla, te.make_batch(IMAGES)),
         (chains, IMAGES),
         (likelihood, IMAGES),
         (lambda images, key: te.load_run(trained_run.original()).sample(3, key), None),
         (lambda images, key: te.load_run(trained_run.original()).reconstruct(images, key), IMAGES),
-    ],
-    ids=["thermodynamic_loss", "vanilla_loss", "chains", "likelihood", "sample", "reconstruct"],
-)
-@pytest.mark.parametrize(
-    ("key", "description"),
-    [
-        (7, "of type int"),
-        (jax.random.PRNGKey(7), r"uint32\[2\]"),
-        (jax.random.split(jax.random.key(7)), r"key<fry>\[2\]"),
-    ],
-    ids=["integer", "old style", "two keys"],
-)
-def test_every_entrance_refuses_what_is_no_key(call, images, key, description):
-    with pytest.raises(ValueError, match=rf"^key is {description}, .*jax.random.key\(seed\)"):
-        call(images, key)
+    ]:
+        for key, description in [
+            (7, "of type int"),
+            (jax.random.PRNGKey(7), r"uint32\[2\]"),
+            (jax.random.split(jax.random.key(7)), r"key<fry>\[2\]"),
+        ]:
+            with pytest.raises(
+                ValueError, match=rf"^key is {description}, .*jax.random.key\(seed\)"
+            ):
+                call(images, key)
 
 
-@pytest.mark.parametrize("call", [thermodynamic, vanilla])
-@pytest.mark.parametrize("under", [lambda fn: fn, jax.jit], ids=["called", "compiled"])
-def test_losses_refuse_what_is_no_batch(call, under):
-    message = r"^batch is float32\[3,2,2,1\], must be a Batch; thermo_ebm.make_batch\(images\)"
-    with pytest.raises(ValueError, match=message):
-        under(call)(jnp.asarray(IMAGES), jax.random.key(0))
-    pixels = te.make_batch(IMAGES)._replace(images=jnp.asarray(PIXELS))
-    with pytest.raises(ValueError, match=r"images are uint8, .*to_unit"):
-        under(call)(pixels, jax.random.key(0))
+def test_losses_refuse_what_is_no_batch():
+    for call in [thermodynamic, vanilla]:
+        for under in [lambda fn: fn, jax.jit]:
+            message = (
+                r"^batch is float32\[3,2,2,1\], must be a Batch; thermo_ebm.make_batch\(images\)"
+            )
+            with pytest.raises(ValueError, match=message):
+                under(call)(jnp.asarray(IMAGES), jax.random.key(0))
+            pixels = te.make_batch(IMAGES)._replace(images=jnp.asarray(PIXELS))
+            with pytest.raises(ValueError, match=r"images are uint8, .*to_unit"):
+                under(call)(pixels, jax.random.key(0))
 
 
 @pytest.mark.parametrize("call", [chains, likelihood])

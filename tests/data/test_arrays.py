@@ -114,26 +114,23 @@ def as_floats(images, low, high):
     return images / np.float32(255) * np.float32(high - low) + np.float32(low)
 
 
-@pytest.mark.parametrize(
-    ("convert", "remark"),
-    [
+def test_other_types_are_converted_with_a_note(tmp_path):
+    for convert, remark in [
         (lambda x: as_floats(x, 0, 1), "float32 in [0, 1]"),
         (lambda x: as_floats(x, -1, 1), "float32 in [-1, 1]"),
         (lambda x: as_floats(x, -1, 1) * np.float32(1.0005), "float32 in [-1, 1]"),
         (lambda x: x.astype(float), "float64 from 0 to 255"),
         (lambda x: x.astype(np.int64), "int64 from 0 to 255"),
         (lambda x: as_floats(x, 0, 1).astype(np.float16), "float16 in [0, 1]"),
-    ],
-)
-def test_other_types_are_converted_with_a_note(tmp_path, convert, remark):
-    images = pictures()
-    images[0, 0, 0], images[0, 0, 1] = 0, 255
-    np.savez(tmp_path / "file.npz", convert(images))
-    read, said = opened(tmp_path / "file.npz")
-    np.testing.assert_array_equal(read, images)
-    assert said == (f"array arr_0, {remark}",)
-    np.save(tmp_path / "file.npy", convert(images))
-    assert opened(tmp_path / "file.npy")[1] == (remark,)
+    ]:
+        images = pictures()
+        images[0, 0, 0], images[0, 0, 1] = 0, 255
+        np.savez(tmp_path / "file.npz", convert(images))
+        read, said = opened(tmp_path / "file.npz")
+        np.testing.assert_array_equal(read, images)
+        assert said == (f"array arr_0, {remark}",)
+        np.save(tmp_path / "file.npy", convert(images))
+        assert opened(tmp_path / "file.npy")[1] == (remark,)
 
 
 def test_truth_values_are_black_and_white(tmp_path):

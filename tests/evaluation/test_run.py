@@ -51,20 +51,17 @@ def test_only_complete_checkpoints_and_real_repetitions_count(workdir):
     assert run.repetitions() == [0, 1, 12]
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
+def test_a_folder_without_a_configuration_is_refused(tmp_path):
+    for content, message in [
         (None, "is not a run directory"),
         ("{", "cannot be read as JSON"),
         ("[]", "not the configuration of a run"),
         ("{}", "not the configuration of a run"),
-    ],
-)
-def test_a_folder_without_a_configuration_is_refused(tmp_path, content, message):
-    if content is not None:
-        (tmp_path / "config.json").write_text(content)
-    with pytest.raises(UserError, match=message):
-        load_run(tmp_path)
+    ]:
+        if content is not None:
+            (tmp_path / "config.json").write_text(content)
+        with pytest.raises(UserError, match=message):
+            load_run(tmp_path)
 
 
 @pytest.mark.parametrize(

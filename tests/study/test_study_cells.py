@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pandas as pd
-import pytest
 from study_builders import tempered_cell, vanilla_cell
 
 from study.cells import (
@@ -40,29 +39,28 @@ def test_labels_name_the_fields_that_vary():
     assert varied(cells) == ["loss.name", "batch_size", "loss.power", "loss.num_temperatures"]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
+def test_the_label_of_the_only_cell_that_differs_shows_its_field():
+    for change in [
         {CHAINS: 4.0},
         {"optimizer.schedule": "constant"},
         {"loss.num_temperatures": 30.0},
         {"loss.quadrature": "right"},
         {"batch_size": 50.0},
-    ],
-)
-@pytest.mark.parametrize("loss", ["vanilla", "thermodynamic"])
-def test_the_label_of_the_only_cell_that_differs_shows_its_field(loss, change):
-    common = {CHAINS: 2.0, "optimizer.schedule": "cosine"}
-    make = vanilla_cell if loss == "vanilla" else tempered_cell
-    levels = (25, 75, 150) if loss == "vanilla" else (0.1, 1.0, 6.0)
-    cells = [make(level, **common) for level in levels]
-    cells += [tempered_cell(3.0, **common)] * (loss == "vanilla")
-    changed = make(levels[1], **common) | change
-    labelled = cells_of(*cells, changed)
-    (label,) = labelled.index[(labelled[list(change)] == list(change.values())).all(axis="columns")]
-    (value,) = change.values()
-    assert str(value if isinstance(value, str) else f"{value:g}") in label
-    assert labelled.index.is_unique
+    ]:
+        for loss in ["vanilla", "thermodynamic"]:
+            common = {CHAINS: 2.0, "optimizer.schedule": "cosine"}
+            make = vanilla_cell if loss == "vanilla" else tempered_cell
+            levels = (25, 75, 150) if loss == "vanilla" else (0.1, 1.0, 6.0)
+            cells = [make(level, **common) for level in levels]
+            cells += [tempered_cell(3.0, **common)] * (loss == "vanilla")
+            changed = make(levels[1], **common) | change
+            labelled = cells_of(*cells, changed)
+            (label,) = labelled.index[
+                (labelled[list(change)] == list(change.values())).all(axis="columns")
+            ]
+            (value,) = change.values()
+            assert str(value if isinstance(value, str) else f"{value:g}") in label
+            assert labelled.index.is_unique
 
 
 def test_labels_are_unique_whatever_varies():
@@ -108,9 +106,8 @@ def test_descriptions_skip_what_is_absent():
     assert provenance(both).startswith("TI: prior gradient contrastive / none, ")
 
 
-@pytest.mark.parametrize(
-    ("column", "network", "metric", "title"),
-    [
+def test_a_network_ends_where_its_metric_begins():
+    for column, network, metric, title in [
         ("inception_v3_kid_inf", "inception_v3", "kid_inf", "KID∞, InceptionV3"),
         (
             *("inception_v3_antialias_kid_inf", "inception_v3_antialias", "kid_inf"),
@@ -119,11 +116,9 @@ def test_descriptions_skip_what_is_absent():
         ("my_net_kid_rbf_inf", "my_net", "kid_rbf_inf", "KID∞ (RBF), my_net"),
         ("my_net_mifid_inf", "my_net", "mifid_inf", "MIFID∞, my_net"),
         ("my_net_coverage", "my_net", "coverage", "coverage, my_net"),
-    ],
-)
-def test_a_network_ends_where_its_metric_begins(column, network, metric, title):
-    assert split_metric(column) == (network, metric)
-    assert reading_title(column) == title
+    ]:
+        assert split_metric(column) == (network, metric)
+        assert reading_title(column) == title
 
 
 def test_readings_have_the_titles_and_the_order_of_the_registry():

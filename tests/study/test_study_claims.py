@@ -30,9 +30,8 @@ def evidence(low, high, sign=1, null=0.0, margin=1.0):
     return Evidence("", "", estimate, "", sign, null, margin)
 
 
-@pytest.mark.parametrize(
-    ("case", "p_value", "expected"),
-    [
+def test_verdicts_follow_estimate_and_p_value():
+    for case, p_value, expected in [
         (evidence(0.5, 3.0), 0.01, verdicts.SUPPORTED),
         (evidence(-3.0, -0.5, sign=-1), 0.01, verdicts.SUPPORTED),
         (evidence(0.5, 3.0), 0.06, verdicts.UNDECIDED),  # the correction takes it back
@@ -56,10 +55,8 @@ def evidence(low, high, sign=1, null=0.0, margin=1.0):
         (evidence(-1.1, -0.1, sign=0), 0.01, verdicts.NOT_SUPPORTED),
         (evidence(0.1, 1.1, sign=0), 0.06, verdicts.UNDECIDED),  # the correction takes it back
         (evidence(-0.5, 1.1, sign=0), 0.5, verdicts.UNDECIDED),
-    ],
-)
-def test_verdicts_follow_estimate_and_p_value(case, p_value, expected):
-    assert verdicts.verdict(case, p_value)[0] == expected
+    ]:
+        assert verdicts.verdict(case, p_value)[0] == expected
 
 
 def test_a_study_in_which_the_claims_hold(study):

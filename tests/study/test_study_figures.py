@@ -197,20 +197,17 @@ def test_sums_of_the_integral_by_hand():
 WITHOUT_KL = {"loss.kl_form": np.nan, "loss.kl_weight": np.nan}
 
 
-@pytest.mark.parametrize(
-    ("fields", "label", "value"),
-    [
+def test_the_estimate_is_that_of_the_configuration():
+    for fields, label, value in [
         ({}, "T + KL", (LEFT + RIGHT) / 2 + (7.0 - 4.0) / 2),
         ({"loss.kl_weight": 2.0}, "T + 2 KL", (LEFT + RIGHT) / 2 + (7.0 - 4.0)),
         ({"loss.kl_form": "sum"}, "T + KL (sum)", (LEFT + RIGHT) / 2 + (7.0 + 4.0) / 2),
         (WITHOUT_KL, "T", (LEFT + RIGHT) / 2),
         ({"loss.quadrature": "left"}, "L + KL", LEFT + 7.0),
         ({"loss.quadrature": "right", "loss.kl_weight": 0.5}, "R + 0.5 KL", RIGHT - 0.5 * 4.0),
-    ],
-)
-def test_the_estimate_is_that_of_the_configuration(fields, label, value):
-    cell = pd.Series(tempered_cell(1.0) | fields)
-    assert integral.configured_estimate(BY_HAND, cell) == (label, pytest.approx(value))
+    ]:
+        cell = pd.Series(tempered_cell(1.0) | fields)
+        assert integral.configured_estimate(BY_HAND, cell) == (label, pytest.approx(value))
 
 
 def test_estimates_of_recorded_weights_and_of_unknown_quadratures():
@@ -346,15 +343,15 @@ def test_regimes_stand_side_by_side_on_one_scale(study):
     assert len({(axis.get_xlim(), axis.get_ylim()) for axis in axes}) == 1
 
 
-@pytest.mark.parametrize("name", ["metric", "changes", "by power", "schedules"])
-def test_legends_stand_outside_the_axes(study, name):
-    figure = DRAWN[name](study)
-    figure.canvas.draw()
-    (legend,) = figure.legends
-    assert all(axis.get_legend() is None for axis in figure.axes)
-    assert not legend.get_window_extent().overlaps(figure._suptitle.get_window_extent())
-    for axis in figure.axes:
-        assert not legend.get_window_extent().overlaps(axis.get_window_extent())
+def test_legends_stand_outside_the_axes(study):
+    for name in ["metric", "changes", "by power", "schedules"]:
+        figure = DRAWN[name](study)
+        figure.canvas.draw()
+        (legend,) = figure.legends
+        assert all(axis.get_legend() is None for axis in figure.axes)
+        assert not legend.get_window_extent().overlaps(figure._suptitle.get_window_extent())
+        for axis in figure.axes:
+            assert not legend.get_window_extent().overlaps(axis.get_window_extent())
 
 
 def test_held_out_likelihoods_are_compared_by_power(study):

@@ -64,9 +64,8 @@ def test_paths_become_configuration_fields():
 GOOD = "0,250.5,0.001,4.5,251.0,400.0,900.0,0.08,1e6"
 
 
-@pytest.mark.parametrize(
-    ("header", "rows", "line", "words"),
-    [
+def test_malformed_files_are_reported_with_file_and_line(tmp_path):
+    for header, rows, line, words in [
         (HEADER, [GOOD, "1,120.5,0.001,oops,121.0,300.0,700.0,0.04,5e5"], 3, "Train Grad Var"),
         (HEADER, [GOOD, "1,120.5,0.001,0.5,121.0,300.0"], 3, "6 fields"),
         (HEADER, [GOOD, "1,120.5,,0.5,121.0,300.0,700.0,0.04,5e5"], 3, "Train Grad"),
@@ -76,14 +75,12 @@ GOOD = "0,250.5,0.001,4.5,251.0,400.0,900.0,0.08,1e6"
         (HEADER.replace("KID_inf", "KID"), [GOOD], 1, "KID_inf"),
         (HEADER.replace("KID_inf", "FID_inf,KID_inf"), [GOOD], 1, "twice"),
         (HEADER, ["", ""], 2, "no readings"),
-    ],
-)
-def test_malformed_files_are_reported_with_file_and_line(tmp_path, header, rows, line, words):
-    path = write_published(tmp_path / "logs/CelebA" / TAIL, header=header, rows=rows)
-    with pytest.raises(UserError) as caught:
-        load_published(tmp_path)
-    assert f"{path.resolve()}:{line}:" in str(caught.value)
-    assert words in str(caught.value)
+    ]:
+        path = write_published(tmp_path / "logs/CelebA" / TAIL, header=header, rows=rows)
+        with pytest.raises(UserError) as caught:
+            load_published(tmp_path)
+        assert f"{path.resolve()}:{line}:" in str(caught.value)
+        assert words in str(caught.value)
 
 
 def test_an_empty_and_a_binary_file(tmp_path):
@@ -96,35 +93,31 @@ def test_an_empty_and_a_binary_file(tmp_path):
         load_published(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
+def test_other_layouts_are_reported_with_the_file(tmp_path):
+    places = [
         "logs/CelebA/p=six/batch=75/experiment0.csv",
         "logs/CelebA/p=6/75/experiment0.csv",
         "logs/CelebA/p=6/batch=75/run0.csv",
         "extra_logs/CelebA/width=3/p=0.1/batch=75/experiment0.csv",
         "extra_logs/CelebA/temps=many/p=0.1/batch=75/experiment0.csv",
-    ],
-)
-def test_other_layouts_are_reported_with_the_file(tmp_path, place):
-    path = write_published(tmp_path / place)
-    with pytest.raises(UserError, match=path.name):
-        load_published(tmp_path)
+    ]
+    for number, place in enumerate(places):
+        folder = tmp_path / str(number)
+        path = write_published(folder / place)
+        with pytest.raises(UserError, match=path.name):
+            load_published(folder)
 
 
-@pytest.mark.parametrize(
-    ("place", "words"),
-    [
+def test_values_that_no_study_has_are_reported_with_file_and_field(tmp_path):
+    for place, words in [
         ("logs/CelebA/p=nan/batch=75/experiment0.csv", "p is nan"),
         ("logs/CelebA/p=-1/batch=75/experiment0.csv", "p is -1"),
         ("logs/CelebA/p=6/batch=0/experiment0.csv", "batch is 0"),
         (f"extra_logs/CelebA/temps=inf/{TAIL}", "temps is inf"),
-    ],
-)
-def test_values_that_no_study_has_are_reported_with_file_and_field(tmp_path, place, words):
-    path = write_published(tmp_path / place)
-    with pytest.raises(UserError, match=rf"{path.name}: {words}"):
-        load_published(tmp_path)
+    ]:
+        path = write_published(tmp_path / words / place)
+        with pytest.raises(UserError, match=rf"{path.name}: {words}"):
+            load_published(tmp_path / words)
 
 
 def test_missing_and_empty_folders(tmp_path):

@@ -113,23 +113,20 @@ def test_unfinished_runs_are_noted(tmp_path):
     assert any("no readings yet" in note for note in notes)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "where"),
-    [
+def test_malformed_files_are_reported_with_file_and_line(tmp_path):
+    for name, content, where in [
         ("config.json", '{\n "seed": 0,\n oops\n}', "line 3"),
         ("config.json", "[1]", "config.json: not the configuration of a run"),
         ("rep_00/readings.csv", "epoch,train_loss\n1,2\n", "readings.csv:1:"),
         ("rep_00/readings.csv", "epoch,train_loss,train_grad_var\n1,2,x\n", "readings.csv:2:"),
         ("rep_00/eval.csv", "epoch,n_kid_inf\n1,2\n2\n", "eval.csv:3:"),
         ("rep_00/temperatures.csv", "epoch,index\n1,0\n", "temperatures.csv:1:"),
-    ],
-)
-def test_malformed_files_are_reported_with_file_and_line(tmp_path, name, content, where):
-    run = write_run(tmp_path / "run")
-    (run / name).write_text(content)
-    with pytest.raises(UserError) as caught:
-        load_runs(tmp_path)
-    assert where in str(caught.value)
+    ]:
+        run = write_run(tmp_path / where / "run")
+        (run / name).write_text(content)
+        with pytest.raises(UserError) as caught:
+            load_runs(tmp_path / where)
+        assert where in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -178,20 +175,18 @@ def test_means_over_the_last_epochs():
         assert (row.epoch, row.batch_size) == (4.0, 25.0)
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
+def test_values_that_no_run_has_are_refused(tmp_path):
+    for fields, message in [
         ({"batch_size": 0}, "batch_size=0: must be at least 1"),
         ({"loss__power": float("nan")}, "loss.power=nan: must be"),
         ({"loss__num_temperatures": float("inf")}, "loss.num_temperatures=inf: must be int"),
         ({"seed": "abc"}, "seed='abc'"),
         ({"num_epochs": None}, "num_epochs=None"),
-    ],
-)
-def test_values_that_no_run_has_are_refused(tmp_path, fields, message):
-    write_run(tmp_path / "run", config(**fields))
-    with pytest.raises(UserError, match=rf"config.json: (config\.)?{message}"):
-        load(tmp_path, None)
+    ]:
+        (name,) = fields
+        write_run(tmp_path / name / "run", config(**fields))
+        with pytest.raises(UserError, match=rf"config.json: (config\.)?{message}"):
+            load(tmp_path / name, None)
 
 
 @pytest.mark.parametrize(

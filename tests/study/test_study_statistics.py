@@ -50,12 +50,12 @@ def test_the_slope_is_the_change_per_doubling():
     assert statistics.slope_weights(levels) @ means == pytest.approx(-0.7)
 
 
-@pytest.mark.parametrize(("m", "n"), [(1, 1), (2, 3), (4, 3), (5, 5)])
-def test_mann_whitneys_distribution_by_counting(m, n):
-    counts = np.zeros(m * n + 1)
-    for places in itertools.combinations(range(m + n), n):
-        counts[sum(place - rank for rank, place in enumerate(places))] += 1
-    np.testing.assert_allclose(statistics.mann_whitney_pmf(m, n), counts / counts.sum())
+def test_mann_whitneys_distribution_by_counting():
+    for m, n in [(1, 1), (2, 3), (4, 3), (5, 5)]:
+        counts = np.zeros(m * n + 1)
+        for places in itertools.combinations(range(m + n), n):
+            counts[sum(place - rank for rank, place in enumerate(places))] += 1
+        np.testing.assert_allclose(statistics.mann_whitney_pmf(m, n), counts / counts.sum())
 
 
 def test_jonckheere_by_hand():

@@ -180,19 +180,17 @@ def test_streamed_run_refuses_other_images(in_memory, tmp_path):
     assert (tmp_path / "run" / layout.IMAGES).read_bytes() == digits.read_bytes()
 
 
-@pytest.mark.parametrize("num_devices", [1, 3, 8])
-@pytest.mark.parametrize("batch_size", [4, 7, 24])
-def test_devices_shares_are_the_batch_in_order_and_its_last_image(
-    num_devices, batch_size, monkeypatch
-):
-    monkeypatch.setattr(jax, "local_device_count", lambda *_: num_devices)
-    monkeypatch.setattr(jax, "device_count", lambda *_: num_devices)
-    numbers = np.random.default_rng(0).permutation(3 * batch_size).reshape(3, batch_size)
-    shares = feed.split(numbers)
-    assert shares.shape[:2] == (3, num_devices)
-    flat = shares.reshape(3, -1)
-    np.testing.assert_array_equal(flat[:, :batch_size], numbers)
-    assert (flat[:, batch_size:] == numbers[:, -1:]).all()
+def test_devices_shares_are_the_batch_in_order_and_its_last_image(monkeypatch):
+    for num_devices in [1, 3, 8]:
+        for batch_size in [4, 7, 24]:
+            monkeypatch.setattr(jax, "local_device_count", lambda num=num_devices: num)
+            monkeypatch.setattr(jax, "device_count", lambda num=num_devices: num)
+            numbers = np.random.default_rng(0).permutation(3 * batch_size).reshape(3, batch_size)
+            shares = feed.split(numbers)
+            assert shares.shape[:2] == (3, num_devices)
+            flat = shares.reshape(3, -1)
+            np.testing.assert_array_equal(flat[:, :batch_size], numbers)
+            assert (flat[:, batch_size:] == numbers[:, -1:]).all()
 
 
 def test_numbers_travel_with_their_images():

@@ -60,9 +60,7 @@ def test_repetitions_begun_together_continue_one_by_one(one_by_one, tmp_path):
 
 
 @pytest.mark.slow
-def test_repetitions_killed_between_their_last_checkpoints_go_on(
-    in_pairs, tmp_path, monkeypatch
-):
+def test_repetitions_killed_between_their_last_checkpoints_go_on(in_pairs, tmp_path, monkeypatch):
     """The finished repetition stays unchanged; the figures of the other are the same bits."""
     save = checkpoints.save
 

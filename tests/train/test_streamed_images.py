@@ -37,13 +37,13 @@ def numbers(steps=10, count=6, seed=0):
     return np.random.default_rng(seed).permutation(steps * count).reshape(steps, count)
 
 
-@pytest.mark.parametrize("first", [0, 3, 9, 10])
-@pytest.mark.parametrize("ahead", [1, 4, 50])
-def test_stream_yields_the_images_of_each_step_in_order(first, ahead):
-    images, _ = numbered()
-    wanted = numbers()
-    got = [levels(step) for step in stream(images, wanted, first, ahead)]
-    assert got == wanted[first:].tolist()
+def test_stream_yields_the_images_of_each_step_in_order():
+    for first in [0, 3, 9, 10]:
+        for ahead in [1, 4, 50]:
+            images, _ = numbered()
+            wanted = numbers()
+            got = [levels(step) for step in stream(images, wanted, first, ahead)]
+            assert got == wanted[first:].tolist()
 
 
 def test_stream_numbers_the_selected_images():

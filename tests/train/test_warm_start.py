@@ -122,20 +122,17 @@ def test_damaged_parameters_are_refused(source, tmp_path):
             recorded.read(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
+def test_errors_of_init_from_are_one_line(source, tmp_path):
+    for text, message in [
         ("/nowhere", "init_from=/nowhere: .*not a run directory"),
         ("{source}:7", "repetition=7: .* has 0$"),
         ("{source}:0:5", "step=5: no such checkpoint; there are 0, 10$"),
         ("{source}:a", r"must be RUN\[:REPETITION\[:STEP\]\]"),
         ("{source}:0:last", r"must be RUN\[:REPETITION\[:STEP\]\]"),
         ("", r"must be RUN\[:REPETITION\[:STEP\]\]"),
-    ],
-)
-def test_errors_of_init_from_are_one_line(source, tmp_path, text, message):
-    with pytest.raises(UserError, match=message):
-        warm_start.find(text.format(source=source), tiny.config(), tmp_path)
+    ]:
+        with pytest.raises(UserError, match=message):
+            warm_start.find(text.format(source=source), tiny.config(), tmp_path)
 
 
 def test_init_from_is_split_into_its_parts(tmp_path, monkeypatch):

@@ -94,24 +94,19 @@ def test_a_writer_that_cannot_be_closed_is_named(tmp_path):
     assert len(tiny.rows(tmp_path / "run")) == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
+def test_what_cannot_be_used_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    for name, message in [
         ("nowhere:Class", "nowhere cannot be imported .*ModuleNotFoundError"),
         ("own_writers:Absent", "own_writers has no class Absent"),
         ("own_writers:Mute", "the class has no method write"),
         ("own_writers:", "must be csv, tensorboard, wandb or MODULE:CLASS"),
         ("wandb", "is not installed; run `pip install wandb`"),
-    ],
-)
-def test_what_cannot_be_used_is_refused_before_anything_is_written(
-    tmp_path, monkeypatch, name, message
-):
-    monkeypatch.setattr(writers.importlib.util, "find_spec", lambda name: None)
-    made, run = tiny.config(logging__writers=("csv", name)), tmp_path / "run"
-    with pytest.raises(UserError, match=f"^logging.writers={name}: {message}"):
-        tiny.train(made, run)
-    assert not run.exists()
+    ]:
+        monkeypatch.setattr(writers.importlib.util, "find_spec", lambda name: None)
+        made, run = tiny.config(logging__writers=("csv", name)), tmp_path / "run"
+        with pytest.raises(UserError, match=f"^logging.writers={name}: {message}"):
+            tiny.train(made, run)
+        assert not run.exists()
 
 
 def test_a_repetition_is_one_run_at_weights_and_biases(tmp_path, monkeypatch):
