@@ -1,6 +1,7 @@
 """Names say what they stand for: hardly an identifier is a word that could stand for anything."""
 
 import ast
+import collections
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,3 +58,12 @@ def test_few_identifiers_are_vague():
     for folder, limit in LIMITS.items():
         share, places = vague_places(folder)
         assert share <= limit, "\n".join(places)
+
+
+def test_each_type_of_the_library_has_a_name_of_its_own():
+    places = collections.defaultdict(list)
+    for path in sorted((ROOT / "thermo_ebm").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(str(path.relative_to(ROOT)))
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
