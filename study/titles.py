@@ -52,7 +52,7 @@ class MetricColumn(NamedTuple):
 def split_metric(column: str) -> MetricColumn | None:
     """Returns the network and the metric of a column; None for any other column.
 
-    The metric decides, not the network: ``inception_v3`` is how other networks' names begin too.
+    The name is split before the metric: a network's name may be the beginning of another's.
     """
     for metric in METRIC_TITLES:
         network = column.removesuffix(f"_{metric}")

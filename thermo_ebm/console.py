@@ -1,11 +1,11 @@
-"""Text for a person who may have left: output that cannot be written never ends the work."""
+"""Output for a terminal that may be closed: text that cannot be written never ends a program."""
 
 import contextlib
 from typing import Any, TextIO, cast
 
 
 class _LenientStream:
-    """A text stream whose errors are ignored; None, of a process without that stream, is one."""
+    """A text stream whose errors are ignored; nothing is written where the process has none."""
 
     def __init__(self, stream: TextIO | None):
         self._stream = stream
@@ -36,7 +36,7 @@ class _LenientStream:
 
 
 def lenient(stream: TextIO | None) -> TextIO:
-    """The stream without its errors: a closed terminal, a full disk, a reader that has left.
+    """The stream without its errors: a closed terminal, a full disk, a pipe without a reader.
 
     What cannot be written is lost, and the next text is tried again.
     """

@@ -388,7 +388,7 @@ def defaults() -> dict[str, Any]:
 
 
 def unknown(name: str) -> str:
-    """What to say of a name that is not a field's: what became of the field, or the nearest name.
+    """The message on a name that is not a field: what replaced the field, or the nearest name.
 
     >>> unknown("dial.accumulate")
     'was renamed gradient_noise.accumulate'

@@ -154,14 +154,14 @@ def usable_bytes(device: jax.Device) -> int:
     """Bytes of a device's memory that a step may take, the same at every start on one machine.
 
     Every CPU device has an equal share of the CPU's memory, or of the limit of this process. The
-    memory that happens to be free is not considered: a resumed run must choose as the interrupted
-    one did.
+    memory that happens to be free is not considered: a resumed run must choose the same
+    chunk as the interrupted run.
     """
     return usable_of(device.platform, device_bytes(device))
 
 
 def usable_of(platform: str, total: int) -> int:
-    """The part of so many bytes of a device's memory that the estimate of a step may reach."""
+    """The bytes that a step's estimate may reach on a device with `total` bytes of memory."""
     return int(USABLE.get(platform, USABLE["default"]) * total)
 
 

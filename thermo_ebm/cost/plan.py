@@ -93,7 +93,7 @@ def with_chunk(
 
 
 def gradient_of(config: ConfigDict, model: LatentEBM, halves_together: bool) -> GradientFn:
-    """A stand-in for the training gradient (`train/gradient.py`) with the same peak memory."""
+    """A stand-in for the training gradient (`train/step.py`) with the same peak memory."""
     objective, settings = make_objective(config, model, None), loss_settings(config)
     if objective.differentiated:
         return jax.value_and_grad(make_loss(config, model, None), has_aux=True)

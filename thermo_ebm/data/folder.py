@@ -130,7 +130,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
 
 
 def _output_kind(names: set[str]) -> str:
-    """What this project wrote into a folder with these entries; "" for a folder of others."""
+    """What this project wrote into a folder with these entries; "" for any other folder."""
     if names and all(_EPOCH.fullmatch(name) for name in names):
         return "folder of samples"
     return next((kind for entries, kind in _OUTPUTS if entries <= names), "")

@@ -124,7 +124,7 @@ def _load(file: str | io.BytesIO) -> tuple[Image.Image, Any]:
 
 
 def _without_metadata(content: bytes) -> bytes:
-    """A PNG with the chunks alone that define its pixels; content of other formats as it is.
+    """A PNG reduced to the chunks that define its pixels; content of other formats unchanged.
 
     Pillow refuses a PNG for a text that is long or damaged.
     """
@@ -207,7 +207,7 @@ def read_sets(sets: Sequence[Images]) -> list[np.ndarray]:
 
 
 def check_levels(arrays: Sequence[np.ndarray], where: str) -> None:
-    """Refuses images of uint8 whose levels are all 0 or 1, of 255: a cast of floats, or masks.
+    """Refuses uint8 images whose levels are all 0 or 1: floats that were cast, or masks.
 
     Raises:
       UserError: names `where`.

@@ -23,7 +23,7 @@ HIGHER_IS_BETTER = ("is_inf", "precision", "recall", "density", "coverage")
 
 
 class Criterion(NamedTuple):
-    """By what checkpoints are compared: a metric, and evaluations of one kind."""
+    """The metric by which checkpoints are compared, and the settings of its evaluations."""
 
     metric: str  # one of LOWER_IS_BETTER or HIGHER_IS_BETTER
     network: str  # the prefix of its columns in `eval.csv`

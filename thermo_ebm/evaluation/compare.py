@@ -156,7 +156,7 @@ def _notes(
 
 
 def _mifid_note(is_defined: bool, are_shared: bool, settings: MetricSettings) -> str:
-    """What a reader of MIFID must know of two sets that differ; "" where that is nothing."""
+    """A note on the MIFID of two sets that differ; "" if none is needed."""
     if not is_defined:
         return "mifid_inf: left out, as B's images have a distance of 0 from their nearest in A"
     if are_shared:

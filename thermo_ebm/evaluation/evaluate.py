@@ -82,7 +82,7 @@ def prepare(
 
 
 def notes(evaluation: Evaluation) -> list[str]:
-    """What a reader of the metrics of these evaluations must know."""
+    """Notes on the metrics of these evaluations, for the user."""
     network, num_images = evaluation.network, evaluation.sizes[-1]
     lines = []
     if evaluation.real.from_cache:

@@ -1,4 +1,4 @@
-"""Moments of a set's features: files of other programs, and files that say what they are of.
+"""Moments of a set's features, in files of this program and of others.
 
 `mu` [num_features] and `sigma` [num_features, num_features] are as pytorch-fid writes them, with a
 covariance that divides by N - 1. A file of this program also has the name of the network and its
@@ -24,7 +24,7 @@ _DESCRIPTION = ("network", "weights", "resize", "image_form", "num_images")
 
 
 class Statistics(NamedTuple):
-    """The moments of a set's features; a text is "" where a file does not say."""
+    """The moments of a set's features; "" stands for a text that a file does not have."""
 
     name: str
     mean: np.ndarray  # [num_features]
@@ -115,8 +115,8 @@ def _checksum(mean: np.ndarray, covariance: np.ndarray, description: Mapping[str
 def features_name(statistics: Statistics, settings: MetricSettings) -> str:
     """The name of the network that made the features, for the user.
 
-    The network of the settings is not taken for that of a file that does not say; it is named
-    beside "unknown" where the user asked for it and it has as many features.
+    A file that does not name its network is "unknown". The network of the settings is named beside
+    that word if the user has chosen it and it has as many features.
     """
     if statistics.network:
         return statistics.network

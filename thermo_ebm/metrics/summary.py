@@ -29,7 +29,7 @@ class Summary(NamedTuple):
 
 
 def bias_note(num_images: int, num_features: int) -> str | None:
-    """Says that `fid_inf` is biased with so few images of the smaller set; None where it is not."""
+    """The note that `fid_inf` is biased if the smaller set has few images; None if it has enough."""
     if num_images >= MIN_IMAGES_PER_FEATURE * num_features:
         return None
     return (

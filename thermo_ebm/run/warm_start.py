@@ -22,7 +22,7 @@ _SOURCE = "source"  # the array of the source, beside those of the parameters
 
 
 class SourceCheckpoint(NamedTuple):
-    """A checkpoint of another run, as it is asked for."""
+    """A checkpoint of another run, as the user names it."""
 
     run: str  # the absolute path of the run directory
     repetition: int

@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress on screen, a summary at the start, traces of steps."""
+"""What a run shows its user: progress, lines of the summary at the start, traces of steps."""
 
 import datetime
 import os

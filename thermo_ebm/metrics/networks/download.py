@@ -1,4 +1,4 @@
-"""Published weight files: where they are looked for, and the download that a user asks for."""
+"""Published weight files: where they are searched for, and their download on request."""
 
 import hashlib
 import http.client
@@ -22,7 +22,7 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_prefix(name: str) -> str:
-    """Returns the digits that a weight file's name promises: those after its last hyphen."""
+    """Returns the digits of the SHA-256 in a weight file's name: those after its last hyphen."""
     return Path(name).stem.rsplit("-", 1)[-1]
 
 
