@@ -29,7 +29,7 @@ class Summary(NamedTuple):
 
 
 def bias_note(num_images: int, num_features: int) -> str | None:
-    """The note that `fid_inf` is biased if the smaller set has few images; None if it has enough."""
+    """A note that `fid_inf` is biased if the smaller set has too few images; None otherwise."""
     if num_images >= MIN_IMAGES_PER_FEATURE * num_features:
         return None
     return (
