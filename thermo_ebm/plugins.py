@@ -4,19 +4,12 @@ import importlib
 import re
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from thermo_ebm.errors import UserError, one_line
 
 
-class Plugin(NamedTuple):
-    """A user's function or class, and the module that defines it."""
-
-    module: ModuleType
-    value: Callable[..., Any]
-
-
-def load(field: str, spec: str, kind: str, form: str) -> Plugin:
+def load(field: str, spec: str, kind: str, form: str) -> tuple[ModuleType, Callable[..., Any]]:
     """Imports a module and finds a function or class in it.
 
     Args:
@@ -24,6 +17,9 @@ def load(field: str, spec: str, kind: str, form: str) -> Plugin:
       spec: MODULE:NAME.
       kind: "function" or "class", for messages.
       form: says what `spec` must be, for messages.
+
+    Returns:
+      The module, and the function or class.
 
     Raises:
       UserError: `spec` has another form, the module cannot be imported or has no such name.
@@ -39,4 +35,4 @@ def load(field: str, spec: str, kind: str, form: str) -> Plugin:
     value = getattr(module, name, None)
     if not callable(value):
         raise UserError(f"{field}={spec}: {module_name} has no {kind} {name}")
-    return Plugin(module, value)
+    return module, value

@@ -5,6 +5,7 @@ Files are rewound to the checkpoint: what was written after it is removed, and w
 
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +30,7 @@ from thermo_ebm.train.checkpoints import Checkpoints
 from thermo_ebm.train.start import Group
 from thermo_ebm.train.state import TrainState, init_state
 from thermo_ebm.train.task import Task
-from thermo_ebm.train.writers import OpenWriter
+from thermo_ebm.train.writers import OpenWriters
 
 
 class Repetition(NamedTuple):
@@ -40,7 +41,7 @@ class Repetition(NamedTuple):
     checkpoints: Checkpoints
     rollbacks: tuple[Rollback, ...]  # rollbacks so far, oldest first
     events: Any = None  # a TensorBoard writer; None on all processes but the first, or not wanted
-    writers: tuple[OpenWriter, ...] = ()  # empty on all processes but the first
+    writers: OpenWriters = MappingProxyType({})  # empty on all processes but the first
 
 
 def open_repetition(

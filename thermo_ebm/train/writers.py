@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from thermo_ebm import files, plugins
 from thermo_ebm.errors import UserError, one_line
@@ -34,11 +34,7 @@ class Writer(Protocol):
         """Called when the repetition is done or interrupted."""
 
 
-class OpenWriter(NamedTuple):
-    """A writer of one repetition."""
-
-    name: str  # as in logging.writers
-    writer: Writer
+OpenWriters = Mapping[str, Writer]  # of one repetition, by their names in `logging.writers`
 
 
 def check(names: Sequence[str]) -> None:
@@ -51,40 +47,40 @@ def check(names: Sequence[str]) -> None:
         _maker(name)
 
 
-def open_writers(names: Sequence[str], folder: Path) -> tuple[OpenWriter, ...]:
+def open_writers(names: Sequence[str], folder: Path) -> OpenWriters:
     """Makes a repetition's writers.
 
     Raises:
       UserError: a writer raises something; the message names it.
     """
-    opened = []
+    opened = {}
     for name in _plugins(names):
         make = _maker(name)
         with _clear_errors(name, "made"):
             takes_folder = bool(inspect.signature(make).parameters)
-            opened.append(OpenWriter(name, make(folder) if takes_folder else make()))
-    return tuple(opened)
+            opened[name] = make(folder) if takes_folder else make()
+    return opened
 
 
-def write(writers: Sequence[OpenWriter], step: int, row: Mapping[str, Any]) -> None:
+def write(writers: OpenWriters, step: int, row: Mapping[str, Any]) -> None:
     """Gives each writer one epoch's readings.
 
     Raises:
       UserError: a writer raises something; the message names it.
     """
     values = {column: value for column, value in row.items() if value is not None}
-    for name, writer in writers:
+    for name, writer in writers.items():
         with _clear_errors(name, "written to"):
             writer.write(step, dict(values))
 
 
-def close_writers(writers: Sequence[OpenWriter]) -> None:
+def close_writers(writers: OpenWriters) -> None:
     """Closes the writers.
 
     Raises:
       UserError: one raises something; the message names it.
     """
-    for name, writer in writers:
+    for name, writer in writers.items():
         with _clear_errors(name, "closed"):
             writer.close()
 
@@ -100,7 +96,7 @@ def _maker(name: str) -> Callable[..., Writer]:
             raise UserError("logging.writers=wandb: is not installed; run `pip install wandb`")
         return _Wandb
     form = f"must be {', '.join(WRITERS)} or MODULE:CLASS"
-    writer_class = plugins.load("logging.writers", name, "class", form).value
+    _, writer_class = plugins.load("logging.writers", name, "class", form)
     for method in ("write", "close"):
         if not callable(getattr(writer_class, method, None)):
             raise UserError(f"logging.writers={name}: the class has no method {method}")
