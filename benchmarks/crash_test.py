@@ -211,7 +211,7 @@ def _newest_arrays(workdir: Path) -> dict[str, np.ndarray]:
     import jax
 
     from thermo_ebm.evaluation.run import load_run
-    from thermo_ebm.train import checkpoints
+    from thermo_ebm.train import checkpoint_content
     from thermo_ebm.train.state import init_state
     from thermo_ebm.train.task import make_task
 
@@ -221,7 +221,7 @@ def _newest_arrays(workdir: Path) -> dict[str, np.ndarray]:
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     folder = workdir / "rep_00" / "checkpoints"
     steps = run.config.num_epochs * run.steps_per_epoch
-    state = checkpoints.restore(folder, steps, shapes, sharding).state
+    state = checkpoint_content.restore(folder, steps, shapes, sharding).state
     leaves = jax.tree_util.tree_leaves_with_path(state._replace(key=jax.random.key_data(state.key)))
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 

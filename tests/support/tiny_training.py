@@ -10,7 +10,7 @@ import numpy as np
 from thermo_ebm.config import checks
 from thermo_ebm.evaluation import warm_start
 from thermo_ebm.run import configuration, layout, lock, tables
-from thermo_ebm.train import checkpoints, loop, programs, start
+from thermo_ebm.train import checkpoint_content, loop, programs, start
 from thermo_ebm.train.state import init_state
 from thermo_ebm.train.task import make_task
 
@@ -119,8 +119,8 @@ def end_state(made, workdir, number=0):
 def state_at(made, workdir, number, step):
     """The same of the checkpoint at a step."""
     folder = layout.repetition_dir(workdir, number) / "checkpoints"
-    state = checkpoints.restore(folder, step, shapes(made), programs.replicated()).state
-    return {name: np.asarray(leaf) for name, leaf in checkpoints._flatten(state).items()}
+    state = checkpoint_content.restore(folder, step, shapes(made), programs.replicated()).state
+    return {name: np.asarray(leaf) for name, leaf in checkpoint_content.flatten(state).items()}
 
 
 def rows(workdir, number=0):

@@ -9,7 +9,7 @@ import tiny_training as tiny
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
-from thermo_ebm.train import checkpoints, programs
+from thermo_ebm.train import checkpoint_content, checkpoints, programs
 from thermo_ebm.train.state import init_state
 from thermo_ebm.train.task import make_task
 
@@ -67,7 +67,7 @@ def restore_newest(folder, made=None):
 
 
 def same(state, other):
-    one, two = checkpoints._flatten(state), checkpoints._flatten(other)
+    one, two = checkpoint_content.flatten(state), checkpoint_content.flatten(other)
     return all(np.array_equal(one[name], two[name], equal_nan=True) for name in two)
 
 
@@ -121,10 +121,10 @@ def test_any_path_can_be_saved_to_and_restored_from(states, tmp_path, monkeypatc
     assert same(restore_newest(folder).state, states[30])
     assert set_aside(folder) == []
     sharding, template = programs.replicated(), tiny.shapes(tiny.config())
-    params = checkpoints.restore_params(folder, 30, template.params, sharding)
+    params = checkpoint_content.restore_params(folder, 30, template.params, sharding)
     jax.tree.map(np.testing.assert_array_equal, params, states[30].params)
     with pytest.raises(FileNotFoundError):
-        checkpoints.restore_params(folder, 29, template.params, sharding)
+        checkpoint_content.restore_params(folder, 29, template.params, sharding)
 
 
 def state_at(state, step):

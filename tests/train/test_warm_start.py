@@ -13,7 +13,7 @@ from thermo_ebm.evaluation.run import load_run
 from thermo_ebm.evaluation.warm_start import parse
 from thermo_ebm.run import layout
 from thermo_ebm.run import warm_start as recorded
-from thermo_ebm.train import checkpoints
+from thermo_ebm.train import checkpoint_content, checkpoints
 from thermo_ebm.train.loop import Outcome
 
 CHANGES = {"num_epochs": 1, "checkpoint__every_steps": 0}
@@ -29,7 +29,7 @@ def source(tmp_path_factory):
 
 def params_of(workdir, number, step):
     run = load_run(workdir)
-    named = checkpoints.named_params(run.params(number, step))
+    named = checkpoint_content.named_params(run.params(number, step))
     return {name: np.asarray(leaf) for name, leaf in named.items()}
 
 

@@ -25,7 +25,7 @@ from thermo_ebm.models.latent_ebm import LatentEBM, make_model
 from thermo_ebm.run import configuration, layout, records
 from thermo_ebm.sampling import samples as sampling
 from thermo_ebm.sampling.chains import SamplerSettings
-from thermo_ebm.train import checkpoints
+from thermo_ebm.train import checkpoint_content, checkpoints
 from thermo_ebm.train.task import updates_per_epoch
 from thermo_ebm.types import Array, Params, PRNGKey, check_key, make_batch
 
@@ -133,7 +133,7 @@ class Run(NamedTuple):
         template = jax.eval_shape(lambda: self.model.init(jax.random.key(0)))
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         try:
-            return checkpoints.restore_params(
+            return checkpoint_content.restore_params(
                 checkpoint.parent, int(checkpoint.name), template, sharding
             )
         except UserError:

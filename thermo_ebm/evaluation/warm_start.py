@@ -14,7 +14,7 @@ from thermo_ebm.fields import FIELDS, FIXED, flatten
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model
 from thermo_ebm.run import configuration, layout, warm_start
 from thermo_ebm.run.warm_start import SourceCheckpoint, WarmStart
-from thermo_ebm.train import checkpoints
+from thermo_ebm.train import checkpoint_content
 
 # Fields on which the shapes of the parameters depend.
 _SHAPES = [
@@ -66,7 +66,7 @@ def find(text: str | None, config: ConfigDict, workdir: Path) -> WarmStart | Non
         checkpoint = run.load(source.repetition, source.step)
     except UserError as error:
         raise UserError(f"init_from={text}: {error}") from error
-    named = checkpoints.named_params(checkpoint.params)
+    named = checkpoint_content.named_params(checkpoint.params)
     return WarmStart(
         source, checkpoint.step, {name: np.asarray(leaf) for name, leaf in named.items()}
     )
@@ -89,4 +89,4 @@ def _check_shapes(run: Run, config: ConfigDict) -> None:
 
 def _shapes(model: LatentEBM) -> dict[str, tuple[int, ...]]:
     params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
-    return {name: leaf.shape for name, leaf in checkpoints.named_params(params).items()}
+    return {name: leaf.shape for name, leaf in checkpoint_content.named_params(params).items()}

@@ -19,7 +19,7 @@ from thermo_ebm.data.images import read_sets
 from thermo_ebm.errors import UserError, printable
 from thermo_ebm.run import configuration, layout, provenance, warm_start
 from thermo_ebm.run.warm_start import WarmStart
-from thermo_ebm.train import checkpoints, feed, hosts, writers
+from thermo_ebm.train import checkpoint_content, checkpoints, feed, hosts, writers
 from thermo_ebm.train.feed import Feed
 from thermo_ebm.train.programs import NUM_PICTURES, Programs, make_programs
 from thermo_ebm.train.report import say
@@ -238,4 +238,4 @@ def initial_params(task: Task, workdir: Path) -> Params | None:
     if recorded is None:
         return None
     template = jax.eval_shape(lambda: task.model.init(jax.random.key(0)))
-    return checkpoints.params_from(template, recorded.params)
+    return checkpoint_content.params_from(template, recorded.params)
