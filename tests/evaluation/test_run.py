@@ -11,7 +11,7 @@ from trained_run import STEPS_PER_EPOCH, damage, leaves, original, states
 from thermo_ebm import data
 from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation.run import UnusableCheckpoint, load_run
-from thermo_ebm.train import checkpoints
+from thermo_ebm.train import checkpoint_content
 
 
 def assert_same_leaves(first, second):
@@ -95,7 +95,7 @@ def test_a_checkpoint_that_vanishes_before_or_while_it_is_read(workdir, monkeypa
         shutil.rmtree(folder / str(step))
         raise RuntimeError("half of the files are not there")
 
-    monkeypatch.setattr(checkpoints, "restore_params", restore)
+    monkeypatch.setattr(checkpoint_content, "restore_params", restore)
     with pytest.raises(FileNotFoundError):
         run.read_params(workdir / "rep_00/checkpoints/20")
 
