@@ -5,7 +5,7 @@ import os
 import sys
 
 from thermo_ebm import console
-from thermo_ebm.train.report import Reporter, Schedule, say
+from thermo_ebm.train.report import Reporter, RunSteps, say
 
 
 def pipe_without_reader():
@@ -64,7 +64,7 @@ def test_progress_goes_on_without_a_reader(monkeypatch):
     for broken in broken_streams():
         monkeypatch.setattr(sys, "stderr", broken)
         say("text")
-        with Reporter(Schedule("rep_00", 10, 5, 1), broken) as reporter:
+        with Reporter(RunSteps("rep_00", 10, 5, 1), broken) as reporter:
             reporter.doing("compiling")
             reporter.update(1, loss=1.0, grad_var=1.0)
             reporter.epoch_done({"epoch": 1})
