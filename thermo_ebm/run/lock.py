@@ -100,15 +100,12 @@ def check_free(workdir: str | os.PathLike[str]) -> None:
 
 
 def _in_use(folder: Path) -> str:
-    return f"workdir={folder}: in use by {_holder(folder / LOCK)}; nothing was done"
-
-
-def _holder(path: Path) -> str:
     try:
-        holder = json.loads(path.read_text(encoding="utf-8"))
-        return f"process {holder['pid']} on {holder['host']}"
+        record = json.loads((folder / LOCK).read_text(encoding="utf-8"))
+        holder = f"process {record['pid']} on {record['host']}"
     except (OSError, ValueError, KeyError, TypeError):  # the process has only just taken the lock
-        return "another process"
+        holder = "another process"
+    return f"workdir={folder}: in use by {holder}; nothing was done"
 
 
 def _write_holder(path: Path, text: str) -> None:

@@ -74,7 +74,9 @@ def restore(
     # Steps that were summed without a reading leave this epoch's mean undefined.
     sum_so_far = np.float32(np.nan if int(arrays["sums.steps"].addressable_data(0)) else 0.0)
     arrays |= jax.device_put(dict.fromkeys(absent, sum_so_far), sharding)
-    return Restored(_unflatten(template, arrays), record["seconds"])
+    leaves = [arrays[name] for name in expected]
+    state = jax.tree.unflatten(jax.tree.structure(template), leaves)
+    return Restored(state._replace(key=jax.random.wrap_key_data(state.key)), record["seconds"])
 
 
 def restore_params(
@@ -159,12 +161,6 @@ def _key_data(key: Any) -> Any:
     if isinstance(key, jax.ShapeDtypeStruct):
         return jax.eval_shape(jax.random.key_data, key)
     return jax.random.key_data(key)
-
-
-def _unflatten(template: TrainState, arrays: dict[str, Any]) -> TrainState:
-    structure = jax.tree.structure(template)
-    state = jax.tree.unflatten(structure, [arrays[name] for name in flatten(template)])
-    return state._replace(key=jax.random.wrap_key_data(state.key))
 
 
 def _structure(arrays: dict[str, Any]) -> dict[str, str]:
