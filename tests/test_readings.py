@@ -49,18 +49,15 @@ def test_new_reading_needs_its_declaration_and_its_value(tmp_path, monkeypatch):
     assert readings.tag("train_doubled") == "train/doubled"
 
 
-@pytest.mark.parametrize(
-    ("changes", "empty"),
-    [
+def test_readings_apply_by_the_configuration():
+    for changes, empty in [
         ({"loss__name": "vanilla"}, {"swap_rate", "global_barrier", "round_trips"}),
         ({"sampler__exchange_every": 1}, {"acceptance_prior", "acceptance_posterior"}),
         ({"sampler__prior__kernel": "mala"}, {"acceptance_posterior", "swap_rate", "round_trips"}),
-    ],
-)
-def test_readings_apply_by_the_configuration(changes, empty):
-    values = dict.fromkeys(READINGS, 1.0)
-    config = tiny.config(**changes)
-    settings = loss_settings(config), sampler_settings(config)
-    applicable = readings.applicable(READINGS, values, *settings)
-    assert empty.isdisjoint(applicable)
-    assert {"train_loss", "grad_noise"} <= applicable.keys()
+    ]:
+        values = dict.fromkeys(READINGS, 1.0)
+        config = tiny.config(**changes)
+        settings = loss_settings(config), sampler_settings(config)
+        applicable = readings.applicable(READINGS, values, *settings)
+        assert empty.isdisjoint(applicable)
+        assert {"train_loss", "grad_noise"} <= applicable.keys()

@@ -149,14 +149,14 @@ def test_a_chain_with_another_image_changes_the_gradient():
     assert error > 50 * FLOAT32 * expected.abs().max()
 
 
-@pytest.mark.parametrize("num_temperatures", [1, 2, 4])
-def test_mbar_weights_of_the_torch_peer_are_the_librarys(num_temperatures):
-    rng = np.random.default_rng(0)
-    t = np.linspace(0.2, 1.0, num_temperatures, dtype=np.float32)
-    likelihood = -500 + 3 * rng.standard_normal((num_temperatures, 3, NUM)).astype(np.float32)
-    weights = torch_ratios.posterior_weights(torch.tensor(t), torch.tensor(likelihood))
-    expected = ratios.posterior_weights(jnp.array(t), jnp.moveaxis(jnp.array(likelihood), 2, 0))
-    np.testing.assert_allclose(weights, np.moveaxis(expected, 0, 2), atol=1e-5)
+def test_mbar_weights_of_the_torch_peer_are_the_librarys():
+    for num_temperatures in [1, 2, 4]:
+        rng = np.random.default_rng(0)
+        t = np.linspace(0.2, 1.0, num_temperatures, dtype=np.float32)
+        likelihood = -500 + 3 * rng.standard_normal((num_temperatures, 3, NUM)).astype(np.float32)
+        weights = torch_ratios.posterior_weights(torch.tensor(t), torch.tensor(likelihood))
+        expected = ratios.posterior_weights(jnp.array(t), jnp.moveaxis(jnp.array(likelihood), 2, 0))
+        np.testing.assert_allclose(weights, np.moveaxis(expected, 0, 2), atol=1e-5)
 
 
 def test_noise_of_the_torch_peer_has_the_shapes_of_a_step():
@@ -167,16 +167,13 @@ def test_noise_of_the_torch_peer_has_the_shapes_of_a_step():
     step()
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
+def test_torch_peer_refuses_steps_that_it_does_not_compute():
+    for field, value in [
         ("sampler.posterior.kernel", "mala"),
         ("sampler.exchange_every", 1),
         ("loss.generator_gradient", "langevin"),
-    ],
-)
-def test_torch_peer_refuses_steps_that_it_does_not_compute(field, value):
-    config = small_config()
-    config.update_from_flattened_dict({field: value})
-    with pytest.raises(UserError, match=field):
-        torch_peer.check(config)
+    ]:
+        config = small_config()
+        config.update_from_flattened_dict({field: value})
+        with pytest.raises(UserError, match=field):
+            torch_peer.check(config)

@@ -135,11 +135,11 @@ def test_no_other_program_is_started(tmp_path, monkeypatch):
         read(images._replace(size=8))
 
 
-@pytest.mark.parametrize("mode", ["F", "I"])
-def test_pixels_of_32_bits_are_refused(tmp_path, mode):
-    Image.new(mode, (8, 8), 1).save(tmp_path / "0.tif")
-    with pytest.raises(UserError, match=r"0\.tif: TIFF with levels of 32 bits"):
-        read(folder(str(tmp_path))[0]._replace(size=8))
+def test_pixels_of_32_bits_are_refused(tmp_path):
+    for mode in ["F", "I"]:
+        Image.new(mode, (8, 8), 1).save(tmp_path / "0.tif")
+        with pytest.raises(UserError, match=r"0\.tif: TIFF with levels of 32 bits"):
+            read(folder(str(tmp_path))[0]._replace(size=8))
 
 
 def tiff_of_12_bits():

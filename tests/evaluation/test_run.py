@@ -124,18 +124,15 @@ def test_a_checkpoint_of_another_structure_is_refused(workdir):
         load_run(workdir).params(0, 30)
 
 
-@pytest.mark.parametrize(
-    ("repetition", "step", "message"),
-    [
+def test_a_wrong_choice_names_the_existing_ones(workdir):
+    damage(workdir / "rep_01/checkpoints/30")
+    for repetition, step, message in [
         (2, None, "repetition=2: .* has the repetitions 0, 1$"),
         (0, 15, "step=15: no such checkpoint; there are 0, 10, 20, 30$"),
         (1, None, "30 cannot be read .*choose another step: 0, 10, 20$"),
-    ],
-)
-def test_a_wrong_choice_names_the_existing_ones(workdir, repetition, step, message):
-    damage(workdir / "rep_01/checkpoints/30")
-    with pytest.raises(UserError, match=message):
-        load_run(workdir).load(repetition, step)
+    ]:
+        with pytest.raises(UserError, match=message):
+            load_run(workdir).load(repetition, step)
 
 
 def test_a_run_without_checkpoints_says_so(workdir):

@@ -107,10 +107,10 @@ def test_forms_of_the_transposed_convolution_agree_in_float32():
     np.testing.assert_allclose(forms[0], forms[1], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("form", [stamped, dilated])
-def test_refuses_a_kernel_smaller_than_the_stride(form):
-    x, weights, _ = arrays(2, 2)
-    with pytest.raises(ValueError, match="kernel_size 2 must be at least the stride 3"):
-        form(x, weights, 3)
-    with pytest.raises(AssertionError):
-        form(x[0], weights, 2)
+def test_refuses_a_kernel_smaller_than_the_stride():
+    for form in [stamped, dilated]:
+        x, weights, _ = arrays(2, 2)
+        with pytest.raises(ValueError, match="kernel_size 2 must be at least the stride 3"):
+            form(x, weights, 3)
+        with pytest.raises(AssertionError):
+            form(x[0], weights, 2)

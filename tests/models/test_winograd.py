@@ -17,13 +17,13 @@ def arrays(size, dtype, channels=3):
     return jnp.asarray(x, dtype), jnp.asarray(weights, dtype)
 
 
-@pytest.mark.parametrize("points", [(0.0, 1.0), (0.0, 1.0, -1.0, 2.0), (0.5, -3.0, 1.0)])
-def test_a_minimal_filter_gives_all_neighbours_of_a_two_tap_filter(points):
-    m, rng = len(points), np.random.default_rng(0)
-    d, g = rng.normal(size=m + 1), rng.normal(size=2)
-    sums = minimal_filter(points)
-    y = sums.outputs @ ((sums.kernel @ g) * (sums.inputs @ d))
-    np.testing.assert_allclose(y, d[:-1] * g[0] + d[1:] * g[1], rtol=1e-12)
+def test_a_minimal_filter_gives_all_neighbours_of_a_two_tap_filter():
+    for points in [(0.0, 1.0), (0.0, 1.0, -1.0, 2.0), (0.5, -3.0, 1.0)]:
+        m, rng = len(points), np.random.default_rng(0)
+        d, g = rng.normal(size=m + 1), rng.normal(size=2)
+        sums = minimal_filter(points)
+        y = sums.outputs @ ((sums.kernel @ g) * (sums.inputs @ d))
+        np.testing.assert_allclose(y, d[:-1] * g[0] + d[1:] * g[1], rtol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")

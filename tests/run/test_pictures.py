@@ -51,18 +51,21 @@ def find(canvas, part):
     return [[top, left] for top, left in starts.tolist() if (windows[top, left] == part).all()]
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_samples_stand_on_the_left_of_real_images_below_titles(channels):
-    samples, real = random_images(6, 48, 48, channels), random_images(9, 48, 48, channels, seed=1)
-    canvas = pictures.side_by_side(samples, real, columns=3, title="samples, epoch 12")
-    corners = [find(canvas, image) for image in (samples[0], real[0], samples[5], real[8])]
-    ((top, left),), ((real_top, real_left),), ((last_top, _),), ((real_last_top, _),) = corners
-    assert top == real_top
-    assert real_left - left >= 3 * 48 + 2 * 2 + 16
-    assert (last_top - top, real_last_top - top) == (50, 100)
-    assert (canvas[:top, left:real_left] < 128).any()  # a title above each
-    assert (canvas[:top, real_left:] < 128).any()
-    assert (canvas[:6] == 255).all()
+def test_samples_stand_on_the_left_of_real_images_below_titles():
+    for channels in [1, 3]:
+        samples, real = (
+            random_images(6, 48, 48, channels),
+            random_images(9, 48, 48, channels, seed=1),
+        )
+        canvas = pictures.side_by_side(samples, real, columns=3, title="samples, epoch 12")
+        corners = [find(canvas, image) for image in (samples[0], real[0], samples[5], real[8])]
+        ((top, left),), ((real_top, real_left),), ((last_top, _),), ((real_last_top, _),) = corners
+        assert top == real_top
+        assert real_left - left >= 3 * 48 + 2 * 2 + 16
+        assert (last_top - top, real_last_top - top) == (50, 100)
+        assert (canvas[:top, left:real_left] < 128).any()  # a title above each
+        assert (canvas[:top, real_left:] < 128).any()
+        assert (canvas[:6] == 255).all()
 
 
 def test_a_title_longer_than_its_grid_is_not_cut():
@@ -73,11 +76,11 @@ def test_a_title_longer_than_its_grid_is_not_cut():
     assert (canvas[:, -8:] == 255).all()
 
 
-@pytest.mark.parametrize("shape", [(5, 7, 3), (5, 7, 1), (5, 7)])
-def test_png_holds_the_pixels(tmp_path, shape):
-    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    path = tmp_path / "samples" / "epoch_0005.png"
-    pictures.save_png(path, image)
-    with Image.open(path) as found:
-        np.testing.assert_array_equal(np.asarray(found).reshape(shape), image)
-    assert [file.name for file in path.parent.iterdir()] == ["epoch_0005.png"]
+def test_png_holds_the_pixels(tmp_path):
+    for shape in [(5, 7, 3), (5, 7, 1), (5, 7)]:
+        image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        path = tmp_path / "samples" / "epoch_0005.png"
+        pictures.save_png(path, image)
+        with Image.open(path) as found:
+            np.testing.assert_array_equal(np.asarray(found).reshape(shape), image)
+        assert [file.name for file in path.parent.iterdir()] == ["epoch_0005.png"]

@@ -246,11 +246,11 @@ def test_more_repetitions_of_the_same_cells_are_no_more_evidence():
     assert second.high - second.low == pytest.approx(first.high - first.low)
 
 
-@pytest.mark.parametrize("variances", [[5.0, 9.0], [2.0]])
-def test_without_common_variances_or_a_second_cell_nothing_is_decided(variances):
-    first = cells_by_hand([1.0, 2.0, 4.0], [1.0, 2.0, 3.0])
-    second = cells_by_hand(variances, [5.0] * len(variances))
-    assert at_equal_variance({"a": first, "b": second}, 1, "KID") is None
+def test_without_common_variances_or_a_second_cell_nothing_is_decided():
+    for variances in [[5.0, 9.0], [2.0]]:
+        first = cells_by_hand([1.0, 2.0, 4.0], [1.0, 2.0, 3.0])
+        second = cells_by_hand(variances, [5.0] * len(variances))
+        assert at_equal_variance({"a": first, "b": second}, 1, "KID") is None
 
 
 def judged(table, variant, metric, p_value):
