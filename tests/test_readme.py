@@ -35,7 +35,8 @@ def test_files_that_the_readme_names_exist():
 def test_programs_that_the_readme_names_exist():
     named = set(re.findall(r"python -m ((?:launch|examples)\.\w+)", README))
     programs = {f"launch.{path.stem}" for path in (ROOT / "launch").glob("*.py")}
-    inner = {"__init__", "cell", "config_file", "evaluation_flags", "path_flags", "program"}
+    inner = {"__init__", "cell", "config_file", "evaluation_flags", "flag_errors", "path_flags"}
+    inner |= {"not_a_script", "program"}
     launched = {name for name in named if name.startswith("launch.")}
     assert launched == programs - {f"launch.{name}" for name in inner}
     assert all(importlib.util.find_spec(name) for name in named)

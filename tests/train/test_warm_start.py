@@ -125,7 +125,7 @@ def test_damaged_parameters_are_refused(source, tmp_path):
 def test_errors_of_init_from_are_one_line(source, tmp_path):
     for text, message in [
         ("/nowhere", "init_from=/nowhere: .*not a run directory"),
-        ("{source}:7", "repetition=7: .* has 0$"),
+        ("{source}:7", "repetition=7: .* has the repetitions 0$"),
         ("{source}:0:5", "step=5: no such checkpoint; there are 0, 10$"),
         ("{source}:a", r"must be RUN\[:REPETITION\[:STEP\]\]"),
         ("{source}:0:last", r"must be RUN\[:REPETITION\[:STEP\]\]"),
