@@ -99,7 +99,8 @@ def writers(names: Any) -> str:
     return "" if "csv" in names else "with csv, since resumes and reports read readings.csv"
 
 
-KERNEL = "`ula` (unadjusted Langevin) or `mala` (Metropolis-adjusted)"
+KERNEL = "`ula` (unadjusted Langevin), `mala` (Metropolis-adjusted) or `hmc` (Hamiltonian)"
+LEAPFROG = "L, leapfrog steps of each trajectory of `hmc`"
 
 # The defaults are the paper's sizes and chains for CIFAR-10 (tables 4 and 5).
 FIELDS: dict[str, Field] = {
@@ -194,11 +195,25 @@ FIELDS: dict[str, Field] = {
     "sampler.prior.step_size": Field(0.16, positive, "s, the step size of the prior chains"),
     "sampler.prior.num_steps": Field(60, at_least(0), "K_z, steps of each prior chain"),
     "sampler.prior.kernel": Field("ula", name_in("sampling.kernels:KERNELS"), KERNEL),
+    "sampler.prior.num_leapfrog": Field(3, at_least(1), LEAPFROG),
     "sampler.posterior.step_size": Field(
         0.01, positive, "s, the step size of the posterior chains"
     ),
     "sampler.posterior.num_steps": Field(20, at_least(0), "K, steps of each posterior chain"),
     "sampler.posterior.kernel": Field("ula", name_in("sampling.kernels:KERNELS"), KERNEL),
+    "sampler.posterior.num_leapfrog": Field(3, at_least(1), LEAPFROG),
+    "sampler.adapt_step_sizes": Field(
+        False,
+        anything,
+        "let each temperature's step size follow its acceptance; `step_size` is then only the "
+        "first",
+        FIXED,
+    ),
+    "sampler.start": Field(
+        "prior",
+        name_in("losses:STARTS"),
+        "where chains begin: `prior` (p0) or `reference` (draws of the linear reference)",
+    ),
     "sampler.chains_per_image": Field(
         2, at_least(1), "M, chains of each image at every temperature"
     ),
@@ -230,6 +245,13 @@ FIELDS: dict[str, Field] = {
         "thermodynamic",
         one_of("thermodynamic", "vanilla"),
         "`thermodynamic` or `vanilla`; the other `loss` fields belong to `thermodynamic`",
+    ),
+    "loss.reference": Field(
+        "prior",
+        name_in("losses:REFERENCES"),
+        "the density at t = 0: `prior` (the paper's) or `linear`, a Gaussian around a linear "
+        "estimate of the latent from the image",
+        FIXED,
     ),
     "loss.num_temperatures": Field(
         10, at_least(1), "N_t, the number of intervals between t = 0 and t = 1"

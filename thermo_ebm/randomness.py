@@ -19,8 +19,10 @@ nothing else: not on the number of devices, nor on chunks, nor on what has been 
 
     (*) the key of many chains
     |-- temperature - position                          the first chain of each image
+    |-- PAIR_NOISE, PROBE - position                    noise of simulated pairs, probes
     `-- CHAIN + m - temperature - position              chain m = 1 .. M - 1 of each image
         |-- STEP_NOISE + k                              normal: z_0 (k = 0), then step k = 1 .. K
+        |-- STEP_JITTER + k                             uniform: the length of a step of `hmc`
         |-- STEP_ACCEPT + k                             uniform: the Metropolis test of step k
         `-- STEP_EXCHANGE + k                           uniform: the exchange after step k
 
@@ -55,8 +57,11 @@ SCHEDULE, VALIDATION_IMAGES, AGAINST, SIMULATION, BOUNDS = range(5)
 # Folded into the key of many chains for an image's second and further chains.
 CHAIN = 2**31 - 2**16
 
+# Folded into the key of many chains, for what a step learns of the path of its chains.
+PAIR_NOISE, PROBE = 2**31 - 2**17, 2**31 - 2**17 + 1
+
 # Folded into the key of a chain; the number of the step is added.
-STEP_NOISE, STEP_ACCEPT, STEP_EXCHANGE = 0, 2**30, 2**30 + 2**29
+STEP_NOISE, STEP_JITTER, STEP_ACCEPT, STEP_EXCHANGE = 0, 2**29, 2**30, 2**30 + 2**29
 
 
 class StepKeys(NamedTuple):
@@ -68,6 +73,10 @@ class StepKeys(NamedTuple):
     def noise(self, dim: int) -> Array:
         """Standard normal numbers [num, dim]."""
         return normal(self.keys, STEP_NOISE + self.step, dim)
+
+    def uniform(self) -> Array:
+        """Uniform numbers in (0, 1), for the length of a step, [num]."""
+        return jnp.exp(log_uniform(self.keys, STEP_JITTER + self.step))
 
     def log_uniform(self) -> Array:
         """Logarithms of uniform numbers, for a Metropolis test, [num]."""

@@ -11,6 +11,7 @@ import smooth_network as tiny
 
 from thermo_ebm.gradients import halves
 from thermo_ebm.losses import LossSettings, make_objective, vanilla_objective
+from thermo_ebm.sampling.path import FROM_PRIOR
 from thermo_ebm.thermo.schedule import make_schedule
 from thermo_ebm.types import Batch
 
@@ -116,7 +117,7 @@ def test_mean_of_the_halves_is_the_gradient_of_the_loss(name, together):
     def both(params):
         complete = jax.value_and_grad(objective.loss, has_aux=True)(params, batch, key, schedule)
         sums, terms, chains = halves.objective_sums(
-            objective, params, batch, key, schedule, together
+            objective, params, batch, key, schedule, FROM_PRIOR, together
         )
         value = objective.summary(terms, chains, batch.mask, schedule)
         return complete, (value, halves.combine(sums, None)[0])

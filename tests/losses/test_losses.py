@@ -264,7 +264,11 @@ CHAINS = SamplerSettings(UNADJUSTED, UNADJUSTED)
         (LossSettings(schedule="linear"), CHAINS, "schedule must be one of power, annealed_power"),
         (LossSettings(kl_form="plus"), CHAINS, "kl_form must be one of difference, sum"),
         (LossSettings(value="loss"), CHAINS, "value must be one of integral, surrogate"),
-        (LossSettings(), CHAINS._replace(prior=ChainSettings(1.0, 1, "hmc")), "kernel must be one"),
+        (
+            LossSettings(),
+            CHAINS._replace(prior=ChainSettings(1.0, 1, "nuts")),
+            "kernel must be one",
+        ),
         (LossSettings(), CHAINS._replace(chains_per_image=0), "chains_per_image must be at least"),
         (LossSettings(3, quadrature="warped_simpson"), CHAINS, "needs an even num_temperatures"),
         (LossSettings(kl_form="sum"), CHAINS, "kl_form 'sum' needs quadrature 'trapezium'"),

@@ -64,9 +64,9 @@ def test_decisions_are_of_each_image_and_each_chain():
     z = np.asarray(moved.z).reshape(5, 4, 2)
     np.testing.assert_array_equal(z[..., 0], swaps.source)
     np.testing.assert_array_equal(z[..., 1], np.broadcast_to(np.arange(4), (5, 4)))
-    np.testing.assert_array_equal(moved.grad_log_likelihood, 10 * moved.z)
-    np.testing.assert_array_equal(moved.grad_log_prior, 100 * moved.z)
-    np.testing.assert_array_equal(moved.log_prior, 2 * moved.log_likelihood)
+    np.testing.assert_array_equal(moved.grad_log_ratio, 10 * moved.z)
+    np.testing.assert_array_equal(moved.grad_log_reference, 100 * moved.z)
+    np.testing.assert_array_equal(moved.log_reference, 2 * moved.log_ratio)
     np.testing.assert_allclose(swaps.probability[:, 0], 1.0)
     assert np.all(np.asarray(swaps.probability[:, 1]) < 1e-10)
 
@@ -106,7 +106,7 @@ def test_the_product_of_tempered_posteriors_is_invariant():
     assert 0.2 < np.mean(np.asarray(swaps.source) != np.arange(5)[:, None]) < 0.8
     after, before = np.asarray(moved.z).reshape(5, num, 2, 2), z.reshape(5, num, 2, 2)
     assert np.mean(after != np.float32(before)) > 0.2
-    values_after = np.asarray(moved.log_likelihood, np.float64).reshape(5, num, 2)
+    values_after = np.asarray(moved.log_ratio, np.float64).reshape(5, num, 2)
     for i, t in enumerate(TEMPERATURES):
         for n, law in enumerate(plane.probabilities(grid, t)):
             exact = np.column_stack([grid.log_likelihood[n], grid.z, grid.z**2])

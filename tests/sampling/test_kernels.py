@@ -124,5 +124,5 @@ def test_other_shapes_and_unknown_kernels_are_refused():
         chain(score, jnp.zeros((5, 3)), keys, 0.1, 1)
     with pytest.raises(AssertionError):
         langevin_move(jnp.zeros((4, 3)), jnp.zeros((4, 3)), 0.1, jnp.zeros((1, 3)))
-    with pytest.raises(ValueError, match="kernel must be one of ula, mala"):
-        find_kernel("hmc")
+    with pytest.raises(ValueError, match="kernel must be one of ula, mala, hmc"):
+        find_kernel("nuts")

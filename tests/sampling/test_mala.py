@@ -130,7 +130,7 @@ def test_acceptance_against_blackjax_on_the_same_states_and_noise():
 
     def log_density(z):
         point = posterior_target(model, params, x[:1], jnp.ones(1)).evaluate(z[None])
-        return t * point.log_likelihood[0] + point.log_prior[0]
+        return t * point.log_ratio[0] + point.log_reference[0]
 
     def theirs(key, z):
         state = mala.init(z, log_density)
@@ -173,7 +173,7 @@ def test_mala_decision_by_hand():
     )
     np.testing.assert_allclose(info.acceptance, np.exp(log_ratio), rtol=1e-5)
     np.testing.assert_allclose(new.z[:, 0], [proposal, z], rtol=1e-6)
-    np.testing.assert_allclose(new.log_prior, [-(proposal**2) / 2, -(z**2) / 2], rtol=1e-5)
+    np.testing.assert_allclose(new.log_reference, [-(proposal**2) / 2, -(z**2) / 2], rtol=1e-5)
 
 
 def test_a_proposal_that_is_not_finite_is_rejected():
@@ -185,7 +185,7 @@ def test_a_proposal_that_is_not_finite_is_rejected():
     target = make_target(evaluate, jnp.ones(500))
     chains = run_chain(target, start, keys(500), ChainSettings(0.5, 20, "mala"))
     assert np.max(chains.latents) <= 1.0
-    assert np.isfinite(chains.state.log_prior).all()
+    assert np.isfinite(chains.state.log_reference).all()
     assert 0.2 < np.mean(chains.acceptance) < 0.98
 
 

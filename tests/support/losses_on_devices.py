@@ -15,8 +15,9 @@ import smooth_network as tiny
 
 from thermo_ebm.gradients import halves
 from thermo_ebm.gradients.statistics import gradient_statistics
-from thermo_ebm.losses import LossSettings, make_objective, vanilla_objective
+from thermo_ebm.losses import Latents, LossSettings, make_objective, vanilla_objective
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
+from thermo_ebm.sampling.path import FROM_PRIOR
 from thermo_ebm.thermo.schedule import make_schedule
 from thermo_ebm.types import Batch
 
@@ -92,12 +93,12 @@ def step(case, axis_name, params, batch, key):
     result = value, aux, grads, gradient_statistics(grads)
     if objective.differentiated:
         return result
-    chains = objective.draw(params, batch, key, schedule)
+    chains = objective.draw(params, batch, key, schedule, FROM_PRIOR)
     sums, _ = halves.halved_sums(
-        lambda params, images, z: objective.surrogate(params, images, z, schedule),
+        lambda params, images, z: objective.surrogate(params, images, z, schedule, FROM_PRIOR),
         params,
         batch,
-        chains.latents,
+        Latents(chains.latents, chains.prior),
     )
     return result, halves.combine(sums, axis_name)
 

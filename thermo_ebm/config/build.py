@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from thermo_ebm import losses
 from thermo_ebm.gradients.amplification import AmplificationSettings
-from thermo_ebm.losses import VANILLA, LossSettings, Objective
+from thermo_ebm.losses import VANILLA, LossSettings, Objective, is_vanilla
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
 from thermo_ebm.types import LossFn
@@ -17,7 +17,7 @@ def sampler_settings(config: ConfigDict) -> SamplerSettings:
     """
     sampler = config.sampler
     prior, posterior = (
-        ChainSettings(chain.step_size, chain.num_steps, chain.kernel)
+        ChainSettings(chain.step_size, chain.num_steps, chain.kernel, chain.num_leapfrog)
         for chain in (sampler.prior, sampler.posterior)
     )
     return SamplerSettings(
@@ -27,14 +27,16 @@ def sampler_settings(config: ConfigDict) -> SamplerSettings:
         chain_chunk=sampler.chain_chunk,
         precision=sampler.precision,
         chains_per_image=sampler.chains_per_image,
-        exchange_every=0 if loss_settings(config) == VANILLA else sampler.exchange_every,
+        exchange_every=0 if is_vanilla(loss_settings(config)) else sampler.exchange_every,
+        adapt_step_sizes=sampler.adapt_step_sizes,
+        start=sampler.start,
     )
 
 
 def loss_settings(config: ConfigDict) -> LossSettings:
     """The settings of the loss of a complete configuration; the only place that reads its name."""
     if config.loss.name == "vanilla":
-        return VANILLA
+        return VANILLA._replace(reference=config.loss.reference)
     return LossSettings(
         **{field: config.loss[field] for field in LossSettings._fields if field in config.loss}
     )
@@ -55,7 +57,7 @@ def make_objective(config: ConfigDict, model: LatentEBM, axis_name: str | None) 
 def make_loss(config: ConfigDict, model: LatentEBM, axis_name: str | None) -> LossFn:
     """The same as one function of parameters, batch and key."""
     loss = make_objective(config, model, axis_name).loss
-    return lambda params, batch, key: loss(params, batch, key, None)
+    return lambda params, batch, key: loss(params, batch, key, None, None)
 
 
 def image_shape(config: ConfigDict) -> tuple[int, int, int]:

@@ -1,7 +1,6 @@
 """Plans made before anything is compiled: the chunk of images, memory and arithmetic."""
 
 import math
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -18,10 +17,11 @@ from thermo_ebm.cost.memory import (
     usable_bytes,
 )
 from thermo_ebm.gradients.halves import objective_sums
-from thermo_ebm.losses import VANILLA, is_differentiated
+from thermo_ebm.losses import is_differentiated, is_vanilla
 from thermo_ebm.models.conv_transpose import dilated
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model, with_compute_dtype
 from thermo_ebm.thermo.schedule import make_schedule
+from thermo_ebm.types import Batch, Params, PRNGKey
 
 # The share of VMEM that the largest activation may take: VMEM holds a layer's input and output.
 _VMEM_SHARE = 0.5
@@ -69,7 +69,7 @@ def with_chunk(
       repetitions: number of repetitions that train together.
       target: by default the configuration's model on the devices that JAX has.
     """
-    if loss_settings(config) == VANILLA:
+    if is_vanilla(loss_settings(config)):
         return config
     config = ConfigDict(config.to_dict())
     target = target or this_machine(make_model(config.model, config.data.channels))
@@ -98,7 +98,13 @@ def gradient_of(config: ConfigDict, model: LatentEBM, halves_together: bool) -> 
     if objective.differentiated:
         return jax.value_and_grad(make_loss(config, model, None), has_aux=True)
     schedule = make_schedule(settings.schedule, settings.num_temperatures, settings.power)
-    return partial(objective_sums, objective, schedule=schedule, together=halves_together)
+
+    def gradient(params: Params, batch: Batch, key: PRNGKey) -> tuple:
+        # The linear reference and its moments are [d, D], of the size of some images.
+        path = objective.first_path(batch, schedule)
+        return objective_sums(objective, params, batch, key, schedule, path, halves_together)
+
+    return gradient
 
 
 def _activation_bytes(config: ConfigDict, model: LatentEBM) -> int:

@@ -11,20 +11,22 @@ so that every step measures the noise of its own gradient without further arithm
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from thermo_ebm.collectives import all_sum
-from thermo_ebm.losses import Objective
+from thermo_ebm.losses import Latents, Objective
 from thermo_ebm.sampling.chains import TemperedChains
+from thermo_ebm.sampling.path import Path
 from thermo_ebm.thermo.schedule import Schedule
 from thermo_ebm.types import Array, Batch, Params, PRNGKey
 
-# (params, images [num, ...], latents [T, M, num, D]) -> (each image's share of a loss [num], whose
+# (params, images [num, ...], latents) -> (each image's share of a loss [num], whose
 # mean is differentiated, and terms with the images along their last axis)
-Surrogate = Callable[[Params, Array, Array], tuple[Array, Any]]
+Surrogate = Callable[[Params, Array, Latents], tuple[Array, Any]]
 
 
 class HalvedSums(NamedTuple):
@@ -50,7 +52,7 @@ def halves_of(num: int, first: Array) -> tuple[Array, Array]:
 
 
 def halved_sums(
-    surrogate: Surrogate, params: Params, batch: Batch, latents: Array, together: bool = True
+    surrogate: Surrogate, params: Params, batch: Batch, latents: Latents, together: bool = True
 ) -> tuple[HalvedSums, Any]:
     """Gradients of the surrogate summed over each half of this device's images, and its terms.
 
@@ -58,7 +60,7 @@ def halved_sums(
       surrogate: see `Surrogate`; images are independent of each other.
       params: the parameters by group.
       batch: this device's share.
-      latents: [T, M, num, latent_dim], those of the same images.
+      latents: those of the same images.
       together: whether the gradients of both halves are computed at once, or one after the other,
         which takes half of the memory.
     """
@@ -66,7 +68,10 @@ def halved_sums(
     rows, exists = halves_of(num, batch.position[0])
 
     def of_half(rows: Array, mask: Array) -> tuple[Params, Any]:
-        images, z = batch.images[rows], jnp.take(latents, rows, axis=2)
+        images, z = (
+            batch.images[rows],
+            jax.tree.map(partial(jnp.take, indices=rows, axis=2), latents),
+        )
 
         def total(params: Params) -> tuple[Array, Any]:
             values, terms = surrogate(params, images, z)
@@ -94,6 +99,7 @@ def objective_sums(
     batch: Batch,
     key: PRNGKey,
     schedule: Schedule,
+    path: Path,
     together: bool,
 ) -> tuple[HalvedSums, Any, TemperedChains]:
     """Chains once for this device's images, then `halved_sums` of the objective's surrogate.
@@ -101,12 +107,13 @@ def objective_sums(
     Returns:
       The sums, the terms of the surrogate, and the chains.
     """
-    chains = objective.draw(params, batch, key, schedule)
+    chains = objective.draw(params, batch, key, schedule, path)
 
-    def surrogate(params: Params, images: Array, z: Array) -> tuple[Array, Any]:
-        return objective.surrogate(params, images, z, schedule)
+    def surrogate(params: Params, images: Array, latents: Latents) -> tuple[Array, Any]:
+        return objective.surrogate(params, images, latents, schedule, path)
 
-    return *halved_sums(surrogate, params, batch, chains.latents, together), chains
+    latents = Latents(chains.latents, chains.prior)
+    return *halved_sums(surrogate, params, batch, latents, together), chains
 
 
 def combine(sums: HalvedSums, axis_name: str | None) -> tuple[Params, Params]:

@@ -89,7 +89,7 @@ class Annealer(NamedTuple):
             index, temperature = rung
             target, steps = target_at(temperature), self.settings.steps_per_temperature
             carry, acceptance = self._move(target, index, carry, steps)
-            return carry, (evaluated(target, carry[0]).log_likelihood, acceptance)
+            return carry, (evaluated(target, carry[0]).log_ratio, acceptance)
 
         first = target_at(temperatures[0])
         flat = latents.reshape(-1, latents.shape[-1])
@@ -98,7 +98,7 @@ class Annealer(NamedTuple):
         (last, log_step_size), (likelihood, acceptance) = jax.lax.scan(
             visit, (state, log_step_size), (indices, temperatures[1:])
         )
-        start = evaluated(first, state).log_likelihood[None]
+        start = evaluated(first, state).log_ratio[None]
         likelihood = jnp.concatenate([start, likelihood])
         shape = (-1, self.settings.chains_per_image, images.shape[0])
         return Annealed(

@@ -8,33 +8,42 @@ from thermo_ebm.losses.settings import (
     CORRECTIONS,
     GENERATOR_GRADIENTS,
     PRIOR_GRADIENTS,
+    REFERENCES,
+    STARTS,
     LossSettings,
     check_settings,
     is_differentiated,
     is_mean_of_images,
+    path_settings,
 )
 from thermo_ebm.losses.thermodynamic import (
+    Latents,
     LossTerms,
     Objective,
     log_likelihoods,
     make_objective,
     thermodynamic_loss,
 )
-from thermo_ebm.losses.vanilla import VANILLA, vanilla_loss, vanilla_objective
+from thermo_ebm.losses.vanilla import VANILLA, is_vanilla, vanilla_loss, vanilla_objective
 
 __all__ = [
     "CORRECTIONS",
     "GENERATOR_GRADIENTS",
     "PRIOR_GRADIENTS",
+    "REFERENCES",
+    "STARTS",
     "VANILLA",
+    "Latents",
     "LossSettings",
     "LossTerms",
     "Objective",
     "check_settings",
     "is_differentiated",
     "is_mean_of_images",
+    "is_vanilla",
     "log_likelihoods",
     "make_objective",
+    "path_settings",
     "thermodynamic_loss",
     "vanilla_loss",
     "vanilla_objective",

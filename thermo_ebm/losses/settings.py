@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from thermo_ebm.sampling.chains import SamplerSettings
 from thermo_ebm.sampling.kernels import find_kernel
+from thermo_ebm.sampling.path import PathSettings, is_learned
 from thermo_ebm.thermo.integral import KL_FORMS, QUADRATURES
 from thermo_ebm.thermo.schedule import CURVES
 
@@ -11,6 +12,8 @@ PRIOR_GRADIENTS = ("langevin", "contrastive", "none")
 GENERATOR_GRADIENTS = ("langevin", "detached", "posterior", "reweighted")
 CORRECTIONS = ("none", "ratio", "pooled_gaussian")
 VALUES = ("integral", "surrogate")
+REFERENCES = ("prior", "linear")
+STARTS = ("prior", "reference")
 
 
 class LossSettings(NamedTuple):
@@ -26,6 +29,18 @@ class LossSettings(NamedTuple):
     prior_gradient: str = "contrastive"
     generator_gradient: str = "reweighted"
     value: str = "integral"  # "surrogate": the value of what is differentiated, no likelihood
+    reference: str = "prior"  # at t = 0: p_alpha (the paper's), or "linear", q(z | x)
+
+
+def path_settings(settings: LossSettings, sampler: SamplerSettings) -> PathSettings:
+    """Which path a loss's chains take, and what of it a run learns.
+
+    Chains from the linear reference, and Hamiltonian ones, move in the metric of the path.
+    """
+    posterior = sampler.posterior
+    has_leapfrog = find_kernel(posterior.kernel, posterior.num_leapfrog).with_leapfrog is not None
+    first = (sampler.prior.step_size, posterior.step_size) if sampler.adapt_step_sizes else None
+    return PathSettings(settings.reference, settings.reference == "linear" or has_leapfrog, first)
 
 
 def is_differentiated(settings: LossSettings) -> bool:
@@ -55,11 +70,18 @@ def check_settings(settings: LossSettings, sampler: SamplerSettings) -> None:
         ("prior_gradient", PRIOR_GRADIENTS),
         ("generator_gradient", GENERATOR_GRADIENTS),
         ("value", VALUES),
+        ("reference", REFERENCES),
+        ("start", STARTS),
     ):
-        name = getattr(settings, field)
+        name = getattr(sampler if field == "start" else settings, field)
         if name not in names:
             raise ValueError(f"{field} must be one of {', '.join(names)}, not {name!r}.")
-    kernels = [find_kernel(chain.kernel) for chain in (sampler.prior, sampler.posterior)]
+    kernels = [
+        find_kernel(chain.kernel, chain.num_leapfrog)
+        for chain in (sampler.prior, sampler.posterior)
+    ]
+    if sampler.start == "reference" and settings.reference != "linear":
+        raise ValueError("start 'reference' needs reference 'linear'.")
     if sampler.chains_per_image < 1:
         raise ValueError(f"chains_per_image must be at least 1, not {sampler.chains_per_image}.")
     if settings.quadrature == "warped_simpson" and settings.num_temperatures % 2:
@@ -74,6 +96,11 @@ def check_settings(settings: LossSettings, sampler: SamplerSettings) -> None:
         return
     if settings.value != "integral":
         raise ValueError("gradient 'langevin' needs value 'integral'.")
+    if is_learned(path_settings(settings, sampler)):
+        raise ValueError(
+            "gradient 'langevin' needs reference 'prior' and fixed step sizes: adapt_step_sizes "
+            "False."
+        )
     if any(kernel.adjusted for kernel in kernels) or sampler.exchange_every:
         raise ValueError(
             "gradient 'langevin' needs unadjusted chains without exchange: kernel 'ula' and "

@@ -1,5 +1,6 @@
 """Maximum likelihood by thermodynamic integration (eq. 27), and the estimators of its gradients."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,17 +9,30 @@ import jax
 import jax.numpy as jnp
 
 from thermo_ebm import scopes
-from thermo_ebm.collectives import masked_mean
+from thermo_ebm.collectives import all_sum, masked_mean
 from thermo_ebm.losses.settings import (
     LossSettings,
     check_settings,
     is_differentiated,
     is_mean_of_images,
+    path_settings,
 )
-from thermo_ebm.models.latent_ebm import LatentEBM, log_likelihood
+from thermo_ebm.models.latent_ebm import LatentEBM, log_likelihood, log_prior
+from thermo_ebm.randomness import PAIR_NOISE, PROBE, chain_keys, normal
+from thermo_ebm.sampling import linear_reference
 from thermo_ebm.sampling.chains import SamplerSettings, TemperedChains, tempered_chains
 from thermo_ebm.sampling.chunks import map_in_chunks, tile
 from thermo_ebm.sampling.exchange import swap_rejection
+from thermo_ebm.sampling.path import (
+    Observation,
+    Path,
+    PathState,
+    curvature_products,
+    init_state,
+    make_path,
+    probed,
+    simulate_pairs,
+)
 from thermo_ebm.thermo import ratios
 from thermo_ebm.thermo.integral import neighbour_kl, quadrature_weights, thermodynamic_integral
 from thermo_ebm.thermo.moments import shrunk_moments
@@ -57,21 +71,32 @@ class ImageTerms(NamedTuple):
     tilt_posterior: Array  # [num]; likewise
 
 
+class Latents(NamedTuple):
+    """The fixed states over which a surrogate is differentiated; images along the third axis."""
+
+    ladder: Array  # at t_0 .. t_N, [T, M, num, latent_dim]
+    prior: Array  # of p_alpha, [1, M, num, latent_dim]
+
+
 class Objective(NamedTuple):
     """A loss as one function, and for training in three steps over fixed chains.
 
     `surrogate` can be applied to a part of the images and their latents: images are independent.
     """
 
-    # (params, batch, key, schedule) -> chains
-    draw: Callable[[Params, Batch, PRNGKey, Schedule], TemperedChains]
-    # (params, images, latents [T, M, num, latent_dim], schedule) -> ([num], whose mean's gradient
-    # is the loss's, and the terms of each image)
-    surrogate: Callable[[Params, Array, Array, Schedule], tuple[Array, ImageTerms]]
+    # (params, batch, key, schedule, path) -> chains
+    draw: Callable[[Params, Batch, PRNGKey, Schedule, Path], TemperedChains]
+    # (params, images, latents, schedule, path) -> ([num], whose mean's gradient is the loss's, and
+    # the terms of each image)
+    surrogate: Callable[[Params, Array, Latents, Schedule, Path], tuple[Array, ImageTerms]]
     # (terms of all images on this device, chains, mask [num], schedule) -> the value and its terms
     summary: Callable[[ImageTerms, TemperedChains, Array, Schedule], tuple[Array, LossTerms]]
-    # (params, batch, key, schedule or None for that of the settings) -> the loss and its terms
-    loss: Callable[[Params, Batch, PRNGKey, Schedule | None], tuple[Array, LossTerms]]
+    # (params, batch, key, schedule or None for that of the settings, path or None for that before
+    # anything is learned) -> the loss and its terms
+    loss: Callable[[Params, Batch, PRNGKey, Schedule | None, Path | None], tuple[Array, LossTerms]]
+    first_path: Callable[[Batch, Schedule], Path]  # before anything is learned
+    # (params, what is known, chains, batch, key of the chains) -> what they show of the path
+    observe: Callable[[Params, PathState, TemperedChains, Batch, PRNGKey], Observation]
     differentiated: bool  # the gradient goes through the chains: only `loss` computes it
     mean_of_images: bool  # the gradient is a mean over images
 
@@ -85,6 +110,7 @@ def thermodynamic_loss(
     settings: LossSettings,
     axis_name: str | None = None,
     schedule: Schedule | None = None,
+    path: Path | None = None,
 ) -> tuple[Array, LossTerms]:
     """The negative thermodynamic integral (eq. 27), with the gradients chosen in `settings`.
 
@@ -111,6 +137,7 @@ def thermodynamic_loss(
       settings: the loss.
       axis_name: the pmapped axis the batch is spread over, if any.
       schedule: the temperatures; by default the schedule named in `settings`.
+      path: what has been learned of the path; by default that before the first step.
 
     Returns:
       The loss over the complete batch, in nats per image, and its terms. With an axis, the gradient
@@ -120,7 +147,9 @@ def thermodynamic_loss(
       ValueError: for an unknown name in `settings`, settings that do not fit together, a `batch` or
         `key` that is none, or images that are not in [-1, 1].
     """
-    return make_objective(model, sampler, settings, axis_name).loss(params, batch, key, schedule)
+    return make_objective(model, sampler, settings, axis_name).loss(
+        params, batch, key, schedule, path
+    )
 
 
 def make_objective(
@@ -147,6 +176,8 @@ def make_objective(
         surrogate=loss.surrogate,
         summary=loss.summary,
         loss=loss.loss,
+        first_path=loss.first_path,
+        observe=loss.observe,
         differentiated=is_differentiated(settings),
         mean_of_images=is_mean_of_images(settings),
     )
@@ -161,7 +192,7 @@ class _Loss(NamedTuple):
     axis_name: str | None
 
     def draw(
-        self, params: Params, batch: Batch, key: PRNGKey, schedule: Schedule
+        self, params: Params, batch: Batch, key: PRNGKey, schedule: Schedule, path: Path
     ) -> TemperedChains:
         """The chains at all temperatures, differentiable only if a gradient goes through them."""
         return tempered_chains(
@@ -172,13 +203,43 @@ class _Loss(NamedTuple):
             schedule.temperatures,
             key,
             self.sampler,
+            path=path,
         )
 
+    def observe(
+        self,
+        params: Params,
+        state: PathState,
+        chains: TemperedChains,
+        batch: Batch,
+        key: PRNGKey,
+    ) -> Observation:
+        """What a step's chains show of the path: pairs of the prior's, probes of the posterior's.
+
+        Other numbers are folded into the key than for the chains.
+        """
+        pairs = curvature = None
+        dim = math.prod(batch.images.shape[1:])
+        if state.moments is not None:
+            noise = normal(chain_keys(key, PAIR_NOISE, batch.position), 0, dim)
+            latents = chains.prior[0, 0]
+            pairs = simulate_pairs(self.model, params, state.moments, latents, noise, batch.mask)
+            pairs = all_sum(pairs, self.axis_name)
+        if state.curvature is not None:
+            rows, weights = probed(batch.position, batch.mask)
+            noise = normal(chain_keys(key, PROBE, batch.position[rows]), 0, dim)
+            latents = chains.latents[-1, 0, rows]
+            products = curvature_products(self.model, params, latents, noise, weights)
+            total, count = all_sum((products, weights.sum()), self.axis_name)
+            curvature = total / count
+        return Observation(pairs, curvature)
+
     def surrogate(
-        self, params: Params, images: Array, latents: Array, schedule: Schedule
+        self, params: Params, images: Array, states: Latents, schedule: Schedule, path: Path
     ) -> tuple[Array, ImageTerms]:
         """What is differentiated over fixed chains, for each image, and the image's terms."""
-        latents, chunk = jax.lax.stop_gradient(latents), self.sampler.image_chunk
+        states, chunk = jax.lax.stop_gradient(states), self.sampler.image_chunk
+        latents = states.ladder
         generator, prior = self.settings.generator_gradient, self.settings.prior_gradient
         last = latents.shape[0] - 1
         # The temperatures whose likelihoods are differentiated begin at `first`, and those whose
@@ -195,6 +256,8 @@ class _Loss(NamedTuple):
             [log_likelihoods(self.model, beta, images, z, chunk) for beta, z in groups if len(z)]
         )
         fixed = jax.lax.stop_gradient(likelihood)
+        if path.reference is not None:
+            fixed += self._prior_over_reference(params, images, latents[lowest:], path)
         values = jnp.zeros(images.shape[0], fixed.dtype)
         unknown = jnp.full(images.shape[0], jnp.nan, fixed.dtype)
         terms = ImageTerms(values, fixed, unknown, unknown, unknown)
@@ -215,7 +278,7 @@ class _Loss(NamedTuple):
         elif generator == "posterior":
             values -= likelihood[-1].mean(axis=0)
         if prior == "contrastive":
-            tilt_prior = self._tilts(params, latents[0]).mean(axis=0)
+            tilt_prior = self._tilts(params, states.prior[0]).mean(axis=0)
             if weights is None:
                 tilt_posterior = self._tilts(params, latents[-1]).mean(axis=0)
             else:
@@ -257,7 +320,12 @@ class _Loss(NamedTuple):
         )
 
     def loss(
-        self, params: Params, batch: Batch, key: PRNGKey, schedule: Schedule | None
+        self,
+        params: Params,
+        batch: Batch,
+        key: PRNGKey,
+        schedule: Schedule | None,
+        path: Path | None = None,
     ) -> tuple[Array, LossTerms]:
         """The value, with the gradient of the surrogate and of what goes through the chains."""
         check_batch(batch)
@@ -265,8 +333,11 @@ class _Loss(NamedTuple):
         if schedule is None:
             settings = self.settings
             schedule = make_schedule(settings.schedule, settings.num_temperatures, settings.power)
-        chains = self.draw(params, batch, key, schedule)
-        values, terms = self.surrogate(params, batch.images, chains.latents, schedule)
+        if path is None:
+            path = self.first_path(batch, schedule)
+        chains = self.draw(params, batch, key, schedule, path)
+        states = Latents(chains.latents, chains.prior)
+        values, terms = self.surrogate(params, batch.images, states, schedule, path)
         value, loss_terms = self.summary(terms, chains, batch.mask, schedule)
         loss = jax.lax.stop_gradient(value)
         loss += _gradient_only(masked_mean(values, batch.mask, self.axis_name))
@@ -277,6 +348,25 @@ class _Loss(NamedTuple):
                 self._negative_integral(likelihood, chains.latents, batch.mask, schedule)[0]
             )
         return loss, loss_terms
+
+    def first_path(self, batch: Batch, schedule: Schedule) -> Path:
+        """The path before anything is learned."""
+        settings, temperatures = path_settings(self.settings, self.sampler), schedule.temperatures
+        dim = math.prod(batch.images.shape[1:])
+        state = init_state(self.model, settings, len(temperatures) - 1, dim)
+        return make_path(self.model, state, temperatures)
+
+    def _prior_over_reference(
+        self, params: Params, images: Array, latents: Array, path: Path
+    ) -> Array:
+        """f + log p0 - log q(z | x) of latents [T, M, num, latent_dim]: [T, M, num]."""
+        assert path.reference is not None
+        flat = latents.reshape(-1, latents.shape[-1])
+        center = linear_reference.mean(path.reference, images)
+        centers = jnp.broadcast_to(center, latents.shape).reshape(flat.shape)
+        values = log_prior(self.model, params["prior"], flat) - self.model.prior.log_constant
+        values -= linear_reference.log_density(path.reference, centers, flat)
+        return jax.lax.stop_gradient(values).reshape(latents.shape[:-1])
 
     def _through_chains(self, params: Params) -> Params:
         """The parameters with the gradients stopped that do not go through the chains."""

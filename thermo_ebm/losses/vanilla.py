@@ -16,6 +16,11 @@ VANILLA = LossSettings(
 )
 
 
+def is_vanilla(settings: LossSettings) -> bool:
+    """Whether these are the settings of the vanilla loss, from either reference."""
+    return settings._replace(reference=VANILLA.reference) == VANILLA
+
+
 def vanilla_objective(
     model: LatentEBM, sampler: SamplerSettings, axis_name: str | None = None
 ) -> Objective:
@@ -55,4 +60,4 @@ def vanilla_loss(
       ValueError: for an unknown kernel, fewer than one chain per image, a `batch` or `key` that is
         none, or images that are not in [-1, 1].
     """
-    return vanilla_objective(model, sampler, axis_name).loss(params, batch, key, None)
+    return vanilla_objective(model, sampler, axis_name).loss(params, batch, key, None, None)

@@ -5,6 +5,7 @@
 f_alpha is the tilt, the negative energy; p0 is the reference prior, from which chains start.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,6 +29,8 @@ class Prior(NamedTuple):
     exact_sample: Callable[[PyTree, PRNGKey], Array] | None = None
     # alpha -> the constant that `log_density` leaves out, a scalar; None where it is unknown
     log_normalizer: Callable[[PyTree], Array] | None = None
+    # log_density less this constant is f_alpha + log p0 with a normalised p0
+    log_constant: float = 0.0
 
 
 def tilted_gaussian(tilt: TiltFn, latent_dim: int, sigma: float) -> Prior:
@@ -45,7 +48,8 @@ def tilted_gaussian(tilt: TiltFn, latent_dim: int, sigma: float) -> Prior:
     def sample_reference(keys: PRNGKey) -> Array:
         return sigma * normal(keys, STEP_NOISE, latent_dim)
 
-    return Prior(log_density, sample_reference)
+    log_constant = latent_dim / 2 * math.log(2 * math.pi * sigma**2)
+    return Prior(log_density, sample_reference, log_constant=log_constant)
 
 
 # The paper's tilt has leaky ReLUs. Its score jumps where a unit changes sign, and a derivative

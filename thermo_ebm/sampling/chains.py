@@ -20,11 +20,12 @@ from thermo_ebm.models.latent_ebm import (
     log_prior,
     with_compute_dtype,
 )
-from thermo_ebm.randomness import StepKeys, all_chain_keys
+from thermo_ebm.randomness import STEP_NOISE, StepKeys, all_chain_keys, normal
 from thermo_ebm.sampling import exchange as exchanges
-from thermo_ebm.sampling import kernels
+from thermo_ebm.sampling import kernels, linear_reference
 from thermo_ebm.sampling.chunks import bind_in_chunks, map_in_chunks, tile
 from thermo_ebm.sampling.kernels import Info, Point, State, Target
+from thermo_ebm.sampling.path import FROM_PRIOR, Path
 from thermo_ebm.types import Array, Params, PRNGKey, check_images, check_key
 
 
@@ -42,6 +43,7 @@ class ChainSettings(NamedTuple):
     step_size: float | Array | Adaptation  # s of eq. 9; an array has one number per chain
     num_steps: int  # K
     kernel: str = "ula"  # a name in kernels.KERNELS
+    num_leapfrog: int = kernels.NUM_LEAPFROG  # L, of a kernel with leapfrog steps
 
 
 class SamplerSettings(NamedTuple):
@@ -54,6 +56,9 @@ class SamplerSettings(NamedTuple):
     precision: str = "float32"  # of the networks inside the chains
     chains_per_image: int = 1  # M, at every temperature
     exchange_every: int = 0  # steps between exchanges of neighbouring temperatures; 0: none
+    # Whether step sizes follow the acceptance from one training step to the next (`path.updated`).
+    adapt_step_sizes: bool = False
+    start: str = "prior"  # where chains begin: p0, or "reference", draws of the linear reference
 
 
 class Chains(NamedTuple):
@@ -75,7 +80,7 @@ class Trace(NamedTuple):
     """States after 1 .. K steps; T = num_temperatures + 1, M chains per image."""
 
     latents: Array  # [K, T, M, num, latent_dim]
-    log_likelihood: Array  # l, in nats, [K, T, M, num]
+    log_ratio: Array  # Delta (l, with the prior as reference), in nats, [K, T, M, num]
     # Metropolis acceptance probability of each step, hypothetical for "ula", [K, T, M, num].
     acceptance: Array
     # The index in t_1 .. t_N from which each state came before each step, [K, T - 1, M, num].
@@ -86,7 +91,8 @@ class TemperedChains(NamedTuple):
     """Where the chains of all temperatures ended; T = num_temperatures + 1, M chains per image."""
 
     latents: Array  # [T, M, num, latent_dim]
-    acceptance: Array  # mean over an image's chains, [T, num]
+    prior: Array  # latents of p_alpha, [1, M, num, latent_dim]
+    acceptance: Array  # mean over an image's chains, of p_alpha and of t_1 .. t_N, [T, num]
     swap_probability: Array  # of neighbours in t_1 .. t_N, [T - 2, num]; 0 without exchange
     round_trips: Array  # of states between t_1 and t_N, summed over an image's chains, [num]
     trace: Trace | None = None  # if it was asked for
@@ -99,6 +105,7 @@ def run_chain(
     settings: ChainSettings,
     exchange: exchanges.Exchange | None = None,
     record: Callable[[State, Info], Any] | None = None,
+    measure_acceptance: bool = False,
 ) -> Chains:
     """Runs one chain for each key: the driver of all chains of the library.
 
@@ -112,15 +119,17 @@ def run_chain(
       keys: a key for each chain, [num].
       settings: step size, number of steps and kernel.
       exchange: called before each step with the states and the number of steps done.
-      record: called after each step with the new states, which have their log-likelihood then, and
+      record: called after each step with the new states, which have their log-ratio then, and
         the step's info. Unadjusted chains take one more evaluation of the density if they are
         recorded.
+      measure_acceptance: whether unadjusted chains report the acceptance of the Metropolis test
+        that they leave out, which takes one more evaluation.
 
     Raises:
       ValueError: for an unknown kernel.
     """
-    kernel = kernels.find_kernel(settings.kernel)
-    if record is not None and kernel.traced is not None:
+    kernel = kernels.find_kernel(settings.kernel, settings.num_leapfrog)
+    if (record is not None or measure_acceptance) and kernel.traced is not None:
         kernel = kernel.traced
     state = start if hasattr(start, "z") else kernel.init(target, start)
     chex.assert_rank(state.z, 2)
@@ -162,9 +171,14 @@ def prior_target(model: LatentEBM, alpha: chex.ArrayTree, num: int) -> Target:
 
 
 def posterior_target(
-    model: LatentEBM, params: Params, x: Array, temperatures: Array, chunk: int = 0
+    model: LatentEBM,
+    params: Params,
+    x: Array,
+    temperatures: Array,
+    chunk: int = 0,
+    path: Path = FROM_PRIOR,
 ) -> Target:
-    """The power posterior of each chain (eq. 21).
+    """The density of each chain on the path to the posterior; by default eq. 21.
 
     Args:
       model: the model.
@@ -172,8 +186,11 @@ def posterior_target(
       x: the image of each chain, [num, *image_shape].
       temperatures: t of each chain, [num].
       chunk: chains whose density is evaluated at once; 0 is all of them.
+      path: reference and metric; the chains of a metric's temperature stand together.
     """
     chex.assert_shape(temperatures, (x.shape[0],))
+    if path.reference is not None:
+        return _target_from_reference(model, params, x, temperatures, chunk, path)
 
     def evaluate(x: Array, t: Array, z: Array) -> Point:
         del t
@@ -183,7 +200,32 @@ def posterior_target(
         return jax.grad(lambda z: log_power_posterior(model, params, x, z, t).sum())(z)
 
     bind = bind_in_chunks((x, temperatures), chunk)
-    return Target(bind(evaluate), bind(score), temperatures)
+    return Target(bind(evaluate), bind(score), temperatures, path.inverse_factors)
+
+
+def _target_from_reference(
+    model: LatentEBM, params: Params, x: Array, temperatures: Array, chunk: int, path: Path
+) -> Target:
+    """The path from q: log r is log q, and Delta is f + log p0 + l - log q."""
+    reference, constant = path.reference, model.prior.log_constant
+    assert reference is not None
+
+    def log_joint(x: Array, z: Array) -> Array:
+        return log_power_posterior(model, params, x, z, jnp.ones(())) - constant
+
+    def evaluate(x: Array, t: Array, center: Array, z: Array) -> Point:
+        del t
+        joint, grad_joint = _value_and_gradient(partial(log_joint, x), z)
+        log_q = linear_reference.log_density(reference, center, z)
+        grad_q = (center - z) @ reference.precision
+        return Point(z, joint - log_q, grad_joint - grad_q, log_q, grad_q)
+
+    def score(x: Array, t: Array, center: Array, z: Array) -> Array:
+        joint = jax.grad(lambda z: (t * log_joint(x, z)).sum())(z)
+        return joint + (1 - t)[:, None] * ((center - z) @ reference.precision)
+
+    bind = bind_in_chunks((x, temperatures, linear_reference.mean(reference, x)), chunk)
+    return Target(bind(evaluate), bind(score), temperatures, path.inverse_factors)
 
 
 def evaluate_point(model: LatentEBM, params: Params, x: Array, z: Array) -> Point:
@@ -245,12 +287,16 @@ def tempered_chains(
     settings: SamplerSettings,
     start: Array | None = None,
     record: bool = False,
+    path: Path = FROM_PRIOR,
 ) -> TemperedChains:
-    """Chains at every temperature of a schedule, M per image.
+    """Chains at every temperature of a schedule, M per image, and chains of the prior.
 
     The chains of t_0 = 0 target the prior and use the prior's sampler. All others run as one
     batch, or in chunks of at most `settings.image_chunk` images with all their temperatures. Of
     their chains, every step evaluates at most `settings.chain_chunk` at once.
+
+    With the linear reference, t_0 = 0 has draws of q, and the chains of the prior stand beside the
+    ladder.
 
     Args:
       model: the model.
@@ -261,10 +307,12 @@ def tempered_chains(
       temperatures: t_0 = 0 .. t_N, [num_temperatures + 1].
       key: consumed.
       settings: the samplers.
-      start: first states, [num_temperatures + 1, M, num, latent_dim]; by default samples of the
-        reference prior.
+      start: first states of the prior's chains and of t_1 .. t_N, [num_temperatures + 1, M, num,
+        latent_dim]; by default those that `settings.start` names.
       record: whether to return the trace of all steps; prior and posterior then need equal numbers
-        of steps. Random numbers and steps are the same as without.
+        of steps. Random numbers and steps are the same as without. With the linear reference the
+        trace is that of t_1 .. t_N.
+      path: reference, metric and step sizes.
 
     Raises:
       ValueError: for an unknown kernel, a key that is none, or images that are not floating-point
@@ -274,55 +322,120 @@ def tempered_chains(
     check_key(key)
     x = check_images(x)
     model = with_compute_dtype(model, jnp.dtype(settings.precision))
-    indices = jnp.arange(temperatures.shape[0])
-
-    def run(group: slice, x: Array, positions: Array, start: Array | None) -> TemperedChains:
-        """The chains at some of the temperatures, for some of the images."""
-        is_prior, t = group == _PRIOR, temperatures[group]
-        keys = all_chain_keys(key, indices[group], positions, settings.chains_per_image)
-        flat = keys.reshape(-1)
-        if is_prior and not record:  # whose trace has l, which needs the generator
-            target = prior_target(model, params["prior"], len(flat))
-        else:
-            of_chain = jnp.repeat(t, len(flat) // len(t))
-            repeated = tile(x, len(flat) // x.shape[0])
-            target = posterior_target(model, params, repeated, of_chain, settings.chain_chunk)
-        exchange = None
-        if settings.exchange_every and not is_prior:
-            exchange = exchanges.make_exchange(t, flat, settings.exchange_every)
-        chains = run_chain(
-            target,
-            model.prior.sample_reference(flat) if start is None else start.reshape(len(flat), -1),
-            flat,
-            settings.prior if is_prior else settings.posterior,
-            exchange,
-            _trace_step if record else None,
-        )
-        return _by_temperature(chains, keys.shape)
+    ladder = _Ladder(model, params, temperatures, key, settings, path, record)
 
     def run_chunk(arrays: tuple[Array, Array, Array | None]) -> TemperedChains:
         x, positions, start = arrays
         start = None if start is None else jnp.moveaxis(start, 0, 2)
-        return _move_images(run(_POSTERIOR, x, positions, start), to_front=True)
+        return _move_images(ladder.posterior(x, positions, start), to_front=True)
 
     with jax.named_scope(scopes.PRIOR_CHAINS):
-        prior = run(_PRIOR, x, positions, None if start is None else start[:1])
+        prior = ladder.prior(x, positions, None if start is None else start[:1])
     with jax.named_scope(scopes.POSTERIOR_CHAINS):
         start = None if start is None else jnp.moveaxis(start[1:], 2, 0)
         chunks = map_in_chunks(run_chunk, (x, positions, start), settings.image_chunk)
         posterior = _move_images(chunks, to_front=False)
+        first = prior.latents
+        if path.reference is not None:
+            first = ladder.reference_draws(x, positions, jnp.zeros(1, jnp.int32))
     return posterior._replace(
-        latents=jnp.concatenate([prior.latents, posterior.latents]),
+        latents=jnp.concatenate([first, posterior.latents]),
+        prior=prior.latents,
         acceptance=jnp.concatenate([prior.acceptance, posterior.acceptance]),
-        trace=_joined(prior.trace, posterior.trace),
+        trace=_joined(prior.trace, posterior.trace) if path.reference is None else posterior.trace,
     )
 
 
-_PRIOR, _POSTERIOR = slice(0, 1), slice(1, None)  # the temperatures of either sampler
+class _Ladder(NamedTuple):
+    """The chains of `tempered_chains`, whose arguments these are, for some of the images."""
+
+    model: LatentEBM
+    params: Params
+    temperatures: Array
+    key: PRNGKey
+    settings: SamplerSettings
+    path: Path
+    record: bool
+
+    def prior(self, x: Array, positions: Array, start: Array | None) -> TemperedChains:
+        """The chains of p_alpha; their trace has l, which needs the generator."""
+        keys = self._keys(positions, jnp.zeros(1, jnp.int32))
+        if self.record and self.path.reference is None:
+            target = self._posterior_target(x, self.temperatures[:1], keys, FROM_PRIOR)
+        else:
+            target = prior_target(self.model, self.params["prior"], keys.size)
+        begin = self.model.prior.sample_reference(keys.reshape(-1)) if start is None else start
+        step_size = self._step_sizes(slice(0, 1), keys)
+        return self._run(target, begin, keys, self.settings.prior, step_size, None)
+
+    def posterior(self, x: Array, positions: Array, start: Array | None) -> TemperedChains:
+        """The chains of t_1 .. t_N, with their exchanges."""
+        t = self.temperatures[1:]
+        indices = jnp.arange(1, len(t) + 1)
+        keys = self._keys(positions, indices)
+        flat = keys.reshape(-1)
+        target = self._posterior_target(x, t, keys, self.path)
+        if start is None and self.settings.start == "reference":
+            start = self.reference_draws(x, positions, indices)
+        elif start is None:
+            start = self.model.prior.sample_reference(flat)
+        exchange = None
+        if self.settings.exchange_every:
+            exchange = exchanges.make_exchange(t, flat, self.settings.exchange_every)
+        step_size = self._step_sizes(slice(1, None), keys)
+        return self._run(target, start, keys, self.settings.posterior, step_size, exchange)
+
+    def reference_draws(self, x: Array, positions: Array, indices: Array) -> Array:
+        """Draws of q at some of the temperatures, [T, M, num, latent_dim]."""
+        keys, reference = self._keys(positions, indices), self.path.reference
+        assert reference is not None
+        noise = normal(keys.reshape(-1), STEP_NOISE, self.model.latent_dim)
+        center = linear_reference.mean(reference, x)
+        z = linear_reference.draw(reference, tile(center, keys.size // len(positions)), noise)
+        return z.reshape(*keys.shape, -1)
+
+    def _run(
+        self,
+        target: Target,
+        start: Array,
+        keys: PRNGKey,
+        settings: ChainSettings,
+        step_size: Array | None,
+        exchange: exchanges.Exchange | None,
+    ) -> TemperedChains:
+        if step_size is not None:
+            settings = settings._replace(step_size=step_size)
+        chains = run_chain(
+            target,
+            start.reshape(keys.size, -1),
+            keys.reshape(-1),
+            settings,
+            exchange,
+            _trace_step if self.record else None,
+            measure_acceptance=step_size is not None,
+        )
+        return _by_temperature(chains, keys.shape)
+
+    def _keys(self, positions: Array, indices: Array) -> PRNGKey:
+        """[len(indices), M, num]."""
+        return all_chain_keys(self.key, indices, positions, self.settings.chains_per_image)
+
+    def _step_sizes(self, group: slice, keys: PRNGKey) -> Array | None:
+        """The step size of each chain at some of the temperatures, if the path has them."""
+        if self.path.step_size is None:
+            return None
+        sizes = self.path.step_size[group]
+        return jnp.repeat(sizes, keys.size // len(sizes))
+
+    def _posterior_target(self, x: Array, t: Array, keys: PRNGKey, path: Path) -> Target:
+        of_chain = jnp.repeat(t, keys.size // len(t))
+        repeated = tile(x, keys.size // x.shape[0])
+        chunk = self.settings.chain_chunk
+        return posterior_target(self.model, self.params, repeated, of_chain, chunk, path)
 
 
 def _trace_step(state: State, info: Info) -> tuple[Array, Array, Array]:
-    return state.z, state.log_likelihood, info.acceptance
+    return state.z, state.log_ratio, info.acceptance
 
 
 def _by_temperature(chains: Chains, shape: tuple[int, ...]) -> TemperedChains:
@@ -341,8 +454,10 @@ def _by_temperature(chains: Chains, shape: tuple[int, ...]) -> TemperedChains:
         if swaps is not None:
             source = swaps.source.reshape(likelihood.shape)
         trace = Trace(z, likelihood, acceptance, 1 + jnp.broadcast_to(source, likelihood.shape))
+    latents = chains.latents.reshape(*shape, -1)
     return TemperedChains(
-        chains.latents.reshape(*shape, -1),
+        latents,
+        latents[:1],
         chains.acceptance.reshape(shape).mean(axis=1),
         probability,
         trips,
@@ -352,7 +467,7 @@ def _by_temperature(chains: Chains, shape: tuple[int, ...]) -> TemperedChains:
 
 def _move_images(chains: TemperedChains, to_front: bool) -> TemperedChains:
     """Moves the axis of images to the front of each field, or from there to its own place."""
-    axes = [2, 1, 1, 0] + [3] * len(chains.trace or ())
+    axes = [2, 2, 1, 1, 0] + [3] * len(chains.trace or ())
     leaves, structure = jax.tree.flatten(chains)
     moved = [
         jnp.moveaxis(leaf, axis, 0) if to_front else jnp.moveaxis(leaf, 0, axis)

@@ -3,10 +3,10 @@
 Deterministic even-odd exchange (Syed et al. 2022): each exchange tries either all even or all odd
 pairs of neighbours, alternately; a pair swaps with probability
 
-    min(1, exp((t_i - t_j) (l_j - l_i))),
+    min(1, exp((t_i - t_j) (Delta_j - Delta_i))),
 
-which leaves the product of the tempered posteriors invariant. Each chain of each image
-decides independently.
+with the log-ratio Delta of posterior and reference (l, if the reference is the prior), which leaves
+the product of the tempered densities invariant. Each chain of each image decides independently.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class Swaps(NamedTuple):
     due: Array  # whether there was an exchange, a bool
 
 
-# (states of chains [num_temperatures * num] with their log_likelihood, number of steps done) ->
+# (states of chains [num_temperatures * num] with their log_ratio, number of steps done) ->
 # (the states, exchanged if an exchange is due, and what was decided)
 Exchange = Callable[[State, Array], tuple[State, Swaps]]
 
@@ -92,7 +92,7 @@ def make_exchange(temperatures: Array, keys: PRNGKey, interval: int) -> Exchange
     def exchange(state: State, done: Array) -> tuple[State, Swaps]:
         due = (done > 0) & (done % interval == 0)
         uniforms = log_uniform(lower.reshape(-1), STEP_EXCHANGE + done).reshape(lower.shape)
-        likelihood = state.log_likelihood.reshape(num_temperatures, -1)
+        likelihood = state.log_ratio.reshape(num_temperatures, -1)
         decided = swaps(temperatures, likelihood, uniforms, done // interval % 2, due)
 
         def take(leaf: Array) -> Array:

@@ -1,14 +1,19 @@
 """The state of a training run: the content of a checkpoint, changed by each step."""
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from thermo_ebm import readings
+from thermo_ebm.config.build import image_shape, sampler_settings
 from thermo_ebm.gradients import amplification
 from thermo_ebm.gradients.amplification import AmplificationState
+from thermo_ebm.losses import path_settings
 from thermo_ebm.randomness import INIT, ORDER
+from thermo_ebm.sampling.path import Path, PathState, make_path
+from thermo_ebm.sampling.path import init_state as init_path
 from thermo_ebm.thermo.schedule import Schedule, annealed_power, make_schedule
 from thermo_ebm.train.task import OptimiserState, Task, init_optimisers
 from thermo_ebm.types import Array, Params, PRNGKey
@@ -36,6 +41,7 @@ class TrainState(NamedTuple):
     skipped_in_row: Array  # int32, the newest of them
     gradient_noise: AmplificationState
     schedule: Schedule  # the present adaptive schedule; unused by other schedules
+    path: PathState | None = None  # what the chains have shown of their path, if it is learned
 
 
 def init_state(task: Task, seed: Array) -> TrainState:
@@ -59,6 +65,7 @@ def init_state(task: Task, seed: Array) -> TrainState:
         skipped_in_row=zero,
         gradient_noise=amplification.init_state(),
         schedule=first_schedule(task),
+        path=first_path(task),
     )
     return begin_epoch(state, zero)
 
@@ -79,6 +86,19 @@ def first_schedule(task: Task) -> Schedule:
     settings = task.settings
     schedule = make_schedule(settings.schedule, settings.num_temperatures, settings.power)
     return jax.tree.map(jnp.float32, schedule)
+
+
+def first_path(task: Task) -> PathState | None:
+    """What is known of the chains' path before the first step."""
+    config = task.config
+    settings = path_settings(task.settings, sampler_settings(config))
+    dim = math.prod(image_shape(config))
+    return init_path(task.model, settings, task.settings.num_temperatures, dim)
+
+
+def current_path(task: Task, state: TrainState) -> Path:
+    """The path of the chains of the next step."""
+    return make_path(task.model, state.path, current_schedule(task, state).temperatures)
 
 
 def current_schedule(task: Task, state: TrainState) -> Schedule:

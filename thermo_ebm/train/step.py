@@ -16,8 +16,14 @@ from thermo_ebm.gradients import amplification, halves
 from thermo_ebm.gradients.statistics import GradientStatistics, gradient_statistics
 from thermo_ebm.losses import LossTerms
 from thermo_ebm.randomness import AMPLIFICATION, CHAINS
+from thermo_ebm.sampling.path import PathState, make_path, updated
 from thermo_ebm.thermo.schedule import Schedule
-from thermo_ebm.train.state import EpochSums, TrainState, current_schedule, step_key
+from thermo_ebm.train.state import (
+    EpochSums,
+    TrainState,
+    current_schedule,
+    step_key,
+)
 from thermo_ebm.train.task import AXIS, Task, update
 from thermo_ebm.types import Array, Batch, Params, PRNGKey
 
@@ -36,6 +42,7 @@ class Gradient(NamedTuple):
     aux: LossTerms
     mean: Params  # g
     difference: Params | None  # d (see `gradients/halves.py`); None where it has no meaning
+    path: PathState | None  # with what the chains have shown; None if nothing is learned
 
 
 def run_steps(
@@ -81,9 +88,9 @@ def train_step(task: Task, state: TrainState, batches: Batches) -> TrainState:
     Returns:
       The new state, the same on every device.
     """
-    key, schedule = step_key(state, CHAINS), current_schedule(task, state)
     with jax.named_scope(scopes.LOSS_AND_GRADIENT):
-        gradient = batch_gradient(task, state.params, batches, key, schedule)
+        key, schedule = step_key(state, CHAINS), current_schedule(task, state)
+        gradient = batch_gradient(task, state.params, batches, key, schedule, state.path)
     with jax.named_scope(scopes.UPDATE):
         return _updated(task, state, gradient)
 
@@ -100,27 +107,45 @@ def device_batch(images: Array, batch_size: int) -> Batch:
 
 
 def batch_gradient(
-    task: Task, params: Params, batches: Batches, key: PRNGKey, schedule: Schedule
+    task: Task,
+    params: Params,
+    batches: Batches,
+    key: PRNGKey,
+    schedule: Schedule,
+    known: PathState | None = None,
 ) -> Gradient:
     """Loss and gradient over all images of the batches of one update.
 
     Examples keep their positions in the complete batch: n accumulated batches equal one batch n
     times as large.
+
+    Args:
+      task: the task.
+      params: the parameters.
+      batches: of one update.
+      key: of the chains.
+      schedule: the temperatures.
+      known: what has been learned of the chains' path; None if nothing is learned.
     """
     size, num = task.config.batch_size, batches.images.shape[0]
+    path = make_path(task.model, known, schedule.temperatures)
 
-    def of_batch(number: Array | int, images: Array) -> tuple[halves.HalvedSums, Array, Any]:
+    def of_batch(number: Array | int, images: Array) -> tuple[halves.HalvedSums, Array, Any, Any]:
         batch = device_batch(images, size)
         batch = batch._replace(position=batch.position + number * size)
         if task.objective.differentiated:
-            return _through_chains(task, params, batch, key, schedule)
+            return *_through_chains(task, params, batch, key, schedule), None
         sums, parts, chains = halves.objective_sums(
-            task.objective, params, batch, key, schedule, task.halves_together
+            task.objective, params, batch, key, schedule, path, task.halves_together
         )
-        return sums, *task.objective.summary(parts, chains, batch.mask, schedule)
+        loss, aux = task.objective.summary(parts, chains, batch.mask, schedule)
+        observed = None
+        if known is not None:
+            observed = task.objective.observe(params, known, chains, batch, key)
+        return sums, loss, aux, observed
 
     if num == 1:
-        sums, loss, aux = of_batch(0, batches.images[0])
+        sums, loss, aux, observed = of_batch(0, batches.images[0])
     else:
         shapes = jax.eval_shape(of_batch, 0, batches.images[0])
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -128,10 +153,13 @@ def batch_gradient(
         def add(total: Any, batch: tuple[Array, Array]) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, of_batch(*batch)), None
 
-        (sums, loss, aux), _ = jax.lax.scan(add, zeros, (jnp.arange(num), batches.images))
-        loss, aux = jax.tree.map(lambda leaf: leaf / num, (loss, aux))
+        (sums, loss, aux, observed), _ = jax.lax.scan(add, zeros, (jnp.arange(num), batches.images))
+        loss, aux, observed = jax.tree.map(lambda leaf: leaf / num, (loss, aux, observed))
     mean, difference = halves.combine(sums, AXIS)
-    return Gradient(loss, aux, mean, difference if task.objective.mean_of_images else None)
+    learned = None
+    if known is not None:
+        learned = updated(known, observed, aux.acceptance, task.best_acceptance)
+    return Gradient(loss, aux, mean, difference if task.objective.mean_of_images else None, learned)
 
 
 def _through_chains(
@@ -176,7 +204,7 @@ def _updated(task: Task, state: TrainState, gradient: Gradient) -> TrainState:
     # The variance is finite only if every entry of the gradient is; a finite gradient can still
     # take the parameters, or the optimisers' moments, out of the finite numbers.
     good = jnp.isfinite(gradient.loss) & jnp.isfinite(statistics.var)
-    leaves = jax.tree.leaves((params, optimiser))
+    leaves = jax.tree.leaves((params, optimiser, gradient.path))
     good &= jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]))
     measured = measurements(gradient, statistics, info)
     complete = readings.complete(measured, jnp.nan)
@@ -186,6 +214,7 @@ def _updated(task: Task, state: TrainState, gradient: Gradient) -> TrainState:
         optimiser=optimiser,
         sums=jax.tree.map(jnp.add, state.sums, sums),
         skipped_in_row=jnp.zeros((), jnp.int32),
+        path=gradient.path,
         gradient_noise=state.gradient_noise
         if gradient.difference is None
         else amplification.observe(state.gradient_noise, gradient.difference),

@@ -11,7 +11,8 @@ from thermo_ebm.cost.plan import halves_together
 from thermo_ebm.gradients.amplification import AmplificationSettings
 from thermo_ebm.losses import LossSettings, Objective
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model
-from thermo_ebm.types import Params, PyTree
+from thermo_ebm.sampling.path import best_acceptance
+from thermo_ebm.types import Array, Params, PyTree
 
 AXIS = "devices"  # the pmapped axis over which a batch is spread
 MAX_SKIPPED_STEPS = 10  # non-finite steps in a row before a rollback; at most those of an epoch
@@ -37,6 +38,7 @@ class Task(NamedTuple):
     gradient_noise: AmplificationSettings
     optimisers: dict[str, Optimiser]  # by parameter group
     halves_together: bool  # see `plan.halves_together`
+    best_acceptance: Array  # that adapted step sizes approach, [N + 1]
     max_skipped_steps: int = MAX_SKIPPED_STEPS
     grad_noise_draws: int = GRAD_NOISE_DRAWS
 
@@ -78,6 +80,11 @@ def make_task(config: ConfigDict, axis_name: str | None = AXIS) -> Task:
         gradient_noise=amplification_settings(config),
         optimisers=make_optimisers(config.optimizer, updates_per_epoch(config)),
         halves_together=halves_together(jax.default_backend()),
+        best_acceptance=best_acceptance(
+            config.sampler.prior.kernel,
+            config.sampler.posterior.kernel,
+            loss_settings(config).num_temperatures,
+        ),
         max_skipped_steps=min(MAX_SKIPPED_STEPS, updates_per_epoch(config)),
     )
 

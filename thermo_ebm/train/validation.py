@@ -15,7 +15,7 @@ from thermo_ebm.gradients.noise import NoiseSums
 from thermo_ebm.likelihood import LikelihoodSettings
 from thermo_ebm.randomness import GRADIENT_NOISE, LIKELIHOOD, VALIDATION
 from thermo_ebm.thermo.schedule import make_schedule
-from thermo_ebm.train.state import TrainState, current_schedule
+from thermo_ebm.train.state import TrainState, current_path, current_schedule
 from thermo_ebm.train.step import Batches, batch_gradient, device_batch
 from thermo_ebm.train.task import AXIS, Task
 from thermo_ebm.types import Array, Params, PRNGKey
@@ -51,7 +51,8 @@ def validate(task: Task, state: TrainState, batches: Batches) -> tuple[Array, An
         exists = index * size + first + jnp.arange(len(batch.mask)) < num_val
         batch = batch._replace(mask=batch.mask * exists)
         batch_key = jax.random.fold_in(key, index)
-        results = task.objective.loss(state.params, batch, batch_key, current_schedule(task, state))
+        schedule, path = current_schedule(task, state), current_path(task, state)
+        results = task.objective.loss(state.params, batch, batch_key, schedule, path)
         count = jnp.minimum(num_val - index * size, size).astype(jnp.float32)
         return jax.tree.map(lambda value: value * count, results)
 
@@ -114,7 +115,8 @@ def add_noise_block(
     schedule = current_schedule(task, state)
 
     def gradient(of_update: Batches, chain_key: PRNGKey) -> Params:
-        return batch_gradient(task, state.params, of_update, chain_key, schedule).mean
+        params, path = state.params, state.path
+        return batch_gradient(task, params, of_update, chain_key, schedule, path).mean
 
     of_updates = jax.tree.map(lambda leaf: leaf.reshape(2, -1, *leaf.shape[1:]), batches)
     chain_keys = noise.block_keys(_noise_key(state), sums.blocks)[2:]

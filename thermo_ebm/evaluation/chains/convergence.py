@@ -100,7 +100,7 @@ def convergence_table(
     """
     temperatures = np.asarray(temperatures)
     # E_t of the long chains: the later half of their steps. Chains are independent.
-    later = np.asarray(traces.log_likelihood[len(traces.log_likelihood) // 2 :], np.float64)
+    later = np.asarray(traces.log_ratio[len(traces.log_ratio) // 2 :], np.float64)
     long_means = [_mean_and_error(values) for values in later.mean(axis=0)]
     rows = []
     for num_steps in sorted({n for n in lengths if MIN_DRAWS <= n <= len(traces.latents)}):
@@ -119,12 +119,12 @@ def _rows_of_length(
       temperatures: [num_temperatures + 1].
       long_means: E_t of the long chains and its standard error at each temperature.
     """
-    num_steps, _, per_image, _ = traces.log_likelihood.shape
-    swap_rates = _swap_rates(traces.log_likelihood, temperatures)
+    num_steps, _, per_image, _ = traces.log_ratio.shape
+    swap_rates = _swap_rates(traces.log_ratio, temperatures)
     trips = float(_round_trips(traces.source).mean())
     rows = []
     for i, temperature in enumerate(temperatures.tolist()):
-        likelihood = np.asarray(traces.log_likelihood[:, i], np.float64)  # [K, M, num]
+        likelihood = np.asarray(traces.log_ratio[:, i], np.float64)  # [K, M, num]
         mean, error = _mean_and_error(likelihood[-1])
         long_mean, long_error = long_means[i]
         draws = np.swapaxes(likelihood, 0, 1)  # [M, K, num]
