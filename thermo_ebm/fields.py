@@ -374,6 +374,13 @@ FIELDS: dict[str, Field] = {
         "epochs between measurements of the gradient's noise; 0 measures none",
         FREE,
     ),
+    "logging.gradient_bias_every_epochs": Field(
+        0,
+        at_least(0),
+        "epochs between measurements of the gradient's bias on 8 batches, each of which costs as "
+        "much as about 120 evaluations of the posterior's chains; 0 measures none",
+        FREE,
+    ),
     "logging.writers": Field(
         ("csv", "tensorboard"),
         writers,

@@ -9,6 +9,7 @@ nothing else: not on the number of devices, nor on chunks, nor on what has been 
     |-- CHAINS - branch - step                          the chains of a training step  (*)
     |-- VALIDATION - step - batch                       the chains of the validation loss  (*)
     |-- GRADIENT_NOISE - step                           batches and chains of the crossed design
+    |-- GRADIENT_BIAS - step - batch                    chains, and their continuations  (*)
     |-- PICTURES                                        samples and one latent, for pictures
     |-- EVALUATION - step                               generated images  (*), and metrics
     |-- AMPLIFICATION - branch - step                   the sign of the amplified difference
@@ -49,7 +50,8 @@ from thermo_ebm.types import Array, PRNGKey
     EVALUATION,
     AMPLIFICATION,
     LIKELIHOOD,
-) = range(9)
+    GRADIENT_BIAS,
+) = range(10)
 
 # Folded into the key of `launch.likelihood`, one number for each table.
 SCHEDULE, VALIDATION_IMAGES, AGAINST, SIMULATION, BOUNDS = range(5)

@@ -52,6 +52,25 @@ _PER_IMAGE = "nats per image"
 _GRADIENT_NOISE = "gradient noise"
 _ENTRY_VARIANCE = "variance over entries"
 
+
+def _bias_readings(group: str) -> dict[str, "Reading"]:
+    """The bias of one parameter group's gradient."""
+    name = f"train_gradient_bias_{group}"
+    return {
+        name: Reading(
+            f"distance of the mean gradient of the {group} from that of chains that have arrived, "
+            "over the root mean square of a batch's gradient; negative where the estimate of its "
+            "square is; empty without a measurement (`logging.gradient_bias_every_epochs`)",
+            title=f"gradient bias ({group})",
+        ),
+        f"{name}_stderr": Reading(f"standard error of `{name}`"),
+        f"{name}_of_mean": Reading(
+            f"the same distance over the norm of the mean gradient of the {group}; empty where "
+            "that norm is not resolved"
+        ),
+    }
+
+
 READINGS = {
     "epoch": Reading("epochs done, from 1", integer=True),
     "step": Reading("steps done", integer=True),
@@ -110,6 +129,11 @@ READINGS = {
     "grad_noise_batch_stderr": Reading("standard error of `grad_noise_batch`"),
     "grad_noise_mcmc_stderr": Reading("standard error of `grad_noise_mcmc`"),
     "grad_noise_interaction_stderr": Reading("standard error of `grad_noise_interaction`"),
+    **{
+        name: reading
+        for group in ("prior", "generator")
+        for name, reading in _bias_readings(group).items()
+    },
     "train_grad_noise": Reading(
         "variance of each step's gradient per parameter, from the two halves of the batch",
         title=f"{_GRADIENT_NOISE}, from the batch's halves",

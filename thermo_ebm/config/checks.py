@@ -104,6 +104,11 @@ def _check_run(config: ConfigDict) -> None:
             f"gradient_noise.accumulate={accumulate}: as many batches of batch_size={batch_size} "
             f"need more images than the training set has (data.num_train={num_train})"
         )
+    if config.logging.gradient_bias_every_epochs and num_train < 3 * batch_size:
+        raise UserError(
+            "logging.gradient_bias_every_epochs: needs at least three batches of training images "
+            f"(data.num_train={num_train}, batch_size={batch_size})"
+        )
     most = _MAX_INT // (num_train // (batch_size * accumulate))
     begin = config.optimizer.decay.begin_epoch
     for name, epochs in (("num_epochs", config.num_epochs), ("optimizer.decay.begin_epoch", begin)):

@@ -10,6 +10,7 @@ from thermo_ebm import readings
 from thermo_ebm.config.build import sampler_settings
 from thermo_ebm.cost import memory
 from thermo_ebm.gradients import halves
+from thermo_ebm.gradients.bias import GradientBias
 from thermo_ebm.gradients.noise import GradientNoise, NoiseSums, noise_of
 from thermo_ebm.likelihood import bits_per_dim
 from thermo_ebm.losses import LossTerms
@@ -23,6 +24,9 @@ from thermo_ebm.train.report import Reporter
 from thermo_ebm.train.start import Group
 from thermo_ebm.train.state import EpochSums, TrainState
 from thermo_ebm.train.task import last_rates, num_updates
+from thermo_ebm.train.validation import bias_numbers
+
+MOST_BIAS = 0.5  # of the root mean square of a batch's gradient, above which a run warns
 
 
 def end_epochs(
@@ -65,6 +69,15 @@ def end_epochs(
         num_parameters = halves.size(_at(programs.local(state.params), 0))
         for i in np.flatnonzero(measured).tolist():
             rows[i] |= _noise_readings(noise_of(_at(noise_sums, i), num_parameters))
+    interval = config.logging.gradient_bias_every_epochs
+    if interval and (measured := ended & (epochs % interval == 0)).any():
+        reporter.doing("measuring the gradient's bias")
+        batches = group.images.feed.take(bias_numbers(task))
+        biases = jax.device_get(programs.local(group.programs.bias(state, batches)))
+        for i in np.flatnonzero(measured).tolist():
+            rows[i] |= _bias_readings(_at(biases, i))
+            if warning := _warning_of_bias(rows[i]):
+                reporter.note(warning)
     interval = config.evaluation.likelihood.every_epochs
     is_due = (epochs % max(interval, 1) == 0) | (epochs >= config.num_epochs)
     if interval and (evaluated := ended & is_due).any():
@@ -151,6 +164,30 @@ def _noise_readings(measured: GradientNoise) -> Row:
     }
     relative = float(measured.relative)
     return row | {"grad_noise_relative": relative if math.isfinite(relative) else None}
+
+
+def _bias_readings(measured: dict[str, GradientBias]) -> Row:
+    row: Row = {}
+    for name, of_group in measured.items():
+        values = {"": of_group.bias, "_stderr": of_group.stderr, "_of_mean": of_group.of_mean}
+        for suffix, value in values.items():
+            is_finite = math.isfinite(float(value))
+            row[f"train_gradient_bias_{name}{suffix}"] = float(value) if is_finite else None
+    return row
+
+
+def _warning_of_bias(row: Row) -> str:
+    """One line where a gradient's bias exceeds half of a batch's gradient; "" elsewhere."""
+    for group in ("prior", "generator"):
+        name = f"train_gradient_bias_{group}"
+        value, stderr = row[name], row[f"{name}_stderr"]
+        if value is not None and stderr is not None and value > MOST_BIAS:
+            return (
+                f"epoch {row['epoch']}: chains have not arrived: the mean gradient of the {group} "
+                f"is off by {value:.2f} +- {stderr:.2f} of a batch's gradient; see 'Chains that "
+                "arrive' in the docs"
+            )
+    return ""
 
 
 def _likelihood_readings(group: Group, mean: float, stderr: float) -> Row:

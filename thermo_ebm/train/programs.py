@@ -15,6 +15,7 @@ import numpy as np
 from thermo_ebm import data
 from thermo_ebm.config.build import sampler_settings
 from thermo_ebm.gradients import noise
+from thermo_ebm.gradients.bias import GradientBias
 from thermo_ebm.randomness import PICTURES
 from thermo_ebm.sampling.samples import sample_images
 from thermo_ebm.train import step, validation
@@ -35,6 +36,7 @@ class Programs(NamedTuple):
     zero_noise: Callable[[TrainState], noise.NoiseSums]
     noise_numbers: Callable[..., Array]  # (state, blocks [num_repetitions])
     add_noise_block: Callable[..., tuple[noise.NoiseSums, Array]]  # (state, sums, batches)
+    bias: Callable[..., dict[str, GradientBias]]  # (state, batches), by parameter group
     begin_epoch: Callable[..., TrainState]  # (state, epoch, has_ended), [num_repetitions] each
     draw: Callable[[Params, PRNGKey], Array]  # of one repetition -> uint8 [NUM_PICTURES, ...]
 
@@ -50,6 +52,7 @@ def make_programs(task: Task, num_repetitions: int) -> Programs:
     validate = over(partial(validation.validate, task), (0, None))
     likelihood = over(partial(validation.evaluate_likelihood, task), (0, None))
     add_noise_block = over(partial(validation.add_noise_block, task), (0, 0, 0))
+    bias = over(partial(validation.gradient_bias, task), (0, None))
     return Programs(
         init=_jit(over(partial(init_state, task), (0,))),
         run=_pmap(run, in_axes=(None, None, None, 0), donate_argnums=0),
@@ -58,6 +61,7 @@ def make_programs(task: Task, num_repetitions: int) -> Programs:
         zero_noise=_jit(over(lambda state: noise.zero_sums(), (0,))),
         noise_numbers=_jit(over(partial(validation.noise_numbers, task), (0, 0))),
         add_noise_block=_pmap(add_noise_block, in_axes=(None, None, 0)),
+        bias=_pmap(bias, in_axes=(None, 0)),
         begin_epoch=_jit(over(_begin_where, (0, 0, 0)), donate_argnums=0),
         draw=jax.jit(partial(_draw, task)),
     )

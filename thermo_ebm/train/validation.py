@@ -1,25 +1,33 @@
-"""What is measured after an epoch: validation loss, held-out likelihood, gradient noise.
+"""What is measured after an epoch: validation loss, held-out likelihood, gradient noise and bias.
 
 The functions here run inside `pmap` over `task.AXIS`, for one repetition.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from thermo_ebm import likelihood
-from thermo_ebm.collectives import all_sum
-from thermo_ebm.gradients import noise
+from thermo_ebm.collectives import all_sum, masked_mean
+from thermo_ebm.config.build import sampler_settings
+from thermo_ebm.gradients import bias, noise
+from thermo_ebm.gradients.bias import GradientBias
 from thermo_ebm.gradients.noise import NoiseSums
 from thermo_ebm.likelihood import LikelihoodSettings
-from thermo_ebm.randomness import GRADIENT_NOISE, LIKELIHOOD, VALIDATION
+from thermo_ebm.losses import Latents, vanilla_objective
+from thermo_ebm.randomness import GRADIENT_BIAS, GRADIENT_NOISE, LIKELIHOOD, VALIDATION
+from thermo_ebm.sampling.arrival import continue_chains
+from thermo_ebm.sampling.path import FROM_PRIOR
 from thermo_ebm.thermo.schedule import make_schedule
 from thermo_ebm.train.state import TrainState, current_path, current_schedule
 from thermo_ebm.train.step import Batches, batch_gradient, device_batch
 from thermo_ebm.train.task import AXIS, Task
 from thermo_ebm.types import Array, Params, PRNGKey
 
+BIAS_BATCHES = 8  # of training images, on which the gradient's bias is measured
 # One estimator of the held-out log p(x) for every run, so that the values can be compared.
 HELD_OUT_IMAGES = 64
 HELD_OUT_SETTINGS = LikelihoodSettings(
@@ -124,6 +132,61 @@ def add_noise_block(
     added = noise.add_block(gradient, sums, of_updates, chain_keys)
     sums = jax.tree.map(lambda old, new: jnp.where(is_resolved, old, new), sums, added)
     return sums, noise.is_resolved(sums, task.grad_noise_draws)
+
+
+def gradient_bias(task: Task, state: TrainState, batches: Batches) -> dict[str, GradientBias]:
+    """The bias of the mean gradient, by parameter group, against chains that have arrived.
+
+    Args:
+      task: the task.
+      state: the repetition's state.
+      batches: a fixed set of batches of training images, at least 3.
+    """
+    key = jax.random.fold_in(jax.random.fold_in(state.key, GRADIENT_BIAS), state.step)
+    schedule, path, params = current_schedule(task, state), current_path(task, state), state.params
+    objective, size = task.objective, task.config.batch_size
+    sampler = sampler_settings(task.config)._replace(start="prior")
+    arrived = vanilla_objective(task.model, sampler, AXIS)
+
+    def mean_gradient(surrogate: Callable[[Params], Array], mask: Array) -> Params:
+        return all_sum(jax.grad(lambda p: masked_mean(surrogate(p), mask, AXIS))(params), AXIS)
+
+    def of_batch(index: Array) -> tuple[Params, Params]:
+        batch = device_batch(batches.images[index], size)
+        chains_key, rest_key = jax.random.split(jax.random.fold_in(key, index))
+        chains = objective.draw(params, batch, chains_key, schedule, path)
+        if objective.differentiated:
+            used = jax.grad(objective.loss, has_aux=True)(params, batch, chains_key, schedule, path)
+            used = all_sum(used[0], AXIS)
+        else:
+            states = Latents(chains.latents, chains.prior)
+            used = mean_gradient(
+                lambda p: objective.surrogate(p, batch.images, states, schedule, path)[0],
+                batch.mask,
+            )
+        prior, posterior = continue_chains(
+            task.model,
+            params,
+            batch,
+            chains.prior[0],
+            chains.latents[-1],
+            rest_key,
+            axis_name=AXIS,
+        )
+        ends = Latents(posterior[None], prior[None])
+        return used, mean_gradient(
+            lambda p: arrived.surrogate(p, batch.images, ends, schedule, FROM_PRIOR)[0], batch.mask
+        )
+
+    gradients = jax.lax.map(of_batch, jnp.arange(batches.images.shape[0]))
+    return {group: bias.gradient_bias(*(g[group] for g in gradients)) for group in params}
+
+
+def bias_numbers(task: Task) -> np.ndarray:
+    """Numbers of the training images on which the bias is measured, [num, batch_size]."""
+    size, num_train = task.config.batch_size, task.config.data.num_train
+    num = min(BIAS_BATCHES, num_train // size)
+    return np.arange(num * size).reshape(num, size)
 
 
 def _noise_key(state: TrainState) -> PRNGKey:

@@ -1,0 +1,77 @@
+"""Runs from the linear reference: what they learn of the path is part of the state."""
+
+import numpy as np
+import pytest
+import tiny_training as tiny
+from train_processes import finish, start
+
+from thermo_ebm.train.loop import Outcome
+
+LINEAR = {
+    "loss__reference": "linear",
+    "loss__num_temperatures": 2,
+    "sampler__start": "reference",
+    "sampler__exchange_every": 1,
+    "sampler__adapt_step_sizes": True,
+    "sampler__prior__kernel": "hmc",
+    "sampler__prior__step_size": 0.5,
+    "sampler__posterior__kernel": "hmc",
+    "sampler__posterior__step_size": 0.5,
+    "num_repetitions": 2,
+    "num_epochs": 2,
+    "logging__gradient_bias_every_epochs": 1,
+}
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The uninterrupted run."""
+    workdir = tmp_path_factory.mktemp("whole")
+    assert tiny.train(tiny.config(**LINEAR), workdir) is Outcome.DONE
+    return workdir
+
+
+def test_moments_curvature_and_step_sizes_are_learned(whole):
+    row = tiny.rows(whole)[-1]
+    assert 0.3 < row["acceptance_posterior"] < 0.99
+    for group in ("prior", "generator"):
+        assert row[f"train_gradient_bias_{group}_stderr"] > 0
+    state = tiny.end_state(tiny.config(**LINEAR), whole)
+    assert state["path.updates"] == state["path.moments.updates"] == 20
+    assert np.abs(state["path.moments.image_products"]).max() > 0.01
+    assert np.linalg.eigvalsh(state["path.curvature"]).min() > -1e-4
+    assert (np.abs(state["path.log_step_size"] - np.log(0.5)) > 0.05).all()
+
+
+def test_stops_after_any_step_change_nothing(whole, tmp_path):
+    one_by_one = tiny.config(steps_per_dispatch=1, **LINEAR)
+    for steps in (0, 1, 5, 1, 0, 9):
+        assert tiny.train(one_by_one, tmp_path, dispatches=steps) is Outcome.INTERRUPTED
+    assert tiny.train(tiny.config(**LINEAR), tmp_path) is Outcome.DONE
+    tiny.assert_equal_runs(whole, tmp_path, **LINEAR)
+
+
+def test_repetitions_that_train_together_equal_those_that_train_alone(whole, tmp_path):
+    together = LINEAR | {"parallel_repetitions": 2, "num_epochs": 1}
+    assert tiny.train(tiny.config(**together), tmp_path) is Outcome.DONE
+    for number in range(2):
+        alone, with_others = tiny.rows(whole, number)[0], tiny.rows(tmp_path, number)[0]
+        for name in ("train_loss", "acceptance_posterior", "val_loss"):
+            np.testing.assert_allclose(with_others[name], alone[name], rtol=1e-3)
+
+
+def test_eight_devices(tmp_path):
+    changes = LINEAR | {
+        "batch_size": 75,
+        "data__num_train": 151,
+        "data__num_val": 79,
+        "num_repetitions": 1,
+        "num_epochs": 1,
+        "logging__gradient_bias_every_epochs": 0,
+        "checkpoint__every_steps": 0,
+    }
+    for num_devices in (1, 8):
+        run = (tmp_path / f"on_{num_devices}", None)
+        assert finish(start([run], changes, num_devices)) == ["DONE"]
+    tiny.assert_close_runs(tmp_path / "on_8", tmp_path / "on_1", changes, "8 devices")

@@ -1,0 +1,97 @@
+"""Chains continued until they have arrived, whatever sampler they come from.
+
+Hamiltonian trajectories at t = 1 in the metric G + I / sigma_0^2, with G from probes at the states
+themselves and a step size that adapts in the first third of the trajectories; the prior's chains
+likewise, in the metric I. How many trajectories are enough is the caller's to find: E_1 no longer
+rises.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from thermo_ebm.collectives import all_sum
+from thermo_ebm.models.latent_ebm import LatentEBM
+from thermo_ebm.randomness import PROBE, all_chain_keys, normal
+from thermo_ebm.sampling.chains import (
+    Adaptation,
+    ChainSettings,
+    posterior_target,
+    prior_target,
+    run_chain,
+)
+from thermo_ebm.sampling.chunks import tile
+from thermo_ebm.sampling.kernels import Info, Target, find_kernel
+from thermo_ebm.sampling.path import Path, curvature_products, inverse_factors
+from thermo_ebm.types import Array, Batch, Params, PRNGKey
+
+NUM_LEAPFROG = 4
+FIRST_STEP_SIZE = 0.5  # in the metric
+
+
+class Rounds(NamedTuple):
+    """Trajectories of the continuation."""
+
+    posterior: int = 30
+    prior: int = 60
+
+
+ENOUGH = Rounds()
+
+
+def continue_chains(
+    model: LatentEBM,
+    params: Params,
+    batch: Batch,
+    prior: Array,
+    posterior: Array,
+    key: PRNGKey,
+    rounds: Rounds = ENOUGH,
+    axis_name: str | None = None,
+) -> tuple[Array, Array]:
+    """States of prior and posterior after further trajectories.
+
+    Args:
+      model: the model.
+      params: alpha and beta.
+      batch: this device's examples.
+      prior: states of the prior's chains, [M, num, D].
+      posterior: states at t = 1, [M, num, D].
+      key: consumed.
+      rounds: numbers of trajectories.
+      axis_name: the pmapped axis the batch is spread over, if any.
+
+    Returns:
+      The new states, [M, num, D] each.
+    """
+    per_image, num, dim = posterior.shape
+    indices = jnp.arange(2)
+    keys = all_chain_keys(key, indices, batch.position, per_image).reshape(2, -1)
+    weights = jnp.tile(batch.mask, per_image)
+    total = all_sum(weights.sum(), axis_name)
+    flat = posterior.reshape(-1, dim)
+    noise = normal(keys[1], PROBE, math.prod(batch.images.shape[1:]))
+    products = curvature_products(model, params, flat, noise, weights)
+    curvature = all_sum(products, axis_name) / total
+    factors = inverse_factors(model, None, curvature, jnp.ones(1))
+    at_posterior = posterior_target(
+        model, params, tile(batch.images, per_image), jnp.ones(len(flat)), path=Path(None, factors)
+    )
+    at_prior = prior_target(model, params["prior"], len(flat))
+
+    def moved(target: Target, start: Array, keys: PRNGKey, num_rounds: int, size: float) -> Array:
+        def update(log_step_size: Array, info: Info, k: Array) -> Array:
+            acceptance = all_sum(jnp.sum(weights * info.acceptance), axis_name) / total
+            change = acceptance - find_kernel("hmc").best_acceptance
+            return log_step_size + jnp.where(k <= num_rounds // 3, change, 0.0)
+
+        adaptation = Adaptation(jnp.log(jnp.float32(size)), update)
+        settings = ChainSettings(adaptation, num_rounds, "hmc", NUM_LEAPFROG)
+        return run_chain(target, start, keys, settings).latents.reshape(per_image, num, dim)
+
+    prior_size = FIRST_STEP_SIZE * model.prior_sigma
+    return (
+        moved(at_prior, prior.reshape(-1, dim), keys[0], rounds.prior, prior_size),
+        moved(at_posterior, flat, keys[1], rounds.posterior, FIRST_STEP_SIZE),
+    )
