@@ -32,7 +32,7 @@ def exact_moments():
     prior, posterior = (lg.power_posterior(PARAMS, X, t) for t in (0.0, 1.0))
     weights, bias = PARAMS["generator"]["weights"], PARAMS["generator"]["bias"]
     mean_image = weights @ prior.mean + bias
-    moments = linear_reference.Moments(
+    moments = linear_reference.PairMoments(
         updates=10,
         mean_z=prior.mean,
         mean_image=mean_image,

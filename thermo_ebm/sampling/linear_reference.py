@@ -25,7 +25,7 @@ LEAST_WEIGHT = 0.02  # of a step's pairs in the running moments
 LEAST_VARIANCE = 0.005
 
 
-class Moments(NamedTuple):
+class PairMoments(NamedTuple):
     """Running moments of simulated pairs, in which newer pairs weigh more."""
 
     updates: Array  # int32, how many batches of pairs they have
@@ -60,7 +60,7 @@ class LinearReference(NamedTuple):
     log_det: Array  # log det C, a scalar
 
 
-def prior_moments(latent_dim: int, image_dim: int, prior_sigma: float) -> Moments:
+def prior_moments(latent_dim: int, image_dim: int, prior_sigma: float) -> PairMoments:
     """The moments before any pair: q is p0 = N(0, sigma_0^2 I), whatever the image.
 
     Args:
@@ -69,7 +69,7 @@ def prior_moments(latent_dim: int, image_dim: int, prior_sigma: float) -> Moment
       prior_sigma: sigma_0.
     """
     covariance = prior_sigma**2 * jnp.eye(latent_dim)
-    return Moments(
+    return PairMoments(
         updates=jnp.zeros((), jnp.int32),
         mean_z=jnp.zeros(latent_dim),
         mean_image=jnp.zeros(image_dim),
@@ -80,7 +80,7 @@ def prior_moments(latent_dim: int, image_dim: int, prior_sigma: float) -> Moment
     )
 
 
-def fit(moments: Moments, prior_sigma: float, likelihood_sigma: float) -> LinearReference:
+def fit(moments: PairMoments, prior_sigma: float, likelihood_sigma: float) -> LinearReference:
     """q of the present moments.
 
     Args:
@@ -171,7 +171,9 @@ def pair_sums(
     )
 
 
-def updated(moments: Moments, sums: PairSums, least_weight: float = LEAST_WEIGHT) -> Moments:
+def updated(
+    moments: PairMoments, sums: PairSums, least_weight: float = LEAST_WEIGHT
+) -> PairMoments:
     """The moments with new pairs, whose weight is max(least_weight, 1 / (updates + 2)).
 
     The moments before any pair count like a batch of pairs, so that Cov(z) stays invertible when
@@ -180,4 +182,4 @@ def updated(moments: Moments, sums: PairSums, least_weight: float = LEAST_WEIGHT
     weight = jnp.maximum(least_weight, 1.0 / (moments.updates + 2))
     means = jax.tree.map(lambda leaf: leaf / sums.num_pairs, sums[1:])
     averages = jax.tree.map(lambda a, b: (1 - weight) * a + weight * b, moments[1:], tuple(means))
-    return Moments(moments.updates + 1, *averages)
+    return PairMoments(moments.updates + 1, *averages)

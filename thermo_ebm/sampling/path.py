@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling import linear_reference
 from thermo_ebm.sampling.kernels import find_kernel
-from thermo_ebm.sampling.linear_reference import LinearReference, Moments, PairSums
+from thermo_ebm.sampling.linear_reference import LinearReference, PairMoments, PairSums
 from thermo_ebm.types import Array, Params
 
 LEAST_CURVATURE_WEIGHT = 0.05  # of a step's probes in the running curvature
@@ -27,7 +27,7 @@ PROBED_SHARE = 4  # of so many images one is probed
 class PathState(NamedTuple):
     """What a run has learned of the path. None: the settings do not need it."""
 
-    moments: Moments | None  # of simulated pairs, for the linear reference
+    moments: PairMoments | None  # of simulated pairs, for the linear reference
     curvature: Array | None  # G, [D, D]
     log_step_size: Array | None  # of the prior's chains and of t_1 .. t_N, [N + 1]
     updates: Array  # int32
@@ -125,7 +125,12 @@ def inverse_factors(
 
 
 def simulate_pairs(
-    model: LatentEBM, params: Params, moments: Moments, latents: Array, noise: Array, mask: Array
+    model: LatentEBM,
+    params: Params,
+    moments: PairMoments,
+    latents: Array,
+    noise: Array,
+    mask: Array,
 ) -> PairSums:
     """Sums over pairs simulated from the model, at latents of its prior.
 
