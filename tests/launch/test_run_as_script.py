@@ -1,10 +1,10 @@
 """A program that is run as a script says in one line how to run it."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,19 +23,18 @@ def test_programs_of_every_folder_are_collected():
     assert len(guards) == 1  # a script finds only the modules of its own folder
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=str)
-@pytest.mark.parametrize("arguments", [(), ("--help",)], ids=["plain", "help"])
-def test_scripts_print_one_line(tmp_path, program, arguments):
-    done = subprocess.run(
-        [sys.executable, "-S", str(ROOT / program), *arguments],  # -S: no library is needed
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    module = ".".join(program.with_suffix("").parts)
-    message = f"error: {ROOT / program} is not a script; run it as: python -m {module}\n"
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
+def test_scripts_print_one_line(tmp_path):
+    for program, arguments in itertools.product(PROGRAMS, [(), ("--help",)]):
+        done = subprocess.run(
+            [sys.executable, "-S", str(ROOT / program), *arguments],  # -S: no library is needed
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        module = ".".join(program.with_suffix("").parts)
+        message = f"error: {ROOT / program} is not a script; run it as: python -m {module}\n"
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
 
 
 def test_programs_of_every_folder_print_errors_as_one_line():
