@@ -11,7 +11,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment():
-    return os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    # JAX in the tests' process lets XLA's warnings through, which would fill a pipe that is read late.
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    return os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | quiet
 
 
 def start(workdir, *changes, **fields):
