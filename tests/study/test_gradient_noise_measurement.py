@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from patience import PATIENCE
 
 from study.measurements import gradient_draws as measure
 from thermo_ebm import data
@@ -87,7 +88,7 @@ def test_the_program_ends_in_its_line(tmp_path):
         "--quick",
         f"--csv={tmp_path}/noise.csv",
     ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     names = [word.partition("=")[0] for word in done.stdout.splitlines()[-1].split()]
     assert names == ["mean_bias", "target_error", "range", "overhead"]

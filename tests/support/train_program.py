@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment():
-    # JAX in the tests' process lets XLA's warnings through, which would fill a pipe that is read late.
+    # The JAX of the tests lets XLA's warnings through: they would fill a pipe that is read late.
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}
     return os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"} | quiet
 

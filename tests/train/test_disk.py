@@ -58,7 +58,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_older_checkpoints(small_disk, tm
 
 @pytest.mark.slow
 def test_a_damaged_checkpoint_is_one_line_of_warning(tmp_path):
-    assert start(tmp_path, num_epochs=2).wait(300) == 0
+    assert start(tmp_path, num_epochs=2).wait(PATIENCE) == 0
     newest = tmp_path / "rep_00" / "checkpoints" / "20"
     whole = tiny.end_state(tiny.config(num_epochs=2), tmp_path)
     path = max((newest / "state").rglob("d/*"), key=lambda path: path.stat().st_size)
