@@ -29,7 +29,8 @@ def metric_by_noise(section: Section, metric: str) -> Figure | None:
     experiments = families(section.cells.loc[means.index])
     if not experiments:
         return None
-    figure, axes = style.new_grid(len(experiments), 3, style.panel_size(len(experiments)))
+    titles = [family.name for family in experiments]
+    figure, axes = style.new_titled_grid(titles, 3, style.panel_size(len(experiments)), size=9.0)
     for axis, family in zip(axes, experiments, strict=True):
         for factor, levels in family.levels.items():
             cells = list(levels)
@@ -46,8 +47,7 @@ def metric_by_noise(section: Section, metric: str) -> Figure | None:
         axis.plot(centre[NOISE], centre[metric], "*", color="black", markersize=9, zorder=5,
                   label="centre")  # fmt: skip
         style.use_log_scale(axis, "x")
-        axis.set_title(style.wrapped(family.name), fontsize=9)
-        axis.set_xlabel(UPDATE_NOISE, fontsize=9)
+    style.label_columns(axes, UPDATE_NOISE)
     style.label_rows(axes, reading_title(metric))
     style.outside_legend(figure, axes)
     cells = section.cells.loc[[cell for family in experiments for cell in family.cells]]

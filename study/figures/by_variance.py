@@ -50,7 +50,7 @@ def variance_by_batch(section: Section, reading: str = VARIANCE) -> Figure | Non
 def variance_by_power(section: Section, reading: str = VARIANCE) -> Figure | None:
     """Boxplots of the last variance over entries of the thermodynamic model by p (9 and 17)."""
     groups = groups_without(with_loss(section.cells, THERMODYNAMIC), "loss.power")
-    groups = [group for group in groups if len(group) > 1] or groups
+    groups = _with_several(groups)
     return _boxplots(section, groups, "loss.power", "power p of the temperature schedule", reading)
 
 
@@ -63,39 +63,46 @@ def _boxplots(
     measured = last.loc[last[reading].notna(), "cell"] if reading in last else ()
     if cells.index.isin(measured).sum() < 2:
         return None
-    figure, axes = style.new_grid(len(groups), 3, style.panel_size(len(groups)))
     names = [name for name in varied(cells) if name not in (field, "loss.name")]
+    titles = [describe(group.iloc[0], names) if len(groups) > 1 else "" for group in groups]
+    figure, axes = style.new_titled_grid(titles, 3, style.panel_size(len(groups)))
     levels = sorted(cells[field].unique())
     colors = regimes(cells).map(style.REGIME_COLORS)
+    beside = max(group[field].value_counts().max() for group in groups)
     for axis, group in zip(axes, groups, strict=True):
-        for cell, level in group[field].sort_values(kind="stable").items():
+        ordered = group[field].sort_values(kind="stable")
+        places = ordered.groupby(ordered).cumcount() - (ordered.map(ordered.value_counts()) - 1) / 2
+        for cell, level in ordered.items():
             values = last.loc[last["cell"] == cell, reading].dropna().to_numpy(float)
-            _draw_box(axis, levels.index(level), values, colors[cell])
+            place = levels.index(level) + 0.8 * places[cell] / beside
+            _draw_box(axis, place, values, colors[cell], 0.5 / beside)
         axis.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
-        if len(groups) > 1:
-            axis.set_title(style.wrapped(describe(group.iloc[0], names)), fontsize=8)
-        axis.set_xlabel(title, fontsize=9)
+    style.label_columns(axes, title)
     style.label_rows(axes, reading_title(reading))
     single = last[last["cell"].isin(cells.index)].groupby("cell").size().max() == 1
     note = (
         "One repetition per cell." if single else "Dots: repetitions. Box: quartiles; line: median."
     )
+    if beside > 1:
+        note += " Boxes side by side: cells that differ in other settings."
     heading = f"last {reading_title(reading)} by {title.split(' of ')[0]}"
     return finish_section(figure, section, cells, heading, note)
 
 
-def _draw_box(axis: Axes, place: int, values: np.ndarray, color: str) -> None:
+def _draw_box(axis: Axes, place: float, values: np.ndarray, color: str, width: float) -> None:
     boxes = axis.boxplot(
         [values],
         positions=[place],
         manage_ticks=False,  # panels share their axis: each would add its own
-        widths=0.5,
+        widths=width,
         patch_artist=True,
         showfliers=False,
         medianprops={"color": "black"},
     )
     boxes["boxes"][0].set(facecolor=color, alpha=0.35, edgecolor=color)
-    spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0.0] * len(values)
+    spread = (
+        np.linspace(-0.24, 0.24, len(values)) * width if len(values) > 1 else [0.0] * len(values)
+    )
     axis.scatter(np.add(place, spread), values, s=14, color=color, zorder=3)
 
 
@@ -110,14 +117,13 @@ def metric_by_variance(section: Section, metric: str) -> Figure | None:
     variants = _variants(section.cells)
     if _num_measured(section, section.cells.index, metric) < 2 or not variants:
         return None
-    figure, axes = style.new_grid(len(variants), 3, style.panel_size(len(variants)))
     names = _variant_fields(section.cells)
+    titles = [describe(group.iloc[-1], names) if len(variants) > 1 else "" for group in variants]
+    figure, axes = style.new_titled_grid(titles, 3, style.panel_size(len(variants)))
     curves: list[int] = []
     for axis, group in zip(axes, variants, strict=True):
         curves += _draw_regimes(axis, section, group, metric)
-        if len(variants) > 1:
-            axis.set_title(style.wrapped(describe(group.iloc[-1], names)), fontsize=8)
-        axis.set_xlabel(ENTRY_VARIANCE, fontsize=9)
+    style.label_columns(axes, ENTRY_VARIANCE)
     style.label_rows(axes, reading_title(metric))
     style.outside_legend(figure, axes)
     cells = _union(variants)
@@ -139,18 +145,21 @@ def metric_by_regime(section: Section, metric: str) -> Figure | None:
         for regime, group in regime_groups(cells)
         if _num_measured(section, group.index, metric)
     ]
-    figure, axes = style.new_grid(len(groups), 3, (3.3, 3.0))
     names = _variant_fields(cells)
     several = len(groups) > len({regime for regime, _ in groups})
-    curves: list[int] = []
-    for axis, (regime, group) in zip(axes, groups, strict=True):
-        curves += _draw_regimes(axis, section, group, metric)
-        axis.margins(x=0.18, y=0.12)
+    titles = []
+    for regime, group in groups:
         of_variant = several and regime != VANILLA
         extra = describe(group.iloc[0], names) if of_variant else ""
-        axis.set_title(style.wrapped(f"{regime}{', ' if extra else ''}{extra}"), fontsize=9)
-        axis.set_xlabel(ENTRY_VARIANCE, fontsize=9)
+        titles.append(f"{regime}{', ' if extra else ''}{extra}")
+    figure, axes = style.new_titled_grid(titles, 3, (3.3, 3.0), size=9.0)
+    curves: list[int] = []
+    for axis, (_, group) in zip(axes, groups, strict=True):
+        curves += _draw_regimes(axis, section, group, metric)
+        axis.margins(x=0.18, y=0.12)
         axis.locator_params(nbins=5)
+    style.label_columns(axes, ENTRY_VARIANCE)
+    figure.draw_without_rendering()  # labels depend on where the layout puts the axes
     for axis, (regime, group) in zip(axes, groups, strict=True):  # once the scales are fixed
         field = "batch_size" if regime == VANILLA else "loss.power"
         labels = {cell: describe(fields, (field,)) for cell, fields in group.iterrows()}
@@ -173,7 +182,7 @@ def metric_by_power(section: Section, metric: str) -> Figure | None:
     ]
     if not groups:
         return None
-    figure, (axis,) = new_figure(width=7.6, height=4.4)
+    figure, (axis,) = new_figure(width=5.8, height=4.4)
     cells = pd.concat(groups)
     names = _variant_fields(cells)
     readings = section.last.groupby("cell")[metric].agg(["mean", "std"])
@@ -222,11 +231,12 @@ def changes_over_powers(section: Section, metric: str) -> Figure | None:
     if _num_measured(section, section.cells.index, metric) < 2 or not changed:
         return None
     base = section.cells.drop(index=list(changed))
-    figure, (axis,) = new_figure(width=7.6, height=4.8)
+    figure, (axis,) = new_figure(width=5.8, height=4.8)
     curves = _draw_regimes(axis, section, base, metric)
     for index, cell in enumerate(changed):
         color = style.CHANGE_COLORS[index % len(style.CHANGE_COLORS)]
         _draw_points(axis, section, [cell], metric, color=color, marker="D", label=cell)
+    figure.draw_without_rendering()  # labels depend on where the layout puts the axes
     for regime, group in regime_groups(base):
         numbers = group["batch_size" if regime == VANILLA else "loss.power"]
         _annotate(axis, section, {cell: f"{value:g}" for cell, value in numbers.items()}, metric)
@@ -261,10 +271,15 @@ def _variants(cells: pd.DataFrame) -> list[pd.DataFrame]:
     """Each variant of the thermodynamic loss with several powers, and the vanilla cells with it."""
     vanilla = with_loss(cells, VANILLA)
     groups = groups_without(with_loss(cells, THERMODYNAMIC), "loss.power")
-    variants = [group for group in groups if len(group) > 1] or groups
+    variants = _with_several(groups)
     if not variants:
         return groups_without(vanilla, "batch_size")
     return [pd.concat([vanilla, group]) for group in variants]
+
+
+def _with_several(groups: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """The groups of several cells; where there is none, all cells together, not a panel each."""
+    return [group for group in groups if len(group) > 1] or ([pd.concat(groups)] if groups else [])
 
 
 def _union(variants: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -352,6 +367,10 @@ def _annotate(axis: Axes, section: Section, labels: Mapping[str, str], metric: s
     axis.autoscale_view()
     points = axis.transData.transform(means.to_numpy()) * 72 / axis.figure.dpi
     taken = [_box(point, (-4.0, -4.0), 8.0, 8.0) for point in points]
+    left, bottom, right, top = axis.bbox.extents * 72 / axis.figure.dpi
+    far = 1e4  # beyond any figure: a label does not leave the axes
+    taken += [(-far, -far, left, far), (right, -far, far, far)]
+    taken += [(-far, -far, far, bottom), (-far, top, far, far)]
     for cell, point, place in zip(means.index, points, means.to_numpy(), strict=True):
         width = 0.6 * _LABEL_SIZE * len(labels[cell])
         offsets = [(x, y) for y in (4.0, -11.0, 13.0, -20.0) for x in (5.0, -5.0 - width)]

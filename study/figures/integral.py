@@ -3,7 +3,7 @@
 Each function returns a figure, or None where there is nothing to draw.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,12 +23,9 @@ from thermo_ebm.thermo.integral import (
     trapezium_weights,
 )
 from thermo_ebm.thermo.schedule import Schedule, power_schedule
+from thermo_ebm.types import Array
 
 RULES = {"left": "L", "trapezium": "T", "right": "R"}
-_STEPS: dict[str, Literal["pre", "post"]] = {
-    "left": "post",
-    "right": "pre",
-}  # where the sum's rectangles stand
 
 
 class IntegralEstimate(NamedTuple):
@@ -46,7 +43,7 @@ def temperature_schedules(section: Section) -> Figure | None:
     )
     if not pairs:
         return None
-    figure, (axis,) = new_figure(width=6.4, height=4.0)
+    figure, (axis,) = new_figure(width=5.6, height=4.0)
     powers = sorted({power for power, _ in pairs})
     shades = colormaps["viridis"](np.linspace(0.05, 0.85, len(powers)))  # dark (low) to light
     colors = dict(zip(powers, shades, strict=True))
@@ -94,11 +91,8 @@ def configured_estimate(table: pd.DataFrame, cell: pd.Series) -> IntegralEstimat
     quadrature = cell["loss.quadrature"]
     temperatures, expected = _columns(table, "temperature", "expected_log_likelihood")
     schedule = Schedule(temperatures, temperatures)  # slopes are not used
-    if "weight" in table and table["weight"].notna().all():
-        (weights,) = _columns(table, "weight")
-    elif quadrature in RULES:
-        weights = quadrature_weights(quadrature, schedule)
-    else:
+    weights = configured_weights(table, quadrature)
+    if weights is None:
         return None
     value = float(jnp.sum(weights * expected))
     label = RULES.get(quadrature, quadrature)
@@ -121,6 +115,16 @@ def configured_estimate(table: pd.DataFrame, cell: pd.Series) -> IntegralEstimat
     return IntegralEstimate(label, value + eta * float(correction))
 
 
+def configured_weights(table: pd.DataFrame, quadrature: str) -> Array | None:
+    """The quadrature's weight of each row, recorded or of one of `RULES`; None if unknown."""
+    if "weight" in table and table["weight"].notna().all():
+        return _columns(table, "weight")[0]
+    if quadrature not in RULES:
+        return None
+    (temperatures,) = _columns(table, "temperature")
+    return quadrature_weights(quadrature, Schedule(temperatures, temperatures))
+
+
 def integral(section: Section, temperatures: pd.DataFrame) -> Figure | None:
     """E_t against t with the areas that each cell's quadrature sums: how p moves its error.
 
@@ -137,7 +141,7 @@ def integral(section: Section, temperatures: pd.DataFrame) -> Figure | None:
     cells = cells.iloc[: style.MAX_PANELS]
     if cells.empty:
         return None
-    figure, axes = style.new_grid(len(cells), 4, (2.7, 2.5))
+    figure, axes = style.new_titled_grid([str(cell) for cell in cells.index], 4, (2.7, 2.5))
     names = ("temperature", "expected_log_likelihood", "kl_forward", "kl_backward", "weight")
     columns = [name for name in names if name in temperatures]
     colors = regimes(cells).map(style.REGIME_COLORS)
@@ -146,7 +150,6 @@ def integral(section: Section, temperatures: pd.DataFrame) -> Figure | None:
         rows = temperatures[temperatures["cell"] == label]
         table = rows.groupby("index")[columns].mean().sort_index()
         estimates.append(_draw_integral(axis, table, cell, colors[label]))
-        axis.set_title(style.in_pairs(str(label)), fontsize=8)
     style.outer_labels(figure, axes, "temperature t", "E_t (nats)")
     several = temperatures.groupby("cell")["repetition"].nunique().max() > 1
     note = _caption([estimate for estimate in estimates if estimate is not None], several)
@@ -164,7 +167,10 @@ def _caption(estimates: list[IntegralEstimate], several: bool) -> str:
         f"E_t on validation images at the last epoch{mean}; L, T, R: left, trapezium and right sum"
     )
     if estimates:
-        note += "; shaded: the area that the run's own quadrature sums; bold: its estimate"
+        note += (
+            "; shaded: the area that the run's own quadrature sums, for rules other than the "
+            "trapezium in t each E_t as wide as its weight; bold: its estimate"
+        )
     if any("KL" in estimate.label for estimate in estimates):
         note += " with the KL correction of its own form and weight"
     return f"{note}; all in nats per image."
@@ -176,9 +182,15 @@ def _draw_integral(
     t = table["temperature"].to_numpy(float)
     e = table["expected_log_likelihood"].to_numpy(float)
     base = min(e.min(), 0.0)
-    if cell["loss.quadrature"] in RULES:
-        axis.fill_between(t, e, np.full_like(e, base), color=color, alpha=0.18, linewidth=0,
-                          step=_STEPS.get(cell["loss.quadrature"]))  # fmt: skip
+    weights = configured_weights(table, cell["loss.quadrature"])
+    if cell["loss.quadrature"] == "trapezium":
+        x, y = t, e
+    elif weights is not None:
+        x = np.repeat(np.append(0.0, np.cumsum(weights)), 2)[1:-1]
+        y = np.repeat(e, 2)
+    else:
+        x, y = np.empty(0), np.empty(0)
+    axis.fill_between(x, y, np.full_like(y, base), color=color, alpha=0.18, linewidth=0)
     axis.vlines(t, base, e, color=color, linewidth=0.7)
     axis.plot(t, e, marker="o", markersize=3, linewidth=1.1, color=color)
     text = "\n".join(f"{RULES[rule]} {value:.4g}" for rule, value in sums(table).items())

@@ -1,5 +1,6 @@
 """How every figure looks: colours of the regimes, axes, captions; no global state of matplotlib."""
 
+import textwrap
 from collections.abc import Sequence
 
 import pandas as pd
@@ -18,6 +19,9 @@ REGIME_MARKERS = dict(zip(REGIMES, ("o", "s", "^"), strict=True))
 CHANGE_COLORS = ("#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#A6761D", "#1B1B1B")
 VARIANT_COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#1B1B1B")
 MAX_PANELS = 40
+SINGLE = (5.0, 3.0)  # inches, at least, of a panel that is alone
+LEGEND_CHARACTERS = 40  # in a line of a legend
+_CHARACTER = 0.58  # mean width of a character over the font's size
 
 
 def new_grid(
@@ -25,7 +29,7 @@ def new_grid(
 ) -> tuple[Figure, list[Axes]]:
     """Returns a figure of `count` equal panels (inches each); panels left over are removed."""
     if count == 1:  # room for the title and the caption
-        panel = (max(panel[0], 5.0), max(panel[1], 3.0))
+        panel = (max(panel[0], SINGLE[0]), max(panel[1], SINGLE[1]))
     columns = min(count, columns)
     rows = -(-count // columns)
     width, height = panel[0] * columns + 0.6, panel[1] * rows + 0.7
@@ -35,6 +39,23 @@ def new_grid(
     for axis in axes[max(0, count - columns) : count]:
         axis.tick_params(labelbottom=True)
     return figure, axes[:count]
+
+
+def new_titled_grid(
+    titles: Sequence[str],
+    columns: int,
+    panel: tuple[float, float],
+    size: float = 8.0,
+    share: bool = True,
+) -> tuple[Figure, list[Axes]]:
+    """As `new_grid`, a panel for each title; the panels grow by the lines of the longest title."""
+    width = max(panel[0], SINGLE[0]) if len(titles) == 1 else panel[0]
+    lines = [wrapped(title, characters(width - 0.3, size)) for title in titles]
+    extra = max(text.count("\n") for text in lines) * 1.3 * size / 72
+    figure, axes = new_grid(len(titles), columns, (panel[0], panel[1] + extra), share)
+    for axis, text in zip(axes, lines, strict=True):
+        axis.set_title(text, fontsize=size)
+    return figure, axes
 
 
 def use_log_scale(axes: Axes, names: str) -> None:
@@ -56,12 +77,17 @@ def panels_note(total: int) -> str:
 
 
 def outside_legend(figure: Figure, axes: Sequence[Axes], size: float = 8.0) -> None:
-    """Puts one legend of all axes right of them, where it covers no data."""
+    """Puts one legend of all axes right of them; the figure grows by the legend's size."""
     entries: dict[str, Artist] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    figure.legend(list(entries.values()), list(entries), fontsize=size, frameon=False,
+    labels = [wrapped(label, LEGEND_CHARACTERS) for label in entries]
+    lines = [line for label in labels for line in label.split("\n")]
+    width = max(map(len, lines)) * _CHARACTER * size / 72 + 0.6
+    height = 1.4 * len(lines) * size / 72 + 1.2
+    figure.set_size_inches(figure.get_figwidth() + width, max(figure.get_figheight(), height))
+    figure.legend(list(entries.values()), labels, fontsize=size, frameon=False,
                   loc="outside right center")  # fmt: skip
 
 
@@ -73,26 +99,33 @@ def panel_size(count: int) -> tuple[float, float]:
 def label_rows(axes: Sequence[Axes], title: str) -> None:
     """Names the y axis of the panels in the first column."""
     for axis in axes:
-        if axis.get_subplotspec().is_first_col():  # type: ignore[union-attr]
-            axis.set_ylabel(title, fontsize=9)
+        place = axis.get_subplotspec()
+        if place.is_first_col():  # type: ignore[union-attr]
+            rows = place.get_gridspec().nrows  # type: ignore[union-attr]
+            height = axis.figure.get_figheight() / rows - 0.9  # type: ignore[union-attr]
+            axis.set_ylabel(wrapped(title, characters(height, 9.0)), fontsize=9)
+
+
+def label_columns(axes: Sequence[Axes], title: str, size: float = 9.0) -> None:
+    """Names the x axis of the panels whose ticks have labels: the last of each column."""
+    for axis in axes:
+        if axis.xaxis.get_tick_params().get("labelbottom", True):
+            axis.set_xlabel(title, fontsize=size)
 
 
 def outer_labels(figure: Figure, axes: Sequence[Axes], x: str, y: str) -> None:
     """Names the x axis below each column and the y axis once: the panels are small."""
-    for axis in axes:
-        if axis.xaxis.get_tick_params()["labelbottom"]:
-            axis.set_xlabel(x, fontsize=8)
-    figure.supylabel(y, fontsize=9)
+    label_columns(axes, x, 8.0)
+    figure.supylabel(wrapped(y, characters(figure.get_figheight() - 1.2, 9.0)), fontsize=9)
 
 
-def in_pairs(label: str) -> str:
-    """Breaks a label after every second comma, for a small panel's title."""
-    parts = label.split(", ")
-    return "\n".join(", ".join(parts[i : i + 2]) for i in range(0, len(parts), 2))
+def characters(inches: float, size: float) -> int:
+    """How many characters of a font's size (points) a length in inches has room for."""
+    return max(int(inches * 72 / (_CHARACTER * size)), 10)
 
 
-def wrapped(text: str, width: int = 44) -> str:
-    """Breaks a label at its commas."""
+def wrapped(text: str, width: int) -> str:
+    """Breaks a label at its commas, and a part that is too long at its spaces."""
     lines = [""]
     for part in text.split(", "):
         joined = f"{lines[-1]}, {part}" if lines[-1] else part
@@ -100,7 +133,7 @@ def wrapped(text: str, width: int = 44) -> str:
             lines.append(part)
         else:
             lines[-1] = joined
-    return "\n".join(lines)
+    return "\n".join(textwrap.fill(line, width, break_long_words=False) for line in lines)
 
 
 def finish_section(

@@ -17,9 +17,11 @@ from study.cells import regimes
 from study.figures import style
 from study.readings import REPETITION, Section
 from study.titles import reading_title
+from thermo_ebm.errors import counted
 from thermo_ebm.plots import new_figure
 
 _LOGARITHMIC = ("train_grad_var", "grad_noise", "train_grad_noise", "train_update_noise")
+_COST_CHARACTERS = 48  # in a line of a bar's label
 _BULK = (0.005, 0.985)  # quantiles of the centred loss that its axis shows
 # Pictures in a samples folder that are not grids of samples.
 _NOT_SAMPLES = re.compile(r"real|strip|recon|interpol|latent", re.IGNORECASE)
@@ -88,9 +90,11 @@ def _curves(
     """
     label, title, note = words
     frame = section.frame.assign(drawn=values).dropna(subset="drawn")
-    cells = section.cells.iloc[: style.MAX_PANELS]
+    most = frame.groupby(["cell", *REPETITION])["drawn"].count().groupby("cell").max()
+    with_curve = section.cells[section.cells.index.isin(most.index[most > 1])]
+    cells = with_curve.iloc[: style.MAX_PANELS]
     colors = regimes(cells).map(style.REGIME_COLORS)
-    figure, axes = style.new_grid(len(cells), 4, (2.4, 1.9))
+    figure, axes = style.new_titled_grid(list(cells.index), 4, (2.4, 1.9))
     for axis, cell in zip(axes, cells.index, strict=True):
         for _, line in frame[frame["cell"] == cell].groupby(REPETITION):
             marker = "." if len(line) < 3 else ""
@@ -98,10 +102,11 @@ def _curves(
                       color=colors[cell], alpha=0.7)  # fmt: skip
         if logarithmic:
             style.use_log_scale(axis, "y")
-        axis.set_title(style.in_pairs(cell), fontsize=8)
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     style.outer_labels(figure, axes, "epoch", label)
-    note += style.panels_note(len(section.cells))
+    note += style.panels_note(len(with_curve))
+    if left_out := len(section.cells) - len(with_curve):
+        note += f" Left out: {counted(left_out, 'cell')} with values at fewer than two epochs."
     return style.finish_section(figure, section, cells, title, note)
 
 
@@ -114,9 +119,12 @@ def cost(section: Section) -> Figure | None:
     parts = [part for part in (_time(section.frame), _work(section.frame)) if part is not None]
     if not parts or len(cells) < 2:
         return None
-    height = 1.3 + 0.24 * len(cells)
+    labels = [style.wrapped(cell, _COST_CHARACTERS) for cell in cells.index]
+    lines = [line for label in labels for line in label.split("\n")]
+    width = 0.4 + max(map(len, lines)) / style.characters(1.0, 7.5) + 3.2 * len(parts)
+    height = 1.3 + 0.24 * len(cells) + 0.13 * (len(lines) - len(labels))
     shared = (False, True)
-    figure, axes = new_figure(1, len(parts), 2.2 + 3.4 * len(parts), height, shared)
+    figure, axes = new_figure(1, len(parts), width, height, shared)
     for axis, (title, values) in zip(axes, parts, strict=True):
         by_cell = values.groupby("cell")
         mean = by_cell.mean().reindex(cells.index)
@@ -125,7 +133,7 @@ def cost(section: Section) -> Figure | None:
         axis.barh(range(len(cells)), mean, xerr=error, color=list(colors), alpha=0.75,
                   error_kw={"elinewidth": 0.9})  # fmt: skip
         axis.set_xlabel(title, fontsize=9)
-        axis.set_yticks(range(len(cells)), list(cells.index), fontsize=7.5)
+        axis.set_yticks(range(len(cells)), labels, fontsize=7.5)
         axis.set_ylim(len(cells) - 0.4, -0.6)
     single = len(section.last) == len(cells)
     note = "One repetition per cell." if single else "Means over repetitions."
@@ -173,13 +181,12 @@ def sample_grids(section: Section, folders: Mapping[str, Path]) -> Figure | None
     if not readable:
         return None
     cells = section.cells.loc[list(readable)].iloc[: style.MAX_PANELS]
-    figure, axes = style.new_grid(len(cells), 3, (4.2, 2.6), share=False)
+    figure, axes = style.new_titled_grid(list(cells.index), 3, (4.2, 2.6), share=False)
     for axis, cell in zip(axes, cells.index, strict=True):
         picture = readable[cell]
         gray = "gray" if picture.ndim == 2 else None
         axis.imshow(picture, cmap=gray, interpolation="antialiased")
         axis.set_axis_off()
-        axis.set_title(style.in_pairs(cell), fontsize=8)
     note = "Newest grid of samples of each cell's first repetition."
     note += style.panels_note(len(readable))
     return style.finish_section(figure, section, cells, "samples", note)

@@ -1,6 +1,7 @@
 """Every figure on synthetic readings: what stands on its axes, and None where there is no data."""
 
 import io
+import itertools
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from study_builders import (
     vanilla_cell,
 )
 
-from study.figures import by_variance, integral, report_figures, training
+from study.figures import by_noise, by_variance, integral, report_figures, training
 from study.readings import Readings, Section
 
 LIKELIHOOD = "val_log_marginal_likelihood"
@@ -359,3 +360,112 @@ def test_held_out_likelihoods_are_compared_by_power(study):
     (axis,) = by_variance.metric_by_power(likelihood, LIKELIHOOD).axes
     assert axis.get_ylabel() == "held-out log-likelihood (nats)"
     assert by_variance.metric_by_power(study, LIKELIHOOD) is None
+
+
+def many_settings(count):
+    """Cells that differ in four fields, each with a curve of three epochs."""
+    cells = [
+        tempered_cell(
+            power,
+            **{
+                "loss.quadrature": quadrature,
+                "loss.generator_gradient": gradient,
+                "sampler.posterior.num_steps": steps,
+            },
+        )
+        for quadrature in ("trapezium", "warped_trapezium")
+        for gradient in ("detached", "reweighted")
+        for steps in (20.0, 40.0)
+        for power in (0.1, 1.0, 3.0, 6.0)
+    ]
+    frames = [cell_frame(cell, 0.2 + 0.1 * n, 0.04, 1) for n, cell in enumerate(cells[:count])]
+    section = make_section(*frames)
+    return with_readings(section, train_update_noise=lambda frame: frame["train_grad_var"])
+
+
+def texts_of_figure(figure):
+    """Titles, labels of axes and rows, and legends, with their boxes in pixels."""
+    renderer = figure.canvas.get_renderer()
+    parts = [figure._suptitle, figure._supxlabel, figure._supylabel]
+    parts += [text for legend in figure.legends for text in legend.get_texts()]
+    for axis in figure.axes:
+        parts += [axis.title, axis.xaxis.label, axis.yaxis.label]
+        # Matplotlib also has labels of numbers outside the axis, which are not drawn.
+        parts += [label for label in axis.get_yticklabels() if label.get_text()[:1].isalpha()]
+    return [
+        (part.get_text(), part.get_window_extent(renderer))
+        for part in parts
+        if part is not None and part.get_text() and part.get_visible()
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 3, 12, 30])
+def test_titles_labels_and_legends_neither_overlap_nor_leave_the_figure(count):
+    """Layouts that fail are warnings, which are errors in tests."""
+    section = many_settings(count)
+    runs = section.last.drop_duplicates("cell").set_index("cell")["run"]
+    temperatures = pd.concat([table_of_temperatures(cell, runs[cell]) for cell in runs.index])
+    figures = [
+        by_noise.noise_by_factor(section),
+        training.reading_curves(section, KID),
+        by_variance.metric_by_power(section, KID),
+        by_variance.metric_by_regime(section, KID),
+        by_variance.metric_by_variance(section, KID),
+        by_variance.variance_by_power(section),
+        training.cost(section),
+        integral.integral(section, temperatures),
+    ]
+    assert sum(figure is not None for figure in figures) >= (8 if count > 3 else 2)
+    for figure in filter(None, figures):
+        figure.draw_without_rendering()
+        boxes = texts_of_figure(figure)
+        for text, box in boxes:
+            assert box.x0 >= -1, text
+            assert box.x1 <= figure.bbox.x1 + 1, text
+            assert box.y0 >= -1, text
+            assert box.y1 <= figure.bbox.y1 + 1, text
+        for (text, box), (other_text, other) in itertools.combinations(boxes, 2):
+            width = min(box.x1, other.x1) - max(box.x0, other.x0)
+            height = min(box.y1, other.y1) - max(box.y0, other.y0)
+            assert min(width, height) <= 1, (text, other_text)
+
+
+@pytest.mark.parametrize("quadrature", ["trapezium", "left", "right", "warped_trapezium"])
+def test_the_shaded_area_is_the_sum_of_the_quadrature(quadrature):
+    cell = tempered_cell(1.0, **{"loss.quadrature": quadrature}, **WITHOUT_KL)
+    section = make_section(cell_frame(cell, 0.3, 0.04))
+    table = table_of_temperatures(section.cells.index[0], section.last["run"].iloc[0])
+    if quadrature.startswith("warped"):
+        table = table.assign(weight=[0.05, 0.15, 0.2, 0.25, 0.35])
+    figure = integral.integral(section, table)
+    (axis,) = figure.axes
+    x, y = axis.collections[0].get_paths()[0].vertices.T
+    base = min(table["expected_log_likelihood"].min(), 0.0)
+    area = abs(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1])) / 2
+    estimate = integral.configured_estimate(table, section.cells.iloc[0])
+    assert area == pytest.approx(estimate.value - base)
+
+
+def test_cells_with_one_value_have_no_panel(study):
+    first = study.cells.index[0]
+    late = with_readings(
+        study, **{KID: lambda f: f[KID].where((f["cell"] == first) | (f["epoch"] == 3.0))}
+    )
+    figure = DRAWN["kid"](late)
+    assert [axis.get_title() for axis in figure.axes] == [first]
+    rest = len(study.cells) - 1
+    assert f"Left out: {rest} cells with values at fewer than two epochs." in words(figure)
+
+
+def test_cells_that_all_differ_in_other_settings_share_a_panel():
+    cells = [
+        tempered_cell(1.0, **{"sampler.posterior.num_steps": 10.0 + steps}) for steps in range(6)
+    ]
+    section = make_section(*[cell_frame(cell, 0.3, 0.04) for cell in cells])
+    assert len(by_variance.metric_by_variance(section, KID).axes) == 1
+    figure = by_variance.variance_by_power(section)
+    assert len(figure.axes) == 1
+    assert "Boxes side by side: cells that differ in other settings." in words(figure)
+    lefts = sorted(patch.get_path().vertices[0, 0] for patch in figure.axes[0].patches)
+    assert len(lefts) == 6
+    assert (np.diff(lefts) > 0.05).all()
