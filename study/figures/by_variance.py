@@ -367,7 +367,7 @@ def _annotate(axis: Axes, section: Section, labels: Mapping[str, str], metric: s
     axis.autoscale_view()
     points = axis.transData.transform(means.to_numpy()) * 72 / axis.figure.dpi
     taken = [_box(point, (-4.0, -4.0), 8.0, 8.0) for point in points]
-    left, bottom, right, top = axis.bbox.extents * 72 / axis.figure.dpi
+    left, bottom, right, top = np.multiply(axis.bbox.extents, 72 / axis.figure.dpi).tolist()
     far = 1e4  # beyond any figure: a label does not leave the axes
     taken += [(-far, -far, left, far), (right, -far, far, far)]
     taken += [(-far, -far, far, bottom), (-far, top, far, far)]
