@@ -42,7 +42,7 @@ def test_scripts_are_short_and_say_how_they_are_run(path):
 
 def test_every_script_is_run():
     here = Path(__file__).read_text()
-    not_here = {path.stem for path in SCRIPTS if f"def test_{path.stem}(" not in here}
+    not_here = {path.stem for path in SCRIPTS if f"def test_example_{path.stem}_runs(" not in here}
     comparisons = (ROOT / "tests/launch/test_compare.py").read_text()
     assert [name for name in not_here if f'"examples.{name}:features"' not in comparisons] == []
 
