@@ -22,7 +22,13 @@ import numpy as np
 from thermo_ebm.metrics import arrays, extrapolate, fid, kid, standard_errors, subsets
 from thermo_ebm.metrics.summary import bias_note
 
-CASES = {"equal": (0.0, 1.0), "near": (0.05, 1.05), "far": (0.5, 1.4)}  # shift, scale
+# Shift, scale, and how fast the spectrum falls: by exp(-7) from the first feature to the last.
+CASES = {
+    "equal": (0.0, 1.0, 7.0),
+    "near": (0.05, 1.05, 7.0),
+    "far": (0.5, 1.4, 7.0),
+    "flat": (0.05, 1.05, 0.0),
+}
 NUM_IMAGES, NUM_FEATURES = (400, 1500), (48, 512)
 METRICS = ("fid_inf", "fid", "kid_inf", "kid")
 _BOOTSTRAP_DRAWS = 100
@@ -49,14 +55,19 @@ class Row(NamedTuple):
 
 
 def draw_features(
-    rng: np.random.Generator, num_images: int, num_features: int, shift: float, scale: float
+    rng: np.random.Generator,
+    num_images: int,
+    num_features: int,
+    shift: float,
+    scale: float,
+    decay: float = 7.0,
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Returns both sides, float64 [num_images, num_features], and the FID of their distributions.
 
-    Skewed marginals with a falling spectrum; the generated side is scaled about its mean and then
-    shifted, each by a share of the real side's spread.
+    Skewed marginals with a spectrum that falls by exp(-decay); the generated side is scaled about
+    its mean and then shifted, each by a share of the real side's spread.
     """
-    spectrum = np.exp(-np.arange(num_features) / (num_features / 7))
+    spectrum = np.exp(-decay * np.arange(num_features) / num_features)
     direction = np.full(num_features, num_features**-0.5)
     gap = shift * np.sqrt(np.sum(spectrum**2)) * direction
 
@@ -130,11 +141,10 @@ def _pairs(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarra
 
 def simulate(seed: int, case: str, num_images: int, num_features: int, repeats: int) -> list[Row]:
     """Returns a row for each metric of one case."""
-    shift, scale = CASES[case]
     rng = np.random.default_rng([seed, num_images, num_features, *case.encode()])
     estimates, truth = [], np.nan
     for key in jax.random.split(jax.random.key(seed), repeats):
-        real, generated, truth = draw_features(rng, num_images, num_features, shift, scale)
+        real, generated, truth = draw_features(rng, num_images, num_features, *CASES[case])
         estimates.append(measure(key, real, generated))
     rows = []
     for metric in METRICS:

@@ -199,3 +199,36 @@ def test_leading_directions_hold_most_of_the_spread():
     assert directions.real.shape == directions.generated.shape == (300, 96)
     ratio = directions.real.var(axis=0).sum() / features.real.var(axis=0).sum()
     assert 0.99 * np.sum(spectrum[:96] ** 2) / np.sum(spectrum**2) < ratio <= 1
+
+
+@pytest.mark.parametrize(("num_real", "num_generated"), [(40, 60), (40, 8), (8, 9)])
+def test_influences_are_the_derivatives_by_weights(num_real, num_generated):
+    """Also for fewer images than features. An image's weight grows by that of a copy of it."""
+    rng = np.random.default_rng(4)
+    pair = FeaturePair(
+        rng.normal(size=(num_real, 10)), 0.3 + 1.2 * rng.normal(size=(num_generated, 10))
+    )
+    influences = fid.influences(pair)
+    step = 1e-4
+
+    def distance(weights, side):
+        moments = []
+        for number, features in enumerate(pair):
+            w = weights if number == side else np.ones(len(features))
+            mean = w @ features / w.sum()
+            second = (w[:, None] * features).T @ features / w.sum()
+            # As a share of the sum, so that weights of a common size give the same covariance.
+            covariance = (second - np.outer(mean, mean)) * len(w) / (len(w) - 1)
+            moments += [mean, covariance]
+        gap = moments[0] - moments[2]
+        roots = np.sqrt(np.linalg.eigvals(moments[1] @ moments[3]).astype(complex)).real
+        return gap @ gap + np.trace(moments[1] + moments[3]) - 2 * roots.sum()
+
+    for side, features in enumerate(pair):
+        numeric = []
+        for image in range(len(features)):
+            at = step * np.eye(len(features))[image]
+            numeric.append((distance(1 + at, side) - distance(1 - at, side)) / (2 * step))
+        expected = len(features) * np.array(numeric)
+        np.testing.assert_allclose(influences[side], expected, atol=2e-3 * np.abs(expected).max())
+        assert abs(influences[side].sum()) < 1e-9 * np.abs(expected).sum()

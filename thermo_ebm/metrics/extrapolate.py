@@ -117,7 +117,10 @@ def fid_curves(features: FeaturePair, design: Design) -> np.ndarray:
 
     The unweighted FID of the first draw of each size is exact. The differences of the other draws
     and of the weighted values from this FID are computed in the leading directions of the features
-    (a control variate, so the average over a size's draws has no bias).
+    (a control variate, so the average over a size's draws has no bias). Where the spectrum is flat,
+    most of the response to weights is in other directions: all differences of weighted values are
+    multiplied by one factor, with which the response of the FID of all images has the size that
+    its derivative has in all directions.
     """
     first = design.averages.argmax(axis=1)  # the first draw of each size
     exact = fid.subset_distances(features, [design.draws[index] for index in first])
@@ -128,7 +131,27 @@ def fid_curves(features: FeaturePair, design: Design) -> np.ndarray:
         )
     )
     offsets = (exact - curves[first, 0]) @ (design.averages > 0)  # [num_draws]
-    return curves + offsets[:, None]
+    unweighted = curves[:, :1]
+    factor = _missed_response(features, directions, design, curves[-1])
+    return unweighted + factor * (curves - unweighted) + offsets[:, None]
+
+
+def _missed_response(
+    features: FeaturePair, directions: FeaturePair, design: Design, replicates: np.ndarray
+) -> float:
+    """The response of the FID to half-samples over that in the leading directions, at least 1.
+
+    Args:
+      features: of all images.
+      directions: the same in the leading directions.
+      design: whose last draw is all images.
+      replicates: the FID of the last draw in the leading directions, [63].
+    """
+    if directions.real.shape[1] == features.real.shape[1]:
+        return 1.0
+    complete = standard_errors.linear_responses(fid.influences(features), design.groups)
+    measured = standard_errors.odd_responses(replicates)
+    return max(1.0, float(np.sqrt(np.mean(complete**2) / np.mean(measured**2))))
 
 
 def mifid_curves(

@@ -71,6 +71,26 @@ def weighted_means(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return (WEIGHTS @ sums) / (WEIGHTS @ group_sizes(groups))
 
 
+def linear_responses(influences: Sequence[np.ndarray], groups: ImageGroups) -> np.ndarray:
+    """The derivative of a metric with respect to d along each half-sample h, at d = 0, [31].
+
+    Args:
+      influences: of the real and of the generated images, [num] each: the derivative of the metric
+        with respect to the weight of each image, times the number of images in its set.
+      groups: of all these images.
+    """
+    parts = [
+        _SIGNS @ np.bincount(members, values, minlength=NUM_GROUPS) / len(values)
+        for members, values in zip(groups, influences, strict=True)
+    ]
+    return np.sum(parts, axis=0)
+
+
+def odd_responses(replicates: np.ndarray) -> np.ndarray:
+    """A metric's response to each half-sample, [31], from its values under `WEIGHTS`, [63]."""
+    return (replicates[1:NUM_GROUPS] - replicates[NUM_GROUPS:]) / (2 * _STEP)
+
+
 def half_sample_stderr(replicates: np.ndarray) -> float:
     """Returns the standard error of a metric from its values under `WEIGHTS`, [63].
 
@@ -81,7 +101,7 @@ def half_sample_stderr(replicates: np.ndarray) -> float:
     if values.shape != (len(WEIGHTS),):
         raise ValueError(f"replicates must be {(len(WEIGHTS),)}, not {values.shape}")
     plus, minus = values[1:NUM_GROUPS], values[NUM_GROUPS:]
-    odd = np.mean(((plus - minus) / (2 * _STEP)) ** 2)
+    odd = np.mean(odd_responses(values) ** 2)
     even = np.var((plus + minus) / (2 * _STEP**2), ddof=1)
     return float(np.sqrt(max(odd - even / 2, odd / 2)))
 
