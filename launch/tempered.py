@@ -71,6 +71,11 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"kernel={values.kernel}: must be one of {', '.join(KERNELS)}")
     program.check_devices()
     run = load_run(values.workdir)
+    if run.config.loss.reference != "prior":
+        raise UserError(
+            f"{values.workdir}: its chains begin at loss.reference={run.config.loss.reference}; "
+            "launch.tempered shows chains from the prior only"
+        )
     sampler, temperatures = _sampler(run), _temperatures(run)
     if sampler.exchange_every and len(temperatures) < 3:
         raise UserError(

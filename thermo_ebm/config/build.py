@@ -17,7 +17,13 @@ def sampler_settings(config: ConfigDict) -> SamplerSettings:
     """
     sampler = config.sampler
     prior, posterior = (
-        ChainSettings(chain.step_size, chain.num_steps, chain.kernel, chain.num_leapfrog)
+        ChainSettings(
+            chain.step_size,
+            chain.num_steps,
+            chain.kernel,
+            chain.num_leapfrog,
+            sampler.adapt_step_sizes,
+        )
         for chain in (sampler.prior, sampler.posterior)
     )
     return SamplerSettings(
@@ -28,7 +34,6 @@ def sampler_settings(config: ConfigDict) -> SamplerSettings:
         precision=sampler.precision,
         chains_per_image=sampler.chains_per_image,
         exchange_every=0 if is_vanilla(loss_settings(config)) else sampler.exchange_every,
-        adapt_step_sizes=sampler.adapt_step_sizes,
         start=sampler.start,
     )
 

@@ -39,7 +39,7 @@ def path_settings(settings: LossSettings, sampler: SamplerSettings) -> PathSetti
     """
     posterior = sampler.posterior
     has_leapfrog = find_kernel(posterior.kernel, posterior.num_leapfrog).with_leapfrog is not None
-    first = (sampler.prior.step_size, posterior.step_size) if sampler.adapt_step_sizes else None
+    first = (sampler.prior.step_size, posterior.step_size) if posterior.adapt else None
     return PathSettings(settings.reference, settings.reference == "linear" or has_leapfrog, first)
 
 

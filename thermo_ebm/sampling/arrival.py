@@ -9,6 +9,7 @@ rises.
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from thermo_ebm.collectives import all_sum
@@ -38,6 +39,27 @@ class Rounds(NamedTuple):
 
 
 ENOUGH = Rounds()
+FROM_PRIOR_ROUNDS = 100  # trajectories of chains that begin at p0
+
+
+def posterior_latents(model: LatentEBM, params: Params, x: Array, key: PRNGKey) -> Array:
+    """One latent of each posterior p(z | x), from chains that begin at p0 and run until arrival.
+
+    Args:
+      model: the model.
+      params: alpha and beta.
+      x: images [num, *image_shape] in [-1, 1].
+      key: consumed.
+
+    Returns:
+      [num, D].
+    """
+    num = x.shape[0]
+    batch = Batch(x, jnp.arange(num), jnp.ones(num))
+    start_key, key = jax.random.split(key)
+    start = model.prior.sample_reference(jax.random.split(start_key, num))[None]
+    rounds = Rounds(posterior=FROM_PRIOR_ROUNDS, prior=0)
+    return continue_chains(model, params, batch, start, start, key, rounds)[1][0]
 
 
 def continue_chains(

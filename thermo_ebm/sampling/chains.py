@@ -28,6 +28,8 @@ from thermo_ebm.sampling.kernels import Info, Point, State, Target
 from thermo_ebm.sampling.path import FROM_PRIOR, Path
 from thermo_ebm.types import Array, Params, PRNGKey, check_images, check_key
 
+_PILOT_CHAINS, _PILOT_STEPS = 256, 60
+
 
 class Adaptation(NamedTuple):
     """A step size that changes along the chains."""
@@ -44,6 +46,9 @@ class ChainSettings(NamedTuple):
     num_steps: int  # K
     kernel: str = "ula"  # a name in kernels.KERNELS
     num_leapfrog: int = kernels.NUM_LEAPFROG  # L, of a kernel with leapfrog steps
+    # Whether the step size approaches the kernel's best acceptance: in training from one step to
+    # the next (`path.updated`), elsewhere by pilot chains. `step_size` is then the first.
+    adapt: bool = False
 
 
 class SamplerSettings(NamedTuple):
@@ -56,8 +61,6 @@ class SamplerSettings(NamedTuple):
     precision: str = "float32"  # of the networks inside the chains
     chains_per_image: int = 1  # M, at every temperature
     exchange_every: int = 0  # steps between exchanges of neighbouring temperatures; 0: none
-    # Whether step sizes follow the acceptance from one training step to the next (`path.updated`).
-    adapt_step_sizes: bool = False
     start: str = "prior"  # where chains begin: p0, or "reference", draws of the linear reference
 
 
@@ -250,9 +253,30 @@ def _value_and_gradient(fn: Callable[[Array], Array], z: Array) -> tuple[Array, 
 def prior_chains(
     model: LatentEBM, alpha: chex.ArrayTree, keys: PRNGKey, settings: ChainSettings
 ) -> Chains:
-    """Chains from the reference prior towards p_alpha(z) (eq. 10-12), one for each key [num]."""
+    """Chains from the reference prior towards p_alpha(z) (eq. 10-12), one for each key [num].
+
+    An adapted step size is that of pilot chains and depends on the parameters alone.
+    """
     start = model.prior.sample_reference(keys)
+    if settings.adapt:
+        settings = settings._replace(step_size=_pilot_step_size(model, alpha, settings))
     return run_chain(prior_target(model, alpha, len(keys)), start, keys, settings)
+
+
+def _pilot_step_size(model: LatentEBM, alpha: chex.ArrayTree, settings: ChainSettings) -> Array:
+    """The step size of the kernel's best acceptance, from pilot chains of the prior."""
+    keys = jax.random.split(jax.random.key(0), _PILOT_CHAINS)
+    target = prior_target(model, alpha, _PILOT_CHAINS)
+    best = kernels.find_kernel(settings.kernel, settings.num_leapfrog).best_acceptance
+
+    def update(log_step_size: Array, info: Info, k: Array) -> Array:
+        # The gain falls, so that the last value depends little on the last acceptance.
+        return log_step_size + (info.acceptance.mean() - best) / jnp.sqrt(k)
+
+    adaptation = Adaptation(jnp.log(jnp.float32(settings.step_size)), update)
+    pilot = settings._replace(step_size=adaptation, num_steps=_PILOT_STEPS)
+    start = model.prior.sample_reference(keys)
+    return jnp.exp(run_chain(target, start, keys, pilot, measure_acceptance=True).log_step_size)
 
 
 def posterior_chains(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.randomness import chain_keys
+from thermo_ebm.sampling.arrival import posterior_latents
 from thermo_ebm.sampling.chains import ChainSettings, posterior_chains, prior_chains
 from thermo_ebm.types import Array, Params, PRNGKey
 
@@ -47,6 +48,9 @@ def reconstruct(
 ) -> Array:
     """Images of the posterior's latents: chains from p0 towards p(z | x), then the generator.
 
+    With adapted step sizes, whose chains start elsewhere in training and are short, the chains run
+    until they have arrived (`arrival.posterior_latents`).
+
     Args:
       model: the model.
       params: alpha and beta.
@@ -57,6 +61,8 @@ def reconstruct(
     Returns:
       [num, *image_shape] in [-1, 1].
     """
+    if settings.adapt:
+        return model.generator(params["generator"], posterior_latents(model, params, x, key))
     keys = chain_keys(key, 1, jnp.arange(x.shape[0]))
     z = posterior_chains(model, params, x, jnp.ones(x.shape[0]), keys, settings).latents
     return model.generator(params["generator"], z)
