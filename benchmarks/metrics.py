@@ -26,7 +26,7 @@ import scipy.linalg
 from absl import flags
 
 from benchmarks import coverage
-from launch import program
+from launch import flag_errors, program
 from thermo_ebm.errors import UserError
 from thermo_ebm.metrics import arrays, extrapolate, subsets
 from thermo_ebm.metrics.kid import subset_distances
@@ -115,7 +115,7 @@ def main(argv: Sequence[str]) -> None:
         flags.FLAGS.seed, flags.FLAGS.num_images, flags.FLAGS.num_features
     )
     sizes = subsets.extrapolation_sizes(flags.FLAGS.num_images)
-    plain_sizes = [int(size) for size in flags.FLAGS.plain_sizes or sizes]
+    plain_sizes = flag_errors.integers("plain_sizes") or list(sizes)
     if not set(plain_sizes) <= set(sizes):
         raise UserError(f"plain_sizes: must be among {', '.join(map(str, sizes))}")
     key = jax.random.key(flags.FLAGS.seed)

@@ -44,7 +44,7 @@ from ml_collections import ConfigDict
 
 from benchmarks import gemm, programs
 from benchmarks.programs import Program
-from launch import config_file, program
+from launch import config_file, flag_errors, program
 from launch.path_flags import DEFINE_output_file
 from thermo_ebm.config.build import loss_settings
 from thermo_ebm.errors import UserError
@@ -87,10 +87,9 @@ def make_cells() -> Iterator[Cell]:
     choices = {
         "loss.name": flags.FLAGS.losses,
         "gradients": flags.FLAGS.gradients,
-        "batch_size": flags.FLAGS.batch_sizes and map(int, flags.FLAGS.batch_sizes),
-        "loss.num_temperatures": flags.FLAGS.num_temperatures
-        and map(int, flags.FLAGS.num_temperatures),
-        "sampler.posterior.num_steps": flags.FLAGS.num_steps and map(int, flags.FLAGS.num_steps),
+        "batch_size": flag_errors.integers("batch_sizes"),
+        "loss.num_temperatures": flag_errors.integers("num_temperatures"),
+        "sampler.posterior.num_steps": flag_errors.integers("num_steps"),
     }
     asked = {field: list(values) for field, values in choices.items() if values}
     forms = flags.FLAGS.forms or [conv_transpose.for_backend(jax.default_backend()).__name__]

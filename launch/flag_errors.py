@@ -4,6 +4,8 @@ import re
 
 from absl import flags
 
+from thermo_ebm.errors import UserError
+
 # What absl says of a value, and what a user reads.
 _REASONS = (
     (r"invalid literal for int\(\) with base 10: .*", "must be an integer"),
@@ -41,6 +43,19 @@ def unknown(error: flags.UnrecognizedFlagError) -> str:
     names = [f"--{name.strip()}" for name in similar[1].split(",")] if similar else []
     advice = f"did you mean {' or '.join(names)}?" if names else "--help describes all flags"
     return f"--{error.flagname}: there is no such flag; {advice}"
+
+
+def integers(name: str) -> list[int]:
+    """The values of a list flag as integers; none where the flag is not given.
+
+    Raises:
+      UserError: a value is no integer.
+    """
+    values = flags.FLAGS[name].value or []
+    try:
+        return [int(value) for value in values]
+    except ValueError as error:
+        raise UserError(f"--{name}={','.join(values)}: must be integers, such as 8,16") from error
 
 
 def _reason(text: str) -> str:

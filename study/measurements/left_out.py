@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from launch import program
+from launch import flag_errors, program
 from launch.path_flags import DEFINE_path
 from thermo_ebm.errors import UserError
 from thermo_ebm.run import layout
@@ -113,7 +113,7 @@ def main(argv: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     print("| digit | loss | log p(x), others | log p(x), digit | AUROC log p(x) | tilt | Pang |")
     print("|---|---|---|---|---|---|---|")
-    for digit in map(int, flags.FLAGS.digits):
+    for digit in flag_errors.integers("digits"):
         for loss in LOSSES:
             print(row(digit, loss, detect(folder, digit, loss)), flush=True)
 
