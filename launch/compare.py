@@ -8,9 +8,8 @@ python -m launch.compare REAL_FOLDER --save_statistics=statistics.npz
 A and B are folders of images (searched recursively), .npz or .npy files with an array of images
 (FILE.npz:ARRAY where there are several), data sets with a split (NAME:train, NAME:validation), or
 .npz files of statistics with `mu` and `sigma` as pytorch-fid writes them; for statistics only the
-FID is computed. From a set of more than
-4,500 images, 4,500 are drawn at random, unless --num_images gives another number. Exit codes:
-0 done, 2 bad input.
+FID is computed. From a set of more than 4,500 images, 4,500 are drawn at random, unless
+--num_images gives another number. Exit codes: 0 done, 2 bad input.
 """
 
 from __future__ import annotations
