@@ -18,6 +18,7 @@ DATA_SETS = (
     "digits_small",
     "cifar10",
     "cifar10_small",
+    "quality_cifar10",
     "svhn",
     "pang_svhn",
     "celeb_a",
