@@ -15,7 +15,7 @@ PACKAGES = ("thermo_ebm", "study", "launch", "configs")
 # floors neither knows the other.
 FLOORS = (
     ("types", "errors", "console", "fields", "scopes", "readings"),
-    ("runtime", "files", "collectives", "randomness", "plugins", "plots"),
+    ("runtime", "files", "collectives", "randomness", "plugins", "plots", "cholesky"),
     ("models",),
     ("sampling", "thermo"),
     ("losses", "likelihood"),

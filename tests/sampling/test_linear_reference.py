@@ -56,7 +56,7 @@ def test_it_is_the_posterior_of_a_linear_gaussian_model():
     for x, center, latent in zip(IMAGES, centers, z, strict=True):
         law = lg.power_posterior(PARAMS, x, 1.0)
         np.testing.assert_allclose(center, law.mean, rtol=1e-9)
-        np.testing.assert_allclose(reference.root @ reference.root, law.cov, rtol=1e-9)
+        np.testing.assert_allclose(reference.root @ reference.root.T, law.cov, rtol=1e-9)
         np.testing.assert_allclose(reference.precision @ law.cov, np.eye(3), atol=1e-9)
         value = linear_reference.log_density(reference, center[None], jnp.asarray(latent)[None])
         np.testing.assert_allclose(value[0], stats.multivariate_normal.logpdf(latent, *law))

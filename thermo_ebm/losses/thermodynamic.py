@@ -26,7 +26,6 @@ from thermo_ebm.sampling.exchange import swap_rejection
 from thermo_ebm.sampling.path import (
     Observation,
     Path,
-    PathState,
     curvature_products,
     init_state,
     make_path,
@@ -95,8 +94,8 @@ class Objective(NamedTuple):
     # anything is learned) -> the loss and its terms
     loss: Callable[[Params, Batch, PRNGKey, Schedule | None, Path | None], tuple[Array, LossTerms]]
     first_path: Callable[[Batch, Schedule], Path]  # before anything is learned
-    # (params, what is known, chains, batch, key of the chains) -> what they show of the path
-    observe: Callable[[Params, PathState, TemperedChains, Batch, PRNGKey], Observation]
+    # (params, path, chains, batch, key of the chains) -> what the chains show of the path
+    observe: Callable[[Params, Path, TemperedChains, Batch, PRNGKey], Observation]
     differentiated: bool  # the gradient goes through the chains: only `loss` computes it
     mean_of_images: bool  # the gradient is a mean over images
 
@@ -209,7 +208,7 @@ class _Loss(NamedTuple):
     def observe(
         self,
         params: Params,
-        state: PathState,
+        path: Path,
         chains: TemperedChains,
         batch: Batch,
         key: PRNGKey,
@@ -220,12 +219,12 @@ class _Loss(NamedTuple):
         """
         pairs = curvature = None
         dim = math.prod(batch.images.shape[1:])
-        if state.moments is not None:
+        if path.reference is not None:
             noise = normal(chain_keys(key, PAIR_NOISE, batch.position), 0, dim)
             latents = chains.prior[0, 0]
-            pairs = simulate_pairs(self.model, params, state.moments, latents, noise, batch.mask)
+            pairs = simulate_pairs(self.model, params, path.reference, latents, noise, batch.mask)
             pairs = all_sum(pairs, self.axis_name)
-        if state.curvature is not None:
+        if path.inverse_factors is not None:
             rows, weights = probed(batch.position, batch.mask)
             noise = normal(chain_keys(key, PROBE, batch.position[rows]), 0, dim)
             latents = chains.latents[-1, 0, rows]

@@ -269,7 +269,7 @@ def _traced_unadjusted_step(
 def hmc(num_leapfrog: int) -> Kernel:
     """Hamiltonian Monte Carlo with L leapfrog steps in the target's metric.
 
-    Each trajectory's step is the step size times exp(-2.3 U), U uniform in (0, 1): without it
+    Each trajectory's step is the step size times exp(-U), U uniform in (0, 1): without it
     chains where the density is more curved than elsewhere would reject every move.
 
     Args:
@@ -293,7 +293,7 @@ def hmc(num_leapfrog: int) -> Kernel:
 
 
 NUM_LEAPFROG = 3  # L unless settings name another
-JITTER = 2.3  # a trajectory's step is at least exp(-2.3), a tenth, of the step size
+JITTER = 1.0  # a trajectory's step is between exp(-1) times the step size and the step size
 
 KERNELS: dict[str, Kernel] = {
     "ula": Kernel(

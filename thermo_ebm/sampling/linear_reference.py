@@ -18,11 +18,13 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from thermo_ebm.cholesky import cholesky_and_inverse
 from thermo_ebm.types import Array
 
 LEAST_WEIGHT = 0.02  # of a step's pairs in the running moments
 # The least variance of q in any direction, as a fraction of sigma_0^2.
 LEAST_VARIANCE = 0.005
+_POWER_ITERATIONS = 20
 
 
 class PairMoments(NamedTuple):
@@ -55,7 +57,7 @@ class LinearReference(NamedTuple):
     mean_z: Array  # mu_z, [D]
     mean_image: Array  # mu_g, [d]
     gain: Array  # W, [D, d]
-    root: Array  # the symmetric square root of C, [D, D]
+    root: Array  # the Cholesky factor of C, [D, D]
     precision: Array  # C^-1, [D, D]
     log_det: Array  # log det C, a scalar
 
@@ -91,23 +93,50 @@ def fit(moments: PairMoments, prior_sigma: float, likelihood_sigma: float) -> Li
     mean_z, mean_image = moments.mean_z, moments.mean_image
     cov_z = moments.latent_products - jnp.outer(mean_z, mean_z)
     cov_image = moments.image_products - jnp.outer(mean_image, mean_z)
-    precision_z = jnp.linalg.inv(cov_z)
+    precision_z = _inverse(cov_z)
     jacobian = cov_image @ precision_z
     total = moments.image_square - jnp.sum(mean_image**2)
     residual = jnp.maximum(total - jnp.sum(jacobian * cov_image), 0.0) / len(mean_image)
     variance = likelihood_sigma**2 + residual
     precision = precision_z + jacobian.T @ jacobian / variance
-    gain = jnp.linalg.solve(precision, jacobian.T) / variance
-    values, vectors = jnp.linalg.eigh(moments.error_products)
-    values = jnp.maximum(values, LEAST_VARIANCE * prior_sigma**2)
+    gain = _inverse(precision) @ jacobian.T / variance
+    root, whitening = cholesky_and_inverse(
+        _with_least_variance(moments.error_products, LEAST_VARIANCE * prior_sigma**2)
+    )
     return LinearReference(
         mean_z=mean_z,
         mean_image=mean_image,
         gain=gain,
-        root=(vectors * jnp.sqrt(values)) @ vectors.T,
-        precision=(vectors / values) @ vectors.T,
-        log_det=jnp.sum(jnp.log(values)),
+        root=root,
+        precision=whitening.T @ whitening,
+        log_det=2 * jnp.sum(jnp.log(jnp.diagonal(root))),
     )
+
+
+def _inverse(covariance: Array) -> Array:
+    _, whitening = cholesky_and_inverse(covariance)
+    return whitening.T @ whitening
+
+
+def _with_least_variance(covariance: Array, least: float) -> Array:
+    """Adds a multiple of I if a variance in some direction is smaller than `least`.
+
+    The smallest variance is found by power iteration on the inverse: an eigendecomposition would
+    call LAPACK, see `cholesky_and_inverse`.
+    """
+    identity = jnp.eye(len(covariance))
+    tiny = 1e-3 * least * identity
+    inverse = _inverse(covariance + tiny)
+
+    def multiply(direction: Array, _: None) -> tuple[Array, None]:
+        product = inverse @ direction
+        return product / jnp.linalg.norm(product), None
+
+    # A direction with a component along every axis, of different sizes.
+    first = 1.0 + jnp.arange(len(covariance)) / len(covariance)
+    direction, _ = jax.lax.scan(multiply, first, None, length=_POWER_ITERATIONS)
+    smallest = direction @ covariance @ direction
+    return covariance + jnp.maximum(least - smallest, 0.0) * identity
 
 
 def mean(reference: LinearReference, x: Array) -> Array:
@@ -136,7 +165,7 @@ def log_density(reference: LinearReference, center: Array, z: Array) -> Array:
 
 def draw(reference: LinearReference, center: Array, noise: Array) -> Array:
     """z ~ q(z | x) of standard normal numbers [num, D] and m(x) [num, D]: [num, D]."""
-    return center + noise @ reference.root
+    return center + noise @ reference.root.T
 
 
 def pair_sums(

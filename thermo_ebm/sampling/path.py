@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from thermo_ebm.cholesky import cholesky_and_inverse
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling import linear_reference
 from thermo_ebm.sampling.kernels import find_kernel
@@ -118,16 +119,14 @@ def inverse_factors(
     prior = identity / model.prior_sigma**2
     hot = prior if reference is None else reference.precision
     s = temperatures[:, None, None]
-    factors = jnp.linalg.cholesky((1 - s) * hot + s * (curvature + prior))
-    return jax.vmap(lambda factor: jax.scipy.linalg.solve_triangular(factor, identity, lower=True))(
-        factors
-    )
+    metrics = (1 - s) * hot + s * (curvature + prior)
+    return jax.vmap(cholesky_and_inverse)(metrics)[1]
 
 
 def simulate_pairs(
     model: LatentEBM,
     params: Params,
-    moments: PairMoments,
+    reference: LinearReference,
     latents: Array,
     noise: Array,
     mask: Array,
@@ -137,12 +136,11 @@ def simulate_pairs(
     Args:
       model: the model.
       params: alpha and beta.
-      moments: before these pairs.
+      reference: q before these pairs.
       latents: z ~ p_alpha, [num, D].
       noise: epsilon in x = g + sigma_l epsilon, standard normal, [num, d].
       mask: 0 for padding, [num].
     """
-    reference = linear_reference.fit(moments, model.prior_sigma, model.likelihood_sigma)
     images = model.generator(params["generator"], latents)
     sigma = model.likelihood_sigma
     return linear_reference.pair_sums(reference, latents, images, noise, mask, sigma)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.interpolate import CubicHermiteSpline, PchipInterpolator
 
-from thermo_ebm.thermo.cholesky import cholesky_and_inverse
+from thermo_ebm.cholesky import cholesky_and_inverse
 from thermo_ebm.thermo.schedule import Schedule
 from thermo_ebm.types import Array
 

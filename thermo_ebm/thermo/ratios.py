@@ -15,7 +15,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from thermo_ebm.thermo.cholesky import cholesky_and_inverse
+from thermo_ebm.cholesky import cholesky_and_inverse
 from thermo_ebm.types import Array
 
 _BISECTIONS = 50

@@ -141,7 +141,7 @@ def batch_gradient(
         loss, aux = task.objective.summary(parts, chains, batch.mask, schedule)
         observed = None
         if known is not None:
-            observed = task.objective.observe(params, known, chains, batch, key)
+            observed = task.objective.observe(params, path, chains, batch, key)
         return sums, loss, aux, observed
 
     if num == 1:

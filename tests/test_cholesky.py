@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from patience import PATIENCE
 
-from thermo_ebm.thermo.cholesky import cholesky_and_inverse
+from thermo_ebm.cholesky import cholesky_and_inverse
 
 DIM = 7
 
