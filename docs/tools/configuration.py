@@ -17,6 +17,7 @@ DATA_SETS = (
     "digits_plane",
     "digits_small",
     "cifar10",
+    "cifar10_linear",
     "cifar10_small",
     "quality_cifar10",
     "svhn",

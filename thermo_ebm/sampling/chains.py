@@ -271,7 +271,7 @@ def _pilot_step_size(model: LatentEBM, alpha: chex.ArrayTree, settings: ChainSet
 
     def update(log_step_size: Array, info: Info, k: Array) -> Array:
         # The gain falls, so that the last value depends little on the last acceptance.
-        return log_step_size + (info.acceptance.mean() - best) / jnp.sqrt(k)
+        return log_step_size + 3 * (info.acceptance.mean() - best) / jnp.sqrt(k)
 
     adaptation = Adaptation(jnp.log(jnp.float32(settings.step_size)), update)
     pilot = settings._replace(step_size=adaptation, num_steps=_PILOT_STEPS)
