@@ -4,12 +4,17 @@ python -m launch.likelihood --workdir=runs/digits
 python -m launch.likelihood --workdir=runs/cifar10 --num_images=500 --against=svhn_cropped:test \
     --against_data_dir=TFDS
 
-The estimate uses annealed importance sampling and MBAR with Metropolis-adjusted chains. On images
-simulated from the model, lower and upper bounds (bidirectional Monte Carlo) check the estimator.
+python -m launch.likelihood --workdir=runs/b --against_run=runs/a
+
+The estimate is annealed SMC from a linear proposal, with as many gradients as each image needs for
+the standard error that --error asks for. On images simulated from the model, the estimate and an
+upper bound by the same chains (conditional SMC) show how far it may be off. The program says
+whether the numbers are reliable, and if not, why and what to do.
 With --against, the program measures how well three scores distinguish other images from validation
 images: log p(x) and the tilt f(z), which are lower for images unlike the model's, and the score of
-Pang et al., which is higher. The program writes rep_XX/likelihood.csv, and a summary and pictures
-into rep_XX/likelihood. Finished images are not computed again.
+Pang et al., which is higher. With --against_run, it compares log p(x) of the same images under two
+runs. The program writes rep_XX/likelihood.csv, and a summary and pictures into rep_XX/likelihood.
+Finished images are not computed again.
 Exit codes: 0 done, 2 bad input, 3 interrupted (the same command continues).
 """
 
@@ -20,6 +25,7 @@ if not __package__:
 
 import contextlib
 import io
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -39,12 +45,16 @@ if not program.HELP_ONLY:
     from tqdm import tqdm
 
     from thermo_ebm import data, files
+    from thermo_ebm.config.build import image_shape
     from thermo_ebm.evaluation import sets
     from thermo_ebm.evaluation.likelihood import figures, session, tables
     from thermo_ebm.evaluation.likelihood.session import Session
     from thermo_ebm.evaluation.likelihood.tables import Row
     from thermo_ebm.evaluation.run import Run, load_run
     from thermo_ebm.evaluation.statistics import Statistics
+    from thermo_ebm.likelihood.annealed_smc import Estimates, Scores
+    from thermo_ebm.likelihood.proposal import PriorConstant
+    from thermo_ebm.likelihood.verdict import Verdict, of_bounds, of_images, of_prior, together
     from thermo_ebm.run import layout
 
 
@@ -61,15 +71,21 @@ def define_flags() -> None:
         "Images of each set; by default 100, or all if there are fewer.",
         lower_bound=2,
     )
-    flags.DEFINE_integer("chains", 16, "Chains per image.", lower_bound=2)
-    flags.DEFINE_integer(
-        "num_temperatures",
-        30,
-        "Intervals between the temperatures of prior and posterior.",
-        lower_bound=2,
+    flags.DEFINE_float(
+        "error", 0.1, "Standard error asked for of each image's log p(x), nats.", lower_bound=1e-4
     )
     flags.DEFINE_integer(
-        "steps_per_temperature", 10, "Steps of a chain at each temperature.", lower_bound=1
+        "max_gradients", 20_000, "Most gradients of a chain, whatever its error.", lower_bound=4
+    )
+    flags.DEFINE_float(
+        "max_seconds",
+        0.0,
+        "Seconds after which no image of a table is estimated again; 0: no limit.",
+        lower_bound=0.0,
+    )
+    flags.DEFINE_integer("chains", 16, "Chains per image, a multiple of 4.", lower_bound=8)
+    flags.register_validator(
+        "chains", lambda chains: chains % 4 == 0, message="must be a multiple of 4"
     )
     flags.DEFINE_integer(
         "num_simulated", 20, "Simulated images that check the estimate by bounds; 0 omits them."
@@ -85,10 +101,11 @@ def define_flags() -> None:
     DEFINE_path(
         "against_data_dir", None, "Folder of the data set of --against; by default that of TFDS."
     )
+    DEFINE_path("against_run", None, "Another run, whose log p(x) of the same images is compared.")
     flags.DEFINE_integer(
         "batch_size",
-        25,
-        "Images processed together; their chains share a step size.",
+        8,
+        "Images processed together; no figure depends on it.",
         lower_bound=1,
     )
     program.define_seed("Seed of the chains.")
@@ -115,7 +132,7 @@ def _likelihood(workdir: Path) -> int:
     checkpoint = run.load(values.repetition, values.step)
     validation = run.validation_images(values.data_dir)
     images = _limited(validation, "validation images")
-    other_images = _other_images(run)
+    other_images, other = _other_images(run), _other_run(run)
     folder = layout.repetition_dir(workdir, values.repetition)
     folder = Path(values.output) if values.output else folder
     data.check_output(run.config.data, folder, "output")
@@ -123,11 +140,25 @@ def _likelihood(workdir: Path) -> int:
         **{field: getattr(values, field) for field in session.SessionSettings._fields}
     )
     with tables.locked(folder):
-        with _bar("schedule", 1) as progress:
-            opened = session.open_session(run, checkpoint, validation, settings, folder)
+        with _bar("proposal", 1) as progress:
+            opened = session.open_session(run, checkpoint, settings, folder)
+            prior = session.prior_constant(opened)
             progress(1)
-        _fill_tables(opened, checkpoint.title(), images, other_images)
+        tables_of_images = _fill_tables(opened, prior, checkpoint.title(), images, other_images)
+        if other is not None:
+            _compare_runs(opened, prior, other, images, tables_of_images)
     return 0
+
+
+def _other_run(run: Run) -> Run | None:
+    """The run of --against_run, which must have images of the same shape."""
+    path = flags.FLAGS.against_run
+    if path is None:
+        return None
+    other = load_run(Path(path))
+    if image_shape(other.config) != image_shape(run.config):
+        raise UserError(f"against_run={path}: its images have another shape")
+    return other
 
 
 def _limited(images: np.ndarray, description: str) -> np.ndarray:
@@ -164,64 +195,136 @@ def _other_images(run: Run) -> np.ndarray | None:
 
 
 def _fill_tables(
-    opened: Session, checkpoint: str, images: np.ndarray, other_images: np.ndarray | None
-) -> None:
+    opened: Session,
+    prior: PriorConstant,
+    checkpoint: str,
+    images: np.ndarray,
+    other_images: np.ndarray | None,
+) -> list[Row]:
     """Fills the tables, prints the results, and writes the summary and the pictures."""
 
     folder = opened.folder / layout.LIKELIHOOD_FOLDER
     with _bar("validation images", len(images)) as progress:
         rows = session.validation_rows(opened, images, progress)
-    mean = tables.mean(rows)
+    mean, verdicts = tables.mean(rows), [_verdict_of_rows(opened, rows)]
     print(f"log p(x) of {len(rows)} validation images, {checkpoint}:")
-    print(_mean_line(mean), flush=True)
+    print(_mean_line(mean, prior), flush=True)
     parts: dict[str, Any] = {"where": checkpoint, "validation": mean._asdict()}
     _save(figures.extremes(images, rows, checkpoint), folder / "images.png")
     if flags.FLAGS.num_simulated:
-        parts["simulated"] = _check_by_bounds(opened)
+        parts["simulated"], of_bounds = _check_by_bounds(opened, mean)
+        verdicts.append(of_bounds)
+    settings = opened.estimator.settings
+    verdict = together([*verdicts, of_prior(prior, settings.prior_chains)])
+    print(verdict.sentence(), flush=True)
+    parts["verdict"] = verdict._asdict()
+    parts["log_z_alpha"] = {name: float(value) for name, value in prior._asdict().items()}
     if other_images is not None:
         name = _slug(flags.FLAGS.against)
         with _bar(name, len(other_images)) as progress:
             other_rows = session.against_rows(opened, other_images, name, progress)
-        parts[f"against_{name}"] = _compare(checkpoint, rows, other_rows, folder)
+        parts[f"against_{name}"] = _compare(checkpoint, prior, rows, other_rows, folder)
         figure = figures.extremes(other_images, other_rows, f"{name}, {checkpoint}")
         _save(figure, folder / f"against_{name}_images.png")
     tables.update_summary(opened.folder, parts)
     print(f"written: {opened.folder / layout.LIKELIHOOD} and {folder}")
+    return rows
 
 
-def _check_by_bounds(opened: Session) -> dict[str, Any]:
-    """Prints the gap between the bounds on images simulated from the model."""
+def _verdict_of_rows(opened: Session, rows: list[Row]) -> Verdict:
+    names = (
+        "log_marginal_likelihood",
+        "stderr",
+        "island_spread",
+        "effective_sample_size",
+        "gradients",
+        "prior_sampling",
+    )
+    value, stderr, spread, size, gradients, sampling = (tables.column(rows, n) for n in names)
+    estimates = Estimates(value, stderr, spread, size, gradients, sampling, Scores(*3 * [value]))
+    settings = opened.estimator.settings
+    return of_images(estimates, gradients // settings.num_leapfrog, settings)
+
+
+def _check_by_bounds(opened: Session, mean: tables.Mean) -> tuple[dict[str, Any], Verdict]:
+    """Prints estimate and upper bound of images simulated from the model."""
 
     num = flags.FLAGS.num_simulated
     with _bar("simulated images", num) as progress:
-        gap = tables.gap(session.simulated_rows(opened, num, progress))
-    print(
-        f"{num} images simulated from the model: lower bound {gap.lower:.2f}, estimate "
-        f"{gap.log_marginal_likelihood:.2f}, upper bound {gap.upper:.2f}; gap {gap.gap:.2f} "
-        f"+- {gap.gap_stderr:.2f} nats",
-        flush=True,
+        rows = session.simulated_rows(opened, num, progress)
+    gap = tables.gap(rows)
+    header = ("nats per image", "images", "estimate", "lower", "upper", "gap")
+    estimate = f"{mean.log_marginal_likelihood:.2f} +- {mean.stderr:.2g}"
+    lower = f"{gap.log_marginal_likelihood:.2f} +- {gap.stderr:.2g}"
+    upper = f"{gap.upper:.2f} +- {gap.upper_stderr:.2g}"
+    distance = f"{gap.gap:.2f} +- {gap.gap_stderr:.2g}"
+    for cells in (
+        header,
+        ("validation", str(mean.num_images), estimate, "", "", ""),
+        ("simulated", str(num), lower, lower, upper, distance),
+    ):
+        widths = (16, 8, 20, 20, 20, 16)
+        print(
+            "".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+        )
+    lower_values, errors, upper_values, upper_errors = (
+        tables.column(rows, name)
+        for name in ("log_marginal_likelihood", "stderr", "upper", "upper_stderr")
     )
-    return gap._asdict()
+    verdict = of_bounds(lower_values, upper_values, np.hypot(errors, upper_errors))
+    return gap._asdict(), verdict
 
 
-def _mean_line(mean: tables.Mean) -> str:
+def _compare_runs(
+    opened: Session, prior: PriorConstant, other: Run, images: np.ndarray, rows: list[Row]
+) -> None:
+    """Prints the paired difference of log p(x) under this run and that of --against_run."""
+
+    values, path = flags.FLAGS, flags.FLAGS.against_run
+    name = f"run_{_slug(path)}"
+    checkpoint = other.load(values.repetition, None)
+    folder = opened.folder / layout.LIKELIHOOD_FOLDER / name
+    with tables.locked(folder):
+        settings = opened.settings
+        compared = session.open_session(other, checkpoint, settings, folder)
+        with _bar(name, len(images)) as progress:
+            other_rows = session.validation_rows(compared, images, progress)
+    constants = float(prior.stderr), float(session.prior_constant(compared).stderr)
+    result = tables.difference(rows, other_rows, math.hypot(*constants))
+    better = path if result.mean < 0 else values.workdir
+    words = f"{better} is better" if result.decided else "undecided"
+    if not result.decided and result.images_needed > 0:
+        words += f"; about {result.images_needed} images would decide"
+    print(
+        f"log p(x) of {result.num_images} images under {values.workdir} less that under {path}: "
+        f"{result.mean:.2f} nats (95 % interval {result.low:.2f} to {result.high:.2f}): {words}"
+    )
+    tables.update_summary(opened.folder, {f"against_{name}": result._asdict()})
+
+
+def _mean_line(mean: tables.Mean, prior: PriorConstant) -> str:
     return (
         f"  mean {mean.log_marginal_likelihood:.2f} nats (95 % interval {mean.low:.2f} to "
         f"{mean.high:.2f}), {mean.bits_per_dim:.3f} bits per dimension; standard error of the "
-        f"estimate itself {mean.stderr:.2g}; smallest effective sample size "
-        f"{mean.least_effective_sample_size:.1f} of {flags.FLAGS.chains} chains"
+        f"estimate itself {math.hypot(mean.stderr, float(prior.stderr)):.2g}; {mean.gradients:.0f} "
+        f"gradients a chain; smallest effective sample size {mean.least_effective_sample_size:.1f} "
+        f"of {flags.FLAGS.chains} chains; {mean.num_reliable} of {mean.num_images} images reliable"
     )
 
 
 def _compare(
-    checkpoint: str, rows: list[Row], other_rows: list[Row], folder: Path
+    checkpoint: str,
+    prior: PriorConstant,
+    rows: list[Row],
+    other_rows: list[Row],
+    folder: Path,
 ) -> dict[str, Any]:
     """Prints and draws how well each score detects the other images."""
 
     images, name = flags.FLAGS.against, _slug(flags.FLAGS.against)
     mean = tables.mean(other_rows)
     print(f"log p(x) of {len(other_rows)} images of {images}:")
-    print(_mean_line(mean))
+    print(_mean_line(mean, prior))
     detections = tables.detections(rows, other_rows, flags.FLAGS.seed)
     for score, areas in detections.items():
         print(

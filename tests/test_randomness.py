@@ -16,8 +16,8 @@ def test_numbers_are_those_of_earlier_runs():
         "INIT ORDER CHAINS VALIDATION GRADIENT_NOISE PICTURES EVALUATION AMPLIFICATION LIKELIHOOD"
     )
     assert [getattr(randomness, name) for name in uses.split()] == list(range(9))
-    tables = "SCHEDULE VALIDATION_IMAGES AGAINST SIMULATION BOUNDS"
-    assert [getattr(randomness, name) for name in tables.split()] == list(range(5))
+    tables = "VALIDATION_IMAGES SIMULATION"
+    assert [getattr(randomness, name) for name in tables.split()] == list(range(2))
     assert randomness.CHAIN == 2**31 - 2**16
     steps = randomness.STEP_NOISE, randomness.STEP_ACCEPT, randomness.STEP_EXCHANGE
     assert steps == (0, 2**30, 2**30 + 2**29)

@@ -16,7 +16,8 @@ nothing else: not on the number of devices, nor on chunks, nor on what has been 
     `-- LIKELIHOOD - step                               annealed chains of validation images  (*)
 
     seed of `launch.likelihood`
-    `-- SCHEDULE, VALIDATION_IMAGES, AGAINST, SIMULATION, BOUNDS       annealed chains  (*)
+    |-- VALIDATION_IMAGES - pilot, estimate, bounds - number of an image's values   its chains
+    `-- SIMULATION - number of an image               the noise of simulated images
 
     (*) the key of many chains
     |-- temperature - position                          the first chain of each image
@@ -53,8 +54,8 @@ from thermo_ebm.types import Array, PRNGKey
     GRADIENT_BIAS,
 ) = range(10)
 
-# Folded into the key of `launch.likelihood`, one number for each table.
-SCHEDULE, VALIDATION_IMAGES, AGAINST, SIMULATION, BOUNDS = range(5)
+# Folded into the key of `launch.likelihood`.
+VALIDATION_IMAGES, SIMULATION = range(2)
 
 # Folded into the key of many chains for an image's second and further chains.
 CHAIN = 2**31 - 2**16

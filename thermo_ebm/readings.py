@@ -217,6 +217,11 @@ READINGS = {
     "val_log_marginal_likelihood_stderr": Reading(
         "standard error of `val_log_marginal_likelihood`, from the chains", _PER_IMAGE
     ),
+    "val_log_marginal_likelihood_reliable": Reading(
+        "share of the images of `val_log_marginal_likelihood` whose estimate is reliable; 0 if the "
+        "prior's chains do not mix",
+        "share",
+    ),
     "val_bits_per_dim": Reading("`-val_log_marginal_likelihood` per data value", "bits"),
     "skipped_steps": Reading(
         "steps skipped because their loss, gradient or update was not finite",

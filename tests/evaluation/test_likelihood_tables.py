@@ -9,9 +9,7 @@ from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation.likelihood import figures, session, tables
 from thermo_ebm.evaluation.run import load_run
 
-SETTINGS = session.SessionSettings(
-    chains=2, num_temperatures=2, steps_per_temperature=1, batch_size=4
-)
+SETTINGS = session.SessionSettings(chains=8, error=10.0, max_gradients=8, batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +23,9 @@ def images(run):
     return run.validation_images()
 
 
-def open_session(run, folder, images, settings=SETTINGS, step=30):
+def open_session(run, folder, settings=SETTINGS, step=30):
     with tables.locked(folder):
-        return session.open_session(run, run.load(0, step), images, settings, folder)
+        return session.open_session(run, run.load(0, step), settings, folder)
 
 
 def ignore(done):
@@ -51,18 +49,17 @@ def interrupt_after(calls):
 
 def test_an_interrupted_table_is_completed_bit_for_bit(run, images, tmp_path):
     reference = session.validation_rows(
-        open_session(run, tmp_path / "reference", images), images[:10], ignore
+        open_session(run, tmp_path / "reference"), images[:10], ignore
     )
     assert [row["image"] for row in reference] == list(range(10))
     assert all(np.isfinite(list(row.values())).all() for row in reference)
 
-    opened = open_session(run, tmp_path / "parts", images)
+    opened = open_session(run, tmp_path / "parts")
     with pytest.raises(Interrupted):
         session.validation_rows(opened, images[:10], interrupt_after(2))
     table = tables.validation_table(tmp_path / "parts")
     assert len(table.read()) == 8  # two groups of four
-    done, again = [], open_session(run, tmp_path / "parts", images)
-    np.testing.assert_array_equal(again.temperatures, opened.temperatures)
+    done, again = [], open_session(run, tmp_path / "parts")
     assert session.validation_rows(again, images[:10], done.append) == reference
     assert done == [8, 2]
     expected = tables.validation_table(tmp_path / "reference").path.read_bytes()
@@ -74,17 +71,17 @@ def test_an_interrupted_table_is_completed_bit_for_bit(run, images, tmp_path):
 
 
 def test_rows_of_other_settings_checkpoints_and_images_are_not_mixed(run, images, tmp_path):
-    opened = open_session(run, tmp_path, images)
+    opened = open_session(run, tmp_path)
     session.validation_rows(opened, images[:4], ignore)
     table = tables.validation_table(tmp_path).path
     before = table.read_bytes()
     for changes, message in (
-        ({"settings": SETTINGS._replace(chains=4)}, "chains=4: .*likelihood.csv was made with 2"),
+        ({"settings": SETTINGS._replace(chains=12)}, "chains=12: .*likelihood.csv was made with 8"),
         ({"settings": SETTINGS._replace(seed=1)}, "seed=1: "),
         ({"step": 20}, "step=20: .* was made with 30; name another folder as output"),
     ):
         with pytest.raises(UserError, match=message):
-            open_session(run, tmp_path, images, **changes)
+            open_session(run, tmp_path, **changes)
     with pytest.raises(UserError, match="image 0 differs from that of this run"):
         session.validation_rows(opened, images[1:5], ignore)
     # The same step of a run that was trained anew is another checkpoint.
@@ -93,7 +90,7 @@ def test_rows_of_other_settings_checkpoints_and_images_are_not_mixed(run, images
         params=jax.tree.map(lambda leaf: leaf * 1.01, checkpoint.params)
     )
     with pytest.raises(UserError, match="parameters="):
-        session.open_session(run, retrained, images, SETTINGS, tmp_path)
+        session.open_session(run, retrained, SETTINGS, tmp_path)
     assert table.read_bytes() == before
 
 
@@ -103,7 +100,7 @@ def test_parameters_that_are_not_finite_are_refused(run, tmp_path):
         params=jax.tree.map(lambda leaf: leaf * np.nan, checkpoint.params)
     )
     with pytest.raises(UserError, match="step=30: repetition 0 has diverged"):
-        session.open_session(run, diverged, np.zeros(0), SETTINGS, tmp_path)
+        session.open_session(run, diverged, SETTINGS, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -117,14 +114,14 @@ def test_one_process_at_a_time_fills_a_folder(tmp_path):
 
 
 def test_damaged_files_are_named(run, images, tmp_path):
-    open_session(run, tmp_path, images)
+    open_session(run, tmp_path)
     table = tables.validation_table(tmp_path)
     table.path.write_text(",".join(table.columns) + "\n0,1,2\n")
     with pytest.raises(UserError, match=r"likelihood.csv:2: 3 fields"):
         table.read()
     (tmp_path / "likelihood/settings.json").write_text("[]")
     with pytest.raises(UserError, match=r"settings.json: not the settings of a likelihood"):
-        open_session(run, tmp_path, images)
+        open_session(run, tmp_path)
 
 
 # Summaries, by hand.
@@ -141,14 +138,46 @@ def test_means_and_gaps():
     assert mean.stderr == 2.5  # sqrt(9 + 16) / 2
     # The standard deviation of 2 images is sqrt 2, that of their mean 1.
     assert mean.high - mean.log_marginal_likelihood == pytest.approx(1.96)
+    errors = {"stderr": 3.0, "upper_stderr": 4.0}
     gap = tables.gap(
         [
-            {"lower": -3.0, "log_marginal_likelihood": -2.0, "upper": -1.0},
-            {"lower": -5.0, "log_marginal_likelihood": -4.5, "upper": -4.0},
+            {"log_marginal_likelihood": -3.0, "upper": -1.0, **errors},
+            {"log_marginal_likelihood": -5.0, "upper": -4.0, **errors},
         ]
     )
-    assert (gap.lower, gap.log_marginal_likelihood, gap.upper) == (-4.0, -3.25, -2.5)
+    assert (gap.log_marginal_likelihood, gap.upper) == (-4.0, -2.5)
+    assert (gap.stderr, gap.upper_stderr) == pytest.approx((3 / np.sqrt(2), 4 / np.sqrt(2)))
     assert (gap.gap, gap.gap_stderr) == (1.5, pytest.approx(0.5))
+
+
+def test_intervals_of_paired_differences_cover():
+    """Simulated: images differ by far more than the models do; 95 % intervals of the mean."""
+    rng, covered, decisions = np.random.default_rng(0), [], []
+    for _ in range(1500):
+        first = rng.normal(-30, 20, size=25)
+        second = first - 0.5 + rng.normal(size=25)
+        constant = rng.normal(0, 0.1)
+        found = tables.difference(
+            [row(i, value) for i, value in enumerate(first + constant)],
+            [row(i, value) for i, value in enumerate(second)],
+            0.1,
+        )
+        covered.append(found.low <= 0.5 <= found.high)
+        decisions.append(found.decided)
+        assert found.decided == (found.low > 0 or found.high < 0)
+    assert 0.93 <= np.mean(covered) <= 0.97
+    assert 0.4 < np.mean(decisions) < 0.8
+
+
+def test_numbers_of_images_that_would_decide():
+    rows = [row(i, value) for i, value in enumerate([1.0, -0.8, 0.9, -0.6])]
+    base = [row(i, 0.0) for i in range(4)]
+    found = tables.difference(rows, base, 0.0)
+    spread = np.std([1.0, -0.8, 0.9, -0.6], ddof=1)
+    assert not found.decided
+    assert found.images_needed == pytest.approx((1.96 * spread / 0.125) ** 2, abs=2)
+    # The error of the constant stays, however many images there are.
+    assert tables.difference(rows, base, 0.1).images_needed == -1
 
 
 def test_scores_are_higher_for_images_unlike_the_model():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from trained_run import damage
 
-FAST = ("--chains=2", "--num_temperatures=2", "--steps_per_temperature=1", "--batch_size=4")
+FAST = ("--chains=8", "--error=10", "--max_gradients=8", "--batch_size=4")
 
 
 def test_tables_summary_and_pictures_are_written_and_continued(programs, workdir, tmp_path):
@@ -22,7 +22,9 @@ def test_tables_summary_and_pictures_are_written_and_continued(programs, workdir
     for line in (
         r"log p\(x\) of 6 validation images, repetition 0, step 30:",
         r"  mean -?[\d.]+ nats \(95 % interval -?[\d.]+ to -?[\d.]+\), [\d.]+ bits per dimension",
-        r"2 images simulated from the model: lower bound .*, upper bound .*; gap .* nats",
+        r"nats per image +images +estimate +lower +upper +gap$",
+        r"simulated +2 +-?[\d.]+ \+- .* \+- [\d.e-]+$",
+        r"reliable: (yes|no; .*)$",
         r"log p\(x\) of 6 images of .*noise.npz:",
         r"  detected by log_marginal_likelihood: AUROC [\d.]+ \([\d.]+ to [\d.]+\), AUPRC ",
         r"  detected by tilt: ",
@@ -42,14 +44,16 @@ def test_tables_summary_and_pictures_are_written_and_continued(programs, workdir
     ]
     lines = (folder / "likelihood.csv").read_text().splitlines()
     assert lines[0].startswith(
-        "image,checksum,log_marginal_likelihood,bits_per_dim,stderr,annealed,"
+        "image,checksum,log_marginal_likelihood,bits_per_dim,stderr,reliable,island_spread,"
     )
     assert len(lines) == 7
     summary = json.loads((folder / "likelihood" / "summary.json").read_text())
     assert summary["validation"]["num_images"] == 6
     assert summary["simulated"]["gap"] == pytest.approx(
-        summary["simulated"]["upper"] - summary["simulated"]["lower"]
+        summary["simulated"]["upper"] - summary["simulated"]["log_marginal_likelihood"]
     )
+    assert summary["verdict"]["reliable"] in (True, False)
+    assert summary["log_z_alpha"]["r_hat"] > 0.9
     assert summary["against_noise"]["log_marginal_likelihood"]["share"] == 0.5
 
     # A second command for more images and without the others keeps all that was done.
@@ -78,8 +82,11 @@ def test_wrong_commands_are_one_line_and_code_2(programs, workdir, tmp_path):
     np.savez(tmp_path / "one.npz", images=np.full((1, 8, 8), 9, np.uint8))
     np.savez(tmp_path / "three.npz", images=np.full((3, 8, 8), 9, np.uint8))
     wrong = {
-        "--chains=1": "--chains=1: ",
-        "--num_temperatures=1": "--num_temperatures=1: ",
+        "--chains=4": "--chains=4: ",
+        "--chains=10": "--chains=10: must be a multiple of 4",
+        "--error=0": "--error=0",
+        "--max_gradients=1": "--max_gradients=1: ",
+        f"--against_run={tmp_path}/empty": f"{tmp_path}/empty",
         "--batch_size=0": "--batch_size=0: ",
         "--num_images=1": "--num_images=1: ",
         "--num_images=41": "num_images=41: more than the 40 validation images",
@@ -110,6 +117,17 @@ def _fast_without(flag):
     """The quick settings, without the one that is wrong."""
     name = flag.partition("=")[0]
     return [other for other in FAST if other.partition("=")[0] != name]
+
+
+def test_two_runs_are_compared_on_the_same_images(programs, workdir, tmp_path):
+    """A run against itself: the same images and random numbers, hence no difference at all."""
+    command = ("likelihood", f"--workdir={workdir}", "--num_images=4", "--num_simulated=0", *FAST)
+    code, out, err = programs.run(*command, f"--against_run={workdir}")
+    assert code == 0, err
+    assert re.search(r"less that under .*: 0\.00 nats \(95 % interval .*\): undecided", out), out
+    summary = json.loads((workdir / "rep_00" / "likelihood" / "summary.json").read_text())
+    assert summary["against_run_run"]["num_images"] == 4
+    assert not summary["against_run_run"]["decided"]
 
 
 def test_a_damaged_checkpoint_asks_for_another_step(programs, workdir):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import smooth_network as tiny
 
-from thermo_ebm import likelihood
 from thermo_ebm.evaluation.chains import convergence
 from thermo_ebm.losses import LossSettings, check_settings, make_objective
 from thermo_ebm.sampling import kernels
@@ -57,24 +56,6 @@ def test_own_kernel_moves_exchanging_and_traced_chains():
     assert (trace.source != jnp.arange(1, 4)[:, None, None]).any()
     before, after = (np.sort(z[1:], axis=0) for z in (first.latents, moved.latents))
     np.testing.assert_allclose(after, before + 4 * SHIFT, rtol=1e-5)
-
-
-def test_own_kernel_estimates_the_marginal_likelihood():
-    """No chain is rejected or drawn: l at every temperature is that of the shifted states."""
-    settings = likelihood.LikelihoodSettings(
-        num_temperatures=2, chains_per_image=2, steps_per_temperature=1, prior_steps=3,
-        kernel="shift",
-    )  # fmt: skip
-    batch = tiny.make_batch()
-    estimate = jax.jit(partial(likelihood.estimate, tiny.make_model(), settings=settings))
-    result = estimate(tiny.parameters(), batch, power_schedule(2, 1.0), KEY)
-    np.testing.assert_allclose(result.acceptance, ACCEPTANCE, rtol=1e-6)
-    assert np.isfinite(result.log_marginal_likelihood).all()
-    with pytest.raises(ValueError, match="needs an adjusted kernel, not 'ula'"):
-        likelihood.estimate(
-            tiny.make_model(), tiny.parameters(), batch, power_schedule(2, 1.0), KEY,
-            settings._replace(kernel="ula"),
-        )  # fmt: skip
 
 
 def test_own_kernel_has_convergence_diagnostics():

@@ -1,42 +1,63 @@
-"""log p(x) of images: annealed importance sampling and MBAR, with Metropolis-adjusted moves.
+"""log p(x) of images by annealed SMC, with an error that can be believed or a warning.
 
-Chains start from the prior p_alpha at t = 0, whose normalising constant is not needed, and are
-taken to the posterior along a separate schedule (Neal 2001). With t_0 = 0 < ... < t_N = 1 and
-z_(k-1) the state of a chain when its temperature rises from t_(k-1) to t_k,
+    settings.py       what can be chosen
+    particles.py      annealed SMC of any path: schedule, estimate, conditional SMC
+    proposal.py       what a model's images share: q(z | x), metric, log Z_alpha
+    annealed_smc.py   log p(x) of one batch of images, and upper bounds of simulated ones
+    effort.py         as many temperatures as each image needs
+    verdict.py        whether the numbers can be relied on
 
-    log w = sum_k (t_k - t_(k-1)) l(z_(k-1)),        E w = p(x),
-
-so that log mean w is a stochastic lower bound on log p(x), which is tight if the chains follow the
-changing density. MBAR (`thermo/ratios.py`) uses the log-likelihoods of the same chains at all
-temperatures at once and has a smaller error; its standard error is a jackknife over the chains,
-which are independent.
-
-For images simulated from the model, chains can also run in the other direction, from the latent
-that made the image: `bidirectional` computes the resulting upper bound.
+The likelihood of an image is the model's Gaussian. Another one would enter in
+`annealed_smc.posterior_problem` (its density), `proposal._curvature` (its Fisher information in
+place of J' J / sigma_l^2), and `proposal._fit` (its noise).
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
-import chex
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from thermo_ebm.likelihood.annealing import Annealer, LikelihoodSettings
-from thermo_ebm.likelihood.estimators import MarginalLikelihood, summarise
+from thermo_ebm.likelihood import verdict as verdicts
+from thermo_ebm.likelihood.annealed_smc import Estimates, Scores
+from thermo_ebm.likelihood.effort import Estimator, Finished
+from thermo_ebm.likelihood.proposal import PriorConstant, prepare
+from thermo_ebm.likelihood.settings import LikelihoodSettings
+from thermo_ebm.likelihood.verdict import Verdict
 from thermo_ebm.models.latent_ebm import LatentEBM
-from thermo_ebm.sampling.kernels import find_kernel
-from thermo_ebm.thermo.schedule import Schedule, equalised, make_schedule
-from thermo_ebm.types import Array, Batch, Params, PRNGKey, check_batch, check_key, make_batch
+from thermo_ebm.types import Array, Params, PRNGKey, check_images, check_key
 
 __all__ = [
+    "Estimator",
     "LikelihoodSettings",
     "MarginalLikelihood",
-    "adapted_schedule",
+    "Verdict",
     "bits_per_dim",
-    "estimate",
+    "collected",
     "log_marginal_likelihood",
+    "prepare",
 ]
+
+
+class MarginalLikelihood(NamedTuple):
+    """Estimates of log p(x) in nats, [num] each, and what they rest on."""
+
+    log_marginal_likelihood: np.ndarray  # log p(x)
+    stderr: np.ndarray  # of this image, without that of `prior`, which all images share
+    reliable: np.ndarray  # bool
+    island_spread: np.ndarray  # between the largest and the smallest estimate of an island
+    effective_sample_size: np.ndarray  # of the M weights, the least over temperatures
+    acceptance: np.ndarray  # of the moves
+    gradients: np.ndarray  # of a chain
+    scores: Scores
+    prior: PriorConstant  # log Z_alpha
+    verdict: Verdict  # on all images and the prior
+
+    @property
+    def mean_stderr(self) -> float:
+        """Standard error of the mean over these images, with that of log Z_alpha."""
+        images = np.sqrt(np.sum(self.stderr**2)) / len(self.stderr)
+        return float(np.hypot(images, self.prior.stderr))
 
 
 def log_marginal_likelihood(
@@ -46,9 +67,10 @@ def log_marginal_likelihood(
     key: PRNGKey,
     settings: LikelihoodSettings = LikelihoodSettings(),  # noqa: B008 (immutable)
 ) -> MarginalLikelihood:
-    """log p(x) of each image, with a schedule that is adapted to equal barriers.
+    """log p(x) of each image by annealed SMC, with as many gradients as its error needs.
 
-    Compiled once for a model, settings and shapes. All images are estimated at once.
+    Compiled once for a model, settings and the shape of an image. An image's estimate depends on
+    the key and the settings, not on the other images.
 
     Args:
       model: the model.
@@ -57,19 +79,43 @@ def log_marginal_likelihood(
       key: consumed.
       settings: the estimator.
 
-    Returns:
-      Estimates in nats, among them `log_marginal_likelihood` and `stderr`, [num] each.
-
     Raises:
-      ValueError: fewer than 2 chains per image or 2 temperatures, a kernel that is unknown or not
-        adjusted, a key that is none, no images, or images that are not floating-point numbers in
-        [-1, 1].
+      ValueError: numbers of chains that do not fit, a key that is none, no images, or images that
+        are not floating-point numbers in [-1, 1].
     """
     check_key(key)
-    batch = make_batch(images)
-    key, pilot_key = jax.random.split(key)
-    schedule = adapted_schedule(model, params, batch.images, pilot_key, settings)
-    return _estimate(model, params, batch, schedule.temperatures, key, settings)
+    settings.check()
+    x = np.asarray(check_images(images))
+    preparation = prepare(model, params, x.shape[1:], settings)
+    estimator = Estimator(model, params, preparation, settings, key)
+    estimates, num_temperatures = collected(list(estimator.run(x)))
+    judged = [
+        verdicts.of_images(estimates, num_temperatures, settings),
+        verdicts.of_prior(preparation.prior, settings.prior_chains),
+    ]
+    return MarginalLikelihood(
+        estimates.log_marginal_likelihood,
+        estimates.stderr,
+        np.asarray(verdicts.are_reliable(estimates, settings)),
+        estimates.island_spread,
+        estimates.effective_sample_size,
+        estimates.acceptance,
+        estimator.gradients(num_temperatures),
+        estimates.scores,
+        preparation.prior,
+        verdicts.together(judged),
+    )
+
+
+def collected(parts: list[Finished]) -> tuple[Estimates, np.ndarray]:
+    """Estimates and numbers of temperatures of all images, in their order."""
+    order = np.argsort(np.concatenate([part.rows for part in parts]))
+
+    def join(*leaves: np.ndarray) -> np.ndarray:
+        return np.concatenate(leaves)[order]
+
+    estimates = jax.tree.map(join, *(part.estimates for part in parts))
+    return estimates, join(*(part.num_temperatures for part in parts))
 
 
 def bits_per_dim(log_marginal_likelihood: Any, dim: int) -> Any:
@@ -80,60 +126,3 @@ def bits_per_dim(log_marginal_likelihood: Any, dim: int) -> Any:
       dim: values of an image.
     """
     return -log_marginal_likelihood / (dim * math.log(2)) + math.log2(127.5)
-
-
-def adapted_schedule(
-    model: LatentEBM, params: Params, images: Array, key: PRNGKey, settings: LikelihoodSettings
-) -> Schedule:
-    """The power schedule after `settings.pilots` adaptations to equal rejection rates.
-
-    Arguments and errors are those of `log_marginal_likelihood`.
-    """
-    schedule = make_schedule("power", settings.num_temperatures, settings.power)
-    few = settings._replace(chains_per_image=max(settings.chains_per_image // 4, 2))
-    batch = make_batch(images)
-    for number in range(settings.pilots):
-        pilot_key = jax.random.fold_in(key, number)
-        pilot = _estimate(model, params, batch, schedule.temperatures, pilot_key, few)
-        schedule = equalised(schedule, jax.device_get(pilot.rejection))
-    return Schedule(*map(jnp.asarray, schedule))
-
-
-def estimate(
-    model: LatentEBM,
-    params: Params,
-    batch: Batch,
-    temperatures: Array,
-    key: PRNGKey,
-    settings: LikelihoodSettings,
-    axis_name: str | None = None,
-) -> MarginalLikelihood:
-    """log p(x) of each image along a given schedule; can be jitted.
-
-    Args:
-      model: the model.
-      params: alpha and beta.
-      batch: images with their positions, from which their random numbers come, and the mask.
-      temperatures: t_0 = 0 .. t_N = 1, [num_temperatures + 1].
-      key: consumed.
-      settings: the estimator.
-      axis_name: the pmapped axis the images are spread over, if any.
-
-    Raises:
-      ValueError: fewer than 2 chains per image or 2 temperatures, or a kernel that is unknown or
-        not adjusted.
-    """
-    check_batch(batch)
-    chex.assert_rank(temperatures, 1)
-    if settings.chains_per_image < 2 or temperatures.shape[0] < 3:
-        raise ValueError("a likelihood needs at least 2 chains_per_image and 2 num_temperatures.")
-    if not find_kernel(settings.kernel).adjusted:
-        raise ValueError(f"a likelihood needs an adjusted kernel, not {settings.kernel!r}.")
-    annealer = Annealer(model, params, settings, batch.position, batch.mask, key, axis_name)
-    latents, log_step_size = annealer.prior_latents()
-    annealed = annealer.anneal(batch.images, latents, temperatures, log_step_size)
-    return summarise(annealer, batch.images, temperatures, annealed)
-
-
-# Compiled once for a model, settings and shapes, not once per call.
-_estimate = jax.jit(estimate, static_argnames=("model", "settings", "axis_name"))

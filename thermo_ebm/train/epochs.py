@@ -24,7 +24,7 @@ from thermo_ebm.train.report import Reporter
 from thermo_ebm.train.start import Group
 from thermo_ebm.train.state import EpochSums, TrainState
 from thermo_ebm.train.task import last_rates, num_updates
-from thermo_ebm.train.validation import bias_numbers
+from thermo_ebm.train.validation import MeanLikelihood, bias_numbers
 
 MOST_BIAS = 0.5  # of the root mean square of a batch's gradient, above which a run warns
 
@@ -83,9 +83,9 @@ def end_epochs(
     if interval and (evaluated := ended & is_due).any():
         reporter.doing("evaluating the log-likelihood")
         likelihood = group.programs.likelihood(state, group.images.likelihood)
-        mean, stderr = jax.device_get(programs.local(likelihood))
+        measured = jax.device_get(programs.local(likelihood))
         for i in np.flatnonzero(evaluated).tolist():
-            rows[i] |= _likelihood_readings(group, float(mean[i]), float(stderr[i]))
+            rows[i] |= _likelihood_readings(group, _at(measured, i))
     with hosts.writing(opened[0].folder.parent):
         for i in np.flatnonzero(ended).tolist() if hosts.is_first() else ():
             write_epoch(opened[i], group, rows[i], _at(aux, i))
@@ -190,13 +190,15 @@ def _warning_of_bias(row: Row) -> str:
     return ""
 
 
-def _likelihood_readings(group: Group, mean: float, stderr: float) -> Row:
+def _likelihood_readings(group: Group, measured: MeanLikelihood) -> Row:
+    mean, stderr, reliable = map(float, measured)
     if not math.isfinite(mean):
         return {}
     dim = math.prod(group.images.real.shape[1:])
     return {
         "val_log_marginal_likelihood": mean,
         "val_log_marginal_likelihood_stderr": stderr if math.isfinite(stderr) else None,
+        "val_log_marginal_likelihood_reliable": reliable,
         "val_bits_per_dim": bits_per_dim(mean, dim),
     }
 

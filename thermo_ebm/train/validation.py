@@ -10,18 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thermo_ebm import likelihood
 from thermo_ebm.collectives import all_sum, masked_mean
 from thermo_ebm.config.build import sampler_settings
 from thermo_ebm.gradients import bias, noise
 from thermo_ebm.gradients.bias import GradientBias
 from thermo_ebm.gradients.noise import NoiseSums
-from thermo_ebm.likelihood import LikelihoodSettings
+from thermo_ebm.likelihood import LikelihoodSettings, annealed_smc, verdict
+from thermo_ebm.likelihood.proposal import prepare_from
 from thermo_ebm.losses import Latents, vanilla_objective
 from thermo_ebm.randomness import GRADIENT_BIAS, GRADIENT_NOISE, LIKELIHOOD, VALIDATION
 from thermo_ebm.sampling.arrival import continue_chains
 from thermo_ebm.sampling.path import FROM_PRIOR
-from thermo_ebm.thermo.schedule import make_schedule
 from thermo_ebm.train.state import TrainState, current_path, current_schedule
 from thermo_ebm.train.step import Batches, batch_gradient, device_batch
 from thermo_ebm.train.task import AXIS, Task
@@ -31,15 +30,22 @@ BIAS_BATCHES = 8  # of training images, on which the gradient's bias is measured
 # One estimator of the held-out log p(x) for every run, so that the values can be compared.
 HELD_OUT_IMAGES = 64
 HELD_OUT_SETTINGS = LikelihoodSettings(
-    num_temperatures=24, chains_per_image=8, steps_per_temperature=10, prior_steps=100, pilots=0
+    error=0.5,  # of an image that counts as reliable
+    num_temperatures=48,
+    num_pairs=2048,
+    num_probes=512,
+    prior_chains=512,
+    prior_temperatures=48,
+    mixing_trajectories=100,
 )
 
 
 class MeanLikelihood(NamedTuple):
     """Mean log p(x) of the first validation images, in nats per image."""
 
-    mean: Array  # by MBAR
+    mean: Array
     stderr: Array  # standard error of the mean for these images, from the chains alone
+    reliable: Array  # share of the images whose estimate can be relied on; 0 if no image's can
 
 
 def validate(task: Task, state: TrainState, batches: Batches) -> tuple[Array, Any]:
@@ -81,21 +87,20 @@ def evaluate_likelihood(task: Task, state: TrainState, batches: Batches) -> Mean
     num, settings = min(HELD_OUT_IMAGES, task.config.data.num_val), HELD_OUT_SETTINGS
     batch = device_batch(batches.images[0], num)
     key = jax.random.fold_in(jax.random.fold_in(state.key, LIKELIHOOD), state.step)
-    schedule = make_schedule("power", settings.num_temperatures, settings.power)
-    estimate = likelihood.estimate(
-        task.model,
-        state.params,
-        batch,
-        schedule.temperatures,
-        key,
-        settings,
-        AXIS,
-    )
+    shape = batch.images.shape[1:]
+    preparation = prepare_from(task.model, state.params, key, shape, settings.compiled())
+    shared = task.model, state.params, preparation, batch.images
+    schedule = annealed_smc.pilot(*shared, key, settings.compiled())
+    num_temperatures = jnp.full(len(batch.mask), settings.num_temperatures)
+    estimates = annealed_smc.estimate(*shared, schedule, num_temperatures, key, settings.compiled())
     # Padding repeats an image, whose figures are finite if the image's are.
-    values, stderr = estimate.log_marginal_likelihood * batch.mask, estimate.stderr * batch.mask
-    sums = values.sum(), (stderr**2).sum()
-    total, variance = all_sum(sums, AXIS)
-    return MeanLikelihood(total / num, jnp.sqrt(variance) / num)
+    values, stderr = estimates.log_marginal_likelihood, estimates.stderr
+    reliable = verdict.are_reliable(estimates, settings)
+    sums = [jnp.sum(batch.mask * leaf) for leaf in (values, stderr**2, reliable)]
+    total, variance, num_reliable = all_sum(sums, AXIS)
+    error = jnp.sqrt(variance / num**2 + preparation.prior.stderr**2)
+    share = jnp.where(preparation.prior.r_hat <= verdict.MOST_R_HAT, num_reliable / num, 0.0)
+    return MeanLikelihood(total / num, error, share)
 
 
 def noise_numbers(task: Task, state: TrainState, block: Array) -> Array:

@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,33 +16,25 @@ from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation.likelihood import tables
 from thermo_ebm.evaluation.likelihood.tables import ImageTable, Row
 from thermo_ebm.evaluation.run import LoadedCheckpoint, Run
-from thermo_ebm.likelihood import LikelihoodSettings
-from thermo_ebm.likelihood.bidirectional import bidirectional, simulate
-from thermo_ebm.randomness import (
-    AGAINST,
-    BOUNDS,
-    SCHEDULE,
-    SIMULATION,
-    VALIDATION_IMAGES,
-)
-from thermo_ebm.types import Array, Batch, Params, PRNGKey
+from thermo_ebm.likelihood import Estimator, LikelihoodSettings, collected, prepare
+from thermo_ebm.likelihood.annealed_smc import simulate
+from thermo_ebm.likelihood.proposal import PriorConstant
+from thermo_ebm.likelihood.verdict import are_reliable
+from thermo_ebm.randomness import SIMULATION, VALIDATION_IMAGES
+from thermo_ebm.types import Params, PRNGKey
 
-# Compiled once per model, settings and number of images.
-_STATIC = ("model", "settings")
-_estimate = jax.jit(likelihood.estimate, static_argnames=_STATIC)
-_simulate = jax.jit(simulate, static_argnames=_STATIC)
-_bidirectional = jax.jit(bidirectional, static_argnames=_STATIC)
-
+Columns = Mapping[str, np.ndarray]  # [num] each
 Progress = Callable[[int], Any]  # called with the number of images just finished
 
 
 class SessionSettings(NamedTuple):
     """Settings of all tables in a folder; the fields have the names of the flags."""
 
-    chains: int = 16  # per image, at least 2
-    num_temperatures: int = 30  # intervals, at least 2
-    steps_per_temperature: int = 10
-    batch_size: int = 25  # images at once: their chains share a step size
+    error: float = 0.1  # nats, the standard error asked for of each image
+    max_gradients: int = 20_000  # of a chain
+    max_seconds: float = 0.0  # of a table, after which no estimate is repeated; 0: never
+    chains: int = 16  # per image, a multiple of 4
+    batch_size: int = 8  # images at once
     seed: int = 0
 
 
@@ -52,8 +44,7 @@ class Session(NamedTuple):
     run: Run
     params: Params
     settings: SessionSettings
-    estimator: LikelihoodSettings
-    temperatures: Array  # the adapted schedule, [num_temperatures + 1]
+    estimator: Estimator  # with the key of the validation images
     folder: Path
 
     def key(self, stream: int) -> PRNGKey:
@@ -62,20 +53,13 @@ class Session(NamedTuple):
 
 
 def open_session(
-    run: Run,
-    checkpoint: LoadedCheckpoint,
-    images: np.ndarray,
-    settings: SessionSettings,
-    folder: Path,
+    run: Run, checkpoint: LoadedCheckpoint, settings: SessionSettings, folder: Path
 ) -> Session:
     """Continues the tables in `folder`, or begins them.
-
-    The temperatures are adapted once, on the first `batch_size` of the images, and recorded.
 
     Args:
       run: the run.
       checkpoint: one of its checkpoints, from `Run.load`.
-      images: validation images, uint8 [num, height, width, channels].
       settings: what the user chose.
       folder: of the tables; `tables.locked` must hold it.
 
@@ -86,22 +70,26 @@ def open_session(
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
     if not all(np.isfinite(leaf).all() for leaf in leaves):
         raise UserError(f"step={step}: repetition {repetition} has diverged; choose another step")
-    estimator = LikelihoodSettings(
-        num_temperatures=settings.num_temperatures,
-        chains_per_image=settings.chains,
-        steps_per_temperature=settings.steps_per_temperature,
-    )
     recorded = {"repetition": repetition, "step": step, **settings._asdict()}
     recorded["parameters"] = zlib.crc32(b"".join(leaf.tobytes() for leaf in leaves))
-    temperatures = tables.read_settings(folder, recorded)
-    if temperatures is None:
-        first = jnp.asarray(data.to_unit(images[: settings.batch_size]))
-        key = jax.random.fold_in(jax.random.key(settings.seed), SCHEDULE)
-        adapted = likelihood.adapted_schedule(run.model, params, first, key, estimator)
-        temperatures = np.asarray(adapted.temperatures, np.float64).tolist()
-        tables.write_settings(folder, recorded, temperatures)
-    schedule = jnp.asarray(temperatures, jnp.float32)
-    return Session(run, params, settings, estimator, schedule, folder)
+    tables.check_settings(folder, recorded)
+    chosen = LikelihoodSettings(
+        error=settings.error,
+        max_gradients=settings.max_gradients,
+        max_seconds=settings.max_seconds,
+        chains_per_image=settings.chains,
+        pilot_chains=min(settings.chains, 16),
+        batch_size=settings.batch_size,
+    )
+    preparation = prepare(run.model, params, image_shape(run.config), chosen)
+    key = jax.random.fold_in(jax.random.key(settings.seed), VALIDATION_IMAGES)
+    estimator = Estimator(run.model, params, preparation, chosen, key)
+    return Session(run, params, settings, estimator, folder)
+
+
+def prior_constant(session: Session) -> PriorConstant:
+    """log Z_alpha of the checkpoint."""
+    return jax.device_get(session.estimator.preparation.prior)
 
 
 def validation_rows(session: Session, images: np.ndarray, progress: Progress) -> list[Row]:
@@ -119,33 +107,40 @@ def validation_rows(session: Session, images: np.ndarray, progress: Progress) ->
       UserError: the table has rows of other images, or log p(x) is not finite.
     """
     table = tables.validation_table(session.folder)
-    return _estimated_rows(session, table, images, session.key(VALIDATION_IMAGES), progress)
+    return _estimated_rows(session, table, images, progress)
 
 
 def against_rows(session: Session, images: np.ndarray, name: str, progress: Progress) -> list[Row]:
     """Like `validation_rows`, for other images, called `name`."""
     table = tables.against_table(session.folder, name)
-    return _estimated_rows(session, table, images, session.key(AGAINST), progress)
+    return _estimated_rows(session, table, images, progress)
 
 
 def simulated_rows(session: Session, num: int, progress: Progress) -> list[Row]:
     """Bounds for `num` images simulated from the model; missing rows are computed."""
-    model, params, estimator = session.run.model, session.params, session.estimator
+    estimator, table = session.estimator, tables.simulated_table(session.folder)
+    latents = np.asarray(estimator.preparation.latents[-num:])[::-1]
+    numbers = jnp.arange(num)
+    images = np.asarray(
+        simulate(session.run.model, session.params, latents, numbers, session.key(SIMULATION))
+    )
 
-    def compute(positions: Array, mask: Array) -> dict[str, np.ndarray]:
-        images, latents = _simulate(model, params, positions, session.key(SIMULATION), estimator)
-        bounds = _bidirectional(
-            model, params, Batch(images, positions, mask), latents, session.temperatures,
-            session.key(BOUNDS), estimator,
-        )  # fmt: skip
-        return jax.device_get(bounds)._asdict()
+    def compute(missing: np.ndarray) -> Iterator[Columns]:
+        estimates, temperatures = collected(list(estimator.run(images[missing])))
+        upper, stderr = estimator.upper_bounds(images[missing], latents[missing], temperatures)
+        yield {
+            "image": missing,
+            "log_marginal_likelihood": estimates.log_marginal_likelihood,
+            "stderr": estimates.stderr,
+            "upper": upper,
+            "upper_stderr": stderr,
+        }
 
-    table = tables.simulated_table(session.folder)
-    return _complete(table, num, session.settings.batch_size, compute, progress)
+    return _complete(table, num, compute, progress)
 
 
 def _estimated_rows(
-    session: Session, table: ImageTable, images: np.ndarray, key: PRNGKey, progress: Progress
+    session: Session, table: ImageTable, images: np.ndarray, progress: Progress
 ) -> list[Row]:
     checksums = np.array([zlib.crc32(image.tobytes()) for image in images], np.float64)
     for image, row in table.read().items():
@@ -154,68 +149,61 @@ def _estimated_rows(
                 f"{table.path}: image {image} differs from that of this run; move the table away"
             )
     dim = math.prod(image_shape(session.run.config))
+    estimator = session.estimator
 
-    def compute(positions: Array, mask: Array) -> dict[str, np.ndarray]:
-        numbers = np.asarray(positions)
-        x = jnp.asarray(data.to_unit(images[numbers]))
-        estimates = _estimate(
-            session.run.model, session.params, Batch(x, positions, mask), session.temperatures,
-            key, session.estimator,
-        )  # fmt: skip
-        estimates = jax.device_get(estimates)
-        value = estimates.log_marginal_likelihood
-        return {
-            "checksum": checksums[numbers],
-            "log_marginal_likelihood": value,
-            "bits_per_dim": likelihood.bits_per_dim(value, dim),
-            "stderr": estimates.stderr,
-            "annealed": estimates.annealed,
-            "effective_sample_size": estimates.effective_sample_size,
-            **estimates.scores._asdict(),
-        }
+    def compute(missing: np.ndarray) -> Iterator[Columns]:
+        for part in estimator.run(data.to_unit(images[missing])):
+            estimates, rows = part.estimates, missing[part.rows]
+            value = estimates.log_marginal_likelihood
+            yield {
+                "image": rows,
+                "checksum": checksums[rows],
+                "log_marginal_likelihood": value,
+                "bits_per_dim": likelihood.bits_per_dim(value, dim),
+                "stderr": estimates.stderr,
+                "reliable": np.asarray(are_reliable(estimates, estimator.settings)),
+                "island_spread": estimates.island_spread,
+                "effective_sample_size": estimates.effective_sample_size,
+                "prior_sampling": estimates.prior_sampling,
+                "gradients": estimator.gradients(part.num_temperatures),
+                **estimates.scores._asdict(),
+            }
 
-    return _complete(table, len(images), session.settings.batch_size, compute, progress)
+    return _complete(table, len(images), compute, progress)
 
 
 def _complete(
     table: ImageTable,
     num: int,
-    batch_size: int,
-    compute: Callable[[Array, Array], dict[str, np.ndarray]],
+    compute: Callable[[np.ndarray], Iterator[Columns]],
     progress: Progress,
 ) -> list[Row]:
-    """Computes the missing rows of images 0 .. num - 1 in groups, writing after each group.
+    """Computes the missing rows of images 0 .. num - 1, writing whenever some are final.
 
-    The groups, and therefore all figures, are the same when an interrupted table is continued.
+    No image's figures depend on those beside it, so that they are the same when an interrupted
+    table is continued.
 
     Args:
       table: the table.
       num: number of images.
-      batch_size: images of a group.
-      compute: from the numbers of a group's images, [batch_size], the last repeated, and a mask
-        that is 0 for repetitions, to the group's columns besides `image`, [batch_size] each.
+      compute: from the numbers of missing images to parts of the table.
       progress: called with numbers of finished images.
 
     Raises:
       UserError: the table is damaged, or a value is not finite.
     """
     rows = table.read()
-    missing = [image for image in range(num) if image not in rows]
-    size = min(batch_size, num)
+    missing = np.array([image for image in range(num) if image not in rows], int)
     progress(num - len(missing))
-    for first in range(0, len(missing), size):
-        group = missing[first : first + size]
-        padding = size - len(group)
-        positions = jnp.asarray([*group, *[group[-1]] * padding], jnp.int32)
-        columns = compute(positions, jnp.asarray([1.0] * len(group) + [0.0] * padding))
-        for i, image in enumerate(group):
-            row = {"image": image} | {name: float(values[i]) for name, values in columns.items()}
+    for columns in compute(missing) if len(missing) else ():
+        for i, image in enumerate(columns["image"].tolist()):
+            row = {name: float(values[i]) for name, values in columns.items()}
             if not all(map(math.isfinite, row.values())):
                 raise UserError(
                     f"{table.path}: image {image}: its log p(x) or a score is not a finite "
-                    "number; choose another step or more temperatures"
+                    "number; choose another step"
                 )
             rows[image] = row
         table.write(rows)
-        progress(len(group))
+        progress(len(columns["image"]))
     return [rows[image] for image in range(num)]

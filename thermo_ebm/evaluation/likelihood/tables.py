@@ -1,7 +1,7 @@
 """The tables of log p(x) with one row per image: files, settings, means, detection of outliers.
 
     likelihood.csv                  of the validation images
-    likelihood/settings.json        the checkpoint, settings and schedule that all rows share
+    likelihood/settings.json        the checkpoint and the settings that all rows share
     likelihood/simulated.csv        bounds on images of the model
     likelihood/against_NAME.csv     of other images
     likelihood/summary.json, *.png
@@ -12,11 +12,12 @@ checkpoint by one estimator, and never mixes two.
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
@@ -29,15 +30,18 @@ IMAGE_COLUMNS = (
     "checksum",  # CRC-32 of its pixels
     "log_marginal_likelihood",  # log p(x), nats
     "bits_per_dim",  # bits per dimension, for 256 levels per value
-    "stderr",  # standard error of log p(x)
-    "annealed",  # a stochastic lower bound on log p(x)
-    "effective_sample_size",  # of the weights of the annealed chains
+    "stderr",  # standard error of log p(x), without that of log Z_alpha, which all images share
+    "reliable",  # 1 if log p(x) can be relied on, else 0
+    "island_spread",  # between the largest and the smallest estimate of an island, nats
+    "effective_sample_size",  # of the weights of the chains, the least over temperatures
+    "prior_sampling",  # log of the mean of p(x | z) over draws of the prior, nats
+    "gradients",  # of a chain
     "reconstruction",  # |x - g(z)|^2 / (2 sigma_l^2), mean over z of the posterior
     "tilt",  # f(z), mean over z of the posterior
     "norm",  # |z|^2 / (2 sigma_0^2), mean over z of the posterior
 )
-SIMULATED_COLUMNS = ("image", "lower", "log_marginal_likelihood", "stderr", "upper")
-_INTEGERS = ("image", "checksum")
+SIMULATED_COLUMNS = ("image", "log_marginal_likelihood", "stderr", "upper", "upper_stderr")
+_INTEGERS = ("image", "checksum", "reliable", "gradients")
 
 Row = dict[str, float]
 
@@ -110,15 +114,12 @@ def locked(folder: Path) -> Iterator[None]:
             yield
 
 
-def read_settings(folder: Path, settings: Mapping[str, Any]) -> list[float] | None:
-    """The temperatures of the existing rows, if they were made with these settings.
+def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Records the settings that all rows share, or compares them with those of existing rows.
 
     Args:
       folder: the folder of the tables.
-      settings: the settings required, numbers and words by the name of their flag or field.
-
-    Returns:
-      The recorded schedule, or None if there are no rows.
+      settings: numbers and words by the name of their flag or field.
 
     Raises:
       UserError: the rows belong to another checkpoint or to other settings.
@@ -127,8 +128,9 @@ def read_settings(folder: Path, settings: Mapping[str, Any]) -> list[float] | No
     try:
         recorded = files.read_json(path)
     except FileNotFoundError:
-        return None
-    if not isinstance(recorded, dict) or "temperatures" not in recorded:
+        files.write_json(path, dict(settings))
+        return
+    if not isinstance(recorded, dict) or "parameters" not in recorded:
         raise UserError(f"{path}: not the settings of a likelihood; move {path.parent} away")
     for name, value in settings.items():
         if recorded.get(name) != value:
@@ -136,15 +138,6 @@ def read_settings(folder: Path, settings: Mapping[str, Any]) -> list[float] | No
                 f"{name}={value}: {folder / layout.LIKELIHOOD} was made with {recorded.get(name)}; "
                 "name another folder as output, or move that table and the folder beside it away"
             )
-    return [float(temperature) for temperature in recorded["temperatures"]]
-
-
-def write_settings(
-    folder: Path, settings: Mapping[str, Any], temperatures: Sequence[float]
-) -> None:
-    """Records the settings that all rows share."""
-    path = folder / layout.LIKELIHOOD_SETTINGS
-    files.write_json(path, {**settings, "temperatures": [*map(float, temperatures)]})
 
 
 def update_summary(folder: Path, parts: Mapping[str, Any]) -> None:
@@ -165,22 +158,26 @@ class Mean(NamedTuple):
     low: float  # the ends of the mean's 95 % interval, from the spread over images
     high: float
     bits_per_dim: float
-    stderr: float  # standard error of the estimate for the given images
+    stderr: float  # of the estimate for the given images, without that of log Z_alpha
     least_effective_sample_size: float
+    num_reliable: int
+    gradients: float  # of a chain
 
 
 def mean(rows: list[Row]) -> Mean:
     """The mean of log p(x) of a table, at least 2 rows."""
-    values, errors = _column(rows, "log_marginal_likelihood"), _column(rows, "stderr")
+    values, errors = column(rows, "log_marginal_likelihood"), column(rows, "stderr")
     half = 1.96 * values.std(ddof=1) / math.sqrt(len(values))
     return Mean(
         num_images=len(values),
         log_marginal_likelihood=float(values.mean()),
         low=float(values.mean() - half),
         high=float(values.mean() + half),
-        bits_per_dim=float(_column(rows, "bits_per_dim").mean()),
+        bits_per_dim=float(column(rows, "bits_per_dim").mean()),
         stderr=float(np.sqrt((errors**2).sum()) / len(errors)),
-        least_effective_sample_size=float(_column(rows, "effective_sample_size").min()),
+        least_effective_sample_size=float(column(rows, "effective_sample_size").min()),
+        num_reliable=int(column(rows, "reliable").sum()),
+        gradients=float(column(rows, "gradients").mean()),
     )
 
 
@@ -188,34 +185,67 @@ class Gap(NamedTuple):
     """Means over simulated images, in nats per image."""
 
     num_images: int
-    lower: float
-    log_marginal_likelihood: float
-    upper: float
-    gap: float  # upper - lower
+    log_marginal_likelihood: float  # the estimate: a lower bound in expectation
+    stderr: float  # over repetitions of the estimate
+    upper: float  # from conditional SMC: an upper bound in expectation
+    upper_stderr: float
+    gap: float  # upper less estimate
     gap_stderr: float  # over images
 
 
 def gap(rows: list[Row]) -> Gap:
-    """The bidirectional gap of a table of simulated images, at least 2 rows."""
-    lower, upper = _column(rows, "lower"), _column(rows, "upper")
+    """The bounds of a table of simulated images, at least 2 rows."""
+    names = ("log_marginal_likelihood", "stderr", "upper", "upper_stderr")
+    lower, lower_errors, upper, upper_errors = (column(rows, name) for name in names)
     gaps = upper - lower
     return Gap(
         num_images=len(rows),
-        lower=float(lower.mean()),
-        log_marginal_likelihood=float(_column(rows, "log_marginal_likelihood").mean()),
+        log_marginal_likelihood=float(lower.mean()),
+        stderr=float(np.sqrt((lower_errors**2).sum()) / len(rows)),
         upper=float(upper.mean()),
+        upper_stderr=float(np.sqrt((upper_errors**2).sum()) / len(rows)),
         gap=float(gaps.mean()),
         gap_stderr=float(gaps.std(ddof=1) / math.sqrt(len(rows))),
     )
 
 
+class Difference(NamedTuple):
+    """log p(x) under this model less that under another, for the same images, in nats per image."""
+
+    num_images: int
+    mean: float
+    low: float  # the ends of the 95 % interval of the mean
+    high: float
+    decided: bool  # whether 0 is outside of the interval
+    images_needed: int  # with which an interval of this mean would leave out 0
+
+
+def difference(rows: list[Row], other_rows: list[Row], constant_stderr: float) -> Difference:
+    """Paired differences of two tables of the same images.
+
+    Args:
+      rows: of this model.
+      other_rows: of the other model, in the same order.
+      constant_stderr: standard error of the difference of both models' log Z_alpha, which all
+        images share.
+    """
+    name = "log_marginal_likelihood"
+    values = column(rows, name) - column(other_rows, name)
+    num, average, spread = len(values), float(values.mean()), float(values.std(ddof=1))
+    quantile = float(stats.t.ppf(0.975, num - 1))
+    half = math.hypot(quantile * spread / math.sqrt(num), 1.96 * constant_stderr)
+    room = average**2 - (1.96 * constant_stderr) ** 2
+    needed = math.ceil((1.96 * spread) ** 2 / room) + 1 if room > 0 else -1
+    return Difference(num, average, average - half, average + half, abs(average) > half, needed)
+
+
 # Scores that are higher for images unlike those of the model, from a table's rows to [num]. Images
 # of the model have a high log p(x) and a high tilt f(z), so that both count with a negative sign.
 SCORES: Mapping[str, Callable[[list[Row]], np.ndarray]] = {
-    "log_marginal_likelihood": lambda rows: -_column(rows, "log_marginal_likelihood"),
-    "tilt": lambda rows: -_column(rows, "tilt"),
+    "log_marginal_likelihood": lambda rows: -column(rows, "log_marginal_likelihood"),
+    "tilt": lambda rows: -column(rows, "tilt"),
     "pang": lambda rows: (
-        _column(rows, "reconstruction") - _column(rows, "tilt") + _column(rows, "norm")
+        column(rows, "reconstruction") - column(rows, "tilt") + column(rows, "norm")
     ),
 }
 
@@ -227,5 +257,6 @@ def detections(inliers: list[Row], outliers: list[Row], seed: int = 0) -> dict[s
     }
 
 
-def _column(rows: list[Row], name: str) -> np.ndarray:
+def column(rows: list[Row], name: str) -> np.ndarray:
+    """A column of a table, [num]."""
     return np.array([row[name] for row in rows], np.float64)

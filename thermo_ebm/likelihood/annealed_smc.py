@@ -1,0 +1,248 @@
+"""log p(x) of a batch of images by annealed SMC from a linear proposal that knows the image.
+
+    log pi_s(z) = (1 - s) log q(z | x) + s [f(z) + log p_0(z) + log p(x | z)],    0 <= s <= 1
+    log p(x) = log Z_x - log Z_alpha
+
+On a linear-Gaussian model q is the posterior, and no chain need move. Chains move by `hmc` in the
+metric (1 - s) C^-1 + s (G + I / sigma_0^2), along the schedule and with the step sizes of each
+image (`particles.py`); `proposal.py` has q, G and Z_alpha.
+
+An image x = g(z) + sigma_l epsilon that the model made comes with an exact sample z of its
+posterior. Conditional SMC through this z estimates 1 / Z_x without bias, so that the log of its
+estimate of Z_x is a stochastic upper bound where that of the estimate is a lower one (Grosse et al.
+2015).
+"""
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from thermo_ebm.likelihood import particles
+from thermo_ebm.likelihood.particles import Effort, Normaliser, Problem, Schedule
+from thermo_ebm.likelihood.proposal import Preparation
+from thermo_ebm.likelihood.settings import LikelihoodSettings
+from thermo_ebm.models.latent_ebm import LatentEBM, log_prior
+from thermo_ebm.randomness import STEP_NOISE, normal
+from thermo_ebm.sampling import linear_reference
+from thermo_ebm.sampling.chains import posterior_target
+from thermo_ebm.sampling.kernels import Target
+from thermo_ebm.sampling.path import Path
+from thermo_ebm.types import Array, Params, PRNGKey
+
+Values = Any  # an array [num] of JAX, or of numpy once it is fetched
+
+
+class Scores(NamedTuple):
+    """Means over an image's posterior, from the weighted chains at s = 1; [num] each."""
+
+    reconstruction: Values  # |x - g(z)|^2 / (2 sigma_l^2)
+    tilt: Values  # f_alpha(z)
+    norm: Values  # |z|^2 / (2 sigma_0^2)
+
+
+class Estimates(NamedTuple):
+    """Estimates for each image, in nats; [num] each."""
+
+    log_marginal_likelihood: Values  # log p(x)
+    stderr: Values  # without the error of log Z_alpha, which all images share
+    island_spread: Values  # largest less smallest log p(x) of an island
+    effective_sample_size: Values  # of the M weights, the least over temperatures
+    acceptance: Values  # of the moves
+    prior_sampling: Values  # from draws of the prior alone, see `_prior_sampling`
+    scores: Scores
+
+
+@partial(jax.jit, static_argnames=("model", "settings"))
+def pilot(
+    model: LatentEBM,
+    params: Params,
+    preparation: Preparation,
+    images: Array,
+    key: PRNGKey,
+    settings: LikelihoodSettings,
+) -> Schedule:
+    """Schedule and step sizes of each of the images [num, *image_shape]."""
+    problem = posterior_problem(model, params, preparation, images)
+    few = _effort(settings)._replace(chains=settings.pilot_chains)
+    return particles.pilot(problem, _keys(key).pilot, few, settings.pilot_temperatures)
+
+
+@partial(jax.jit, static_argnames=("model", "settings"))
+def estimate(
+    model: LatentEBM,
+    params: Params,
+    preparation: Preparation,
+    images: Array,
+    schedule: Schedule,
+    num_temperatures: Array,
+    key: PRNGKey,
+    settings: LikelihoodSettings,
+) -> Estimates:
+    """log p(x) of one batch of images; compiled once for every number of temperatures.
+
+    An image's random numbers come from the key and the image's values, so that its estimate does
+    not depend on the images beside it.
+
+    Args:
+      model: the model.
+      params: alpha and beta.
+      preparation: from `prepare`.
+      images: [num, *image_shape].
+      schedule: from `pilot` with the same key.
+      num_temperatures: N of each image, integers [num].
+      key: consumed.
+      settings: the estimator.
+    """
+    problem = posterior_problem(model, params, preparation, images)
+    effort = _effort(settings)
+    annealed = particles.anneal(problem, schedule, num_temperatures, _keys(key).run, effort)
+    return Estimates(
+        log_marginal_likelihood=annealed.log_z - preparation.prior.log_z,
+        stderr=annealed.stderr,
+        island_spread=annealed.spread,
+        effective_sample_size=annealed.effective_sample_size,
+        acceptance=annealed.acceptance,
+        prior_sampling=_prior_sampling(model, preparation, images),
+        scores=_scores(model, params, images, annealed),
+    )
+
+
+@partial(jax.jit, static_argnames=("model",))
+def simulate(
+    model: LatentEBM, params: Params, latents: Array, numbers: Array, key: PRNGKey
+) -> Array:
+    """Images x = g(z) + sigma_l epsilon [num, *image_shape], not clipped to [-1, 1].
+
+    Args:
+      model: the model.
+      params: alpha and beta.
+      latents: draws of the prior, [num, D].
+      numbers: of the images, from which their noise comes, [num].
+      key: consumed.
+    """
+    mean = model.generator(params["generator"], latents)
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
+    noise = normal(keys, STEP_NOISE, math.prod(mean.shape[1:])).reshape(mean.shape)
+    return mean + model.likelihood_sigma * noise
+
+
+@partial(jax.jit, static_argnames=("model", "settings", "capacity"))
+def upper_bound(
+    model: LatentEBM,
+    params: Params,
+    preparation: Preparation,
+    images: Array,
+    latents: Array,
+    schedule: Schedule,
+    num_temperatures: Array,
+    key: PRNGKey,
+    settings: LikelihoodSettings,
+    capacity: int,
+) -> tuple[Array, Array]:
+    """Upper bounds on log p(x) of simulated images, [num], and their standard errors.
+
+    Args:
+      model: the model.
+      params: alpha and beta.
+      preparation: from `prepare`.
+      images: from `simulate`.
+      latents: the latents that made the images, [num, D].
+      schedule: that of the estimate.
+      num_temperatures: N of each image.
+      key: that of the estimate.
+      settings: the estimator.
+      capacity: at least the largest N.
+    """
+    problem = posterior_problem(model, params, preparation, images)
+    effort, keys = _effort(settings), _keys(key)
+    retained = particles.descend(
+        problem, schedule, num_temperatures, keys.descent, effort, latents, capacity
+    )
+    annealed = particles.anneal(
+        problem, schedule, num_temperatures, keys.conditional, effort, retained
+    )
+    return annealed.log_z - preparation.prior.log_z, annealed.stderr
+
+
+class _Keys(NamedTuple):
+    """One for each use, all independent: the estimate is unbiased given its schedule."""
+
+    pilot: PRNGKey
+    run: PRNGKey
+    descent: PRNGKey
+    conditional: PRNGKey
+
+
+def _keys(key: PRNGKey) -> _Keys:
+    return _Keys(*jax.random.split(key, len(_Keys._fields)))
+
+
+def _effort(settings: LikelihoodSettings) -> Effort:
+    return Effort(
+        settings.chains_per_image,
+        settings.num_islands,
+        settings.num_trajectories,
+        settings.num_leapfrog,
+    )
+
+
+def posterior_problem(
+    model: LatentEBM, params: Params, preparation: Preparation, images: Array
+) -> Problem:
+    """The paths from q(z | x) to Z_alpha p(x, z) of images [num, *image_shape]."""
+    reference = preparation.reference
+    center = linear_reference.mean(reference, images)
+
+    def target(temperature: Array, chains: int) -> Target:
+        scale = (1 - temperature)[:, None] + temperature[:, None] * preparation.curvatures
+        factors = preparation.axes.T / jnp.sqrt(scale)[:, :, None]
+        repeated, t = jnp.repeat(images, chains, axis=0), jnp.repeat(temperature, chains)
+        return posterior_target(model, params, repeated, t, path=Path(reference, factors))
+
+    def draw(noise: Array) -> Array:
+        repeated = jnp.repeat(center, len(noise) // len(center), axis=0)
+        return linear_reference.draw(reference, repeated, noise)
+
+    return Problem(target, draw, image_numbers(images), model.latent_dim)
+
+
+def image_numbers(images: Array) -> Array:
+    """A number for each image that depends on its values alone, uint32 [num]."""
+    flat = images.reshape(images.shape[0], -1).astype(jnp.float32)
+    words = jax.lax.bitcast_convert_type(flat, jnp.uint32)
+    multipliers = jax.random.bits(jax.random.key(0), (flat.shape[1],)) | 1
+    return jnp.sum((words ^ (words >> 15)) * multipliers, axis=1, dtype=jnp.uint32)
+
+
+def _prior_sampling(model: LatentEBM, preparation: Preparation, images: Array) -> Array:
+    """An estimate of log p(x) without a chain and without its two largest terms, [num].
+
+    It is far too low as a rule, but where it is higher than that of the chains they miss a mode:
+    several draws of the prior explain the image better. A single one may by chance.
+    """
+    means, flat = preparation.images, images.reshape(len(images), -1)
+    square = jnp.sum(flat**2, axis=1)[:, None] - 2 * flat @ means.T + jnp.sum(means**2, axis=1)
+    variance = model.likelihood_sigma**2
+    constant = flat.shape[1] / 2 * math.log(2 * math.pi * variance)
+    ordered = jnp.sort(-square / (2 * variance), axis=1)
+    return jax.nn.logsumexp(ordered[:, :-2], axis=1) - math.log(len(means)) - constant
+
+
+def _scores(model: LatentEBM, params: Params, images: Array, annealed: Normaliser) -> Scores:
+    state, alpha = annealed.state, params["prior"]
+    share = jax.nn.softmax(annealed.log_weight, axis=-1)
+
+    def mean(values: Array) -> Array:
+        return jnp.sum(share * values.reshape(share.shape), axis=1)
+
+    constant = math.prod(images.shape[1:]) / 2 * math.log(2 * math.pi * model.likelihood_sigma**2)
+    log_joint = state.log_ratio + state.log_reference
+    log_p = log_prior(model, alpha, state.z) - model.prior.log_constant
+    return Scores(
+        reconstruction=-mean(log_joint - log_p) - constant,
+        tilt=mean(model.tilt(alpha, state.z)),
+        norm=mean(jnp.sum(state.z**2, axis=-1)) / (2 * model.prior_sigma**2),
+    )

@@ -1,0 +1,184 @@
+"""Estimates of log p(x) to the error asked for, with as few gradients as each image needs.
+
+A pilot gives the barrier of each image's path, from which the first number of temperatures follows.
+An image whose standard error is larger than the error asked for by a half is estimated anew with
+more temperatures, until the error is reached or the limit is met. Images that are done leave the
+batch; the estimate of an image does not depend on which other images are in its batch.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thermo_ebm.likelihood import annealed_smc
+from thermo_ebm.likelihood.annealed_smc import Estimates
+from thermo_ebm.likelihood.particles import Schedule
+from thermo_ebm.likelihood.proposal import Preparation
+from thermo_ebm.likelihood.settings import LikelihoodSettings
+from thermo_ebm.models.latent_ebm import LatentEBM
+from thermo_ebm.types import Array, Params, PRNGKey
+
+# The sd of the log-weights per interval of the pilot's schedule, and how much larger the variance
+# is than that of chains that follow the path closely.
+_BARRIER_PER_INTERVAL = 0.5
+_LAG = 3.5
+_LEAST_TEMPERATURES = 16
+# A standard error of a few islands is itself uncertain: estimates are final below so many times the
+# error asked for, and else repeated with 1.5 to 4 times as many temperatures.
+_TOLERANCE = 1.5
+
+
+class Finished(NamedTuple):
+    """Images whose estimates are final."""
+
+    rows: np.ndarray  # their numbers among all images, [num]
+    estimates: Estimates  # numpy, [num] each
+    num_temperatures: np.ndarray  # N, [num]
+
+
+class _Pending(NamedTuple):
+    """Images whose estimates have not reached the error asked for."""
+
+    rows: np.ndarray
+    num_temperatures: np.ndarray  # of the next estimate
+
+
+class Estimator(NamedTuple):
+    """A model, its preparation, and the settings."""
+
+    model: LatentEBM
+    params: Params
+    preparation: Preparation
+    settings: LikelihoodSettings
+    key: PRNGKey
+
+    def run(self, images: np.ndarray | Array) -> Iterator[Finished]:
+        """Estimates of images [num, *image_shape], each as soon as it is final."""
+        begin = time.monotonic()
+        schedule = self.schedules(images)
+        pending = _Pending(np.arange(len(images)), self._first(np.asarray(schedule.intervals)))
+        while len(pending.rows):
+            later = []
+            for rows, num_temperatures in self._batches(pending):
+                estimates = self._estimate(images, schedule, rows, num_temperatures)
+                is_final = self._is_final(estimates, num_temperatures, time.monotonic() - begin)
+                done = jax.tree.map(lambda leaf: leaf[is_final], estimates)  # noqa: B023
+                if is_final.any():
+                    yield Finished(rows[is_final], done, num_temperatures[is_final])
+                factor = np.clip((estimates.stderr / self.settings.error) ** 2, 1.5, 4.0)
+                more = np.ceil(factor * num_temperatures).astype(np.int64)
+                more = np.minimum(more, self._most_temperatures())
+                later.append(_Pending(rows[~is_final], more[~is_final]))
+            rows = np.concatenate([part.rows for part in later])
+            num_temperatures = np.concatenate([part.num_temperatures for part in later])
+            pending = _Pending(rows, num_temperatures)
+
+    def schedules(self, images: np.ndarray | Array) -> Schedule:
+        """The schedule of each image."""
+        parts = []
+        for rows in self._rows(np.arange(len(images))):
+            x = jnp.asarray(images[self._padded(rows)])
+            arguments = (
+                self.model,
+                self.params,
+                self.preparation,
+                x,
+                self.key,
+                self.settings.compiled(),
+            )
+            part = jax.device_get(annealed_smc.pilot(*arguments))
+            parts.append(jax.tree.map(lambda leaf: leaf[: len(rows)], part))  # noqa: B023
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+    def upper_bounds(
+        self, images: np.ndarray | Array, latents: np.ndarray, num_temperatures: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Upper bounds of simulated images and their standard errors, [num] each.
+
+        Args:
+          images: simulated from the model.
+          latents: that made them, [num, latent_dim].
+          num_temperatures: those of the estimates, [num].
+        """
+        schedule = self.schedules(images)
+        bounds, errors = np.empty(len(images)), np.empty(len(images))
+        for rows, temperatures in self._batches(_Pending(np.arange(len(images)), num_temperatures)):
+            places = self._padded(rows)
+            capacity = 1 << int(temperatures.max() - 1).bit_length()
+            bound, error = annealed_smc.upper_bound(
+                self.model, self.params, self.preparation,
+                jnp.asarray(images[places]), jnp.asarray(latents[places]),
+                _rows_of(schedule, places), jnp.asarray(num_temperatures[places]),
+                self.key, self.settings.compiled(), capacity,
+            )  # fmt: skip
+            bounds[rows], errors[rows] = bound[: len(rows)], error[: len(rows)]
+        return bounds, errors
+
+    def gradients(self, num_temperatures: np.ndarray) -> np.ndarray:
+        """Gradients of a chain."""
+        return num_temperatures * self.settings.num_trajectories * self.settings.num_leapfrog
+
+    def _first(self, intervals: np.ndarray) -> np.ndarray:
+        """N of the first estimates, from the intervals of the pilot's schedules."""
+        settings = self.settings
+        if settings.num_temperatures:
+            return np.full(len(intervals), settings.num_temperatures)
+        variance = _LAG * (_BARRIER_PER_INTERVAL * intervals) ** 2 / settings.chains_per_image
+        needed = variance / settings.error**2
+        if settings.max_seconds:  # at first something for every image
+            needed = np.minimum(needed, 4 * _LEAST_TEMPERATURES)
+        needed = np.maximum(np.ceil(needed), _LEAST_TEMPERATURES)
+        return np.minimum(needed, self._most_temperatures()).astype(np.int64)
+
+    def _most_temperatures(self) -> int:
+        per_temperature = self.settings.num_trajectories * self.settings.num_leapfrog
+        return max(self.settings.max_gradients // per_temperature, 1)
+
+    def _is_final(
+        self, estimates: Estimates, num_temperatures: np.ndarray, seconds: float
+    ) -> np.ndarray:
+        settings = self.settings
+        if settings.num_temperatures or (settings.max_seconds and seconds > settings.max_seconds):
+            return np.ones(len(num_temperatures), bool)
+        reached = estimates.stderr <= _TOLERANCE * settings.error
+        return reached | (num_temperatures >= self._most_temperatures())
+
+    def _estimate(
+        self,
+        images: np.ndarray | Array,
+        schedule: Schedule,
+        rows: np.ndarray,
+        num_temperatures: np.ndarray,
+    ) -> Estimates:
+        places = self._padded(rows)
+        padded = np.resize(num_temperatures, len(places))
+        padded[len(rows) :] = 1
+        estimates = annealed_smc.estimate(
+            self.model, self.params, self.preparation, jnp.asarray(images[places]),
+            _rows_of(schedule, places), jnp.asarray(padded, jnp.int32), self.key,
+            self.settings.compiled(),
+        )  # fmt: skip
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(rows)], estimates)
+
+    def _batches(self, pending: _Pending) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows and numbers of temperatures; those of a batch are alike."""
+        order = np.argsort(pending.num_temperatures, kind="stable")
+        for places in self._rows(order):
+            yield pending.rows[places], pending.num_temperatures[places]
+
+    def _rows(self, rows: np.ndarray) -> list[np.ndarray]:
+        size = self.settings.batch_size
+        return [rows[first : first + size] for first in range(0, len(rows), size)]
+
+    def _padded(self, rows: np.ndarray) -> np.ndarray:
+        """The rows of a batch of the one size, filled with the last."""
+        padding = self.settings.batch_size - len(rows)
+        return np.concatenate([rows, np.full(padding, rows[-1])])
+
+
+def _rows_of(schedule: Schedule, rows: np.ndarray) -> Schedule:
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf[rows]), schedule)
