@@ -150,7 +150,7 @@ def test_exact_on_the_linear_model_without_a_move():
     """q is the posterior but for the errors of 8,192 pairs: one temperature, no moves."""
     model, params, preparation = prepared("linear")
     x = jnp.float32(np.stack([lg.observation(seed) for seed in range(NUM)]))
-    schedule = particles.Schedule(
+    schedule = particles.PathSchedule(
         jnp.tile(jnp.array([0.0, 1.0]), (NUM, 1)), jnp.full((NUM, 2), -30.0), jnp.ones(NUM, int)
     )
     result = annealed_smc.estimate(

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from thermo_ebm.likelihood import particles
-from thermo_ebm.likelihood.particles import Effort, Normaliser, Problem, Schedule
+from thermo_ebm.likelihood.particles import Effort, Normaliser, PathSchedule, Problem
 from thermo_ebm.likelihood.proposal import Preparation
 from thermo_ebm.likelihood.settings import LikelihoodSettings
 from thermo_ebm.models.latent_ebm import LatentEBM, log_prior
@@ -63,8 +63,8 @@ def pilot(
     images: Array,
     key: PRNGKey,
     settings: LikelihoodSettings,
-) -> Schedule:
-    """Schedule and step sizes of each of the images [num, *image_shape]."""
+) -> PathSchedule:
+    """PathSchedule and step sizes of each of the images [num, *image_shape]."""
     problem = posterior_problem(model, params, preparation, images)
     few = _effort(settings)._replace(chains=settings.pilot_chains)
     return particles.pilot(problem, _keys(key).pilot, few, settings.pilot_temperatures)
@@ -76,7 +76,7 @@ def estimate(
     params: Params,
     preparation: Preparation,
     images: Array,
-    schedule: Schedule,
+    schedule: PathSchedule,
     num_temperatures: Array,
     key: PRNGKey,
     settings: LikelihoodSettings,
@@ -136,7 +136,7 @@ def upper_bound(
     preparation: Preparation,
     images: Array,
     latents: Array,
-    schedule: Schedule,
+    schedule: PathSchedule,
     num_temperatures: Array,
     key: PRNGKey,
     settings: LikelihoodSettings,

@@ -16,7 +16,7 @@ import numpy as np
 
 from thermo_ebm.likelihood import annealed_smc
 from thermo_ebm.likelihood.annealed_smc import Estimates
-from thermo_ebm.likelihood.particles import Schedule
+from thermo_ebm.likelihood.particles import PathSchedule
 from thermo_ebm.likelihood.proposal import Preparation
 from thermo_ebm.likelihood.settings import LikelihoodSettings
 from thermo_ebm.models.latent_ebm import LatentEBM
@@ -77,7 +77,7 @@ class Estimator(NamedTuple):
             num_temperatures = np.concatenate([part.num_temperatures for part in later])
             pending = _Pending(rows, num_temperatures)
 
-    def schedules(self, images: np.ndarray | Array) -> Schedule:
+    def schedules(self, images: np.ndarray | Array) -> PathSchedule:
         """The schedule of each image."""
         parts = []
         for rows in self._rows(np.arange(len(images))):
@@ -150,7 +150,7 @@ class Estimator(NamedTuple):
     def _estimate(
         self,
         images: np.ndarray | Array,
-        schedule: Schedule,
+        schedule: PathSchedule,
         rows: np.ndarray,
         num_temperatures: np.ndarray,
     ) -> Estimates:
@@ -180,5 +180,5 @@ class Estimator(NamedTuple):
         return np.concatenate([rows, np.full(padding, rows[-1])])
 
 
-def _rows_of(schedule: Schedule, rows: np.ndarray) -> Schedule:
+def _rows_of(schedule: PathSchedule, rows: np.ndarray) -> PathSchedule:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf[rows]), schedule)

@@ -49,7 +49,7 @@ class Problem(NamedTuple):
     latent_dim: int
 
 
-class Schedule(NamedTuple):
+class PathSchedule(NamedTuple):
     """s(u) and the log of the step size at u, linear between knots at u = j / intervals."""
 
     knots: Array  # s, [num, pilot_temperatures + 1]; 1 from number `intervals` on
@@ -96,7 +96,7 @@ class Retained(NamedTuple):
     states: Point  # after the moves at s_k, k = 0 .. capacity, [capacity + 1, num, ...]
 
 
-def pilot(problem: Problem, key: PRNGKey, effort: Effort, temperatures: int) -> Schedule:
+def pilot(problem: Problem, key: PRNGKey, effort: Effort, temperatures: int) -> PathSchedule:
     """The schedule and the step sizes of each problem, of at most `temperatures` intervals."""
     num = problem.numbers.shape[0]
     kernel = hmc(effort.num_leapfrog)
@@ -136,7 +136,7 @@ def pilot(problem: Problem, key: PRNGKey, effort: Effort, temperatures: int) -> 
     start = _start(problem, keys, effort)
     carry = (1, jnp.zeros(num), start, log_sizes[:, 0], jnp.zeros(num, jnp.int32), knots, log_sizes)
     *_, count, knots, log_sizes = jax.lax.while_loop(unfinished, visit, carry)
-    return Schedule(knots, log_sizes, count)
+    return PathSchedule(knots, log_sizes, count)
 
 
 def _rise(population: Population, most: Array) -> Array:
@@ -162,7 +162,7 @@ def _rise(population: Population, most: Array) -> Array:
 
 def anneal(
     problem: Problem,
-    schedule: Schedule,
+    schedule: PathSchedule,
     num_temperatures: Array,
     key: PRNGKey,
     effort: Effort,
@@ -217,7 +217,7 @@ def anneal(
 
 def descend(
     problem: Problem,
-    schedule: Schedule,
+    schedule: PathSchedule,
     num_temperatures: Array,
     key: PRNGKey,
     effort: Effort,
@@ -258,7 +258,7 @@ def descend(
 
 def continued(
     problem: Problem,
-    schedule: Schedule,
+    schedule: PathSchedule,
     key: PRNGKey,
     start: Array,
     draws: int,
@@ -300,7 +300,7 @@ def _insert(state: Point, retained: Retained, k: Array | int, rows: Array) -> Po
     return jax.tree.map(lambda a, b: a.at[rows].set(b[k]), state, retained.states)
 
 
-def _at(schedule: Schedule, u: Array) -> tuple[Array, Array]:
+def _at(schedule: PathSchedule, u: Array) -> tuple[Array, Array]:
     """s and the log step size at u [num]; 1 beyond u = 1."""
     place = jnp.clip(u, 0.0, 1.0) * schedule.intervals
     left = jnp.minimum(place.astype(jnp.int32), schedule.intervals - 1)

@@ -209,7 +209,7 @@ def gap(rows: list[Row]) -> Gap:
     )
 
 
-class Difference(NamedTuple):
+class RunDifference(NamedTuple):
     """log p(x) under this model less that under another, for the same images, in nats per image."""
 
     num_images: int
@@ -220,7 +220,7 @@ class Difference(NamedTuple):
     images_needed: int  # with which an interval of this mean would leave out 0
 
 
-def difference(rows: list[Row], other_rows: list[Row], constant_stderr: float) -> Difference:
+def difference(rows: list[Row], other_rows: list[Row], constant_stderr: float) -> RunDifference:
     """Paired differences of two tables of the same images.
 
     Args:
@@ -236,7 +236,7 @@ def difference(rows: list[Row], other_rows: list[Row], constant_stderr: float) -
     half = math.hypot(quantile * spread / math.sqrt(num), 1.96 * constant_stderr)
     room = average**2 - (1.96 * constant_stderr) ** 2
     needed = math.ceil((1.96 * spread) ** 2 / room) + 1 if room > 0 else -1
-    return Difference(num, average, average - half, average + half, abs(average) > half, needed)
+    return RunDifference(num, average, average - half, average + half, abs(average) > half, needed)
 
 
 # Scores that are higher for images unlike those of the model, from a table's rows to [num]. Images
