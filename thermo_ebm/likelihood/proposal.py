@@ -120,14 +120,14 @@ def _prior(
         schedule = particles.pilot(problem, keys[0], few, settings.pilot_temperatures)
         temperatures = jnp.full(1, settings.prior_temperatures)
         annealed = particles.anneal(problem, schedule, temperatures, keys[1], effort)
-    zero, one, all_chains = jnp.zeros(()), jnp.ones(()), jnp.full((), float(chains))
+    zero, unit, all_chains = jnp.zeros(()), jnp.ones(()), jnp.full((), float(chains))
     if prior.log_normalizer is not None:
         constant = PriorConstant(
             prior.log_normalizer(alpha) - prior.log_constant, zero, all_chains, one
         )
     else:
         size = annealed.effective_sample_size[0]
-        constant = PriorConstant(annealed.log_z[0], annealed.stderr[0], size, one)
+        constant = PriorConstant(annealed.log_z[0], annealed.stderr[0], size, unit)
     if prior.exact_sample is not None:
         return prior.exact_sample(alpha, jax.random.split(keys[2], num)), constant
     rows = jax.random.categorical(keys[2], annealed.log_weight[0], shape=(chains,))

@@ -73,7 +73,7 @@ def open_session(
     recorded = {"repetition": repetition, "step": step, **settings._asdict()}
     recorded["parameters"] = zlib.crc32(b"".join(leaf.tobytes() for leaf in leaves))
     tables.check_settings(folder, recorded)
-    chosen = LikelihoodSettings(
+    estimator_settings = LikelihoodSettings(
         error=settings.error,
         max_gradients=settings.max_gradients,
         max_seconds=settings.max_seconds,
@@ -81,9 +81,9 @@ def open_session(
         pilot_chains=min(settings.chains, 16),
         batch_size=settings.batch_size,
     )
-    preparation = prepare(run.model, params, image_shape(run.config), chosen)
+    preparation = prepare(run.model, params, image_shape(run.config), estimator_settings)
     key = jax.random.fold_in(jax.random.key(settings.seed), VALIDATION_IMAGES)
-    estimator = Estimator(run.model, params, preparation, chosen, key)
+    estimator = Estimator(run.model, params, preparation, estimator_settings, key)
     return Session(run, params, settings, estimator, folder)
 
 
