@@ -123,7 +123,7 @@ def _prior(
     zero, unit, all_chains = jnp.zeros(()), jnp.ones(()), jnp.full((), float(chains))
     if prior.log_normalizer is not None:
         constant = PriorConstant(
-            prior.log_normalizer(alpha) - prior.log_constant, zero, all_chains, one
+            prior.log_normalizer(alpha) - prior.log_constant, zero, all_chains, unit
         )
     else:
         size = annealed.effective_sample_size[0]
