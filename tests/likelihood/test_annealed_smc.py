@@ -20,6 +20,7 @@ from thermo_ebm.likelihood import (
     prepare,
     proposal,
 )
+from thermo_ebm.models.prior import tilted_gaussian
 
 LINEAR, LINEAR_PARAMS = lg.make_model(), jax.tree.map(jnp.float32, lg.parameters())
 PLANE, PLANE_PARAMS = plane.make_model(), plane.float32(plane.parameters())
@@ -77,6 +78,33 @@ def test_constant_of_the_prior(name):
     assert abs(error) < 4 * float(constant.stderr) + 1e-4
     assert 0 < float(constant.stderr) < 0.02
     assert float(constant.r_hat) < 1.03
+
+
+def test_exact_draws_and_constant_of_a_prior_that_has_them():
+    """Then no chain of the prior is run, and log Z_alpha has no error."""
+    law = lg.power_posterior(lg.parameters(), np.zeros(lg.DATA_DIM), 0.0)
+    root = jnp.float32(np.linalg.cholesky(law.cov))
+    log_z = exact_log_z_alpha("linear")
+
+    def make_prior(tilt, latent_dim, sigma):
+        prior = tilted_gaussian(tilt, latent_dim, sigma)
+        return prior._replace(
+            exact_sample=lambda alpha, keys: (
+                jnp.float32(law.mean)
+                + jax.vmap(lambda key: jax.random.normal(key, (latent_dim,)))(keys) @ root.T
+            ),
+            # log of the integral of exp(log_density)
+            log_normalizer=lambda alpha: jnp.float32(log_z + prior.log_constant),
+        )
+
+    model = LINEAR._replace(make_prior=make_prior)
+    preparation = prepare(model, LINEAR_PARAMS, (lg.DATA_DIM,), COARSE)
+    assert float(preparation.prior.log_z) == pytest.approx(log_z, abs=1e-5)
+    assert (float(preparation.prior.stderr), float(preparation.prior.r_hat)) == (0.0, 1.0)
+    x = np.float32(np.stack([lg.observation(seed) for seed in range(NUM)]))
+    estimator = Estimator(model, LINEAR_PARAMS, preparation, COARSE, jax.random.key(0))
+    estimates, _ = collected(list(estimator.run(x)))
+    assert np.abs(estimates.log_marginal_likelihood - truth("linear", x)).max() < 0.05
 
 
 @functools.cache

@@ -27,7 +27,7 @@ class Prior(NamedTuple):
     sample_reference: Callable[[PRNGKey], Array]
     # (alpha, keys [num]) -> z ~ p_alpha, [num, latent_dim]; None where only chains sample it
     exact_sample: Callable[[PyTree, PRNGKey], Array] | None = None
-    # alpha -> the constant that `log_density` leaves out, a scalar; None where it is unknown
+    # alpha -> log of the integral of exp(log_density), a scalar; None where it is unknown
     log_normalizer: Callable[[PyTree], Array] | None = None
     # log_density less this constant is f_alpha + log p0 with a normalised p0
     log_constant: float = 0.0
