@@ -1,11 +1,17 @@
 """Runs from the linear reference: what they learn of the path is part of the state."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_training as tiny
 from train_processes import finish, start
 
+from thermo_ebm.sampling.linear_reference import PairSums
+from thermo_ebm.sampling.path import Observation, updated
 from thermo_ebm.train.loop import Outcome
+from thermo_ebm.train.state import init_state
+from thermo_ebm.train.task import make_task
 
 LINEAR = {
     "loss__reference": "linear",
@@ -42,6 +48,24 @@ def test_moments_curvature_and_step_sizes_are_learned(whole):
     assert np.abs(state["path.moments.image_products"]).max() > 0.01
     assert np.linalg.eigvalsh(state["path.curvature"]).min() > -1e-4
     assert (np.abs(state["path.log_step_size"] - np.log(0.5)) > 0.05).all()
+
+
+def test_a_state_keeps_its_types():
+    """Another type after the first step would compile the step again."""
+    made = tiny.config(**LINEAR)
+    task = make_task(made, axis_name=None)
+    state = init_state(task, jnp.uint32(0))
+    learned = updated(
+        state.path,
+        Observation(
+            jax.tree.map(jnp.ones_like, PairSums(0.0, *state.path.moments[1:])),
+            jnp.ones_like(state.path.curvature),
+        ),
+        jnp.ones(3),
+        task.best_acceptance,
+    )
+    for before, after in zip(jax.tree.leaves(state.path), jax.tree.leaves(learned), strict=True):
+        assert before.aval == after.aval
 
 
 def test_stops_after_any_step_change_nothing(whole, tmp_path):

@@ -75,7 +75,8 @@ def init_state(
         curvature = jnp.zeros((model.latent_dim, model.latent_dim))
     if settings.first_step_sizes is not None:
         prior, posterior = map(math.log, settings.first_step_sizes)
-        log_step_size = jnp.full(num_temperatures + 1, posterior).at[0].set(prior)
+        # Not of JAX's weak type, with which the step would be compiled twice.
+        log_step_size = jnp.full(num_temperatures + 1, posterior, jnp.float32).at[0].set(prior)
     return PathState(moments, curvature, log_step_size, jnp.zeros((), jnp.int32))
 
 
