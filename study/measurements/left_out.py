@@ -76,8 +76,7 @@ def detect(folder: Path, digit: int, loss: str) -> dict:
         f"--workdir={workdir}",
         f"--against={alone}",
         f"--num_images={flags.FLAGS.num_images}",
-        f"--chains={flags.FLAGS.chains}",
-        f"--num_temperatures={flags.FLAGS.num_temperatures}",
+        f"--error={flags.FLAGS.error}",
         "--num_simulated=0",
     )
     return json.loads(
@@ -103,8 +102,7 @@ def define_flags() -> None:
     DEFINE_path("config_file", "configs/digits_small.py", "The configuration.")
     flags.DEFINE_integer("epochs", 6, "Epochs of training.")
     flags.DEFINE_integer("num_images", 40, "Images of each set.")
-    flags.DEFINE_integer("chains", 6, "Chains per image.")
-    flags.DEFINE_integer("num_temperatures", 12, "Intervals of the schedule.")
+    flags.DEFINE_float("error", 0.3, "Standard error asked for of each image's log p(x), nats.")
 
 
 def main(argv: Sequence[str]) -> None:

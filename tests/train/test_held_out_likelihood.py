@@ -8,7 +8,7 @@ import pytest
 import tiny_training as tiny
 
 from thermo_ebm.evaluation.run import load_run
-from thermo_ebm.likelihood import LikelihoodSettings, log_marginal_likelihood
+from thermo_ebm.likelihood import LikelihoodSettings
 from thermo_ebm.train.loop import Outcome
 
 
@@ -23,9 +23,8 @@ def test_readings_agree_with_the_estimate_of_the_library(tmp_path):
     assert row["val_bits_per_dim"] == pytest.approx(-value / 64 / math.log(2) + math.log2(127.5))
     run = load_run(tmp_path)
     images = np.float32(run.validation_images()) / 127.5 - 1
-    checked = log_marginal_likelihood(
-        run.model, run.params(0), images, jax.random.key(0), LikelihoodSettings(error=0.2)
-    )
+    settings = LikelihoodSettings(error=0.2)
+    checked = run.log_marginal_likelihood(images, jax.random.key(0), settings=settings)
     assert checked.reliable.mean() > 0.8
     difference = value - checked.log_marginal_likelihood.mean()
     assert abs(difference) < 4 * math.hypot(stderr, checked.mean_stderr)

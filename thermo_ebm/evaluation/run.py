@@ -16,18 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from thermo_ebm import data
+from thermo_ebm import data, likelihood
 from thermo_ebm.config import checks
 from thermo_ebm.config.build import image_shape, sampler_settings
 from thermo_ebm.data.images import Images, read
 from thermo_ebm.errors import UserError, first_line
+from thermo_ebm.likelihood import LikelihoodSettings, MarginalLikelihood
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model
 from thermo_ebm.run import configuration, layout, records
 from thermo_ebm.sampling import samples as sampling
 from thermo_ebm.sampling.chains import SamplerSettings
 from thermo_ebm.train import checkpoint_content, checkpoints
 from thermo_ebm.train.task import updates_per_epoch
-from thermo_ebm.types import Array, Params, PRNGKey, check_key, make_batch
+from thermo_ebm.types import Array, Params, PRNGKey, check_images, check_key
 
 # Compiled once per model and number of images, not once per call.
 _sample_images = jax.jit(sampling.sample_images, static_argnames=("model", "num", "settings"))
@@ -218,14 +219,44 @@ class Run(NamedTuple):
             the key is none.
         """
         check_key(key)
-        x = make_batch(images).images
-        shape = image_shape(self.config)
+        x = self._checked(images)
+        params = self.params(repetition, step)
+        return np.asarray(_reconstruct(self.model, params, x, key, self.sampler.posterior))
+
+    def log_marginal_likelihood(
+        self,
+        images: Array | np.ndarray,
+        key: PRNGKey,
+        repetition: int = 0,
+        step: int | str | None = None,
+        settings: LikelihoodSettings = LikelihoodSettings(),  # noqa: B008 (immutable)
+    ) -> MarginalLikelihood:
+        """log p(x) of each image by annealed SMC, with its error and a verdict.
+
+        Args:
+          images: x, [num, height, width, channels] in [-1, 1], of the run's size.
+          key: consumed.
+          repetition: which repetition's parameters.
+          step: step of the checkpoint, None or "best", as for `params`.
+          settings: the estimator.
+
+        Raises:
+          UserError: there is no such repetition or checkpoint, or it cannot be read.
+          ValueError: the images are of another size or not floating-point numbers in [-1, 1], or
+            the key is none.
+        """
+        x = self._checked(images)
+        params = self.params(repetition, step)
+        return likelihood.log_marginal_likelihood(self.model, params, x, key, settings)
+
+    def _checked(self, images: Array | np.ndarray) -> Array:
+        """Images of the run's size."""
+        x, shape = check_images(images), image_shape(self.config)
         if x.shape[1:] != shape:
             raise ValueError(
                 f"images have shape {x.shape}; this run's are [num, {', '.join(map(str, shape))}]"
             )
-        params = self.params(repetition, step)
-        return np.asarray(_reconstruct(self.model, params, x, key, self.sampler.posterior))
+        return x
 
     def validation_images(self, data_dir: str | None = None) -> np.ndarray:
         """The run's held-out images, uint8 [num_val, height, width, channels].
