@@ -15,6 +15,7 @@ PAGE = Path(__file__).resolve().parents[1] / "configuration.md"
 DATA_SETS = (
     "digits",
     "digits_plane",
+    "digits_linear",
     "digits_small",
     "cifar10",
     "cifar10_linear",
