@@ -19,7 +19,6 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from thermo_ebm.config.build import loss_settings
 from thermo_ebm.errors import UserError
 
 from . import program
@@ -28,6 +27,7 @@ if not program.HELP_ONLY:
     import jax
 
     from thermo_ebm import data, files
+    from thermo_ebm.config.build import loss_settings
     from thermo_ebm.evaluation.chains import convergence
     from thermo_ebm.evaluation.run import Run, load_run
     from thermo_ebm.run import layout
