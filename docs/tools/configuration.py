@@ -21,6 +21,7 @@ DATA_SETS = (
     "cifar10_linear",
     "cifar10_small",
     "quality_cifar10",
+    "quality_linear",
     "svhn",
     "pang_svhn",
     "celeb_a",
