@@ -159,7 +159,8 @@ def estimates(name):
     @jax.jit
     def every_case(z, values):
         of_image = jnp.ones((11, NUM_IMAGES))
-        chains = TemperedChains(z, of_image, of_image[:9], jnp.zeros(NUM_IMAGES, jnp.int32))
+        no_trips = jnp.zeros(NUM_IMAGES, jnp.int32)
+        chains = TemperedChains(z, z[:1], of_image, of_image[:9], no_trips)
         nothing = jnp.full(NUM_IMAGES, jnp.nan)
         image_terms = ImageTerms(nothing, values, nothing, nothing, nothing)
         chain = ChainSettings(0.1, 1)

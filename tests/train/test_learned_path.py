@@ -94,6 +94,8 @@ def test_eight_devices(tmp_path):
         "num_epochs": 1,
         "logging__gradient_bias_every_epochs": 0,
         "checkpoint__every_steps": 0,
+        # With seed 0 an entry of the prior's gradient nearly cancels, and Adam scales its rounding.
+        "seed": 1,
     }
     for num_devices in (1, 8):
         run = (tmp_path / f"on_{num_devices}", None)
