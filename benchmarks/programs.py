@@ -14,20 +14,14 @@ from benchmarks import plain
 from thermo_ebm.config import build
 from thermo_ebm.config.build import sampler_settings
 from thermo_ebm.cost import flops, plan
+from thermo_ebm.gradients.optimisers import NoisyGradient, init_optimisers, update
 from thermo_ebm.models import conv_transpose, latent_ebm
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.chains import tempered_chains
 from thermo_ebm.thermo.schedule import make_schedule
 from thermo_ebm.train import feed, programs
 from thermo_ebm.train.state import init_state
-from thermo_ebm.train.task import (
-    AXIS,
-    Task,
-    init_optimisers,
-    make_optimisers,
-    make_task,
-    update,
-)
+from thermo_ebm.train.task import AXIS, Task, make_optimisers, make_task
 from thermo_ebm.types import Batch, Params
 
 
@@ -110,7 +104,8 @@ def plain_step(config: ConfigDict, model: LatentEBM) -> Program:
         params, optimiser, key = state
         key, chain_key = jax.random.split(key)
         grads = jax.grad(loss)(params, batch, chain_key)
-        return *update(adams, grads, optimiser, params), key
+        moments = (NoisyGradient(grads),) * 2
+        return *update(adams, moments, optimiser, params)[:2], key
 
     def init(key: jax.Array) -> tuple:
         params = model.init(key)

@@ -9,11 +9,14 @@ per image and noise as it is. `configs/experiment3_short.py` has fewer values an
 
 | factor | values | what else it changes |
 |---|---|---|
-| `gradient_noise.amplification` | 1, 2, 4, 8, 16 | nothing |
+| `gradient_noise.amplification` | 1, 2, 4, 8, 16 | with `second_moment="plain"`: nothing |
 | `loss.power` (thermodynamic) | 0.01, 0.03, 0.1, 0.3, 1, 3, 6 | the temperatures of the chains |
 | `sampler.chains_per_image` | 1 (vanilla), 2, 4, 8 | the number of chains |
 | `batch_size` | 25, 50, 75, 150 | images seen, and chains per update |
 | `gradient_noise.accumulate` | 1, 4 | images seen, and chains per update |
+
+Other factors than the amplification also change the size of the steps, by Adam's second moment
+(`train_step_size`); `configs/noise_or_step.py` tells noise and steps apart.
 
 All cells have the same number of updates, the same training images and the same learning rates,
 which are constant. Cells with larger batches therefore train for more epochs and see more images;
@@ -84,7 +87,7 @@ def make_cells(config: ConfigDict, grid: Grid) -> list[Change]:
     cells += [thermodynamic | change for change in _factors(grid, grid.thermodynamic_chains)]
     cells += [thermodynamic | {"loss.power": power} for power in grid.powers]
     together = {"num_repetitions": grid.repetitions, "parallel_repetitions": grid.repetitions}
-    return [_with_equal_updates(config, CENTRE | cell | together) for cell in cells]
+    return [with_equal_updates(config, CENTRE | cell | together) for cell in cells]
 
 
 def _factors(grid: Grid, chains: tuple[int, ...]) -> list[Change]:
@@ -96,7 +99,7 @@ def _factors(grid: Grid, chains: tuple[int, ...]) -> list[Change]:
     return changes + [{"gradient_noise.accumulate": number} for number in grid.accumulations]
 
 
-def _with_equal_updates(config: ConfigDict, cell: Change) -> Change:
+def with_equal_updates(config: ConfigDict, cell: Change) -> Change:
     """Adds the number of epochs with which a cell has as many updates as the centre."""
     num_train, epochs = config.data.num_train, 3 * -(-config.num_epochs // 3)
     updates = epochs * (num_train // BATCH_SIZE)

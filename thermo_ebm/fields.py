@@ -318,26 +318,49 @@ FIELDS: dict[str, Field] = {
         "target for the noise of the update's gradient, per parameter, which the amplification (at "
         "most 64) then follows; 0 sets no target",
     ),
+    "gradient_noise.second_moment": Field(
+        "plain",
+        name_in("gradients.optimisers:SECOND_MOMENTS"),
+        "gradient whose square the optimiser averages: `plain`, before the amplification, so that "
+        "noise does not change the step size; `amplified`; or `alone`, amplified while the first "
+        "moment is not: the shorter steps without the noise",
+    ),
     "evaluation.likelihood.every_epochs": Field(
         10,
         at_least(0),
         "epochs between evaluations of `val_log_marginal_likelihood`, by the same estimator in all "
         "runs; 0 evaluates none",
     ),
+    "optimizer.name": Field(
+        "adam",
+        anything,
+        "`adam`, `adamw`, `rmsprop`, `sgd`, another optimiser of optax such as `lion`, or your own "
+        "as `MODULE:FUNCTION` ([optimisers](guides/training.md#optimisers))",
+        FIXED,
+    ),
+    "optimizer.weight_decay": Field(
+        0.0, at_least(0), "decay of the weights, times the learning rate (`adamw`, `lion`)"
+    ),
     "optimizer.prior.learning_rate": Field(2e-5, positive, "initial learning rate of the prior"),
     "optimizer.prior.final_learning_rate": Field(
         1e-5, positive, "lowest learning rate of the prior"
     ),
-    "optimizer.prior.b1": Field(0.5, fraction, "beta 1 of the prior's Adam"),
-    "optimizer.prior.b2": Field(0.999, fraction, "beta 2 of the prior's Adam"),
+    "optimizer.prior.b1": Field(
+        0.5, fraction, "decay of the prior's first moment (beta 1), or its momentum"
+    ),
+    "optimizer.prior.b2": Field(0.999, fraction, "decay of the prior's second moment (beta 2)"),
     "optimizer.generator.learning_rate": Field(
         1e-4, positive, "initial learning rate of the generator"
     ),
     "optimizer.generator.final_learning_rate": Field(
         5e-5, positive, "lowest learning rate of the generator"
     ),
-    "optimizer.generator.b1": Field(0.5, fraction, "beta 1 of the generator's Adam"),
-    "optimizer.generator.b2": Field(0.999, fraction, "beta 2 of the generator's Adam"),
+    "optimizer.generator.b1": Field(
+        0.5, fraction, "decay of the generator's first moment (beta 1), or its momentum"
+    ),
+    "optimizer.generator.b2": Field(
+        0.999, fraction, "decay of the generator's second moment (beta 2)"
+    ),
     "optimizer.decay.begin_epoch": Field(
         1, at_least(0), "epochs before the learning rates start to fall"
     ),

@@ -18,6 +18,7 @@ class Reading(NamedTuple):
     unit: str = ""
     title: str = ""  # on axes and in tables; "" is the column's name with spaces
     per_step: bool = False  # returned by each step; logged is the mean over the epoch's steps
+    root: bool = False  # each step returns its square; logged is the root of the mean
     integer: bool = False
     # To a run with this `LossSettings` and `SamplerSettings`, which stand above this module.
     applies: Callable[[Any, Any], bool] = lambda loss, sampler: True
@@ -67,6 +68,28 @@ def _bias_readings(group: str) -> dict[str, "Reading"]:
         f"{name}_of_mean": Reading(
             f"the same distance over the norm of the mean gradient of the {group}; empty where "
             "that norm is not resolved"
+        ),
+    }
+
+
+def _step_readings(group: str) -> dict[str, "Reading"]:
+    """How far the updates move the parameters of one group; "" for all parameters."""
+    suffix, where = (f"_{group}", f" of the {group}") if group else ("", "")
+    of_group = f" ({group})" if group else ""
+    return {
+        f"train_step_size{suffix}": Reading(
+            f"norm of the mean displacement{where} in one update, over the norm of the parameters: "
+            "the update without its noise; empty where it is not resolved, or the optimiser's "
+            "update is not linear in the gradient (`lion`)",
+            title=f"step size{of_group}",
+            per_step=True,
+            root=True,
+        ),
+        f"train_step_noise{suffix}": Reading(
+            f"root mean square of the noise in `train_step_size{suffix}`, from the batch's halves",
+            title=f"noise of the step{of_group}",
+            per_step=True,
+            root=True,
         ),
     }
 
@@ -163,6 +186,11 @@ READINGS = {
         title=f"{_GRADIENT_NOISE} of the update",
         per_step=True,
     ),
+    **{
+        name: reading
+        for group in ("", "prior", "generator")
+        for name, reading in _step_readings(group).items()
+    },
     "gradient_noise_amplification": Reading(
         "factor by which `gradient_noise` multiplied the covariance of the gradient",
         title="amplification",

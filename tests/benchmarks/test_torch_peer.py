@@ -8,6 +8,8 @@ import pytest
 from configs import cifar10
 from thermo_ebm.config.build import loss_settings, make_loss
 from thermo_ebm.errors import UserError
+from thermo_ebm.gradients import optimisers
+from thermo_ebm.gradients.optimisers import NoisyGradient
 from thermo_ebm.models.latent_ebm import make_model
 from thermo_ebm.randomness import STEP_NOISE, all_chain_keys, normal
 from thermo_ebm.thermo import ratios
@@ -129,7 +131,8 @@ def test_step_of_the_torch_peer_equals_the_librarys(variant):
     assert_close(without_constant(peers), without_constant(grads))
     # From one gradient: Adam's first step is its sign, which rounding can turn where it is zero.
     adams = task.make_optimisers(config.optimizer, steps_per_epoch=1)
-    updated, _ = task.update(adams, peers, task.init_optimisers(adams, params), params)
+    state = optimisers.init_optimisers(adams, params)
+    updated, *_ = optimisers.update(adams, (NoisyGradient(peers),) * 2, state, params)
     assert_close(in_our_layout(trained), updated, 1e-6)
 
 

@@ -213,6 +213,19 @@ def test_absent_fields_have_their_defaults_and_unknown_fields_are_refused(tmp_pa
         configuration.check_config(tmp_path, config)
 
 
+@pytest.mark.parametrize(("amplification", "expected"), [(1.0, "plain"), (4.0, "amplified")])
+def test_runs_without_the_field_keep_the_second_moment_that_they_had(
+    tmp_path, config, amplification, expected
+):
+    config.gradient_noise.amplification = amplification
+    begin(tmp_path, config)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    del stored["gradient_noise"]["second_moment"]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    complete = configuration.read_config(tmp_path)
+    assert complete["gradient_noise"]["second_moment"] == expected
+
+
 def test_configurations_of_other_versions_are_refused_in_one_line(tmp_path, config):
     begin(tmp_path, config)
     stored = json.loads((tmp_path / "config.json").read_text())

@@ -280,10 +280,14 @@ def test_checkpoints_with_readings_of_another_version_are_read(states, tmp_path,
     sums = state.sums._replace(
         readings={"removed": np.float32(1), "train_loss": np.float32(2)}, steps=np.int32(summed)
     )
+    noise = {"noise": np.float32(3), "weight": np.float32(2)}  # what a target remembered
     opened = checkpoints.open_checkpoints(tmp_path / "checkpoints")
-    checkpoints.save(opened, jax.device_put(state._replace(sums=sums), programs.replicated()), 0.0)
+    of_version = state._replace(sums=sums, gradient_noise=noise)
+    checkpoints.save(opened, jax.device_put(of_version, programs.replicated()), 0.0)
     checkpoints.close(opened)
-    restored = restore_newest(tmp_path / "checkpoints").state.sums.readings
+    newest = restore_newest(tmp_path / "checkpoints").state
+    assert newest.gradient_noise.excess == 0
+    restored = newest.sums.readings
     assert restored.keys() == state.sums.readings.keys()
     assert restored["train_loss"] == 2
     np.testing.assert_array_equal(restored["train_grad_var"], np.float32(expected))

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import tiny_training as tiny
 
+from thermo_ebm.gradients import halves
+from thermo_ebm.gradients.amplification import WARM_UP
 from thermo_ebm.train import step
 from thermo_ebm.train.state import first_schedule, init_state
 from thermo_ebm.train.step import Batches
@@ -92,7 +94,7 @@ def test_no_noise_is_measured_if_a_gradient_is_not_a_mean_over_images():
 @cache
 def stepped(**changes):
     task = make_task(tiny.config(**SMALL, batch_size=NUM, **changes))
-    state = init_state(task, 0)
+    state = init_state(task, 0)._replace(step=jnp.int32(WARM_UP))
     return on_one_device(partial(step.train_step, task), state, batches(1, NUM)), state
 
 
@@ -108,13 +110,12 @@ def test_a_step_amplifies_what_it_measures_and_nothing_else():
     assert amplified["gradient_noise_amplification"] == 9
     noise = measured["train_grad_noise"]
     np.testing.assert_allclose(amplified["train_update_noise"], 9 * noise, rtol=1e-6)
-    np.testing.assert_allclose(plain.gradient_noise.noise, noise, rtol=1e-6)
     # Adam's first moment is (1 - b1) times the gradient it was given, here g + sqrt(8) xi d.
     added = first_moments(loud) - first_moments(plain)
     expected = (1 - 0.5) ** 2 * 8 * float(noise) * added.size
     np.testing.assert_allclose((added**2).sum(), expected, rtol=1e-4)
-    assert before.step == 0
-    assert plain.step == loud.step == 1
+    assert before.step == WARM_UP
+    assert plain.step == loud.step == WARM_UP + 1
 
 
 def test_noise_is_that_of_the_gradient_after_clipping():
@@ -132,17 +133,45 @@ def test_noise_is_that_of_the_gradient_after_clipping():
     groups = ("train_grad_noise_prior", "train_grad_noise_generator")
     for name in (*groups, "train_grad_noise", "train_grad_signal", "train_update_noise"):
         np.testing.assert_allclose(measured[name], factor * before[name], rtol=1e-4)
-    # A target sets the noise from this running mean.
-    np.testing.assert_allclose(
-        clipped.gradient_noise.noise, measured["train_grad_noise"], rtol=1e-6
-    )
     # Noise and signal add up to the squared norm of the gradient that the optimisers were given.
     total = (measured["train_grad_noise"] + measured["train_grad_signal"]) * short.size
     np.testing.assert_allclose(total, 0.5**2, rtol=1e-5)
 
 
+def test_a_target_is_the_noise_after_clipping():
+    clipped, _ = stepped(loss__name="vanilla", optimizer__clip_norm=0.5)
+    target = 3 * float(clipped.sums.readings["train_grad_noise"])
+    held, _ = stepped(loss__name="vanilla", optimizer__clip_norm=0.5, gradient_noise__target=target)
+    np.testing.assert_allclose(held.sums.readings["train_update_noise"], target, rtol=1e-5)
+    np.testing.assert_allclose(held.gradient_noise.excess, 0, atol=1e-5 * target)
+
+
+def test_the_second_moment_is_that_of_the_gradient_before_amplification():
+    plain, before = stepped(loss__name="vanilla")
+    loud, _ = stepped(loss__name="vanilla", gradient_noise__amplification=9.0)
+    louder, _ = stepped(
+        loss__name="vanilla",
+        gradient_noise__amplification=9.0,
+        gradient_noise__second_moment="amplified",
+    )
+    np.testing.assert_allclose(moments(loud, ".nu"), moments(plain, ".nu"), rtol=1e-5)
+    expected = 0.001 * (first_moments(louder) / 0.5) ** 2
+    np.testing.assert_allclose(moments(louder, ".nu"), expected, rtol=1e-3)
+    # And the readings of the step are those of the displacement.
+    readings = plain.sums.readings
+    moved = jax.tree.map(lambda a, b: a - b, plain.params, before.params)
+    for group in ("prior", "generator"):
+        total = readings[f"train_step_size_{group}"] + readings[f"train_step_noise_{group}"]
+        expected = halves.square(moved[group]) / halves.square(before.params[group])
+        np.testing.assert_allclose(total, expected, rtol=1e-3)
+
+
 def first_moments(state):
+    return moments(state, ".mu")
+
+
+def moments(state, kind):
     leaves = jax.tree_util.tree_leaves_with_path(state.optimiser)
     return np.concatenate(
-        [np.ravel(leaf) for path, leaf in leaves if ".mu" in jax.tree_util.keystr(path)]
+        [np.ravel(leaf) for path, leaf in leaves if kind in jax.tree_util.keystr(path)]
     )

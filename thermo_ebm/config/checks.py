@@ -16,7 +16,12 @@ from ml_collections import ConfigDict
 from thermo_ebm.config.build import amplification_settings, loss_settings, sampler_settings
 from thermo_ebm.errors import UserError
 from thermo_ebm.fields import FIELDS, flatten, unknown
-from thermo_ebm.gradients.amplification import check_amplification
+from thermo_ebm.gradients.amplification import (
+    AmplificationSettings,
+    changes_noise,
+    check_amplification,
+)
+from thermo_ebm.gradients.optimisers import DIRECTIONS, OptimiserSettings, find_direction
 from thermo_ebm.losses import check_settings, is_mean_of_images
 from thermo_ebm.models.generator import check_layers, image_size
 
@@ -41,6 +46,7 @@ def check(config: ConfigDict) -> None:
         check_settings(settings, sampler_settings(config))
     with _rules_of("gradient_noise"):
         check_amplification(noise, config.batch_size, is_mean_of_images(settings))
+    _check_optimiser(config.optimizer, noise)
 
 
 @contextlib.contextmanager
@@ -127,6 +133,18 @@ def _check_rates(optimizer: ConfigDict) -> None:
                 f"optimizer.{name}.final_learning_rate={last:g}: with optimizer.decay.rate="
                 f"{rate:g} must be at {side} the learning_rate, {first:g}"
             )
+
+
+def _check_optimiser(optimizer: ConfigDict, noise: AmplificationSettings) -> None:
+    """There is such an optimiser, and it takes as many gradients as the noise control needs."""
+    moments = OptimiserSettings(optimizer.prior.b1, optimizer.prior.b2, optimizer.weight_decay)
+    takes_second = find_direction(optimizer.name, moments).takes_second
+    if changes_noise(noise) and noise.second_moment != "amplified" and not takes_second:
+        raise UserError(
+            f"optimizer.name={optimizer.name}: its step depends on the noise of the one gradient "
+            "that it takes; use gradient_noise.second_moment=amplified, or one of "
+            f"{', '.join(DIRECTIONS)}"
+        )
 
 
 def _check_model(config: ConfigDict) -> None:

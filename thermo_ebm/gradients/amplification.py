@@ -3,8 +3,13 @@
     g' = g + sqrt(c - 1) xi d,    xi = +-1 from the step's key,
 
 has the mean of g and c times its covariance, whatever the covariance's shape, where d
-comes from the two halves of the batch (`halves.py`). With a target, c is chosen from a running mean
-of the measured noise.
+comes from the two halves of the batch (`halves.py`); Wu et al. (2020, arXiv 1906.07405) and Mori &
+Ueda (2020, arXiv 2009.13094) set the noise of a gradient in related ways. With a target, c is
+chosen at each step from its own d: since E |d|^2 = tr Cov(g),
+
+    c |d|^2 = target    gives    tr Cov(g') = tr Cov(g) + E[(c - 1) |d|^2] = target
+
+without a delay, for any distribution of d, because xi is independent of d.
 """
 
 from typing import NamedTuple
@@ -16,7 +21,10 @@ from thermo_ebm.gradients.halves import size, square
 from thermo_ebm.types import Array, Params, PRNGKey
 
 MAX_AMPLIFICATION = 64.0  # the largest c that a target may use
-_MEMORY = 0.95  # decay of the running mean, over some twenty steps
+# Updates before the amplification begins, where the second moment is that of the gradient before
+# it: of one or two gradients, the root of their mean square comes near 0 by chance, and the
+# amplified gradient over this root has no finite variance.
+WARM_UP = 10
 
 
 class AmplificationSettings(NamedTuple):
@@ -25,13 +33,13 @@ class AmplificationSettings(NamedTuple):
     amplification: float = 1.0  # c, at least 1: the factor of the covariance
     accumulate: int = 1  # batches per update: divides the covariance
     target: float = 0.0  # target for the update's gradient, per parameter; 0: no target
+    second_moment: str = "plain"  # of the gradient before amplification, or "amplified"
 
 
 class AmplificationState(NamedTuple):
-    """The running mean of the noise over the steps so far; scalars."""
+    """Noise above the target in former steps, where c = 1 was too much; later steps get less."""
 
-    noise: Array  # sum of |d|^2 / n, weighted by _MEMORY^age
-    weight: Array  # sum of the weights
+    excess: Array  # sum of c |d|^2 / n - target, at most one target; a scalar
 
 
 class AmplificationInfo(NamedTuple):
@@ -43,7 +51,7 @@ class AmplificationInfo(NamedTuple):
 
 def init_state() -> AmplificationState:
     """The state before the first step."""
-    return AmplificationState(jnp.zeros(()), jnp.zeros(()))
+    return AmplificationState(jnp.zeros(()))
 
 
 def changes_noise(settings: AmplificationSettings) -> bool:
@@ -82,19 +90,39 @@ def check_amplification(
 
 
 def choose_amplification(
-    settings: AmplificationSettings, state: AmplificationState
-) -> AmplificationInfo:
-    """c of the next step: fixed, or the value that brings the running mean to the target.
+    settings: AmplificationSettings, state: AmplificationState, difference: Params | None
+) -> tuple[AmplificationInfo, AmplificationState]:
+    """c of one step, fixed or for the target, and the state after the step.
 
-    With a target, the first step is not amplified, since there is no mean yet.
+    Args:
+      settings: of the noise.
+      state: before the step.
+      difference: d of the step; None if there is no target.
     """
-    if not settings.target:
-        return AmplificationInfo(jnp.asarray(settings.amplification, jnp.float32), jnp.zeros(()))
-    measured = state.weight > 0
-    mean = state.noise / jnp.where(measured, state.weight, 1.0)
-    needed = settings.target / jnp.maximum(mean, jnp.finfo(jnp.float32).tiny)
-    c = jnp.where(measured, jnp.clip(needed, 1.0, MAX_AMPLIFICATION), 1.0)
-    return AmplificationInfo(c, (measured & (c != needed)).astype(jnp.float32))
+    if not settings.target or difference is None:
+        fixed = jnp.asarray(settings.amplification, jnp.float32)
+        return AmplificationInfo(fixed, jnp.zeros(())), state
+    target = settings.target
+    noise = square(difference) / size(difference)
+    needed = (target - state.excess) / jnp.maximum(noise, jnp.finfo(jnp.float32).tiny)
+    c = jnp.clip(needed, 1.0, MAX_AMPLIFICATION)
+    excess = jnp.clip(state.excess + c * noise - target, -target, target)
+    return AmplificationInfo(c, (c != needed).astype(jnp.float32)), AmplificationState(excess)
+
+
+def after_warm_up(
+    settings: AmplificationSettings, info: AmplificationInfo, step: Array
+) -> AmplificationInfo:
+    """No amplification in the first updates, where it would meet a second moment of few gradients.
+
+    Args:
+      settings: of the noise.
+      info: of the step.
+      step: steps done before it.
+    """
+    if settings.second_moment != "plain":
+        return info
+    return info._replace(amplification=jnp.where(step < WARM_UP, 1.0, info.amplification))
 
 
 def amplify(grads: Params, difference: Params, amplification: Array, key: PRNGKey) -> Params:
@@ -110,10 +138,3 @@ def amplify(grads: Params, difference: Params, amplification: Array, key: PRNGKe
     return jax.tree.map(
         lambda g, d: jnp.where(amplification > 1.0, g + factor * d, g), grads, difference
     )
-
-
-def observe(state: AmplificationState, difference: Params) -> AmplificationState:
-    """Adds |d|^2 per parameter of one step to the running mean, if it is finite."""
-    noise = square(difference) / size(difference)
-    new = AmplificationState(_MEMORY * state.noise + noise, _MEMORY * state.weight + 1.0)
-    return jax.tree.map(lambda a, b: jnp.where(jnp.isfinite(noise), a, b), new, state)

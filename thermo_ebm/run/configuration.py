@@ -118,7 +118,15 @@ def complete(stored: Any) -> dict[str, Any]:
         raise ValueError(
             f"its fields have version {version!r}, this program reads version {VERSION}{former}"
         )
-    return nest(flatten(json.loads(json.dumps(defaults()))) | flat)
+    return nest(flatten(json.loads(json.dumps(defaults()))) | _former_behaviour(flat) | flat)
+
+
+def _former_behaviour(flat: dict[str, Any]) -> dict[str, Any]:
+    """Values of fields that a run lacks, where the default is not what its version did."""
+    changes_noise = flat.get("gradient_noise.amplification", 1) != 1 or flat.get(
+        "gradient_noise.target"
+    )
+    return {"gradient_noise.second_moment": "amplified"} if changes_noise else {}
 
 
 def write_config(workdir: str | os.PathLike[str], fields: dict[str, Any]) -> None:

@@ -22,8 +22,9 @@ from thermo_ebm.errors import UserError
 from thermo_ebm.train.state import TrainState
 from thermo_ebm.types import Params
 
-# Sums of readings: versions may differ in which readings they have.
+# Versions may differ in which readings they sum, and in what they remember of the noise.
 _READING = "sums.readings."
+_OF_VERSION = (_READING, "gradient_noise.")
 
 
 class Restored(NamedTuple):
@@ -63,8 +64,8 @@ def restore(
     path = folder.absolute() / str(step)
     record, expected = _read_record(path, step), flatten(template)
     stored = record["structure"]
-    absent = {name for name in expected if name.startswith(_READING) and name not in stored}
-    removed = {name for name in stored if name.startswith(_READING) and name not in expected}
+    absent = {name for name in expected if name.startswith(_OF_VERSION) and name not in stored}
+    removed = {name for name in stored if name.startswith(_OF_VERSION) and name not in expected}
     _check_structure(
         path,
         {name: what for name, what in stored.items() if name not in removed},
@@ -73,7 +74,8 @@ def restore(
     arrays = _read_arrays(path, record, sharding)
     # Steps that were summed without a reading leave this epoch's mean undefined.
     sum_so_far = np.float32(np.nan if int(arrays["sums.steps"].addressable_data(0)) else 0.0)
-    arrays |= jax.device_put(dict.fromkeys(absent, sum_so_far), sharding)
+    values = {n: sum_so_far if n.startswith(_READING) else np.float32(0) for n in absent}
+    arrays |= jax.device_put(values, sharding)
     leaves = [arrays[name] for name in expected]
     state = jax.tree.unflatten(jax.tree.structure(template), leaves)
     return Restored(state._replace(key=jax.random.wrap_key_data(state.key)), record["seconds"])

@@ -12,6 +12,7 @@ from thermo_ebm.cost import memory
 from thermo_ebm.gradients import halves
 from thermo_ebm.gradients.bias import GradientBias
 from thermo_ebm.gradients.noise import GradientNoise, NoiseSums, noise_of
+from thermo_ebm.gradients.optimisers import num_updates
 from thermo_ebm.likelihood import bits_per_dim
 from thermo_ebm.losses import LossTerms
 from thermo_ebm.run import events, pictures, tables
@@ -23,7 +24,7 @@ from thermo_ebm.train.recovery import Repetition
 from thermo_ebm.train.report import Reporter
 from thermo_ebm.train.start import Group
 from thermo_ebm.train.state import EpochSums, TrainState
-from thermo_ebm.train.task import last_rates, num_updates
+from thermo_ebm.train.task import last_rates
 from thermo_ebm.train.validation import MeanLikelihood, bias_numbers
 
 MOST_BIAS = 0.5  # of the root mean square of a batch's gradient, above which a run warns
@@ -54,7 +55,8 @@ def end_epochs(
     validated = group.programs.validate(state, group.images.validation)
     val_loss, aux = jax.device_get(programs.local(validated))
     rows = [_row(group, _at(host, i), float(val_loss[i])) for i in range(len(opened))]
-    updates = jax.device_get(programs.local(num_updates(state.optimiser)))
+    counts = {name: num_updates(of_group) for name, of_group in state.optimiser.items()}
+    updates = jax.device_get(programs.local(counts))
     for i, row in enumerate(rows):
         rates = last_rates(task.optimisers, _at(updates, i))
         row |= {f"learning_rate_{name}": rate for name, rate in rates.items()}
@@ -131,6 +133,8 @@ def _step_means(sums: EpochSums, dim: int, images_per_step: int) -> Row:
     means: Row = {}
     for name, total in sums.readings.items():
         mean = float(total) / int(sums.steps) if sums.steps else math.nan
+        if readings.READINGS[name].root:
+            mean = math.sqrt(mean) if mean >= 0 else math.nan
         means[name] = mean if math.isfinite(mean) else None
     if (loss := means["train_loss"]) is not None:
         means["train_loss_per_dim"] = loss / dim

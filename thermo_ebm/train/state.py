@@ -10,12 +10,13 @@ from thermo_ebm import readings
 from thermo_ebm.config.build import image_shape, sampler_settings
 from thermo_ebm.gradients import amplification
 from thermo_ebm.gradients.amplification import AmplificationState
+from thermo_ebm.gradients.optimisers import OptimiserState, init_optimisers
 from thermo_ebm.losses import path_settings
 from thermo_ebm.randomness import INIT, ORDER
 from thermo_ebm.sampling.path import Path, PathState, make_path
 from thermo_ebm.sampling.path import init_state as init_path
 from thermo_ebm.thermo.schedule import Schedule, annealed_power, make_schedule
-from thermo_ebm.train.task import OptimiserState, Task, init_optimisers
+from thermo_ebm.train.task import Task
 from thermo_ebm.types import Array, Params, PRNGKey
 
 

@@ -13,6 +13,12 @@ from thermo_ebm import readings, scopes
 from thermo_ebm.collectives import all_sum
 from thermo_ebm.data import to_unit
 from thermo_ebm.gradients import amplification, halves
+from thermo_ebm.gradients.optimisers import (
+    Displacement,
+    NoisyGradient,
+    choose_gradients,
+    update,
+)
 from thermo_ebm.gradients.statistics import GradientStatistics, gradient_statistics
 from thermo_ebm.losses import LossTerms
 from thermo_ebm.randomness import AMPLIFICATION, CHAINS
@@ -24,7 +30,7 @@ from thermo_ebm.train.state import (
     current_schedule,
     step_key,
 )
-from thermo_ebm.train.task import AXIS, Task, update
+from thermo_ebm.train.task import AXIS, Task
 from thermo_ebm.types import Array, Batch, Params, PRNGKey
 
 
@@ -76,7 +82,7 @@ def run_steps(
 
 
 def train_step(task: Task, state: TrainState, batches: Batches) -> TrainState:
-    """One step: batch, loss, gradient, statistics, update (eq. 4 by Adam).
+    """One step: batch, loss, gradient, statistics, update (eq. 4).
 
     A step whose loss or gradient is not finite is counted and changes no parameter.
 
@@ -199,14 +205,17 @@ def _updated(task: Task, state: TrainState, gradient: Gradient) -> TrainState:
     """The state after the update by a gradient, or unchanged but for the count of skipped steps."""
     statistics = gradient_statistics(gradient.mean)
     gradient = _clipped(task, gradient)
-    info, for_optimisers = _amplified(task, state, gradient)
-    params, optimiser = update(task.optimisers, for_optimisers, state.optimiser, state.params)
+    info, gradient_noise, moments = _amplified(task, state, gradient)
+    params, optimiser, displacements = update(
+        task.optimisers, moments, state.optimiser, state.params
+    )
     # The variance is finite only if every entry of the gradient is; a finite gradient can still
     # take the parameters, or the optimisers' moments, out of the finite numbers.
     good = jnp.isfinite(gradient.loss) & jnp.isfinite(statistics.var)
     leaves = jax.tree.leaves((params, optimiser, gradient.path))
     good &= jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]))
-    measured = measurements(gradient, statistics, info)
+    measured = measurements(gradient, statistics, info, moments[0].noise)
+    measured |= _step_sizes(displacements)
     complete = readings.complete(measured, jnp.nan)
     sums = EpochSums(jnp.ones((), jnp.int32), complete, gradient.aux.rejection)
     stepped = state._replace(
@@ -215,9 +224,7 @@ def _updated(task: Task, state: TrainState, gradient: Gradient) -> TrainState:
         sums=jax.tree.map(jnp.add, state.sums, sums),
         skipped_in_row=jnp.zeros((), jnp.int32),
         path=gradient.path,
-        gradient_noise=state.gradient_noise
-        if gradient.difference is None
-        else amplification.observe(state.gradient_noise, gradient.difference),
+        gradient_noise=gradient_noise,
     )
     skipped = state._replace(skipped=state.skipped + 1, skipped_in_row=state.skipped_in_row + 1)
     new = jax.tree.map(lambda a, b: jnp.where(good, a, b), stepped, skipped)
@@ -244,17 +251,44 @@ def _clipped(task: Task, gradient: Gradient) -> Gradient:
 
 def _amplified(
     task: Task, state: TrainState, gradient: Gradient
-) -> tuple[amplification.AmplificationInfo, Params]:
-    """The gradient for the optimisers, with the noise that `gradient_noise` asks for."""
-    info = amplification.choose_amplification(task.gradient_noise, state.gradient_noise)
-    if not amplification.changes_noise(task.gradient_noise) or gradient.difference is None:
-        return info, gradient.mean
-    key = step_key(state, AMPLIFICATION)
-    return info, amplification.amplify(gradient.mean, gradient.difference, info.amplification, key)
+) -> tuple[
+    amplification.AmplificationInfo,
+    amplification.AmplificationState,
+    tuple[NoisyGradient, NoisyGradient],
+]:
+    """The gradients of the optimisers' moments, with the noise that `gradient_noise` asks for."""
+    settings, mean, difference = task.gradient_noise, gradient.mean, gradient.difference
+    info, after = amplification.choose_amplification(settings, state.gradient_noise, difference)
+    info = amplification.after_warm_up(settings, info, state.step)
+    plain = NoisyGradient(mean, difference)
+    if not amplification.changes_noise(settings) or difference is None:
+        return info, after, (plain, plain)
+    key, factor = step_key(state, AMPLIFICATION), jnp.sqrt(info.amplification)
+    amplified = NoisyGradient(
+        amplification.amplify(mean, difference, info.amplification, key),
+        jax.tree.map(lambda leaf: factor * leaf, difference),
+    )
+    return info, after, choose_gradients(settings.second_moment, plain, amplified)
+
+
+def _step_sizes(displacements: dict[str, Displacement]) -> dict[str, Array]:
+    """The squares of `train_step_size` and `train_step_noise`, of each group and of all."""
+    if not displacements:
+        return {}
+    total = Displacement(*(sum(parts) for parts in zip(*displacements.values(), strict=True)))
+    groups = {f"_{group}": part for group, part in displacements.items()} | {"": total}
+    return {
+        f"train_step_{name}{group}": square / part.norm
+        for group, part in groups.items()
+        for name, square in (("size", part.mean), ("noise", part.noise))
+    }
 
 
 def measurements(
-    gradient: Gradient, statistics: GradientStatistics, info: amplification.AmplificationInfo
+    gradient: Gradient,
+    statistics: GradientStatistics,
+    info: amplification.AmplificationInfo,
+    noise: Params | None,
 ) -> dict[str, Array]:
     """The readings of one step, scalars by the names of `readings.per_step()`.
 
@@ -262,6 +296,7 @@ def measurements(
       gradient: that of the step, after clipping.
       statistics: over the entries of the gradient before clipping.
       info: of the amplification.
+      noise: d as the optimisers get it; None where it has no meaning.
     """
     aux = gradient.aux
     measured = {
@@ -280,13 +315,13 @@ def measurements(
         "global_barrier": aux.rejection.sum(),
     }
     if gradient.difference is not None:
-        measured |= _noise(gradient.mean, gradient.difference, info)
+        measured |= _noise(gradient.mean, gradient.difference)
+    if noise is not None:
+        measured["train_update_noise"] = halves.square(noise) / halves.size(noise)
     return measured
 
 
-def _noise(
-    mean: Params, difference: Params, info: amplification.AmplificationInfo
-) -> dict[str, Array]:
+def _noise(mean: Params, difference: Params) -> dict[str, Array]:
     """The noise |d|^2 per parameter and the signal; not finite for one image, without halves."""
     noise = halves.square(difference) / halves.size(difference)
     groups = {
@@ -296,5 +331,4 @@ def _noise(
     return groups | {
         "train_grad_noise": noise,
         "train_grad_signal": halves.square(mean) / halves.size(mean) - noise,
-        "train_update_noise": info.amplification * noise,
     }

@@ -9,23 +9,20 @@ from ml_collections import ConfigDict
 from thermo_ebm.config.build import amplification_settings, loss_settings, make_objective
 from thermo_ebm.cost.plan import halves_together
 from thermo_ebm.gradients.amplification import AmplificationSettings
+from thermo_ebm.gradients.optimisers import (
+    Optimiser,
+    OptimiserSettings,
+    find_direction,
+    make_optimiser,
+)
 from thermo_ebm.losses import LossSettings, Objective
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model
 from thermo_ebm.sampling.path import best_acceptance
-from thermo_ebm.types import Array, Params, PyTree
+from thermo_ebm.types import Array
 
 AXIS = "devices"  # the pmapped axis over which a batch is spread
 MAX_SKIPPED_STEPS = 10  # non-finite steps in a row before a rollback; at most those of an epoch
 GRAD_NOISE_DRAWS = 256  # at most; a measurement ends once its relative error is below a tenth
-
-OptimiserState = dict[str, PyTree]  # of optax.adam, by parameter group
-
-
-class Optimiser(NamedTuple):
-    """The optimiser of one group of parameters."""
-
-    transformation: optax.GradientTransformation
-    learning_rate: optax.Schedule
 
 
 class Task(NamedTuple):
@@ -90,14 +87,14 @@ def make_task(config: ConfigDict, axis_name: str | None = AXIS) -> Task:
 
 
 def make_optimisers(config: ConfigDict, steps_per_epoch: int) -> dict[str, Optimiser]:
-    """Adam for each parameter group in `config.optimizer`, with the paper's decay (tables 4 and 5).
+    """The optimiser of each parameter group, with the paper's decay (tables 4 and 5).
 
     The learning rate stays at its first value for `decay.begin_epoch` epochs, is then multiplied
     by `decay.rate` every epoch and stops at its final value.
     """
-    groups = {name: config[name] for name in config if name not in ("decay", "clip_norm")}
     optimisers = {}
-    for name, settings in groups.items():
+    for name in ("prior", "generator"):
+        settings = config[name]
         learning_rate = optax.exponential_decay(
             init_value=settings.learning_rate,
             transition_steps=steps_per_epoch,
@@ -107,32 +104,9 @@ def make_optimisers(config: ConfigDict, steps_per_epoch: int) -> dict[str, Optim
             # A rate of 1 never reaches the final value, and optax would start from it.
             end_value=None if config.decay.rate == 1 else settings.final_learning_rate,
         )
-        adam = optax.adam(learning_rate, b1=settings.b1, b2=settings.b2)
-        optimisers[name] = Optimiser(adam, learning_rate)
+        moments = OptimiserSettings(settings.b1, settings.b2, config.weight_decay)
+        optimisers[name] = make_optimiser(find_direction(config.name, moments), learning_rate)
     return optimisers
-
-
-def init_optimisers(optimisers: dict[str, Optimiser], params: Params) -> OptimiserState:
-    """The states of all optimisers before the first step."""
-    return {name: optimisers[name].transformation.init(params[name]) for name in params}
-
-
-def update(
-    optimisers: dict[str, Optimiser], gradient: Params, state: OptimiserState, params: Params
-) -> tuple[Params, OptimiserState]:
-    """One step of all optimisers: returns the new parameters and the new state."""
-    new_params, new_state = {}, {}
-    for name in params:
-        updates, new_state[name] = optimisers[name].transformation.update(
-            gradient[name], state[name], params[name]
-        )
-        new_params[name] = optax.apply_updates(params[name], updates)
-    return new_params, new_state
-
-
-def num_updates(state: OptimiserState) -> dict[str, PyTree]:
-    """Number of updates of each parameter group; skipped steps do not count."""
-    return {name: group_state[0].count for name, group_state in state.items()}
 
 
 def last_rates(optimisers: dict[str, Optimiser], updates: dict[str, int]) -> dict[str, float]:
