@@ -11,8 +11,7 @@ Amplified noise in Adam's second moment shortens the steps too. With c the ampli
 | `second_moment="plain"`, c = 4, 16 | c times the variance | unchanged |
 | `second_moment="alone"`, c = 4, 16 | unchanged | as short as with c in both moments |
 | `second_moment="amplified"`, c = 4, 16 | c times the variance | shorter: Adam as published |
-| p = 0.1, 6; M; batch size 25, 150 | by these settings | changed by the noise; \
-`python -m study.equal_steps` makes the cells with the steps of the centre |
+| p = 0.1, 6; M; batch size 25, 150 | by these settings | changed by the noise |
 
 The centre and the equal numbers of updates are those of `configs/experiment3.py`. With the linear
 reference (`configs/digits_small_linear.py`) there are no temperatures between 0 and 1, hence no p,

@@ -17,6 +17,7 @@ DATA_SETS = (
     "digits_plane",
     "digits_linear",
     "digits_small",
+    "digits_small_linear",
     "cifar10",
     "cifar10_linear",
     "cifar10_small",
