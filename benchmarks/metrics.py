@@ -2,16 +2,14 @@
 
   python -m benchmarks.metrics                                # all ten sizes: minutes
   python -m benchmarks.metrics --plain_sizes=1000,4500        # scales two plain sizes up to ten
-  python -m benchmarks.metrics --coverage                     # coverage of the errors: half an hour
-  python -m benchmarks.metrics --coverage --num_images=400 --num_features=512   # of one size
 
 Features are random, [num_images, num_features], non-negative, with a falling spectrum like those of
 a network. A plain evaluation is that of common programs: numpy's covariances and scipy's
 general square root of their product for the FID, and three full kernel matrices for the KID, in
 float64. The shared form is `thermo_ebm.metrics.extrapolate`: four draws per size and the errors of
 the complete procedure. The plain form uses the first draw of each size; the last columns of the
-table have the relative differences, and the last line is `plain_s=... shared_s=... ratio=...`. With
---coverage nothing is timed: see `benchmarks.coverage`.
+table have the relative differences, and the last lines are the seconds that the error of the FID
+takes and `plain_s=... shared_s=... ratio=...`. `benchmarks.coverage` says how often errors cover.
 """
 
 if not __package__:
@@ -25,10 +23,9 @@ import numpy as np
 import scipy.linalg
 from absl import flags
 
-from benchmarks import coverage
 from launch import flag_errors, program
 from thermo_ebm.errors import UserError
-from thermo_ebm.metrics import arrays, extrapolate, subsets
+from thermo_ebm.metrics import arrays, extrapolate, fid, subsets
 from thermo_ebm.metrics.kid import subset_distances
 
 
@@ -81,7 +78,7 @@ def shared(
     curves = extrapolate.fid_curves(features, design)
     extrapolate.half_sample_line(curves, design)
     distances = subset_distances(features, design.draws, ("polynomial",))["polynomial"]
-    return curves, distances.values
+    return curves.values, distances.values
 
 
 def define_flags() -> None:
@@ -94,23 +91,10 @@ def define_flags() -> None:
         "Sizes timed in the plain form and extrapolated to all sizes; by default all.",
     )
     flags.DEFINE_integer("seed", 0, "Seed of features and subsets.")
-    flags.DEFINE_bool("coverage", False, "Simulate the coverage of the standard errors.")
-    flags.DEFINE_integer("repeats", 100, "With --coverage, number of pairs of sets in each case.")
-
-
-def _flag_or(name: str, default: Sequence[int]) -> Sequence[int]:
-    """Returns the flag's value where the user sets the flag."""
-    flag = flags.FLAGS[name]
-    return (flag.value,) if flag.present else default
 
 
 def main(argv: Sequence[str]) -> None:
     """Times both forms, prints a row for each size and the ratio."""
-    if flags.FLAGS.coverage:
-        num_images = _flag_or("num_images", coverage.NUM_IMAGES)
-        num_features = _flag_or("num_features", coverage.NUM_FEATURES)
-        coverage.print_table(flags.FLAGS.seed, flags.FLAGS.repeats, num_images, num_features)
-        return
     real, generated = random_features(
         flags.FLAGS.seed, flags.FLAGS.num_images, flags.FLAGS.num_features
     )
@@ -127,7 +111,7 @@ def main(argv: Sequence[str]) -> None:
     fids, kids = curves[first, 0], kids_of_draws[first]
     print("size  fid plain   s      kid plain   s     fid difference  kid difference")
     plain_seconds = []
-    for size, draw, fid, kid in zip(sizes, draws, fids, kids, strict=True):
+    for size, draw, shared_fid, shared_kid in zip(sizes, draws, fids, kids, strict=True):
         if size not in plain_sizes:
             continue
         x, y = real[draw.real].astype(np.float64), generated[draw.generated].astype(np.float64)
@@ -136,12 +120,14 @@ def main(argv: Sequence[str]) -> None:
         plain_seconds.append(fid_seconds + kid_seconds)
         print(
             f"{size:5d} {fid_value:9.4f} {fid_seconds:6.2f} {kid_value:11.6f} {kid_seconds:6.2f}"
-            f"  {fid / fid_value - 1:13.1e} {kid / kid_value - 1:15.1e}",
+            f"  {shared_fid / fid_value - 1:13.1e} {shared_kid / kid_value - 1:15.1e}",
             flush=True,
         )
     after, _ = timed(shared, real, generated, design)
     plain, together = np.mean(plain_seconds) * len(sizes), (before + after) / 2
     print(f"shared form: {before:.2f} s before, {after:.2f} s after")
+    seconds, _ = timed(fid.influences, arrays.feature_pair(real, generated))
+    print(f"influence functions of the FID's error, once for all sizes: {seconds:.2f} s")
     print(f"plain_s={plain:.1f} shared_s={together:.2f} ratio={together / plain:.4f}")
 
 

@@ -1,6 +1,7 @@
-"""Compares two sets of images: FID, KID and more of B against A, each with its standard error.
+"""Compares sets of images: FID, KID and more of B against A, each with its standard error.
 
 python -m launch.compare REAL_FOLDER GENERATED_FOLDER
+python -m launch.compare REAL_FOLDER GENERATED_1 GENERATED_2   # which of the two is better?
 python -m launch.compare cifar10:validation samples.npz --features=inception_v3 --json=out.json
 python -m launch.compare statistics.npz GENERATED_FOLDER --features=inception_v3
 python -m launch.compare REAL_FOLDER --save_statistics=statistics.npz
@@ -8,8 +9,11 @@ python -m launch.compare REAL_FOLDER --save_statistics=statistics.npz
 A and B are folders of images (searched recursively), .npz or .npy files with an array of images
 (FILE.npz:ARRAY where there are several), data sets with a split (NAME:train, NAME:validation), or
 .npz files of statistics with `mu` and `sigma` as pytorch-fid writes them; for statistics only the
-FID is computed. From a set of more than 4,500 images, 4,500 are drawn at random, unless
---num_images gives another number. Exit codes: 0 done, 2 bad input.
+FID is computed. With more than two sets the first is the reference; the table of their metrics is
+followed by the difference of each pair of the others in each metric, with its interval of 95 %, a
+verdict (by Holm's procedure over the pairs), and the number of images that would decide a
+difference that is undecided. From a set of more than 4,500 images, 4,500 are drawn at random,
+unless --num_images gives another number. Exit codes: 0 done, 2 bad input.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from .path_flags import DEFINE_output_file, DEFINE_path
 if not program.HELP_ONLY:
     from thermo_ebm.evaluation import compare, sets, statistics
 
-TAKES_ARGUMENTS = True  # the two sets
+TAKES_ARGUMENTS = True  # the sets
 
 
 def define_flags() -> None:
@@ -55,13 +59,19 @@ def define_flags() -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Compares the two sets, prints the table and writes the requested files."""
+    """Compares the sets, prints the table and writes the requested files."""
 
     values, settings = flags.FLAGS, evaluation_flags.settings()
     names = [_checked(name) for name in argv[1:]]
-    if len(names) not in ((1, 2) if values.save_statistics else (2,)):
-        number = ("no set", "one set")[len(names)] if len(names) < 2 else f"{len(names)} sets"
-        raise UserError(f"{number} of images: name two, or one alone with --save_statistics=FILE")
+    if len(names) < (1 if values.save_statistics else 2):
+        number = ("no set", "one set")[len(names)]
+        raise UserError(
+            f"{number} of images: name two or more, or one alone with --save_statistics=FILE"
+        )
+    if len(set(names[1:])) < len(names[1:]) or len(names) > len(compare.LETTERS):
+        raise UserError(
+            f"{len(names)} sets of images: name each only once, and at most {len(compare.LETTERS)}"
+        )
     image_sets = [sets.open_set(name, values.data_dir or "", values.image_size) for name in names]
     if values.save_statistics:
         path, images = Path(values.save_statistics), image_sets[0]
@@ -77,6 +87,13 @@ def main(argv: Sequence[str]) -> int:
         if values.json:
             compare.write_json(Path(values.json), comparison)
         print(compare.table(comparison))
+    elif len(image_sets) > 2:
+        comparisons = compare.compare_candidates(
+            image_sets[0], image_sets[1:], settings, values.seed, _report
+        )
+        if values.json:
+            compare.write_differences(Path(values.json), comparisons)
+        print(compare.table_of_differences(comparisons))
     return 0
 
 

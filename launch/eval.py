@@ -3,9 +3,12 @@
 python -m launch.eval --workdir=runs/digits
 python -m launch.eval --workdir=runs/cifar10 --features=inception_v3 --watch
 python -m launch.eval --workdir=runs/digits --keep_best=kid
+python -m launch.eval --workdir=runs/b --against_run=runs/a   # is b better than a?
 
 With --keep_best=METRIC the best checkpoint of each repetition by this metric is copied to
-rep_XX/best, where training never removes it and other programs find it with --step=best.
+rep_XX/best, where training never removes it and other programs find it with --step=best. With
+--against_run=RUN[:REPETITION[:STEP]] nothing is written: the newest checkpoint of each repetition
+is compared with that checkpoint, metric by metric, with intervals and verdicts.
 
 Exit codes: 0 done (also when there was nothing to do), 1 no checkpoint could be
 evaluated although there were some to evaluate, 2 bad input, 3 interrupted (the same command
@@ -30,8 +33,9 @@ from . import evaluation_flags, program
 from .path_flags import DEFINE_path
 
 if not program.HELP_ONLY:
-    from thermo_ebm.evaluation import best, evaluate
+    from thermo_ebm.evaluation import evaluate, warm_start
     from thermo_ebm.evaluation.run import Run, load_run
+    from thermo_ebm.metrics import paired
     from thermo_ebm.run import layout
     from thermo_ebm.run.records import Best
 
@@ -51,6 +55,12 @@ def define_flags() -> None:
         "Metric, such as kid, fid or kid_inf, by which the best checkpoint of each repetition is "
         "kept in rep_XX/best.",
     )
+    flags.DEFINE_string(
+        "against_run",
+        None,
+        "RUN[:REPETITION[:STEP]], a checkpoint (STEP a number or best; the newest) that the newest "
+        "checkpoint of each repetition is compared with.",
+    )
     program.define_data_dir()
     program.define_poll_seconds(10.0, "With --watch, seconds between checks for new checkpoints.")
 
@@ -69,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
 def _evaluate(workdir: Path) -> int:
 
     values, settings = flags.FLAGS, evaluation_flags.settings()
-    metric, metrics = values.keep_best, (*best.LOWER_IS_BETTER, *best.HIGHER_IS_BETTER)
+    metric, metrics = values.keep_best, (*paired.LOWER_IS_BETTER, *paired.HIGHER_IS_BETTER)
     if metric is not None and metric not in metrics:
         raise UserError(f"keep_best={metric}: must be one of {', '.join(metrics)}")
     # Errors are reported at once, before any waiting.
@@ -78,6 +88,8 @@ def _evaluate(workdir: Path) -> int:
     if values.watch:
         _wait_for_run(workdir)
     run = load_run(workdir)
+    if values.against_run is not None:
+        return _compare_runs(run, evaluate.prepare(run, settings, network, values.data_dir))
     evaluation, evaluated, failed = None, 0, 0
     watch = _sleep if values.watch else None
     for checkpoint in evaluate.pending(run, settings, values.newest_only, watch):
@@ -111,6 +123,27 @@ def _evaluate(workdir: Path) -> int:
         record = evaluate.keep_best(run, repetition, metric, settings)
         print(f"rep {repetition:02d} best: {_best_line(run, repetition, record)}")
     return 1 if failed and not evaluated else 0
+
+
+def _compare_runs(run: Run, evaluation: evaluate.Evaluation) -> int:
+    """Compares the newest checkpoint of each repetition with that of --against_run."""
+
+    source = warm_start.parse(flags.FLAGS.against_run, "against_run")
+    other_run = load_run(source.run)
+    other = other_run.load(source.repetition, source.step)
+    repetitions = run.repetitions()
+    for repetition in repetitions:
+        checkpoint = evaluate.Checkpoint(repetition, run.load(repetition).step)
+        result = evaluate.compare_checkpoints(run, checkpoint, (other_run, other), evaluation)
+        print(printable(f"A: {run.workdir}, repetition {repetition}, step {checkpoint.step}"))
+        print(printable(f"B: {other_run.workdir}, {other.title()}"))
+        print(f"features: {evaluation.label}, {evaluation.sizes[-1]} images each\n")
+        print(result.table(), flush=True)
+        for note in evaluate.notes(evaluation):
+            print(f"note: {note}")
+        if repetition != repetitions[-1]:
+            print()
+    return 0
 
 
 def _wait_for_run(workdir: Path) -> None:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from thermo_ebm.losses import LossSettings, thermodynamic_loss, vanilla_loss
     from thermo_ebm.metrics.fid import frechet_distance
     from thermo_ebm.metrics.kid import kernel_distance
+    from thermo_ebm.metrics.paired import compare_features
     from thermo_ebm.models.latent_ebm import LatentEBM, log_likelihood, log_prior, make_model
     from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, tempered_chains
     from thermo_ebm.thermo.integral import quadrature_weights, thermodynamic_integral
@@ -53,6 +54,7 @@ __all__ = [
     "SamplerSettings",
     "Schedule",
     "UserError",
+    "compare_features",
     "frechet_distance",
     "gradient_statistics",
     "kernel_distance",
@@ -79,6 +81,7 @@ _MODULES = {
     "SamplerSettings": "sampling.chains",
     "Schedule": "thermo.schedule",
     "UserError": "errors",
+    "compare_features": "metrics.paired",
     "frechet_distance": "metrics.fid",
     "gradient_statistics": "gradients.statistics",
     "kernel_distance": "metrics.kid",

@@ -134,7 +134,7 @@ def test_shared_images_are_counted_and_an_undefined_mifid_is_left_out(tmp_path, 
     assert copies.values["memorization_distance"] == pytest.approx(0, abs=1e-8)
     assert copies.values["fid"] > 0
     assert not any("mifid" in name for name in copies.values)
-    assert any(note.startswith("mifid_inf: left out") for note in copies.notes)
+    assert any(note.startswith("mifid: left out") for note in copies.notes)
     np.savez(tmp_path / "b.npz", images=pixels(50, 1))
     others = compared(tmp_path / "a.npz", tmp_path / "b.npz", tmp_path)
     assert not any("also in A" in note for note in others.notes)
@@ -310,11 +310,54 @@ def test_sets_that_cannot_be_compared_are_named_in_one_line(tmp_path, quick):
         assert "\n" not in str(caught.value), name
 
 
+def test_three_sets_are_compared_in_pairs(tmp_path, quick):
+    del quick
+    np.savez(tmp_path / "real.npz", pixels(60))
+    np.savez(tmp_path / "near.npz", pixels(50, 1))
+    np.savez(tmp_path / "far.npz", pixels(70, 2, brightness=150))
+    opened = [sets.open_set(str(tmp_path / f"{name}.npz")) for name in ("real", "near", "far")]
+    result = compare.compare_candidates(opened[0], opened[1:], settings(tmp_path))
+    assert [comparison.num_images for comparison in result.sets] == [(60, 50), (60, 50)]
+    assert result.notes == [
+        "50 images are drawn from C: metrics depend on the number of images, and sets are compared "
+        "with equal numbers"
+    ]
+    # The first set has the metrics that it has alone.
+    alone = compared(*(image_set.name for image_set in opened[:2]), tmp_path)
+    assert result.sets[0].values == alone.values
+    assert result.sets[0].notes == alone.notes
+    rows = {row.metric: row for row in result.differences}
+    near, far = (comparison.values["fid"] for comparison in result.sets)
+    assert rows["fid"].value == pytest.approx(near - far)
+    assert (rows["fid"].first, rows["fid"].second, rows["fid"].verdict) == ("B", "C", "better")
+    text = compare.table_of_differences(result)
+    assert "B is better than C" in text
+    assert "C: " in text
+    compare.write_differences(tmp_path / "out.json", result)
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert {row["first"] for row in content["differences"]} == {opened[1].name}
+    assert [content_of_set["b"] for content_of_set in content["sets"]] == [
+        opened[1].name,
+        opened[2].name,
+    ]
+    # A set that holds the reference's images has no differences; equal sets are named.
+    result = compare.compare_candidates(
+        opened[0], [opened[0]._replace(name="copy"), opened[2]], settings(tmp_path)
+    )
+    assert result.differences == []
+    result = compare.compare_candidates(
+        opened[0], [opened[1], opened[1]._replace(name="copy")], settings(tmp_path)
+    )
+    assert "B and C are the same images" in result.notes
+    assert {row.value for row in result.differences} == {0}
+    assert {row.verdict for row in result.differences} == {"undecided"}
+
+
 def test_wrong_commands_are_one_line_and_code_2(programs, tmp_path):
     good = tmp_path / "good.npz"
     np.savez(good, images=pixels(40))
     cases = [
-        ([good], "one set of images: name two, or one alone with --save_statistics=FILE"),
+        ([good], "one set of images: name two or more, or one alone with --save_statistics=FILE"),
         ([good, good, good], "3 sets of images"),
         ([good, "nowhere"], "no such folder or file, and no data set with its split"),
         ([good, good, "--num_images=-1"], "--num_images=-1: must be 0 or a positive integer"),

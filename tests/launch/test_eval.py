@@ -52,6 +52,27 @@ def test_a_second_evaluation_has_nothing_to_do(programs, workdir, network):
     assert written(workdir) == before
 
 
+def test_two_checkpoints_are_compared_in_pairs(programs, workdir):
+    """Each of two repetitions with an early checkpoint; nothing is written."""
+    command = ("eval", f"--workdir={workdir}", *ARGUMENTS)
+    code, out, err = programs.run(*command, f"--against_run={workdir}:0:10", before=QUICK)
+    assert (code, err) == (0, "")
+    assert out.count(f"B: {workdir}, repetition 0, step 10\n") == 2
+    assert f"A: {workdir}, repetition 1, step 30\n" in out
+    assert "A - B" in out
+    assert "95 % interval" in out
+    assert not rows(workdir)
+    for name, message in {
+        f"{workdir}:0:11": "step=11: no such checkpoint",
+        f"{workdir}:x": "against_run=",
+        "/nowhere": "/nowhere",
+    }.items():
+        code, out, err = programs.run(*command, f"--against_run={name}", before=QUICK)
+        assert (code, out) == (2, "")
+        assert message in err
+        assert err.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_repeated_kills_do_not_change_the_result(programs, workdir, tmp_path):
     """SIGKILL after random times, until a run gets through; nothing is double, nothing half."""

@@ -93,7 +93,7 @@ def test_fid_curves_average_draws_around_the_exact_first_draw():
     assert [len(draw.real) for draw in design.draws] == [20] * 4 + [40] * 4 + [60]
     expected_averages = [[0.25] * 4 + [0] * 5, [0] * 4 + [0.25] * 4 + [0], [0] * 8 + [1]]
     np.testing.assert_array_equal(design.averages, expected_averages)
-    curves = extrapolate.fid_curves(features, design)
+    curves = extrapolate.fid_curves(features, design).values
     assert curves.shape == (9, 63)
     for index in (0, 4, 8):
         draw = design.draws[index]

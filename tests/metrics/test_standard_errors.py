@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import coverage
-from benchmarks.coverage import CASES
+from benchmarks import coverage_of_metrics as coverage
+from benchmarks.coverage_of_metrics import CASES
 from thermo_ebm.metrics import arrays, extrapolate, fid, manifold, standard_errors
 
 
@@ -64,7 +64,7 @@ def test_half_sample_error_of_a_quadratic_statistic_is_below_a_jackknifes():
     [("near", 120, 12), *(pytest.param(case, 300, 48, marks=pytest.mark.slow) for case in CASES)],
 )
 def test_standard_errors_of_fid_and_kid_cover(case, num_images, num_features):
-    """The short form of `python -m benchmarks.metrics --coverage`: 60 pairs of sets.
+    """The short form of `python -m benchmarks.coverage`: 60 pairs of sets.
 
     The counted coverage is within 3.5 standard errors of 95 %, and the intercept that averages
     several draws varies no more than the intercept of one draw per size.
@@ -166,8 +166,12 @@ def test_errors_of_fid_cover_where_the_spectrum_is_flat():
         design = extrapolate.make_design(key, sizes, 250, 250)
         curves = extrapolate.fid_curves(features, design)
         line = extrapolate.half_sample_line(curves, design)
-        intercept = extrapolate.intercept_weights(sizes) @ line.values
-        measured.append(((line.full, line.full_stderr), (intercept, line.stderr)))
+        measured.append(
+            [
+                (estimate.value, estimate.variance().stderr)
+                for estimate in (line.full, line.intercept)
+            ]
+        )
         directions = fid.leading_directions(features)
         replicates = fid.weighted_distances(directions, design.groups, design.draws[-1])
         smaller.append(standard_errors.half_sample_stderr(replicates))

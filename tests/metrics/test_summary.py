@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from thermo_ebm.metrics import fid, mifid, subsets
+from thermo_ebm.metrics import cmmd, fid, mifid, mind, subsets
 from thermo_ebm.metrics.arrays import feature_pair
 from thermo_ebm.metrics.inception_score import inception_score
 from thermo_ebm.metrics.kid import kernel_distance
@@ -26,7 +26,8 @@ def test_summary_has_every_metric_and_its_points():
     summary = summarize(jax.random.key(6), real, generated, sizes)
     lines = ("fid", "kid", "kid_rbf", "mifid", "is")
     extrapolated = {f"{m}_inf{suffix}" for m in lines for suffix in ("", "_stderr", "_r_squared")}
-    plain = ("fid", "kid", "precision", "recall", "density", "coverage")
+    plain = ("fid", "kid", "cmmd", "cmmd_published", "mind", "mifid")
+    plain += ("precision", "recall", "density", "coverage")
     full = {f"{metric}{suffix}" for metric in plain for suffix in ("", "_stderr")}
     assert set(summary.values) == extrapolated | full | {"memorization_distance"}
     assert all(summary.values[f"{metric}_stderr"] > 0 for metric in plain)
@@ -39,6 +40,9 @@ def test_summary_has_every_metric_and_its_points():
     assert summary.values["fid"] == pytest.approx(full_fid, rel=1e-6)
     full_kid = kernel_distance(real.features, generated.features)
     assert summary.values["kid"] == pytest.approx(full_kid, rel=1e-9)
+    distances = real.features, generated.features
+    assert summary.values["cmmd"] == pytest.approx(cmmd.clip_mmd(*distances))
+    assert summary.values["mind"] == pytest.approx(mind.monge_distance(*distances))
     # At the largest size a draw is all images.
     last = {p.metric: p.value for p in summary.points if p.size == 120}
     assert last["fid"] == pytest.approx(full_fid, rel=1e-6)

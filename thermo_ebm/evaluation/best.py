@@ -14,18 +14,15 @@ from thermo_ebm import files
 from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation import records
 from thermo_ebm.evaluation.run import Run, UnusableCheckpoint
+from thermo_ebm.metrics.paired import HIGHER_IS_BETTER
 from thermo_ebm.run import layout, tables
 from thermo_ebm.run.records import Best, read_best, write_best
-
-# Columns of `metrics.summary.summarize`, by what is better.
-LOWER_IS_BETTER = ("fid", "fid_inf", "kid", "kid_inf", "kid_rbf_inf", "mifid_inf")
-HIGHER_IS_BETTER = ("is_inf", "precision", "recall", "density", "coverage")
 
 
 class Criterion(NamedTuple):
     """The metric by which checkpoints are compared, and the settings of its evaluations."""
 
-    metric: str  # one of LOWER_IS_BETTER or HIGHER_IS_BETTER
+    metric: str  # one of those of `metrics.paired`
     network: str  # the prefix of its columns in `eval.csv`
     num_images: int  # of the evaluations that are compared
     num_sizes: int

@@ -1,11 +1,13 @@
-"""Computes every metric between two arbitrary sets of images."""
+"""Computes every metric of sets of images against a reference, and their differences."""
 
-import hashlib
+import itertools
 import json
+import re
+import string
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,9 +18,10 @@ from thermo_ebm.evaluation import sets, statistics
 from thermo_ebm.evaluation.metric_settings import MAX_IMAGES, MetricSettings
 from thermo_ebm.evaluation.sets import ImageSet
 from thermo_ebm.evaluation.statistics import Statistics
-from thermo_ebm.metrics import fid
+from thermo_ebm.metrics import fid, memorization, paired, summary
 from thermo_ebm.metrics.networks import Network, Outputs, cache
-from thermo_ebm.metrics.summary import bias_note, summarize
+from thermo_ebm.metrics.paired import MetricDifference
+from thermo_ebm.metrics.summary import bias_note
 
 METRICS = {
     "fid_inf": "FID of infinitely many images, by extrapolation",
@@ -26,7 +29,11 @@ METRICS = {
     "kid": "unbiased squared MMD, cubic kernel; about 0 for equal distributions",
     "kid_inf": "the same, extrapolated",
     "kid_rbf_inf": "the same with a Gaussian kernel",
-    "mifid_inf": "FID over the mean cosine distance of B to its nearest in A, if below 0.1",
+    "cmmd": "1,000 times unbiased MMD^2, features of length 1, Gaussian kernel of width 10",
+    "cmmd_published": "the same with each image paired with itself, as published",
+    "mind": "sliced squared Wasserstein distance, times 3 times the number of features",
+    "mifid": "FID over the mean cosine distance of B to its nearest in A, if below 0.1",
+    "mifid_inf": "the same, extrapolated",
     "memorization_distance": "that distance: near 0 where B copies A",
     "is_inf": "Inception Score of B",
     "precision": "share of B inside A's manifold",
@@ -34,7 +41,11 @@ METRICS = {
     "density": "the same as precision, counted; 1 for equal distributions",
     "coverage": "share of A's neighbourhoods that hold any of B",
 }
-DISTANCES = ("fid_inf", "fid", "kid", "kid_inf", "kid_rbf_inf", "memorization_distance")
+DISTANCES = (
+    *("fid_inf", "fid", "kid", "kid_inf", "kid_rbf_inf", "cmmd", "cmmd_published", "mind"),
+    "memorization_distance",
+)
+LETTERS = string.ascii_uppercase  # of the reference and the sets, in tables
 Report = Callable[[str, int, int], None]  # (activity, amount done, total amount)
 
 
@@ -50,6 +61,14 @@ class Comparison(NamedTuple):
     remarks: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())  # of each set, see `ImageSet`
     from_cache: tuple[bool, bool] = (False, False)  # whether the features were read from the cache
     are_statistics: tuple[bool, bool] = (False, False)  # whether the set is a file of statistics
+
+
+class Comparisons(NamedTuple):
+    """The metrics of several sets against one reference, and the differences between the sets."""
+
+    sets: list[Comparison]
+    differences: list[MetricDifference]  # with letters for names: B is the first set
+    notes: list[str]  # on the differences
 
 
 class Measured(NamedTuple):
@@ -84,32 +103,108 @@ def compare(
     """
     if isinstance(reference, Statistics) or isinstance(generated, Statistics):
         return _compare_statistics((reference, generated), settings, seed, report)
+    return compare_candidates(reference, [generated], settings, seed, report).sets[0]
+
+
+def compare_candidates(
+    reference: ImageSet | Statistics,
+    candidates: Sequence[ImageSet | Statistics],
+    settings: MetricSettings,
+    seed: int = 0,
+    report: Report | None = None,
+) -> Comparisons:
+    """Computes every metric of each set against the reference, and the differences of each pair.
+
+    All sets are measured with as many images as the smallest has, in the same subsets.
+
+    Args:
+      reference: the real images, from `sets.open_set`.
+      candidates: the sets that are measured.
+      settings: network and numbers; a set of more images is limited to `num_images` of them.
+      seed: of the random choice of images and subsets.
+      report: called with the progress of each set.
+
+    Raises:
+      UserError: images cannot be read or are too few, or a set is a file of statistics.
+    """
+    if isinstance(reference, Statistics) or any(
+        isinstance(candidate, Statistics) for candidate in candidates
+    ):
+        raise UserError("statistics are compared in pairs: differences of metrics need the images")
+    image_sets = [candidate for candidate in candidates if isinstance(candidate, ImageSet)]
     network, max_images = settings.choose_network(), settings.num_images or MAX_IMAGES
     key_reference, key_generated, key_metrics = np.random.SeedSequence(seed).spawn(3)
-    if reference.name == generated.name:  # the same images are drawn from a set against itself
-        key_generated = key_reference
+    num_images = min(max_images, *(image_set.images.num for image_set in image_sets))
+    if len(image_sets) == 1:
+        num_images = max_images
+    limited = [
+        sets.limited(
+            image_set,
+            num_images,
+            # The same images are drawn from a set against itself.
+            np.random.default_rng(
+                key_reference if image_set.name == reference.name else key_generated
+            ),
+        )
+        for image_set in image_sets
+    ]
     reference = sets.limited(reference, max_images, np.random.default_rng(key_reference))
-    generated = sets.limited(generated, max_images, np.random.default_rng(key_generated))
-    smaller = min(reference, generated, key=lambda image_set: image_set.images.num)
-    sizes = settings.subset_sizes(smaller.images.num, smaller.name)
+    smallest = min([reference, *limited], key=lambda image_set: image_set.images.num)
+    sizes = settings.subset_sizes(smallest.images.num, smallest.name)
     real = measure(reference, network, settings, report)
-    measured = measure(generated, network, settings, report)
+    measured = [measure(image_set, network, settings, report) for image_set in limited]
     if report is not None:
-        report("metrics", 0, 1)
+        report("metrics", 0, len(measured))
     key = jax.random.key(int(key_metrics.generate_state(1)[0]))
-    values = summarize(key, real.outputs, measured.outputs, sizes).values
-    if report is not None:
-        report("metrics", 1, 1)
-    return Comparison(
-        names=(reference.name, generated.name),
-        features=settings.label(),
-        num_images=(reference.images.num, generated.images.num),
-        seed=seed,
-        values=_of_same_images(values) if _are_same_images(real, measured) else values,
-        notes=_notes(real, measured, values, settings),
-        remarks=(reference.remarks, generated.remarks),
-        from_cache=(real.outputs.from_cache, measured.outputs.from_cache),
+    draws = summary.make_draws(key, sizes, len(real.digests), len(measured[0].digests))
+    comparisons, estimates = [], {}
+    for number, (image_set, generated) in enumerate(zip(limited, measured, strict=True)):
+        measurement = summary.measure(real.outputs, generated.outputs, draws)
+        values, are_same = measurement.summary.values, _are_same_images(real, generated)
+        if not are_same:
+            estimates[LETTERS[number + 1]] = measurement.estimates
+        comparisons.append(
+            Comparison(
+                names=(reference.name, image_set.name),
+                features=settings.label(),
+                num_images=(reference.images.num, image_set.images.num),
+                seed=seed,
+                values=_of_same_images(values) if are_same else values,
+                notes=_notes(real, generated, values, settings),
+                remarks=(reference.remarks, image_set.remarks),
+                from_cache=(real.outputs.from_cache, generated.outputs.from_cache),
+            )
+        )
+        if report is not None:
+            report("metrics", number + 1, len(measured))
+    num_generated, num_features = measured[0].outputs.features.shape
+    bias = bias_note(min(len(real.digests), num_generated), num_features)
+    return Comparisons(
+        comparisons,
+        paired.differences(estimates, num_generated, ("fid_inf",) if bias else ()),
+        _notes_on_differences(image_sets, measured, num_images),
     )
+
+
+def _notes_on_differences(
+    image_sets: Sequence[ImageSet], measured: Sequence[Measured], num_images: int
+) -> list[str]:
+    notes = []
+    larger = [
+        LETTERS[number + 1]
+        for number, image_set in enumerate(image_sets)
+        if image_set.images.num > num_images
+    ]
+    if larger:
+        notes.append(
+            f"{num_images} images are drawn from {', '.join(larger)}: metrics depend on the number "
+            "of images, and sets are compared with equal numbers"
+        )
+    for first, second in itertools.combinations(range(len(measured)), 2):
+        if _are_same_images(measured[first], measured[second]):
+            letters = f"{LETTERS[first + 1]} and {LETTERS[second + 1]}"
+            notes.append(f"{letters} are the same images")
+    return notes
 
 
 def _of_same_images(values: dict[str, float]) -> dict[str, float]:
@@ -123,7 +218,8 @@ def _of_same_images(values: dict[str, float]) -> dict[str, float]:
         for name, value in values.items()
         if name.startswith("is_") or not name.endswith(("_stderr", "_r_squared"))
     }
-    estimates.pop("mifid_inf", None)
+    for undefined in ("mifid", "mifid_inf"):
+        estimates.pop(undefined, None)
     return estimates | {name: 0.0 for name in DISTANCES if name in estimates}
 
 
@@ -158,15 +254,15 @@ def _notes(
 def _mifid_note(is_defined: bool, are_shared: bool, settings: MetricSettings) -> str:
     """A note on the MIFID of two sets that differ; "" if none is needed."""
     if not is_defined:
-        return "mifid_inf: left out, as B's images have a distance of 0 from their nearest in A"
+        return "mifid: left out, as B's images have a distance of 0 from their nearest in A"
     if are_shared:
         return (
             "mifid_inf: subsets seldom hold an image and its copy, so that copies change it "
-            "little; look at memorization_distance"
+            "little; mifid, of all images, counts each of them"
         )
     if settings.features != "inception_v3":
         return (
-            "mifid_inf: its threshold of 0.1 was set for InceptionV3's features; with others look "
+            "mifid: its threshold of 0.1 was set for InceptionV3's features; with others look "
             "at memorization_distance beside that of a set known to hold no copies"
         )
     return ""
@@ -194,7 +290,7 @@ def measure(
         network = network._replace(apply=_reporting(network, images.name, report))
     folder, batch_size = settings.cache_folder(), settings.batch_size
     outputs = cache.real_outputs(network, pixels, "compare", "images", folder, batch_size)
-    digests = [hashlib.sha256(image).digest() for image in np.ascontiguousarray(pixels)]
+    digests = memorization.digests(pixels)
     is_grey = (pixels == pixels[..., :1]).all()
     height, width = pixels.shape[1:3]
     form = f"{height} x {width} pixels in {'grey' if is_grey else 'colour'}"
@@ -304,18 +400,8 @@ def _compare_statistics(
 
 def table(comparison: Comparison) -> str:
     """Returns the table of metrics as text."""
-    lines = []
-    for i, letter in enumerate("AB"):
-        number = comparison.num_images[i]
-        content = "" if number is None else counted(number, "image")
-        if comparison.are_statistics[i]:
-            content = f"statistics of {content}" if content else "statistics"
-        parts = [content, *comparison.remarks[i]]
-        if comparison.from_cache[i]:
-            parts.append("features from the cache")
-        lines.append(printable(f"{letter}: {comparison.names[i]} ({'; '.join(parts)})"))
-    lines += [
-        f"features: {comparison.features}, seed {comparison.seed}",
+    lines = [
+        *_content_lines([comparison]),
         "",
         f"{'metric':22s} {'value':>12s}    {'std. error':>10s}",
     ]
@@ -327,13 +413,78 @@ def table(comparison: Comparison) -> str:
     return "\n".join([*lines, *(f"note: {note}" for note in comparison.notes)])
 
 
+def table_of_differences(comparisons: Comparisons) -> str:
+    """Returns the metrics of each set, their differences and verdicts as text."""
+    values = {
+        letter: comparison.values
+        for letter, comparison in zip(LETTERS[1:], comparisons.sets, strict=False)
+    }
+    notes = dict.fromkeys(
+        re.sub(r"\bB\b", letter, note)
+        for letter, comparison in zip(LETTERS[1:], comparisons.sets, strict=False)
+        for note in comparison.notes
+    )
+    return "\n".join(
+        [
+            *_content_lines(comparisons.sets),
+            "",
+            paired.values_table(values),
+            "",
+            paired.differences_table(comparisons.differences),
+            *(f"note: {note}" for note in [*comparisons.notes, *notes]),
+        ]
+    )
+
+
+def _content_lines(comparisons: Sequence[Comparison]) -> list[str]:
+    """What each set holds, and the features."""
+    lines = []
+    for number, letter in enumerate(LETTERS[: len(comparisons) + 1]):
+        comparison, side = comparisons[max(number - 1, 0)], min(number, 1)
+        num_images = comparison.num_images[side]
+        content = "" if num_images is None else counted(num_images, "image")
+        if comparison.are_statistics[side]:
+            content = f"statistics of {content}" if content else "statistics"
+        parts = [content, *comparison.remarks[side]]
+        if comparison.from_cache[side]:
+            parts.append("features from the cache")
+        lines.append(printable(f"{letter}: {comparison.names[side]} ({'; '.join(parts)})"))
+    return [*lines, f"features: {comparisons[0].features}, seed {comparisons[0].seed}"]
+
+
 def write_json(path: Path, comparison: Comparison) -> None:
     """Writes the content of `table` and the R^2 of the lines as JSON.
 
     Raises:
       UserError: the file cannot be written.
     """
+    _write_json(path, _as_json(comparison))
+
+
+def write_differences(path: Path, comparisons: Comparisons) -> None:
+    """Writes the content of `table_of_differences` as JSON, each set as `write_json` does.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    names = {
+        letter: comparison.names[1]
+        for letter, comparison in zip(LETTERS[1:], comparisons.sets, strict=False)
+    }
+    rows = [
+        row._replace(first=names[row.first], second=names[row.second])._asdict()
+        for row in comparisons.differences
+    ]
     content = {
+        "sets": [_as_json(comparison) for comparison in comparisons.sets],
+        "differences": rows,
+        "notes": comparisons.notes,
+    }
+    _write_json(path, content)
+
+
+def _as_json(comparison: Comparison) -> dict[str, Any]:
+    return {
         "a": comparison.names[0],
         "b": comparison.names[1],
         "features": comparison.features,
@@ -346,6 +497,9 @@ def write_json(path: Path, comparison: Comparison) -> None:
         },
         "notes": comparison.notes,
     }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
     try:
         files.write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
     except OSError as error:

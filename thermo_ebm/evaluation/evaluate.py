@@ -9,12 +9,15 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from thermo_ebm import data
+from thermo_ebm.config.build import image_shape
 from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation import best, records
 from thermo_ebm.evaluation.metric_settings import MAX_IMAGES, MetricSettings
-from thermo_ebm.evaluation.run import Run, UnusableCheckpoint
+from thermo_ebm.evaluation.run import LoadedCheckpoint, Run, UnusableCheckpoint
+from thermo_ebm.metrics import paired
 from thermo_ebm.metrics.networks import Network, Outputs, cache
 from thermo_ebm.metrics.networks.preprocess import to_rgb
+from thermo_ebm.metrics.paired import PairedMetrics
 from thermo_ebm.metrics.summary import Summary, bias_note, summarize
 from thermo_ebm.randomness import EVALUATION
 from thermo_ebm.run import layout, lock, tables
@@ -179,6 +182,45 @@ def evaluate(run: Run, checkpoint: Checkpoint, evaluation: Evaluation) -> Summar
     tensorboard = "tensorboard" in run.config.logging.writers
     records.write(folder, prefix, row, summary.points, tensorboard)
     return summary
+
+
+def compare_checkpoints(
+    run: Run, checkpoint: Checkpoint, against: tuple[Run, LoadedCheckpoint], evaluation: Evaluation
+) -> PairedMetrics:
+    """Compares the images of two checkpoints, of one run or two, against the run's held-out images.
+
+    Each has the images of its own evaluation. Nothing is written.
+
+    Args:
+      run: the run of the evaluation.
+      checkpoint: its checkpoint.
+      against: another run, or the same one, and its checkpoint.
+      evaluation: from `prepare`.
+
+    Returns:
+      The metrics of "A", the run's checkpoint, and of "B".
+
+    Raises:
+      UserError: a checkpoint cannot be read, or the images of the runs have different shapes.
+    """
+    number, batch_size = evaluation.sizes[-1], evaluation.batch_size
+    repetition, step = checkpoint
+    other_run, other = against
+    if image_shape(run.config) != image_shape(other_run.config):
+        raise UserError(f"{other_run.workdir}: its images have another shape than {run.workdir}'s")
+    outputs = {}
+    for letter, owner, loaded in (
+        ("A", run, run.load(repetition, step)),
+        ("B", other_run, other),
+    ):
+        key, _ = checkpoint_keys(owner, loaded.repetition, loaded.step)
+        try:
+            images = generate_images(owner, loaded.params, key, number, batch_size)
+        except UnusableCheckpoint as error:
+            raise UserError(f"{owner.workdir}, {loaded.title()}: {error}") from error
+        outputs[letter] = evaluation.network.apply(to_rgb(images), batch_size)
+    _, key_metrics = checkpoint_keys(run, repetition, step)
+    return paired.compare_outputs(key_metrics, evaluation.real, outputs, evaluation.sizes)
 
 
 def checkpoint_keys(run: Run, repetition: int, step: int) -> tuple[PRNGKey, PRNGKey]:

@@ -24,8 +24,8 @@ _SHAPES = [
 ]
 
 
-def parse(text: str) -> SourceCheckpoint:
-    """The checkpoint that RUN[:REPETITION[:STEP]] names.
+def parse(text: str, flag: str = "init_from") -> SourceCheckpoint:
+    """The checkpoint that RUN[:REPETITION[:STEP]] names; errors name the flag.
 
     >>> parse("/runs/a:2:best")
     SourceCheckpoint(run='/runs/a', repetition=2, step='best')
@@ -33,7 +33,7 @@ def parse(text: str) -> SourceCheckpoint:
     parts = re.fullmatch(r"(.+?)(?::(\d+)(?::(\d+|best))?)?", text)
     run, repetition, step = parts.groups() if parts else ("", None, None)
     if not run or (":" in run and not Path(run).exists()):
-        raise UserError(f"init_from={text}: must be RUN[:REPETITION[:STEP]], STEP a number or best")
+        raise UserError(f"{flag}={text}: must be RUN[:REPETITION[:STEP]], STEP a number or best")
     folder = str(Path(runtime.expand_home(run)).absolute())
     number = int(step) if step and step != layout.BEST else step
     return SourceCheckpoint(folder, int(repetition or 0), number)

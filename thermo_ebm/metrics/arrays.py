@@ -60,6 +60,12 @@ def feature_pair(real: Array, generated: Array, min_images: int = 2) -> FeatureP
     return pair
 
 
+def unit_rows(matrix: np.ndarray) -> np.ndarray:
+    """Returns the matrix with rows of length 1; rows of zeros stay."""
+    norms = np.linalg.norm(matrix, axis=1, keepdims=True)
+    return np.asarray(matrix / np.where(norms > 0, norms, 1.0))
+
+
 def map_over_cores(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
     """Returns `[function(item) for item in items]`, computed by several threads.
 

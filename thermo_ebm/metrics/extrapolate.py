@@ -15,6 +15,7 @@ import numpy as np
 
 from thermo_ebm.metrics import arrays, fid, inception_score, kid, mifid, standard_errors, subsets
 from thermo_ebm.metrics.arrays import FeaturePair, map_over_cores
+from thermo_ebm.metrics.estimates import Estimate, HalfSamples, KernelMean
 from thermo_ebm.metrics.standard_errors import ImageGroups
 from thermo_ebm.metrics.subsets import Draw
 
@@ -82,23 +83,45 @@ class Design(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A metric at each size and at all images."""
+    """A metric at each size, and its estimates."""
 
-    values: np.ndarray  # [num_sizes], means over a size's draws
-    stderr: float  # of the intercept
-    full: float  # at all images
-    full_stderr: float
+    values: np.ndarray  # [num_sizes], means over a size's draws; empty without sizes
+    intercept: Estimate | None  # at infinitely many images; None without sizes
+    full: Estimate  # at all images
+
+
+class Curves(NamedTuple):
+    """A metric of every draw under the half-samples' weights."""
+
+    values: np.ndarray  # [num_draws, 63]
+    # The linear responses of the last draw, see `estimates.HalfSamples`.
+    measured: np.ndarray | None = None
+    complete: np.ndarray | None = None
+
+    def corrected(self) -> np.ndarray:
+        """The values with responses of the size of the complete ones, [num_draws, 63]."""
+        factor = HalfSamples(*self._replace(values=self.values[-1])).missed_response()
+        unweighted = self.values[:, :1]
+        return np.asarray(unweighted + factor * (self.values - unweighted))
 
 
 def make_design(key: jax.Array, sizes: Sequence[int], num_real: int, num_generated: int) -> Design:
     """Draws the subsets and groups.
 
+    Sets of equal numbers of images get the same subsets and groups from the same key.
+
+    Args:
+      key: consumed here.
+      sizes: of the subsets; without any, the only draw is all images.
+      num_real: number of real images.
+      num_generated: number of generated images.
+
     Raises:
       ValueError: as `subsets.draw_subsets`.
     """
     subset_key, real_key, generated_key = jax.random.split(key, 3)
-    draws = subsets.draw_subsets(subset_key, sizes, num_real, num_generated)
-    if not num_real == num_generated == sizes[-1]:
+    draws = subsets.draw_subsets(subset_key, sizes, num_real, num_generated) if sizes else []
+    if not (sizes and num_real == num_generated == sizes[-1]):
         draws.append([subsets.all_images(num_real, num_generated)])
     counts = [len(draws_of_size) for draws_of_size in draws]
     return Design(
@@ -112,51 +135,34 @@ def make_design(key: jax.Array, sizes: Sequence[int], num_real: int, num_generat
     )
 
 
-def fid_curves(features: FeaturePair, design: Design) -> np.ndarray:
-    """Returns the FID of every draw under the half-samples' weights, [num_draws, 63].
+def fid_curves(features: FeaturePair, design: Design) -> Curves:
+    """Returns the FID of every draw under the half-samples' weights.
 
     The unweighted FID of the first draw of each size is exact. The differences of the other draws
     and of the weighted values from this FID are computed in the leading directions of the features
     (a control variate, so the average over a size's draws has no bias). Where the spectrum is flat,
-    most of the response to weights is in other directions: all differences of weighted values are
-    multiplied by one factor, with which the response of the FID of all images has the size that
-    its derivative has in all directions.
+    most of the response to weights is in other directions: the error is multiplied by the ratio of
+    the derivative of the FID of all images in all directions to that in the leading ones.
     """
     first = design.averages.argmax(axis=1)  # the first draw of each size
     exact = fid.subset_distances(features, [design.draws[index] for index in first])
     directions = fid.leading_directions(features)
-    curves = np.stack(
+    values = np.stack(
         map_over_cores(
             lambda draw: fid.weighted_distances(directions, design.groups, draw), design.draws
         )
     )
-    offsets = (exact - curves[first, 0]) @ (design.averages > 0)  # [num_draws]
-    unweighted = curves[:, :1]
-    factor = _missed_response(features, directions, design, curves[-1])
-    return unweighted + factor * (curves - unweighted) + offsets[:, None]
-
-
-def _missed_response(
-    features: FeaturePair, directions: FeaturePair, design: Design, replicates: np.ndarray
-) -> float:
-    """The response of the FID to half-samples over that in the leading directions, at least 1.
-
-    Args:
-      features: of all images.
-      directions: the same in the leading directions.
-      design: whose last draw is all images.
-      replicates: the FID of the last draw in the leading directions, [63].
-    """
+    offsets = (exact - values[first, 0]) @ (design.averages > 0)  # [num_draws]
     if directions.real.shape[1] == features.real.shape[1]:
-        return 1.0
-    complete = standard_errors.linear_responses(fid.influences(features), design.groups)
-    measured = standard_errors.odd_responses(replicates)
-    return max(1.0, float(np.sqrt(np.mean(complete**2) / np.mean(measured**2))))
+        return Curves(values + offsets[:, None])
+    return Curves(
+        values + offsets[:, None],
+        measured=standard_errors.odd_responses(values[-1]),
+        complete=standard_errors.linear_responses(fid.influences(features), design.groups),
+    )
 
 
-def mifid_curves(
-    features: FeaturePair, design: Design, fids: np.ndarray
-) -> tuple[np.ndarray, float]:
+def mifid_curves(features: FeaturePair, design: Design, fids: Curves) -> tuple[Curves, float]:
     """Returns the MIFID like `fid_curves`, and the mean nearest cosine distance of all images.
 
     Args:
@@ -171,10 +177,11 @@ def mifid_curves(
         return standard_errors.weighted_means(nearest, design.groups.generated[draw.generated])
 
     distances = np.stack(map_over_cores(mean_distances, design.draws))
-    return fids / mifid.memorization_penalty(distances), float(distances[-1, 0])
+    values = fids.corrected() / mifid.memorization_penalty(distances)
+    return Curves(values), float(distances[-1, 0])
 
 
-def score_curves(logits: arrays.Array, design: Design) -> np.ndarray:
+def score_curves(logits: arrays.Array, design: Design) -> Curves:
     """Returns the Inception Score like `fid_curves`, from logits [num_generated, num_classes].
 
     Raises:
@@ -185,34 +192,35 @@ def score_curves(logits: arrays.Array, design: Design) -> np.ndarray:
     def scores(draw: Draw) -> np.ndarray:
         return inception_score.weighted_scores(terms, design.groups.generated, draw.generated)
 
-    return np.stack(map_over_cores(scores, design.draws))
+    return Curves(np.stack(map_over_cores(scores, design.draws)))
 
 
-def half_sample_line(curves: np.ndarray, design: Design) -> Line:
-    """Averages curves [num_draws, 63] over draws and takes both errors from the half-samples."""
-    means = design.averages @ curves
-    at_sizes, full = means[: len(design.sizes)], means[-1]
+def half_sample_line(curves: Curves, design: Design) -> Line:
+    """Averages curves over draws; both errors are those of the half-samples."""
+    means = design.averages @ curves.values
+    at_sizes = means[: len(design.sizes)]
+    responses = curves.measured, curves.complete
     return Line(
         values=at_sizes[:, 0],
-        stderr=standard_errors.half_sample_stderr(intercept_weights(design.sizes) @ at_sizes),
-        full=float(full[0]),
-        full_stderr=standard_errors.half_sample_stderr(full),
+        intercept=HalfSamples(intercept_weights(design.sizes) @ at_sizes, *responses)
+        if design.sizes
+        else None,
+        full=HalfSamples(means[-1], *responses),
     )
 
 
 def kid_lines(features: FeaturePair, design: Design) -> dict[str, Line]:
     """Returns the lines of `kid` (polynomial) and `kid_rbf`."""
-    distances = kid.subset_distances(features, design.draws)
+    sums = kid.pair_sums(features, design.draws, ("polynomial", "rbf"))
     at_sizes = design.averages[: len(design.sizes)]
-    intercept = intercept_weights(design.sizes) @ at_sizes
 
-    def line(estimates: kid.KernelDistances) -> Line:
-        values, covariance = estimates
+    def line(pair: kid.PairKernels) -> Line:
         return Line(
-            values=at_sizes @ values,
-            stderr=float(np.sqrt(max(intercept @ covariance @ intercept, 0.0))),
-            full=float(values[-1]),
-            full_stderr=float(np.sqrt(max(covariance[-1, -1], 0.0))),
+            values=at_sizes @ kid.distances(pair).values,
+            intercept=KernelMean(intercept_weights(design.sizes) @ at_sizes, pair)
+            if design.sizes
+            else None,
+            full=KernelMean(design.averages[-1], pair),
         )
 
-    return {"kid": line(distances["polynomial"]), "kid_rbf": line(distances["rbf"])}
+    return {"kid": line(sums["polynomial"]), "kid_rbf": line(sums["rbf"])}

@@ -201,19 +201,24 @@ def influences(features: FeaturePair) -> tuple[np.ndarray, np.ndarray]:
     """
     gap = features.real.mean(axis=0) - features.generated.mean(axis=0)
     centred = [matrix - matrix.mean(axis=0) for matrix in features]
-    small = [_small_factor(matrix / np.sqrt(len(matrix) - 1)) for matrix in centred]
+    # centred = basis @ factor, where a basis of None stands for the identity.
+    factored = [
+        (None, matrix) if matrix.shape[0] <= matrix.shape[1] else np.linalg.qr(matrix)
+        for matrix in centred
+    ]
+    scale = np.sqrt(np.prod([len(matrix) - 1.0 for matrix in centred]))
     left, roots, right = scipy.linalg.svd(
-        small[0] @ small[1].T, full_matrices=False, check_finite=False
+        factored[0][1] @ factored[1][1].T / scale, full_matrices=False, check_finite=False
     )
 
-    def of_set(matrix: np.ndarray, vectors: np.ndarray, sign: float) -> np.ndarray:
-        num, num_features = matrix.shape
-        if num > num_features:
-            vectors = np.linalg.qr(matrix)[0] @ vectors
+    def of_set(side: int, vectors: np.ndarray, sign: float) -> np.ndarray:
+        matrix, basis = centred[side], factored[side][0]
+        num = len(matrix)
+        vectors = vectors if basis is None else basis @ vectors
         squares = np.sum(matrix**2, axis=1) / (num - 1) - vectors**2 @ roots
         return 2 * sign * (matrix @ gap) + num * (squares - squares.mean())
 
-    return of_set(centred[0], left, 1.0), of_set(centred[1], right.T, -1.0)
+    return of_set(0, left, 1.0), of_set(1, right.T, -1.0)
 
 
 def weighted_distances(features: FeaturePair, groups: ImageGroups, draw: Draw) -> np.ndarray:
@@ -224,12 +229,20 @@ def weighted_distances(features: FeaturePair, groups: ImageGroups, draw: Draw) -
       groups: the half-sample groups of both sets.
       draw: the subset of both sets.
     """
-    moments = zip(
-        *weighted_moments(features.real[draw.real], groups.real[draw.real]),
-        *weighted_moments(features.generated[draw.generated], groups.generated[draw.generated]),
-        strict=True,
-    )
-    return np.array([moments_distance(*weighted) for weighted in moments])
+    means, covariances = [], []
+    for matrix, members, subset in zip(features, groups, draw, strict=True):
+        mean, covariance = weighted_moments(matrix[subset], members[subset])
+        means.append(mean)
+        covariances.append(covariance)
+    try:  # all weightings at once
+        lower = np.linalg.cholesky(covariances[0])
+    except np.linalg.LinAlgError:  # a singular covariance
+        moments = zip(means[0], covariances[0], means[1], covariances[1], strict=True)
+        return np.array([moments_distance(*weighted) for weighted in moments])
+    values = np.linalg.eigvalsh(lower.transpose(0, 2, 1) @ covariances[1] @ lower)
+    root_traces = np.sqrt(np.clip(values, 0.0, None)).sum(axis=1)
+    traces = sum(np.trace(matrices, axis1=1, axis2=2) for matrices in covariances)
+    return np.asarray(np.sum((means[0] - means[1]) ** 2, axis=1) + traces - 2 * root_traces)
 
 
 def weighted_moments(features: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

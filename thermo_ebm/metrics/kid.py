@@ -18,6 +18,10 @@ for two subsets with the weights a_i = 1/n and A_ij = 1/(n (n - 1)). The moments
 all images without bias. For equal distributions only the second line remains: g vanishes, and its
 estimated variance is noise that is correlated with the distance itself. If this estimate is below
 0, a third of it is kept. (With a cut-off at 0 the errors are too large; without one, too small.)
+
+The difference of the distances of two sets y and z from the same real images x has no term
+k(x, x'): what remains of x is the linear term 2 (E k(x, z) - E k(x, y)), which vanishes for equal
+y and z, and k(x, y) and k(x, z) as above (`difference`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,24 +33,44 @@ from thermo_ebm.metrics import arrays, subsets
 from thermo_ebm.metrics.arrays import Array, FeaturePair
 from thermo_ebm.metrics.subsets import Draw
 
-KernelName = Literal["polynomial", "rbf"]
+KernelName = Literal["polynomial", "rbf", "gaussian"]
+GAUSSIAN_BANDWIDTH = 10.0  # CMMD's, for features of length 1
 _BLOCK = 512  # rows and columns of the kernel matrices at once: 2 MB a block
 
 
 class KernelDistances(NamedTuple):
-    """Kernel distances of several subsets of the same images."""
+    """Kernel distances of several subsets of the same images, or differences of such distances.
+
+    The covariances are those of the sampling of images; linear is the part that falls as 1/N.
+    """
 
     values: np.ndarray  # [num_subsets]
-    covariance: np.ndarray  # [num_subsets, num_subsets], of the sampling of images
+    linear: np.ndarray  # [num_subsets, num_subsets]
+    quadratic: np.ndarray  # [num_subsets, num_subsets], the part that falls as 1/N^2
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Both parts together, [num_subsets, num_subsets]."""
+        return np.asarray(self.linear + self.quadratic)
 
 
-class _KernelSums(NamedTuple):
+class KernelSums(NamedTuple):
     """Sums over a kernel matrix [num_rows, num_columns]."""
 
     subsets: np.ndarray  # [num_subsets], over the pairs of each subset
     rows: np.ndarray  # [num_rows]
     columns: np.ndarray  # [num_columns]
     squares: float  # over all pairs
+
+
+class PairKernels(NamedTuple):
+    """The three kernel matrices of a pair of sets; those of one set are without the diagonal."""
+
+    real: KernelSums
+    generated: KernelSums
+    between: KernelSums  # [num_real, num_generated]
+    real_indicators: np.ndarray  # [num_real, num_subsets], 1 for the images of a subset
+    generated_indicators: np.ndarray  # [num_generated, num_subsets]
 
 
 def kernel_distance(
@@ -62,7 +86,8 @@ def kernel_distance(
       real_features: [num_real, num_features].
       generated_features: [num_generated, num_features]; the numbers may differ.
       kernel: "polynomial" is (x.y / num_features + 1)^3, the kernel of KID, to be quoted; "rbf" is
-        exp(-|x - y|^2 / num_features).
+        exp(-|x - y|^2 / num_features); "gaussian" is exp(-|x - y|^2 / 200) - 1, where the constant
+        changes no distance and saves digits.
 
     Raises:
       ValueError: for an unknown kernel, another rank, different numbers of features, fewer than two
@@ -85,6 +110,13 @@ def subset_distances(
     Raises:
       ValueError: for an unknown kernel, or a subset with fewer than two images.
     """
+    return {name: distances(sums) for name, sums in pair_sums(features, draws, kernels).items()}
+
+
+def pair_sums(
+    features: FeaturePair, draws: Sequence[Draw], kernels: tuple[KernelName, ...]
+) -> dict[KernelName, PairKernels]:
+    """Returns what `distances` and `difference` need, for each kernel; errors as above."""
     for name in kernels:
         if name not in get_args(KernelName):
             raise ValueError(f"kernel must be one of {get_args(KernelName)}, not {name!r}")
@@ -97,8 +129,10 @@ def subset_distances(
     within_generated = _sums_off_diagonal(generated, generated_indicators, kernels)
     between = _sums(real, generated, real_indicators, generated_indicators, kernels)
     return {
-        name: _kernel_distances(
-            (within_real[name], within_generated[name], between[name]),
+        name: PairKernels(
+            within_real[name],
+            within_generated[name],
+            between[name],
             real_indicators,
             generated_indicators,
         )
@@ -114,44 +148,106 @@ def _indicators(image_subsets: Sequence[np.ndarray], num_images: int) -> np.ndar
     return indicators
 
 
-def _kernel_distances(
-    sums: tuple[_KernelSums, _KernelSums, _KernelSums],
-    real_indicators: np.ndarray,
-    generated_indicators: np.ndarray,
-) -> KernelDistances:
-    """Combines the sums of the three matrices to the distances and their covariance.
+def distances(sums: PairKernels) -> KernelDistances:
+    """Returns the unbiased MMD^2 of each subset and their covariance."""
+    num_generated = len(sums.generated_indicators)
+    of_real, of_generated = _overlaps(sums.real_indicators), _overlaps(sums.generated_indicators)
+    between, within = _variance_between(sums.between), _variance_within(sums.real)
+    witness = sums.real.rows / (len(sums.real.rows) - 1) - sums.between.rows / num_generated
+    noise = within / (len(witness) - 1) + between / num_generated
+    linear, quadratic = _generated_terms(sums, of_generated)
+    return KernelDistances(
+        _unbiased(sums),
+        linear + 4 * _linear_variance(witness, noise) * of_real.images,
+        quadratic + 2 * within * of_real.pairs + 4 * between * of_real.images * of_generated.images,
+    )
+
+
+def difference(first: PairKernels, second: PairKernels) -> KernelDistances:
+    """Returns the first MMD^2 minus the second of each subset, and the covariance of these.
 
     Args:
-      sums: over pairs of real images and of generated images, without the diagonals, and over
-        pairs of a real and a generated image.
-      real_indicators: [num_real, num_subsets].
-      generated_indicators: [num_generated, num_subsets].
+      first: of the real images and one set; independent of the other set.
+      second: of the same real images, in the same subsets, and the other set.
     """
-    indicators = real_indicators, generated_indicators
-    sizes = [columns.sum(axis=0) for columns in indicators]
-    values = -2 * sums[2].subsets / (sizes[0] * sizes[1])
-    for within, size in zip(sums, sizes, strict=False):
+    of_real = _overlaps(first.real_indicators)
+    witness, noise = np.zeros(len(first.real_indicators)), 0.0
+    linear, quadratic = np.zeros((2, *of_real.images.shape))
+    for sums, sign in ((first, 1.0), (second, -1.0)):
+        num_generated = len(sums.generated_indicators)
+        between, of_generated = (
+            _variance_between(sums.between),
+            _overlaps(sums.generated_indicators),
+        )
+        witness = witness - sign * sums.between.rows / num_generated
+        noise += between / num_generated
+        terms = _generated_terms(sums, of_generated)
+        linear = linear + terms[0]
+        quadratic = quadratic + terms[1] + 4 * between * of_real.images * of_generated.images
+    linear = linear + 4 * _linear_variance(witness, noise) * of_real.images
+    return KernelDistances(_unbiased(first) - _unbiased(second), linear, quadratic)
+
+
+def biased(sums: PairKernels) -> np.ndarray:
+    """MMD^2 with the pairs of each image and itself, of a kernel with k(x, x) = 0, [num_subsets].
+
+    (Gretton et al. 2012, eq. 5; a constant that is added to the kernel changes nothing.)
+    """
+    sizes = [
+        indicators.sum(axis=0) for indicators in (sums.real_indicators, sums.generated_indicators)
+    ]
+    within = sums.real.subsets / sizes[0] ** 2 + sums.generated.subsets / sizes[1] ** 2
+    return np.asarray(within - 2 * sums.between.subsets / (sizes[0] * sizes[1]))
+
+
+class _Overlaps(NamedTuple):
+    """What two subsets share, over the product of what they have, [num_subsets, num_subsets]."""
+
+    images: np.ndarray
+    pairs: np.ndarray
+
+
+def _overlaps(indicators: np.ndarray) -> _Overlaps:
+    size, common = indicators.sum(axis=0), indicators.T @ indicators
+    pairs = size * (size - 1)
+    return _Overlaps(common / np.outer(size, size), common * (common - 1) / np.outer(pairs, pairs))
+
+
+def _unbiased(sums: PairKernels) -> np.ndarray:
+    """The unbiased MMD^2 of each subset, [num_subsets]."""
+    sizes = [
+        indicators.sum(axis=0) for indicators in (sums.real_indicators, sums.generated_indicators)
+    ]
+    values = -2 * sums.between.subsets / (sizes[0] * sizes[1])
+    for within, size in zip((sums.real, sums.generated), sizes, strict=True):
         values = values + within.subsets / (size * (size - 1))
-    common = [columns.T @ columns for columns in indicators]  # images in both of two subsets
-    singles = [both / np.outer(size, size) for both, size in zip(common, sizes, strict=True)]
-    between = _variance_between(sums[2])
-    covariance = 4 * between * singles[0] * singles[1]
-    numbers = [len(columns) for columns in indicators]
-    means_across = sums[2].rows / numbers[1], sums[2].columns / numbers[0]
-    for side, within in enumerate(sums[:2]):
-        num, size, both = numbers[side], sizes[side], common[side]
-        variance_within = _variance_within(within)
-        witness = within.rows / (num - 1) - means_across[side]
-        linear = witness.var(ddof=1) - variance_within / (num - 1) - between / numbers[1 - side]
-        # The unbiased estimate is negative by chance where the distance is too low. A third of a
-        # negative value is used: with all of it, errors are too small just there.
-        linear = max(linear, linear / 3)
-        pairs = both * (both - 1) / np.outer(size * (size - 1), size * (size - 1))
-        covariance = covariance + 4 * linear * singles[side] + 2 * variance_within * pairs
-    return KernelDistances(values, covariance)
+    return np.asarray(values)
 
 
-def _variance_within(sums: _KernelSums) -> float:
+def _generated_terms(sums: PairKernels, overlaps: _Overlaps) -> tuple[np.ndarray, np.ndarray]:
+    """The covariance from the generated images alone: its linear and its quadratic part."""
+    num_real, within = len(sums.real_indicators), _variance_within(sums.generated)
+    rows = sums.generated.rows
+    witness = rows / (len(rows) - 1) - sums.between.columns / num_real
+    noise = within / (len(rows) - 1) + _variance_between(sums.between) / num_real
+    linear = 4 * _linear_variance(witness, noise) * overlaps.images
+    return linear, 2 * within * overlaps.pairs
+
+
+def _linear_variance(witness: np.ndarray, noise: float) -> float:
+    """The variance of the linear term from its estimates for each image.
+
+    Args:
+      witness: the estimates, [num_images].
+      noise: what the other images add to their variance.
+    """
+    variance = float(witness.var(ddof=1)) - noise
+    # The unbiased estimate is negative by chance where the distance is too low. A third of a
+    # negative value is used: with all of it, errors are too small just there.
+    return max(variance, variance / 3)
+
+
+def _variance_within(sums: KernelSums) -> float:
     """Returns the variance of k(x, x') centred in both (Szekely & Rizzo 2014, prop. 1); not < 0."""
     num = len(sums.rows)
     if num < 4:
@@ -164,7 +260,7 @@ def _variance_within(sums: _KernelSums) -> float:
     return max(float(centred) / (num * (num - 3)), 0.0)
 
 
-def _variance_between(sums: _KernelSums) -> float:
+def _variance_between(sums: KernelSums) -> float:
     """Returns the variance of k(x, y) centred in both arguments; unbiased, and not below 0."""
     num_rows, num_columns = len(sums.rows), len(sums.columns)
     centred = (
@@ -178,7 +274,7 @@ def _variance_between(sums: _KernelSums) -> float:
 
 def _sums_off_diagonal(
     features: np.ndarray, indicators: np.ndarray, kernels: tuple[KernelName, ...]
-) -> dict[KernelName, _KernelSums]:
+) -> dict[KernelName, KernelSums]:
     """Returns the sums over the kernel matrix of one set without its diagonal."""
     all_sums = _sums(features, features, indicators, indicators, kernels)
     norms = np.sum(features**2, axis=1)
@@ -187,7 +283,7 @@ def _sums_off_diagonal(
         diagonal = _DIAGONALS[name](norms, features.shape[1])
         rows = sums.rows - diagonal
         squares = sums.squares - float(diagonal @ diagonal)
-        off_diagonal[name] = _KernelSums(sums.subsets - diagonal @ indicators, rows, rows, squares)
+        off_diagonal[name] = KernelSums(sums.subsets - diagonal @ indicators, rows, rows, squares)
     return off_diagonal
 
 
@@ -197,12 +293,12 @@ def _sums(
     x_indicators: np.ndarray,
     y_indicators: np.ndarray,
     kernels: tuple[KernelName, ...],
-) -> dict[KernelName, _KernelSums]:
+) -> dict[KernelName, KernelSums]:
     """Returns the sums over the kernel matrices of all pairs of x and y, for each kernel."""
     x_norms, y_norms = np.sum(x**2, axis=1), np.sum(y**2, axis=1)
     symmetric = x is y
 
-    def block_sums(block: tuple[slice, slice]) -> list[_KernelSums]:
+    def block_sums(block: tuple[slice, slice]) -> list[KernelSums]:
         rows, columns = block
         products = x[rows] @ y[columns].T
         sums = []
@@ -211,12 +307,12 @@ def _sums(
             column_sums = values @ y_indicators[columns]  # [rows, num_subsets]
             subset_sums = np.einsum("iw,iw->w", x_indicators[rows], column_sums)
             squares = float(np.vdot(values, values))
-            sums.append(_KernelSums(subset_sums, values.sum(axis=1), values.sum(axis=0), squares))
+            sums.append(KernelSums(subset_sums, values.sum(axis=1), values.sum(axis=0), squares))
         return sums
 
     blocks = list(_blocks(len(x), len(y), symmetric))
-    totals: dict[KernelName, _KernelSums] = {
-        name: _KernelSums(np.zeros(x_indicators.shape[1]), np.zeros(len(x)), np.zeros(len(y)), 0.0)
+    totals: dict[KernelName, KernelSums] = {
+        name: KernelSums(np.zeros(x_indicators.shape[1]), np.zeros(len(x)), np.zeros(len(y)), 0.0)
         for name in kernels
     }
     for (rows, columns), parts in zip(
@@ -266,12 +362,21 @@ def _rbf(
     return np.exp(exponent, out=exponent)
 
 
+def _gaussian(
+    products: np.ndarray, x_norms: np.ndarray, y_norms: np.ndarray, num_features: int
+) -> np.ndarray:
+    squares = np.maximum(x_norms[:, None] + y_norms - 2.0 * products, 0.0)
+    return np.expm1(squares / (-2 * GAUSSIAN_BANDWIDTH**2))
+
+
 _KERNELS: Mapping[KernelName, Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]] = {
     "polynomial": _polynomial,
     "rbf": _rbf,
+    "gaussian": _gaussian,
 }
 # k(x, x) from |x|^2.
 _DIAGONALS: Mapping[KernelName, Callable[[np.ndarray, int], np.ndarray]] = {
     "polynomial": lambda norms, num_features: (norms / num_features + 1.0) ** 3,
     "rbf": lambda norms, num_features: np.ones_like(norms),
+    "gaussian": lambda norms, num_features: np.zeros_like(norms),
 }

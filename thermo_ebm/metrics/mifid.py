@@ -50,12 +50,7 @@ def memorization_informed_distance(
 
 def cosine_distances(features: FeaturePair) -> np.ndarray:
     """Returns 1 - |cos| [num_generated, num_real]; 1 where one of the two vectors is zero."""
-    return 1.0 - np.abs(_unit_rows(features.generated) @ _unit_rows(features.real).T)
-
-
-def _unit_rows(matrix: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(matrix, axis=1, keepdims=True)
-    return matrix / np.where(norms > 0, norms, 1.0)
+    return 1.0 - np.abs(arrays.unit_rows(features.generated) @ arrays.unit_rows(features.real).T)
 
 
 def nearest_neighbours(features: FeaturePair) -> Neighbours:

@@ -91,8 +91,23 @@ def odd_responses(replicates: np.ndarray) -> np.ndarray:
     return (replicates[1:NUM_GROUPS] - replicates[NUM_GROUPS:]) / (2 * _STEP)
 
 
-def half_sample_stderr(replicates: np.ndarray) -> float:
-    """Returns the standard error of a metric from its values under `WEIGHTS`, [63].
+class Variance(NamedTuple):
+    """The variance of an estimate, in the parts that fall as 1/N and as 1/N^2."""
+
+    linear: float
+    quadratic: float
+
+    @property
+    def stderr(self) -> float:
+        """The standard error."""
+        return float(np.sqrt(max(self.linear + self.quadratic, 0.0)))
+
+
+def half_sample_variance(replicates: np.ndarray) -> Variance:
+    """Returns the variance of a metric from its values under `WEIGHTS`, [63].
+
+    The linear part is what is left of it beside one and a half times the surplus, as only half of
+    the surplus is subtracted.
 
     Raises:
       ValueError: if there are more or fewer values.
@@ -101,9 +116,20 @@ def half_sample_stderr(replicates: np.ndarray) -> float:
     if values.shape != (len(WEIGHTS),):
         raise ValueError(f"replicates must be {(len(WEIGHTS),)}, not {values.shape}")
     plus, minus = values[1:NUM_GROUPS], values[NUM_GROUPS:]
-    odd = np.mean(odd_responses(values) ** 2)
-    even = np.var((plus + minus) / (2 * _STEP**2), ddof=1)
-    return float(np.sqrt(max(odd - even / 2, odd / 2)))
+    odd = float(np.mean(odd_responses(values) ** 2))
+    even = float(np.var((plus + minus) / (2 * _STEP**2), ddof=1))
+    total = max(odd - even / 2, odd / 2)
+    quadratic = min(1.5 * even, total)
+    return Variance(total - quadratic, quadratic)
+
+
+def half_sample_stderr(replicates: np.ndarray) -> float:
+    """Returns the standard error of a metric from its values under `WEIGHTS`, [63].
+
+    Raises:
+      ValueError: if there are more or fewer values.
+    """
+    return half_sample_variance(replicates).stderr
 
 
 def jackknife_draws(
