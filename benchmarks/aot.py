@@ -1,9 +1,9 @@
 """Compiles the training step for TPUs without a TPU, and prints what the compiler expects of it.
 
-  python -m benchmarks.aot --topology=v5e:2x2 --config=configs/cifar10.py \
+  python -m benchmarks.aot --topology=v5e:2x2 --config=configs/cifar10_paper.py \
       --config.sampler.precision=bfloat16 --config.sampler.exchange_every=2
-  python -m benchmarks.aot --topology=v6e:4x4 --config=configs/celeb_a.py --config.batch_size=512 \
-      --forms=on_tpu,dilated --csv=aot.csv
+  python -m benchmarks.aot --topology=v6e:4x4 --config=configs/celeb_a_paper.py \
+      --config.batch_size=512 --forms=on_tpu,dilated --csv=aot.csv
 
 The complete step is compiled as the trainer maps it over the devices of the topology, with the
 chunks of images that the trainer would choose there. XLA's TPU compiler (libtpu, from
@@ -251,7 +251,7 @@ def read_forms(names: Sequence[str]) -> list[str]:
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    config_file.define("configs/cifar10.py", "The configuration.")
+    config_file.define("configs/cifar10_paper.py", "The configuration.")
     flags.DEFINE_string("topology", "v5e:2x2", "Chip and shape, such as v5e:2x2 or v5p:2x2x1.")
     flags.DEFINE_list("forms", ["on_tpu"], "Forms of the transposed convolution, by name.")
     DEFINE_output_file("csv", "CSV file to which the tables are written.")

@@ -1,6 +1,6 @@
 """Times what a setting adds to a training step, in pairs of steps.
 
-  python -m benchmarks.costs --config=configs/cifar10.py
+  python -m benchmarks.costs --config=configs/cifar10_paper.py
   python -m benchmarks.costs --changes=mala,exchange --repeats=11
 
 The base is a step of the configuration with two chains per image, no correction, `contrastive` and
@@ -81,7 +81,7 @@ def _seconds(compiled: Program) -> float:
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    config_file.define("configs/cifar10.py", "The configuration.")
+    config_file.define("configs/cifar10_paper.py", "The configuration.")
     flags.DEFINE_list("changes", list(CHANGES), f"Changes to time: {', '.join(CHANGES)}.")
     flags.DEFINE_integer("batch_size", 8, "Batch size, over all devices.")
     flags.DEFINE_integer("num_temperatures", 4, "N_t.")

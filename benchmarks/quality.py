@@ -2,7 +2,7 @@ r"""Seconds of training to a held-out log p(x), for different chains, in one run
 
   python -m benchmarks.quality --config=configs/quality_cifar10.py \
       --config.data.data_dir=TFDS --seconds=120 --workdir=runs/quality
-  python -m benchmarks.quality --short --config=configs/digits.py --seconds=60
+  python -m benchmarks.quality --short --config=configs/digits_paper.py --seconds=60
 
 Every arm is the configuration with other chains. The arms train in turns, a slice of a few seconds
 each, so that a change of the machine's speed meets all of them; compilation and the first step are

@@ -1,8 +1,8 @@
 r"""Seconds from the command to the first training step, with an empty and a filled compilation
 cache.
 
-  python -m benchmarks.startup --config=configs/digits.py
-  python -m benchmarks.startup --config=configs/cifar10.py
+  python -m benchmarks.startup --config=configs/digits_paper.py
+  python -m benchmarks.startup --config=configs/cifar10_paper.py
 
 Starts `python -m launch.train` twice as a user does, in two new folders with one new compilation
 cache, and ends the program when it reports that it has compiled. Configurations whose data may be
@@ -63,7 +63,7 @@ def seconds_to_first_step(arguments: list[str], environment: dict[str, str]) -> 
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    config_file.define("configs/digits.py", "The configuration.")
+    config_file.define("configs/digits_paper.py", "The configuration.")
 
 
 def main(argv: Sequence[str]) -> None:

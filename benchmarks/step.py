@@ -1,12 +1,12 @@
 """Times training steps and compares them with the machine's peak speed of matrix multiplication.
 
-  python -m benchmarks.step --config=configs/cifar10.py --batch_sizes=8 --num_temperatures=4 \
+  python -m benchmarks.step --config=configs/cifar10_paper.py --batch_sizes=8 --num_temperatures=4 \
       --num_steps=5
-  python -m benchmarks.step --config=configs/cifar10.py --num_temperatures=10,30 --noplain \
+  python -m benchmarks.step --config=configs/cifar10_paper.py --num_temperatures=10,30 --noplain \
       --gradients=contrastive+detached,langevin+langevin --csv=steps.csv
-  python -m benchmarks.step --config=configs/celeb_a.py --config.sampler.precision=bfloat16 \
+  python -m benchmarks.step --config=configs/celeb_a_paper.py --config.sampler.precision=bfloat16 \
       --parts=step,chains --forms=stamped,dilated --noplain  # on a GPU
-  python -m benchmarks.step --config=configs/cifar10.py --losses=thermodynamic,vanilla \
+  python -m benchmarks.step --config=configs/cifar10_paper.py --losses=thermodynamic,vanilla \
       --batch_sizes=8 --num_temperatures=4 --num_steps=5 --noplain --peer=torch
 
 Each combination of the given values is one row; fields without given values are those of the
@@ -242,7 +242,7 @@ def _write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    config_file.define("configs/cifar10.py", "The configuration.")
+    config_file.define("configs/cifar10_paper.py", "The configuration.")
     flags.DEFINE_list(
         "parts", ["step"], "Parts to time: step (complete) or chains (only the sampling)."
     )

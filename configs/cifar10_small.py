@@ -10,12 +10,12 @@ KID 0.339 +- 0.005, FID 204.4 +- 2.6 (1,000 images, EfficientNet-Lite0).
 
 from ml_collections import ConfigDict
 
-from configs import cifar10
+from configs import cifar10_paper
 
 
 def get_config() -> ConfigDict:
     """Returns the configuration."""
-    config = cifar10.get_config()
+    config = cifar10_paper.get_config()
     config.parallel_repetitions = 3
     config.num_epochs = 8
 

@@ -10,12 +10,12 @@ training on two idle cores.
 
 from ml_collections import ConfigDict
 
-from configs import digits
+from configs import digits_paper
 
 
 def get_config() -> ConfigDict:
     """Returns the configuration."""
-    config = digits.get_config()
+    config = digits_paper.get_config()
     config.num_epochs = 15
 
     config.model.latent_dim = 2

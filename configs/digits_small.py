@@ -10,12 +10,12 @@ steps of each, five together on one core.
 
 from ml_collections import ConfigDict
 
-from configs import digits
+from configs import digits_paper
 
 
 def get_config() -> ConfigDict:
     """Returns the configuration."""
-    config = digits.get_config()
+    config = digits_paper.get_config()
     config.parallel_repetitions = 5
     config.num_epochs = 20
     config.model.generator.features = 8

@@ -1,6 +1,6 @@
 r"""The paper's first experiment: gradient variance by batch size (vanilla) and p (thermodynamic).
 
-python -m launch.sweep --experiment=configs/experiment1.py --config=configs/cifar10.py \
+python -m launch.sweep --experiment=configs/experiment1.py --config=configs/cifar10_paper.py \
     --config.data.data_dir=TFDS --workdir=runs/experiment1
 """
 

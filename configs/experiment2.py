@@ -1,6 +1,6 @@
 r"""The paper's second experiment: changes of N_t, K, K_z and eta at p = 0.1, one at a time.
 
-python -m launch.sweep --experiment=configs/experiment2.py --config=configs/celeb_a.py \
+python -m launch.sweep --experiment=configs/experiment2.py --config=configs/celeb_a_paper.py \
     --config.data.data_dir=TFDS --workdir=runs/experiment2
 
 On CelebA the changed values are the paper's N_t = 20 and 30, K = 40 and K_z = 80 (from 10, 20 and

@@ -9,27 +9,14 @@ From the data set of TFDS, with the same images:
 python -m launch.train --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist \
     --config.data.name=fashion_mnist --config.data.data_dir=TFDS
 
-Without a score of its own; `configs/fashion_small.py` has one.
+Chains from the linear reference; `configs/fashion_mnist_paper.py` has the paper's.
 """
 
 from ml_collections import ConfigDict
 
-from configs import digits
+from configs import chains, fashion_mnist_paper
 
 
 def get_config() -> ConfigDict:
     """Returns the configuration."""
-    config = digits.get_config()
-    config.num_epochs = 10
-
-    config.data.name = "idx"
-    config.data.data_dir = "/usr/share/datasets/fashion-mnist"
-    config.data.image_size = 16
-    config.data.num_train = 6_000
-    config.data.num_val = 1_500
-
-    config.model.latent_dim = 48
-    config.model.generator.features = 16
-    config.model.generator.widths = (4, 2)
-    config.model.generator.strides = (1, 2, 2)
-    return config
+    return chains.from_linear_reference(fashion_mnist_paper.get_config())

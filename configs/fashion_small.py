@@ -12,12 +12,12 @@ training steps of each, three together on one core.
 
 from ml_collections import ConfigDict
 
-from configs import fashion_mnist
+from configs import fashion_mnist_paper
 
 
 def get_config() -> ConfigDict:
     """Returns the configuration."""
-    config = fashion_mnist.get_config()
+    config = fashion_mnist_paper.get_config()
     config.parallel_repetitions = 3
     config.num_epochs = 9
     config.data.num_train = 3_000

@@ -8,17 +8,17 @@ Without a score: it was not trained to its end, which takes an accelerator.
 "Learning latent space energy-based prior model" (NeurIPS 2020) writes a Langevin step as
 z - s^2 / 2 grad U + s epsilon, with s = 0.4 for the prior and 0.1 for the posterior. Here it is
 z + s grad log q + sqrt(2 s) epsilon, so that their step sizes are 0.4^2 / 2 = 0.08 and
-0.1^2 / 2 = 0.005. `configs/svhn.py` has 0.16 and 0.01, which is twice as much.
+0.1^2 / 2 = 0.005. `configs/svhn_paper.py` has 0.16 and 0.01, which is twice as much.
 """
 
 from ml_collections import ConfigDict
 
-from configs import svhn
+from configs import svhn_paper
 
 
 def get_config() -> ConfigDict:
     """Returns the configuration."""
-    config = svhn.get_config()
+    config = svhn_paper.get_config()
     config.num_repetitions = 1
     config.num_epochs = 200
     config.batch_size = 100

@@ -11,6 +11,9 @@ from ml_collections import ConfigDict
 # Eq. 24 as printed, with divergences of latents pooled over the batch, and no gradient for the
 # prior, which is the effect of the published code.
 PUBLISHED: dict[str, Any] = {
+    "loss.reference": "prior",
+    "sampler.start": "prior",
+    "sampler.adapt_step_sizes": False,
     "sampler.chains_per_image": 1,
     "sampler.exchange_every": 0,
     "sampler.prior.kernel": "ula",

@@ -5,7 +5,7 @@ python -m launch.sweep --experiment=configs/study.py --config=configs/digits_sma
 
 On an accelerator, with CIFAR-10:
 
-python -m launch.sweep --experiment=configs/study.py --config=configs/cifar10.py \
+python -m launch.sweep --experiment=configs/study.py --config=configs/cifar10_paper.py \
     --workdir=runs/study_cifar10 --config.data.data_dir=TFDS --config.sampler.precision=bfloat16 \
     --config.num_epochs=20
 """

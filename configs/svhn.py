@@ -1,4 +1,4 @@
-r"""SVHN (cropped digits) with the values of CIFAR-10.
+r"""SVHN (cropped digits) with the values of CIFAR-10 and chains from the linear reference.
 
 python -m launch.train --config=configs/svhn.py --workdir=runs/svhn \
     --config.data.data_dir=TFDS
@@ -8,11 +8,9 @@ Without a score: it was not trained to its end, which takes an accelerator.
 
 from ml_collections import ConfigDict
 
-from configs import cifar10
+from configs import chains, svhn_paper
 
 
 def get_config() -> ConfigDict:
     """Returns the configuration."""
-    config = cifar10.get_config()
-    config.data.name = "svhn_cropped"
-    return config
+    return chains.from_linear_reference(svhn_paper.get_config())

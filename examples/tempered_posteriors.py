@@ -4,6 +4,8 @@ In two dimensions a sum over a grid normalises any density, so that no sampling 
 picture shows the ends of short-run chains over the densities p(z | x, t) to which they should
 converge, without and with exchange between temperatures.
 
+The reference at t = 0 is that of the run: the prior, or the linear reference q(z | x).
+
 First train a model: python -m launch.train --config=configs/digits_plane.py --workdir=runs/plane
 Run it with: python -m examples.tempered_posteriors runs/plane plane.png 11    (validation image 11)
 """
@@ -21,10 +23,11 @@ from matplotlib.figure import Figure
 
 import thermo_ebm as te
 from thermo_ebm import data
-from thermo_ebm.models.latent_ebm import LatentEBM, log_power_posterior
+from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.run import pictures
-from thermo_ebm.sampling.chains import SamplerSettings, tempered_chains
+from thermo_ebm.sampling.chains import SamplerSettings, posterior_target, tempered_chains
 from thermo_ebm.sampling.chunks import map_in_chunks, tile
+from thermo_ebm.sampling.path import FROM_PRIOR, Path, make_path, with_num_temperatures
 from thermo_ebm.types import Array, Params, PRNGKey
 
 MASSES = (0.95, 0.8, 0.6, 0.4, 0.2)  # masses of the nested regions that the picture shades
@@ -35,6 +38,7 @@ CHAIN_COLOR, GRAY = "#D55E00", "#555555"
 class TemperedPosteriors(NamedTuple):
     """p(z | x, t) of one image x at each temperature."""
 
+    reference: str  # the density at t = 0: "prior", or "q(z | x)"
     image: np.ndarray  # x, [height, width, channels] in [-1, 1]
     temperatures: np.ndarray  # t_0 = 0 .. t_N, [num_temperatures + 1]
     axis: np.ndarray  # coordinates of the grid along either latent, [num_points]
@@ -51,6 +55,7 @@ def tempered_posteriors(
     temperatures: Array | np.ndarray,
     key: PRNGKey,
     settings: SamplerSettings,
+    path: Path = FROM_PRIOR,
 ) -> TemperedPosteriors:
     """The densities of an image [*image_shape] on a grid, and the ends of chains towards each."""
     image, temperatures = jnp.asarray(image), jnp.asarray(temperatures)
@@ -58,12 +63,14 @@ def tempered_posteriors(
 
     @jax.jit
     def compute(params: Params, image: Array, key: PRNGKey) -> tuple[Array, ...]:
-        density = log_density_on_grid(model, params, image, temperatures, axis)
+        density = log_density_on_grid(model, params, image, temperatures, axis, path)
         x, positions = tile(image[None], NUM_CHAINS), jnp.arange(NUM_CHAINS)
 
         def ends(exchange_every: int) -> Array:
             sampler = settings._replace(chains_per_image=1, exchange_every=exchange_every)
-            chains = tempered_chains(model, params, x, positions, temperatures, key, sampler)
+            chains = tempered_chains(
+                model, params, x, positions, temperatures, key, sampler, path=path
+            )
             return chains.latents[:, 0]
 
         latents, exchanged = ends(0), ends(settings.exchange_every or 1)
@@ -73,19 +80,26 @@ def tempered_posteriors(
     log_density, *chains = jax.device_get(compute(params, image, key))
     grid = np.asarray(axis, np.float64)
     density = normalised(log_density, grid)
-    return TemperedPosteriors(np.asarray(image), np.asarray(temperatures), grid, density, *chains)
+    reference = "prior" if path.reference is None else "$q(z \\mid x)$"
+    arrays = np.asarray(image), np.asarray(temperatures), grid, density
+    return TemperedPosteriors(reference, *arrays, *chains)
 
 
 def log_density_on_grid(
-    model: LatentEBM, params: Params, image: Array, temperatures: Array, axis: Array
+    model: LatentEBM,
+    params: Params,
+    image: Array,
+    temperatures: Array,
+    axis: Array,
+    path: Path = FROM_PRIOR,
 ) -> Array:
     """log p(z | x, t) up to a constant (eq. 21), [num_temperatures, num_points, num_points]."""
 
     def at_all_temperatures(z: Array) -> Array:
         x = tile(image[None], z.shape[0])
-        # Both networks are evaluated once: vmap repeats only what depends on t.
-        density = jax.vmap(lambda t: log_power_posterior(model, params, x, z, t), out_axes=1)
-        return density(temperatures)
+        target = posterior_target(model, params, x, jnp.zeros(len(z)), path=path)
+        point = target.evaluate(z)
+        return point.log_reference[:, None] + temperatures * point.log_ratio[:, None]
 
     z = jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     values = map_in_chunks(at_all_temperatures, z, 2048)
@@ -115,7 +129,7 @@ def draw(posteriors: TemperedPosteriors, columns: int = 4) -> Figure:
     _show_image(axes[0, 0], posteriors.image)
     axes[0, 0].set_title("image x", fontsize=10)
     for i, temperature in enumerate(posteriors.temperatures):
-        name = {0: ": prior", num - 1: ": posterior"}.get(i, "")
+        name = {0: f": {posteriors.reference}", num - 1: ": posterior"}.get(i, "")
         axes[0, i + 1].set_title(f"t = {temperature:.3g}{name}", fontsize=10)
         for row, latents in enumerate((posteriors.latents, posteriors.exchanged)):
             _show_density(axes[row, i + 1], posteriors, latents[i], i)
@@ -133,7 +147,7 @@ def draw(posteriors: TemperedPosteriors, columns: int = 4) -> Figure:
     ):
         axis.axis("off")
         axis.text(x, y, text, transform=axis.transAxes, **style)
-    figure.suptitle(r"$p(z \mid x, t) \propto p(x \mid z)^t\, p(z)$, prior to posterior")
+    figure.suptitle(rf"$p(z \mid x, t)$, {posteriors.reference} to posterior")
     return figure
 
 
@@ -162,8 +176,13 @@ def main() -> None:
     run = te.load_run(workdir)
     image = data.to_unit(run.validation_images()[int(number)])
     temperatures = te.make_schedule("power", 5, 2.0).temperatures
+    checkpoint = run.load()
+    state, path = run.path_state(checkpoint), FROM_PRIOR
+    if state is not None:
+        state = with_num_temperatures(state, len(temperatures) - 1)
+        path = make_path(run.model, state, temperatures)
     posteriors = tempered_posteriors(
-        run.model, run.params(), image, temperatures, jax.random.key(0), run.sampler
+        run.model, checkpoint.params, image, temperatures, jax.random.key(0), run.sampler, path
     )
     draw(posteriors).savefig(picture, dpi=120)
     print(f"wrote {picture}")

@@ -47,7 +47,8 @@ def define_flags() -> None:
         "experiment", None, "Python file with get_cells() or get_cells(config).", required=True
     )
     config_file.define(
-        "configs/digits.py", "Configuration of all cells; --config.any.field=value changes a field."
+        "configs/digits_paper.py",
+        "Configuration of all cells; --config.any.field=value changes a field.",
     )
     DEFINE_path("workdir", None, "Folder of the run directories of all cells.", required=True)
     flags.DEFINE_bool(

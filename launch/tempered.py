@@ -25,14 +25,16 @@ from . import program
 
 if not program.HELP_ONLY:
     import jax
+    import jax.numpy as jnp
 
     from thermo_ebm import data, files
     from thermo_ebm.config.build import loss_settings
     from thermo_ebm.evaluation.chains import convergence
-    from thermo_ebm.evaluation.run import Run, load_run
+    from thermo_ebm.evaluation.run import LoadedCheckpoint, Run, load_run
     from thermo_ebm.run import layout
     from thermo_ebm.sampling.chains import SamplerSettings
     from thermo_ebm.sampling.kernels import KERNELS
+    from thermo_ebm.sampling.path import FROM_PRIOR, Path, make_path, with_num_temperatures
     from thermo_ebm.thermo.schedule import make_schedule
     from thermo_ebm.types import Array
 
@@ -71,11 +73,6 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"kernel={values.kernel}: must be one of {', '.join(KERNELS)}")
     program.check_devices()
     run = load_run(values.workdir)
-    if run.config.loss.reference != "prior":
-        raise UserError(
-            f"{values.workdir}: its chains begin at loss.reference={run.config.loss.reference}; "
-            "launch.tempered shows chains from the prior only"
-        )
     sampler, temperatures = _sampler(run), _temperatures(run)
     if sampler.exchange_every and len(temperatures) < 3:
         raise UserError(
@@ -88,6 +85,7 @@ def main(argv: Sequence[str]) -> int:
         )
     images = data.to_unit(validation[: values.num_images])
     checkpoint = run.load(values.repetition, values.step)
+    path = _path(run, checkpoint, temperatures)
     traces = convergence.long_traces(
         run.model,
         checkpoint.params,
@@ -96,19 +94,22 @@ def main(argv: Sequence[str]) -> int:
         jax.random.key(values.seed),
         sampler,
         values.num_steps,
+        path,
     )
     run_steps = sampler.posterior.num_steps, sampler.prior.num_steps
     lengths = {*convergence.LENGTHS, *run_steps, values.num_steps}
-    rows = convergence.convergence_table(traces, temperatures, sorted(lengths))
+    reference = run.config.loss.reference
+    rows = convergence.convergence_table(traces, temperatures, sorted(lengths), reference)
     print(convergence.as_text(rows, run_steps, sampler.posterior.kernel))
+    sizes = path.step_size
     shared = {
         "step": checkpoint.step,
         "num_images": len(images),
         "chains_per_image": sampler.chains_per_image,
         "kernel": sampler.posterior.kernel,
         "exchange_every": sampler.exchange_every,
-        "prior_step_size": sampler.prior.step_size,
-        "posterior_step_size": sampler.posterior.step_size,
+        "prior_step_size": sampler.prior.step_size if sizes is None else float(sizes[0]),
+        "posterior_step_size": sampler.posterior.step_size if sizes is None else float(sizes[-1]),
     }
     path = layout.repetition_dir(values.workdir, values.repetition) / layout.DIAGNOSTICS
     with files.clear_errors(path):
@@ -137,6 +138,23 @@ def _sampler(run: Run) -> SamplerSettings:
         exchange_every=sampler.exchange_every if interval is None else interval,
         chains_per_image=values.chains_per_image,
     )
+
+
+def _path(run: Run, checkpoint: LoadedCheckpoint, temperatures: Array) -> Path:
+    """What the run's chains know of their path, but for the step sizes that a flag gives."""
+    values, state = flags.FLAGS, run.path_state(checkpoint)
+    if state is None:
+        return FROM_PRIOR
+    path = make_path(run.model, with_num_temperatures(state, len(temperatures) - 1), temperatures)
+    if path.step_size is None or values.kernel not in (None, run.config.sampler.posterior.kernel):
+        return path._replace(step_size=None)
+    given = (values.prior_step_size, values.posterior_step_size)
+    parts = zip(given, (slice(0, 1), slice(1, None)), strict=True)
+    sizes = [
+        path.step_size[part] if size is None else jnp.full_like(path.step_size[part], size)
+        for size, part in parts
+    ]
+    return path._replace(step_size=jnp.concatenate(sizes))
 
 
 def _temperatures(run: Run) -> Array:

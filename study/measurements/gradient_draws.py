@@ -45,9 +45,9 @@ class DrawMoments(NamedTuple):
 
 def make_config(quick: bool) -> ConfigDict:
     """A small model of the digits, with a few hundred images as the population."""
-    from configs import digits
+    from configs import digits_paper
 
-    config = digits.get_config()
+    config = digits_paper.get_config()
     config.update_from_flattened_dict(
         {
             "batch_size": 8 if quick else 32,
@@ -81,9 +81,9 @@ def make_config(quick: bool) -> ConfigDict:
 
 def make_cifar10_config(data_dir: str) -> ConfigDict:
     """The same measurement on images of CIFAR-10: the paper's layers, a sixteenth as wide."""
-    from configs import cifar10
+    from configs import cifar10_paper
 
-    config = cifar10.get_config()
+    config = cifar10_paper.get_config()
     shared = make_config(quick=False)
     for group in ("loss", "gradient_noise", "optimizer"):
         config[group] = shared[group]

@@ -97,7 +97,7 @@ def test_rows_of_the_aot_table_by_hand():
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
 def test_the_digits_step_compiles_for_tpus(tmp_path):
     path = tmp_path / "aot.csv"
-    result = run("--topology=v5e:2x2", "--config=configs/digits.py", f"--csv={path}")
+    result = run("--topology=v5e:2x2", "--config=configs/digits_paper.py", f"--csv={path}")
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert sum(aot.ESTIMATED in line for line in lines) == 4

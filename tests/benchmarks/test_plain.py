@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from benchmarks import plain
-from configs import cifar10
+from configs import cifar10_paper
 from thermo_ebm.config.build import make_loss, sampler_settings
 from thermo_ebm.models import conv_transpose
 from thermo_ebm.models.conv_transpose import dilated, stamped, winograd
@@ -43,7 +43,7 @@ SLOW_VARIANTS = [
 
 def small_config(**loss) -> ConfigDict:
     """Layers of every kind, 4 - 8 - 8 pixels, with few channels and short chains."""
-    config = cifar10.get_config()
+    config = cifar10_paper.get_config()
     config.data.image_size = 8
     config.model.latent_dim = 6
     config.model.generator.features = 2

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import cifar10
+from configs import cifar10_paper
 from thermo_ebm.config.build import loss_settings, make_loss
 from thermo_ebm.errors import UserError
 from thermo_ebm.gradients import optimisers
@@ -37,7 +37,7 @@ SLOW_VARIANTS = [
 
 def small_config(**loss):
     """Layers of every kind, 4 - 8 - 8 pixels, with few channels and short chains."""
-    config = cifar10.get_config()
+    config = cifar10_paper.get_config()
     config.data.image_size = 8
     config.model.latent_dim = 6
     # Wide enough for neighbouring temperatures to overlap, so that the ratios are well defined.

@@ -86,7 +86,7 @@ def test_base_configuration_and_docs_have_the_declared_fields():
 
 def test_configurations_and_run_folders_are_read_without_jax():
     code = (
-        "import sys; from configs import digits; import thermo_ebm.run.configuration; "
+        "import sys; from configs import digits_paper; import thermo_ebm.run.configuration; "
         "assert 'jax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

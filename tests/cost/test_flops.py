@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
-from configs import digits
+from configs import digits_paper
 from thermo_ebm import scopes
 from thermo_ebm.config.build import make_loss
 from thermo_ebm.cost.flops import count_flops, gradient_flops
@@ -137,7 +137,7 @@ def test_readings_count_no_row_that_fills_a_chunk():
 
 def small_config() -> ConfigDict:
     """Two generator layers: LATENT - 4x4x4 - 8x8xCHANNELS."""
-    config = digits.get_config()
+    config = digits_paper.get_config()
     config.data.channels = CHANNELS
     config.model.latent_dim = LATENT
     config.model.prior.features = FEATURES

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
-from configs import celeb_a, cifar10, digits
+from configs import celeb_a_paper, cifar10_paper, digits_paper
 from thermo_ebm.cost import memory, plan
 from thermo_ebm.cost.flops import batch_jaxpr
 from thermo_ebm.cost.memory import automatic_chunk, choose_chunk, peak_bytes
@@ -69,7 +69,7 @@ def test_peak_memory_of_a_loop_counts_its_body_once():
 
 
 def small_config(num_temperatures: int = 6, **loss: str) -> ConfigDict:
-    config = digits.get_config()
+    config = digits_paper.get_config()
     config.model.generator.features = 8
     config.loss.num_temperatures = num_temperatures
     config.sampler.posterior.num_steps = 3
@@ -205,7 +205,7 @@ def test_usable_bytes_of_a_cpu_keeps_to_the_process_limit(tmp_path, monkeypatch)
 
 def test_memory_is_planned_for_the_repetitions_that_train_together(monkeypatch):
     """More of them leave less for images; what a configuration may ask for does not count."""
-    config = digits.get_config()
+    config = digits_paper.get_config()
     config.parallel_repetitions = 40
     monkeypatch.setattr(plan, "usable_bytes", lambda device: plan.device_bytes(config, 2))
     chunks = [plan.with_chunk(config, size).sampler.image_chunk for size in (1, 2, 8)]
@@ -216,10 +216,10 @@ def test_memory_is_planned_for_the_repetitions_that_train_together(monkeypatch):
 def test_activations_fit_half_of_vmem_on_a_tpu():
     """Half of 128 MiB, by hand."""
     for module, precision, chunk in [
-        (celeb_a, "bfloat16", 128),  # 64 x 64 x 64 places
-        (celeb_a, "float32", 64),
-        (cifar10, "bfloat16", 256),  # 32 x 32 x 128 places
-        (cifar10, "float32", 128),
+        (celeb_a_paper, "bfloat16", 128),  # 64 x 64 x 64 places
+        (celeb_a_paper, "float32", 64),
+        (cifar10_paper, "bfloat16", 256),  # 32 x 32 x 128 places
+        (cifar10_paper, "float32", 128),
     ]:
         config = module.get_config()
         config.sampler.precision = precision
@@ -232,14 +232,14 @@ def test_activations_fit_half_of_vmem_on_a_tpu():
 
 def test_chains_that_are_differentiated_are_evaluated_at_once():
     """In chunks, the backward pass would keep the activations of all chunks."""
-    config = digits.get_config()
+    config = digits_paper.get_config()
     config.loss.generator_gradient = "langevin"
     target = plan.PlanTarget(make_model(config.model, 1), 1, 2**40, 2**20)
     assert plan.with_chunk(config, 1, target).sampler.chain_chunk == 0
 
 
 def test_memory_of_repetitions_is_that_of_all_their_images():
-    together, apart = digits.get_config(), digits.get_config()
+    together, apart = digits_paper.get_config(), digits_paper.get_config()
     sampler = {"image_chunk": 4, "chain_chunk": 6}
     together.update({"batch_size": 16, "sampler": sampler})
     apart.update({"batch_size": 8, "sampler": {name: n // 2 for name, n in sampler.items()}})
@@ -252,7 +252,7 @@ def test_a_chunk_divides_the_images_if_its_size_is_at_most_halved():
 
 
 def test_chains_run_in_chunks_of_what_the_memory_holds():
-    config = digits.get_config()
+    config = digits_paper.get_config()
     model = make_model(config.model, 1)
     tight = plan.device_bytes(config, 1) // 2
     plain, wide, narrow = (

@@ -76,7 +76,12 @@ def test_programs_can_be_imported_together():
 
 @pytest.mark.parametrize("platform", ["cuda", "nonsense"])
 def test_missing_device_prints_one_line(tmp_path, platform):
-    command = ("-m", "launch.train", "--config=configs/digits.py", f"--workdir={tmp_path}/run")
+    command = (
+        "-m",
+        "launch.train",
+        "--config=configs/digits_paper.py",
+        f"--workdir={tmp_path}/run",
+    )
     code, out, err = run(*command, JAX_PLATFORMS=platform)
     assert (code, out) == (2, "")
     assert err.startswith("error: JAX finds no device: ")

@@ -53,9 +53,9 @@ def test_plain_text_flags_are_no_paths():
 
 def test_programs_name_the_flag_of_an_empty_path(programs):
     for name, *arguments in [
-        ("train", "--config=configs/digits.py", "--workdir="),
+        ("train", "--config=configs/digits_paper.py", "--workdir="),
         ("train", "--workdir=x", "--config="),
-        ("train", "--config=configs/digits.py", "--workdir=x", "--init_from="),
+        ("train", "--config=configs/digits_paper.py", "--workdir=x", "--init_from="),
         ("sample", "--workdir=x", "--images="),
         ("report", "--runs=x", "--output="),
         ("likelihood", "--workdir=x", "--against="),

@@ -56,7 +56,7 @@ def test_flag_files_that_cannot_be_read_are_named(programs, tmp_path):
     (tmp_path / "bytes").write_bytes(b"--seed=\xff\n")
     for path in (tmp_path / "none", tmp_path, tmp_path / "bytes"):
         for name in ("train", "compare"):
-            argv = ["--config=configs/digits.py"] if name == "train" else ["a", "b"]
+            argv = ["--config=configs/digits_paper.py"] if name == "train" else ["a", "b"]
             code, out, err = programs.run(name, *argv, f"--flagfile={path}", "--workdir=x")
             assert (code, out) == (2, ""), err
             assert err.startswith("error: --flagfile: "), err

@@ -1,9 +1,21 @@
 """The program of diagnostics: its table, its file, and one line for each wrong choice."""
 
+import csv
+
+import trained_run
 from trained_run import original
 
 from study.report import diagnostics_parts
 
+LINEAR = {
+    "loss__reference": "linear",
+    "sampler__start": "reference",
+    "sampler__adapt_step_sizes": True,
+    "sampler__prior__kernel": "hmc",
+    "sampler__prior__step_size": 0.5,
+    "sampler__posterior__kernel": "hmc",
+    "sampler__posterior__step_size": 0.25,
+}
 FAST = ("--num_steps=20", "--num_images=2", "--chains_per_image=3", "--num_temperatures=2")
 
 
@@ -25,6 +37,19 @@ def test_diagnostics_of_any_latent_are_printed_written_and_reported(programs, wo
     code, again, err = programs.run(*command)
     assert (code, again, err) == (0, printed, "")
     assert table.read_bytes() == content
+
+
+def test_chains_from_the_linear_reference(programs, tmp_path):
+    workdir = trained_run.save(tmp_path / "linear", **LINEAR)
+    code, printed, _ = programs.run("tempered", f"--workdir={workdir}", *FAST)
+    assert code == 0
+    assert "posterior, t = 1 (* this run's K, hmc)" in printed
+    rows = list(csv.DictReader((workdir / "rep_00/diagnostics.csv").open()))
+    # The prior's chains stand beside the ladder and exchange with nobody.
+    assert [row["swap_rate"] != "" for row in rows] == [False, True, False] * 2
+    # Before the first step q is p0, and the step sizes are those of the configuration.
+    assert {row["prior_step_size"] for row in rows} == {"0.5"}
+    assert {row["posterior_step_size"] for row in rows} == {"0.25"}
 
 
 def test_wrong_choices_are_one_line(programs):

@@ -11,7 +11,7 @@ import pytest
 import smooth_network as tiny
 from sample_moments import standard_errors_off
 
-from configs import digits
+from configs import digits_paper
 from thermo_ebm.models.latent_ebm import log_power_posterior, log_prior
 from thermo_ebm.models.latent_ebm import make_model as make_network
 from thermo_ebm.randomness import chain_keys
@@ -237,7 +237,7 @@ def test_exchange_moves_whole_states_between_temperatures_of_a_chain(kernel):
 
 
 def test_bfloat16_chains_are_close_to_float32():
-    config = digits.get_config()
+    config = digits_paper.get_config()
     config.model.generator.update(features=16, widths=(2,), strides=(1, 2))
     model = make_network(config.model, config.data.channels)
     params = model.init(jax.random.key(0))

@@ -25,7 +25,13 @@ PROGRAMS = [
     path.stem for path in (ROOT / "launch").glob("*.py") if "__main__" in path.read_text("utf-8")
 ]
 # Libraries that the programs import only when they need them, and functions to call first.
-FURTHER = ("configs.digits", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets", "trained_run")
+FURTHER = (
+    "configs.digits_paper",
+    "matplotlib.pyplot",
+    "scipy.stats",
+    "sklearn.datasets",
+    "trained_run",
+)
 
 
 class Result(NamedTuple):

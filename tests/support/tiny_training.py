@@ -43,7 +43,7 @@ TIMES = (
 
 def config(**changes):
     """The tiny configuration; `loss__power=2.0` changes loss.power."""
-    made = importlib.import_module("configs.digits").get_config()
+    made = importlib.import_module("configs.digits_paper").get_config()
     named = {name.replace("__", "."): value for name, value in changes.items()}
     made.update_from_flattened_dict(CHANGES | named)
     return made.lock()
@@ -53,7 +53,10 @@ def flags(**changes):
     """The same as arguments of `python -m launch.train`."""
     named = {name.replace("__", "."): value for name, value in changes.items()}
     values = (CHANGES | named).items()
-    return ["--config=configs/digits.py", *(f"--config.{name}={value}" for name, value in values)]
+    return [
+        "--config=configs/digits_paper.py",
+        *(f"--config.{name}={value}" for name, value in values),
+    ]
 
 
 _COMPILED_BY = (

@@ -46,7 +46,7 @@ def _fields(changes):
 
 def config(**changes):
     """The configuration; `loss__power=2.0` changes loss.power."""
-    fields = importlib.import_module("configs.digits").get_config()
+    fields = importlib.import_module("configs.digits_paper").get_config()
     fields.update_from_flattened_dict(_fields(changes))
     return fields
 
@@ -54,7 +54,10 @@ def config(**changes):
 def flags(**changes):
     """The same as arguments."""
     values = _fields(changes).items()
-    return ["--config=configs/digits.py", *(f"--config.{name}={value}" for name, value in values)]
+    return [
+        "--config=configs/digits_paper.py",
+        *(f"--config.{name}={value}" for name, value in values),
+    ]
 
 
 def states(number, **changes):

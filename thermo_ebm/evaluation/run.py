@@ -26,9 +26,11 @@ from thermo_ebm.models.latent_ebm import LatentEBM, make_model
 from thermo_ebm.run import configuration, layout, records
 from thermo_ebm.sampling import samples as sampling
 from thermo_ebm.sampling.chains import SamplerSettings
+from thermo_ebm.sampling.path import PathState
 from thermo_ebm.train import checkpoint_content, checkpoints
-from thermo_ebm.train.task import updates_per_epoch
-from thermo_ebm.types import Array, Params, PRNGKey, check_images, check_key
+from thermo_ebm.train.state import first_path
+from thermo_ebm.train.task import make_task, updates_per_epoch
+from thermo_ebm.types import Array, Params, PRNGKey, PyTree, check_images, check_key
 
 # Compiled once per model and number of images, not once per call.
 _sample_images = jax.jit(sampling.sample_images, static_argnames=("model", "num", "settings"))
@@ -123,6 +125,23 @@ class Run(NamedTuple):
             ) from error
         return LoadedCheckpoint(repetition, best.step, params)
 
+    def path_state(self, checkpoint: LoadedCheckpoint) -> PathState | None:
+        """What training had learned of the chains' path at a checkpoint; None if nothing.
+
+        Raises:
+          UserError: the checkpoint is not there any more, or cannot be read.
+        """
+        template = jax.eval_shape(lambda: first_path(make_task(self.config)))
+        if template is None:
+            return None
+        folder = layout.checkpoints_dir(self.workdir, checkpoint.repetition)
+        if not (folder / str(checkpoint.step)).is_dir():
+            folder = layout.repetition_dir(self.workdir, checkpoint.repetition) / layout.BEST
+        try:
+            return self._read_field(folder / str(checkpoint.step), "path", template)
+        except (FileNotFoundError, UnusableCheckpoint) as error:
+            raise UserError(f"{error}; choose another step") from error
+
     def read_params(self, checkpoint: Path) -> Params:
         """The parameters in the folder of one checkpoint, on the default device.
 
@@ -132,10 +151,14 @@ class Run(NamedTuple):
           UnusableCheckpoint: it is damaged.
         """
         template = jax.eval_shape(lambda: self.model.init(jax.random.key(0)))
+        return self._read_field(checkpoint, "params", template)
+
+    def _read_field(self, checkpoint: Path, field: str, template: PyTree) -> PyTree:
+        """A field of the state in a checkpoint's folder; errors as for `read_params`."""
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         try:
-            return checkpoint_content.restore_params(
-                checkpoint.parent, int(checkpoint.name), template, sharding
+            return checkpoint_content.restore_field(
+                checkpoint.parent, int(checkpoint.name), field, template, sharding
             )
         except UserError:
             raise

@@ -334,8 +334,8 @@ def tempered_chains(
       start: first states of the prior's chains and of t_1 .. t_N, [num_temperatures + 1, M, num,
         latent_dim]; by default those that `settings.start` names.
       record: whether to return the trace of all steps; prior and posterior then need equal numbers
-        of steps. Random numbers and steps are the same as without. With the linear reference the
-        trace is that of t_1 .. t_N.
+        of steps. Random numbers and steps are the same as without. Its first temperature is that of
+        the prior's chains, which have l in place of Delta.
       path: reference, metric and step sizes.
 
     Raises:
@@ -366,7 +366,7 @@ def tempered_chains(
         latents=jnp.concatenate([first, posterior.latents]),
         prior=prior.latents,
         acceptance=jnp.concatenate([prior.acceptance, posterior.acceptance]),
-        trace=_joined(prior.trace, posterior.trace) if path.reference is None else posterior.trace,
+        trace=_joined(prior.trace, posterior.trace),
     )
 
 
@@ -384,7 +384,7 @@ class _Ladder(NamedTuple):
     def prior(self, x: Array, positions: Array, start: Array | None) -> TemperedChains:
         """The chains of p_alpha; their trace has l, which needs the generator."""
         keys = self._keys(positions, jnp.zeros(1, jnp.int32))
-        if self.record and self.path.reference is None:
+        if self.record:
             target = self._posterior_target(x, self.temperatures[:1], keys, FROM_PRIOR)
         else:
             target = prior_target(self.model, self.params["prior"], keys.size)

@@ -85,6 +85,14 @@ def is_learned(settings: PathSettings) -> bool:
     return settings != PathSettings()
 
 
+def with_num_temperatures(state: PathState, num_temperatures: int) -> PathState:
+    """The state for another N_t: every temperature has the step size of t = 1."""
+    if state.log_step_size is None:
+        return state
+    prior, posterior = state.log_step_size[0], state.log_step_size[-1]
+    return state._replace(log_step_size=jnp.full(num_temperatures + 1, posterior).at[0].set(prior))
+
+
 def make_path(model: LatentEBM, state: PathState | None, temperatures: Array) -> Path:
     """The path of the next step.
 

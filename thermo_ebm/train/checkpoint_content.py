@@ -20,7 +20,7 @@ import tensorstore as ts
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
 from thermo_ebm.train.state import TrainState
-from thermo_ebm.types import Params
+from thermo_ebm.types import Params, PyTree
 
 # Versions may differ in which readings they sum, and in what they remember of the noise.
 _READING = "sums.readings."
@@ -81,16 +81,19 @@ def restore(
     return Restored(state._replace(key=jax.random.wrap_key_data(state.key)), record["seconds"])
 
 
-def restore_params(
-    folder: Path, step: int, template: Params, sharding: jax.sharding.Sharding
-) -> Params:
-    """The parameters alone of one checkpoint. Arguments and errors as for `restore`."""
+def restore_field(
+    folder: Path, step: int, field: str, template: PyTree, sharding: jax.sharding.Sharding
+) -> PyTree:
+    """One field of a checkpoint's state, such as "params".
+
+    Arguments and errors as for `restore`; `template` is that of the field.
+    """
     path = folder.absolute() / str(step)
-    record, expected = _read_record(path, step), named_params(template)
+    record, expected = _read_record(path, step), _named(template, f"{field}.")
     stored = {name: what for name, what in record["structure"].items() if name in expected}
     _check_structure(path, stored, _structure(expected))
     arrays = _read_arrays(path, record, sharding)
-    return params_from(template, arrays)
+    return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in expected])
 
 
 def check_manifest(path: Path, step: int) -> None:

@@ -22,6 +22,7 @@ from thermo_ebm.evaluation.chains.diagnostics import (
 )
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.run.tables import write_cells
+from thermo_ebm.sampling import path as paths
 from thermo_ebm.sampling.chains import SamplerSettings, TemperedChains, Trace, tempered_chains
 from thermo_ebm.sampling.exchange import round_trips, swap_log_ratio
 from thermo_ebm.types import Array, Params, PRNGKey
@@ -59,8 +60,11 @@ def long_traces(
     key: PRNGKey,
     settings: SamplerSettings,
     num_steps: int,
+    path: paths.Path = paths.FROM_PRIOR,
 ) -> Trace:
     """The trace of the chains of images [num, *image_shape] in [-1, 1], on the host.
+
+    Its first temperature is that of the prior's chains.
 
     Raises:
       ValueError: fewer than the two chains per image that R-hat needs, or too few steps.
@@ -80,20 +84,27 @@ def long_traces(
     run = jax.jit(partial(tempered_chains, model, settings=settings, record=True))
     positions = jnp.arange(images.shape[0])
     chains: TemperedChains = run(
-        params, x=images, positions=positions, temperatures=temperatures, key=key
+        params, x=images, positions=positions, temperatures=temperatures, key=key, path=path
     )
     return jax.device_get(chains.trace)
 
 
 def convergence_table(
-    traces: Trace, temperatures: Array | np.ndarray, lengths: Sequence[int] = LENGTHS
+    traces: Trace,
+    temperatures: Array | np.ndarray,
+    lengths: Sequence[int] = LENGTHS,
+    reference: str = "prior",
 ) -> list[Convergence]:
     """The diagnostics at every temperature for each length up to that of the traces.
+
+    With the linear reference, E_t of t > 0 is that of Delta, and the prior, whose chains stand
+    beside the ladder then, has no swap rate.
 
     Args:
       traces: the trajectories of long chains.
       temperatures: t_0 = 0 .. t_N, [num_temperatures + 1].
       lengths: numbers of steps; those below 4 or beyond the length of the traces are ignored.
+      reference: "prior" or "linear".
 
     Returns:
       One row for each length and temperature, the length slowest.
@@ -105,7 +116,10 @@ def convergence_table(
     rows = []
     for num_steps in sorted({n for n in lengths if MIN_DRAWS <= n <= len(traces.latents)}):
         first_steps = Trace(*(array[:num_steps] for array in traces))
-        rows += _rows_of_length(first_steps, temperatures, long_means)
+        of_length = _rows_of_length(first_steps, temperatures, long_means)
+        if reference != "prior":
+            of_length[0] = of_length[0]._replace(swap_rate=float("nan"))
+        rows += of_length
     return rows
 
 
