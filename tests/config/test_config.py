@@ -19,7 +19,10 @@ from thermo_ebm.losses import LossSettings
 from thermo_ebm.run import configuration
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("digits", "cifar10", "celeb_a", "svhn", "pang_svhn", "folder")
+NAMES = (
+    *("digits", "cifar10", "celeb_a", "svhn", "fashion_mnist", "pang_svhn", "folder"),
+    *("digits_paper", "cifar10_paper", "celeb_a_paper", "svhn_paper", "fashion_mnist_paper"),
+)
 
 
 def load(name):
@@ -28,7 +31,7 @@ def load(name):
 
 def complaint(changes):
     """The error for a configuration of the digits with these fields; None if it may be trained."""
-    config = ConfigDict(fields.nest(fields.flatten(load("digits")) | changes))
+    config = ConfigDict(fields.nest(fields.flatten(load("digits_paper")) | changes))
     try:
         checks.check(config)
     except UserError as error:
@@ -47,7 +50,7 @@ def test_papers_values():
     def chain(sampler):
         return sampler.step_size, sampler.num_steps
 
-    cifar10, celeb_a = load("cifar10"), load("celeb_a")
+    cifar10, celeb_a = load("cifar10_paper"), load("celeb_a_paper")
     for config in (cifar10, celeb_a):
         assert (config.data.num_train, config.data.num_val) == (12_000, 4_500)
         assert (config.batch_size, config.num_epochs, config.num_repetitions) == (75, 50, 5)
@@ -63,7 +66,7 @@ def test_papers_values():
 
 def test_step_sizes_of_pang_and_others():
     """Pang et al. step by s^2 / 2 with s = 0.4 and 0.1; the paper's steps are twice as large."""
-    pang, paper = load("pang_svhn").sampler, load("svhn").sampler
+    pang, paper = load("pang_svhn").sampler, load("svhn_paper").sampler
     assert pang.prior.step_size == pytest.approx(0.4**2 / 2)
     assert pang.posterior.step_size == pytest.approx(0.1**2 / 2)
     for name in ("prior", "posterior"):
@@ -94,10 +97,10 @@ def test_configurations_and_run_folders_are_read_without_jax():
 
 def test_a_new_field_is_one_row(monkeypatch):
     """Base configuration, checks, runs written before and the docs follow from the row."""
-    stored = configuration.as_json(load("digits"))
+    stored = configuration.as_json(load("digits_paper"))
     row = Field(2, at_least(1), "number of moons", fields.FREE)
     monkeypatch.setitem(FIELDS, "sampler.moons", row)
-    assert load("digits").sampler.moons == 2
+    assert load("digits_paper").sampler.moons == 2
     assert complaint({}) is None
     assert complaint({"sampler.moons": 0}) == "sampler.moons=0: must be at least 1"
     assert configuration.is_free("sampler.moons")
@@ -113,17 +116,17 @@ def test_former_names_are_answered_with_the_present_one():
         if change.startswith("renamed "):
             assert change.removeprefix("renamed ") in FIELDS
     assert "dial.accumulate was renamed gradient_noise.accumulate" in fields.unknown("dial")
-    run = configuration.as_json(load("digits")) | {"version": 2, "dial": {"accumulate": 1}}
+    run = configuration.as_json(load("digits_paper")) | {"version": 2, "dial": {"accumulate": 1}}
     with pytest.raises(ValueError, match=r"version 2, .*dial\.accumulate was renamed"):
         configuration.complete(run)
 
 
 def test_missing_and_unknown_fields_are_named():
-    config = load("digits")
+    config = load("digits_paper")
     del config.loss.power
     with pytest.raises(UserError, match=r"config\.loss\.power: is missing"):
         checks.check(config)
-    config = load("digits")
+    config = load("digits_paper")
     config.loss.powre = 1.0
     with pytest.raises(UserError, match=r"config\.loss\.powre: there is no .* loss\.power\?"):
         checks.check(config)
@@ -253,7 +256,7 @@ def test_valid_combinations_pass():
 
 
 def test_settings_are_the_fields():
-    config = load("cifar10")
+    config = load("cifar10_paper")
     sampler = build.sampler_settings(config)
     assert (sampler.prior.num_steps, sampler.posterior.num_steps) == (60, 40)
     assert (sampler.prior.step_size, sampler.precision) == (0.16, "float32")

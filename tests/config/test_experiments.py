@@ -5,7 +5,7 @@ import importlib
 from thermo_ebm.config import checks
 from thermo_ebm.sweep.cells import make_cells
 
-CONFIGS = ("digits_small", "fashion_small", "cifar10_small", "cifar10")
+CONFIGS = ("digits_small", "fashion_small", "cifar10_small", "cifar10_paper")
 KNOBS = ("experiment3", "experiment3_short", "experiment3_least")
 EXPERIMENTS = (
     *KNOBS,

@@ -95,7 +95,7 @@ def test_a_checkpoint_that_vanishes_before_or_while_it_is_read(workdir, monkeypa
         shutil.rmtree(folder / str(step))
         raise RuntimeError("half of the files are not there")
 
-    monkeypatch.setattr(checkpoint_content, "restore_params", restore)
+    monkeypatch.setattr(checkpoint_content, "restore_field", restore)
     with pytest.raises(FileNotFoundError):
         run.read_params(workdir / "rep_00/checkpoints/20")
 
