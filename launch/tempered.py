@@ -111,10 +111,10 @@ def main(argv: Sequence[str]) -> int:
         "prior_step_size": sampler.prior.step_size if sizes is None else float(sizes[0]),
         "posterior_step_size": sampler.posterior.step_size if sizes is None else float(sizes[-1]),
     }
-    path = layout.repetition_dir(values.workdir, values.repetition) / layout.DIAGNOSTICS
-    with files.clear_errors(path):
-        convergence.write_table(path, rows, **shared)
-    print(f"written: {path}")
+    table = layout.repetition_dir(values.workdir, values.repetition) / layout.DIAGNOSTICS
+    with files.clear_errors(table):
+        convergence.write_table(table, rows, **shared)
+    print(f"written: {table}")
     return 0
 
 
