@@ -40,7 +40,13 @@ if TYPE_CHECKING:
     from thermo_ebm.metrics.fid import frechet_distance
     from thermo_ebm.metrics.kid import kernel_distance
     from thermo_ebm.metrics.paired import compare_features
-    from thermo_ebm.models.latent_ebm import LatentEBM, log_likelihood, log_prior, make_model
+    from thermo_ebm.models.latent_ebm import (
+        LatentEBM,
+        from_decoder,
+        log_likelihood,
+        log_prior,
+        make_model,
+    )
     from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, tempered_chains
     from thermo_ebm.thermo.integral import quadrature_weights, thermodynamic_integral
     from thermo_ebm.thermo.schedule import Schedule, make_schedule
@@ -56,6 +62,7 @@ __all__ = [
     "UserError",
     "compare_features",
     "frechet_distance",
+    "from_decoder",
     "gradient_statistics",
     "kernel_distance",
     "load_run",
@@ -83,6 +90,7 @@ _MODULES = {
     "UserError": "errors",
     "compare_features": "metrics.paired",
     "frechet_distance": "metrics.fid",
+    "from_decoder": "models.latent_ebm",
     "gradient_statistics": "gradients.statistics",
     "kernel_distance": "metrics.kid",
     "load_run": "evaluation.run",

@@ -91,6 +91,15 @@ def normal(keys: PRNGKey, number: int | Array, dim: int) -> Array:
     return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), (dim,)))(keys)
 
 
+def uniform(keys: PRNGKey, number: int | Array, dim: int) -> Array:
+    """Uniform numbers in (0, 1), one row [dim] from each key [num] folded with `number`."""
+
+    def draw(key: PRNGKey) -> Array:
+        return jax.random.uniform(jax.random.fold_in(key, number), (dim,), minval=1e-7)
+
+    return jax.vmap(draw)(keys)
+
+
 def log_uniform(keys: PRNGKey, number: int | Array) -> Array:
     """Logarithms of uniform numbers in (0, 1), one from each key [num] folded with `number`."""
     draws = jax.vmap(lambda key: jax.random.exponential(jax.random.fold_in(key, number)))(keys)

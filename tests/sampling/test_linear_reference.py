@@ -19,6 +19,7 @@ from thermo_ebm.sampling.chains import (
     posterior_target,
     run_chain,
 )
+from thermo_ebm.sampling.linear_reference import Pairs
 from thermo_ebm.sampling.path import Path, inverse_factors
 from thermo_ebm.thermo.schedule import make_schedule
 from thermo_ebm.types import Batch
@@ -45,7 +46,7 @@ def exact_moments():
 
 
 def exact_reference():
-    return linear_reference.fit(exact_moments(), lg.PRIOR_SIGMA, lg.LIKELIHOOD_SIGMA)
+    return linear_reference.fit(exact_moments(), lg.PRIOR_SIGMA, lg.LIKELIHOOD_SIGMA**2)
 
 
 @pytest.mark.usefixtures("x64")
@@ -91,19 +92,17 @@ def test_moments_of_simulated_pairs_approach_the_exact_ones():
     prior, num, batches = lg.power_posterior(PARAMS, X, 0.0), 500, 400
     weights, bias = PARAMS["generator"]["weights"], PARAMS["generator"]["bias"]
     z = jnp.float32(rng.multivariate_normal(*prior, size=(batches, num)))
-    images, noise = (
-        z @ jnp.float32(weights).T + jnp.float32(bias),
-        rng.normal(size=(batches, num, lg.DATA_DIM)),
-    )
+    images = z @ jnp.float32(weights).T + jnp.float32(bias)
+    x = images + lg.LIKELIHOOD_SIGMA * jnp.float32(rng.normal(size=images.shape))
 
     def add(moments, pairs):
-        reference = linear_reference.fit(moments, lg.PRIOR_SIGMA, lg.LIKELIHOOD_SIGMA)
+        reference = linear_reference.fit(moments, lg.PRIOR_SIGMA, lg.LIKELIHOOD_SIGMA**2)
         ones = jnp.ones(num).at[-50:].set(0.0)  # padding has no weight
-        sums = linear_reference.pair_sums(reference, *pairs, ones, lg.LIKELIHOOD_SIGMA)
+        sums = linear_reference.pair_sums(reference, Pairs(*pairs), ones)
         return linear_reference.updated(moments, sums, least_weight=0.0), None
 
     first = linear_reference.prior_moments(lg.LATENT_DIM, lg.DATA_DIM, lg.PRIOR_SIGMA)
-    last, _ = jax.jit(partial(jax.lax.scan, add))(first, (z, images, jnp.float32(noise)))
+    last, _ = jax.jit(partial(jax.lax.scan, add))(first, (z, images, jnp.zeros((batches, num)), x))
     # 180,000 pairs; entries of order 1 have standard errors of at most 0.006.
     for name, value, truth in zip(exact._fields[1:], last[1:], exact[1:], strict=True):
         np.testing.assert_allclose(value, truth, atol=0.03, err_msg=name)
@@ -111,7 +110,7 @@ def test_moments_of_simulated_pairs_approach_the_exact_ones():
 
 def test_before_any_pair_it_is_the_reference_prior():
     moments = linear_reference.prior_moments(3, 7, 0.9)
-    reference = linear_reference.fit(moments, 0.9, 0.3)
+    reference = linear_reference.fit(moments, 0.9, 0.09)
     np.testing.assert_allclose(linear_reference.mean(reference, jnp.float32(IMAGES)), 0.0)
     np.testing.assert_allclose(reference.root, 0.9 * np.eye(3), atol=1e-6)
 
@@ -120,16 +119,15 @@ def loose_reference(params):
     """A q of the plane model that is wrong enough for the ladder to matter."""
     z, x = plane.simulated_images(params, 4000, seed=5)
     means = plane.features(params, z)[1] @ params["generator"]["out"]
-    noise = (x - means) / plane.LIKELIHOOD_SIGMA
+    variance = plane.LIKELIHOOD_SIGMA**2
     first = linear_reference.prior_moments(2, plane.DATA_DIM, plane.PRIOR_SIGMA)
     moments = first
     for _ in range(2):  # the second pass has errors of a q that has seen pairs
-        reference = linear_reference.fit(moments, plane.PRIOR_SIGMA, plane.LIKELIHOOD_SIGMA)
-        sums = linear_reference.pair_sums(
-            reference, z, means, noise, jnp.ones(4000), plane.LIKELIHOOD_SIGMA
-        )
+        reference = linear_reference.fit(moments, plane.PRIOR_SIGMA, variance)
+        pairs = Pairs(z, means, jnp.zeros(4000), x)
+        sums = linear_reference.pair_sums(reference, pairs, jnp.ones(4000))
         moments = linear_reference.updated(first._replace(updates=jnp.int32(-1)), sums)
-    return linear_reference.fit(moments, plane.PRIOR_SIGMA, plane.LIKELIHOOD_SIGMA)
+    return linear_reference.fit(moments, plane.PRIOR_SIGMA, variance)
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,7 @@
     effort.py         as many temperatures as each image needs
     verdict.py        whether the numbers can be relied on
 
-The likelihood of an image is the model's Gaussian. Another one would enter in
-`annealed_smc.posterior_problem` (its density), `proposal._curvature` (its Fisher information in
-place of J' J / sigma_l^2), and `proposal._fit` (its noise).
+The likelihood of an image is the model's (`models/likelihoods.py`).
 """
 
 import math
@@ -81,11 +79,12 @@ def log_marginal_likelihood(
 
     Raises:
       ValueError: numbers of chains that do not fit, a key that is none, no images, or images that
-        are not floating-point numbers in [-1, 1].
+        are not floating-point numbers in [-1, 1], or not of the likelihood's levels.
     """
     check_key(key)
     settings.check()
     x = np.asarray(check_images(images))
+    _check_levels(x, model.likelihood.levels)
     preparation = prepare(model, params, x.shape[1:], settings)
     estimator = Estimator(model, params, preparation, settings, key)
     estimates, num_temperatures = collected(list(estimator.run(x)))
@@ -107,6 +106,18 @@ def log_marginal_likelihood(
     )
 
 
+def _check_levels(x: np.ndarray, levels: int) -> None:
+    """Refuses values that the likelihood gives no probability."""
+    if levels:
+        level = (x.astype(np.float64) + 1) / 2 * (levels - 1)
+        off = np.abs(level - np.clip(np.round(level), 0, levels - 1))
+        if off.max() > 0.02:
+            raise ValueError(
+                f"images have the value {x.flat[off.argmax()]:.6g}; the model's likelihood is of "
+                f"{levels} levels, evenly spaced from -1 to 1"
+            )
+
+
 def collected(parts: list[Finished]) -> tuple[Estimates, np.ndarray]:
     """Estimates and numbers of temperatures of all images, in their order."""
     order = np.argsort(np.concatenate([part.rows for part in parts]))
@@ -118,11 +129,16 @@ def collected(parts: list[Finished]) -> tuple[Estimates, np.ndarray]:
     return estimates, join(*(part.num_temperatures for part in parts))
 
 
-def bits_per_dim(log_marginal_likelihood: Any, dim: int) -> Any:
-    """Bits per data value of images with 256 levels in [-1, 1], which are 1 / 127.5 apart.
+def bits_per_dim(log_marginal_likelihood: Any, dim: int, levels: int = 0) -> Any:
+    """Bits per data value.
+
+    A density is taken as that of 8-bit images in [-1, 1], whose 256 levels are 1 / 127.5 apart:
+    times this width it is a probability (`models/likelihoods.py` says when).
 
     Args:
       log_marginal_likelihood: log p(x) in nats, a number or an array.
       dim: values of an image.
+      levels: `ImageLikelihood.levels`; 0: log p is a log-density, else a log-probability.
     """
-    return -log_marginal_likelihood / (dim * math.log(2)) + math.log2(127.5)
+    log_width = 0.0 if levels else -math.log(127.5)
+    return -(log_marginal_likelihood / dim + log_width) / math.log(2)

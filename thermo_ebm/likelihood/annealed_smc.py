@@ -7,7 +7,7 @@ On a linear-Gaussian model q is the posterior, and no chain need move. Chains mo
 metric (1 - s) C^-1 + s (G + I / sigma_0^2), along the schedule and with the step sizes of each
 image (`particles.py`); `proposal.py` has q, G and Z_alpha.
 
-An image x = g(z) + sigma_l epsilon that the model made comes with an exact sample z of its
+An image x ~ p(x | z) that the model made comes with an exact sample z of its
 posterior. Conditional SMC through this z estimates 1 / Z_x without bias, so that the log of its
 estimate of Z_x is a stochastic upper bound where that of the estimate is a lower one (Grosse et al.
 2015).
@@ -24,8 +24,7 @@ from thermo_ebm.likelihood import particles
 from thermo_ebm.likelihood.particles import Effort, Normaliser, PathSchedule, Problem
 from thermo_ebm.likelihood.proposal import Preparation
 from thermo_ebm.likelihood.settings import LikelihoodSettings
-from thermo_ebm.models.latent_ebm import LatentEBM, log_prior
-from thermo_ebm.randomness import STEP_NOISE, normal
+from thermo_ebm.models.latent_ebm import LatentEBM, log_likelihood
 from thermo_ebm.sampling import linear_reference
 from thermo_ebm.sampling.chains import posterior_target
 from thermo_ebm.sampling.kernels import Target
@@ -38,7 +37,7 @@ Values = Any  # an array [num] of JAX, or of numpy once it is fetched
 class Scores(NamedTuple):
     """Means over an image's posterior, from the weighted chains at s = 1; [num] each."""
 
-    reconstruction: Values  # |x - g(z)|^2 / (2 sigma_l^2)
+    reconstruction: Values  # |x - g(z)|^2 / (2 sigma_l^2); of others, -log p(x | z) + constant
     tilt: Values  # f_alpha(z)
     norm: Values  # |z|^2 / (2 sigma_0^2)
 
@@ -114,7 +113,7 @@ def estimate(
 def simulate(
     model: LatentEBM, params: Params, latents: Array, numbers: Array, key: PRNGKey
 ) -> Array:
-    """Images x = g(z) + sigma_l epsilon [num, *image_shape], not clipped to [-1, 1].
+    """Images x ~ p(x | z) [num, *image_shape]; those of a Gaussian are not clipped to [-1, 1].
 
     Args:
       model: the model.
@@ -123,10 +122,9 @@ def simulate(
       numbers: of the images, from which their noise comes, [num].
       key: consumed.
     """
-    mean = model.generator(params["generator"], latents)
+    outputs = model.generator(params["generator"], latents)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
-    noise = normal(keys, STEP_NOISE, math.prod(mean.shape[1:])).reshape(mean.shape)
-    return mean + model.likelihood_sigma * noise
+    return model.likelihood.sample(keys, outputs)
 
 
 @partial(jax.jit, static_argnames=("model", "settings", "capacity"))
@@ -223,12 +221,14 @@ def _prior_sampling(model: LatentEBM, preparation: Preparation, images: Array) -
     It is far too low as a rule, but where it is higher than that of the chains they miss a mode:
     several draws of the prior explain the image better. A single one may by chance.
     """
-    means, flat = preparation.images, images.reshape(len(images), -1)
-    square = jnp.sum(flat**2, axis=1)[:, None] - 2 * flat @ means.T + jnp.sum(means**2, axis=1)
-    variance = model.likelihood_sigma**2
-    constant = flat.shape[1] / 2 * math.log(2 * math.pi * variance)
-    ordered = jnp.sort(-square / (2 * variance), axis=1)
-    return jax.nn.logsumexp(ordered[:, :-2], axis=1) - math.log(len(means)) - constant
+    outputs = preparation.outputs
+
+    def of_image(image: Array) -> Array:
+        x = jnp.broadcast_to(image, (len(outputs), *image.shape))
+        return jnp.sort(model.likelihood.log_density(x, outputs))
+
+    ordered = jax.lax.map(of_image, images)
+    return jax.nn.logsumexp(ordered[:, :-2], axis=1) - math.log(len(outputs))
 
 
 def _scores(model: LatentEBM, params: Params, images: Array, annealed: Normaliser) -> Scores:
@@ -238,11 +238,11 @@ def _scores(model: LatentEBM, params: Params, images: Array, annealed: Normalise
     def mean(values: Array) -> Array:
         return jnp.sum(share * values.reshape(share.shape), axis=1)
 
-    constant = math.prod(images.shape[1:]) / 2 * math.log(2 * math.pi * model.likelihood_sigma**2)
-    log_joint = state.log_ratio + state.log_reference
-    log_p = log_prior(model, alpha, state.z) - model.prior.log_constant
+    repeated = jnp.repeat(images, share.shape[1], axis=0)
+    log_p = log_likelihood(model, params["generator"], repeated, state.z)
+    constant = math.prod(images.shape[1:]) * model.likelihood.log_constant
     return Scores(
-        reconstruction=-mean(log_joint - log_p) - constant,
+        reconstruction=constant - mean(log_p),
         tilt=mean(model.tilt(alpha, state.z)),
         norm=mean(jnp.sum(state.z**2, axis=-1)) / (2 * model.prior_sigma**2),
     )

@@ -2,8 +2,9 @@
 
 q(z | x) = N(m(x), C) is the linear estimate of z from x (`sampling/linear_reference.py`), of pairs
 that are simulated from the model under a fixed key: W from half of them, C from the errors of the
-other half. G = E[J' J] / sigma_l^2, J the generator's Jacobian, is the mean curvature of the
-log-likelihood at draws of the prior, which are exact posterior states of their own images.
+other half. G = E[J' F J], J the generator's Jacobian and F the Fisher information of its outputs,
+is the mean curvature of the log-likelihood at draws of the prior, which are exact posterior states
+of their own images.
 log Z_alpha, with p_alpha = exp(f) p_0 / Z_alpha, is estimated by annealed SMC from p_0.
 """
 
@@ -22,7 +23,7 @@ from thermo_ebm.sampling import linear_reference
 from thermo_ebm.sampling import path as paths
 from thermo_ebm.sampling.chunks import map_in_chunks
 from thermo_ebm.sampling.kernels import Point, Target
-from thermo_ebm.sampling.linear_reference import LinearReference
+from thermo_ebm.sampling.linear_reference import LinearReference, Pairs
 from thermo_ebm.types import Array, Params, PRNGKey
 
 # The least variance of q in any direction, as a fraction of sigma_0^2.
@@ -51,7 +52,7 @@ class Preparation(NamedTuple):
     curvatures: Array  # [D]
     prior: PriorConstant
     latents: Array  # draws of the prior, [num_pairs, D]
-    images: Array  # g of the first of these draws, [at most num_pairs, d]
+    outputs: Array  # of the generator at the first of these draws, [at most num_pairs, ...]
 
 
 def prepare(
@@ -73,14 +74,14 @@ def prepare_from(
     """The same under another key, for programs that are compiled as a whole."""
     prior_key, pair_key, probe_key = jax.random.split(key, 3)
     latents, constant = _prior(model, params["prior"], prior_key, settings)
-    images = map_in_chunks(lambda z: model.generator(params["generator"], z), latents, _CHUNK)
-    images = images.reshape(len(latents), -1)
-    reference = _fit(model, latents, images, pair_key)
+    outputs = map_in_chunks(lambda z: model.generator(params["generator"], z), latents, _CHUNK)
+    keys = jax.random.split(pair_key, len(latents))
+    reference = _fit(model, paths.simulate_pairs(model.likelihood, latents, outputs, keys))
     curvature = _curvature(model, params, latents[-settings.num_probes :], probe_key)
     cold = curvature + jnp.eye(model.latent_dim) / model.prior_sigma**2
     values, vectors = jnp.linalg.eigh(reference.root @ cold @ reference.root)
     axes, curvatures = reference.root @ vectors, jnp.maximum(values, 1e-6)
-    stored = images[: max(_STORED_NUMBERS // math.prod(image_shape), 1)]
+    stored = outputs[: max(_STORED_NUMBERS // math.prod(outputs.shape[1:]), 1)]
     return Preparation(reference, axes, curvatures, constant, latents, stored)
 
 
@@ -155,19 +156,19 @@ def worst_r_hat(states: Array) -> Array:
     return jnp.sqrt((num - 1) / num + largest)
 
 
-def _fit(model: LatentEBM, latents: Array, images: Array, key: PRNGKey) -> LinearReference:
+def _fit(model: LatentEBM, pairs: Pairs) -> LinearReference:
     """q of simulated pairs: W from half of them, C from the errors of the other half."""
-    sigma = model.likelihood_sigma
-    noise = jax.random.normal(key, images.shape)
-    half = len(latents) // 2
-    before = linear_reference.prior_moments(model.latent_dim, images.shape[1], model.prior_sigma)
+    half = len(pairs.z) // 2
+    before = linear_reference.prior_moments(
+        model.latent_dim, pairs.mean.shape[1], model.prior_sigma
+    )
 
     def fit(moments: linear_reference.PairMoments) -> LinearReference:
-        return linear_reference.fit(moments, model.prior_sigma, sigma)
+        return linear_reference.fit(moments, model.prior_sigma, model.likelihood.least_variance)
 
     def sums(reference: LinearReference, part: slice) -> linear_reference.PairSums:
-        arrays = latents[part], images[part], noise[part], jnp.ones(half)
-        return linear_reference.pair_sums(reference, *arrays, sigma)
+        some = jax.tree.map(lambda leaf: leaf[part], pairs)
+        return linear_reference.pair_sums(reference, some, jnp.ones(half))
 
     first = sums(fit(before), slice(0, half))
     averages = [leaf / half for leaf in first[1:]]
@@ -186,13 +187,10 @@ def _curvature(model: LatentEBM, params: Params, latents: Array, key: PRNGKey) -
     """G from one random probe at each of the latents, [D, D]."""
     num = len(latents)
     chunk = math.gcd(num, _CHUNK)
-    image = jax.eval_shape(model.generator, params["generator"], latents[:1])
 
     def products(arrays: tuple[Array, PRNGKey]) -> Array:
-        z, chunk_key = arrays
-        noise = jax.random.normal(chunk_key, (chunk, math.prod(image.shape[1:])))
-        weights = jnp.full(chunk, 1 / num)
-        return paths.curvature_products(model, params, z, noise, weights)
+        z, keys = arrays
+        return paths.curvature_products(model, params, z, keys, jnp.full(chunk, 1 / num))
 
-    keys = jax.random.split(key, num // chunk)
+    keys = jax.random.split(key, num).reshape(-1, chunk)
     return jax.lax.map(products, (latents.reshape(-1, chunk, latents.shape[1]), keys)).sum(axis=0)

@@ -18,7 +18,7 @@ from thermo_ebm.losses.settings import (
     path_settings,
 )
 from thermo_ebm.models.latent_ebm import LatentEBM, log_likelihood, log_prior
-from thermo_ebm.randomness import PAIR_NOISE, PROBE, chain_keys, normal
+from thermo_ebm.randomness import PAIR_NOISE, PROBE, chain_keys
 from thermo_ebm.sampling import linear_reference
 from thermo_ebm.sampling.chains import SamplerSettings, TemperedChains, tempered_chains
 from thermo_ebm.sampling.chunks import map_in_chunks, tile
@@ -218,17 +218,17 @@ class _Loss(NamedTuple):
         Other numbers are folded into the key than for the chains.
         """
         pairs = curvature = None
-        dim = math.prod(batch.images.shape[1:])
         if path.reference is not None:
-            noise = normal(chain_keys(key, PAIR_NOISE, batch.position), 0, dim)
-            latents = chains.prior[0, 0]
-            pairs = simulate_pairs(self.model, params, path.reference, latents, noise, batch.mask)
-            pairs = all_sum(pairs, self.axis_name)
+            keys, latents = chain_keys(key, PAIR_NOISE, batch.position), chains.prior[0, 0]
+            outputs = self.model.generator(params["generator"], latents)
+            simulated = simulate_pairs(self.model.likelihood, latents, outputs, keys)
+            sums = linear_reference.pair_sums(path.reference, simulated, batch.mask)
+            pairs = all_sum(sums, self.axis_name)
         if path.inverse_factors is not None:
             rows, weights = probed(batch.position, batch.mask)
-            noise = normal(chain_keys(key, PROBE, batch.position[rows]), 0, dim)
+            keys = chain_keys(key, PROBE, batch.position[rows])
             latents = chains.latents[-1, 0, rows]
-            products = curvature_products(self.model, params, latents, noise, weights)
+            products = curvature_products(self.model, params, latents, keys, weights)
             total, count = all_sum((products, weights.sum()), self.axis_name)
             curvature = total / count
         return Observation(pairs, curvature)

@@ -2,13 +2,14 @@
 
     p0(z)         = N(0, sigma_0^2 I)                                    reference prior
     p_alpha(z)    ~ exp(f_alpha(z)) p0(z)                                prior, eq. 1
-    p_beta(x | z) = N(g_beta(z), sigma_l^2 I)                            likelihood, eq. 2 and 8
+    p_beta(x | z) = N(g_beta(z), sigma_l^2 I)                            likelihood, eq. 2 and 8 (*)
     p(z | x, t)   ~ p_beta(x | z)^t p_alpha(z)                           power posterior, eq. 21
 
 Any pair of callables f_alpha, g_beta with the signatures of `types.py` makes a model.
+
+(*) by default; `models/likelihoods.py` has others.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -20,12 +21,18 @@ from ml_collections import ConfigDict
 
 from thermo_ebm.models.conv_transpose import ConvTranspose, for_backend
 from thermo_ebm.models.generator import make_generator_network
-from thermo_ebm.models.prior import Prior, make_prior_network, tilted_gaussian
+from thermo_ebm.models.likelihoods import ImageLikelihood, gaussian
+from thermo_ebm.models.prior import (
+    Prior,
+    make_prior_network,
+    standard_gaussian,
+    tilted_gaussian,
+)
 from thermo_ebm.types import Array, GeneratorFn, Params, PRNGKey, TiltFn
 
 
 class LatentEBM(NamedTuple):
-    """A model: two pure functions and the two standard deviations."""
+    """A model: two pure functions, the two standard deviations, and the kinds of its densities."""
 
     # f_alpha, the negative energy: (alpha, z [num, latent_dim]) -> [num]; more is more probable
     tilt: TiltFn
@@ -36,11 +43,18 @@ class LatentEBM(NamedTuple):
     likelihood_sigma: float  # sigma_l
     # (tilt, latent_dim, prior_sigma) -> the prior
     make_prior: Callable[[TiltFn, int, float], Prior] = tilted_gaussian
+    # sigma_l -> the likelihood of images given the generator's outputs
+    make_likelihood: Callable[[float], ImageLikelihood] = gaussian
 
     @property
     def prior(self) -> Prior:
         """The prior p_alpha with its reference p0."""
         return self.make_prior(self.tilt, self.latent_dim, self.prior_sigma)
+
+    @property
+    def likelihood(self) -> ImageLikelihood:
+        """p(x | z) of images given the generator's outputs at z."""
+        return self.make_likelihood(self.likelihood_sigma)
 
 
 class ModelSettings(NamedTuple):
@@ -106,6 +120,46 @@ def make_model(
     return _build(ModelSettings(**fields), 3 if channels is None else channels, conv_transpose)
 
 
+def from_decoder(
+    decoder: GeneratorFn,
+    latent_dim: int,
+    likelihood: ImageLikelihood,
+    log_prior: TiltFn | None = None,
+) -> LatentEBM:
+    """A model around a decoder of your own, for `log_marginal_likelihood` and the chains.
+
+    Its parameters are `{"prior": those of log_prior, "generator": those of the decoder}`.
+
+    Args:
+      decoder: (parameters, z [num, latent_dim]) -> outputs [num, *image_shape], of which
+        `likelihood` makes a density.
+      latent_dim: D.
+      likelihood: a value of `models/likelihoods.py`, or your own.
+      log_prior: (parameters, z) -> log-density up to a constant, [num]; None for N(0, I).
+    """
+
+    def tilt(alpha: chex.ArrayTree, z: Array) -> Array:
+        return jnp.zeros(len(z)) if log_prior is None else log_prior(alpha, z) + _half_square(z)
+
+    def init(key: PRNGKey) -> Params:
+        raise NotImplementedError("the parameters of this model are your own")
+
+    return LatentEBM(
+        tilt=tilt,
+        generator=decoder,
+        init=init,
+        latent_dim=latent_dim,
+        prior_sigma=1.0,
+        likelihood_sigma=1.0,  # `likelihood` has its own
+        make_prior=standard_gaussian if log_prior is None else tilted_gaussian,
+        make_likelihood=lambda _: likelihood,
+    )
+
+
+def _half_square(z: Array) -> Array:
+    return jnp.sum(z**2, axis=-1) / 2
+
+
 def _fields(config: ConfigDict | None) -> dict[str, Any]:
     """The fields of `config.model` under their names in `ModelSettings`; none of None."""
     fields: dict[str, Any] = {}
@@ -162,7 +216,7 @@ def log_prior(model: LatentEBM, alpha: chex.ArrayTree, z: Array) -> Array:
 
 
 def log_likelihood(model: LatentEBM, beta: chex.ArrayTree, x: Array, z: Array) -> Array:
-    """log p_beta(x | z) in nats, normalised (eq. 8).
+    """log p_beta(x | z) in nats, normalised (eq. 8 for the Gaussian likelihood).
 
     Args:
       model: the model.
@@ -174,12 +228,7 @@ def log_likelihood(model: LatentEBM, beta: chex.ArrayTree, x: Array, z: Array) -
       [num].
     """
     chex.assert_shape(z, (x.shape[0], model.latent_dim))
-    mean = model.generator(beta, z)
-    chex.assert_equal_shape([x, mean])
-    dim = math.prod(x.shape[1:])
-    variance = model.likelihood_sigma**2
-    squared_error = jnp.sum((x - mean) ** 2, axis=tuple(range(1, x.ndim)))
-    return -squared_error / (2 * variance) - dim / 2 * math.log(2 * math.pi * variance)
+    return model.likelihood.log_density(x, model.generator(beta, z))
 
 
 def log_power_posterior(

@@ -52,6 +52,32 @@ def tilted_gaussian(tilt: TiltFn, latent_dim: int, sigma: float) -> Prior:
     return Prior(log_density, sample_reference, log_constant=log_constant)
 
 
+def standard_gaussian(tilt: TiltFn, latent_dim: int, sigma: float) -> Prior:
+    """N(0, sigma^2 I) without a tilt: exact draws, and no constant to estimate.
+
+    Args:
+      tilt: zero everywhere; not used.
+      latent_dim: D.
+      sigma: sigma_0.
+    """
+    del tilt
+
+    def log_density(alpha: PyTree, z: Array) -> Array:
+        return -jnp.sum(z**2, axis=-1) / (2 * sigma**2)
+
+    def sample(keys: PRNGKey) -> Array:
+        return sigma * normal(keys, STEP_NOISE, latent_dim)
+
+    log_constant = latent_dim / 2 * math.log(2 * math.pi * sigma**2)
+    return Prior(
+        log_density,
+        sample_reference=sample,
+        exact_sample=lambda alpha, keys: sample(keys),
+        log_normalizer=lambda alpha: jnp.float32(log_constant),
+        log_constant=log_constant,
+    )
+
+
 # The paper's tilt has leaky ReLUs. Its score jumps where a unit changes sign, and a derivative
 # through the steps of a chain ("langevin" gradients) ignores the jumps; a smooth unit has none.
 ACTIVATIONS = ("leaky_relu", "gelu")

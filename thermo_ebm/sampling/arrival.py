@@ -6,7 +6,6 @@ likewise, in the metric I. How many trajectories are enough is the caller's to f
 rises.
 """
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 
 from thermo_ebm.collectives import all_sum
 from thermo_ebm.models.latent_ebm import LatentEBM
-from thermo_ebm.randomness import PROBE, all_chain_keys, normal
+from thermo_ebm.randomness import PROBE, all_chain_keys
 from thermo_ebm.sampling.chains import (
     Adaptation,
     ChainSettings,
@@ -93,8 +92,8 @@ def continue_chains(
     weights = jnp.tile(batch.mask, per_image)
     total = all_sum(weights.sum(), axis_name)
     flat = posterior.reshape(-1, dim)
-    noise = normal(keys[1], PROBE, math.prod(batch.images.shape[1:]))
-    products = curvature_products(model, params, flat, noise, weights)
+    probe_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys[1], PROBE)
+    products = curvature_products(model, params, flat, probe_keys, weights)
     curvature = all_sum(products, axis_name) / total
     factors = inverse_factors(model, None, curvature, jnp.ones(1))
     at_posterior = posterior_target(

@@ -1,7 +1,7 @@
 """A reference that knows the image: the linear estimate of z from x, learned from the model itself.
 
-Of pairs simulated from the model, z ~ p_alpha and x = g_beta(z) + sigma_l epsilon, the linear
-minimum mean square error estimate of z is
+Of pairs simulated from the model, z ~ p_alpha and x = g_beta(z) + sigma_l epsilon (or a draw of
+another likelihood with the mean g), the linear minimum mean square error estimate of z is
 
     m(x) = mu_z + W (x - mu_g),    W = P^-1 J^T / s^2,    P = Cov(z)^-1 + J^T J / s^2,
     J = Cov(g, z) Cov(z)^-1,       s^2 = sigma_l^2 + the mean residual variance of g,
@@ -35,7 +35,8 @@ class PairMoments(NamedTuple):
     mean_image: Array  # mu_g, [d]
     latent_products: Array  # E[z z^T], [D, D]
     image_products: Array  # E[g z^T], [d, D]
-    image_square: Array  # E[|g|^2], a scalar
+    # E[|g|^2], and the variance of x given z above the least one of every data value; a scalar
+    image_square: Array
     error_products: Array  # E[e e^T] of the errors e = z - m(x), [D, D]
 
 
@@ -49,6 +50,15 @@ class PairSums(NamedTuple):
     image_products: Array
     image_square: Array
     error_products: Array
+
+
+class Pairs(NamedTuple):
+    """Latents of the prior with images that the model makes of them."""
+
+    z: Array  # [num, D]
+    mean: Array  # g, the mean of x given z, [num, d]
+    excess: Array  # sum over data values of the variance of x given z above the least, [num]
+    x: Array  # a draw given z, [num, d]
 
 
 class LinearReference(NamedTuple):
@@ -82,13 +92,13 @@ def prior_moments(latent_dim: int, image_dim: int, prior_sigma: float) -> PairMo
     )
 
 
-def fit(moments: PairMoments, prior_sigma: float, likelihood_sigma: float) -> LinearReference:
+def fit(moments: PairMoments, prior_sigma: float, least_variance: float) -> LinearReference:
     """q of the present moments.
 
     Args:
       moments: of pairs of the model.
       prior_sigma: sigma_0.
-      likelihood_sigma: sigma_l.
+      least_variance: of a data value given z; sigma_l^2 of the Gaussian likelihood.
     """
     mean_z, mean_image = moments.mean_z, moments.mean_image
     cov_z = moments.latent_products - jnp.outer(mean_z, mean_z)
@@ -97,7 +107,7 @@ def fit(moments: PairMoments, prior_sigma: float, likelihood_sigma: float) -> Li
     jacobian = cov_image @ precision_z
     total = moments.image_square - jnp.sum(mean_image**2)
     residual = jnp.maximum(total - jnp.sum(jacobian * cov_image), 0.0) / len(mean_image)
-    variance = likelihood_sigma**2 + residual
+    variance = least_variance + residual
     precision = precision_z + jacobian.T @ jacobian / variance
     gain = _inverse(precision) @ jacobian.T / variance
     root, whitening = cholesky_and_inverse(
@@ -168,26 +178,16 @@ def draw(reference: LinearReference, center: Array, noise: Array) -> Array:
     return center + noise @ reference.root.T
 
 
-def pair_sums(
-    reference: LinearReference,
-    z: Array,
-    images: Array,
-    noise: Array,
-    weights: Array,
-    likelihood_sigma: float,
-) -> PairSums:
+def pair_sums(reference: LinearReference, pairs: Pairs, weights: Array) -> PairSums:
     """Sums over new pairs; the errors are those of `reference`, which has not seen the pairs.
 
     Args:
       reference: q before these pairs.
-      z: latents of the prior, [num, D].
-      images: g_beta(z), [num, *image_shape].
-      noise: epsilon in x = g + sigma_l epsilon, standard normal, [num, d].
+      pairs: simulated from the model.
       weights: 1 for a pair that counts, 0 for padding, [num].
-      likelihood_sigma: sigma_l.
     """
-    g = images.reshape(images.shape[0], -1)
-    error = z - mean(reference, g + likelihood_sigma * noise)
+    z, g = pairs.z, pairs.mean
+    error = z - mean(reference, pairs.x)
     weighted_z = weights[:, None] * z
     return PairSums(
         num_pairs=weights.sum(),
@@ -195,7 +195,7 @@ def pair_sums(
         image=weights @ g,
         latent_products=weighted_z.T @ z,
         image_products=g.T @ weighted_z,
-        image_square=weights @ jnp.sum(g**2, axis=-1),
+        image_square=weights @ (jnp.sum(g**2, axis=-1) + pairs.excess),
         error_products=(weights[:, None] * error).T @ error,
     )
 

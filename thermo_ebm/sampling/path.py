@@ -4,8 +4,9 @@
 
 r is the prior, or the linear reference q(z | x) of `linear_reference`. Chains at s move in the
 metric A_s = (1 - s) C^-1 + s (G + I / sigma_0^2): C is the covariance of q (sigma_0^2 I of the
-prior), and G = E[J^T J] / sigma_l^2 the mean curvature of the log-likelihood, J the generator's
-Jacobian, whose estimates v v^T, v = J^T u / sigma_l, come from random probes u ~ N(0, I).
+prior), and G = E[J^T F J] the mean curvature of the log-likelihood, J the generator's Jacobian and
+F the Fisher information of its outputs (I / sigma_l^2 for the Gaussian likelihood). Estimates v v^T
+of G, v = J^T F^(1/2) u, come from random probes u ~ N(0, I).
 """
 
 import math
@@ -16,10 +17,12 @@ import jax.numpy as jnp
 
 from thermo_ebm.cholesky import cholesky_and_inverse
 from thermo_ebm.models.latent_ebm import LatentEBM
+from thermo_ebm.models.likelihoods import ImageLikelihood
+from thermo_ebm.randomness import STEP_NOISE, normal
 from thermo_ebm.sampling import linear_reference
 from thermo_ebm.sampling.kernels import find_kernel
-from thermo_ebm.sampling.linear_reference import LinearReference, PairMoments, PairSums
-from thermo_ebm.types import Array, Params
+from thermo_ebm.sampling.linear_reference import LinearReference, PairMoments, Pairs
+from thermo_ebm.types import Array, Params, PRNGKey
 
 LEAST_CURVATURE_WEIGHT = 0.05  # of a step's probes in the running curvature
 PROBED_SHARE = 4  # of so many images one is probed
@@ -105,7 +108,8 @@ def make_path(model: LatentEBM, state: PathState | None, temperatures: Array) ->
         return FROM_PRIOR
     reference = factors = step_size = None
     if state.moments is not None:
-        reference = linear_reference.fit(state.moments, model.prior_sigma, model.likelihood_sigma)
+        least = model.likelihood.least_variance
+        reference = linear_reference.fit(state.moments, model.prior_sigma, least)
     if state.curvature is not None:
         factors = inverse_factors(model, reference, state.curvature, temperatures[1:])
     if state.log_step_size is not None:
@@ -133,42 +137,39 @@ def inverse_factors(
 
 
 def simulate_pairs(
-    model: LatentEBM,
-    params: Params,
-    reference: LinearReference,
-    latents: Array,
-    noise: Array,
-    mask: Array,
-) -> PairSums:
-    """Sums over pairs simulated from the model, at latents of its prior.
+    likelihood: ImageLikelihood, latents: Array, outputs: Array, keys: PRNGKey
+) -> Pairs:
+    """Pairs simulated from the model, at latents of its prior.
 
     Args:
-      model: the model.
-      params: alpha and beta.
-      reference: q before these pairs.
+      likelihood: of images.
       latents: z ~ p_alpha, [num, D].
-      noise: epsilon in x = g + sigma_l epsilon, standard normal, [num, d].
-      mask: 0 for padding, [num].
+      outputs: of the generator at these latents, [num, ...].
+      keys: of the images, [num].
     """
-    images = model.generator(params["generator"], latents)
-    sigma = model.likelihood_sigma
-    return linear_reference.pair_sums(reference, latents, images, noise, mask, sigma)
+    num, least = len(latents), likelihood.least_variance
+    x, mean = likelihood.sample(keys, outputs), likelihood.mean(outputs)
+    excess = jnp.sum((likelihood.variance(outputs) - least).reshape(num, -1), axis=1)
+    return Pairs(latents, mean.reshape(num, -1), excess, x.reshape(num, -1))
 
 
 def curvature_products(
-    model: LatentEBM, params: Params, latents: Array, noise: Array, weights: Array
+    model: LatentEBM, params: Params, latents: Array, keys: PRNGKey, weights: Array
 ) -> Array:
-    """The weighted sum of v v^T over latents, with v = J^T u / sigma_l: [D, D].
+    """The weighted sum of v v^T over latents, with v = J^T F^(1/2) u: [D, D].
+
+    F is the Fisher information of the outputs, 1 / sigma_l^2 for the Gaussian likelihood.
 
     Args:
       model: the model.
       params: alpha and beta.
       latents: where J is evaluated, [num, D].
-      noise: u, standard normal, [num, d].
+      keys: of the probes u, [num].
       weights: [num].
     """
-    images, pull_back = jax.vjp(lambda z: model.generator(params["generator"], z), latents)
-    v = pull_back(noise.reshape(images.shape))[0] / model.likelihood_sigma
+    outputs, pull_back = jax.vjp(lambda z: model.generator(params["generator"], z), latents)
+    noise = normal(keys, STEP_NOISE, math.prod(outputs.shape[1:])).reshape(outputs.shape)
+    v = pull_back(jnp.sqrt(model.likelihood.information(outputs)) * noise)[0]
     return (weights[:, None] * v).T @ v
 
 

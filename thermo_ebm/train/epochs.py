@@ -203,7 +203,7 @@ def _likelihood_readings(group: Group, measured: MeanLikelihood) -> Row:
         "val_log_marginal_likelihood": mean,
         "val_log_marginal_likelihood_stderr": stderr if math.isfinite(stderr) else None,
         "val_log_marginal_likelihood_reliable": reliable,
-        "val_bits_per_dim": bits_per_dim(mean, dim),
+        "val_bits_per_dim": bits_per_dim(mean, dim, group.task.model.likelihood.levels),
     }
 
 

@@ -148,7 +148,7 @@ def _estimated_rows(
             raise UserError(
                 f"{table.path}: image {image} differs from that of this run; move the table away"
             )
-    dim = math.prod(image_shape(session.run.config))
+    dim, levels = math.prod(image_shape(session.run.config)), session.run.model.likelihood.levels
     estimator = session.estimator
 
     def compute(missing: np.ndarray) -> Iterator[Columns]:
@@ -159,7 +159,7 @@ def _estimated_rows(
                 "image": rows,
                 "checksum": checksums[rows],
                 "log_marginal_likelihood": value,
-                "bits_per_dim": likelihood.bits_per_dim(value, dim),
+                "bits_per_dim": likelihood.bits_per_dim(value, dim, levels),
                 "stderr": estimates.stderr,
                 "reliable": np.asarray(are_reliable(estimates, estimator.settings)),
                 "island_spread": estimates.island_spread,

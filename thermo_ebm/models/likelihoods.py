@@ -1,0 +1,167 @@
+"""Likelihoods p(x | z) of images, given the outputs of a generator at z; each is a value.
+
+    gaussian(sigma)               x ~ N(g, sigma^2), a density;                     g: outputs
+    bernoulli()                   x = 1 with probability sigmoid(g), else -1
+    discretized_logistic(scale)   x = the nearest of 256 levels to g + scale * logistic noise
+
+Images are in [-1, 1]. The data values of an image are independent given z. Each likelihood has what
+chains and proposals need of it beside its log-density: simulated images for pairs (z, x), and its
+Fisher information for the metric of the chains.
+
+The levels of an 8-bit image are 1 / 127.5 apart. A density times this width is the probability of
+a level as long as the density hardly changes across it: for `gaussian` it is too large by
+(1 / (127.5 sigma))^2 / 24 nats a data value or less. With noise that is uniform across the level
+(dequantisation), log p is a lower bound of the log of that probability in expectation, for any
+density (Theis et al. 2016). The log-likelihood of discrete values is their log-probability itself.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from thermo_ebm.randomness import STEP_NOISE, normal, uniform
+from thermo_ebm.types import Array, PRNGKey
+
+
+class ImageLikelihood(NamedTuple):
+    """p(x | z) of images x [num, *image_shape] and a generator's outputs at latents z, [num, ...].
+
+    Outputs have the shape of the images, unless a likelihood of your own says otherwise.
+    """
+
+    log_density: Callable[[Array, Array], Array]  # (x, outputs) -> log p(x | z) in nats, [num]
+    sample: Callable[[PRNGKey, Array], Array]  # (keys [num], outputs) -> x ~ p(x | z)
+    mean: Callable[[Array], Array]  # outputs -> E[x | z], [num, *image_shape]
+    variance: Callable[[Array], Array]  # outputs -> Var(x | z) of each data value
+    # outputs -> Fisher information of each output, the expectation of (d log p / d output)^2
+    information: Callable[[Array], Array]
+    least_variance: float  # which `variance` exceeds, positive
+    # Of a data value, evenly spaced from -1 to 1; 0: x is continuous, and log p a log-density.
+    levels: int = 0
+    # Of each data value; log p(x | z) less these constants is minus the error of reconstruction.
+    log_constant: float = 0.0
+
+
+def gaussian(sigma: float) -> ImageLikelihood:
+    """N(g, sigma^2 I) (eq. 2 and 8).
+
+    Args:
+      sigma: the standard deviation sigma_l.
+    """
+    variance = sigma**2
+
+    def log_density(x: Array, outputs: Array) -> Array:
+        chex.assert_equal_shape([x, outputs])
+        dim = math.prod(x.shape[1:])
+        squared_error = jnp.sum((x - outputs) ** 2, axis=tuple(range(1, x.ndim)))
+        return -squared_error / (2 * variance) - dim / 2 * math.log(2 * math.pi * variance)
+
+    def sample(keys: PRNGKey, outputs: Array) -> Array:
+        noise = normal(keys, STEP_NOISE, math.prod(outputs.shape[1:]))
+        return outputs + sigma * noise.reshape(outputs.shape)
+
+    return ImageLikelihood(
+        log_density,
+        sample,
+        mean=lambda outputs: outputs,
+        variance=lambda outputs: jnp.full_like(outputs, variance),
+        information=lambda outputs: jnp.full_like(outputs, 1 / variance),
+        least_variance=variance,
+        log_constant=-math.log(2 * math.pi * variance) / 2,
+    )
+
+
+def bernoulli() -> ImageLikelihood:
+    """Values -1 and 1; outputs are the logits of 1."""
+
+    def log_density(x: Array, outputs: Array) -> Array:
+        chex.assert_equal_shape([x, outputs])
+        return _sum((x + 1) / 2 * outputs - jax.nn.softplus(outputs))
+
+    def sample(keys: PRNGKey, outputs: Array) -> Array:
+        return jnp.where(outputs + _logistic(keys, outputs) > 0, 1.0, -1.0)
+
+    def variance(outputs: Array) -> Array:
+        return 4 * jax.nn.sigmoid(outputs) * jax.nn.sigmoid(-outputs)
+
+    return ImageLikelihood(
+        log_density,
+        sample,
+        mean=lambda outputs: jnp.tanh(outputs / 2),
+        variance=lambda outputs: variance(outputs) + _LEAST_BERNOULLI_VARIANCE,
+        information=lambda outputs: variance(outputs) / 4,
+        least_variance=_LEAST_BERNOULLI_VARIANCE,
+        levels=2,
+    )
+
+
+_LEAST_BERNOULLI_VARIANCE = 1e-3  # added: a variance of 0 would make the linear estimate infinite
+
+
+def discretized_logistic(scale: float, levels: int = 256) -> ImageLikelihood:
+    """The nearest level to a logistic variable around g (Salimans et al. 2017).
+
+    The first and the last level take what lies beyond them. `mean` and `variance` are those of a
+    variable that is not cut off there.
+
+    Args:
+      scale: of the logistic distribution, in units of x.
+      levels: of a data value, from -1 to 1; 256 for 8-bit images.
+    """
+    half = 1 / (levels - 1)
+    log_width = math.log(-math.expm1(-2 * half / scale))
+
+    def log_density(x: Array, outputs: Array) -> Array:
+        chex.assert_equal_shape([x, outputs])
+        is_first, is_last = x <= -1 + half, x >= 1 - half
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a))
+        above = jnp.where(is_last, 0.0, jax.nn.log_sigmoid((x + half - outputs) / scale))
+        below = jnp.where(is_first, 0.0, jax.nn.log_sigmoid((outputs - x + half) / scale))
+        return _sum(above + below + jnp.where(is_first | is_last, 0.0, log_width))
+
+    def sample(keys: PRNGKey, outputs: Array) -> Array:
+        x = outputs + scale * _logistic(keys, outputs)
+        return jnp.clip(jnp.round((x + 1) / (2 * half)), 0, levels - 1) * (2 * half) - 1
+
+    def information(outputs: Array) -> Array:
+        """(1 - sum of P^3) / (3 scale^2) over the levels' probabilities P.
+
+        With u the distribution function at a level's ends, P = u_2 - u_1 and the score is
+        (1 - u_1 - u_2) / scale, so that the sum of P times its square is a midpoint rule for the
+        integral of (1 - 2u)^2 over u, whose error is known.
+        """
+
+        def add(level: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            before, total = carry
+            edge = (2 * level + 1) * half - 1
+            after = jnp.where(level == levels - 1, 1.0, jax.nn.sigmoid((edge - outputs) / scale))
+            return after, total + (after - before) ** 3
+
+        start = jnp.zeros_like(outputs), jnp.zeros_like(outputs)
+        return (1 - jax.lax.fori_loop(0, levels, add, start)[1]) / (3 * scale**2)
+
+    variance = (math.pi * scale) ** 2 / 3 + half**2 / 3
+    return ImageLikelihood(
+        log_density,
+        sample,
+        mean=lambda outputs: jnp.clip(outputs, -1, 1),
+        variance=lambda outputs: jnp.full_like(outputs, variance),
+        information=information,
+        least_variance=variance,
+        levels=levels,
+    )
+
+
+def _logistic(keys: PRNGKey, outputs: Array) -> Array:
+    """Standard logistic numbers, of the shape of the outputs."""
+    draws = uniform(keys, STEP_NOISE, math.prod(outputs.shape[1:])).reshape(outputs.shape)
+    return jnp.log(draws) - jnp.log1p(-draws)
+
+
+def _sum(values: Array) -> Array:
+    """Over all axes but the first."""
+    return jnp.sum(values, axis=tuple(range(1, values.ndim)))
