@@ -86,8 +86,10 @@ def test_a_gaussian_density_times_the_width_of_a_level_is_its_probability():
     x = x[np.abs(x) < 5 * sigma]
     probability = law.cdf(x + width / 2) - law.cdf(x - width / 2)
     log_p, at_level = np.log(probability), law.logpdf(x) + np.log(width)
-    too_large = np.sum(probability * (at_level - log_p))
-    assert 0 < too_large + 1e-9 < (1 / (127.5 * sigma)) ** 2 / 24
+    documented = (1 - (x / sigma) ** 2) * (width / sigma) ** 2 / 24
+    np.testing.assert_allclose(at_level - log_p, documented, atol=0.003)
+    assert np.abs(documented).max() > 0.05
+    assert abs(np.sum(probability * (at_level - log_p))) < 1e-4
     inside = width * ((np.arange(1000) + 0.5) / 1000 - 0.5)
     dequantised = law.logpdf(x[:, None] + inside).mean(axis=1) + np.log(width)
     assert (dequantised < log_p).all()

@@ -8,11 +8,12 @@ Images are in [-1, 1]. The data values of an image are independent given z. Each
 chains and proposals need of it beside its log-density: simulated images for pairs (z, x), and its
 Fisher information for the metric of the chains.
 
-The levels of an 8-bit image are 1 / 127.5 apart. A density times this width is the probability of
-a level as long as the density hardly changes across it: for `gaussian` it is too large by
-(1 / (127.5 sigma))^2 / 24 nats a data value or less. With noise that is uniform across the level
-(dequantisation), log p is a lower bound of the log of that probability in expectation, for any
-density (Theis et al. 2016). The log-likelihood of discrete values is their log-probability itself.
+The levels of an 8-bit image are w = 1 / 127.5 apart. A density times this width is the probability
+of a level where the density hardly changes across it: for a data value that is r sigma from the
+mean of `gaussian`, its log is too large by (1 - r^2) (w / sigma)^2 / 24 nats, which is 0 on
+average. With noise that is uniform across the level (dequantisation), log p is a lower bound of the
+log of the probability in expectation, for any density (Theis et al. 2016). The log-likelihood of
+discrete values is their log-probability itself.
 """
 
 import math
