@@ -3,7 +3,7 @@
   python -m study.measurements.kernels --workdir=runs/plane     # a run of configs/digits_plane.py
 
 The model has a two-dimensional latent, so that the true values are sums over a grid
-(`study.measurements.estimate`). A batch of different images has chains as in training, N_t = 10,
+(`benchmarks/integrals.py`). A batch of different images has chains as in training, N_t = 10,
 p = 3 and four chains per image. Entries are offsets from the true mean over the batch in nats, and
 standard deviations over repeated draws: of E_t at three temperatures, and of log p(x) by MBAR and
 by `warped_trapezium`, whose own error remains where the chains have converged.
@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags, logging
 
+from benchmarks import integrals
 from launch import program
 from launch.path_flags import DEFINE_path
-from study.measurements import estimate
 from thermo_ebm.losses import log_likelihoods
 from thermo_ebm.thermo.schedule import Schedule, make_schedule
 
@@ -46,17 +46,17 @@ class Row(NamedTuple):
     warped: tuple[float, float]
 
 
-def measure(case: estimate.Case, schedule: Schedule, repeats: int, seed: int) -> Iterator[Row]:
+def measure(case: integrals.Case, schedule: Schedule, repeats: int, seed: int) -> Iterator[Row]:
     """Measures all combinations of kernel, exchange and length on one model."""
     truth = true_expectations(case, schedule)
     value = jax.jit(partial(log_likelihoods, case.model, image_chunk=0))
     for kernel, exchange_every, num_steps in itertools.product(KERNELS, EXCHANGE, STEPS):
-        run = estimate.chains_of(case, num_steps, CHAINS, kernel, exchange_every)
+        run = integrals.chains_of(case, num_steps, CHAINS, kernel, exchange_every)
         expected, mbar, warped = [], [], []
         for repeat in range(repeats):
             latents = run(schedule, jax.random.key(seed + repeat))
             likelihood = value(case.params["generator"], jnp.float32(case.images), latents)
-            estimates = estimate.estimates(schedule, likelihood, latents)
+            estimates = integrals.estimates(schedule, likelihood, latents)
             expected.append(np.asarray(likelihood, np.float64).mean(axis=(1, 2)) - truth)
             mbar.append(estimates["mbar", ""] - case.truth.mean())
             warped.append(estimates["warped_trapezium", "none"] - case.truth.mean())
@@ -64,7 +64,7 @@ def measure(case: estimate.Case, schedule: Schedule, repeats: int, seed: int) ->
         yield Row(kernel, exchange_every, num_steps, at_nodes, _spread(mbar), _spread(warped))
 
 
-def true_expectations(case: estimate.Case, schedule: Schedule) -> np.ndarray:
+def true_expectations(case: integrals.Case, schedule: Schedule) -> np.ndarray:
     """E_t, the mean over images, at the schedule's temperatures."""
     return case.expected(np.asarray(schedule.temperatures, np.float64)).mean(axis=1)
 
@@ -84,7 +84,7 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> None:
     """Prints the table."""
     logging.set_verbosity(logging.WARNING)
-    case = estimate.make_case("plane", flags.FLAGS.images, flags.FLAGS.seed, flags.FLAGS.workdir)
+    case = integrals.make_case("plane", flags.FLAGS.images, flags.FLAGS.seed, flags.FLAGS.workdir)
     schedule = make_schedule("power", NUM_TEMPERATURES, POWER)
     temperatures, truth = schedule.temperatures, true_expectations(case, schedule)
     print(f"{len(case.images)} images, true mean log p(x) {case.truth.mean():.2f} nats")

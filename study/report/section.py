@@ -142,7 +142,13 @@ def _summary(section_tables: dict[str, pd.DataFrame], network: str | None) -> li
     if likelihood in cells:
         highest = cells.loc[cells[likelihood].idxmax()]
         title = reading_title(LIKELIHOOD)
-        lines.append(f"Highest {title}: {highest[likelihood]:.4g} ({highest['cell']}).")
+        share = highest.get(f"{LIKELIHOOD}_reliable_mean")
+        verdict = (
+            f", reliable for {100 * share:.0f} % of the images"
+            if share is not None and share >= 0
+            else ""
+        )
+        lines.append(f"Highest {title}: {highest[likelihood]:.4g} ({highest['cell']}){verdict}.")
     if "claims" in section_tables:
         lines += summarise(section_tables["claims"])
     return [page.heading(3, "Summary"), page.items(lines)] if lines else []

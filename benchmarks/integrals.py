@@ -1,28 +1,19 @@
-"""Compares every estimate of log p(x) with the true value, on three models with known log p(x).
+"""Every estimate of log p(x) that training can use, beside the true value, on three models.
 
-  python -m study.measurements.estimate                          # trains the third model first
-  python -m study.measurements.estimate --workdir=runs/plane     # a run of configs/digits_plane.py
-  python -m study.measurements.estimate --cases=gaussian,nonlinear --csv=estimate.csv
-
-Models: a linear-Gaussian model (3-dimensional latent, 7 data values, closed form); a nonlinear
-model with a 2-dimensional latent and 12 data values; and a trained model of the digits with a
-2-dimensional latent (both by a sum over a grid). Each has a batch of different images. Entries are
-the offset of the estimated from the true mean log p(x) of the batch, and the standard deviation
-over repeated draws, in nats.
+The models have known log p(x): a linear-Gaussian one (3-dimensional latent, 7 data values, closed
+form); a nonlinear one with a 2-dimensional latent and 12 data values; and a trained model of the
+digits with a 2-dimensional latent (both by a sum over a grid). Each has a batch of different
+images. Entries are the offset of the estimated from the true mean log p(x) of the batch, and the
+standard deviation over repeated draws, in nats.
 
 Draws are `exact` samples of the power posteriors, or the ends of chains of K steps as in training.
 `inf` chains per image stand for exact expectations: quadrature without sampling. In the printed
-table a correction follows its quadrature; the CSV has every combination.
+table a correction follows its quadrature; the CSV has every combination. The table is printed by
+`python -m benchmarks.likelihood --table=training`.
 """
 
-if not __package__:
-    __import__("not_a_script")
-
 import csv
-import importlib
 import itertools
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,12 +22,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags, logging
 
-from launch import program
-from launch.path_flags import DEFINE_output_file, DEFINE_path
+from benchmarks.known_models import train_digits_plane
 from thermo_ebm import data
-from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation.run import load_run
 from thermo_ebm.losses import log_likelihoods
 from thermo_ebm.models.latent_ebm import LatentEBM, log_prior
@@ -53,6 +41,7 @@ from thermo_ebm.thermo.moments import shrunk_moments
 from thermo_ebm.thermo.schedule import Schedule, make_schedule
 from thermo_ebm.types import Array, Params
 
+CASES = ("gaussian", "nonlinear", "plane")
 SCHEDULES = ((4, 6.0), (10, 0.3), (10, 1.0), (10, 3.0), (10, 6.0), (20, 6.0))  # N_t and p
 # M and K: K = 0 draws from the power posteriors themselves, M = 0 has exact expectations.
 DRAWS = ((0, 0), (2, 0), (8, 0), (2, 20), (2, 200))
@@ -330,62 +319,35 @@ def _header() -> str:
     return "| " + " | ".join(titles) + " |\n|" + "---|" * len(titles)
 
 
-def _train(folder: Path) -> Path:
-    """Trains configs/digits_plane.py."""
-    from thermo_ebm.run import configuration, lock
-    from thermo_ebm.train import loop
-
-    config = importlib.import_module("configs.digits_plane").get_config()
-    config.evaluation.likelihood.every_epochs = 0
-    config.logging.pictures_every_epochs = 0
-    print("training configs/digits_plane.py", file=sys.stderr, flush=True)
-    with lock.hold(folder):
-        configuration.check_config(folder, config.lock(), ())
-        loop.train(config, folder, lambda: False)
-    return folder
-
-
 def make_case(name: str, num: int, seed: int, workdir: str | None) -> Case:
     """The model of a name, with `num` images."""
     if name == "gaussian":
         return gaussian_case(num, seed)
     if name == "nonlinear":
         return nonlinear_case(num, seed)
-    return plane_case(num, Path(workdir) if workdir else _train(Path(tempfile.mkdtemp()) / "run"))
+    return plane_case(num, Path(workdir) if workdir else train_digits_plane())
 
 
-def define_flags() -> None:
-    """Defines this program's flags; not at import, so that programs can be imported together."""
-    flags.DEFINE_list(
-        "cases",
-        ["gaussian", "nonlinear", "plane"],
-        "Models to measure: gaussian, nonlinear, plane.",
-    )
-    DEFINE_path("workdir", None, "Run of configs/digits_plane.py; by default one is trained.")
-    DEFINE_output_file("csv", "CSV file to which all figures are written.")
-    flags.DEFINE_integer("repeats", 8, "Number of repeated draws.", lower_bound=2)
-    flags.DEFINE_integer("images", 16, "Number of images in the batch.", lower_bound=2)
-    flags.DEFINE_integer("seed", 0, "Seed of the images and draws.")
+class TableSettings(NamedTuple):
+    """What the tables are measured with."""
+
+    images: int = 16  # of a batch
+    repeats: int = 8  # of the draws
+    seed: int = 0  # of images and draws
+    workdir: str | None = None  # run of configs/digits_plane.py; None: one is trained
 
 
-def main(argv: Sequence[str]) -> None:
+def print_tables(names: Sequence[str], settings: TableSettings, csv_path: str | None) -> None:
     """Prints a table for each model and writes the CSV."""
-    logging.set_verbosity(logging.WARNING)
-    if unknown := set(flags.FLAGS.cases) - {"gaussian", "nonlinear", "plane"}:
-        raise UserError(f"cases={', '.join(sorted(unknown))}: there are gaussian, nonlinear, plane")
     rows: list[tuple] = []
-    for name in flags.FLAGS.cases:
-        case = make_case(name, flags.FLAGS.images, flags.FLAGS.seed, flags.FLAGS.workdir)
+    for name in names:
+        case = make_case(name, settings.images, settings.seed, settings.workdir)
         truth = case.truth.mean()
         print(f"\n{name}: {len(case.images)} images, true mean log p(x) {truth:.3f} nats\n")
         print(_header(), flush=True)
-        for setting, offsets, spread in measure(case, flags.FLAGS.repeats, flags.FLAGS.seed):
+        for setting, offsets, spread in measure(case, settings.repeats, settings.seed):
             print(_line(setting, offsets, spread), flush=True)
             rows += [(name, *setting, *key, offsets[key], spread[key], truth) for key in offsets]
-    if flags.FLAGS.csv:
-        with open(flags.FLAGS.csv, "w", newline="", encoding="utf-8") as file:
+    if csv_path:
+        with open(csv_path, "w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows(itertools.chain([COLUMNS], rows))
-
-
-if __name__ == "__main__":
-    program.run(main, define_flags)

@@ -4,11 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from study.measurements import estimate
+from benchmarks import integrals
 from thermo_ebm.models.latent_ebm import log_likelihood
 from thermo_ebm.thermo.schedule import make_schedule
 
-CASES = {"gaussian": estimate.gaussian_case(5, 0), "nonlinear": estimate.nonlinear_case(5, 0)}
+CASES = {"gaussian": integrals.gaussian_case(5, 0), "nonlinear": integrals.nonlinear_case(5, 0)}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -41,8 +41,8 @@ def test_every_estimate_of_a_constant_is_that_constant():
     schedule = make_schedule("power", 4, 6.0)
     likelihood, latents = jnp.full((5, 2, 3), -5.0), jnp.zeros((5, 2, 3, 2))
     latents += jnp.asarray(np.random.default_rng(0).normal(size=latents.shape), jnp.float32)
-    values = estimate.estimates(schedule, likelihood, latents)
-    assert set(estimate.PRINTED) <= set(values)
+    values = integrals.estimates(schedule, likelihood, latents)
+    assert set(integrals.PRINTED) <= set(values)
     for key, value in values.items():
         if key[1] != "pooled_gaussian":  # divergences of the latents alone
             assert value == pytest.approx(-5.0, abs=1e-4), key
@@ -50,8 +50,8 @@ def test_every_estimate_of_a_constant_is_that_constant():
 
 def test_line_of_the_table_of_estimates():
     offsets, spread = {("trapezium", "none"): -0.5, ("mbar", ""): 0.25}, {}
-    line = estimate._line((10, 6.0, 0, 0), offsets, spread)
+    line = integrals._line((10, 6.0, 0, 0), offsets, spread)
     assert line.startswith("| 10, 6 | inf | exact | -0.50 |  | ")
     spread = {("trapezium", "none"): 0.125, ("mbar", ""): 0.5}
-    assert estimate._line((10, 6.0, 2, 20), offsets, spread).endswith("| +0.25 (0.50) |")
-    assert estimate._header().count("|") == 2 * line.count("|")
+    assert integrals._line((10, 6.0, 2, 20), offsets, spread).endswith("| +0.25 (0.50) |")
+    assert integrals._header().count("|") == 2 * line.count("|")
