@@ -3,12 +3,14 @@
 python -m launch.eval --workdir=runs/digits
 python -m launch.eval --workdir=runs/cifar10 --features=inception_v3 --watch
 python -m launch.eval --workdir=runs/digits --keep_best=kid
+python -m launch.eval --workdir=runs/digits --keep_best=log_marginal_likelihood
 python -m launch.eval --workdir=runs/b --against_run=runs/a   # is b better than a?
 
 With --keep_best=METRIC the best checkpoint of each repetition by this metric is copied to
-rep_XX/best, where training never removes it and other programs find it with --step=best. With
---against_run=RUN[:REPETITION[:STEP]] nothing is written: the newest checkpoint of each repetition
-is compared with that checkpoint, metric by metric, with intervals and verdicts.
+rep_XX/best, where training never removes it and other programs find it with --step=best. For
+log_marginal_likelihood the program estimates log p(x) of held-out images instead of image metrics.
+With --against_run=RUN[:REPETITION[:STEP]] nothing is written: the newest checkpoint of each
+repetition is compared with that checkpoint, metric by metric, with intervals and verdicts.
 
 Exit codes: 0 done (also when there was nothing to do), 1 no checkpoint could be
 evaluated although there were some to evaluate, 2 bad input, 3 interrupted (the same command
@@ -33,7 +35,8 @@ from . import evaluation_flags, program
 from .path_flags import DEFINE_path
 
 if not program.HELP_ONLY:
-    from thermo_ebm.evaluation import evaluate, warm_start
+    from thermo_ebm.evaluation import best, evaluate, warm_start
+    from thermo_ebm.evaluation.likelihood import held_out
     from thermo_ebm.evaluation.run import Run, load_run
     from thermo_ebm.metrics import paired
     from thermo_ebm.run import layout
@@ -52,8 +55,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "keep_best",
         None,
-        "Metric, such as kid, fid or kid_inf, by which the best checkpoint of each repetition is "
-        "kept in rep_XX/best.",
+        "Metric, such as kid, fid_inf or log_marginal_likelihood, by which the best checkpoint of "
+        "each repetition is kept in rep_XX/best.",
     )
     flags.DEFINE_string(
         "against_run",
@@ -78,51 +81,96 @@ def main(argv: Sequence[str]) -> int:
 
 def _evaluate(workdir: Path) -> int:
 
-    values, settings = flags.FLAGS, evaluation_flags.settings()
-    metric, metrics = values.keep_best, (*paired.LOWER_IS_BETTER, *paired.HIGHER_IS_BETTER)
+    values, metric = flags.FLAGS, flags.FLAGS.keep_best
+    metrics = (*paired.LOWER_IS_BETTER, *best.HIGHER_IS_BETTER)
     if metric is not None and metric not in metrics:
         raise UserError(f"keep_best={metric}: must be one of {', '.join(metrics)}")
     # Errors are reported at once, before any waiting.
     program.check_devices()
-    network = settings.choose_network()
+    evaluator = _HeldOut() if metric == held_out.METRIC else _Metrics()
     if values.watch:
         _wait_for_run(workdir)
     run = load_run(workdir)
     if values.against_run is not None:
-        return _compare_runs(run, evaluate.prepare(run, settings, network, values.data_dir))
-    evaluation, evaluated, failed = None, 0, 0
+        return _compare_runs(run, _Metrics().evaluation(run))
+    settings, is_prepared, num_evaluated, failed = evaluator.settings, False, 0, 0
     watch = _sleep if values.watch else None
     for checkpoint in evaluate.pending(run, settings, values.newest_only, watch):
-        if evaluation is None:
-            evaluation = evaluate.prepare(run, settings, network, values.data_dir)
-            for remark in run.validation_set(values.data_dir).remarks:
-                print(printable(f"data: {remark}"), file=sys.stderr, flush=True)
+        if not is_prepared:
+            evaluator.prepare(run)
+            is_prepared = True
         started = time.monotonic()
-        summary = evaluate.evaluate(run, checkpoint, evaluation)
+        line = evaluator.evaluate(run, checkpoint)
         repetition, step = checkpoint
-        if summary is None:
+        if line is None:
             # A checkpoint that training has removed in the meantime is not a failure.
             failed += step in run.checkpoint_steps(repetition)
             continue
-        evaluated += 1
+        num_evaluated += 1
         epoch, seconds = step // run.steps_per_epoch, time.monotonic() - started
-        metrics_line = _metrics_line(summary.values)
-        print(f"rep {repetition:02d} epoch {epoch}: {metrics_line} ({seconds:.0f} s)", flush=True)
-        if evaluated == 1:
-            for note in evaluate.notes(evaluation):
-                print(f"note: {note}", flush=True)
+        print(f"rep {repetition:02d} epoch {epoch}: {line} ({seconds:.0f} s)", flush=True)
+        for note in evaluator.notes() if num_evaluated == 1 else ():
+            print(f"note: {note}", flush=True)
         if metric:  # at once: training removes old checkpoints
             evaluate.keep_best(run, repetition, metric, settings)
-    label = settings.label()
-    if evaluation is None:
+    label = settings.extent(run.config).network
+    if not is_prepared:
         print(f"{workdir}: nothing to do, every checkpoint has been evaluated with {label}")
     else:
-        number = counted(evaluated, "checkpoint")
+        number = counted(num_evaluated, "checkpoint")
         print(f"{number} evaluated with {label}: {workdir}/rep_*/eval.csv")
     for repetition in run.repetitions() if metric else ():
         record = evaluate.keep_best(run, repetition, metric, settings)
         print(f"rep {repetition:02d} best: {_best_line(run, repetition, record)}")
-    return 1 if failed and not evaluated else 0
+    return 1 if failed and not num_evaluated else 0
+
+
+class _Metrics:
+    """Image metrics, with the flags' network."""
+
+    def __init__(self) -> None:
+        self.settings = evaluation_flags.settings()
+        self._network = self.settings.choose_network()
+
+    def evaluation(self, run: Run) -> evaluate.Evaluation:
+        return evaluate.prepare(run, self.settings, self._network, flags.FLAGS.data_dir)
+
+    def prepare(self, run: Run) -> None:
+        self._evaluation = self.evaluation(run)
+        _print_remarks(run)
+
+    def evaluate(self, run: Run, checkpoint: evaluate.Checkpoint) -> str | None:
+        summary = evaluate.evaluate(run, checkpoint, self._evaluation)
+        return None if summary is None else _metrics_line(summary.values)
+
+    def notes(self) -> list[str]:
+        return evaluate.notes(self._evaluation)
+
+
+class _HeldOut:
+    """Held-out log p(x)."""
+
+    settings = held_out.HeldOut()
+
+    def prepare(self, run: Run) -> None:
+        self._images = run.validation_images(flags.FLAGS.data_dir)
+        _print_remarks(run)
+
+    def evaluate(self, run: Run, checkpoint: evaluate.Checkpoint) -> str | None:
+        result = held_out.evaluate(run, checkpoint, self._images)
+        if result is None:
+            return None
+        value, verdict = result.log_marginal_likelihood.mean(), result.verdict.sentence()
+        return f"log p(x) {value:.4g} +- {result.mean_stderr:.2g} nats, {verdict}"
+
+    def notes(self) -> list[str]:
+        return []
+
+
+def _print_remarks(run: Run) -> None:
+
+    for remark in run.validation_set(flags.FLAGS.data_dir).remarks:
+        print(printable(f"data: {remark}"), file=sys.stderr, flush=True)
 
 
 def _compare_runs(run: Run, evaluation: evaluate.Evaluation) -> int:

@@ -33,7 +33,6 @@ if not program.HELP_ONLY:
 
     from thermo_ebm import data
     from thermo_ebm.config import checks
-    from thermo_ebm.evaluation import evaluate
     from thermo_ebm.evaluation.metric_settings import MetricSettings
     from thermo_ebm.sweep import cells, executors, plans
     from thermo_ebm.sweep.cells import Cell, Status
@@ -142,7 +141,7 @@ def _check(root: Path, sweep_cells: list[Cell], settings: MetricSettings) -> Non
         try:
             checks.check(cell.config)
             data.check_output(cell.config.data, root, "workdir")
-            evaluate.num_images(cell.config, settings)
+            settings.extent(cell.config)
         except UserError as error:
             raise UserError(f"{cell.name}: {error}") from error
 

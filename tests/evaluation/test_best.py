@@ -9,6 +9,7 @@ from trained_run import PREFIX, SETTINGS, damage, leaves
 
 from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation import best, evaluate, records
+from thermo_ebm.evaluation.likelihood import held_out
 from thermo_ebm.evaluation.run import Run, load_run
 from thermo_ebm.run import tables
 from thermo_ebm.run.records import read_best
@@ -73,6 +74,19 @@ def test_evaluations_of_other_numbers_of_images_are_not_compared(workdir):
     assert keep(workdir, num_images=20).step == 10
     write_evaluations(workdir, {2: 0.5, 3: 0.6})
     assert keep(workdir).step == 20
+
+
+def test_log_p_that_cannot_be_relied_on_is_not_kept(workdir):
+    """The highest of the reliable values is the best; the unreliable ones are often too high."""
+    extent = held_out.HeldOut().extent(load_run(workdir).config)
+    for epoch, (value, reliable) in {1: (-20.0, 1.0), 2: (-15.0, 0.9), 3: (-9.0, 0.2)}.items():
+        row = {"epoch": epoch, "step": 10 * epoch, "held_out_log_marginal_likelihood": value}
+        row |= {"held_out_log_marginal_likelihood_stderr": 0.1, "held_out_reliable": reliable}
+        row |= records.extent(*extent)
+        tables.update_row(workdir / "rep_00/eval.csv", row)
+    run = load_run(workdir)
+    best_of = evaluate.keep_best(run, 0, "log_marginal_likelihood", held_out.HeldOut())
+    assert (best_of.step, best_of.value) == (20, -15.0)
 
 
 def test_a_checkpoint_that_cannot_be_read_is_not_kept(workdir):

@@ -335,7 +335,7 @@ def test_the_number_of_images_is_checked_and_limited():
         ({"num_images": 8, "num_sizes": 10}, "num_images: 8 images are too few"),
     ):
         with pytest.raises(UserError, match=message):
-            evaluate.num_images(config, SETTINGS._replace(**changes))
+            SETTINGS._replace(**changes).extent(config)
     config.data.num_val = 10_000
-    assert evaluate.num_images(config, MetricSettings()) == 4500
-    assert evaluate.num_images(config, MetricSettings(num_images=10_000)) == 10_000
+    assert MetricSettings().extent(config).num_images == 4500
+    assert MetricSettings(num_images=10_000).extent(config).num_images == 10_000

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import signal
 import time
@@ -130,6 +131,28 @@ def test_keep_best_copies_a_checkpoint_that_can_be_sampled(programs, workdir):
     assert out.splitlines()[-2].endswith(f" at step {step}: {folder}")
     code, out, _ = programs.run("sample", f"--workdir={workdir}", "--step=best", "--num=1")
     assert (code, out.splitlines()[0]) == (0, f"drawn from repetition 0, step {step}:")
+
+
+def test_best_log_p_of_held_out_images(programs, workdir):
+    """Estimated for every checkpoint once, and the best that is reliable is kept."""
+    command = ("eval", f"--workdir={workdir}", "--keep_best=log_marginal_likelihood")
+    code, out, err = programs.run(*command)
+    assert code == 0, err
+    assert (
+        len(re.findall(r"^rep 0\d epoch \d: log p\(x\) -?[\d.]+ \+- [\d.e-]+ nats, rel", out, re.M))
+        == 6
+    )
+    values = {
+        row["step"]: float(row["held_out_log_marginal_likelihood"])
+        for row in rows(workdir)
+        if float(row["held_out_reliable"]) >= 0.5
+    }
+    assert values
+    step = max(values, key=values.get)
+    assert f"rep 00 best: log_marginal_likelihood {values[step]:.4g} +- " in out
+    assert (workdir / "rep_00/best" / step).is_dir()
+    code, out, _ = programs.run(*command)
+    assert "nothing to do, every checkpoint has been evaluated with held_out" in out
 
 
 def test_watching_ends_when_no_process_trains(programs, workdir):

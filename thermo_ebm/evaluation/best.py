@@ -14,9 +14,12 @@ from thermo_ebm import files
 from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation import records
 from thermo_ebm.evaluation.run import Run, UnusableCheckpoint
-from thermo_ebm.metrics.paired import HIGHER_IS_BETTER
+from thermo_ebm.likelihood.verdict import LEAST_SHARE
+from thermo_ebm.metrics import paired
 from thermo_ebm.run import layout, tables
 from thermo_ebm.run.records import Best, read_best, write_best
+
+HIGHER_IS_BETTER = (*paired.HIGHER_IS_BETTER, "log_marginal_likelihood")
 
 
 class Criterion(NamedTuple):
@@ -84,6 +87,9 @@ def _evaluated(
     candidates = {}
     for row in rows:
         value, stderr, step = row.get(column), row.get(f"{column}_stderr"), int(row["step"] or 0)
+        reliable = row.get(f"{network}_reliable")
+        if reliable is not None and reliable < LEAST_SHARE:
+            continue
         if step in steps and value is not None and math.isfinite(value):
             source = str(layout.checkpoints_dir(run.workdir, repetition) / str(step))
             candidates[step] = Best(*criterion, value, stderr, step, source)

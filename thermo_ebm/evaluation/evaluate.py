@@ -1,7 +1,7 @@
 """From checkpoints to metrics: generated images against held-out real ones."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ from thermo_ebm import data
 from thermo_ebm.config.build import image_shape
 from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation import best, records
-from thermo_ebm.evaluation.metric_settings import MAX_IMAGES, MetricSettings
+from thermo_ebm.evaluation.metric_settings import MetricSettings
 from thermo_ebm.evaluation.run import LoadedCheckpoint, Run, UnusableCheckpoint
 from thermo_ebm.metrics import paired
 from thermo_ebm.metrics.networks import Network, Outputs, cache
@@ -23,6 +23,13 @@ from thermo_ebm.randomness import EVALUATION
 from thermo_ebm.run import layout, lock, tables
 from thermo_ebm.run.records import Best
 from thermo_ebm.types import Params, PRNGKey
+
+
+class EvaluationSettings(Protocol):
+    """What is evaluated; `MetricSettings`, or `likelihood.held_out.HeldOut`."""
+
+    def extent(self, config: ConfigDict) -> records.Extent:
+        """Columns and sizes of the evaluations of a run; UserError if it has too few images."""
 
 
 class Evaluation(NamedTuple):
@@ -42,20 +49,6 @@ class Checkpoint(NamedTuple):
     step: int
 
 
-def num_images(config: ConfigDict, settings: MetricSettings) -> int:
-    """How many images are generated for each checkpoint of a run with this configuration.
-
-    Raises:
-      UserError: there are fewer validation images, or too few for the extrapolation.
-    """
-    num_val = config.data.num_val
-    number = settings.num_images or min(num_val, MAX_IMAGES)
-    if number > num_val:
-        raise UserError(f"num_images={number}: more than the {num_val} validation images")
-    settings.subset_sizes(number, "num_images")
-    return number
-
-
 def prepare(
     run: Run, settings: MetricSettings, network: Network, data_dir: str | None = None
 ) -> Evaluation:
@@ -70,7 +63,7 @@ def prepare(
     Raises:
       UserError: the data are missing, or have fewer images than requested.
     """
-    number = num_images(run.config, settings)
+    _, number, _ = settings.extent(run.config)
     images = to_rgb(run.validation_images(data_dir)[:number])
     real = cache.real_outputs(
         network,
@@ -115,7 +108,9 @@ def generate_images(
     return np.concatenate(batches)
 
 
-def unevaluated(run: Run, settings: MetricSettings, newest_only: bool = False) -> list[Checkpoint]:
+def unevaluated(
+    run: Run, settings: EvaluationSettings, newest_only: bool = False
+) -> list[Checkpoint]:
     """The checkpoints at ends of epochs that are not evaluated yet with these settings.
 
     Returns:
@@ -124,12 +119,11 @@ def unevaluated(run: Run, settings: MetricSettings, newest_only: bool = False) -
     Raises:
       UserError: there are too few images, or a table of evaluations is damaged.
     """
-    number, label = num_images(run.config, settings), settings.label()
-    checkpoints = []
+    extent, checkpoints = settings.extent(run.config), []
     for repetition in run.repetitions():
         steps = run.epoch_steps(repetition)
         folder = layout.repetition_dir(run.workdir, repetition)
-        evaluated = records.evaluated_steps(folder, label, number, settings.num_sizes)
+        evaluated = records.evaluated_steps(folder, extent)
         checkpoints += [
             Checkpoint(repetition, step)
             for step in (steps[-1:] if newest_only else steps)
@@ -138,15 +132,13 @@ def unevaluated(run: Run, settings: MetricSettings, newest_only: bool = False) -
     return sorted(checkpoints, key=lambda checkpoint: (checkpoint.step, checkpoint.repetition))
 
 
-def keep_best(run: Run, repetition: int, metric: str, settings: MetricSettings) -> Best | None:
+def keep_best(run: Run, repetition: int, metric: str, settings: EvaluationSettings) -> Best | None:
     """Keeps a repetition's best checkpoint among those evaluated with these settings; `best.keep`.
 
     Raises:
       UserError: as `best.keep`, or there are too few images.
     """
-    number = num_images(run.config, settings)
-    criterion = best.Criterion(metric, settings.label(), number, settings.num_sizes)
-    return best.keep(run, repetition, criterion)
+    return best.keep(run, repetition, best.Criterion(metric, *settings.extent(run.config)))
 
 
 def evaluate(run: Run, checkpoint: Checkpoint, evaluation: Evaluation) -> Summary | None:
@@ -232,7 +224,7 @@ def checkpoint_keys(run: Run, repetition: int, step: int) -> tuple[PRNGKey, PRNG
 
 def pending(
     run: Run,
-    settings: MetricSettings,
+    settings: EvaluationSettings,
     newest_only: bool = False,
     watch: Callable[[], None] | None = None,
 ) -> Iterator[Checkpoint]:

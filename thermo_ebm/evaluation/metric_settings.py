@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from ml_collections import ConfigDict
+
 from thermo_ebm import runtime
 from thermo_ebm.errors import UserError
+from thermo_ebm.evaluation.records import Extent
 from thermo_ebm.metrics import networks, subsets
 from thermo_ebm.metrics.networks import Network, cache
 from thermo_ebm.metrics.summary import MIN_IMAGES
@@ -30,6 +33,19 @@ class MetricSettings(NamedTuple):
     def cache_folder(self) -> Path:
         """The folder of weights and of real images' features."""
         return Path(runtime.expand_home(self.cache_dir)) if self.cache_dir else cache.default_dir()
+
+    def extent(self, config: ConfigDict) -> Extent:
+        """The evaluations of a run with this configuration, and how many images they generate.
+
+        Raises:
+          UserError: there are fewer validation images, or too few for the extrapolation.
+        """
+        num_val = config.data.num_val
+        number = self.num_images or min(num_val, MAX_IMAGES)
+        if number > num_val:
+            raise UserError(f"num_images={number}: more than the {num_val} validation images")
+        self.subset_sizes(number, "num_images")
+        return Extent(self.label(), number, self.num_sizes)
 
     def choose_network(self) -> Network:
         """The feature network, with its weights.

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NamedTuple
 
 from thermo_ebm.errors import UserError
 from thermo_ebm.metrics.summary import LinePoint
@@ -18,19 +19,27 @@ from thermo_ebm.run import events, layout, lock, tables
 POINT_COLUMNS = ("epoch", "metric", "size", "value")
 
 
+class Extent(NamedTuple):
+    """Evaluations that can be compared: those with the same columns, of the same sizes."""
+
+    network: str  # the prefix of the columns
+    num_images: int
+    num_sizes: int
+
+
 def extent(network: str, num_images: int, num_sizes: int) -> dict[str, tables.Value]:
     """The numbers of images and sizes with which a row's metrics of a network were computed."""
     return {f"{network}_num_images": num_images, f"{network}_num_sizes": num_sizes}
 
 
-def evaluated_steps(folder: Path, network: str, num_images: int, num_sizes: int) -> set[int]:
-    """The steps that have this network's metrics of this many images and sizes.
+def evaluated_steps(folder: Path, of: Extent) -> set[int]:
+    """The steps that have these metrics of these numbers of images and sizes.
 
     Raises:
       UserError: the table is damaged; the message names the file and the line.
     """
     rows = tables.read(folder / layout.EVALUATIONS, columns=None)
-    columns = extent(network, num_images, num_sizes).items()
+    columns = extent(*of).items()
     return {int(row.get("step") or 0) for row in rows if columns <= row.items()}
 
 

@@ -14,6 +14,7 @@ from thermo_ebm.gradients.bias import GradientBias
 from thermo_ebm.gradients.noise import GradientNoise, NoiseSums, noise_of
 from thermo_ebm.gradients.optimisers import num_updates
 from thermo_ebm.likelihood import bits_per_dim
+from thermo_ebm.likelihood.verdict import LEAST_SHARE
 from thermo_ebm.losses import LossTerms
 from thermo_ebm.run import events, pictures, tables
 from thermo_ebm.run.layout import READINGS, TEMPERATURES
@@ -88,6 +89,8 @@ def end_epochs(
         measured = jax.device_get(programs.local(likelihood))
         for i in np.flatnonzero(evaluated).tolist():
             rows[i] |= _likelihood_readings(group, _at(measured, i))
+            if warning := _warning_of_likelihood(rows[i]):
+                reporter.note(warning)
     with hosts.writing(opened[0].folder.parent):
         for i in np.flatnonzero(ended).tolist() if hosts.is_first() else ():
             write_epoch(opened[i], group, rows[i], _at(aux, i))
@@ -205,6 +208,17 @@ def _likelihood_readings(group: Group, measured: MeanLikelihood) -> Row:
         "val_log_marginal_likelihood_reliable": reliable,
         "val_bits_per_dim": bits_per_dim(mean, dim, group.task.model.likelihood.levels),
     }
+
+
+def _warning_of_likelihood(row: Row) -> str:
+    """One line where the held-out log p(x) of many images cannot be relied on; "" elsewhere."""
+    share = row.get("val_log_marginal_likelihood_reliable")
+    if share is None or share >= LEAST_SHARE:
+        return ""
+    return (
+        f"epoch {row['epoch']}: log p(x) is reliable for {100 * share:.0f} % of the images only; "
+        "python -m launch.likelihood says why"
+    )
 
 
 def write_epoch(repetition: Repetition, group: Group, row: Row, aux: LossTerms) -> None:

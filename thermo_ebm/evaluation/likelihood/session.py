@@ -16,7 +16,7 @@ from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation.likelihood import tables
 from thermo_ebm.evaluation.likelihood.tables import ImageTable, Row
 from thermo_ebm.evaluation.run import LoadedCheckpoint, Run
-from thermo_ebm.likelihood import Estimator, LikelihoodSettings, collected, prepare
+from thermo_ebm.likelihood import Estimator, LikelihoodSettings, prepare
 from thermo_ebm.likelihood.annealed_smc import simulate
 from thermo_ebm.likelihood.proposal import PriorConstant
 from thermo_ebm.likelihood.verdict import are_reliable
@@ -33,7 +33,7 @@ class SessionSettings(NamedTuple):
     error: float = 0.1  # nats, the standard error asked for of each image
     max_gradients: int = 20_000  # of a chain
     max_seconds: float = 0.0  # of a table, after which no estimate is repeated; 0: never
-    chains: int = 16  # per image, a multiple of 4
+    chains: int = 32  # per image, a multiple of 8
     batch_size: int = 8  # images at once
     seed: int = 0
 
@@ -126,14 +126,13 @@ def simulated_rows(session: Session, num: int, progress: Progress) -> list[Row]:
     )
 
     def compute(missing: np.ndarray) -> Iterator[Columns]:
-        estimates, temperatures = collected(list(estimator.run(images[missing])))
-        upper, stderr = estimator.upper_bounds(images[missing], latents[missing], temperatures)
+        bounds = estimator.bounds(images[missing], latents[missing])
         yield {
             "image": missing,
-            "log_marginal_likelihood": estimates.log_marginal_likelihood,
-            "stderr": estimates.stderr,
-            "upper": upper,
-            "upper_stderr": stderr,
+            "log_marginal_likelihood": bounds.lower.log_marginal_likelihood,
+            "stderr": bounds.lower.stderr,
+            "upper": bounds.upper,
+            "upper_stderr": bounds.upper_stderr,
         }
 
     return _complete(table, num, compute, progress)
