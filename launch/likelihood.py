@@ -83,9 +83,9 @@ def define_flags() -> None:
         "Seconds after which no image of a table is estimated again; 0: no limit.",
         lower_bound=0.0,
     )
-    flags.DEFINE_integer("chains", 16, "Chains per image, a multiple of 4.", lower_bound=8)
+    flags.DEFINE_integer("chains", 32, "Chains per image, a multiple of 8.", lower_bound=16)
     flags.register_validator(
-        "chains", lambda chains: chains % 4 == 0, message="must be a multiple of 4"
+        "chains", lambda chains: chains % 8 == 0, message="must be a multiple of 8"
     )
     flags.DEFINE_integer(
         "num_simulated", 20, "Simulated images that check the estimate by bounds; 0 omits them."
@@ -242,8 +242,7 @@ def _verdict_of_rows(opened: Session, rows: list[Row]) -> Verdict:
     )
     value, stderr, spread, size, gradients, sampling = (tables.column(rows, n) for n in names)
     estimates = Estimates(value, stderr, spread, size, gradients, sampling, Scores(*3 * [value]))
-    settings = opened.estimator.settings
-    return of_images(estimates, gradients // settings.num_leapfrog, settings)
+    return of_images(estimates, gradients, opened.estimator.settings)
 
 
 def _check_by_bounds(opened: Session, mean: tables.Mean) -> tuple[dict[str, Any], Verdict]:

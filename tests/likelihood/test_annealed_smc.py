@@ -1,6 +1,7 @@
 """log p(x) by annealed SMC where it is known: unbiased, bounded, each image by itself."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from thermo_ebm.likelihood import (
     proposal,
 )
 from thermo_ebm.models.prior import tilted_gaussian
+from thermo_ebm.sampling import kernels
 
 LINEAR, LINEAR_PARAMS = lg.make_model(), jax.tree.map(jnp.float32, lg.parameters())
 PLANE, PLANE_PARAMS = plane.make_model(), plane.float32(plane.parameters())
@@ -151,7 +153,7 @@ def test_resampling_leaves_the_expected_number_of_each_chain():
     """Systematic: the floor or the ceiling of m times the share, and on average exactly that."""
     share = np.array([0.05, 0.5, 0.15, 0.3])  # 1 / sum(share^2) = 2.7 of 4: not resampled
     heavy = np.array([0.02, 0.9, 0.03, 0.05])
-    state = particles.Point(*(jnp.arange(4.0)[:, None],) * 5)
+    state = kernels.Point(*(jnp.arange(4.0)[:, None],) * 5)
     population = particles.Population(
         state=state,
         log_weight=jnp.log(share)[None, None],
@@ -193,6 +195,47 @@ def collect(settings, images, name="plane", seed=5):
     model, params, preparation = prepared(name)
     estimator = Estimator(model, params, preparation, settings, jax.random.key(seed))
     return collected(list(estimator.run(np.asarray(images))))
+
+
+def test_a_registered_kernel_moves_the_chains(monkeypatch):
+    """By its name, with a state of its own: Gaussian random walks that count their steps."""
+
+    class Walk(NamedTuple):
+        z: jax.Array
+        log_ratio: jax.Array
+        log_reference: jax.Array
+        count: jax.Array
+
+    def init(target, z):
+        point = target.evaluate(z)
+        return Walk(z, point.log_ratio, point.log_reference, jnp.zeros(len(z)))
+
+    def step(keys, state, target, step_size):
+        size = jnp.expand_dims(step_size, 1)
+        point = target.evaluate(state.z + size * keys.noise(state.z.shape[1]))
+        proposal = Walk(point.z, point.log_ratio, point.log_reference, state.count + 1)
+        log_ratio = kernels.log_density(proposal, target.temperature)
+        log_ratio -= kernels.log_density(state, target.temperature)
+        accepted = keys.log_uniform() < log_ratio
+        new = jax.tree.map(
+            lambda a, b: jnp.where(accepted.reshape(-1, *[1] * (a.ndim - 1)), a, b), proposal, state
+        )
+        return new, kernels.Info(jnp.exp(jnp.minimum(log_ratio, 0.0)))
+
+    walk = kernels.Kernel(init, step, adjusted=True, best_acceptance=0.4)
+    monkeypatch.setitem(kernels.KERNELS, "walk", walk)
+    settings = COARSE._replace(kernel="walk", num_temperatures=80, num_trajectories=2)
+    settings.check()
+    x, _, exact = simulated("plane")
+    estimates, temperatures = collect(settings, x)
+    error = estimates.log_marginal_likelihood - exact
+    assert abs(error.mean()) < 3 * np.sqrt(np.mean(estimates.stderr**2) / NUM) + 0.02
+    assert (estimates.stderr < 1).all()
+    model, params, preparation = prepared("plane")
+    estimator = Estimator(model, params, preparation, settings, jax.random.key(0))
+    assert (estimator.gradients(temperatures) == 160).all()
+    with pytest.raises(ValueError, match="kernel is 'ula', must have a Metropolis test"):
+        settings._replace(kernel="ula").check()
 
 
 def test_an_image_is_independent_of_its_batch_to_the_bit():

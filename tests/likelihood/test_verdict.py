@@ -9,7 +9,7 @@ from thermo_ebm.likelihood.annealed_smc import Estimates, Scores
 from thermo_ebm.likelihood.proposal import PriorConstant
 
 SETTINGS, NUM = LikelihoodSettings(), 4
-TEMPERATURES = np.full(NUM, 100)
+GRADIENTS = np.full(NUM, 400)
 
 
 def estimates(**last):
@@ -30,7 +30,7 @@ def estimates(**last):
 
 def test_good_images_are_reliable():
     assert verdict.are_reliable(estimates(), SETTINGS).all()
-    judged = verdict.of_images(estimates(), TEMPERATURES, SETTINGS)
+    judged = verdict.of_images(estimates(), GRADIENTS, SETTINGS)
     assert judged.sentence() == "reliable: yes"
 
 
@@ -47,7 +47,7 @@ def test_good_images_are_reliable():
 def test_flaws_of_images_are_named_with_a_remedy(flaw, reason):
     wrong = estimates(**flaw)
     np.testing.assert_array_equal(verdict.are_reliable(wrong, SETTINGS), [True, True, True, False])
-    sentence = verdict.of_images(wrong, TEMPERATURES, SETTINGS).sentence()
+    sentence = verdict.of_images(wrong, GRADIENTS, SETTINGS).sentence()
     assert sentence.startswith("reliable: no; 1 of 4 images; ")
     assert reason in sentence
     assert sentence.endswith("repeat with --error=0.05 --max_gradients=1600")
@@ -61,14 +61,24 @@ def test_larger_errors_that_were_asked_for_are_no_flaw():
 
 def test_the_priors_chains():
     constant = PriorConstant(*map(jnp.float32, (0.0, 0.01, 1500.0, 1.01)))
-    assert verdict.of_prior(constant, 2048).reliable
+    assert verdict.of_prior(constant, 2048).sentence() == "reliable: yes"
+    # Where chains do not mix, annealed chains are enough if most are effective and they agree.
+    wells = verdict.of_prior(constant._replace(r_hat=jnp.float32(8.1)), 2048)
+    assert wells.reliable
+    assert wells.sentence().startswith("reliable: yes; chains of the prior do not mix (R-hat 8.10")
     for change, reason in (
-        ({"r_hat": 1.2}, "chains of the prior do not mix (R-hat 1.20 in the worst direction)"),
-        ({"r_hat": jnp.nan}, "chains of the prior do not mix"),
+        ({"r_hat": 1.2, "stderr": 0.15}, "chains of the prior do not mix (R-hat 1.20 in the worst"),
+        (
+            {"r_hat": 1.2, "effective_sample_size": 300.0},
+            "rests on 300 of 2048 chains of",
+        ),
+        ({"r_hat": jnp.nan}, "chains of the prior are not finite"),
         ({"effective_sample_size": 12.0}, "log Z_alpha rests on 12 of 2048 chains"),
         ({"stderr": 0.5}, "standard error of log Z_alpha 0.50 nats"),
     ):
-        assert reason in verdict.of_prior(constant._replace(**change), 2048).sentence()
+        wrong = constant._replace(**{name: jnp.float32(value) for name, value in change.items()})
+        assert reason in verdict.of_prior(wrong, 2048).sentence()
+        assert not verdict.is_reliable_prior(wrong, 2048)
 
 
 def test_bounds_of_simulated_images():

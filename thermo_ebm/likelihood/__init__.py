@@ -13,12 +13,11 @@ The likelihood of an image is the model's (`models/likelihoods.py`).
 import math
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from thermo_ebm.likelihood import verdict as verdicts
-from thermo_ebm.likelihood.annealed_smc import Estimates, Scores
-from thermo_ebm.likelihood.effort import Estimator, Finished
+from thermo_ebm.likelihood.annealed_smc import Scores
+from thermo_ebm.likelihood.effort import Estimator, collected
 from thermo_ebm.likelihood.proposal import PriorConstant, prepare
 from thermo_ebm.likelihood.settings import LikelihoodSettings
 from thermo_ebm.likelihood.verdict import Verdict
@@ -88,8 +87,9 @@ def log_marginal_likelihood(
     preparation = prepare(model, params, x.shape[1:], settings)
     estimator = Estimator(model, params, preparation, settings, key)
     estimates, num_temperatures = collected(list(estimator.run(x)))
+    gradients = estimator.gradients(num_temperatures)
     judged = [
-        verdicts.of_images(estimates, num_temperatures, settings),
+        verdicts.of_images(estimates, gradients, settings),
         verdicts.of_prior(preparation.prior, settings.prior_chains),
     ]
     return MarginalLikelihood(
@@ -99,7 +99,7 @@ def log_marginal_likelihood(
         estimates.island_spread,
         estimates.effective_sample_size,
         estimates.acceptance,
-        estimator.gradients(num_temperatures),
+        gradients,
         estimates.scores,
         preparation.prior,
         verdicts.together(judged),
@@ -116,17 +116,6 @@ def _check_levels(x: np.ndarray, levels: int) -> None:
                 f"images have the value {x.flat[off.argmax()]:.6g}; the model's likelihood is of "
                 f"{levels} levels, evenly spaced from -1 to 1"
             )
-
-
-def collected(parts: list[Finished]) -> tuple[Estimates, np.ndarray]:
-    """Estimates and numbers of temperatures of all images, in their order."""
-    order = np.argsort(np.concatenate([part.rows for part in parts]))
-
-    def join(*leaves: np.ndarray) -> np.ndarray:
-        return np.concatenate(leaves)[order]
-
-    estimates = jax.tree.map(join, *(part.estimates for part in parts))
-    return estimates, join(*(part.num_temperatures for part in parts))
 
 
 def bits_per_dim(log_marginal_likelihood: Any, dim: int, levels: int = 0) -> Any:

@@ -183,7 +183,7 @@ def _effort(settings: LikelihoodSettings) -> Effort:
         settings.chains_per_image,
         settings.num_islands,
         settings.num_trajectories,
-        settings.num_leapfrog,
+        settings.moves(),
     )
 
 
@@ -232,17 +232,17 @@ def _prior_sampling(model: LatentEBM, preparation: Preparation, images: Array) -
 
 
 def _scores(model: LatentEBM, params: Params, images: Array, annealed: Normaliser) -> Scores:
-    state, alpha = annealed.state, params["prior"]
+    z, alpha = annealed.z, params["prior"]
     share = jax.nn.softmax(annealed.log_weight, axis=-1)
 
     def mean(values: Array) -> Array:
         return jnp.sum(share * values.reshape(share.shape), axis=1)
 
     repeated = jnp.repeat(images, share.shape[1], axis=0)
-    log_p = log_likelihood(model, params["generator"], repeated, state.z)
+    log_p = log_likelihood(model, params["generator"], repeated, z)
     constant = math.prod(images.shape[1:]) * model.likelihood.log_constant
     return Scores(
         reconstruction=constant - mean(log_p),
-        tilt=mean(model.tilt(alpha, state.z)),
-        norm=mean(jnp.sum(state.z**2, axis=-1)) / (2 * model.prior_sigma**2),
+        tilt=mean(model.tilt(alpha, z)),
+        norm=mean(jnp.sum(z**2, axis=-1)) / (2 * model.prior_sigma**2),
     )

@@ -40,6 +40,14 @@ class Finished(NamedTuple):
     num_temperatures: np.ndarray  # N, [num]
 
 
+class Bounds(NamedTuple):
+    """Of log p(x) of simulated images, in nats; [num] each."""
+
+    lower: Estimates
+    upper: np.ndarray
+    upper_stderr: np.ndarray
+
+
 class _Pending(NamedTuple):
     """Images whose estimates have not reached the error asked for."""
 
@@ -56,10 +64,17 @@ class Estimator(NamedTuple):
     settings: LikelihoodSettings
     key: PRNGKey
 
-    def run(self, images: np.ndarray | Array) -> Iterator[Finished]:
-        """Estimates of images [num, *image_shape], each as soon as it is final."""
+    def run(
+        self, images: np.ndarray | Array, schedule: PathSchedule | None = None
+    ) -> Iterator[Finished]:
+        """Estimates of images [num, *image_shape], each as soon as it is final.
+
+        Args:
+          images: [num, *image_shape].
+          schedule: from `schedules` of these images, if it is there already.
+        """
         begin = time.monotonic()
-        schedule = self.schedules(images)
+        schedule = self.schedules(images) if schedule is None else schedule
         pending = _Pending(np.arange(len(images)), self._first(np.asarray(schedule.intervals)))
         while len(pending.rows):
             later = []
@@ -94,17 +109,15 @@ class Estimator(NamedTuple):
             parts.append(jax.tree.map(lambda leaf: leaf[: len(rows)], part))  # noqa: B023
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
-    def upper_bounds(
-        self, images: np.ndarray | Array, latents: np.ndarray, num_temperatures: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Upper bounds of simulated images and their standard errors, [num] each.
+    def bounds(self, images: np.ndarray | Array, latents: np.ndarray) -> Bounds:
+        """Lower and upper bounds of images that the model made.
 
         Args:
-          images: simulated from the model.
+          images: simulated from the model, [num, *image_shape].
           latents: that made them, [num, latent_dim].
-          num_temperatures: those of the estimates, [num].
         """
         schedule = self.schedules(images)
+        lower, num_temperatures = collected(list(self.run(images, schedule)))
         bounds, errors = np.empty(len(images)), np.empty(len(images))
         for rows, temperatures in self._batches(_Pending(np.arange(len(images)), num_temperatures)):
             places = self._padded(rows)
@@ -116,11 +129,11 @@ class Estimator(NamedTuple):
                 self.key, self.settings.compiled(), capacity,
             )  # fmt: skip
             bounds[rows], errors[rows] = bound[: len(rows)], error[: len(rows)]
-        return bounds, errors
+        return Bounds(lower, bounds, errors)
 
     def gradients(self, num_temperatures: np.ndarray) -> np.ndarray:
         """Gradients of a chain."""
-        return num_temperatures * self.settings.num_trajectories * self.settings.num_leapfrog
+        return num_temperatures * self.settings.gradients_per_temperature()
 
     def _first(self, intervals: np.ndarray) -> np.ndarray:
         """N of the first estimates, from the intervals of the pilot's schedules."""
@@ -135,8 +148,7 @@ class Estimator(NamedTuple):
         return np.minimum(needed, self._most_temperatures()).astype(np.int64)
 
     def _most_temperatures(self) -> int:
-        per_temperature = self.settings.num_trajectories * self.settings.num_leapfrog
-        return max(self.settings.max_gradients // per_temperature, 1)
+        return max(self.settings.max_gradients // self.settings.gradients_per_temperature(), 1)
 
     def _is_final(
         self, estimates: Estimates, num_temperatures: np.ndarray, seconds: float
@@ -178,6 +190,17 @@ class Estimator(NamedTuple):
         """The rows of a batch of the one size, filled with the last."""
         padding = self.settings.batch_size - len(rows)
         return np.concatenate([rows, np.full(padding, rows[-1])])
+
+
+def collected(parts: list[Finished]) -> tuple[Estimates, np.ndarray]:
+    """Estimates and numbers of temperatures of all images, in their order."""
+    order = np.argsort(np.concatenate([part.rows for part in parts]))
+
+    def join(*leaves: np.ndarray) -> np.ndarray:
+        return np.concatenate(leaves)[order]
+
+    estimates = jax.tree.map(join, *(part.estimates for part in parts))
+    return estimates, join(*(part.num_temperatures for part in parts))
 
 
 def _rows_of(schedule: PathSchedule, rows: np.ndarray) -> PathSchedule:

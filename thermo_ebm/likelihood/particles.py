@@ -27,13 +27,13 @@ from thermo_ebm.randomness import (
     log_uniform,
     normal,
 )
-from thermo_ebm.sampling.kernels import Info, Point, Target, hmc
+from thermo_ebm.sampling.kernels import KERNELS, Info, Kernel, State, Target
 from thermo_ebm.types import Array, PRNGKey
 
 # In the pilot: the share of chains that remain effective when s rises, which is a variance of the
 # log-weights of about 1/4, and the first step size in the whitened coordinates.
 REMAINING = 0.8
-FIRST_STEP_SIZE = 0.7
+FIRST_STEP_SIZE = 0.7  # of leapfrog steps; of another kernel, its pilot finds it from there
 TRAJECTORIES_OF_PILOT = 2  # at each temperature
 _BISECTIONS = 40
 
@@ -62,14 +62,14 @@ class Effort(NamedTuple):
 
     chains: int  # M, a multiple of `islands`
     islands: int
-    trajectories: int = 1  # at each temperature
-    num_leapfrog: int = 4
+    trajectories: int = 1  # moves at each temperature
+    kernel: Kernel = KERNELS["hmc"]
 
 
 class Population(NamedTuple):
     """Chains of all problems with their weights."""
 
-    state: Point  # [num * M, ...]
+    state: State  # [num * M, ...]
     log_weight: Array  # since the last resampling, [num, islands, M / islands]
     log_bank: Array  # log of the product of the banked means, [num, islands]
     is_resampled: Array  # whether any island was, bool [num]
@@ -86,20 +86,19 @@ class Normaliser(NamedTuple):
     spread: Array  # largest less smallest log Z of an island
     effective_sample_size: Array  # of the M weights: least over temperatures, and at the end
     acceptance: Array  # mean over temperatures
-    state: Point  # [num * M, ...]
+    z: Array  # [num * M, latent_dim]
     log_weight: Array  # log of the chains' weights at s = 1, [num, M]; their mean is Z
 
 
 class Retained(NamedTuple):
     """A chain that passed s_N .. s_0 backwards, for conditional SMC."""
 
-    states: Point  # after the moves at s_k, k = 0 .. capacity, [capacity + 1, num, ...]
+    states: State  # after the moves at s_k, k = 0 .. capacity, [capacity + 1, num, ...]
 
 
 def pilot(problem: Problem, key: PRNGKey, effort: Effort, temperatures: int) -> PathSchedule:
     """The schedule and the step sizes of each problem, of at most `temperatures` intervals."""
-    num = problem.numbers.shape[0]
-    kernel = hmc(effort.num_leapfrog)
+    num, kernel = problem.numbers.shape[0], effort.kernel
     effort = effort._replace(islands=1)
     keys = _keys(problem, key, effort.chains)
     knots = jnp.zeros((num, temperatures + 1))
@@ -118,7 +117,7 @@ def pilot(problem: Problem, key: PRNGKey, effort: Effort, temperatures: int) -> 
         now = jnp.minimum(now + rise, 1.0)
         target, state = problem.target(now, effort.chains), population.state
 
-        def move(carry: tuple[Point, Array], r: Array) -> tuple[tuple[Point, Array], None]:
+        def move(carry: tuple[State, Array], r: Array) -> tuple[tuple[State, Array], None]:
             state, log_size = carry
             sizes = jnp.repeat(jnp.exp(log_size), effort.chains)
             step = StepKeys(keys, TRAJECTORIES_OF_PILOT * k + r)
@@ -179,8 +178,7 @@ def anneal(
       retained: chains that came down from an exact sample of pi_1; then 1 / Z is estimated without
         bias by 1 / Z-hat (Andrieu, Doucet & Holenstein 2010).
     """
-    num = problem.numbers.shape[0]
-    kernel = hmc(effort.num_leapfrog)
+    num, kernel = problem.numbers.shape[0], effort.kernel
     keys = _keys(problem, key, effort.chains)
 
     def visit(carry: tuple[Array, Population]) -> tuple[Array, Population]:
@@ -192,7 +190,7 @@ def anneal(
         target = problem.target(temperature, effort.chains)
         sizes = jnp.repeat(jnp.exp(log_size), effort.chains)
 
-        def move(state: Point, r: Array) -> tuple[Point, Info]:
+        def move(state: State, r: Array) -> tuple[State, Info]:
             return kernel.step(StepKeys(keys, effort.trajectories * k + r), state, target, sizes)
 
         state, info = jax.lax.scan(move, moved.state, jnp.arange(effort.trajectories))
@@ -237,21 +235,21 @@ def descend(
       latents: [num, latent_dim].
       capacity: at least the largest N.
     """
-    kernel = hmc(effort.num_leapfrog)
+    kernel = effort.kernel
     keys = _keys(problem, key, 1)
 
-    def visit(state: Point, k: Array) -> tuple[Point, Point]:
+    def visit(state: State, k: Array) -> tuple[State, State]:
         temperature, log_size = _at(schedule, k / num_temperatures)
         target = problem.target(temperature, 1)
 
-        def move(state: Point, r: Array) -> tuple[Point, None]:
+        def move(state: State, r: Array) -> tuple[State, None]:
             step = StepKeys(keys, effort.trajectories * k + r)
             return kernel.step(step, state, target, jnp.exp(log_size))[0], None
 
         lower, _ = jax.lax.scan(move, state, jnp.arange(effort.trajectories))
         return _where(k <= num_temperatures, lower, state), state
 
-    start = problem.target(jnp.ones(len(latents)), 1).evaluate(latents)
+    start = kernel.init(problem.target(jnp.ones(len(latents)), 1), latents)
     first, states = jax.lax.scan(visit, start, jnp.arange(1, capacity + 1), reverse=True)
     return Retained(jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, states))
 
@@ -263,7 +261,7 @@ def continued(
     start: Array,
     draws: int,
     trajectories: int,
-    num_leapfrog: int,
+    kernel: Kernel,
 ) -> Array:
     """States of chains at s = 1 of a single problem, every so many trajectories.
 
@@ -274,28 +272,27 @@ def continued(
       start: [chains, latent_dim].
       draws: how many states of each chain.
       trajectories: before each of them.
-      num_leapfrog: L.
+      kernel: of the moves.
 
     Returns:
       [draws, chains, latent_dim].
     """
-    kernel = hmc(num_leapfrog)
     target = problem.target(jnp.ones(1), len(start))
     sizes = jnp.full(len(start), jnp.exp(_at(schedule, jnp.ones(1))[1][0]))
     keys = _keys(problem, key, len(start))
 
-    def move(state: Point, k: Array) -> tuple[Point, None]:
+    def move(state: State, k: Array) -> tuple[State, None]:
         return kernel.step(StepKeys(keys, k), state, target, sizes)[0], None
 
-    def draw(state: Point, number: Array) -> tuple[Point, Array]:
+    def draw(state: State, number: Array) -> tuple[State, Array]:
         steps = number * trajectories + jnp.arange(trajectories)
         state, _ = jax.lax.scan(move, state, steps)
         return state, state.z
 
-    return jax.lax.scan(draw, target.evaluate(start), jnp.arange(draws))[1]
+    return jax.lax.scan(draw, kernel.init(target, start), jnp.arange(draws))[1]
 
 
-def _insert(state: Point, retained: Retained, k: Array | int, rows: Array) -> Point:
+def _insert(state: State, retained: Retained, k: Array | int, rows: Array) -> State:
     """The states with those of the retained chains at s_k in these rows."""
     return jax.tree.map(lambda a, b: a.at[rows].set(b[k]), state, retained.states)
 
@@ -323,7 +320,7 @@ def _keys(problem: Problem, key: PRNGKey, chains: int) -> PRNGKey:
 def _start(problem: Problem, keys: PRNGKey, effort: Effort) -> Population:
     num = problem.numbers.shape[0]
     z = problem.draw(normal(keys, 0, problem.latent_dim))
-    state = problem.target(jnp.zeros(num), effort.chains).evaluate(z)
+    state = effort.kernel.init(problem.target(jnp.zeros(num), effort.chains), z)
     shape = num, effort.islands, effort.chains // effort.islands
     return Population(
         state=state,
@@ -400,7 +397,7 @@ def _summary(population: Population, num_temperatures: Array) -> Normaliser:
         spread=log_z.max(axis=1) - log_z.min(axis=1),
         effective_sample_size=jnp.minimum(population.smallest_size, 1 / jnp.sum(share**2, axis=-1)),
         acceptance=population.acceptance / num_temperatures,
-        state=population.state,
+        z=population.state.z,
         log_weight=log_weight,
     )
 

@@ -116,7 +116,7 @@ def _prior(
     problem = prior_problem(model, alpha)
     keys = jax.random.split(key, 5)
     if prior.exact_sample is None or prior.log_normalizer is None:
-        effort = Effort(chains, PRIOR_ISLANDS, 1, settings.num_leapfrog)
+        effort = Effort(chains, PRIOR_ISLANDS, 1, settings.moves())
         few = effort._replace(chains=_PRIOR_PILOT_CHAINS)
         schedule = particles.pilot(problem, keys[0], few, settings.pilot_temperatures)
         temperatures = jnp.full(1, settings.prior_temperatures)
@@ -132,8 +132,8 @@ def _prior(
     if prior.exact_sample is not None:
         return prior.exact_sample(alpha, jax.random.split(keys[2], num)), constant
     rows = jax.random.categorical(keys[2], annealed.log_weight[0], shape=(chains,))
-    start, settled = annealed.state.z[rows], settings.prior_trajectories
-    step = partial(particles.continued, problem, schedule, num_leapfrog=settings.num_leapfrog)
+    start, settled = annealed.z[rows], settings.prior_trajectories
+    step = partial(particles.continued, problem, schedule, kernel=settings.moves())
     draws = step(keys[3], start, -(-num // chains), settled)
     path = step(keys[4], draws[-1, :_MIXING_CHAINS], settings.mixing_trajectories, 1)
     latents = draws.reshape(-1, model.latent_dim)[:num]

@@ -17,7 +17,11 @@ MOST_SPREAD = 1.0  # nats between islands, or three times the error that is allo
 # estimate is more than twice too high in less than half of all cases, and in practice hardly ever.
 MOST_EXCESS = 0.7
 MOST_R_HAT = 1.05
-LEAST_PRIOR_SHARE = 0.05  # of the prior's chains that are effective
+# Of annealed chains of the prior, the share that is effective, and the standard error of log
+# Z_alpha in nats; where chains at s = 1 do not mix, annealing alone finds the weights of modes.
+LEAST_PRIOR_SHARE, MOST_PRIOR_ERROR = 0.05, MOST_ERROR
+LEAST_SHARE_UNMIXED, MOST_ERROR_UNMIXED = 0.2, 0.1
+LEAST_SHARE = 0.5  # of the images whose estimates are reliable, for their mean to be
 MOST_GAP = 0.5  # nats between the mean bounds of simulated images
 MOST_IMAGE_GAP = 1.5  # nats between the bounds of a simulated image
 
@@ -28,11 +32,12 @@ class Verdict(NamedTuple):
     reliable: bool
     reasons: tuple[str, ...] = ()
     remedy: str = ""
+    notes: tuple[str, ...] = ()  # to be known, though they are no reason to doubt
 
     def sentence(self) -> str:
         """`reliable: yes`, or no with the reasons and what to do."""
         if self.reliable:
-            return "reliable: yes"
+            return "; ".join(("reliable: yes", *self.notes))
         return f"reliable: no; {'; '.join(self.reasons)}; {self.remedy}"
 
 
@@ -66,35 +71,55 @@ def _descriptions(estimates: Estimates) -> list[str]:
     ]
 
 
-def of_images(
-    estimates: Estimates, num_temperatures: np.ndarray, settings: LikelihoodSettings
-) -> Verdict:
-    """The verdict on the estimates of some images, [num] each."""
+def of_images(estimates: Estimates, gradients: np.ndarray, settings: LikelihoodSettings) -> Verdict:
+    """The verdict on the estimates of some images and the gradients of a chain, [num] each."""
     flaws = [np.asarray(flaw) for flaw in _flaws(estimates, settings)]
     num = int(np.any(flaws, axis=0).sum())
     if num == 0:
         return Verdict(True)
     descriptions = zip(flaws, _descriptions(estimates), strict=True)
     worst = [description for flaw, description in descriptions if flaw.any()]
-    reasons = (f"{num} of {len(num_temperatures)} images", *worst)
-    gradients = 4 * int(np.max(num_temperatures)) * settings.num_leapfrog
+    reasons = (f"{num} of {len(gradients)} images", *worst)
+    more = 4 * int(np.max(gradients))
     return Verdict(
-        False, reasons, f"repeat with --error={settings.error / 2:g} --max_gradients={gradients}"
+        False, reasons, f"repeat with --error={settings.error / 2:g} --max_gradients={more}"
     )
+
+
+def is_reliable_prior(prior: PriorConstant, num_chains: int) -> Array:
+    """Whether log Z_alpha can be relied on; can be jitted."""
+    return ~jnp.stack(_flaws_of_prior(prior, num_chains)).any()
+
+
+def _flaws_of_prior(prior: PriorConstant, num_chains: int) -> list[Array]:
+    """Whether few of the annealed chains are effective, and whether the error is large."""
+    mixes = prior.r_hat <= MOST_R_HAT  # false for nan
+    share = jnp.where(mixes, LEAST_PRIOR_SHARE, LEAST_SHARE_UNMIXED)
+    error = jnp.where(mixes, MOST_PRIOR_ERROR, MOST_ERROR_UNMIXED)
+    few = ~(prior.effective_sample_size >= share * num_chains)
+    return [few, ~(prior.stderr <= error), ~jnp.isfinite(prior.r_hat)]
 
 
 def of_prior(prior: PriorConstant, num_chains: int) -> Verdict:
     """The verdict on log Z_alpha, on which every image's log p(x) depends."""
-    reasons = []
-    r_hat, size = float(prior.r_hat), float(prior.effective_sample_size)
-    if not r_hat <= MOST_R_HAT:
-        reasons.append(f"chains of the prior do not mix (R-hat {r_hat:.2f} in the worst direction)")
-    if not size >= LEAST_PRIOR_SHARE * num_chains:
-        reasons.append(f"log Z_alpha rests on {size:.0f} of {num_chains} chains of the prior")
-    if not float(prior.stderr) <= MOST_ERROR:
-        reasons.append(f"standard error of log Z_alpha {float(prior.stderr):.2f} nats")
+    size, error, r_hat = (
+        float(value) for value in (prior.effective_sample_size, prior.stderr, prior.r_hat)
+    )
+    descriptions = [
+        f"log Z_alpha rests on {size:.0f} of {num_chains} chains of the prior",
+        f"standard error of log Z_alpha {error:.2f} nats",
+        "chains of the prior are not finite",
+    ]
+    flaws = zip(_flaws_of_prior(prior, num_chains), descriptions, strict=True)
+    reasons = [description for flaw, description in flaws if flaw]
+    unmixed = f"chains of the prior do not mix (R-hat {r_hat:.2f} in the worst direction)"
+    if not reasons:
+        note = f"{unmixed}: annealing from p_0 alone finds log Z_alpha, to {error:.2f} nats"
+        return Verdict(True, notes=() if r_hat <= MOST_R_HAT else (note,))
+    if r_hat > MOST_R_HAT:
+        reasons.insert(0, unmixed)
     remedy = "log p(x) may be off by one constant for all images: compare images of this model only"
-    return Verdict(not reasons, tuple(reasons), remedy if reasons else "")
+    return Verdict(False, tuple(reasons), remedy)
 
 
 def of_bounds(lower: np.ndarray, upper: np.ndarray, stderr: np.ndarray) -> Verdict:
@@ -125,4 +150,5 @@ def together(verdicts: list[Verdict]) -> Verdict:
     wrong = [verdict for verdict in verdicts if not verdict.reliable]
     reasons = tuple(reason for verdict in wrong for reason in verdict.reasons)
     remedies = dict.fromkeys(verdict.remedy for verdict in wrong)
-    return Verdict(not wrong, reasons, ", ".join(remedies))
+    notes = tuple(note for verdict in verdicts for note in verdict.notes)
+    return Verdict(not wrong, reasons, ", ".join(remedies), notes)

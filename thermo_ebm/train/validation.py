@@ -32,6 +32,8 @@ HELD_OUT_IMAGES = 64
 HELD_OUT_SETTINGS = LikelihoodSettings(
     error=0.5,  # of an image that counts as reliable
     num_temperatures=48,
+    chains_per_image=16,
+    num_islands=4,
     num_pairs=2048,
     num_probes=512,
     prior_chains=512,
@@ -99,7 +101,8 @@ def evaluate_likelihood(task: Task, state: TrainState, batches: Batches) -> Mean
     sums = [jnp.sum(batch.mask * leaf) for leaf in (values, stderr**2, reliable)]
     total, variance, num_reliable = all_sum(sums, AXIS)
     error = jnp.sqrt(variance / num**2 + preparation.prior.stderr**2)
-    share = jnp.where(preparation.prior.r_hat <= verdict.MOST_R_HAT, num_reliable / num, 0.0)
+    is_known = verdict.is_reliable_prior(preparation.prior, settings.prior_chains)
+    share = jnp.where(is_known, num_reliable / num, 0.0)
     return MeanLikelihood(total / num, error, share)
 
 
