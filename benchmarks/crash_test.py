@@ -96,7 +96,7 @@ def crash(folder: Path, kills: int, seed: int, say=print) -> Report:
 
 
 def _start(workdir: Path, epochs: int) -> subprocess.Popen:
-    command = [sys.executable, "-m", "launch.train", "--config=configs/digits_paper.py"]
+    command = [sys.executable, "-m", "launch.train", "--config=configs/digits.py"]
     command += [f"--config.{name}={value}" for name, value in FLAGS.items()]
     command += [f"--config.num_epochs={epochs}", f"--workdir={workdir}"]
     workdir.parent.mkdir(parents=True, exist_ok=True)

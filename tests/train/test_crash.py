@@ -15,7 +15,9 @@ def test_a_run_killed_at_random_times_ends_like_an_uninterrupted_run(tmp_path, c
     assert report.differences == []
     # A lost row would show in one of these, and a lost array in the other.
     run = tmp_path / "killed"
-    assert "params" in " ".join(crash_test._newest_arrays(run))
+    names = " ".join(crash_test._newest_arrays(run))
+    assert "params" in names
+    assert "path.moments" in names
     assert len((run / "rep_00" / "readings.csv").read_text().splitlines()) == report.epochs + 1
 
 

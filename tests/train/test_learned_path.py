@@ -1,17 +1,21 @@
 """Runs from the linear reference: what they learn of the path is part of the state."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_training as tiny
-from train_processes import finish, start
+from train_processes import finish, start, train_as_processes
 
+from thermo_ebm.config.build import image_shape
 from thermo_ebm.sampling.linear_reference import PairSums
 from thermo_ebm.sampling.path import Observation, updated
 from thermo_ebm.train.loop import Outcome
-from thermo_ebm.train.state import init_state
-from thermo_ebm.train.task import make_task
+from thermo_ebm.train.state import current_path, current_schedule, init_state
+from thermo_ebm.train.task import AXIS, make_task
+from thermo_ebm.types import Batch
 
 LINEAR = {
     "loss__reference": "linear",
@@ -68,6 +72,30 @@ def test_a_state_keeps_its_types():
         assert before.aval == after.aval
 
 
+def test_devices_observe_together_what_one_does():
+    """vmap's axis stands for devices; the last has one image and padding."""
+    made = tiny.config(**LINEAR)
+    tasks = {axis: make_task(made, axis_name=axis) for axis in (None, AXIS)}
+    state = init_state(tasks[None], jnp.uint32(0))
+    images = jax.random.uniform(jax.random.key(1), (6, *image_shape(made)), minval=-1.0)
+    mask = jnp.array([1.0, 1.0, 1.0, 1.0, 1.0, 0.0])
+    batch = Batch(images, jnp.array([0, 1, 2, 3, 4, 4]), mask)
+    shares = jax.tree.map(lambda leaf: leaf.reshape(3, 2, *leaf.shape[1:]), batch)
+    schedule, path = current_schedule(tasks[None], state), current_path(tasks[None], state)
+    key = jax.random.key(2)
+
+    def observe(axis, batch):
+        objective = tasks[axis].objective
+        chains = objective.draw(state.params, batch, key, schedule, path)
+        return objective.observe(state.params, path, chains, batch, key)
+
+    whole = jax.jit(partial(observe, None))(batch)
+    together = jax.jit(jax.vmap(partial(observe, AXIS), axis_name=AXIS))(shares)
+    for one, each in zip(jax.tree.leaves(whole), jax.tree.leaves(together), strict=True):
+        expected = np.broadcast_to(one, each.shape)
+        np.testing.assert_allclose(each, expected, rtol=1e-4, atol=1e-5 * np.abs(one).max())
+
+
 def test_stops_after_any_step_change_nothing(whole, tmp_path):
     one_by_one = tiny.config(steps_per_dispatch=1, **LINEAR)
     for steps in (0, 1, 5, 1, 0, 9):
@@ -85,20 +113,30 @@ def test_repetitions_that_train_together_equal_those_that_train_alone(whole, tmp
             np.testing.assert_allclose(with_others[name], alone[name], rtol=1e-3)
 
 
+# One update of one repetition: in a later one rounding can turn a Metropolis decision.
+ONE_UPDATE = LINEAR | {
+    "batch_size": 75,
+    "data__num_train": 75,
+    "data__num_val": 75,
+    "num_repetitions": 1,
+    "num_epochs": 1,
+    "logging__gradient_bias_every_epochs": 0,
+    "checkpoint__every_steps": 0,
+    # With seed 0 an entry of the prior's gradient nearly cancels, and Adam scales its rounding.
+    "seed": 1,
+}
+
+
+@pytest.mark.slow
 def test_eight_devices(tmp_path):
-    changes = LINEAR | {
-        "batch_size": 75,
-        # One update: in a later one rounding can turn a Metropolis decision.
-        "data__num_train": 75,
-        "data__num_val": 75,
-        "num_repetitions": 1,
-        "num_epochs": 1,
-        "logging__gradient_bias_every_epochs": 0,
-        "checkpoint__every_steps": 0,
-        # With seed 0 an entry of the prior's gradient nearly cancels, and Adam scales its rounding.
-        "seed": 1,
-    }
     for num_devices in (1, 8):
         run = (tmp_path / f"on_{num_devices}", None)
-        assert finish(start([run], changes, num_devices)) == ["DONE"]
-    tiny.assert_close_runs(tmp_path / "on_8", tmp_path / "on_1", changes, "8 devices")
+        assert finish(start([run], ONE_UPDATE, num_devices)) == ["DONE"]
+    tiny.assert_close_runs(tmp_path / "on_8", tmp_path / "on_1", ONE_UPDATE, "8 devices")
+
+
+@pytest.mark.slow
+def test_two_processes(tmp_path):
+    assert finish(start([(tmp_path / "one", None)], ONE_UPDATE)) == ["DONE"]
+    assert train_as_processes([(tmp_path / "two", None)], ONE_UPDATE) == [["DONE"]] * 2
+    tiny.assert_close_runs(tmp_path / "two", tmp_path / "one", ONE_UPDATE, "two processes")
