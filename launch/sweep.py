@@ -38,6 +38,7 @@ if not program.HELP_ONLY:
     from thermo_ebm.sweep.cells import Cell, Status
     from thermo_ebm.sweep.executors import Executor, Job
     from thermo_ebm.sweep.follow import States, Sweep, follow
+    from thermo_ebm.train import timing
 
 
 def define_flags() -> None:
@@ -55,6 +56,12 @@ def define_flags() -> None:
         False,
         "Check everything as for a real start, print the cells with their parameters, memory, "
         "steps and FLOPs, and write nothing.",
+    )
+    flags.DEFINE_string(
+        "budget",
+        None,
+        "Time of the training of each cell, such as 20m: sets its num_epochs, as for launch.train, "
+        "so that cells are compared at equal time.",
     )
     flags.DEFINE_enum("executor", "local", ["local", "slurm"], "Where cells run.")
     flags.DEFINE_string("partition", None, "SLURM partition.")
@@ -86,7 +93,8 @@ def main(argv: Sequence[str]) -> int:
         # Only in this process: the cells need the accelerator.
         jax.config.update("jax_platforms", "cpu")
     changes = cells.read_changes(Path(values.experiment), config)
-    sweep_cells = cells.make_cells(config, changes)
+    budget = timing.parse_duration(values.budget) if values.budget else 0.0
+    sweep_cells = cells.make_cells(config, changes, budget)
     root = Path(values.workdir).absolute()
     _check(root, sweep_cells, settings)
     settings.choose_network()  # reports missing weights before training

@@ -5,7 +5,8 @@ python -m launch.train --config=configs/cifar10.py --config.data.data_dir=TFDS \
     --workdir=runs/cifar10 --dry_run
 
 With --dry_run the program checks everything that a real start checks, prints what it would train
-and what that would cost, and writes nothing.
+and what that would cost, times a few steps, and writes nothing. With --budget=20m it times a few
+steps and trains for as many epochs as end within that time.
 Exit codes: 0 done, 2 bad input, 3 interrupted with checkpoints written (the same command
 continues), 4 a repetition diverged and was given up.
 """
@@ -31,7 +32,7 @@ if not program.HELP_ONLY:
     from thermo_ebm.evaluation import warm_start
     from thermo_ebm.run import configuration, layout, lock
     from thermo_ebm.run.warm_start import describe
-    from thermo_ebm.train import dry_run, hosts, loop, report
+    from thermo_ebm.train import dry_run, hosts, loop, report, timing
 
 
 def define_flags() -> None:
@@ -59,7 +60,13 @@ def define_flags() -> None:
         "dry_run",
         False,
         "Check everything as for a real start, print what would be trained (parameters, memory, "
-        "steps, FLOPs), and write nothing.",
+        "steps, FLOPs) and how long it takes here by a few steps, and write nothing.",
+    )
+    flags.DEFINE_string(
+        "budget",
+        None,
+        "Time of the training of all repetitions, such as 20m or 2h: sets num_epochs and stretches "
+        "the decay of the learning rates; recorded in the run.",
     )
     flags.DEFINE_bool(
         "distributed",
@@ -79,19 +86,29 @@ def main(argv: Sequence[str]) -> int:
     config, workdir = config_file.read(), Path(values.workdir)
     checks.check(config)
     data.check_output(config.data, workdir, "workdir")
-    profile = report.parse_steps(values.profile_steps, config)
+    budget = values.budget and timing.parse_duration(values.budget)
+    if not budget:
+        report.parse_steps(values.profile_steps, config)
     _join_hosts()
     program.check_devices()
     if values.dry_run:
+        if budget:
+            config = timing.with_budget(config, workdir, budget)
         return _dry_run(config, workdir)
     program.continue_without_output()
     with contextlib.ExitStack() as stack:
         with hosts.together():
             if hosts.is_first():
                 stack.enter_context(lock.hold(workdir))
+        if budget:
+            config = timing.with_budget(config, workdir, budget)
+            checks.check(config)
+        with hosts.together():
+            if hosts.is_first():
                 configuration.check_config(workdir, config, values.allow_config_change)
         with hosts.together():
             init_from = warm_start.find(values.init_from, config, workdir)
+        profile = report.parse_steps(values.profile_steps, config)
         outcome = loop.train(config, workdir, init_from=init_from, profile=profile)
     if hosts.is_first():
         print(_summary(workdir, outcome.name.lower()))
@@ -109,9 +126,16 @@ def _dry_run(config: ConfigDict, workdir: Path) -> int:
         init_from = warm_start.find(flags.FLAGS.init_from, config, workdir)
     plan = dry_run.plan_run(config, workdir)
     if hosts.is_first():
-        print("\n".join(dry_run.lines(plan, workdir)))
+        print("\n".join(dry_run.lines(plan, workdir)), flush=True)
         if init_from is not None:
             print(describe(init_from))
+    if plan.repetitions and timing.is_quick(plan.flops_per_step, plan.size):
+        seconds = timing.time_config(config).seconds
+        if hosts.is_first():
+            steps_left = plan.steps - plan.steps_done
+            print("\n".join(timing.summary(config, seconds, steps_left)))
+    elif plan.repetitions and hosts.is_first():
+        print("time        not measured: a step would take long on a CPU")
     return 0
 
 

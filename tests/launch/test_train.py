@@ -254,6 +254,9 @@ def test_dry_run_prints_the_summary_and_writes_nothing(run, tmp_path, programs):
     assert (new[0], new[2]) == (done[0], done[2]) == (0, "")
     assert new[1].splitlines()[1:7] == stderr.splitlines()[1:7]
     assert re.fullmatch(r"total       10 steps, .*FLOP \([\d,]+\)", new[1].splitlines()[7])
+    measured = r"time        about \S+ s per step here, 10 steps: .*; 1 repetition"
+    assert re.fullmatch(measured, new[1].splitlines()[8])
+    assert len(done[1].splitlines()) == 9
     assert done[1].splitlines()[6].startswith("training    no repetition is left: 10 steps each")
     assert done[1].splitlines()[8] == "left        0 steps, 0 FLOP (0)"
     for (code, stdout, error), message in (

@@ -21,7 +21,7 @@ from thermo_ebm.evaluation import evaluate
 from thermo_ebm.evaluation.metric_settings import MetricSettings
 from thermo_ebm.evaluation.run import Run, load_run
 from thermo_ebm.run import configuration, layout, lock
-from thermo_ebm.train import loop
+from thermo_ebm.train import loop, timing
 from thermo_ebm.train.loop import Outcome
 
 _MAX_READABLE = 150  # characters of a cell's name before the hash; file systems allow 255
@@ -32,6 +32,7 @@ class Cell(NamedTuple):
 
     name: str  # name of the cell's folder
     config: ConfigDict
+    budget: float = 0.0  # seconds of training, which then set the number of epochs; 0: none
 
 
 class Status(enum.Enum):
@@ -81,18 +82,21 @@ def read_changes(path: Path, config: ConfigDict) -> list[dict[str, Any]]:
         raise UserError(f"experiment={path}: {reason}") from error
 
 
-def make_cells(base: ConfigDict, changes: Iterable[Mapping[str, Any]]) -> list[Cell]:
+def make_cells(
+    base: ConfigDict, changes: Iterable[Mapping[str, Any]], budget: float = 0.0
+) -> list[Cell]:
     """Returns an experiment's cells over one data set's configuration.
 
     Args:
       base: the configuration that all cells share.
       changes: the fields that each cell changes, such as {"loss.power": 6.0}.
+      budget: seconds of training of each cell; 0 for none.
 
     Raises:
       UserError: there is no cell, a change names an unknown field or has another type, or two
         cells are the same run.
     """
-    cells = [_make_cell(base, change) for change in changes]
+    cells = [_make_cell(base, change)._replace(budget=budget) for change in changes]
     if not cells:
         raise UserError("experiment: get_cells() returns no cell")
     names = [cell.name for cell in cells]
@@ -182,7 +186,8 @@ def status(root: Path, cell: Cell, settings: MetricSettings) -> Status:
 
 
 def _is_done(run: Run, cell: Cell) -> bool:
-    total = cell.config.num_epochs * run.steps_per_epoch
+    epochs = run.config.num_epochs if cell.budget else cell.config.num_epochs
+    total = epochs * run.steps_per_epoch
     return all(
         any(step >= total for step in run.checkpoint_steps(number))
         for number in range(cell.config.num_repetitions)
@@ -218,11 +223,15 @@ def run_cell(
       UserError: it cannot be trained or evaluated.
     """
     folder = root / cell.name
-    checks.check(cell.config)
+    config = cell.config
+    checks.check(config)
     with lock.hold(folder):
-        configuration.check_config(folder, cell.config)
+        if cell.budget:
+            config = timing.with_budget(config, folder, cell.budget)
+            checks.check(config)
+        configuration.check_config(folder, config)
         with catch() as interrupted:
-            outcome = loop.train(cell.config, folder, interrupted)
+            outcome = loop.train(config, folder, interrupted)
         if outcome is not Outcome.INTERRUPTED:
             _evaluate(load_run(folder), cell, settings)
     return outcome

@@ -44,7 +44,7 @@ class Executor(NamedTuple):
 def encode(root: Path, cell: Cell, settings: MetricSettings) -> str:
     """A cell and the settings of its evaluation as JSON, for another process."""
     config = configuration.as_json(cell.config)
-    content = {"root": str(root), "name": cell.name, "config": config}
+    content = {"root": str(root), "name": cell.name, "config": config, "budget": cell.budget}
     return json.dumps(content | {"settings": settings._asdict()}, indent=2) + "\n"
 
 
@@ -56,7 +56,7 @@ def decode(encoded: str) -> tuple[Path, Cell, MetricSettings]:
     """
     try:
         content = json.loads(encoded)
-        cell = Cell(content["name"], ConfigDict(content["config"]))
+        cell = Cell(content["name"], ConfigDict(content["config"]), content["budget"])
         return Path(content["root"]), cell, MetricSettings(**content["settings"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError("cell: is not a cell that launch.sweep wrote") from error

@@ -1,4 +1,4 @@
-"""What a start of training would do, found without training, compiling or writing anything."""
+"""What a start of training would do, found without training or writing anything."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
