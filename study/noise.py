@@ -58,6 +58,7 @@ def families(cells: pd.DataFrame) -> list[Family]:
     Returns:
       One family per variant of the loss in which some factor has two values or more.
     """
+    cells = _with_one_second_moment(cells)
     fields = [factor.field for factor in FACTORS.values()]
     experiments = [
         (group.loc[centre], centre, levels)
@@ -74,6 +75,19 @@ def families(cells: pd.DataFrame) -> list[Family]:
         name = f"{loss} {describe(cell, names)}".strip()
         result.append(Family(name, str(cell["loss.name"]), centre, levels))
     return result
+
+
+def _with_one_second_moment(cells: pd.DataFrame) -> pd.DataFrame:
+    """Cells whose noise is not set have the second moment of those whose noise is.
+
+    There it has no meaning, and would keep them apart from the others.
+    """
+    field, amplification = "gradient_noise.second_moment", FACTORS[AMPLIFICATION].field
+    if field not in cells or amplification not in cells:
+        return cells
+    amplified = cells[amplification] != 1
+    values = cells.loc[amplified, field].unique()
+    return cells if len(values) != 1 else cells.assign(**{field: values[0]})
 
 
 def _centre(group: pd.DataFrame) -> tuple[str, dict[str, dict[str, float]]]:

@@ -61,7 +61,7 @@ def _factor_claims(family: Family, samples: Mapping[str, Sample], metric: str) -
         yield text, UPDATE_NOISE, variance_trend(groups, factor.sign, metric)
         text = f"less noise by {factor.title} improves {metric}"
         if name == AMPLIFICATION:
-            text = f"less noise, all else equal, improves {metric} (amplification)"
+            text = f"less noise by amplification improves {metric}"
         yield text, metric, quality_trend(groups, factor.sign, metric)
 
 

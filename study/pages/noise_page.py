@@ -48,15 +48,17 @@ The paper asks what the variance of learning gradients does to generated images,
 the power p and by the batch size. Both change more than the variance: p changes the mean of a
 `detached` gradient, and at a fixed number of epochs a smaller batch also has more updates. Here the
 gradients are unbiased for converged chains (`contrastive`, `reweighted`), all cells have the same
-number of updates, and one setting, the amplification, changes the noise and nothing else. *Noise*
-is the variance of the update's gradient over repeated draws, per parameter
+number of updates. More noise also means shorter steps wherever it enters Adam's second moment: by
+every setting of these runs, amplification included (`gradient_noise.second_moment="amplified"`), so
+that no effect below is one of the noise alone ([noise control](../../mathematics.md#noise-control)).
+*Noise* is the variance of the update's gradient over repeated draws, per parameter
 ([definition](../../mathematics.md#variance-and-noise-of-a-gradient)), not the variance over
 entries.
 """
 
 # What each setting changes besides the noise, by its name in the tables.
 SETTINGS = {
-    "amplification": ("amplification", "nothing"),
+    "amplification": ("amplification", "the size of the steps, by Adam's second moment"),
     "p": ("power p", "where the temperatures of the chains are"),
     "M": ("chains per image M", "the number of chains"),
     "batch": ("batch size", "images seen and chains per update"),
@@ -158,12 +160,12 @@ def _sizes(datasets: Sequence[DataSet]) -> str:
 def _summary(dataset: DataSet) -> str:
     """The answer to the question of the title on one data set, in two sentences."""
     words = {
-        SUPPORTED: "less noise, all else equal, improves KID",
-        NOT_SUPPORTED: "less noise, all else equal, does not improve KID",
-        UNDECIDED: "whether less noise, all else equal, improves KID is undecided",
+        SUPPORTED: "less noise by amplification improves KID",
+        NOT_SUPPORTED: "less noise by amplification does not improve KID",
+        UNDECIDED: "whether less noise by amplification improves KID is undecided",
     }
     losses: dict[str, list[str]] = {}
-    for claim in _claims(dataset, "^less noise, all else equal, improves KID"):
+    for claim in _claims(dataset, "^less noise by amplification improves KID"):
         losses.setdefault(claim["verdict"], []).append(_loss(claim))
     first = "; ".join(f"{words[verdict]} ({', '.join(names)})" for verdict, names in losses.items())
     verdicts = [claim["verdict"] for claim in _claims(dataset, "^noise alone predicts KID:")]
@@ -174,11 +176,11 @@ def _summary(dataset: DataSet) -> str:
         f"{count} {'is' if count == 1 else 'are'} {verdict}" for verdict, count in counts.items()
     )
     if NOT_SUPPORTED in verdicts:
-        second = "The noise alone does not decide KID"
+        second = "The noise does not decide KID"
     elif UNDECIDED in verdicts:
-        second = "Whether the noise alone decides KID is undecided"
+        second = "Whether the noise decides KID is undecided"
     else:
-        second = "The noise alone decides KID, within the margin"
+        second = "The noise decides KID, within the margin"
     return (
         f"On {dataset.title}, {first}. {second}: of {len(verdicts)} claims that cells have\n"
         f"the same KID at equal noise, {counted}.\n"
@@ -198,8 +200,8 @@ def _loss(claim: dict) -> str:
 def _answer(dataset: DataSet) -> str:
     """The answer on one data set, in sentences with effects and intervals."""
     sentences = [
-        _effects(dataset, "^less noise, all else equal, improves KID",
-                 "**Effect of the noise alone on KID**, set by the amplification: per doubling,"),
+        _effects(dataset, "^less noise by amplification improves KID",
+                 "**Effect of the amplification on KID**: per doubling,"),
         _effects(dataset, "^the noise rises with power p",
                  "**Effect of p on the noise**: per doubling of p,"),
         _effects(dataset, "^less noise by power p improves KID",

@@ -1,0 +1,218 @@
+"""Writes docs/study/steps: noise at an unchanged step size, shorter steps without noise, and both.
+
+python -m study.pages.step_study runs/noise_or_step/linear runs/noise_or_step/prior
+
+The folders hold the results of `study.measurements.noise_or_step`. Every number on the page is read
+from them.
+"""
+
+if not __package__:
+    __import__("not_a_script")
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from docs.tools.markdown import table
+from launch.path_flags import checked
+from study import steps
+from study.figures import style
+from study.report.section import DPI
+from thermo_ebm.errors import UserError
+
+OUTPUT = Path(__file__).resolve().parents[2] / "docs" / "study" / "steps"
+NAMES = {
+    "linear": "the linear reference (one chain per image, two trajectories of `hmc`)",
+    "prior": "the prior's ladder (p = 1, N_t = 4, M = 2, `ula`)",
+}
+
+OPENING = """# Noise or steps?
+
+This page is written by `python -m study.pages.step_study`; its numbers come from the runs.
+
+![Difference of KID from the centre, by arm](figures/kid.png)
+
+*KID less that of the same seeds without amplification, with 95 % intervals.*
+
+Amplification multiplies the noise of the learning gradient by c. Where the amplified gradient also
+enters Adam's second moment, it shortens the steps as well
+([why](../../mathematics.md#noise-control)). Three arms tell the two apart:
+
+| arm | noise | steps |
+| --- | --- | --- |
+| noise, steps unchanged (`second_moment="plain"`) | c times | as without amplification |
+| shorter steps, no noise added (`"alone"`) | as without | as short as with both |
+| both (`"amplified"`) | c times | shorter: Adam as published |
+
+Networks, images, numbers of updates, (constant) learning rates and seeds are equal in all cells of
+a table. *Noise* and *step* are ratios to the centre's: the variance of the first moment's gradient
+per parameter, and the norm of the mean displacement per update relative to the parameters
+(`train_update_noise`, `train_step_size`).
+"""
+
+LIMITS = """## How to read it
+
+Differences are means over pairs of equal seeds with 95 % intervals (Student's t). A verdict needs
+p < 0.05 after Holm's adjustment over all comparisons of one metric on this page, so that
+"undecided" can stand beside an interval without 0; it does not mean that there is no effect.
+A repetition is *unstable* if its KID is more than {unstable:g} times the centre's, a result is not
+finite or an update was skipped. Unstable repetitions stay in the means.
+
+The models and images are small and training is short (digits of 8 x 8 pixels, {updates} updates):
+rely on directions, not on sizes.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Reads the results and writes the folder; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Writes docs/study/steps.")
+    parser.add_argument("folders", type=lambda text: Path(checked(text)), nargs="+")
+    parser.add_argument("--output", type=lambda text: Path(checked(text)), default=OUTPUT)
+    values = parser.parse_args(argv)
+    try:
+        for path in write(values.folders, values.output):
+            print(path)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write(folders: Sequence[Path], output: Path) -> list[Path]:
+    """Writes the page, its tables and its figure; returns their paths.
+
+    Raises:
+      UserError: a folder has no results.
+    """
+    frame = steps.load(folders)
+    cells, compared = steps.cells(frame), steps.comparisons(frame)
+    for folder in (output / "tables", output / "figures"):
+        folder.mkdir(parents=True, exist_ok=True)
+    paths = [output / "tables" / "cells.csv", output / "tables" / "comparisons.csv"]
+    for path, content in zip(paths, (cells, compared), strict=True):
+        content.to_csv(path, index=False, float_format="%.6g")
+    paths += [output / "figures" / "kid.png", output / "index.md"]
+    _figure(compared).savefig(paths[2], dpi=DPI)
+    paths[3].write_text(page(frame, cells, compared), encoding="utf-8")
+    return paths
+
+
+def page(frame: pd.DataFrame, cells: pd.DataFrame, compared: pd.DataFrame) -> str:
+    """The text of the page."""
+    blocks = [OPENING]
+    for reference, of_reference in cells.groupby("reference"):
+        rows = compared[compared["reference"] == reference]
+        blocks.append(_section(str(reference), of_reference, rows))
+    blocks.append(_power(compared))
+    blocks.append(LIMITS.format(unstable=steps.UNSTABLE, updates=f"{frame['updates'].max():,}"))
+    blocks.append(_commands([str(name) for name in cells["reference"].unique()]))
+    return "\n".join(blocks)
+
+
+def _section(reference: str, cells: pd.DataFrame, compared: pd.DataFrame) -> str:
+    """The table of one reference, and what follows from it."""
+    titles = ["cell", "noise", "step", *steps.METRICS.values(), "unstable"]
+    rows = []
+    for _, cell in cells.iterrows():
+        row = [cell["cell"], f"{cell['train_update_noise_ratio']:.2f}"]
+        row.append(f"{cell['train_step_size_ratio']:.2f}")
+        for metric in steps.METRICS:
+            difference = _find(compared, cell["cell"], "centre", metric)
+            row.append(f"{cell[metric]:.4g}" if difference is None else _difference(difference))
+        rows.append([*row, f"{int(cell['unstable'])} of {int(cell['repetitions'])}"])
+    text = f"## With {NAMES.get(reference, reference)}\n\n"
+    text += "The centre's means, and the differences from it:\n\n" + table(titles, rows)
+    sentences = [
+        _sentence(compared, name, "centre", metric)
+        for name in cells["cell"]
+        for metric in ("kid", "log_marginal_likelihood")
+        if name.startswith(f"c = {cells['amplification'].max():g}")
+    ]
+    for name in cells["cell"]:
+        alone = name.replace(steps.ARMS["amplified"], steps.ARMS["alone"])
+        if alone != name:
+            sentences.append(_sentence(compared, name, alone, "kid"))
+    return text + "\n" + "".join(f"- {sentence}\n" for sentence in sentences if sentence)
+
+
+def _find(compared: pd.DataFrame, cell: str, against: str, metric: str) -> pd.Series | None:
+    rows = compared[
+        (compared["cell"] == cell)
+        & (compared["against"] == against)
+        & (compared["metric"] == metric)
+    ]
+    return None if rows.empty else rows.iloc[0]
+
+
+def _difference(row: pd.Series) -> str:
+    text = f"{row['difference']:+.3g} [{row['low']:.3g}, {row['high']:.3g}]"
+    decided = steps.verdict(row)
+    return text if decided == "undecided" else f"**{text}**"
+
+
+def _sentence(compared: pd.DataFrame, cell: str, against: str, metric: str) -> str:
+    row = _find(compared, cell, against, metric)
+    if row is None:
+        return ""
+    name = steps.METRICS[metric].partition(",")[0]
+    than = "" if against == "centre" else f", against {against.partition(': ')[2]}"
+    return (
+        f"{cell}{than}: {name} {row['difference']:+.3g} [{row['low']:.3g}, {row['high']:.3g}], "
+        f"{steps.verdict(row)} (p = {row['p_holm']:.2g} after Holm's adjustment)."
+    )
+
+
+def _power(compared: pd.DataFrame) -> str:
+    """What an undecided comparison excludes."""
+    rows = compared[(compared["metric"] == "kid") & (compared["against"] == "centre")]
+    undecided = rows[[steps.verdict(row) == "undecided" for _, row in rows.iterrows()]]
+    if undecided.empty:
+        return ""
+    lines = [
+        f"- {row['reference']}, {row['cell']}: a rise of KID by more than {max(row['high'], 0):.2g}"
+        f" or a fall by more than {max(-row['low'], 0):.2g}"
+        for _, row in undecided.iterrows()
+    ]
+    opening = "## What an undecided comparison excludes\n\nBy its unadjusted 95 % interval:\n\n"
+    return opening + "\n".join(lines) + "\n"
+
+
+def _figure(compared: pd.DataFrame) -> Figure:
+    """KID of every cell less that of the centre, one panel per reference."""
+    rows = compared[(compared["metric"] == "kid") & (compared["against"] == "centre")]
+    groups = list(rows.groupby("reference"))
+    figure, axes = style.new_titled_grid(
+        [f"{name}" for name, _ in groups], 2, (3.6, 2.8), share=False
+    )
+    for axis, (_, group) in zip(axes, groups, strict=True):
+        places = range(len(group))
+        errors = [group["difference"] - group["low"], group["high"] - group["difference"]]
+        axis.errorbar(group["difference"], places, xerr=errors, fmt="o", capsize=3, markersize=4)
+        axis.axvline(0.0, color="grey", linewidth=0.8)
+        axis.set_yticks(list(places), group["cell"], fontsize=6)
+        axis.set_xlabel("difference of KID", fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def _commands(references: Sequence[str]) -> str:
+    configs = {"linear": "digits_small_linear", "prior": "digits_small"}
+    lines = [
+        f"    python -m study.measurements.noise_or_step --output=runs/noise_or_step/{name} "
+        f"--config=configs/{configs.get(name, 'CONFIG')}.py --config.num_epochs=9 --cells=7"
+        for name in references
+    ]
+    folders = " ".join(f"runs/noise_or_step/{name}" for name in references)
+    lines.append(f"    python -m study.pages.step_study {folders}")
+    return (
+        "## Reproducing this page\n\n" + "\n".join(lines) + "\n\n"
+        "Tables: [cells.csv](tables/cells.csv), [comparisons.csv](tables/comparisons.csv).\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
