@@ -50,8 +50,9 @@ the power p and by the batch size. Both change more than the variance: p changes
 gradients are unbiased for converged chains (`contrastive`, `reweighted`), all cells have the same
 number of updates. More noise also means shorter steps wherever it enters Adam's second moment: by
 every setting of these runs, amplification included (`gradient_noise.second_moment="amplified"`), so
-that no effect below is one of the noise alone ([noise control](../../mathematics.md#noise-control)).
-*Noise* is the variance of the update's gradient over repeated draws, per parameter
+that no effect below is one of the noise alone
+([noise control](../../mathematics.md#noise-control)). *Noise* is the
+variance of the update's gradient over repeated draws, per parameter
 ([definition](../../mathematics.md#variance-and-noise-of-a-gradient)), not the variance over
 entries.
 """
