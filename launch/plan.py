@@ -141,13 +141,13 @@ def _cheapest_line(
 def _checked(laboratory: Laboratory, setting: Setting, prices: ChainPrices) -> list[str]:
     """Predicted and measured noise and seconds of settings that were not measured."""
     batch, chains = setting.batch_size, setting.chains
-    others = [
+    unmeasured = [
         setting._replace(batch_size=b, chains=m)
         for b, m in ((2 * batch, chains), (batch // 2, 2 * chains), (batch, 4 * chains))
     ]
-    others.append(setting._replace(batch_size=3 * batch // 2, chains=2 * chains))
+    unmeasured.append(setting._replace(batch_size=3 * batch // 2, chains=2 * chains))
     lines = []
-    for other in others:
+    for other in unmeasured:
         if price.is_valid(laboratory.config, other):
             measured = price.measure(laboratory, other)
             lines.append(

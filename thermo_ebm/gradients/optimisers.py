@@ -157,8 +157,8 @@ def find_direction(name: str, settings: OptimiserSettings) -> Direction:
     make = getattr(optax, name, None)
     if not inspect.isfunction(make) or "learning_rate" not in inspect.signature(make).parameters:
         raise UserError(f"optimizer.name={name}: {form}")
-    known = {**settings._asdict(), "momentum": settings.b1}
-    arguments = {key: known[key] for key in inspect.signature(make).parameters if key in known}
+    values = {**settings._asdict(), "momentum": settings.b1}
+    arguments = {key: values[key] for key in inspect.signature(make).parameters if key in values}
     try:
         transformation = optax.chain(make(learning_rate=1.0, **arguments), optax.scale(-1.0))
         weights = {"w": jnp.ones(2)}

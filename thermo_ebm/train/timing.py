@@ -181,11 +181,11 @@ def with_budget(config: ConfigDict, workdir: Path, seconds: float) -> ConfigDict
     Raises:
       UserError: not even one epoch ends within the time.
     """
-    chosen = ConfigDict(config.to_dict())
+    budgeted = ConfigDict(config.to_dict())
     if layout.has_begun(workdir):
         recorded = flatten(configuration.read_config(workdir))
-        chosen.update_from_flattened_dict({name: recorded[name] for name in BUDGETED})
-        return chosen.lock()
+        budgeted.update_from_flattened_dict({name: recorded[name] for name in BUDGETED})
+        return budgeted.lock()
     begun = time.perf_counter()
     per_epoch, at_end = _epoch_seconds(config, workdir)
     spent = float(hosts.of_all(time.perf_counter() - begun).max())
@@ -202,8 +202,8 @@ def with_budget(config: ConfigDict, workdir: Path, seconds: float) -> ConfigDict
     stretched = epochs / config.num_epochs
     decay = config.optimizer.decay
     values = (epochs, float(decay.rate ** (1 / stretched)), round(decay.begin_epoch * stretched))
-    chosen.update_from_flattened_dict(dict(zip(BUDGETED, values, strict=True)))
-    return chosen.lock()
+    budgeted.update_from_flattened_dict(dict(zip(BUDGETED, values, strict=True)))
+    return budgeted.lock()
 
 
 def _epoch_seconds(config: ConfigDict, workdir: Path) -> tuple[float, float]:
