@@ -83,9 +83,9 @@ def define_flags() -> None:
         "Seconds after which no image of a table is estimated again; 0: no limit.",
         lower_bound=0.0,
     )
-    flags.DEFINE_integer("chains", 32, "Chains per image, a multiple of 8.", lower_bound=16)
+    flags.DEFINE_integer("chains", 16, "Chains per image, a multiple of 4.", lower_bound=8)
     flags.register_validator(
-        "chains", lambda chains: chains % 8 == 0, message="must be a multiple of 8"
+        "chains", lambda chains: chains % 4 == 0, message="must be a multiple of 4"
     )
     flags.DEFINE_integer(
         "num_simulated", 20, "Simulated images that check the estimate by bounds; 0 omits them."

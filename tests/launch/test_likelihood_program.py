@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from trained_run import damage
 
-FAST = ("--chains=16", "--error=10", "--max_gradients=8", "--batch_size=4")
+FAST = ("--chains=8", "--error=10", "--max_gradients=8", "--batch_size=4")
 
 
 def test_tables_summary_and_pictures_are_written_and_continued(programs, workdir, tmp_path):
@@ -83,7 +83,7 @@ def test_wrong_commands_are_one_line_and_code_2(programs, workdir, tmp_path):
     np.savez(tmp_path / "three.npz", images=np.full((3, 8, 8), 9, np.uint8))
     wrong = {
         "--chains=4": "--chains=4: ",
-        "--chains=20": "--chains=20: must be a multiple of 8",
+        "--chains=10": "--chains=10: must be a multiple of 4",
         "--error=0": "--error=0",
         "--max_gradients=1": "--max_gradients=1: ",
         f"--against_run={tmp_path}/empty": f"{tmp_path}/empty",

@@ -11,6 +11,7 @@ import plane_model as plane
 import pytest
 from scipy import special
 
+from configs import digits_small
 from thermo_ebm.likelihood import (
     Estimator,
     LikelihoodSettings,
@@ -21,6 +22,7 @@ from thermo_ebm.likelihood import (
     prepare,
     proposal,
 )
+from thermo_ebm.models.latent_ebm import make_model
 from thermo_ebm.models.prior import tilted_gaussian
 from thermo_ebm.sampling import kernels
 
@@ -305,6 +307,21 @@ def test_log_marginal_likelihood_of_the_library():
     assert result.reliable.all()
     assert 0.005 < result.mean_stderr < 0.1
     assert (result.gradients <= 20_000).all()
+
+
+def test_compiled_once_for_equal_shapes():
+    """For any images, parameters, effort and key; a run that is loaded again has the same model."""
+    x = simulated("plane")[0]
+    programs = proposal.prepare_from, annealed_smc.pilot, annealed_smc.estimate
+    settings = COARSE._replace(batch_size=4)
+    log_marginal_likelihood(PLANE, PLANE_PARAMS, x[:3], jax.random.key(0), settings)
+    sizes = [program._cache_size() for program in programs]
+    other = jax.tree.map(lambda leaf: 1.1 * leaf, PLANE_PARAMS)
+    settings = settings._replace(num_temperatures=5, max_gradients=40)
+    log_marginal_likelihood(PLANE, other, x[3:13], jax.random.key(1), settings)
+    assert [program._cache_size() for program in programs] == sizes
+    config = digits_small.get_config()
+    assert make_model(config) is make_model(digits_small.get_config())
 
 
 @pytest.mark.parametrize(

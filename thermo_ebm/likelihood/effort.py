@@ -49,7 +49,7 @@ class Bounds(NamedTuple):
 
 
 class _Pending(NamedTuple):
-    """Images whose estimates have not reached the error asked for."""
+    """Images that are still to be estimated, or to be estimated again."""
 
     rows: np.ndarray
     num_temperatures: np.ndarray  # of the next estimate
@@ -77,20 +77,22 @@ class Estimator(NamedTuple):
         schedule = self.schedules(images) if schedule is None else schedule
         pending = _Pending(np.arange(len(images)), self._first(np.asarray(schedule.intervals)))
         while len(pending.rows):
-            later = []
-            for rows, num_temperatures in self._batches(pending):
-                estimates = self._estimate(images, schedule, rows, num_temperatures)
-                is_final = self._is_final(estimates, num_temperatures, time.monotonic() - begin)
+            # Those with the fewest temperatures: a batch is then full, and its images are alike.
+            order = np.argsort(pending.num_temperatures, kind="stable")
+            now, later = np.split(order, [self.settings.batch_size])
+            rows, num_temperatures = pending.rows[now], pending.num_temperatures[now]
+            estimates = self._estimate(images, schedule, rows, num_temperatures)
+            is_final = self._is_final(estimates, num_temperatures, time.monotonic() - begin)
+            if is_final.any():
                 done = jax.tree.map(lambda leaf: leaf[is_final], estimates)  # noqa: B023
-                if is_final.any():
-                    yield Finished(rows[is_final], done, num_temperatures[is_final])
-                factor = np.clip((estimates.stderr / self.settings.error) ** 2, 1.5, 4.0)
-                more = np.ceil(factor * num_temperatures).astype(np.int64)
-                more = np.minimum(more, self._most_temperatures())
-                later.append(_Pending(rows[~is_final], more[~is_final]))
-            rows = np.concatenate([part.rows for part in later])
-            num_temperatures = np.concatenate([part.num_temperatures for part in later])
-            pending = _Pending(rows, num_temperatures)
+                yield Finished(rows[is_final], done, num_temperatures[is_final])
+            factor = np.clip((estimates.stderr / self.settings.error) ** 2, 1.5, 4.0)
+            more = np.ceil(factor * num_temperatures).astype(np.int64)
+            more = np.minimum(more, self._most_temperatures())
+            pending = _Pending(
+                np.concatenate([pending.rows[later], rows[~is_final]]),
+                np.concatenate([pending.num_temperatures[later], more[~is_final]]),
+            )
 
     def schedules(self, images: np.ndarray | Array) -> PathSchedule:
         """The schedule of each image."""

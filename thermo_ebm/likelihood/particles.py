@@ -259,37 +259,31 @@ def continued(
     schedule: PathSchedule,
     key: PRNGKey,
     start: Array,
-    draws: int,
-    trajectories: int,
+    length: int,
     kernel: Kernel,
 ) -> Array:
-    """States of chains at s = 1 of a single problem, every so many trajectories.
+    """States of chains at s = 1 of a single problem, after each of their moves.
 
     Args:
       problem: the path.
       schedule: whose last step size is used.
       key: consumed.
       start: [chains, latent_dim].
-      draws: how many states of each chain.
-      trajectories: before each of them.
+      length: number of moves.
       kernel: of the moves.
 
     Returns:
-      [draws, chains, latent_dim].
+      [length, chains, latent_dim].
     """
     target = problem.target(jnp.ones(1), len(start))
     sizes = jnp.full(len(start), jnp.exp(_at(schedule, jnp.ones(1))[1][0]))
     keys = _keys(problem, key, len(start))
 
-    def move(state: State, k: Array) -> tuple[State, None]:
-        return kernel.step(StepKeys(keys, k), state, target, sizes)[0], None
-
-    def draw(state: State, number: Array) -> tuple[State, Array]:
-        steps = number * trajectories + jnp.arange(trajectories)
-        state, _ = jax.lax.scan(move, state, steps)
+    def move(state: State, k: Array) -> tuple[State, Array]:
+        state = kernel.step(StepKeys(keys, k), state, target, sizes)[0]
         return state, state.z
 
-    return jax.lax.scan(draw, kernel.init(target, start), jnp.arange(draws))[1]
+    return jax.lax.scan(move, kernel.init(target, start), jnp.arange(length))[1]
 
 
 def _insert(state: State, retained: Retained, k: Array | int, rows: Array) -> State:

@@ -30,7 +30,6 @@ from thermo_ebm.types import Array, Params, PRNGKey
 LEAST_VARIANCE = 1e-6
 PRIOR_ISLANDS = 16
 _PRIOR_PILOT_CHAINS = 256
-_MIXING_CHAINS = 256  # of the prior, whose R-hat is reported
 _CHUNK = 512  # pairs whose images exist at once
 _STORED_NUMBERS = 2**24  # of images of prior draws that are stored
 
@@ -114,7 +113,7 @@ def _prior(
     """Draws of p_alpha [num_pairs, D], and log Z_alpha."""
     prior, num, chains = model.prior, settings.num_pairs, settings.prior_chains
     problem = prior_problem(model, alpha)
-    keys = jax.random.split(key, 5)
+    keys = jax.random.split(key, 4)
     if prior.exact_sample is None or prior.log_normalizer is None:
         effort = Effort(chains, PRIOR_ISLANDS, 1, settings.moves())
         few = effort._replace(chains=_PRIOR_PILOT_CHAINS)
@@ -133,10 +132,9 @@ def _prior(
         return prior.exact_sample(alpha, jax.random.split(keys[2], num)), constant
     rows = jax.random.categorical(keys[2], annealed.log_weight[0], shape=(chains,))
     start, settled = annealed.z[rows], settings.prior_trajectories
-    step = partial(particles.continued, problem, schedule, kernel=settings.moves())
-    draws = step(keys[3], start, -(-num // chains), settled)
-    path = step(keys[4], draws[-1, :_MIXING_CHAINS], settings.mixing_trajectories, 1)
-    latents = draws.reshape(-1, model.latent_dim)[:num]
+    length = -(-num // chains) * settled
+    path = particles.continued(problem, schedule, keys[3], start, length, settings.moves())
+    latents = path[settled - 1 :: settled].reshape(-1, model.latent_dim)[:num]
     return latents, constant._replace(r_hat=worst_r_hat(path))
 
 

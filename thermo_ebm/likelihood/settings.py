@@ -15,10 +15,8 @@ class LikelihoodSettings(NamedTuple):
     max_gradients: int = 20_000  # of a chain, see `gradients_per_temperature`
     max_seconds: float = 0.0  # after which no estimate is repeated with more temperatures; 0: never
     num_temperatures: int = 0  # N, the same for all images; 0: by need
-    chains_per_image: int = 32  # M
-    # Of which M is a multiple. 8 islands know their standard error to a quarter, 4 to a half, which
-    # an image pays for with twice the gradients.
-    num_islands: int = 8
+    chains_per_image: int = 16  # M
+    num_islands: int = 4  # of which M is a multiple
     kernel: str = "hmc"  # a name in kernels.KERNELS, of an adjusted kernel
     num_trajectories: int = 1  # moves at each temperature
     num_leapfrog: int = 4  # L, of a kernel with leapfrog steps
@@ -30,7 +28,6 @@ class LikelihoodSettings(NamedTuple):
     prior_chains: int = 2048  # for log Z_alpha; a multiple of 16
     prior_temperatures: int = 75
     prior_trajectories: int = 10  # of chains of p_alpha before each of their draws
-    mixing_trajectories: int = 300  # of the chains of p_alpha whose R-hat is reported
 
     def check(self) -> None:
         """Refuses numbers that give no estimate or no error.

@@ -10,6 +10,7 @@ Any pair of callables f_alpha, g_beta with the signatures of `types.py` makes a 
 (*) by default; `models/likelihoods.py` has others.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -117,7 +118,11 @@ def make_model(
             f"{', '.join(sorted(unknown))}: not a field of the model; there are "
             f"{', '.join(ModelSettings._fields)}"
         )
-    return _build(ModelSettings(**fields), 3 if channels is None else channels, conv_transpose)
+    for name in ("generator_widths", "generator_strides"):
+        if name in fields:
+            fields[name] = tuple(fields[name])
+    form = conv_transpose or for_backend(jax.default_backend())
+    return _build(ModelSettings(**fields), 3 if channels is None else channels, form)
 
 
 def from_decoder(
@@ -171,9 +176,8 @@ def _fields(config: ConfigDict | None) -> dict[str, Any]:
     return fields
 
 
-def _build(
-    settings: ModelSettings, channels: int, conv_transpose: ConvTranspose | None
-) -> LatentEBM:
+@functools.lru_cache(maxsize=32)  # equal models are one, whose functions are compiled once
+def _build(settings: ModelSettings, channels: int, conv_transpose: ConvTranspose) -> LatentEBM:
     prior = _transform(
         make_prior_network(settings.prior_features, settings.prior_leak, settings.prior_activation)
     )
@@ -185,7 +189,7 @@ def _build(
             channels=channels,
             kernel_size=settings.generator_kernel_size,
             leak=settings.generator_leak,
-            conv_transpose=conv_transpose or for_backend(jax.default_backend()),
+            conv_transpose=conv_transpose,
         )
     )
 

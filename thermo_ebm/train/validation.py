@@ -32,13 +32,10 @@ HELD_OUT_IMAGES = 64
 HELD_OUT_SETTINGS = LikelihoodSettings(
     error=0.5,  # of an image that counts as reliable
     num_temperatures=48,
-    chains_per_image=16,
-    num_islands=4,
     num_pairs=2048,
     num_probes=512,
     prior_chains=512,
     prior_temperatures=48,
-    mixing_trajectories=100,
 )
 
 

@@ -33,7 +33,7 @@ class SessionSettings(NamedTuple):
     error: float = 0.1  # nats, the standard error asked for of each image
     max_gradients: int = 20_000  # of a chain
     max_seconds: float = 0.0  # of a table, after which no estimate is repeated; 0: never
-    chains: int = 32  # per image, a multiple of 8
+    chains: int = 16  # per image, a multiple of 4
     batch_size: int = 8  # images at once
     seed: int = 0
 
