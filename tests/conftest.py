@@ -15,6 +15,14 @@ import jax
 import pytest
 
 
+def pytest_collection_modifyitems(items):
+    """Tests that train come first: they share compiled programs as long as one process has them.
+
+    Idle processes take tests from the end of another's list.
+    """
+    items.sort(key=lambda item: "train" not in item.path.parts)
+
+
 def pytest_collection_finish():
     """What is imported stays; garbage, whose collection libraries ask for, is not among it."""
     gc.collect()

@@ -136,7 +136,8 @@ def test_forms_under_vmap_over_weights():
     weights = jax.random.normal(jax.random.key(3), (3, 4, 4, 3, 2))
 
     def grad(form):
-        return jax.vmap(jax.grad(lambda x, w: jnp.sum(form(x, w, 2) ** 3), (0, 1)))(x, weights)
+        gradient = jax.grad(lambda x, w: jnp.sum(form(x, w, 2) ** 3), (0, 1))
+        return jax.jit(jax.vmap(gradient))(x, weights)
 
     expected = grad(dilated)
     for form in (stamped, winograd):
@@ -166,7 +167,7 @@ def test_the_cpu_form_agrees_with_the_direct_form_for_all_shapes():
         weights = jax.random.normal(jax.random.key(5), (4, 4, channels, 2))
         expected = dilated(x, weights, 2)
         scale = float(jnp.abs(expected).max())
-        actual = conv_transpose.on_cpu(x, weights, 2)
+        actual = jax.jit(conv_transpose.on_cpu, static_argnums=2)(x, weights, 2)
         np.testing.assert_allclose(actual, expected, atol=FLOAT32 * scale)
 
 

@@ -70,7 +70,7 @@ def test_peak_memory_of_a_loop_counts_its_body_once():
 
 def small_config(num_temperatures: int = 6, **loss: str) -> ConfigDict:
     config = digits_paper.get_config()
-    config.model.generator.features = 8
+    config.model.generator.update(features=8, widths=(1,), strides=(1, 2))
     config.loss.num_temperatures = num_temperatures
     config.sampler.posterior.num_steps = 3
     config.loss.update(loss)
@@ -207,7 +207,8 @@ def test_memory_is_planned_for_the_repetitions_that_train_together(monkeypatch):
     """More of them leave less for images; what a configuration may ask for does not count."""
     config = digits_paper.get_config()
     config.parallel_repetitions = 40
-    monkeypatch.setattr(plan, "usable_bytes", lambda device: plan.device_bytes(config, 2))
+    of_two = plan.device_bytes(config, 2)
+    monkeypatch.setattr(plan, "usable_bytes", lambda device: of_two)
     chunks = [plan.with_chunk(config, size).sampler.image_chunk for size in (1, 2, 8)]
     assert chunks[:2] == [0, 0]
     assert 1 <= chunks[2] < config.batch_size
@@ -222,12 +223,12 @@ def test_activations_fit_half_of_vmem_on_a_tpu():
         (cifar10_paper, "float32", 128),
     ]:
         config = module.get_config()
-        config.sampler.precision = precision
+        config.sampler.precision, config.sampler.image_chunk = precision, 4
         model = make_model(config.model, 3, dilated)
         target = plan.PlanTarget(model, 4, 2**40, memory.VMEM_BYTES["TPU v5 lite"])
         for repetitions in (1, 4):
             sampler = plan.with_chunk(config, repetitions, target).sampler
-            assert (sampler.image_chunk, sampler.chain_chunk) == (0, chunk // repetitions)
+            assert (sampler.image_chunk, sampler.chain_chunk) == (4, chunk // repetitions)
 
 
 def test_chains_that_are_differentiated_are_evaluated_at_once():

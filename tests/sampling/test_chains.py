@@ -1,5 +1,6 @@
 """Chains of the model: their laws, what each chain depends on, their traces, their chunks."""
 
+import functools
 from functools import partial
 
 import chex
@@ -112,20 +113,22 @@ def test_prior_chains_cost_no_generator_evaluation():
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "all_chunks"),
     [
-        {},
-        {"chains_per_image": 2, "exchange_every": 1},
-        {"posterior": ChainSettings(0.05, 4, "mala")},
+        ({}, [{"image_chunk": 2, "chain_chunk": 3}]),
+        (
+            {
+                "posterior": ChainSettings(0.05, 3, "mala"),
+                "chains_per_image": 2,
+                "exchange_every": 1,
+            },
+            [{"image_chunk": 2}, {"chain_chunk": 7}],
+        ),
     ],
 )
-def test_chunks_change_nothing(settings):
+def test_chunks_change_nothing(settings, all_chunks):
     unchunked = all_chains(**settings)
-    for chunks in (
-        {"image_chunk": 2},
-        {"chain_chunk": 7},
-        {"image_chunk": 2, "chain_chunk": 3},
-    ):
+    for chunks in all_chunks:
         chex.assert_trees_all_close(all_chains(**chunks, **settings), unchunked, rtol=1e-12)
 
 
@@ -325,6 +328,7 @@ def test_chunks_run_one_after_another():
 # Traces, and starts.
 
 
+@functools.cache
 def traced(kernel, exchange_every, num_steps):
     """The chains of `num_steps` steps with their trace, under ChainSettings(0.08, K, kernel)."""
     chain = ChainSettings(0.08, num_steps, kernel)
@@ -334,10 +338,12 @@ def traced(kernel, exchange_every, num_steps):
     return run(tiny.parameters(), batch.images, batch.position, temperatures, KEY)
 
 
-@pytest.mark.parametrize(("kernel", "exchange_every"), [("ula", 0), ("ula", 2), ("mala", 1)])
-def test_a_trace_ends_where_chains_of_its_length_end(kernel, exchange_every):
+@pytest.mark.parametrize(
+    ("kernel", "exchange_every", "lengths"), [("ula", 0, (7,)), ("ula", 2, (3,)), ("mala", 1, (7,))]
+)
+def test_a_trace_ends_where_chains_of_its_length_end(kernel, exchange_every, lengths):
     trace = traced(kernel, exchange_every, 7).trace
-    for num_steps in (3, 7):
+    for num_steps in lengths:
         chain = ChainSettings(0.08, num_steps, kernel)
         ends = all_chains(
             temperatures=np.array([0.0, 0.2, 0.6, 1.0]),
@@ -368,7 +374,7 @@ def test_unadjusted_steps_have_the_acceptance_of_a_proposal_by_hand():
         prior = model.tilt(params["prior"], z[None])[0] - (z**2).sum() / (2 * 1.1**2)
         return -t * (error**2).sum() / (2 * 0.4**2) + prior
 
-    density = jax.vmap(jax.value_and_grad(log_density))
+    density = jax.jit(jax.vmap(jax.value_and_grad(log_density)))
     before, after = trace.latents[3, 2, 1], trace.latents[4, 2, 1]
     (value, gradient), (new_value, new_gradient) = (
         density(z, batch.images) for z in (before, after)

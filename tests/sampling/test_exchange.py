@@ -158,7 +158,7 @@ def weight_of_the_right_mode():
 
 @pytest.mark.parametrize("kernel", ["ula", pytest.param("mala", marks=pytest.mark.slow)])
 def test_far_modes_get_their_weights_by_exchange(kernel):
-    num = 800
+    num = 400
     temperatures = jnp.float32((np.arange(9) / 8) ** 2)
     images = jnp.full((num, 1), PIXEL)
     posterior = ChainSettings(0.01, 1200, kernel)

@@ -45,6 +45,7 @@ def exact_moments():
     return jax.tree.map(jnp.asarray, moments)
 
 
+@jax.jit
 def exact_reference():
     return linear_reference.fit(exact_moments(), lg.PRIOR_SIGMA, lg.LIKELIHOOD_SIGMA**2)
 
@@ -71,9 +72,12 @@ def test_the_integral_is_log_p_without_a_move(num_temperatures):
     settings = LossSettings(num_temperatures, reference="linear")
     batch = Batch(jnp.asarray(IMAGES), jnp.arange(3), jnp.ones(3))
     path = Path(exact_reference())
-    loss, terms = thermodynamic_loss(
-        lg.make_model(), PARAMS, batch, jax.random.key(0), sampler, settings, path=path
-    )
+    key = jax.random.key(0)
+    loss, terms = jax.jit(
+        lambda params: thermodynamic_loss(
+            lg.make_model(), params, batch, key, sampler, settings, path=path
+        )
+    )(PARAMS)
     # log p(x) = log Z_x - log Z_alpha, with the tilt's normaliser in closed form.
     prior = lg.power_posterior(PARAMS, X, 0.0)
     log_z_alpha = (
@@ -157,8 +161,9 @@ def draw(law, num, rng):
     return np.searchsorted(np.cumsum(law), rng.random(num) * law.sum())
 
 
-@pytest.mark.parametrize("power", [0.3, 1.0, 3.0])
-@pytest.mark.parametrize("num_temperatures", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("num_temperatures", "power"), [(1, 1.0), (2, 0.3), (2, 3.0), (4, 0.3), (4, 1.0), (4, 3.0)]
+)
 def test_values_and_gradients_are_the_grids(ladder, num_temperatures, power):
     params, images, grid, reference, log_q, log_joint = ladder
     schedule = make_schedule("power", num_temperatures, power)
