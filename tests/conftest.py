@@ -23,8 +23,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: "train" not in item.path.parts)
 
 
-def pytest_collection_finish():
-    """What is imported stays; garbage, whose collection libraries ask for, is not among it."""
+@pytest.fixture(autouse=True, scope="module")
+def freeze():
+    """Libraries ask for collections of garbage: they look at what the present module makes alone.
+
+    What is imported, traced and compiled before stays anyway, and is gigabytes.
+    """
     gc.collect()
     gc.freeze()
 

@@ -99,21 +99,22 @@ def test_a_changed_file_is_refused(images, tmp_path, use_network):
 
 
 def test_a_file_that_does_not_say_is_of_an_unknown_network(tmp_path):
-    first, second = write(tmp_path / "a.npz", WIDTH), write(tmp_path / "b.npz", WIDTH, 4.0)
-    comparison = compared(first, second)
-    assert comparison.values["fid"] == pytest.approx(WIDTH)  # (2 - 1)^2 for each feature
-    assert comparison.features == "unknown (2048 features)"
+    comparison = compared(write(tmp_path / "a.npz", 12), write(tmp_path / "b.npz", 12, 4.0))
+    assert comparison.values["fid"] == pytest.approx(12)  # (2 - 1)^2 for each feature
+    assert comparison.features == "unknown (12 features)"
     text = compare.table(comparison)
-    assert "\nfeatures: unknown (2048 features), seed 0" in text
-    assert text.count("--features=inception_v3") == 2  # a note for each file
+    assert "\nfeatures: unknown (12 features), seed 0" in text
+    assert text.count("does not say which network") == 2  # a note for each file
     assert PREFIX not in text
+    assert "inception" not in text
     compare.write_json(tmp_path / "out.json", comparison)
-    assert json.loads((tmp_path / "out.json").read_text())["features"] == "unknown (2048 features)"
-    asked = compared(first, second, "inception_v3")
-    assert asked.features == "unknown (2048 features), taken for inception_v3"
-    narrow = compared(write(tmp_path / "c.npz", 12), write(tmp_path / "d.npz", 12, 4.0))
-    assert narrow.features == "unknown (12 features)"
-    assert "inception" not in compare.table(narrow)
+    assert json.loads((tmp_path / "out.json").read_text())["features"] == "unknown (12 features)"
+    wide = sets.open_set(str(write(tmp_path / "wide.npz", WIDTH)))
+    assert "--features=inception_v3" in statistics.unknown_note(wide, MetricSettings())
+    assert statistics.features_name(wide, MetricSettings()) == "unknown (2048 features)"
+    asked = MetricSettings(features="inception_v3")
+    name = "unknown (2048 features), taken for inception_v3"
+    assert statistics.features_name(wide, asked) == name
 
 
 def test_names_of_both_files_are_shown_where_one_says_less(tmp_path):

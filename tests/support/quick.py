@@ -1,4 +1,4 @@
-"""XLA's flags and its cache for tests, where compiling costs more than running."""
+"""Settings of XLA, its cache and OpenBLAS for tests, where compiling costs more than running."""
 
 import os
 import tempfile
@@ -15,4 +15,5 @@ _CACHE = Path(tempfile.gettempdir()) / f"thermo_ebm-tests-{os.getuid()}"
 ENVIRONMENT = {
     "JAX_COMPILATION_CACHE_DIR": str(_CACHE),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    "OPENBLAS_NUM_THREADS": "1",  # its threads wait for each other at full load
 }

@@ -70,8 +70,31 @@ _programs = {}
 def prepare(config, size, **constants):
     """Programs that all runs of one test process share, since they compile for seconds.
 
-    `constants` replace fields of the task, such as `max_skipped_steps`.
+    One program takes the steps of a dispatch, however many the configuration asks for. `constants`
+    replace fields of the task, such as `max_skipped_steps`.
     """
+    prepared = prepare_as_configured(config, size, **constants)
+    if jax.device_count() > 1:
+        return prepared
+    accumulate = prepared.task.gradient_noise.accumulate
+    room = prepared.task.steps_per_epoch * accumulate
+
+    def run(state, stop, limit, batches):
+        """With images for all steps of an epoch, of which the last are not used."""
+        num = batches.images.shape[2]
+
+        def pad(leaf):
+            filling = [(0, 0), (0, 0), (0, room - num), *[(0, 0)] * (leaf.ndim - 3)]
+            return np.pad(np.asarray(leaf), filling)
+
+        most = np.minimum(limit, num // accumulate)
+        return prepared.programs.run(state, stop, most, jax.tree.map(pad, batches))
+
+    return prepared._replace(programs=prepared.programs._replace(run=run))
+
+
+def prepare_as_configured(config, size, **constants):
+    """As `prepare`, with the configuration's `steps_per_dispatch`."""
     task = make_task(config)._replace(**constants)
     fields = [config[name] for name in _COMPILED_BY]
     fields += [config.data[name] for name in _COMPILED_BY_DATA]

@@ -18,11 +18,14 @@ from thermo_ebm.train import checkpoints, loop
 from thermo_ebm.train.loop import Outcome
 
 
+FEW = {"checkpoint__every_steps": 0, "checkpoint__every_epochs": 3}  # checkpoints
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The uninterrupted run."""
     workdir = tmp_path_factory.mktemp("whole")
-    assert tiny.train(tiny.config(num_repetitions=3), workdir) is Outcome.DONE
+    assert tiny.train(tiny.config(num_repetitions=3, **FEW), workdir) is Outcome.DONE
     return workdir
 
 
@@ -70,7 +73,7 @@ def test_stops_after_any_step_change_nothing(whole, tmp_path):
     for steps in (0, 1, 2, 1, 5, 1, 0, 1, 8, 1, 0, 10, 0):
         assert tiny.train(one_by_one, tmp_path, dispatches=steps) is Outcome.INTERRUPTED
     assert len(tiny.rows(tmp_path)) == 2
-    assert tiny.train(tiny.config(), tmp_path) is Outcome.DONE
+    assert tiny.train(tiny.config(**FEW), tmp_path) is Outcome.DONE
     tiny.assert_equal_runs(whole, tmp_path)
 
 
@@ -83,7 +86,7 @@ def test_a_damaged_checkpoint_of_a_signal_costs_the_steps_since_the_one_before(w
     assert tiny.train(one_by_one, tmp_path, dispatches=1) is Outcome.INTERRUPTED
     assert [path.name for path in (folder / checkpoints.DAMAGED).iterdir()] == ["7"]
     assert [path.name for path in (folder / checkpoints.INTERRUPTED).iterdir()] == ["5"]
-    assert tiny.train(tiny.config(), tmp_path) is Outcome.DONE
+    assert tiny.train(tiny.config(**FEW), tmp_path) is Outcome.DONE
     tiny.assert_equal_runs(whole, tmp_path)
 
 
@@ -101,7 +104,7 @@ def test_kill_after_the_readings_of_an_epoch_is_survived(whole, tmp_path, monkey
         with pytest.raises(KeyboardInterrupt):
             tiny.train(one_by_one, tmp_path)
     assert len(tiny.rows(tmp_path)) == 1
-    assert tiny.train(tiny.config(), tmp_path) is Outcome.DONE
+    assert tiny.train(tiny.config(**FEW), tmp_path) is Outcome.DONE
     tiny.assert_equal_runs(whole, tmp_path)
 
 
@@ -116,13 +119,12 @@ def test_a_start_that_fails_later_leaves_the_configuration_as_it_was(tmp_path):
 
 
 def test_fewer_epochs_than_are_done_lose_nothing(whole, tmp_path):
-    sparse = {"checkpoint__every_steps": 0, "checkpoint__every_epochs": 3}
-    made = tiny.config(steps_per_dispatch=1, **sparse)
+    made = tiny.config(steps_per_dispatch=1, **FEW)
     assert tiny.train(made, tmp_path, dispatches=25) is Outcome.INTERRUPTED
-    assert tiny.train(tiny.config(num_epochs=2, **sparse), tmp_path) is Outcome.DONE
+    assert tiny.train(tiny.config(num_epochs=2, **FEW), tmp_path) is Outcome.DONE
     assert tiny.end_state(tiny.config(), tmp_path)["step"] == 25
     assert len(tiny.rows(tmp_path)) == 2
-    assert tiny.train(tiny.config(), tmp_path) is Outcome.DONE
+    assert tiny.train(tiny.config(**FEW), tmp_path) is Outcome.DONE
     tiny.assert_equal_runs(whole, tmp_path)
 
 
@@ -145,7 +147,7 @@ def test_slow_steps_are_dispatched_a_few_at_a_time(whole, tmp_path, monkeypatch)
     limits = []
 
     clock = itertools.count()
-    made = tiny.config(checkpoint__every_steps=0)
+    made = tiny.config(**FEW)
     recorded = functools.partial(
         tiny.prepare_recorded, lambda state, stop, limit: limits.append(int(limit))
     )
@@ -158,8 +160,8 @@ def test_slow_steps_are_dispatched_a_few_at_a_time(whole, tmp_path, monkeypatch)
 
 
 def test_other_dispatches_and_checkpoints_change_nothing(whole, tmp_path):
-    changes = {"steps_per_dispatch": 3, "checkpoint__every_steps": 0, "checkpoint__every_epochs": 2}
-    assert tiny.train(tiny.config(**changes), tmp_path) is Outcome.DONE
+    made = tiny.config(steps_per_dispatch=1, **FEW | {"checkpoint__every_epochs": 2})
+    assert tiny.train(made, tmp_path, prepare=tiny.prepare_as_configured) is Outcome.DONE
     assert tiny.rows(whole) == tiny.rows(tmp_path)
     # Not the sums of an epoch that has just begun, but all else is the same.
     tiny.assert_equal_runs(whole, tmp_path)
@@ -167,7 +169,7 @@ def test_other_dispatches_and_checkpoints_change_nothing(whole, tmp_path):
 
 def test_a_longer_run_continues_a_shorter_one(whole, tmp_path):
     assert tiny.train(tiny.config(num_epochs=1), tmp_path) is Outcome.DONE
-    assert tiny.train(tiny.config(), tmp_path) is Outcome.DONE
+    assert tiny.train(tiny.config(**FEW), tmp_path) is Outcome.DONE
     tiny.assert_equal_runs(whole, tmp_path)
 
 
@@ -179,7 +181,8 @@ def test_done_repetitions_are_skipped_and_started_ones_continue(whole, tmp_path,
     assert 0 < len(tiny.rows(tmp_path, 1)) < 3
     assert not repetition_dir(tmp_path, 2).exists()
     capsys.readouterr()
-    assert tiny.train(three, tmp_path) is Outcome.DONE
+    rest = tiny.config(num_repetitions=3, **FEW)
+    assert tiny.train(rest, tmp_path) is Outcome.DONE
     assert "repetition 0 is done: skipped" in capsys.readouterr().err
     assert snapshot(repetition_dir(tmp_path, 0)) == done
     for number in range(3):
