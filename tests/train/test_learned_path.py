@@ -106,7 +106,11 @@ def test_stops_after_any_step_change_nothing(whole, tmp_path):
 
 
 def test_repetitions_that_train_together_equal_those_that_train_alone(whole, tmp_path):
-    together = {"parallel_repetitions": 2, "num_epochs": 1, "logging__gradient_bias_every_epochs": 0}
+    together = {
+        "parallel_repetitions": 2,
+        "num_epochs": 1,
+        "logging__gradient_bias_every_epochs": 0,
+    }
     assert tiny.train(tiny.config(**LINEAR | together), tmp_path) is Outcome.DONE
     for number in range(2):
         alone, with_others = tiny.rows(whole, number)[0], tiny.rows(tmp_path, number)[0]

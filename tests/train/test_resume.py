@@ -17,7 +17,6 @@ from thermo_ebm.run.layout import repetition_dir
 from thermo_ebm.train import checkpoints, loop
 from thermo_ebm.train.loop import Outcome
 
-
 FEW = {"checkpoint__every_steps": 0, "checkpoint__every_epochs": 3}  # checkpoints
 
 
