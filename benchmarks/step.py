@@ -49,7 +49,12 @@ from launch.path_flags import DEFINE_output_file
 from thermo_ebm.config.build import loss_settings
 from thermo_ebm.errors import UserError
 from thermo_ebm.losses import VANILLA
+from thermo_ebm.losses.settings import GENERATOR_GRADIENTS, PRIOR_GRADIENTS
 from thermo_ebm.models import conv_transpose
+
+PARTS = {"step": programs.fast_step, "chains": programs.chains}
+FORMS = ("on_cpu", "on_tpu", "stamped", "dilated", "winograd")
+GRADIENTS = ["+".join(pair) for pair in itertools.product(PRIOR_GRADIENTS, GENERATOR_GRADIENTS)]
 
 
 class Row(NamedTuple):
@@ -84,16 +89,19 @@ class Cell(NamedTuple):
 
 def make_cells() -> Iterator[Cell]:
     """Every combination of the flags' values."""
+    parts = flag_errors.choices("parts", PARTS)
     choices = {
-        "loss.name": flags.FLAGS.losses,
-        "gradients": flags.FLAGS.gradients,
+        "loss.name": flag_errors.choices("losses", ("thermodynamic", "vanilla")),
+        "gradients": flag_errors.choices("gradients", GRADIENTS),
         "batch_size": flag_errors.integers("batch_sizes"),
         "loss.num_temperatures": flag_errors.integers("num_temperatures"),
         "sampler.posterior.num_steps": flag_errors.integers("num_steps"),
     }
     asked = {field: list(values) for field, values in choices.items() if values}
-    forms = flags.FLAGS.forms or [conv_transpose.for_backend(jax.default_backend()).__name__]
-    for part, form, *values in itertools.product(flags.FLAGS.parts, forms, *asked.values()):
+    forms = flag_errors.choices("forms", FORMS) or [
+        conv_transpose.for_backend(jax.default_backend()).__name__
+    ]
+    for part, form, *values in itertools.product(parts, forms, *asked.values()):
         config = ConfigDict(config_file.read().to_dict())
         fields = dict(zip(asked, values, strict=True))
         if "gradients" in fields:
@@ -140,8 +148,7 @@ def measure(cell: Cell, peak: gemm.Gemm) -> tuple[Row, Program]:
     config = cell.config
     model = programs.make_model(config, cell.form)
     config = programs.with_chunks(config, model)
-    make = {"step": programs.fast_step, "chains": programs.chains}[cell.part]
-    compiled = make(config, model)
+    compiled = PARTS[cell.part](config, model)
     seconds, rates = time_program(compiled, peak)
     step_s, settings = np.median(seconds), loss_settings(config)
     row = Row(

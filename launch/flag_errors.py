@@ -1,6 +1,7 @@
 """Messages for flags that are missing, unknown, or have values that they cannot take."""
 
 import re
+from collections.abc import Collection
 
 from absl import flags
 
@@ -56,6 +57,19 @@ def integers(name: str) -> list[int]:
         return [int(value) for value in values]
     except ValueError as error:
         raise UserError(f"--{name}={','.join(values)}: must be integers, such as 8,16") from error
+
+
+def choices(name: str, possible: Collection[str]) -> list[str]:
+    """The values of a list flag that may have some values alone; none where it is not given.
+
+    Raises:
+      UserError: it has another value.
+    """
+    values = flags.FLAGS[name].value or []
+    for value in values:
+        if value not in possible:
+            raise UserError(f"--{name}={value}: must be one or more of {', '.join(possible)}")
+    return list(values)
 
 
 def _reason(text: str) -> str:

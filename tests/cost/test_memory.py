@@ -70,7 +70,7 @@ def test_peak_memory_of_a_loop_counts_its_body_once():
 
 def small_config(num_temperatures: int = 6, **loss: str) -> ConfigDict:
     config = digits_paper.get_config()
-    config.model.generator.update(features=8, widths=(1,), strides=(1, 2))
+    config.model.generator.features = 8
     config.loss.num_temperatures = num_temperatures
     config.sampler.posterior.num_steps = 3
     config.loss.update(loss)

@@ -40,6 +40,11 @@ def test_repetitions_and_steps():
     assert run.checkpoint_steps(7) == []
 
 
+def test_digits_are_in_no_folder(tmp_path):
+    with pytest.raises(UserError, match=r"^data_dir=.*: this run's images are the digits.*omit"):
+        load_run(original()).validation_images(str(tmp_path))
+
+
 def test_only_complete_checkpoints_and_real_repetitions_count(workdir):
     run = load_run(workdir)
     (workdir / "rep_00/checkpoints/40.orbax-checkpoint-tmp-0").mkdir()

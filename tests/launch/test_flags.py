@@ -2,10 +2,12 @@
 
 import jax
 import pytest
+from absl import flags
 from tiny_sweep import command
 from trained_run import damage, original
 
-from launch import program
+from launch import flag_errors, program
+from thermo_ebm.errors import UserError
 
 
 def test_values_out_of_range_are_named(programs, tmp_path):
@@ -37,6 +39,19 @@ def test_evaluating_only_damaged_checkpoints_fails(programs, workdir):
     assert code == 1
     assert "0 checkpoints evaluated" in out
     assert "cannot be read" in err
+
+
+def test_values_of_lists_that_cannot_be_chosen_are_named(monkeypatch):
+    values = flags.FlagValues()
+    flags.DEFINE_list("parts", None, "Parts.", flag_values=values)
+    monkeypatch.setattr(flag_errors.flags, "FLAGS", values)
+    values(["program"])
+    assert flag_errors.choices("parts", ["step", "chains"]) == []
+    values(["program", "--parts=chains,step"])
+    assert flag_errors.choices("parts", ["step", "chains"]) == ["chains", "step"]
+    values(["program", "--parts=step,other"])
+    with pytest.raises(UserError, match=r"^--parts=other: must be one or more of step, chains$"):
+        flag_errors.choices("parts", ["step", "chains"])
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from thermo_ebm.evaluation import evaluate
 from thermo_ebm.evaluation.run import load_run
 from thermo_ebm.metrics import networks
 from thermo_ebm.run import configuration, lock
-from thermo_ebm.sweep import cells
+from thermo_ebm.sweep import cells, plans
 from thermo_ebm.sweep.cells import Cell, Status
-from thermo_ebm.train import loop
+from thermo_ebm.train import loop, start
 from thermo_ebm.train.loop import Outcome
 
 
@@ -68,7 +68,7 @@ def test_an_int_for_a_float_is_the_same_cell():
 
 
 def test_names_are_readable_and_names_of_folders():
-    for change, start in [
+    for change, beginning in [
         ({}, "digits_"),
         ({"loss.power": 3.0, "num_repetitions": 5}, "digits_power=3.0_"),
         ({"sampler.prior.num_steps": 5}, "digits_prior.num_steps=5_"),
@@ -78,8 +78,8 @@ def test_names_are_readable_and_names_of_folders():
         ({"data.name": "../a b/c"}, "..-a-b-c_data.name=..-a-b-c_"),
     ]:
         name = name_of(change)
-        assert name.startswith(start)
-        assert len(name) == len(start) + 8
+        assert name.startswith(beginning)
+        assert len(name) == len(beginning) + 8
         assert "/" not in name
         assert " " not in name
 
@@ -199,6 +199,15 @@ def quick(monkeypatch, tmp_path):
     """Settings of an evaluation that costs nothing."""
     monkeypatch.setattr(networks, "choose", lambda *rest: trained_run.quick_network())
     return SETTINGS._replace(cache_dir=str(tmp_path / "cache"))
+
+
+def test_a_dry_run_reads_images_that_cells_share_once(tmp_path, monkeypatch):
+    calls, load = [], start.load
+    monkeypatch.setattr(start, "load", lambda *arguments: calls.append(1) or load(*arguments))
+    changes = [{"batch_size": 15}, {"batch_size": 30, "steps_per_dispatch": 3}]
+    planned = plans.plan_cells(tmp_path, cells.make_cells(config(loss__name="vanilla"), changes))
+    assert [cell_plan.config.batch_size for cell_plan in planned] == [15, 30]
+    assert len(calls) == 1
 
 
 def evaluate_cell(root, cell, settings):

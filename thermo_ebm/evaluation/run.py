@@ -293,16 +293,23 @@ class Run(NamedTuple):
         try:
             return read(self.validation_set(data_dir))
         except UserError as error:
+            if data_dir is not None:
+                raise
             raise UserError(f"{error} (data_dir says where the data are now)") from error
 
     def validation_set(self, data_dir: str | None = None) -> Images:
         """The run's held-out images before they are decoded, with what their source left out.
 
         Raises:
-          UserError: they are not there.
+          UserError: they are not there, or are scikit-learn's and in no folder.
         """
         config = self.config.data.copy_and_resolve_references()
         if data_dir is not None:
+            if config.name == "digits":
+                raise UserError(
+                    f"data_dir={data_dir}: this run's images are the digits, which scikit-learn "
+                    "has; omit data_dir"
+                )
             config.data_dir = data_dir
         config.num_train = 1  # held-out images do not depend on it
         _, validation = data.open_images(config)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from thermo_ebm.errors import UserError, counted
 from thermo_ebm.run import configuration, layout, provenance
 from thermo_ebm.sweep.cells import Cell
@@ -35,13 +37,12 @@ def plan_cells(root: Path, cells: Sequence[Cell]) -> list[RunPlan]:
 
 
 def _cached_reader() -> Callable[[Task, Path], provenance.ImageLevels]:
-    """Reads images that several cells share only once."""
+    """Reads images that several cells share only once; checks the memory of each cell."""
     levels: dict[str, provenance.ImageLevels] = {}
 
     def read(task: Task, workdir: Path) -> provenance.ImageLevels:
-        config = task.config
-        memory = (config.batch_size, config.gradient_noise.accumulate, config.parallel_repetitions)
-        key = json.dumps([config.data.to_dict(), config.steps_per_dispatch, memory])
+        start.check_memory(task.config, jax.local_devices()[0])
+        key = json.dumps(task.config.data.to_dict())
         if key not in levels:
             levels[key] = start.load(task, workdir).levels
         return levels[key]
