@@ -14,6 +14,7 @@ PAPER = {
     "sampler.chains_per_image": 2,
     "sampler.exchange_every": 0,
     "sampler.prior.kernel": "ula",
+    "sampler.prior.persistent": False,
     "sampler.posterior.kernel": "ula",
 }
 # From the linear reference: two Hamiltonian trajectories at t = 1 alone.
@@ -26,6 +27,7 @@ LINEAR = {
     "sampler.chains_per_image": 1,
     "sampler.exchange_every": 0,
     "sampler.prior.kernel": "hmc",
+    "sampler.prior.persistent": True,
     "sampler.prior.step_size": 0.5,
     "sampler.prior.num_steps": 20,
     "sampler.posterior.kernel": "hmc",

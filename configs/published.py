@@ -14,6 +14,7 @@ PUBLISHED: dict[str, Any] = {
     "loss.reference": "prior",
     "sampler.start": "prior",
     "sampler.adapt_step_sizes": False,
+    "sampler.prior.persistent": False,
     "sampler.chains_per_image": 1,
     "sampler.exchange_every": 0,
     "sampler.prior.kernel": "ula",

@@ -196,6 +196,13 @@ FIELDS: dict[str, Field] = {
     "sampler.prior.num_steps": Field(60, at_least(0), "K_z, steps of each prior chain"),
     "sampler.prior.kernel": Field("ula", name_in("sampling.kernels:KERNELS"), KERNEL),
     "sampler.prior.num_leapfrog": Field(3, at_least(1), LEAPFROG),
+    "sampler.prior.persistent": Field(
+        False,
+        anything,
+        "let the prior's chains of a step continue those of the step before, instead of beginning "
+        "at p0; pictures and samples then come from chains that run until they have arrived",
+        FIXED,
+    ),
     "sampler.posterior.step_size": Field(
         0.01, positive, "s, the step size of the posterior chains"
     ),

@@ -204,6 +204,10 @@ COMBINATIONS = [
         "loss and sampler: gradient 'langevin' needs unadjusted chains without exchange",
     ),
     (
+        {"loss.generator_gradient": "langevin", "sampler.prior.persistent": True},
+        "loss and sampler: gradient 'langevin' needs reference 'prior', fixed step sizes",
+    ),
+    (
         {"loss.generator_gradient": "langevin", "sampler.prior.kernel": "mala"},
         "loss and sampler: gradient 'langevin' needs unadjusted chains without exchange",
     ),

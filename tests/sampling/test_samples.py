@@ -40,6 +40,13 @@ def test_samples_do_not_depend_on_the_batches_they_are_drawn_in(settings):
     assert not np.allclose(complete[0], complete[1])
 
 
+def test_chains_that_persist_in_training_run_until_they_have_arrived():
+    model, params = make(0.3)
+    short, long = ChainSettings(0.1, 5, persistent=True), ChainSettings(0.1, 200)
+    drawn = [samples.sample_latents(model, params, jax.random.key(0), 4, s) for s in (short, long)]
+    np.testing.assert_array_equal(*drawn)
+
+
 def test_reconstructions_are_of_their_own_image():
     """Each is nearer to its image than to any other, and about as near as the noise allows.
 

@@ -24,6 +24,7 @@ LINEAR = {
     "sampler__exchange_every": 1,
     "sampler__adapt_step_sizes": True,
     "sampler__prior__kernel": "hmc",
+    "sampler__prior__persistent": True,
     "sampler__prior__step_size": 0.5,
     "sampler__posterior__kernel": "hmc",
     "sampler__posterior__step_size": 0.5,
@@ -65,6 +66,8 @@ def test_a_state_keeps_its_types():
         Observation(
             jax.tree.map(jnp.ones_like, PairSums(0.0, *state.path.moments[1:])),
             jnp.ones_like(state.path.curvature),
+            jnp.ones(()),
+            jnp.ones_like(state.path.prior_latents),
         ),
         jnp.ones(3),
         task.best_acceptance,

@@ -27,7 +27,7 @@ def sampler_settings(config: ConfigDict) -> SamplerSettings:
         for chain in (sampler.prior, sampler.posterior)
     )
     return SamplerSettings(
-        prior=prior,
+        prior=prior._replace(persistent=sampler.prior.persistent),
         posterior=posterior,
         image_chunk=sampler.image_chunk,
         chain_chunk=sampler.chain_chunk,

@@ -96,10 +96,10 @@ def check_settings(settings: LossSettings, sampler: SamplerSettings) -> None:
         return
     if settings.value != "integral":
         raise ValueError("gradient 'langevin' needs value 'integral'.")
-    if is_learned(path_settings(settings, sampler)):
+    if is_learned(path_settings(settings, sampler)) or sampler.prior.persistent:
         raise ValueError(
-            "gradient 'langevin' needs reference 'prior' and fixed step sizes: adapt_step_sizes "
-            "False."
+            "gradient 'langevin' needs reference 'prior', fixed step sizes (adapt_step_sizes "
+            "False) and chains of the prior that begin at p0 (persistent False)."
         )
     if any(kernel.adjusted for kernel in kernels) or sampler.exchange_every:
         raise ValueError(

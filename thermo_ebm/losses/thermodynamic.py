@@ -217,7 +217,7 @@ class _Loss(NamedTuple):
 
         Other numbers are folded into the key than for the chains.
         """
-        pairs = curvature = None
+        pairs = curvature = probes = prior_latents = None
         if path.reference is not None:
             keys, latents = chain_keys(key, PAIR_NOISE, batch.position), chains.prior[0, 0]
             outputs = self.model.generator(params["generator"], latents)
@@ -229,9 +229,13 @@ class _Loss(NamedTuple):
             keys = chain_keys(key, PROBE, batch.position[rows])
             latents = chains.latents[-1, 0, rows]
             products = curvature_products(self.model, params, latents, keys, weights)
-            total, count = all_sum((products, weights.sum()), self.axis_name)
-            curvature = total / count
-        return Observation(pairs, curvature)
+            curvature, probes = all_sum((products, weights.sum()), self.axis_name)
+        if path.prior_latents is not None:
+            nowhere = jnp.zeros_like(path.prior_latents)
+            states = batch.mask[:, None] * chains.prior[0]
+            states = nowhere.at[:, batch.position].add(states)
+            prior_latents = all_sum(states, self.axis_name)
+        return Observation(pairs, curvature, probes, prior_latents)
 
     def surrogate(
         self, params: Params, images: Array, states: Latents, schedule: Schedule, path: Path

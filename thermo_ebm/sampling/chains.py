@@ -49,6 +49,9 @@ class ChainSettings(NamedTuple):
     # Whether the step size approaches the kernel's best acceptance: in training from one step to
     # the next (`path.updated`), elsewhere by pilot chains. `step_size` is then the first.
     adapt: bool = False
+    # Whether the prior's chains of a training step continue those of the step before. Elsewhere
+    # they then run until they have arrived.
+    persistent: bool = False
 
 
 class SamplerSettings(NamedTuple):
@@ -388,7 +391,12 @@ class _Ladder(NamedTuple):
             target = self._posterior_target(x, self.temperatures[:1], keys, FROM_PRIOR)
         else:
             target = prior_target(self.model, self.params["prior"], keys.size)
-        begin = self.model.prior.sample_reference(keys.reshape(-1)) if start is None else start
+        begin = start
+        if begin is None:
+            begin = self.model.prior.sample_reference(keys.reshape(-1))
+            if (kept := self.path.prior_latents) is not None:
+                kept = kept[:, positions].reshape(begin.shape)
+                begin = jnp.where(jnp.isfinite(kept), kept, begin)
         step_size = self._step_sizes(slice(0, 1), keys)
         return self._run(target, begin, keys, self.settings.prior, step_size, None)
 

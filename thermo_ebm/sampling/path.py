@@ -35,6 +35,8 @@ class PathState(NamedTuple):
     curvature: Array | None  # G, [D, D]
     log_step_size: Array | None  # of the prior's chains and of t_1 .. t_N, [N + 1]
     updates: Array  # int32
+    # The last states of the prior's chains, [M, images of a step, D]; nan before the first step.
+    prior_latents: Array | None = None
 
 
 class Path(NamedTuple):
@@ -43,6 +45,7 @@ class Path(NamedTuple):
     reference: LinearReference | None = None  # None: the prior
     inverse_factors: Array | None = None  # L^-1 of A_s = L L^T for s_1 .. s_N, [N, D, D]
     step_size: Array | None = None  # of the prior's chains and of s_1 .. s_N, [N + 1]
+    prior_latents: Array | None = None  # where the prior's chains begin; None: at p0
 
 
 FROM_PRIOR = Path()  # from the prior, in the metric I, with the samplers' step sizes
@@ -56,13 +59,20 @@ class PathSettings(NamedTuple):
     # The first step sizes of prior and posterior, if they adapt; None: they stay those of the
     # samplers.
     first_step_sizes: tuple[Any, Any] | None = None
+    # M and the images of a step, if the prior's chains persist.
+    prior_chains: tuple[int, int] | None = None
 
 
 class Observation(NamedTuple):
-    """What the chains of a step show of the path, over all devices. None: it is not learned."""
+    """Sums of what the chains of a step show of the path, over all devices.
+
+    None: it is not learned.
+    """
 
     pairs: Any  # PairSums
-    curvature: Any  # an Array: the mean of v v^T, [D, D]
+    curvature: Any  # an Array: the weighted sum of v v^T, [D, D]
+    probes: Any  # an Array: the sum of the weights
+    prior_latents: Any  # an Array: the states of the prior's chains at the images' positions
 
 
 def init_state(
@@ -71,7 +81,7 @@ def init_state(
     """The state before the first step, when q is p0; None if nothing is learned."""
     if not is_learned(settings):
         return None
-    moments = curvature = log_step_size = None
+    moments = curvature = log_step_size = prior_latents = None
     if settings.reference == "linear":
         moments = linear_reference.prior_moments(model.latent_dim, image_dim, model.prior_sigma)
     if settings.metric:
@@ -80,7 +90,9 @@ def init_state(
         prior, posterior = map(math.log, settings.first_step_sizes)
         # Not of JAX's weak type, with which the step would be compiled twice.
         log_step_size = jnp.full(num_temperatures + 1, posterior, jnp.float32).at[0].set(prior)
-    return PathState(moments, curvature, log_step_size, jnp.zeros((), jnp.int32))
+    if settings.prior_chains is not None:
+        prior_latents = jnp.full((*settings.prior_chains, model.latent_dim), jnp.nan)
+    return PathState(moments, curvature, log_step_size, jnp.zeros((), jnp.int32), prior_latents)
 
 
 def is_learned(settings: PathSettings) -> bool:
@@ -114,7 +126,7 @@ def make_path(model: LatentEBM, state: PathState | None, temperatures: Array) ->
         factors = inverse_factors(model, reference, state.curvature, temperatures[1:])
     if state.log_step_size is not None:
         step_size = jnp.exp(state.log_step_size)
-    return Path(reference, factors, step_size)
+    return Path(reference, factors, step_size, state.prior_latents)
 
 
 def inverse_factors(
@@ -191,7 +203,7 @@ def updated(state: PathState, observed: Observation, acceptance: Array, best: Ar
 
     Args:
       state: before it.
-      observed: pairs and curvature of the complete batch.
+      observed: of the complete batch.
       acceptance: of the prior's chains and of t_1 .. t_N, [N + 1].
       best: the acceptance that the step sizes approach, [N + 1].
     """
@@ -200,12 +212,12 @@ def updated(state: PathState, observed: Observation, acceptance: Array, best: Ar
         moments = linear_reference.updated(moments, observed.pairs)
     if curvature is not None:
         weight = jnp.maximum(LEAST_CURVATURE_WEIGHT, 1.0 / (state.updates + 1))
-        curvature = (1 - weight) * curvature + weight * observed.curvature
+        curvature = (1 - weight) * curvature + weight * observed.curvature / observed.probes
     if log_step_size is not None:
         # Robbins & Monro 1951, with a gain that stays positive since the density keeps changing.
         gain = jnp.maximum(0.25, 1.0 / (1 + state.updates / 10))
         log_step_size += gain * (acceptance - best)
-    return PathState(moments, curvature, log_step_size, state.updates + 1)
+    return PathState(moments, curvature, log_step_size, state.updates + 1, observed.prior_latents)
 
 
 def best_acceptance(prior_kernel: str, posterior_kernel: str, num_temperatures: int) -> Array:

@@ -9,6 +9,8 @@ from thermo_ebm.sampling.arrival import posterior_latents
 from thermo_ebm.sampling.chains import ChainSettings, posterior_chains, prior_chains
 from thermo_ebm.types import Array, Params, PRNGKey
 
+ARRIVED_PRIOR_STEPS = 200  # of chains that persist in training, from p0
+
 
 def sample_latents(
     model: LatentEBM,
@@ -18,12 +20,16 @@ def sample_latents(
     settings: ChainSettings,
     first: int | Array = 0,
 ) -> Array:
-    """Latents of short-run chains from the prior, [num, latent_dim].
+    """Latents of chains from the reference prior towards p_alpha, [num, latent_dim].
+
+    Chains that persist in training run until they have arrived.
 
     Latent i depends only on the key and on first + i, so that many latents can be drawn in batches
     of any size.
     """
     keys = chain_keys(key, 0, first + jnp.arange(num))
+    if settings.persistent:
+        settings = settings._replace(num_steps=max(settings.num_steps, ARRIVED_PRIOR_STEPS))
     return prior_chains(model, params["prior"], keys, settings).latents
 
 

@@ -92,7 +92,11 @@ def first_schedule(task: Task) -> Schedule:
 def first_path(task: Task) -> PathState | None:
     """What is known of the chains' path before the first step."""
     config = task.config
-    settings = path_settings(task.settings, sampler_settings(config))
+    sampler = sampler_settings(config)
+    settings = path_settings(task.settings, sampler)
+    if sampler.prior.persistent:
+        chains = sampler.chains_per_image, task.images_per_step
+        settings = settings._replace(prior_chains=chains)
     dim = math.prod(image_shape(config))
     return init_path(task.model, settings, task.settings.num_temperatures, dim)
 

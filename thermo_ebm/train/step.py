@@ -160,7 +160,7 @@ def batch_gradient(
             return jax.tree.map(jnp.add, total, of_batch(*batch)), None
 
         (sums, loss, aux, observed), _ = jax.lax.scan(add, zeros, (jnp.arange(num), batches.images))
-        loss, aux, observed = jax.tree.map(lambda leaf: leaf / num, (loss, aux, observed))
+        loss, aux = jax.tree.map(lambda leaf: leaf / num, (loss, aux))
     mean, difference = halves.combine(sums, AXIS)
     learned = None
     if known is not None:
