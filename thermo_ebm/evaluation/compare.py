@@ -289,7 +289,7 @@ def measure(
     if report is not None:
         network = network._replace(apply=_reporting(network, images.name, report))
     folder, batch_size = settings.cache_folder(), settings.batch_size
-    outputs = cache.real_outputs(network, pixels, "compare", "images", folder, batch_size)
+    outputs = cache.real_outputs(network, pixels, "compare-images", folder, batch_size)
     digests = memorization.digests(pixels)
     is_grey = (pixels == pixels[..., :1]).all()
     height, width = pixels.shape[1:3]

@@ -68,8 +68,7 @@ def prepare(
     real = cache.real_outputs(
         network,
         images,
-        run.config.data.name,
-        "validation",
+        f"{run.config.data.name}-validation",
         settings.cache_folder(),
         settings.batch_size,
     )

@@ -50,7 +50,7 @@ def test_features_follow_weights_that_change_in_another_file(write_module, tmp_p
         expected = IMAGES.reshape(5, -1)[:, :4] @ weights
         for has_been_computed in (False, True):
             network = user.import_network(spec)
-            outputs = cache.real_outputs(network, IMAGES, "digits", "validation", tmp_path)
+            outputs = cache.real_outputs(network, IMAGES, "digits-validation", tmp_path)
             np.testing.assert_array_equal(outputs.features, expected)
             assert outputs.from_cache == (has_been_computed and "cache_key" in source)
         assert network.name == user.label(spec)

@@ -31,14 +31,13 @@ def default_dir() -> Path:
     return runtime.cache_folder() or temporary
 
 
-def features_key(network: Network, images: np.ndarray, data_set: str, split: str) -> str:
+def features_key(network: Network, images: np.ndarray, set_name: str) -> str:
     """Returns the key of the features of these images, 64 hexadecimal digits.
 
     Args:
       network: the network that computes the features.
       images: uint8 [num, height, width, 3].
-      data_set: the data set's name.
-      split: the split of the data set, such as "validation".
+      set_name: the data set and its split, such as "digits-validation".
     """
     content = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
     parts = {
@@ -46,8 +45,7 @@ def features_key(network: Network, images: np.ndarray, data_set: str, split: str
         "network": network.name,
         "weights": network.fingerprint,
         "resize": network.resize,
-        "data_set": data_set,
-        "split": split,
+        "set": set_name,
         "shape": images.shape,
         "dtype": str(images.dtype),
         "images": content,
@@ -58,8 +56,7 @@ def features_key(network: Network, images: np.ndarray, data_set: str, split: str
 def real_outputs(
     network: Network,
     images: np.ndarray,
-    data_set: str,
-    split: str,
+    set_name: str,
     cache_dir: Path,
     batch_size: int = 50,
 ) -> Outputs:
@@ -70,8 +67,7 @@ def real_outputs(
     Args:
       network: the network that computes the features.
       images: uint8 [num, height, width, 3].
-      data_set: the data set's name.
-      split: the split of the data set, such as "validation".
+      set_name: the data set and its split, such as "digits-validation".
       cache_dir: the folder; a cache that cannot be written costs a warning, not the evaluation.
       batch_size: images at once.
 
@@ -80,8 +76,8 @@ def real_outputs(
     """
     if not network.is_cacheable:
         return network.apply(images, batch_size)
-    key = features_key(network, images, data_set, split)
-    path = cache_dir / "features" / f"{network.name}-{data_set}-{split}-{key[:16]}.npz"
+    key = features_key(network, images, set_name)
+    path = cache_dir / "features" / f"{network.name}-{set_name}-{key[:16]}.npz"
     cached = _read(path, key)
     if cached is not None:
         return cached
