@@ -9,7 +9,8 @@ QUICKSTART_DIR ?= runs/quickstart
 .PHONY: quickstart test test-slow lint docs format venv clean
 
 quickstart: $(READY)
-	$(RUN) -m launch.train --config=configs/digits.py --config.num_epochs=10 --workdir=$(QUICKSTART_DIR)
+	$(RUN) -m launch.train --config=configs/digits.py --config.num_epochs=40 --config.evaluation.likelihood.every_epochs=40 \
+		--workdir=$(QUICKSTART_DIR)
 	$(RUN) -m launch.eval --workdir=$(QUICKSTART_DIR) --newest_only --num_sizes=6
 
 test: $(READY)
