@@ -28,6 +28,9 @@ def define_flags() -> None:
     flags.DEFINE_integer("repeats", 100, "Number of repeats of each case.", lower_bound=2)
     flags.DEFINE_bool("paired", False, "Differences of two sets rather than metrics.")
     flags.DEFINE_bool("table", False, "With --paired, print what is done and simulate nothing.")
+    flags.DEFINE_integer(
+        "num_sizes", 10, "With --paired, number of sizes of the extrapolations.", lower_bound=3
+    )
     DEFINE_path("results", "paired.jsonl", "With --paired, the file of results.")
     program.define_seed("Seed of features and subsets.")
 
@@ -44,7 +47,9 @@ def main(argv: Sequence[str]) -> None:
     path = Path(values.results)
     if not values.table:
         cells = coverage_of_differences.cells(num_images, num_features)
-        coverage_of_differences.simulate(values.seed, values.repeats, list(cells), path)
+        coverage_of_differences.simulate(
+            values.seed, values.repeats, list(cells), path, values.num_sizes
+        )
     coverage_of_differences.print_table(path)
 
 

@@ -56,7 +56,13 @@ def define_flags() -> None:
         "keep_best",
         None,
         "Metric, such as kid, fid_inf or log_marginal_likelihood, by which the best checkpoint of "
-        "each repetition is kept in rep_XX/best.",
+        "each repetition is kept in rep_XX/best; metrics of images choose by one half of the images"
+        " and report the other.",
+    )
+    flags.DEFINE_bool(
+        "memorization",
+        False,
+        "Also compare with the training images: authenticity, exact copies and MIFID.",
     )
     flags.DEFINE_string(
         "against_run",
@@ -185,7 +191,7 @@ def _compare_runs(run: Run, evaluation: evaluate.Evaluation) -> int:
         result = evaluate.compare_checkpoints(run, checkpoint, (other_run, other), evaluation)
         print(printable(f"A: {run.workdir}, repetition {repetition}, step {checkpoint.step}"))
         print(printable(f"B: {other_run.workdir}, {other.title()}"))
-        print(f"features: {evaluation.label}, {evaluation.sizes[-1]} images each\n")
+        print(f"features: {evaluation.label}, {evaluation.num_images} images each\n")
         print(result.table(), flush=True)
         for note in evaluate.notes(evaluation):
             print(f"note: {note}")
@@ -211,19 +217,33 @@ def _best_line(run: Run, repetition: int, record: Best | None) -> str:
 
     if record is None:
         return "no evaluated checkpoint is there"
-    error = "" if record.stderr is None else f" +- {record.stderr:.2g}"
     folder = layout.repetition_dir(run.workdir, repetition) / layout.BEST
-    return f"{record.metric} {record.value:.4g}{error} at step {record.step}: {folder}"
+    chosen_by = f"{record.metric} {_with_error(record.value, record.stderr)}"
+    if record.reported is None:
+        return f"{chosen_by} at step {record.step}: {folder}"
+    reported = _with_error(record.reported, record.reported_stderr)
+    return (
+        f"{record.metric} {reported} at step {record.step} (of one half of the images; chosen by "
+        f"the other half's {chosen_by}): {folder}"
+    )
+
+
+def _with_error(value: float, stderr: float | None) -> str:
+    error = "" if stderr is None else f" +- {stderr:.2g}"
+    return f"{value:.4g}{error}"
 
 
 def _metrics_line(values: dict[str, float]) -> str:
-    return (
-        f"fid_inf {values['fid_inf']:.4g} +- {values['fid_inf_stderr']:.2g}, "
-        f"fid {values['fid']:.4g} +- {values['fid_stderr']:.2g}, "
-        f"kid_inf {values['kid_inf']:.4g} +- {values['kid_inf_stderr']:.2g}, "
-        f"kid {values['kid']:.4g} +- {values['kid_stderr']:.2g}, "
-        f"precision {values['precision']:.3g}, recall {values['recall']:.3g}"
-    )
+    parts = []
+    for name in ("fid_inf", "fid", "kid_inf", "kid"):
+        if name in values:
+            parts.append(f"{name} {values[name]:.4g} +- {values[f'{name}_stderr']:.2g}")
+    for name in ("precision", "recall", "authenticity", "mifid_training"):
+        if name in values:
+            parts.append(f"{name} {values[name]:.3g}")
+    if "training_copies" in values:
+        parts.append(f"copies of training images {values['training_copies']}")
+    return ", ".join(parts)
 
 
 if __name__ == "__main__":

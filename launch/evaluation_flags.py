@@ -26,8 +26,9 @@ def define(
     )
     flags.DEFINE_string(
         "resize",
-        "bilinear",
-        "Resizing of images: bilinear (as in pytorch-fid) or antialias (as in clean-fid).",
+        "",
+        "Resizing of images: bilinear (as in pytorch-fid), antialias (clean-fid), pillow (dgm-eval)"
+        " or tensorflow (TTUR); by default that of the network.",
     )
     DEFINE_path("weights", None, "File with the feature network's published weights.")
     flags.DEFINE_alias("inception_weights", "weights")
@@ -35,6 +36,12 @@ def define(
         "cache_dir",
         None,
         "Folder for weights and for features of real images; by default ~/.cache/thermo_ebm.",
+    )
+    flags.DEFINE_string(
+        "protocol",
+        "default",
+        "How published figures are made: default, pang2020, pytorch_fid, clean_fid or dgm_eval"
+        " (docs/metrics.md); sets network, resizing and numbers of images.",
     )
     flags.DEFINE_integer("num_images", 0, num_images, lower_bound=0)
     flags.DEFINE_integer(
@@ -48,8 +55,12 @@ def define_batch_size() -> None:
 
 
 def settings() -> MetricSettings:
-    """The settings given by the flags that are defined; other settings have their defaults."""
+    """The settings given by the flags that are defined; other settings have their defaults.
+
+    Raises:
+      UserError: there is no such protocol, or it fixes something else than a flag.
+    """
     values = flags.FLAGS
     return MetricSettings(
         **{field: getattr(values, field) for field in MetricSettings._fields if field in values}
-    )
+    ).with_protocol()

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from trained_run import PREFIX, SETTINGS, damage, leaves
+from trained_run import PREFIX, SETTINGS, damage, leaves, quick_network
 
 from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation import best, evaluate, records
@@ -45,10 +45,46 @@ def test_checkpoint_of_the_best_metric_is_kept_with_its_record(workdir):
         "stderr": 0.5,
         "step": 20,
         "source": str(workdir / "rep_00/checkpoints/20"),
+        "reported": None,
+        "reported_stderr": None,
     }
     write_evaluations(workdir, {1: 0.3, 2: 0.1, 3: 0.2}, "recall")
     assert keep(workdir, "recall").step == 10
     assert names_in_best(workdir) == ["10", "best.json"]
+
+
+def test_one_half_of_the_images_chooses_and_the_other_is_reported(workdir):
+    write_evaluations(workdir, {1: 0.3, 2: 0.1, 3: 0.2})
+    assert keep(workdir).step == 20  # rows of an earlier version
+    write_evaluations(workdir, {1: 0.1, 2: 0.4, 3: 0.3}, "kid_half_1")
+    write_evaluations(workdir, {1: 0.5, 2: 0.2, 3: 0.3}, "kid_half_2")
+    record = keep(workdir)
+    assert (record.step, record.value, record.reported) == (10, 0.1, 0.5)
+    assert (record.stderr, record.reported_stderr) == (0.5, 0.5)
+    # The one that is kept is compared by its choosing half.
+    shutil.rmtree(workdir / "rep_00/checkpoints/10")
+    assert keep(workdir).step == 10
+    write_evaluations(workdir, {2: 0.05}, "kid_half_1")
+    assert keep(workdir).reported == 0.2
+
+
+def test_halves_of_an_evaluation_are_of_other_images(workdir, tmp_path):
+    """The mean over many checkpoints is the same; chosen by the one, the other is unbiased."""
+    run, settings = load_run(workdir), SETTINGS._replace(keep_best="fid", cache_dir=str(tmp_path))
+    network = quick_network()
+    first, *_ = evaluate.unevaluated(run, settings)
+    evaluation = evaluate.prepare(run, settings, network)
+    measured = evaluate.evaluate(run, first, evaluation)
+    assert measured.values["fid_half_1"] != measured.values["fid_half_2"]
+    for half in ("fid_half_1", "fid_half_2"):
+        assert measured.values[half] > 0.5 * measured.values["fid"]
+        assert measured.values[f"{half}_stderr"] > 0
+    assert first not in evaluate.unevaluated(run, settings)
+    # A row without the halves is evaluated again when they are asked for.
+    other = settings._replace(keep_best="kid_inf")
+    assert first in evaluate.unevaluated(run, other)
+    measured = evaluate.evaluate(run, first, evaluate.prepare(run, other, network))
+    assert np.isfinite(measured.values["kid_inf_half_2"])
 
 
 def test_a_copy_outlives_its_checkpoint_and_is_replaced_by_a_better_one(workdir):

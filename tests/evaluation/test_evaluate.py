@@ -12,16 +12,19 @@ import trained_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from trained_run import PREFIX, SETTINGS, damage, original
 
+from thermo_ebm.data.images import read
 from thermo_ebm.errors import UserError
-from thermo_ebm.evaluation import evaluate, records
+from thermo_ebm.evaluation import evaluate, protocols, records
 from thermo_ebm.evaluation.evaluate import Checkpoint
 from thermo_ebm.evaluation.metric_settings import MetricSettings
 from thermo_ebm.evaluation.run import load_run
+from thermo_ebm.metrics import networks
 from thermo_ebm.metrics.summary import LinePoint
 from thermo_ebm.run import layout, lock, tables
 
 EXTRAPOLATED = ("fid_inf", "kid_inf", "kid_rbf_inf", "mifid_inf", "is_inf")
-PLAIN = ("fid", "kid", "precision", "recall", "density", "coverage")
+PLAIN = ("fid", "kid", "cmmd", "cmmd_published", "mind", "mifid")
+PLAIN += ("precision", "recall", "density", "coverage")
 
 
 @functools.cache
@@ -339,3 +342,64 @@ def test_the_number_of_images_is_checked_and_limited():
     config.data.num_val = 10_000
     assert MetricSettings().extent(config).num_images == 4500
     assert MetricSettings(num_images=10_000).extent(config).num_images == 10_000
+
+
+def test_copies_of_training_images_are_counted(workdir, tmp_path, monkeypatch):
+    """A generator that draws training images: no image is authentic, and MIFID is infinite."""
+    run = load_run(workdir)
+    settings = SETTINGS._replace(memorization=True, cache_dir=str(tmp_path))
+    evaluation = evaluate.prepare(run, settings, trained_run.quick_network())
+    assert evaluation.training.features.shape == (150, 12)
+    first, second, *_ = evaluate.unevaluated(run, settings)
+    fresh = evaluate.evaluate(run, first, evaluation).values
+    assert fresh["training_copies"] == 0
+    assert fresh["mifid_training"] > 0
+    assert first not in evaluate.unevaluated(run, settings)
+    images = read(run.training_set())
+    monkeypatch.setattr(evaluate, "generate_images", lambda *_: images[:40])
+    copied = evaluate.evaluate(run, second, evaluation).values
+    assert copied["training_copies"] == 40
+    assert copied["authenticity"] < 0.2
+    assert copied["mifid_training"] == np.inf
+    # Without the columns a checkpoint counts as evaluated, with them it does not.
+    third = evaluate.unevaluated(run, settings)[0]
+    evaluate.evaluate(run, third, evaluation._replace(training=None))
+    assert third in evaluate.unevaluated(run, settings)
+    assert third not in evaluate.unevaluated(run, settings._replace(memorization=False))
+
+
+def test_a_protocol_has_columns_of_its_own(workdir, tmp_path, monkeypatch):
+    """Against all training images; of many images only the FID."""
+    run = load_run(workdir)
+    settings = MetricSettings(
+        protocol="pang2020", num_sizes=3, num_images=40, cache_dir=str(tmp_path)
+    ).with_protocol()
+    assert settings.label() == "pang2020_inception_v3_tensorflow"
+    evaluation = evaluate.prepare(run, settings, trained_run.quick_network())
+    assert (len(evaluation.real.features), evaluation.num_images) == (150, 40)
+    checkpoint = evaluate.unevaluated(run, settings)[0]
+    evaluate.evaluate(run, checkpoint, evaluation)
+    (row,) = tables.read(workdir / "rep_00/eval.csv", columns=None)
+    assert {name.partition("_inception")[0] for name in row} == {"epoch", "step", "pang2020"}
+    monkeypatch.setattr(protocols, "MAX_ALL_METRICS", 30)
+    alone = evaluate.prepare(run, settings, trained_run.quick_network())
+    assert alone.sizes == ()
+    values = evaluate.evaluate(run, checkpoint, alone).values
+    assert values.keys() == {"fid", "fid_stderr"}
+    assert values["fid"] == pytest.approx(row["pang2020_inception_v3_tensorflow_fid"], rel=1e-6)
+    assert settings._replace(num_images=0).extent(run.config).num_images == 50_000
+    assert any("only the FID" in note for note in evaluate.notes(alone))
+
+
+def test_protocols_that_disagree_with_a_setting_are_refused():
+    for changes, message in (
+        ({"protocol": "fid"}, "protocol=fid: must be one of default, pang2020"),
+        ({"protocol": "clean_fid", "resize": "bilinear"}, "clean_fid has resize=antialias"),
+        ({"protocol": "dgm_eval", "features": "inception_v3"}, "has features=dinov2_vitl14"),
+    ):
+        with pytest.raises(UserError, match=message):
+            MetricSettings(**changes).with_protocol()
+    for name, protocol in protocols.PROTOCOLS.items():
+        settings = MetricSettings(protocol=name).with_protocol()
+        assert settings.features == protocol.features or name == "default"
+        assert settings.features in networks.NETWORKS

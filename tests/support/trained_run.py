@@ -117,8 +117,8 @@ def quick_network(calls=None):
 def use_quick_network():
     """In place of the one with weights, for a whole process."""
 
-    def choose(name, resize="bilinear", *rest):
-        if name == PREFIX and resize in ("bilinear", "antialias"):
+    def choose(name, resize="", *rest):
+        if name == PREFIX and resize in ("", "bilinear", "antialias"):
             return quick_network()
         return real_choice(name, resize, *rest)
 

@@ -1,5 +1,8 @@
 """Keeps the best checkpoint of each repetition by a metric, as a copy that training never removes.
 
+The best of many noisy values is too good by chance. The choice is therefore by one half of the
+images, and the value to be reported is that of the other half, which had no part in it.
+
 The copy is complete and verified before `best.json` names it, and the copy that it replaces is
 removed last, so that a program that is killed in between leaves a best checkpoint that can be read.
 """
@@ -51,7 +54,11 @@ def keep(run: Run, repetition: int, criterion: Criterion) -> Best | None:
     with files.clear_errors(folder), records.locked(folder):
         current = read_best(folder)
         candidates = _evaluated(run, repetition, criterion, current)
-        if current is not None and current[:4] == criterion:
+        by_halves = any(candidate.reported is not None for candidate in candidates.values())
+        is_comparable = current is not None and (
+            current[:4] == criterion and (current.reported is not None) == by_halves
+        )
+        if current is not None and (is_comparable or not candidates):
             candidates[current.step] = current
         for candidate in sorted(candidates.values(), key=_rank):
             if current is not None and candidate.step == current.step:
@@ -79,8 +86,12 @@ def _evaluated(
     """All evaluated checkpoints still on disk by step, including the current best."""
     path = layout.repetition_dir(run.workdir, repetition) / layout.EVALUATIONS
     metric, network = criterion[:2]
-    column, extent = f"{network}_{metric}", records.extent(*criterion[1:])
+    extent = records.extent(*criterion[1:])
     rows = [row for row in tables.read(path, columns=None) if extent.items() <= row.items()]
+    # Rows of earlier versions have no halves; where any has, only those are compared.
+    choosing, reported = records.half_columns(network, metric)
+    by_halves = any(row.get(choosing) is not None for row in rows)
+    column = choosing if by_halves else f"{network}_{metric}"
     if rows and all(column not in row for row in rows):
         raise UserError(f"keep_best={metric}: {network} has no such metric; see {path}")
     steps = {*run.checkpoint_steps(repetition)} | ({current.step} if current else set())
@@ -92,7 +103,8 @@ def _evaluated(
             continue
         if step in steps and value is not None and math.isfinite(value):
             source = str(layout.checkpoints_dir(run.workdir, repetition) / str(step))
-            candidates[step] = Best(*criterion, value, stderr, step, source)
+            halves = (row.get(reported), row.get(f"{reported}_stderr")) if by_halves else ()
+            candidates[step] = Best(*criterion, value, stderr, step, source, *halves)
     return candidates
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from thermo_ebm import files
 from thermo_ebm.errors import UserError, counted, printable
-from thermo_ebm.evaluation import sets, statistics
-from thermo_ebm.evaluation.metric_settings import MAX_IMAGES, MetricSettings
+from thermo_ebm.evaluation import protocols, sets, statistics
+from thermo_ebm.evaluation.metric_settings import MetricSettings
 from thermo_ebm.evaluation.sets import ImageSet
 from thermo_ebm.evaluation.statistics import Statistics
 from thermo_ebm.metrics import fid, memorization, paired, summary
@@ -61,6 +61,7 @@ class Comparison(NamedTuple):
     remarks: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())  # of each set, see `ImageSet`
     from_cache: tuple[bool, bool] = (False, False)  # whether the features were read from the cache
     are_statistics: tuple[bool, bool] = (False, False)  # whether the set is a file of statistics
+    protocol: str = "default"
 
 
 class Comparisons(NamedTuple):
@@ -132,11 +133,12 @@ def compare_candidates(
     ):
         raise UserError("statistics are compared in pairs: differences of metrics need the images")
     image_sets = [candidate for candidate in candidates if isinstance(candidate, ImageSet)]
-    network, max_images = settings.choose_network(), settings.num_images or MAX_IMAGES
+    network, max_images = settings.choose_network(), settings.max_images()
     key_reference, key_generated, key_metrics = np.random.SeedSequence(seed).spawn(3)
-    num_images = min(max_images, *(image_set.images.num for image_set in image_sets))
-    if len(image_sets) == 1:
-        num_images = max_images
+    num_images = max_images
+    if len(image_sets) > 1:
+        smallest_number = min(image_set.images.num for image_set in image_sets)
+        num_images = min(max_images or smallest_number, smallest_number)
     limited = [
         sets.limited(
             image_set,
@@ -156,23 +158,27 @@ def compare_candidates(
     if report is not None:
         report("metrics", 0, len(measured))
     key = jax.random.key(int(key_metrics.generate_state(1)[0]))
+    is_fid_alone = not sizes
     draws = summary.make_draws(key, sizes, len(real.digests), len(measured[0].digests))
     comparisons, estimates = [], {}
     for number, (image_set, generated) in enumerate(zip(limited, measured, strict=True)):
-        measurement = summary.measure(real.outputs, generated.outputs, draws)
+        measurement = (summary.measure_fid if is_fid_alone else summary.measure)(
+            real.outputs, generated.outputs, draws
+        )
         values, are_same = measurement.summary.values, _are_same_images(real, generated)
         if not are_same:
             estimates[LETTERS[number + 1]] = measurement.estimates
         comparisons.append(
             Comparison(
                 names=(reference.name, image_set.name),
-                features=settings.label(),
+                features=settings.network_label(),
                 num_images=(reference.images.num, image_set.images.num),
                 seed=seed,
                 values=_of_same_images(values) if are_same else values,
                 notes=_notes(real, generated, values, settings),
                 remarks=(reference.remarks, image_set.remarks),
                 from_cache=(real.outputs.from_cache, generated.outputs.from_cache),
+                protocol=settings.protocol,
             )
         )
         if report is not None:
@@ -243,10 +249,15 @@ def _notes(
             notes.append(_form_note(real.form, generated.form))
         num_images = min(len(real.digests), len(generated.digests))
         bias = bias_note(num_images, real.outputs.features.shape[1])
-        if bias:
+        if bias and "fid_inf" in values:
             notes.append(bias)
-        notes.append(_mifid_note("mifid_inf" in values, num_shared > 0, settings))
-    if not generated.outputs.logits.shape[1]:
+        if "kid" in values:
+            notes.append(_mifid_note("mifid_inf" in values, num_shared > 0, settings))
+    if "kid" not in values:
+        notes.append(
+            f"only the FID is computed of sets of more than {protocols.MAX_ALL_METRICS} images"
+        )
+    elif not generated.outputs.logits.shape[1]:
         notes.append("is_inf: this network has no logits")
     return [note for note in notes if note]
 
@@ -335,7 +346,7 @@ def compute_statistics(
         images.name,
         features.mean(axis=0),
         covariance,
-        network=settings.label(),
+        network=settings.network_label(),
         weights=network.fingerprint if network.is_cacheable else "",
         resize=network.resize,
         image_form=form,
@@ -395,6 +406,7 @@ def _compare_statistics(
         remarks=(reference.remarks, generated.remarks),
         from_cache=(reference.from_cache, generated.from_cache),
         are_statistics=(reference.is_file, generated.is_file),
+        protocol=settings.protocol,
     )
 
 
@@ -449,7 +461,9 @@ def _content_lines(comparisons: Sequence[Comparison]) -> list[str]:
         if comparison.from_cache[side]:
             parts.append("features from the cache")
         lines.append(printable(f"{letter}: {comparison.names[side]} ({'; '.join(parts)})"))
-    return [*lines, f"features: {comparisons[0].features}, seed {comparisons[0].seed}"]
+    first = comparisons[0]
+    protocol = "" if first.protocol == "default" else f"protocol {first.protocol}, "
+    return [*lines, f"features: {first.features}, {protocol}seed {first.seed}"]
 
 
 def write_json(path: Path, comparison: Comparison) -> None:
@@ -488,6 +502,7 @@ def _as_json(comparison: Comparison) -> dict[str, Any]:
         "a": comparison.names[0],
         "b": comparison.names[1],
         "features": comparison.features,
+        "protocol": comparison.protocol,
         "num_images": list(comparison.num_images),
         "features_from_cache": list(comparison.from_cache),
         "remarks": [list(remarks) for remarks in comparison.remarks],

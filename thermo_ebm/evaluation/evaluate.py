@@ -10,15 +10,16 @@ from ml_collections import ConfigDict
 
 from thermo_ebm import data
 from thermo_ebm.config.build import image_shape
+from thermo_ebm.data.images import read
 from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation import best, records
 from thermo_ebm.evaluation.metric_settings import MetricSettings
 from thermo_ebm.evaluation.run import LoadedCheckpoint, Run, UnusableCheckpoint
-from thermo_ebm.metrics import paired
+from thermo_ebm.metrics import memorization, paired, subsets, summary
 from thermo_ebm.metrics.networks import Network, Outputs, cache
 from thermo_ebm.metrics.networks.preprocess import to_rgb
 from thermo_ebm.metrics.paired import PairedMetrics
-from thermo_ebm.metrics.summary import Summary, bias_note, summarize
+from thermo_ebm.metrics.summary import Summary, bias_note
 from thermo_ebm.randomness import EVALUATION
 from thermo_ebm.run import layout, lock, tables
 from thermo_ebm.run.records import Best
@@ -31,15 +32,29 @@ class EvaluationSettings(Protocol):
     def extent(self, config: ConfigDict) -> records.Extent:
         """Columns and sizes of the evaluations of a run; UserError if it has too few images."""
 
+    def required_columns(self) -> list[str]:
+        """Columns without which a checkpoint counts as not evaluated."""
+
+
+class TrainingImages(NamedTuple):
+    """What a run's training images are compared by."""
+
+    features: np.ndarray  # [num_train, num_features]
+    digests: list[bytes]  # SHA-256 of each image's pixels
+
 
 class Evaluation(NamedTuple):
     """Everything that the evaluations of a run's checkpoints share."""
 
     network: Network
     label: str  # the prefix of columns and files
-    real: Outputs  # of the held-out images
-    sizes: tuple[int, ...]  # of the extrapolation's subsets; the last is all images
+    real: Outputs  # of the held-out images, or of the training images where the protocol says so
+    num_images: int  # that are generated
+    sizes: tuple[int, ...]  # of the extrapolation's subsets; none for the FID alone
+    num_sizes: int  # as asked for
     batch_size: int  # images per batch, in the generator and in the network
+    training: TrainingImages | None = None  # for copies, if asked for
+    best_metric: str | None = None  # of which both halves are evaluated
 
 
 class Checkpoint(NamedTuple):
@@ -63,30 +78,41 @@ def prepare(
     Raises:
       UserError: the data are missing, or have fewer images than requested.
     """
-    _, number, _ = settings.extent(run.config)
-    images = to_rgb(run.validation_images(data_dir)[:number])
-    real = cache.real_outputs(
-        network,
-        images,
-        f"{run.config.data.name}-validation",
-        settings.cache_folder(),
-        settings.batch_size,
+    number, needs_training = settings.extent(run.config).num_images, settings.memorization
+
+    def outputs(images: np.ndarray, split: str) -> Outputs:
+        name, folder = f"{run.config.data.name}-{split}", settings.cache_folder()
+        return cache.real_outputs(network, images, name, folder, settings.batch_size)
+
+    against_training = settings.choose_protocol().reference == "training"
+    training = None
+    if needs_training or against_training:
+        images = to_rgb(read(run.training_set(data_dir)))
+        real = outputs(images, "train")
+        if needs_training:
+            training = TrainingImages(real.features, memorization.digests(images))
+    if not against_training:
+        real = outputs(to_rgb(run.validation_images(data_dir)[:number]), "validation")
+    sizes = settings.subset_sizes(min(number, len(real.features)), "num_images")
+    return Evaluation(
+        *(network, settings.label(), real, number, sizes),
+        *(settings.num_sizes, settings.batch_size, training, settings.keep_best),
     )
-    sizes = settings.subset_sizes(number, "num_images")
-    return Evaluation(network, settings.label(), real, sizes, settings.batch_size)
 
 
 def notes(evaluation: Evaluation) -> list[str]:
     """Notes on the metrics of these evaluations, for the user."""
-    network, num_images = evaluation.network, evaluation.sizes[-1]
+    network, num_images = evaluation.network, evaluation.num_images
     lines = []
     if evaluation.real.from_cache:
-        lines.append("features of the validation images: from the cache")
+        lines.append("features of the real images: from the cache")
     if not network.is_cacheable:
         lines.append(
             f"{evaluation.label}: the network's module has no cache_key(): other weights write "
             "columns of the same name"
         )
+    if not evaluation.sizes:
+        return [*lines, f"only the FID is computed of {num_images} images"]
     bias = bias_note(num_images, evaluation.real.features.shape[1])
     return [*lines, bias] if bias else lines
 
@@ -122,7 +148,7 @@ def unevaluated(
     for repetition in run.repetitions():
         steps = run.epoch_steps(repetition)
         folder = layout.repetition_dir(run.workdir, repetition)
-        evaluated = records.evaluated_steps(folder, extent)
+        evaluated = records.evaluated_steps(folder, extent, settings.required_columns())
         checkpoints += [
             Checkpoint(repetition, step)
             for step in (steps[-1:] if newest_only else steps)
@@ -153,7 +179,7 @@ def evaluate(run: Run, checkpoint: Checkpoint, evaluation: Evaluation) -> Summar
     repetition, step = checkpoint
     folder = layout.repetition_dir(run.workdir, repetition)
     records.check_writable(folder, evaluation.label)
-    number, batch_size = evaluation.sizes[-1], evaluation.batch_size
+    number, batch_size = evaluation.num_images, evaluation.batch_size
     key_images, key_metrics = checkpoint_keys(run, repetition, step)
     try:
         params = run.read_params(layout.checkpoints_dir(run.workdir, repetition) / str(step))
@@ -164,15 +190,60 @@ def evaluate(run: Run, checkpoint: Checkpoint, evaluation: Evaluation) -> Summar
     except UnusableCheckpoint as error:
         logging.warning("repetition %d, step %d: %s", repetition, step, error)
         return None
-    generated = evaluation.network.apply(to_rgb(images), batch_size)
-    summary = summarize(key_metrics, evaluation.real, generated, evaluation.sizes)
+    images = to_rgb(images)
+    generated = evaluation.network.apply(images, batch_size)
+    measured = _summarize(key_metrics, evaluation, generated)
+    if evaluation.best_metric is not None:
+        measured.values.update(_halves(key_metrics, evaluation, generated))
+    if evaluation.training is not None:
+        copies = memorization.summarize(
+            *(evaluation.training.features, generated.features),
+            *(evaluation.training.digests, memorization.digests(images)),
+        )
+        measured.values.update(copies._asdict())
     prefix = evaluation.label
     row: tables.Row = {"epoch": step // run.steps_per_epoch, "step": step}
-    row |= {f"{prefix}_{name}": value for name, value in summary.values.items()}
-    row |= records.extent(prefix, number, len(evaluation.sizes))
+    row |= {f"{prefix}_{name}": value for name, value in measured.values.items()}
+    row |= records.extent(prefix, number, evaluation.num_sizes)
     tensorboard = "tensorboard" in run.config.logging.writers
-    records.write(folder, prefix, row, summary.points, tensorboard)
-    return summary
+    records.write(folder, prefix, row, measured.points, tensorboard)
+    return measured
+
+
+def _summarize(key: PRNGKey, evaluation: Evaluation, generated: Outputs) -> Summary:
+    """Every metric, or the FID alone where there are too many images for the others."""
+    if evaluation.sizes:
+        return _summarize_plain(key, evaluation, generated)
+    numbers = len(evaluation.real.features), evaluation.num_images
+    draws = summary.make_draws(key, (), *numbers)
+    return summary.measure_fid(evaluation.real, generated, draws).summary
+
+
+def _summarize_plain(key: PRNGKey, evaluation: Evaluation, generated: Outputs) -> Summary:
+    """Every metric, with extrapolations where there are sizes."""
+    return summary.summarize(key, evaluation.real, generated, evaluation.sizes)
+
+
+def _halves(key: PRNGKey, evaluation: Evaluation, generated: Outputs) -> dict[str, float]:
+    """The metric of --keep_best of the images at even and at odd positions, with its errors."""
+    metric, values = evaluation.best_metric, {}
+    for number, half_key in enumerate(jax.random.split(key)):
+        halves = [
+            Outputs(outputs.features[number::2], outputs.logits[number::2])
+            for outputs in (evaluation.real, generated)
+        ]
+        num_images = min(len(half.features) for half in halves)
+        sizes: tuple[int, ...] = ()
+        if evaluation.sizes and str(metric).endswith("_inf"):
+            sizes = subsets.extrapolation_sizes(num_images, len(evaluation.sizes))
+        half = evaluation._replace(real=halves[0], num_images=len(halves[1].features), sizes=sizes)
+        compute = _summarize if sizes or not evaluation.sizes else _summarize_plain
+        columns = compute(half_key, half, halves[1]).values
+        if metric not in columns:
+            raise UserError(f"keep_best={metric}: {evaluation.label} has no such metric")
+        values[f"{metric}_half_{number + 1}"] = columns[metric]
+        values[f"{metric}_half_{number + 1}_stderr"] = columns[f"{metric}_stderr"]
+    return values
 
 
 def compare_checkpoints(
@@ -194,7 +265,7 @@ def compare_checkpoints(
     Raises:
       UserError: a checkpoint cannot be read, or the images of the runs have different shapes.
     """
-    number, batch_size = evaluation.sizes[-1], evaluation.batch_size
+    number, batch_size = evaluation.num_images, evaluation.batch_size
     repetition, step = checkpoint
     other_run, other = against
     if image_shape(run.config) != image_shape(other_run.config):

@@ -32,15 +32,29 @@ def extent(network: str, num_images: int, num_sizes: int) -> dict[str, tables.Va
     return {f"{network}_num_images": num_images, f"{network}_num_sizes": num_sizes}
 
 
-def evaluated_steps(folder: Path, of: Extent) -> set[int]:
+def half_columns(network: str, metric: str) -> tuple[str, str]:
+    """The columns of the half of the images that chooses, and of the one that reports."""
+    return f"{network}_{metric}_half_1", f"{network}_{metric}_half_2"
+
+
+def evaluated_steps(folder: Path, of: Extent, required: Sequence[str] = ()) -> set[int]:
     """The steps that have these metrics of these numbers of images and sizes.
+
+    Args:
+      folder: of the repetition.
+      of: the metrics and their numbers.
+      required: further columns that must have a value.
 
     Raises:
       UserError: the table is damaged; the message names the file and the line.
     """
     rows = tables.read(folder / layout.EVALUATIONS, columns=None)
     columns = extent(*of).items()
-    return {int(row.get("step") or 0) for row in rows if columns <= row.items()}
+    return {
+        int(row.get("step") or 0)
+        for row in rows
+        if columns <= row.items() and all(row.get(name) is not None for name in required)
+    }
 
 
 def write(

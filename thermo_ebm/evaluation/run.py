@@ -303,6 +303,13 @@ class Run(NamedTuple):
         Raises:
           UserError: they are not there, or are scikit-learn's and in no folder.
         """
+        return self._image_sets(data_dir, num_train=1)[1]  # which do not depend on num_train
+
+    def training_set(self, data_dir: str | None = None) -> Images:
+        """The run's training images before they are decoded; errors as for `validation_set`."""
+        return self._image_sets(data_dir, self.config.data.num_train)[0]
+
+    def _image_sets(self, data_dir: str | None, num_train: int) -> tuple[Images, Images]:
         config = self.config.data.copy_and_resolve_references()
         if data_dir is not None:
             if config.name == "digits":
@@ -311,9 +318,8 @@ class Run(NamedTuple):
                     "has; omit data_dir"
                 )
             config.data_dir = data_dir
-        config.num_train = 1  # held-out images do not depend on it
-        _, validation = data.open_images(config)
-        return validation
+        config.num_train = num_train
+        return data.open_images(config)
 
     def key(self, repetition: int) -> PRNGKey:
         """The key with which a repetition was trained."""

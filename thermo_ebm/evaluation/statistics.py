@@ -126,7 +126,7 @@ def features_name(statistics: Statistics, settings: MetricSettings) -> str:
         return unknown
     if network.num_features != statistics.num_features:
         return unknown
-    return f"{unknown}, taken for {settings.label()}"
+    return f"{unknown}, taken for {settings.network_label()}"
 
 
 def unknown_note(statistics: Statistics, settings: MetricSettings) -> str | None:
@@ -141,7 +141,7 @@ def unknown_note(statistics: Statistics, settings: MetricSettings) -> str | None
 
 def check_network(statistics: Statistics, network: Network, settings: MetricSettings) -> None:
     """Raises UserError for statistics of another network, of other weights or of another width."""
-    name, label = statistics.name, settings.label()
+    name, label = statistics.name, settings.network_label()
     if statistics.network not in ("", label):
         raise UserError(f"{name}: made with the features of {statistics.network}, not of {label}")
     if network.is_cacheable and statistics.weights not in ("", network.fingerprint):

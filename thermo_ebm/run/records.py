@@ -41,10 +41,13 @@ class Best(NamedTuple):
     network: str  # whose features the metric compares: the prefix of its column in the evaluations
     num_images: int  # of the evaluation
     num_sizes: int
-    value: float
+    value: float  # by which it was chosen: of one half of the images
     stderr: float | None
     step: int
     source: str  # the checkpoint that was copied
+    # Of the other half, which had no part in the choice; None where all images were used for it.
+    reported: float | None = None
+    reported_stderr: float | None = None
 
 
 def read_changes(workdir: str | os.PathLike[str]) -> list[Change]:

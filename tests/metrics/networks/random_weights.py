@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from thermo_ebm.metrics.networks import efficientnet, fold, inception_v3
+from thermo_ebm.metrics.networks import efficientnet, fold, inception_v3, vision_transformer
 
 
 def inception_state_dict(seed: int = 0) -> dict[str, np.ndarray]:
@@ -41,6 +41,48 @@ def efficientnet_state_dict(seed: int = 0) -> dict[str, np.ndarray]:
             block, layer = module.removeprefix("block_").split("/")
             state |= _convolution(f"_blocks.{block}._{layer}_conv", shape, seed)
             state |= _batch_norm(f"_blocks.{block}.{norms[layer]}", shape[-1], seed)
+    return state
+
+
+def transformer_state_dict(
+    architecture: vision_transformer.Architecture, layout_name: str, num_patches: int, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Arrays under the names of `transformers`, with positions for num_patches^2 patches."""
+    layout, width = vision_transformer.LAYOUTS[layout_name], architecture.width
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{layout.patch}.weight": (width, 3, 14, 14),
+        layout.positions: (num_patches**2 + 1, width),
+        layout.class_token: (width,),
+    }
+    if not architecture.is_clip:
+        shapes |= {
+            f"{layout.patch}.bias": (width,),
+            layout.positions: (1, num_patches**2 + 1, width),
+            layout.class_token: (1, 1, width),
+        }
+    if architecture.num_registers:
+        shapes[layout.registers] = (1, architecture.num_registers, width)
+    if layout.projection:
+        shapes[layout.projection] = (architecture.num_outputs, width)
+    norms = [name for name in (layout.first_norm, layout.last_norm) if name]
+    for number in range(architecture.depth):
+        block = layout.block.format(number)
+        norms += [f"{block}.{name}" for name in layout.norms]
+        sides = [(name, width, width) for name in (*layout.attention, layout.output)]
+        sides += [(layout.hidden[0], 4 * width, width), (layout.hidden[1], width, 4 * width)]
+        for name, num_out, num_in in sides:
+            shapes[f"{block}.{name}.weight"] = (num_out, num_in)
+            shapes[f"{block}.{name}.bias"] = (num_out,)
+        shapes |= {f"{block}.{name}": (width,) for name in layout.scales or ()}
+    for name in norms:
+        shapes |= {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+    state = {}
+    for name, shape in shapes.items():
+        values = _rng(name, seed).standard_normal(shape)
+        spread = shape[-1] ** -0.5 if len(shape) == 2 else 0.3
+        state[name] = (spread * values + (name.endswith("weight") and len(shape) == 1)).astype(
+            np.float32
+        )
     return state
 
 

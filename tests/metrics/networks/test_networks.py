@@ -206,7 +206,7 @@ def test_a_new_network_is_an_entry_of_the_registry(tmp_path, monkeypatch):
         num_features=3,
         input_size=8,
         bilinear=scale,
-        antialias=scale,
+        others=scale,
         params_from_torch=lambda state_dict: {"all": {"w": state_dict["weight"]}},
         outputs=channel_means,
         find_weights=lambda path, cache_dir: Path(path or cache_dir / "channels.pth"),

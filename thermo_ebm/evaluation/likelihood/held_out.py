@@ -32,6 +32,10 @@ class HeldOut(NamedTuple):
         """Columns and sizes of the evaluations of a run."""
         return records.Extent(LABEL, min(HELD_OUT_IMAGES, config.data.num_val), 1)
 
+    def required_columns(self) -> list[str]:
+        """None: an evaluation has all columns."""
+        return []
+
 
 def evaluate(run: Run, checkpoint: Checkpoint, images: np.ndarray) -> MarginalLikelihood | None:
     """Estimates log p(x) for one checkpoint and writes its row of `eval.csv`.

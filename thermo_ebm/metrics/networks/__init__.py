@@ -16,6 +16,7 @@ from thermo_ebm.metrics.networks import (
     inception_v3,
     network,
     user,
+    vision_transformer,
 )
 from thermo_ebm.metrics.networks.network import Network, Outputs, PublishedNetwork
 from thermo_ebm.metrics.networks.preprocess import Resize
@@ -25,12 +26,13 @@ __all__ = ["NETWORKS", "Network", "Outputs", "PublishedNetwork", "choose", "labe
 NETWORKS: dict[str, PublishedNetwork] = {
     "efficientnet_lite0": efficientnet.NETWORK,
     "inception_v3": inception_v3.NETWORK,
+    **{published.name: published for published in vision_transformer.NETWORKS},
 }
 
 
 def choose(
     name: str,
-    resize: str = "bilinear",
+    resize: str = "",
     weights: str | Path | None = None,
     cache_dir: Path | None = None,
 ) -> Network:
@@ -38,30 +40,35 @@ def choose(
 
     Args:
       name: a name of `NETWORKS`, or MODULE:FUNCTION of a user's network (see `user`).
-      resize: "bilinear" or "antialias"; see `preprocess`.
+      resize: see `preprocess`; "" is the network's default.
       weights: the file of weights; None looks where the network's weights are by default.
       cache_dir: the folder of downloaded weights; None is `cache.default_dir()`.
 
     Raises:
       UserError: for another name or resize, or weights that are missing or damaged.
     """
-    if resize not in get_args(Resize):
-        raise UserError(f"resize={resize}: must be {' or '.join(get_args(Resize))}")
+    if resize and resize not in get_args(Resize):
+        raise UserError(f"resize={resize}: must be one of {', '.join(get_args(Resize))}")
     if user.is_user_network(name):
         _check_user_options(resize, weights)
         return user.import_network(name)
     if name not in NETWORKS:
         names = ", ".join(NETWORKS)
         raise UserError(f"features={name}: must be one of {names}, or MODULE:FUNCTION")
-    path = NETWORKS[name].find_weights(weights, cache_dir or cache.default_dir())
+    published = NETWORKS[name]
+    path = published.find_weights(weights, cache_dir or cache.default_dir())
     if other_weights := label(name, resize, weights).removeprefix(label(name, resize)):
-        logging.warning(
-            "%s is not the published file of %s: its metrics cannot be compared with published "
-            "ones; their names have %s",
-            *(weights, name, other_weights),
+        reason = (
+            f"is not the published file of {name}: its metrics cannot be compared with published "
+            "ones"
+            if published.sha256
+            else f"cannot be told from other weights, as no checksum of {name} is published"
         )
+        logging.warning("%s %s; their names have %s", weights, reason, other_weights)
     try:
-        return network.with_weights(NETWORKS[name], path, cast(Resize, resize))
+        return network.with_weights(
+            published, path, cast(Resize, resize or published.default_resize)
+        )
     except ValueError as error:
         reason = str(error).removeprefix(f"{path} ")
         raise UserError(f"weights={path}: cannot be used: {reason}") from error
@@ -69,7 +76,7 @@ def choose(
         raise UserError(f"weights={path}: cannot be read: {error.strerror}") from error
 
 
-def label(name: str, resize: str = "bilinear", weights: str | Path | None = None) -> str:
+def label(name: str, resize: str = "", weights: str | Path | None = None) -> str:
     """Returns the prefix of columns and files: the network, and what is not as it is by default.
 
     That is the resizing, and a file of weights other than the published one, by the first digits of
@@ -82,7 +89,8 @@ def label(name: str, resize: str = "bilinear", weights: str | Path | None = None
     if user.is_user_network(name):
         _check_user_options(resize)
         return user.label(name)
-    parts = [name] if resize == "bilinear" else [name, resize]
+    default = NETWORKS[name].default_resize if name in NETWORKS else "bilinear"
+    parts = [name] if resize in ("", default) else [name, resize]
     if weights:
         published = NETWORKS[name].sha256 if name in NETWORKS else ""
         digits = download.sha256_of(download.user_file(weights))
@@ -92,7 +100,7 @@ def label(name: str, resize: str = "bilinear", weights: str | Path | None = None
 
 
 def _check_user_options(resize: str, weights: str | Path | None = None) -> None:
-    if resize != "bilinear":
+    if resize not in ("", "bilinear"):
         raise UserError(f"resize={resize}: your own network gets images at their own size")
     if weights:
         raise UserError(f"weights={weights}: your own network loads its weights itself")

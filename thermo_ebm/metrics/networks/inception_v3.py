@@ -188,11 +188,12 @@ NETWORK = PublishedNetwork(
     num_features=2048,
     input_size=INPUT_SIZE,
     bilinear=Scale(127.5, 127.5),  # pytorch-fid: 2 x / 255 - 1
-    antialias=Scale(128.0, 128.0),  # clean-fid
+    others=Scale(128.0, 128.0),  # clean-fid, TensorFlow's graph
     params_from_torch=params_from_torch,
     outputs=_outputs,
     find_weights=partial(download.find_weights, WEIGHTS_URL),
     sha256=download.sha256_prefix(WEIGHTS_URL),
+    url=WEIGHTS_URL,
 )
 
 

@@ -40,7 +40,7 @@ class PublishedNetwork(NamedTuple):
     num_features: int
     input_size: int  # height and width
     bilinear: Scale  # of [0, 255] after bilinear resizing
-    antialias: Scale  # of [0, 255] after antialiased resizing
+    others: Scale  # of [0, 255] after every other resizing
     # The parameters from the arrays of the published file by their names there. Raises ValueError
     # if an array is missing, has another shape than the network's, or is not finite.
     params_from_torch: Callable[[Mapping[str, np.ndarray]], hk.Params]
@@ -52,6 +52,8 @@ class PublishedNetwork(NamedTuple):
     find_weights: Callable[[str | Path | None, Path], Path]
     # First digits of the SHA-256 of the published file; "" if there is none, so that no file is it.
     sha256: str = ""
+    default_resize: Resize = "bilinear"  # where none is asked for
+    url: str = ""  # of the published file; "" where it needs no download
 
 
 def features_and_logits(
@@ -84,7 +86,7 @@ def features_and_logits(
 def _apply(
     params: hk.Params, images: jax.Array, network: PublishedNetwork, resize: Resize
 ) -> tuple[jax.Array, jax.Array]:
-    scale = network.bilinear if resize == "bilinear" else network.antialias
+    scale = network.bilinear if resize == "bilinear" else network.others
     resized = preprocess.resize(images, network.input_size, resize)
     # By default an accelerator multiplies with fewer digits than a metric needs.
     with jax.default_matmul_precision("highest"):

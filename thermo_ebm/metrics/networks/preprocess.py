@@ -1,12 +1,16 @@
 """Prepares uint8 images for a feature network.
 
-There are two ways to resize, because published figures use both:
+There are four ways to resize, because published figures use them all:
 
 - `bilinear`: half-pixel centres, corners not aligned, no antialiasing; what pytorch-fid does with
   `interpolate(mode="bilinear", align_corners=False)`. The field's reference, and the default.
 - `antialias`: bicubic (Keys, a = -0.5) with its support widened by the scale when shrinking, each
   channel in floating point, clipped to [0, 255] and not rounded; what clean-fid does (Parmar et
   al. 2022, "On aliased resizing and surprising subtleties in GAN evaluation").
+- `pillow`: the same in whole numbers, as Pillow resizes images of 8 bits: first along the width,
+  rounded, then along the height, rounded; what dgm-eval and DINOv2's own evaluation do.
+- `tensorflow`: bilinear with the corner of the first pixel at the corner of the image and no half
+  pixels, as in the graph of the original FID (TTUR) and in torch-fidelity.
 """
 
 from collections.abc import Callable
@@ -16,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Resize = Literal["bilinear", "antialias"]
+Resize = Literal["bilinear", "antialias", "pillow", "tensorflow"]
 
 
 class Scale(NamedTuple):
@@ -67,7 +71,27 @@ def resize(images: jax.Array, size: int, method: Resize) -> jax.Array:
     values = images.astype(jnp.float32)
     if method == "bilinear":
         return jax.image.resize(values, shape, "bilinear", antialias=False)
+    if method == "tensorflow":
+        rows, columns = (_tensorflow_weights(length, size) for length in images.shape[1:3])
+        return jnp.einsum("iy,jx,nyxc->nijc", rows, columns, values, precision="highest")
+    if method == "pillow":
+        wide = (*images.shape[:2], size, images.shape[3])
+        for new_shape in (wide, shape):
+            values = jax.image.resize(values, new_shape, "cubic", antialias=True)
+            values = jnp.floor(jnp.clip(values, 0.0, 255.0) + 0.5)
+        return values
     return jnp.clip(jax.image.resize(values, shape, "cubic", antialias=True), 0.0, 255.0)
+
+
+def _tensorflow_weights(length: int, size: int) -> np.ndarray:
+    """The weights of pixels in `size` new ones, float32 [size, length]."""
+    places = np.arange(size, dtype=np.float32) * np.float32(length / size)
+    first = np.floor(places).astype(int)
+    share = places - first
+    weights = np.zeros((size, length), np.float32)
+    np.add.at(weights, (np.arange(size), first), 1 - share)
+    np.add.at(weights, (np.arange(size), np.minimum(first + 1, length - 1)), share)
+    return weights
 
 
 def scaled(images: jax.Array, scale: Scale) -> jax.Array:

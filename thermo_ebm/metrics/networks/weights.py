@@ -1,4 +1,4 @@
-"""State dicts in torch's files, read without torch: a file can build arrays and nothing else.
+"""State dicts in files of torch and safetensors: a file can build arrays and nothing else.
 
 torch has two formats. A zip file (since version 1.6) holds the pickled state dict in `data.pkl` and
 each storage's elements in `data/KEY`. A legacy file is five pickles and raw data: a magic number,
@@ -7,12 +7,16 @@ then for each key its number of elements as int64 and its elements; the FID weig
 `pt_inception-2015-12-05-6726825d.pth` and EfficientNet-Lite0's are such files. In both formats the
 state dict names its storages by persistent ids.
 
+A file of safetensors is the length of its header, the header in JSON (name, type, shape and place
+of each array), and the arrays.
+
 Unpickling resolves only the names in `_StateDictUnpickler.find_class`. Before it starts, the
 opcodes are checked (`_check_opcodes`), because Python's unpickler allocates whatever a pickle
 claims, and hashing a deeply nested tuple exhausts the stack.
 """
 
 import io
+import json
 import math
 import pickle
 import pickletools
@@ -53,6 +57,21 @@ _DTYPES: Mapping[str, str] = {  # as strings: a pickle could change a dtype's st
 }
 
 
+_SAFETENSORS_DTYPES: Mapping[str, str] = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",  # the upper half of a float32
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "|i1",
+    "U8": "|u1",
+    "BOOL": "|b1",
+}
+_MAX_HEADER = 1 << 25
+
+
 class Storage(NamedTuple):
     """A storage as the pickle names it; its elements are elsewhere in the file."""
 
@@ -76,13 +95,13 @@ class View(NamedTuple):
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads a state dict from a file of torch.
+    """Reads a state dict from a file of torch or of safetensors.
 
     Every claim in the file is checked against its size before anything is allocated, so that
     memory stays within about twice the file's size.
 
     Args:
-      path: the file, in torch's zip format or its legacy format.
+      path: the file, in torch's zip format, its legacy format, or that of safetensors.
 
     Returns:
       The arrays by their names; tensors that share a storage share memory.
@@ -98,7 +117,20 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     except Exception as error:  # a damaged pickle or zip raises many kinds
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         reason = f"{kind}{one_line(error)[:_MAX_REASON]}"
-        raise ValueError(f"{path} is not a state dict of torch: {reason}") from error
+        raise ValueError(f"{path} is not {_format_of(Path(path))}: {reason}") from error
+
+
+def _format_of(path: Path) -> str:
+    """What a file seems to be, for messages."""
+    if not path.is_file():
+        return "a state dict of torch"
+    with path.open("rb") as file:
+        return "a file of safetensors" if _has_header(file.read(9)) else "a state dict of torch"
+
+
+def _has_header(data: bytes) -> bool:
+    """Whether the beginning of a file is that of safetensors."""
+    return data[8:9] == b"{" and data[:2] != b"PK"
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -108,8 +140,35 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if num_bytes > _MAX_BYTES:
         raise ValueError(f"it is larger than {_MAX_BYTES} bytes")
     data = path.read_bytes()
+    if _has_header(data):
+        return _read_safetensors(data)
     views, elements = _read_zip(data) if data[:2] == b"PK" else _read_legacy(data)
     return {name: _array(view, elements[view.storage.key]) for name, view in views.items()}
+
+
+def _read_safetensors(data: bytes) -> dict[str, np.ndarray]:
+    length = int.from_bytes(data[:8], "little")
+    if length > min(_MAX_HEADER, len(data) - 8):
+        raise ValueError(f"a header of {length} bytes in a file of {len(data)}")
+    header, content = json.loads(data[8 : 8 + length]), memoryview(data)[8 + length :]
+    if not isinstance(header, dict):
+        raise ValueError("its header is no dictionary")
+    arrays = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        dtype, shape = _SAFETENSORS_DTYPES.get(entry["dtype"]), entry["shape"]
+        if dtype is None or not all(map(_is_count, shape)) or len(shape) > _MAX_RANK:
+            raise ValueError(f"{name} has the type {entry['dtype']} and the shape {shape}")
+        first, last = entry["data_offsets"]
+        num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        if not (_is_count(first) and last == first + num_bytes and last <= len(content)):
+            raise ValueError(f"{name} lies outside the file, or has another size than its shape")
+        array = np.frombuffer(content[first:last], dtype).reshape(shape)
+        if entry["dtype"] == "BF16":
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        arrays[name] = array
+    return arrays
 
 
 def _read_zip(data: bytes) -> tuple[dict[str, View], dict[str, np.ndarray]]:
@@ -118,6 +177,11 @@ def _read_zip(data: bytes) -> tuple[dict[str, View], dict[str, np.ndarray]]:
         root = next((name for name in names if name.endswith("/data.pkl")), "").partition("/")[0]
         if not root:
             raise ValueError("it is a zip file without data.pkl")
+        if f"{root}/constants.pkl" in names:
+            raise ValueError(
+                "it is a TorchScript archive: load it with torch.jit.load and save its state_dict()"
+                " with torch.save"
+            )
         if f"{root}/byteorder" in names and _read_entry(archive, f"{root}/byteorder") != b"little":
             raise ValueError("it was not written in little-endian order")
         stream = io.BytesIO(_read_entry(archive, f"{root}/data.pkl"))
