@@ -61,7 +61,7 @@ def load(folders: Sequence[Path]) -> pd.DataFrame:
         rows = pd.DataFrame(
             [row | result["cell"] for result in results for row in result["repetitions"]]
         ).assign(reference=folder.name)
-        common = rows[CELL].mode().iloc[0] | {"amplification": 1.0, "second_moment": "plain"}
+        common = rows[CELL].mode().iloc[0]
         rows["cell"] = [_label(row, common) for _, row in rows.iterrows()]
         centre = rows[rows["cell"] == "centre"]
         if centre.empty:

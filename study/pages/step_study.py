@@ -195,7 +195,6 @@ def _figure(compared: pd.DataFrame) -> Figure:
         axis.axvline(0.0, color="grey", linewidth=0.8)
         axis.set_yticks(list(places), group["cell"], fontsize=6)
         axis.set_xlabel("difference of KID", fontsize=8)
-    figure.tight_layout()
     return figure
 
 

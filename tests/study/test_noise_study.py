@@ -68,7 +68,7 @@ def test_page_tables_and_figures(output):
     assert "settings.csv" not in text
     # KID rises by 0.03 over 4 doublings; amplification moves the noise 16-fold.
     answer = text.partition("## The answer")[2].partition("## Figures")[0]
-    assert "set by the amplification" in answer
+    assert "Effect of the amplification on KID" in answer
     assert "(vanilla; " in answer
     factors = [line for line in text.splitlines() if "| amplification | 3 |" in line]
     assert [line.split(" | ")[5] for line in factors] == ["16", "16"]
@@ -97,7 +97,8 @@ def test_the_program_with_a_study_of_settings_and_commands(original, tmp_path, c
     assert table.count("| digits |") == 11
     assert "Cells of `configs/settings_study_short.py`" in table
     assert "| baseline |" in table
-    assert "| `gradient_noise.amplification=4` |" in table
+    noisy = "| `gradient_noise.amplification=4`, `gradient_noise.second_moment=amplified` |"
+    assert noisy in table
     assert "| vanilla |" in table
     end = text.partition("## Reproducing this page")[2]
     assert "noise_study runs/one \\\n        --settings=runs/two" in end
