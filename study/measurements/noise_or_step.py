@@ -115,11 +115,11 @@ def measure(cell: Cell, shared: Measurement) -> list[dict[str, Any]]:
             "log_marginal_likelihood_stderr": float(likelihood.stderr[i]),
             "reliable": float(likelihood.reliable[i]),
         }
-        row |= _image_metrics(prepared, params, jax.random.fold_in(key, EVALUATION), shared)
+        row |= image_metrics(prepared, params, jax.random.fold_in(key, EVALUATION), shared)
     return rows
 
 
-def _image_metrics(
+def image_metrics(
     prepared: Prepared, params: Any, key: Any, shared: Measurement
 ) -> Mapping[str, float]:
     """KID, FID, recall and density; NaN where samples are not finite."""

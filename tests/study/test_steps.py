@@ -2,12 +2,17 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
+import tiny_training as tiny
 
 from study import steps
+from study.measurements import noise_or_step
 from study.pages import step_study
 from thermo_ebm.errors import UserError
+from thermo_ebm.metrics.networks import Network, Outputs
+from thermo_ebm.train import programs
 
 EFFECTS = {"plain": 0.0, "alone": 0.01, "amplified": 0.012}
 
@@ -97,3 +102,34 @@ def test_folders_without_a_centre_are_refused(tmp_path):
     write_cell(tmp_path / "prior", [0.1, 0.2], amplification=4.0)
     with pytest.raises(UserError, match="prior: the centre"):
         steps.load([tmp_path / "prior"])
+
+
+@pytest.mark.slow
+def test_cells_are_trained_and_measured(tmp_path):
+    """The readings are those of the trainer, over all epochs; images are those of the samples."""
+    config = tiny.config(num_epochs=2, loss__name="vanilla")
+    state, rows = noise_or_step.train(tiny.prepare(config, 1), 1)
+    assert int(programs.local(state.step)[0]) == 2 * 10
+    assert rows[0]["skipped"] == 0
+    tiny.train(config, tmp_path)
+    of_run = tiny.rows(tmp_path)
+    for name in ("train_step_size", "train_step_noise"):
+        squares = [row[name] ** 2 for row in of_run]
+        assert rows[0][name] == pytest.approx(np.sqrt(np.mean(squares)), rel=1e-4)
+    noises = [row[noise_or_step.NOISE] for row in of_run]
+    assert rows[0][noise_or_step.NOISE] == pytest.approx(np.mean(noises), rel=1e-5)
+
+    def brightness(images, batch_size):
+        del batch_size
+        flat = images.reshape(len(images), -1).astype(np.float32) / 255
+        return Outputs(flat[:, :6], np.zeros((len(images), 0)))
+
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
+    real = brightness(np.repeat(images, 3, axis=-1), 100).features
+    network = Network("brightness", "bilinear", "", 6, brightness)
+    shared = noise_or_step.Measurement(network, images, real, None, None)
+    prepared = tiny.prepare(config, 1)
+    params = programs.local(programs.select_repetition(state, 0).params)
+    metrics = noise_or_step.image_metrics(prepared, params, jax.random.key(0), shared)
+    assert metrics.keys() == {"kid", "fid", "recall", "density"}
+    assert all(np.isfinite(value) for value in metrics.values())

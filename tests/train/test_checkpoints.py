@@ -121,10 +121,10 @@ def test_any_path_can_be_saved_to_and_restored_from(states, tmp_path, monkeypatc
     assert same(restore_newest(folder).state, states[30])
     assert set_aside(folder) == []
     sharding, template = programs.replicated(), tiny.shapes(tiny.config())
-    params = checkpoint_content.restore_params(folder, 30, template.params, sharding)
+    params = checkpoint_content.restore_field(folder, 30, "params", template.params, sharding)
     jax.tree.map(np.testing.assert_array_equal, params, states[30].params)
     with pytest.raises(FileNotFoundError):
-        checkpoint_content.restore_params(folder, 29, template.params, sharding)
+        checkpoint_content.restore_field(folder, 29, "params", template.params, sharding)
 
 
 def state_at(state, step):
