@@ -126,8 +126,9 @@ READINGS = {
     "learning_rate_prior": Reading("learning rate of the prior in the epoch's last update"),
     "learning_rate_generator": Reading("learning rate of the generator in the epoch's last update"),
     "grad_noise": Reading(
-        "variance of the gradient per parameter, from repeated draws of batch and chains; empty "
-        "without a measurement (`logging.grad_noise_every_epochs`), as all columns `grad_noise_*`",
+        "variance of the gradient per parameter, from repeated draws of chains and of batches, "
+        "whose images are drawn without replacement; empty without a measurement "
+        "(`logging.grad_noise_every_epochs`), as all columns `grad_noise_*`",
         title=f"{_GRADIENT_NOISE}, from repeated draws",
     ),
     "grad_noise_batch": Reading(
