@@ -17,6 +17,10 @@ NETWORK_TITLES = {
     "inception_v3": "InceptionV3",
     "inception_v3_antialias": "InceptionV3 (antialiased)",
     "efficientnet_lite0": "EfficientNet-Lite0",
+    "dinov2_vits14": "DINOv2 ViT-S/14",
+    "dinov2_vitb14": "DINOv2 ViT-B/14",
+    "dinov2_vitl14": "DINOv2 ViT-L/14",
+    "clip_vitl14_336": "CLIP ViT-L/14, 336 pixels",
 }
 METRIC_TITLES = {  # in a table's order
     "kid_inf": "KID∞",
@@ -29,6 +33,9 @@ METRIC_TITLES = {  # in a table's order
     "fid": "FID",
     "mifid": "MIFID",
     "is": "IS",
+    "cmmd": "CMMD",
+    "cmmd_published": "CMMD (published form)",
+    "mind": "MIND",
     "precision": "precision",
     "recall": "recall",
     "density": "density",

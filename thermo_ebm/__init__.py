@@ -34,6 +34,7 @@ from thermo_ebm.runtime import prevent_hangs
 if TYPE_CHECKING:
     from thermo_ebm.errors import UserError
     from thermo_ebm.evaluation.run import load_run
+    from thermo_ebm.evaluation.sets import load_images
     from thermo_ebm.gradients.statistics import gradient_statistics
     from thermo_ebm.likelihood import log_marginal_likelihood
     from thermo_ebm.losses import LossSettings, thermodynamic_loss, vanilla_loss
@@ -65,6 +66,7 @@ __all__ = [
     "from_decoder",
     "gradient_statistics",
     "kernel_distance",
+    "load_images",
     "load_run",
     "log_likelihood",
     "log_marginal_likelihood",
@@ -93,6 +95,7 @@ _MODULES = {
     "from_decoder": "models.latent_ebm",
     "gradient_statistics": "gradients.statistics",
     "kernel_distance": "metrics.kid",
+    "load_images": "evaluation.sets",
     "load_run": "evaluation.run",
     "log_likelihood": "models.latent_ebm",
     "log_marginal_likelihood": "likelihood",

@@ -94,6 +94,28 @@ def _data_set(name: str, data_dir: str) -> Images:
     return train if split == "train" else validation
 
 
+def load_images(name: str, image_size: int = 0, data_dir: str = "") -> np.ndarray:
+    """Reads a set of images by name: a folder, a file of arrays, or a data set with its split.
+
+    Args:
+      name: as for `open_set`.
+      image_size: height and width to which each image is cropped and resized, as training does; 0
+        keeps the size of the images, which must all be square and of equal size.
+      data_dir: where prepared data sets are; "" is the folder of TFDS.
+
+    Returns:
+      uint8 [num, size, size, 3]; grey images are repeated.
+
+    Raises:
+      UserError: there is no such set, it cannot be read, or it holds statistics.
+    """
+    image_set = open_set(name, data_dir, image_size)
+    if isinstance(image_set, Statistics):
+        raise UserError(f"{name}: holds statistics, not images")
+    pixels = read_images(image_set)
+    return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
+
+
 def limited(image_set: ImageSet, max_images: int, rng: np.random.Generator) -> ImageSet:
     """Returns the set, or `max_images` of its images drawn at random, in their order; 0 is all."""
     images = image_set.images
