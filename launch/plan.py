@@ -66,6 +66,11 @@ def main(argv: Sequence[str]) -> int:
     if price.setting_of(config).batch_size < 2:
         raise UserError("batch_size=1: the time of an image needs two batch sizes")
     program.check_devices()
+    if config.sampler.prior.persistent:
+        report.say(
+            "warning     sampler.prior.persistent: all draws begin at the stored states of the "
+            "prior's chains, so that the noise per chain comes out too small"
+        )
     size = len(start.groups(config)[0])
     laboratory = Laboratory(config, _params(config), size)
     prices = []

@@ -237,11 +237,11 @@ def _noise(prepared: Prepared, images: Feed, state: TrainState) -> GradientNoise
 def rows(
     config: ConfigDict, prices: Sequence[tuple[Setting, ChainPrices]], size: int
 ) -> Iterator[Row]:
-    """The settings of a plan: a half to four times the chains, a half to twice the batch."""
+    """The settings of a plan: a half to twice the chains, once and twice the batch."""
     for setting, of_chains in prices:
-        for factor in (1, 2, 4, 8):
+        for factor in (1, 2, 4):
             chains = setting.chains * factor // 2
-            for batch in (setting.batch_size // 2, setting.batch_size, 2 * setting.batch_size):
+            for batch in (setting.batch_size, 2 * setting.batch_size):
                 changed = setting._replace(batch_size=batch, chains=chains)
                 if min(batch, chains) >= 1 and is_valid(config, changed):
                     yield make_row(config, changed, of_chains, size)
