@@ -61,7 +61,7 @@ def duration(seconds: float) -> str:
     """Seconds for reading.
 
     >>> duration(6000), duration(50), duration(200_000)
-    ('1 h 40 min', '50 s', '2 d 8 h')
+    ('1 h 40 min', '50 s', '2 d 7 h')
     """
     if seconds < 100:
         return f"{seconds:.3g} s"
