@@ -156,7 +156,8 @@ class _Metrics:
 class _HeldOut:
     """Held-out log p(x)."""
 
-    settings = held_out.HeldOut()
+    def __init__(self) -> None:
+        self.settings = held_out.HeldOut()
 
     def prepare(self, run: Run) -> None:
         self._images = run.validation_images(flags.FLAGS.data_dir)

@@ -30,7 +30,7 @@ def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
     DEFINE_path("cache_dir", None, "Folder for the weights; by default ~/.cache/thermo_ebm.")
     flags.DEFINE_string("network", "inception_v3", "The feature network.")
-    flags.DEFINE_string("url", None, "Another address of the network's published file.")
+    flags.DEFINE_string("url", None, "Another address of the network's published weights.")
 
 
 def main(argv: Sequence[str]) -> int:

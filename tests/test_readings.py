@@ -31,6 +31,7 @@ def test_step_with_an_undeclared_reading_is_refused():
     assert readings.complete({"train_loss": 1.0}, absent=0.0)["train_grad_var"] == 0.0
 
 
+@pytest.mark.slow
 def test_new_reading_needs_its_declaration_and_its_value(tmp_path, monkeypatch):
     """The two files of a new reading: `readings.py` declares it, `train/step.py` computes it."""
     declaration = Reading("twice the loss", "nats", "doubled loss", per_step=True)

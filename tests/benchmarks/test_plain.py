@@ -98,6 +98,7 @@ def test_loss_and_gradient_in_chunks():
     assert_fast_equals_plain(config)
 
 
+@pytest.mark.slow
 def test_loss_and_gradient_in_forms_that_small_models_do_not_take(monkeypatch):
     monkeypatch.setattr(conv_transpose, "_MANY_CHANNELS", 1)  # winograd for all shapes it can do
     forms = (conv_transpose.on_cpu, conv_transpose.on_tpu, dilated)

@@ -47,6 +47,7 @@ def interrupt_after(calls):
     return progress
 
 
+@pytest.mark.slow
 def test_an_interrupted_table_is_completed_bit_for_bit(run, images, tmp_path):
     reference = session.validation_rows(
         open_session(run, tmp_path / "reference"), images[:10], ignore

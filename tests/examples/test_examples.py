@@ -48,6 +48,7 @@ def test_every_script_is_run():
     assert [name for name in not_here if f'"examples.{name}:features"' not in comparisons] == []
 
 
+@pytest.mark.slow
 def test_example_own_model_runs(run):
     exact, estimated = numbers(run("own_model", 40))
     # The trapezium's and the chains' errors are a few hundredths of a nat each.
@@ -55,6 +56,7 @@ def test_example_own_model_runs(run):
     assert estimated != exact
 
 
+@pytest.mark.slow
 def test_example_own_decoder_runs(run):
     """The ELBO of a VAE is below its log p(x), here by a fraction of a nat."""
     output = run("own_decoder", 16, 300)
@@ -93,6 +95,7 @@ def test_example_tempered_posteriors_runs(run, tmp_path):
         assert image.width > image.height > 500
 
 
+@pytest.mark.slow
 def test_example_noise_against_power_runs(run):
     (power, noise) = numbers(run("noise_against_power", 3, 1.0))
     assert power == 1.0

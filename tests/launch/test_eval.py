@@ -120,19 +120,20 @@ def test_keep_best_copies_a_checkpoint_that_can_be_sampled(programs, workdir):
     command = ("eval", f"--workdir={workdir}", "--keep_best=kid", *ARGUMENTS)
     code, out, _ = programs.run(*command, before=QUICK)
     assert code == 0
-    values = {row["step"]: float(row[f"{PREFIX}_kid"]) for row in rows(workdir)}
-    step = min(values, key=values.get)
     folder = workdir / "rep_00/best"
-    assert f"rep 00 best: kid {values[step]:.4g} +- " in out
-    assert out.splitlines()[-2].endswith(f" at step {step}: {folder}")
+    # Chosen by one half of the images, reported on the other.
+    (line,) = [line for line in out.splitlines() if line.startswith("rep 00 best: kid ")]
+    step = re.search(r" at step (\d+)", line).group(1)
+    assert line.endswith(f": {folder}")
     shutil.rmtree(workdir / "rep_00/checkpoints" / step)
     code, out, _ = programs.run(*command, before=QUICK)
     assert code == 0
-    assert out.splitlines()[-2].endswith(f" at step {step}: {folder}")
+    assert line in out.splitlines()
     code, out, _ = programs.run("sample", f"--workdir={workdir}", "--step=best", "--num=1")
     assert (code, out.splitlines()[0]) == (0, f"drawn from repetition 0, step {step}:")
 
 
+@pytest.mark.slow
 def test_best_log_p_of_held_out_images(programs, workdir):
     """Estimated for every checkpoint once, and the best that is reliable is kept."""
     command = ("eval", f"--workdir={workdir}", "--keep_best=log_marginal_likelihood")
@@ -189,7 +190,10 @@ def bad_inputs(folder):
         ),
         "no run": ([f"--workdir={folder}"], f"{folder} is not a run directory"),
         "network": ([run, "--features=vgg"], "features=vgg: must be one of efficientnet_lite0, "),
-        "resize": ([run, "--resize=nearest"], "resize=nearest: must be bilinear or antialias"),
+        "resize": (
+            [run, "--resize=nearest"],
+            "resize=nearest: must be one of bilinear, antialias",
+        ),
         "weights": (
             [run, "--features=inception_v3", f"--cache_dir={folder}/empty"],
             f"6726825d.pth are not in {folder}/empty: run `python -m "

@@ -119,6 +119,7 @@ def _fast_without(flag):
     return [other for other in FAST if other.partition("=")[0] != name]
 
 
+@pytest.mark.slow
 def test_two_runs_are_compared_on_the_same_images(programs, workdir, tmp_path):
     """A run against itself: the same images and random numbers, hence no difference at all."""
     command = ("likelihood", f"--workdir={workdir}", "--num_images=4", "--num_simulated=0", *FAST)

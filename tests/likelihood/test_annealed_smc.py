@@ -76,6 +76,7 @@ def exact_log_z_alpha(name):
 
 
 @pytest.mark.parametrize("name", ["linear", "plane"])
+@pytest.mark.slow
 def test_constant_of_the_prior(name):
     constant = prepared(name)[2].prior
     error = float(constant.log_z) - exact_log_z_alpha(name)
@@ -309,6 +310,7 @@ def test_log_marginal_likelihood_of_the_library():
     assert (result.gradients <= 20_000).all()
 
 
+@pytest.mark.slow
 def test_compiled_once_for_equal_shapes():
     """For any images, parameters, effort and key; a run that is loaded again has the same model."""
     x = simulated("plane")[0]

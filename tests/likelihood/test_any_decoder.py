@@ -71,6 +71,7 @@ def test_against_a_grid(name):
     assert abs(error.mean()) < 4 * result.mean_stderr + 0.01
 
 
+@pytest.mark.slow
 def test_probabilities_of_all_images_add_up_to_one():
     """Of a decoder of five binary values with one latent: no quadrature, no normal constant."""
     model = te.from_decoder(decoder, 1, bernoulli())

@@ -182,6 +182,7 @@ def test_chunks_of_images_change_neither_value_nor_gradient():
         np.testing.assert_allclose(value, expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_chunks_bound_the_memory_of_the_gradient():
     width = 4096
 

@@ -152,6 +152,7 @@ def test_jackknife_error_against_the_spread_over_fresh_sets():
         assert low < ratio < high
 
 
+@pytest.mark.slow
 def test_errors_of_fid_cover_where_the_spectrum_is_flat():
     """96 directions hold half of the spread: their response alone covers 0.8 or less.
 

@@ -144,7 +144,7 @@ def experiment(name, data):
 
 
 def test_the_experiments_are_valid_for_all_data():
-    for data in ["digits", "cifar10", "svhn", "celeb_a", "folder"]:
+    for data in ["digits_paper", "cifar10_paper", "svhn_paper", "celeb_a_paper"]:
         for name, number in {"experiment1": 11, "experiment2": 7, "study": 34}.items():
             experiment_cells = experiment(name, data)
             assert len(experiment_cells) == number
@@ -153,7 +153,7 @@ def test_the_experiments_are_valid_for_all_data():
 
 
 def test_experiment_1_is_the_paper_s():
-    configs = [cell.config for cell in experiment("experiment1", "cifar10")]
+    configs = [cell.config for cell in experiment("experiment1", "cifar10_paper")]
     vanilla = [config for config in configs if config.loss.name == "vanilla"]
     thermodynamic = [config for config in configs if config.loss.name == "thermodynamic"]
     assert [config.batch_size for config in vanilla] == [25, 50, 75, 150]
@@ -163,7 +163,7 @@ def test_experiment_1_is_the_paper_s():
 
 
 def test_experiment_2_is_the_paper_s_on_its_data():
-    configs = [cell.config for cell in experiment("experiment2", "celeb_a")]
+    configs = [cell.config for cell in experiment("experiment2", "celeb_a_paper")]
     shared = {(c.loss.power, c.num_repetitions, c.batch_size) for c in configs}
     assert shared == {(0.1, 3, 75)}
     varied = [

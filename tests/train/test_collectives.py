@@ -16,7 +16,7 @@ from patience import PATIENCE
 from thermo_ebm.collectives import all_sum, for_local_use, masked_mean
 
 SCRIPT = Path(losses_on_devices.__file__)
-QUICK = ("vanilla", "reweighted")
+QUICK = ("reweighted",)
 CASES = [
     pytest.param(case, marks=() if case in QUICK else pytest.mark.slow)
     for case in losses_on_devices.CASES

@@ -28,6 +28,7 @@ def on_one(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_eight_devices_train_what_one_does(on_one, tmp_path):
     assert train(8, (tmp_path / "whole", None)) == ["DONE"]
     tiny.assert_close_runs(tmp_path / "whole", on_one / "whole", CHANGES, "8 devices")

@@ -37,6 +37,7 @@ def test_dry_run_counts_as_the_trained_run_does(tmp_path):
     assert (after.steps_done, after.flops_left, after.repetitions) == (after.steps, 0, [])
 
 
+@pytest.mark.slow
 def test_dry_run_counts_what_is_left_of_an_interrupted_run(tmp_path):
     one_by_one = tiny.config(steps_per_dispatch=1)
     assert tiny.train(one_by_one, tmp_path, dispatches=7) is Outcome.INTERRUPTED

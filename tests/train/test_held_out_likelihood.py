@@ -13,6 +13,7 @@ from thermo_ebm.train.validation import HELD_OUT_SETTINGS
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_readings_agree_with_the_estimate_of_the_library(tmp_path):
     settings = {"evaluation__likelihood__every_epochs": 1, "num_epochs": 1}
     assert tiny.train(tiny.config(**settings), tmp_path) is Outcome.DONE

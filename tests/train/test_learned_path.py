@@ -44,6 +44,7 @@ def whole(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_moments_curvature_and_step_sizes_are_learned(whole):
     row = tiny.rows(whole)[-1]
     assert 0.3 < row["acceptance_posterior"] < 0.99
@@ -100,6 +101,7 @@ def test_devices_observe_together_what_one_does():
         np.testing.assert_allclose(each, expected, rtol=1e-4, atol=1e-5 * np.abs(one).max())
 
 
+@pytest.mark.slow
 def test_stops_after_any_step_change_nothing(whole, tmp_path):
     one_by_one = tiny.config(steps_per_dispatch=1, **LINEAR)
     for steps in (0, 1, 6):
@@ -108,6 +110,7 @@ def test_stops_after_any_step_change_nothing(whole, tmp_path):
     tiny.assert_equal_runs(whole, tmp_path, **LINEAR)
 
 
+@pytest.mark.slow
 def test_repetitions_that_train_together_equal_those_that_train_alone(whole, tmp_path):
     together = {
         "parallel_repetitions": 2,

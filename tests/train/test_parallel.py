@@ -53,6 +53,7 @@ def test_repetitions_train_together_as_one_by_one(one_by_one, in_pairs):
     tiny.assert_equal_runs(in_pairs, one_by_one, number=2)
 
 
+@pytest.mark.slow
 def test_repetitions_begun_together_continue_one_by_one(one_by_one, tmp_path):
     made = tiny.config(parallel_repetitions=2, **CHANGES)
     assert tiny.train(made, tmp_path, dispatches=5) is Outcome.INTERRUPTED

@@ -63,6 +63,7 @@ def relative_error(actual, expected):
     return np.linalg.norm(np.asarray(actual) - expected) / np.linalg.norm(expected)
 
 
+@pytest.mark.slow
 def test_every_stage_agrees_with_pytorch(stages, images, inception_state):
     pytest.importorskip("torch")
     from . import torch_networks
