@@ -87,6 +87,7 @@ def test_example_sample_run_runs(run, tmp_path):
         assert image.width == pytest.approx(2 * image.height, rel=0.1)  # 8 x 4 images
 
 
+@pytest.mark.slow
 def test_example_tempered_posteriors_runs(run, tmp_path):
     plane = trained_run.save(tmp_path / "plane", model__latent_dim=2)
     picture = tmp_path / "plane.png"

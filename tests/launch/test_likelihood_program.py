@@ -10,6 +10,7 @@ from trained_run import damage
 FAST = ("--chains=8", "--error=10", "--max_gradients=8", "--batch_size=4")
 
 
+@pytest.mark.slow
 def test_tables_summary_and_pictures_are_written_and_continued(programs, workdir, tmp_path):
     np.savez(
         tmp_path / "noise.npz",

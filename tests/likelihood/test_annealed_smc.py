@@ -85,6 +85,7 @@ def test_constant_of_the_prior(name):
     assert float(constant.r_hat) < 1.03
 
 
+@pytest.mark.slow
 def test_exact_draws_and_constant_of_a_prior_that_has_them():
     """Then no chain of the prior is run, and log Z_alpha has no error."""
     law = lg.power_posterior(lg.parameters(), np.zeros(lg.DATA_DIM), 0.0)
@@ -299,6 +300,7 @@ def test_scores_are_means_over_the_posterior():
         assert abs(error.mean()) < 4 * error.std() / np.sqrt(NUM), name
 
 
+@pytest.mark.slow
 def test_log_marginal_likelihood_of_the_library():
     x, _, exact = simulated("plane")
     result = log_marginal_likelihood(PLANE, PLANE_PARAMS, x, jax.random.key(1))

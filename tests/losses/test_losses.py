@@ -165,6 +165,7 @@ def test_padding_changes_nothing(loss):
         np.testing.assert_allclose(value, expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_chunks_of_images_change_neither_value_nor_gradient():
     batch, params, key = tiny.make_batch(), tiny.parameters(), jax.random.key(0)
     settings = PAPER._replace(prior_gradient="langevin", generator_gradient="langevin")

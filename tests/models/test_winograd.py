@@ -62,6 +62,7 @@ def test_numbers_of_16_bits_take_the_smaller_tile():
     assert error < 0.04 * jnp.abs(exact).max()  # a few of bfloat16's steps of 2^-8
 
 
+@pytest.mark.slow
 def test_every_stage_is_compiled_as_a_function_of_its_own_also_in_the_derivative():
     x, weights = arrays((8, 8), jnp.float32)
 

@@ -13,6 +13,7 @@ def snapshot(folder):
     return {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
 
 
+@pytest.mark.slow
 def test_dry_run_counts_as_the_trained_run_does(tmp_path):
     made = tiny.config(num_repetitions=2, num_epochs=1, loss__name="vanilla")
     run = tmp_path / "run"

@@ -48,6 +48,7 @@ def assert_close(one, other):
                 np.testing.assert_allclose(leaf, wanted[name], atol=TOLERANCE * scale, rtol=0)
 
 
+@pytest.mark.slow
 def test_repetitions_train_together_as_one_by_one(one_by_one, in_pairs):
     assert_close(in_pairs, one_by_one)
     tiny.assert_equal_runs(in_pairs, one_by_one, number=2)

@@ -34,6 +34,7 @@ def params_of(workdir, number, step):
 
 
 @pytest.mark.parametrize("parallel", [1, 2])
+@pytest.mark.slow
 def test_every_repetition_begins_with_the_parameters_and_nothing_else(source, tmp_path, parallel):
     made = tiny.config(num_repetitions=2, parallel_repetitions=parallel, **CHANGES)
     text = f"{source}:0:10"
