@@ -18,12 +18,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from launch.path_flags import checked
 from study.cells import THERMODYNAMIC, with_loss
 from study.claims import decide
 from study.figures import by_noise, training
 from study.noise import factors_table, noise_cells_table
 from study.pages import noise_page
+from study.pages.page_program import path_argument, print_all
 from study.pages.settings_table import SettingsStudy
 from study.readings import Section, load, networks, sections
 from study.report.section import DPI
@@ -39,26 +39,17 @@ PUBLISHED = DOCS / "study" / "published" / "tables" / "claims.csv"
 def main(argv: Sequence[str]) -> int:
     """Reads the runs and writes the folder; returns the exit code."""
     parser = argparse.ArgumentParser(description="Writes docs/study/noise.")
-    parser.add_argument("runs", type=_path, help="folder of the runs of configs/experiment3.py")
-    parser.add_argument("--settings", type=_path, help="of the runs of configs/settings_study.py")
-    parser.add_argument("--output", type=_path, default=OUTPUT, help="folder to write")
+    parser.add_argument(
+        "runs", type=path_argument, help="folder of the runs of configs/experiment3.py"
+    )
+    parser.add_argument(
+        "--settings", type=path_argument, help="of the runs of configs/settings_study.py"
+    )
+    parser.add_argument("--output", type=path_argument, default=OUTPUT, help="folder to write")
     parser.add_argument("--made_by", action="append", default=[], metavar="COMMAND",
                         help="a command that made the runs; can be repeated")  # fmt: skip
     flags = parser.parse_args(argv)
-    try:
-        for path in write(flags.runs, flags.settings, flags.output, flags.made_by):
-            print(path)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _path(text: str) -> Path:
-    try:
-        return Path(checked(text))
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+    return print_all(lambda: write(flags.runs, flags.settings, flags.output, flags.made_by))
 
 
 def write(

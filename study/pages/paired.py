@@ -13,11 +13,10 @@ if not __package__:
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from docs.tools.markdown import table
-from launch.path_flags import checked
 from study import statistics
+from study.pages.page_program import path_argument, print_all
 from study.readings import Section, load, sections
 from study.titles import reading_columns, reading_title
 from thermo_ebm.errors import UserError
@@ -26,14 +25,11 @@ from thermo_ebm.errors import UserError
 def main(argv: Sequence[str]) -> int:
     """Reads the runs and prints a table for each data set; returns the exit code."""
     parser = argparse.ArgumentParser(description="Differences between two cells by seed.")
-    parser.add_argument("runs", type=lambda text: Path(checked(text)))
-    try:
-        for section in sections(load(parser.parse_args(argv).runs, None)):
-            print(f"{section.title}\n\n{paired_table(section)}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    parser.add_argument("runs", type=path_argument)
+    runs = parser.parse_args(argv).runs
+    return print_all(
+        lambda: (f"{one.title}\n\n{paired_table(one)}" for one in sections(load(runs, None)))
+    )
 
 
 def paired_table(section: Section) -> str:

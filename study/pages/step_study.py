@@ -18,11 +18,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from docs.tools.markdown import table
-from launch.path_flags import checked
 from study import steps
 from study.figures import style
+from study.pages.page_program import path_argument, print_all
 from study.report.section import DPI
-from thermo_ebm.errors import UserError
 
 OUTPUT = Path(__file__).resolve().parents[2] / "docs" / "study" / "steps"
 NAMES = {
@@ -70,16 +69,10 @@ rely on directions, not on sizes.
 def main(argv: Sequence[str]) -> int:
     """Reads the results and writes the folder; returns the exit code."""
     parser = argparse.ArgumentParser(description="Writes docs/study/steps.")
-    parser.add_argument("folders", type=lambda text: Path(checked(text)), nargs="+")
-    parser.add_argument("--output", type=lambda text: Path(checked(text)), default=OUTPUT)
+    parser.add_argument("folders", type=path_argument, nargs="+")
+    parser.add_argument("--output", type=path_argument, default=OUTPUT)
     values = parser.parse_args(argv)
-    try:
-        for path in write(values.folders, values.output):
-            print(path)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return print_all(lambda: write(values.folders, values.output))
 
 
 def write(folders: Sequence[Path], output: Path) -> list[Path]:
