@@ -27,7 +27,7 @@ from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.run import pictures
 from thermo_ebm.sampling.chains import SamplerSettings, posterior_target, tempered_chains
 from thermo_ebm.sampling.chunks import map_in_chunks, tile
-from thermo_ebm.sampling.path import FROM_PRIOR, Path, make_path, with_num_temperatures
+from thermo_ebm.sampling.path import FROM_PRIOR, Path
 from thermo_ebm.types import Array, Params, PRNGKey
 
 MASSES = (0.95, 0.8, 0.6, 0.4, 0.2)  # masses of the nested regions that the picture shades
@@ -177,10 +177,7 @@ def main() -> None:
     image = data.to_unit(run.validation_images()[int(number)])
     temperatures = te.make_schedule("power", 5, 2.0).temperatures
     checkpoint = run.load()
-    state, path = run.path_state(checkpoint), FROM_PRIOR
-    if state is not None:
-        state = with_num_temperatures(state, len(temperatures) - 1)
-        path = make_path(run.model, state, temperatures)
+    path = run.path(checkpoint, temperatures)
     posteriors = tempered_posteriors(
         run.model, checkpoint.params, image, temperatures, jax.random.key(0), run.sampler, path
     )

@@ -34,7 +34,7 @@ if not program.HELP_ONLY:
     from thermo_ebm.run import layout
     from thermo_ebm.sampling.chains import SamplerSettings
     from thermo_ebm.sampling.kernels import KERNELS
-    from thermo_ebm.sampling.path import FROM_PRIOR, Path, make_path, with_num_temperatures
+    from thermo_ebm.sampling.path import Path
     from thermo_ebm.thermo.schedule import make_schedule
     from thermo_ebm.types import Array
 
@@ -142,10 +142,7 @@ def _sampler(run: Run) -> SamplerSettings:
 
 def _path(run: Run, checkpoint: LoadedCheckpoint, temperatures: Array) -> Path:
     """What the run's chains know of their path, but for the step sizes that a flag gives."""
-    values, state = flags.FLAGS, run.path_state(checkpoint)
-    if state is None:
-        return FROM_PRIOR
-    path = make_path(run.model, with_num_temperatures(state, len(temperatures) - 1), temperatures)
+    values, path = flags.FLAGS, run.path(checkpoint, temperatures)
     if path.step_size is None or values.kernel not in (None, run.config.sampler.posterior.kernel):
         return path._replace(step_size=None)
     given = (values.prior_step_size, values.posterior_step_size)

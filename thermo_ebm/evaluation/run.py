@@ -24,9 +24,9 @@ from thermo_ebm.errors import UserError, first_line
 from thermo_ebm.likelihood import LikelihoodSettings, MarginalLikelihood
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model
 from thermo_ebm.run import configuration, layout, records
+from thermo_ebm.sampling import path as paths
 from thermo_ebm.sampling import samples as sampling
 from thermo_ebm.sampling.chains import SamplerSettings
-from thermo_ebm.sampling.path import PathState
 from thermo_ebm.train import checkpoint_content, checkpoints
 from thermo_ebm.train.state import first_path
 from thermo_ebm.train.task import make_task, updates_per_epoch
@@ -125,22 +125,28 @@ class Run(NamedTuple):
             ) from error
         return LoadedCheckpoint(repetition, best.step, params)
 
-    def path_state(self, checkpoint: LoadedCheckpoint) -> PathState | None:
-        """What training had learned of the chains' path at a checkpoint; None if nothing.
+    def path(self, checkpoint: LoadedCheckpoint, temperatures: Array) -> paths.Path:
+        """The chains' path as training had learned it at a checkpoint.
+
+        Args:
+          checkpoint: from `load`.
+          temperatures: t_0 = 0 .. t_N, of any N.
 
         Raises:
           UserError: the checkpoint is not there any more, or cannot be read.
         """
         template = jax.eval_shape(lambda: first_path(make_task(self.config)))
         if template is None:
-            return None
+            return paths.FROM_PRIOR
         folder = layout.checkpoints_dir(self.workdir, checkpoint.repetition)
         if not (folder / str(checkpoint.step)).is_dir():
             folder = layout.repetition_dir(self.workdir, checkpoint.repetition) / layout.BEST
         try:
-            return self._read_field(folder / str(checkpoint.step), "path", template)
+            state = self._read_field(folder / str(checkpoint.step), "path", template)
         except (FileNotFoundError, UnusableCheckpoint) as error:
             raise UserError(f"{error}; choose another step") from error
+        state = paths.with_num_temperatures(state, len(temperatures) - 1)
+        return paths.make_path(self.model, state, temperatures)
 
     def read_params(self, checkpoint: Path) -> Params:
         """The parameters in the folder of one checkpoint, on the default device.
