@@ -21,6 +21,8 @@ from thermo_ebm.run.layout import READINGS, TEMPERATURES
 from thermo_ebm.run.tables import Row
 from thermo_ebm.thermo.schedule import Schedule, equalised
 from thermo_ebm.train import hosts, programs, writers
+from thermo_ebm.train.feed import Feed
+from thermo_ebm.train.programs import Programs
 from thermo_ebm.train.recovery import Repetition
 from thermo_ebm.train.report import Reporter
 from thermo_ebm.train.start import Group
@@ -68,7 +70,7 @@ def end_epochs(
     interval = config.logging.grad_noise_every_epochs
     if interval and (measured := ended & (epochs % interval == 0)).any():
         reporter.doing("measuring the gradient's noise")
-        noise_sums = _measure_noise(group, state, measured)
+        noise_sums = measure_noise(group.programs, group.images.feed, state, measured)
         num_parameters = halves.size(_at(programs.local(state.params), 0))
         for i in np.flatnonzero(measured).tolist():
             rows[i] |= _noise_readings(noise_of(_at(noise_sums, i), num_parameters))
@@ -147,13 +149,22 @@ def _step_means(sums: EpochSums, dim: int, images_per_step: int) -> Row:
     return means
 
 
-def _measure_noise(group: Group, state: TrainState, measured: np.ndarray) -> NoiseSums:
-    """The sums of the crossed design, block after block until all measured are resolved."""
-    sums = group.programs.zero_noise(state)
+def measure_noise(
+    run: Programs, images: Feed, state: TrainState, measured: np.ndarray
+) -> NoiseSums:
+    """The sums of the crossed design, block after block until all measured are resolved.
+
+    Args:
+      run: the programs.
+      images: of the training set.
+      state: of the repetitions that train together.
+      measured: which of these count, bool [num_repetitions].
+    """
+    sums = run.zero_noise(state)
     while True:
-        numbers = group.programs.noise_numbers(state, sums.blocks)
-        batches = group.images.feed.take(np.asarray(programs.local(numbers)))
-        sums, is_resolved = group.programs.add_noise_block(state, sums, batches)
+        numbers = run.noise_numbers(state, sums.blocks)
+        batches = images.take(np.asarray(programs.local(numbers)))
+        sums, is_resolved = run.add_noise_block(state, sums, batches)
         if np.asarray(programs.local(is_resolved))[measured].all():
             return jax.device_get(programs.local(sums))
 

@@ -13,6 +13,7 @@ whatever B is, if c_0 is small. N_t and the steps of the chains change s_c, c_c 
 that each choice of them is measured by itself.
 """
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -27,13 +28,12 @@ from thermo_ebm.errors import UserError
 from thermo_ebm.gradients.halves import size as num_entries
 from thermo_ebm.gradients.noise import GradientNoise, noise_of
 from thermo_ebm.train import programs, start, timing
+from thermo_ebm.train.epochs import measure_noise
 from thermo_ebm.train.feed import Feed
 from thermo_ebm.train.start import Prepared
 from thermo_ebm.train.state import TrainState
 from thermo_ebm.train.validation import bias_numbers
 from thermo_ebm.types import Params
-
-_GROUPS = ("prior", "generator")
 
 
 class Setting(NamedTuple):
@@ -123,17 +123,17 @@ class Laboratory(NamedTuple):
     params: Params  # at which the noise is measured, of one repetition
     size: int  # repetitions that train together
 
-    def prepare(self, setting: Setting) -> tuple[Prepared, Feed, TrainState]:
+    @contextlib.contextmanager
+    def prepared(self, setting: Setting) -> Iterator[tuple[Prepared, Feed, TrainState]]:
         """Programs, images and the state of a setting at the parameters."""
         prepared = start.prepare(setting.change(self.config), self.size)
-        images = timing.training_feed(prepared.task)
-        state = timing.first_state(prepared, self.size)
-        shape = (self.size,)
+        state, shape = timing.first_state(prepared, self.size), (self.size,)
         params = jax.tree.map(lambda leaf: np.broadcast_to(leaf, shape + leaf.shape), self.params)
         state = state._replace(params=jax.device_put(params, programs.replicated()))
-        if state.path is not None:  # what the chains learn of their path, they learn here
-            state = timing.advance(prepared.task, prepared.programs, images, state, _LEARNING)
-        return prepared, images, state
+        with contextlib.closing(timing.training_feed(prepared.task)) as images:
+            if state.path is not None:  # what the chains learn of their path, they learn here
+                state = timing.advance(prepared.task, prepared.programs, images, state, _LEARNING)
+            yield prepared, images, state
 
 
 _LEARNING = 30  # steps over which a learned path settles
@@ -142,9 +142,9 @@ _LEARNING = 30  # steps over which a learned path settles
 def trained_params(config: ConfigDict, steps: int) -> Params:
     """The parameters of the first repetition after some steps, on the host."""
     prepared = start.prepare(config, 1)
-    images = timing.training_feed(prepared.task)
     state = timing.first_state(prepared, 1)
-    state = timing.advance(prepared.task, prepared.programs, images, state, steps)
+    with contextlib.closing(timing.training_feed(prepared.task)) as images:
+        state = timing.advance(prepared.task, prepared.programs, images, state, steps)
     return jax.device_get(programs.local(programs.select_repetition(state, 0).params))
 
 
@@ -181,14 +181,14 @@ def variants(config: ConfigDict) -> list[Setting]:
 def measure_prices(laboratory: Laboratory, setting: Setting, with_bias: bool) -> ChainPrices:
     """Measures the prices of one N_t and K: three timed settings, the noise of one, the bias."""
     config = laboratory.config
-    prepared, images, state = laboratory.prepare(setting)
-    noise = _noise(prepared, images, state)
     bias = {}
-    if with_bias:
-        batches = images.take(bias_numbers(prepared.task))
-        measured = jax.device_get(programs.local(prepared.programs.bias(state, batches)))
-        bias = {name: float(of_group.bias[0]) for name, of_group in measured.items()}
-    seconds = timing.time_steps(prepared, images, state).seconds / laboratory.size
+    with laboratory.prepared(setting) as (prepared, images, state):
+        noise = _noise(prepared, images, state)
+        if with_bias:
+            batches = images.take(bias_numbers(prepared.task))
+            measured = jax.device_get(programs.local(prepared.programs.bias(state, batches)))
+            bias = {name: float(of_group.bias[0]) for name, of_group in measured.items()}
+        seconds = _step_seconds(prepared, images, state)
     batch, chains = setting.batch_size, setting.chains
     fewer = setting._replace(batch_size=max(batch // 2, 1))
     more = setting._replace(chains=2 * chains)
@@ -211,27 +211,29 @@ def measure_prices(laboratory: Laboratory, setting: Setting, with_bias: bool) ->
 
 def measure_seconds(laboratory: Laboratory, setting: Setting) -> float:
     """Seconds of a step of one repetition."""
-    prepared, images, state = laboratory.prepare(setting)
-    return timing.time_steps(prepared, images, state).seconds / laboratory.size
+    with laboratory.prepared(setting) as of_setting:
+        return _step_seconds(*of_setting)
 
 
 def measure(laboratory: Laboratory, setting: Setting) -> NoiseAndTime:
     """The noise and the seconds of one setting."""
-    prepared, images, state = laboratory.prepare(setting)
-    noise = float(_noise(prepared, images, state).total)
-    return NoiseAndTime(noise, timing.time_steps(prepared, images, state).seconds / laboratory.size)
+    with laboratory.prepared(setting) as (prepared, images, state):
+        noise = float(_noise(prepared, images, state).total)
+        return NoiseAndTime(noise, _step_seconds(prepared, images, state))
+
+
+def _step_seconds(prepared: Prepared, images: Feed, state: TrainState) -> float:
+    """Seconds of a step of one repetition; the state is consumed."""
+    size = len(state.step)
+    return timing.time_steps(prepared, images, state).seconds / size
 
 
 def _noise(prepared: Prepared, images: Feed, state: TrainState) -> GradientNoise:
     """The crossed design, averaged over the repetitions, which have the same parameters."""
-    run = prepared.programs
-    sums, is_resolved = run.zero_noise(state), np.zeros(1, bool)
-    while not is_resolved.all():
-        numbers = np.asarray(programs.local(run.noise_numbers(state, sums.blocks)))
-        sums, resolved = run.add_noise_block(state, sums, images.take(numbers))
-        is_resolved = np.asarray(programs.local(resolved))
-    total = jax.tree.map(lambda leaf: leaf.sum(axis=0), jax.device_get(programs.local(sums)))
-    return noise_of(total, num_entries(programs.local(state.params)) // len(is_resolved))
+    size = len(state.step)
+    sums = measure_noise(prepared.programs, images, state, np.ones(size, bool))
+    total = jax.tree.map(lambda leaf: leaf.sum(axis=0), sums)
+    return noise_of(total, num_entries(programs.local(state.params)) // size)
 
 
 def rows(

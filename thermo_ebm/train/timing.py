@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from thermo_ebm import data
+from thermo_ebm.data.images import read
 from thermo_ebm.errors import UserError, counted
 from thermo_ebm.fields import flatten
 from thermo_ebm.run import configuration, layout
@@ -74,10 +75,11 @@ def duration(seconds: float) -> str:
 
 
 def training_feed(task: Task) -> Feed:
-    """The training images alone."""
+    """The training images alone: the validation images are not read."""
+    train, _ = data.open_images(task.config.data)
     if task.config.data.streaming:
-        return feed.from_files(data.open_images(task.config.data)[0], task)
-    return feed.in_memory(data.load(task.config.data).train, task)
+        return feed.from_files(train, task)
+    return feed.in_memory(read(train), task)
 
 
 def advance(
