@@ -35,9 +35,9 @@ def test_half_sample_error_of_a_mean_is_the_textbook_error():
     replicates = weighted_values(lambda w: w @ values / w.sum(), np.arange(32))
     # No quadratic response: sd / sqrt(32) with 31 degrees of freedom.
     expected = values.std(ddof=1) / np.sqrt(32)
-    assert standard_errors.half_sample_stderr(replicates) == pytest.approx(expected)
+    assert standard_errors.half_sample_variance(replicates).stderr == pytest.approx(expected)
     with pytest.raises(ValueError, match="replicates must be"):
-        standard_errors.half_sample_stderr(replicates[:-1])
+        standard_errors.half_sample_variance(replicates[:-1])
 
 
 def test_half_sample_error_of_a_quadratic_statistic_is_below_a_jackknifes():
@@ -51,7 +51,7 @@ def test_half_sample_error_of_a_quadratic_statistic_is_below_a_jackknifes():
         x = rng.normal(size=(num, 6))
         groups = standard_errors.assign_groups(jax.random.key(repeat), num)
         replicates = weighted_values(lambda w, x=x: np.sum((w @ x / w.sum()) ** 2), groups)
-        squares.append(standard_errors.half_sample_stderr(replicates) ** 2)
+        squares.append(standard_errors.half_sample_variance(replicates).stderr ** 2)
         without_group = [np.sum(x[groups != group].mean(axis=0) ** 2) for group in range(32)]
         jackknifed.append(31 * np.var(without_group))
     true_variance = 12 / num**2
@@ -175,7 +175,7 @@ def test_errors_of_fid_cover_where_the_spectrum_is_flat():
         )
         directions = fid.leading_directions(features)
         replicates = fid.weighted_distances(directions, design.groups, design.draws[-1])
-        smaller.append(standard_errors.half_sample_stderr(replicates))
+        smaller.append(standard_errors.half_sample_variance(replicates).stderr)
     for name, (values, stderrs) in zip(
         ("fid", "fid_inf"), np.array(measured).transpose(1, 2, 0), strict=True
     ):

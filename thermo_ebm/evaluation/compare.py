@@ -134,23 +134,19 @@ def compare_candidates(
         raise UserError("statistics are compared in pairs: differences of metrics need the images")
     image_sets = [candidate for candidate in candidates if isinstance(candidate, ImageSet)]
     network, max_images = settings.choose_network(), settings.max_images()
-    key_reference, key_generated, key_metrics = np.random.SeedSequence(seed).spawn(3)
+    *keys, key_metrics = np.random.SeedSequence(seed).spawn(3)
     num_images = max_images
     if len(image_sets) > 1:
         smallest_number = min(image_set.images.num for image_set in image_sets)
         num_images = min(max_images or smallest_number, smallest_number)
-    limited = [
-        sets.limited(
-            image_set,
-            num_images,
-            # The same images are drawn from a set against itself.
-            np.random.default_rng(
-                key_reference if image_set.name == reference.name else key_generated
-            ),
-        )
-        for image_set in image_sets
-    ]
-    reference = sets.limited(reference, max_images, np.random.default_rng(key_reference))
+
+    def drawn(image_set: ImageSet, num: int) -> ImageSet:
+        """At most so many images; of a set against itself the same ones."""
+        key = keys[0] if image_set.name == reference.name else keys[1]
+        return sets.limited(image_set, num, np.random.default_rng(key))
+
+    limited = [drawn(image_set, num_images) for image_set in image_sets]
+    reference = drawn(reference, max_images)
     smallest = min([reference, *limited], key=lambda image_set: image_set.images.num)
     sizes = settings.subset_sizes(smallest.images.num, smallest.name)
     real = measure(reference, network, settings, report)

@@ -33,7 +33,7 @@ class AmplificationSettings(NamedTuple):
     amplification: float = 1.0  # c, at least 1: the factor of the covariance
     accumulate: int = 1  # batches per update: divides the covariance
     target: float = 0.0  # target for the update's gradient, per parameter; 0: no target
-    second_moment: str = "plain"  # of the gradient before amplification, or "amplified"
+    second_moment: str = "plain"  # see `optimisers.choose_gradients`
 
 
 class AmplificationState(NamedTuple):

@@ -123,15 +123,6 @@ def half_sample_variance(replicates: np.ndarray) -> Variance:
     return Variance(total - quadratic, quadratic)
 
 
-def half_sample_stderr(replicates: np.ndarray) -> float:
-    """Returns the standard error of a metric from its values under `WEIGHTS`, [63].
-
-    Raises:
-      ValueError: if there are more or fewer values.
-    """
-    return half_sample_variance(replicates).stderr
-
-
 def jackknife_draws(
     key: jax.Array, num_real: int, num_generated: int, num_groups: int = NUM_JACKKNIFE_GROUPS
 ) -> list[Draw]:

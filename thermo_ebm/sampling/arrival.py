@@ -38,7 +38,8 @@ class Rounds(NamedTuple):
 
 
 ENOUGH = Rounds()
-FROM_PRIOR_ROUNDS = 100  # trajectories of chains that begin at p0
+FROM_PRIOR_ROUNDS = 100  # trajectories of posterior chains that begin at p0
+PRIOR_STEPS_FROM_P0 = 200  # steps of chains of p_alpha that begin at p0
 
 
 def posterior_latents(model: LatentEBM, params: Params, x: Array, key: PRNGKey) -> Array:

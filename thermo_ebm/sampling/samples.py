@@ -5,11 +5,9 @@ import jax.numpy as jnp
 
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.randomness import chain_keys
-from thermo_ebm.sampling.arrival import posterior_latents
+from thermo_ebm.sampling.arrival import PRIOR_STEPS_FROM_P0, posterior_latents
 from thermo_ebm.sampling.chains import ChainSettings, posterior_chains, prior_chains
 from thermo_ebm.types import Array, Params, PRNGKey
-
-ARRIVED_PRIOR_STEPS = 200  # of chains that persist in training, from p0
 
 
 def sample_latents(
@@ -29,7 +27,7 @@ def sample_latents(
     """
     keys = chain_keys(key, 0, first + jnp.arange(num))
     if settings.persistent:
-        settings = settings._replace(num_steps=max(settings.num_steps, ARRIVED_PRIOR_STEPS))
+        settings = settings._replace(num_steps=max(settings.num_steps, PRIOR_STEPS_FROM_P0))
     return prior_chains(model, params["prior"], keys, settings).latents
 
 
