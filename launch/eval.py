@@ -165,10 +165,7 @@ class _HeldOut:
 
     def evaluate(self, run: Run, checkpoint: evaluate.Checkpoint) -> str | None:
         result = held_out.evaluate(run, checkpoint, self._images)
-        if result is None:
-            return None
-        value, verdict = result.log_marginal_likelihood.mean(), result.verdict.sentence()
-        return f"log p(x) {value:.4g} +- {result.mean_stderr:.2g} nats, {verdict}"
+        return None if result is None else result.summary()
 
     def notes(self) -> list[str]:
         return []

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from thermo_ebm.errors import UserError
     from thermo_ebm.evaluation.run import load_run
     from thermo_ebm.evaluation.sets import load_images
+    from thermo_ebm.evaluation.training import train_run
     from thermo_ebm.gradients.statistics import gradient_statistics
     from thermo_ebm.likelihood import log_marginal_likelihood
     from thermo_ebm.losses import LossSettings, thermodynamic_loss, vanilla_loss
@@ -78,6 +79,7 @@ __all__ = [
     "tempered_chains",
     "thermodynamic_integral",
     "thermodynamic_loss",
+    "train_run",
     "vanilla_loss",
 ]
 
@@ -107,6 +109,7 @@ _MODULES = {
     "tempered_chains": "sampling.chains",
     "thermodynamic_integral": "thermo.integral",
     "thermodynamic_loss": "losses",
+    "train_run": "evaluation.training",
     "vanilla_loss": "losses",
 }
 

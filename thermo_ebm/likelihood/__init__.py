@@ -56,6 +56,11 @@ class MarginalLikelihood(NamedTuple):
         images = np.sqrt(np.sum(self.stderr**2)) / len(self.stderr)
         return float(np.hypot(images, self.prior.stderr))
 
+    def summary(self) -> str:
+        """The mean over these images with its error and the verdict, in one line."""
+        mean = self.log_marginal_likelihood.mean()
+        return f"log p(x) {mean:.4g} +- {self.mean_stderr:.2g} nats, {self.verdict.sentence()}"
+
 
 def log_marginal_likelihood(
     model: LatentEBM,
