@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 from thermo_ebm.runtime import prevent_hangs
 
 if TYPE_CHECKING:
+    from thermo_ebm.data import to_uint8, to_unit
     from thermo_ebm.errors import UserError
     from thermo_ebm.evaluation.run import load_run
     from thermo_ebm.evaluation.sets import load_images
@@ -79,6 +80,8 @@ __all__ = [
     "tempered_chains",
     "thermodynamic_integral",
     "thermodynamic_loss",
+    "to_uint8",
+    "to_unit",
     "train_run",
     "vanilla_loss",
 ]
@@ -109,6 +112,8 @@ _MODULES = {
     "tempered_chains": "sampling.chains",
     "thermodynamic_integral": "thermo.integral",
     "thermodynamic_loss": "losses",
+    "to_uint8": "data",
+    "to_unit": "data",
     "train_run": "evaluation.training",
     "vanilla_loss": "losses",
 }
