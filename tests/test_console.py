@@ -66,7 +66,7 @@ def test_progress_goes_on_without_a_reader(monkeypatch):
         say("text")
         with Reporter(RunSteps("rep_00", 10, 5, 1), broken) as reporter:
             reporter.doing("compiling")
-            reporter.update(1, loss=1.0, grad_var=1.0)
+            reporter.update(1, {"train_loss": 1.0})
             reporter.epoch_done({"epoch": 1})
             reporter.note("text")
         monkeypatch.undo()

@@ -7,6 +7,7 @@ training steps, declare it here with `per_step=True` and compute it in `train/st
 """
 
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ class Reading(NamedTuple):
     per_step: bool = False  # returned by each step; logged is the mean over the epoch's steps
     root: bool = False  # each step returns its square; logged is the root of the mean
     integer: bool = False
+    in_log: str = ""  # its name in the lines that training prints; "" is not printed
     # To a run with this `LossSettings` and `SamplerSettings`, which stand above this module.
     applies: Callable[[Any, Any], bool] = lambda loss, sampler: True
 
@@ -63,6 +65,7 @@ def _bias_readings(group: str) -> dict[str, "Reading"]:
             "over the root mean square of a batch's gradient; negative where the estimate of its "
             "square is; empty without a measurement (`logging.gradient_bias_every_epochs`)",
             title=f"gradient bias ({group})",
+            in_log=f"bias of the {group}'s gradient",
         ),
         f"{name}_stderr": Reading(f"standard error of `{name}`"),
         f"{name}_of_mean": Reading(
@@ -84,6 +87,7 @@ def _step_readings(group: str) -> dict[str, "Reading"]:
             title=f"step size{of_group}",
             per_step=True,
             root=True,
+            in_log="" if group else "step size",
         ),
         f"train_step_noise{suffix}": Reading(
             f"root mean square of the noise in `train_step_size{suffix}`, from the batch's halves",
@@ -98,7 +102,11 @@ READINGS = {
     "epoch": Reading("epochs done, from 1", integer=True),
     "step": Reading("steps done", integer=True),
     "train_loss": Reading(
-        "value of the objective", _PER_IMAGE, "training loss (nats)", per_step=True
+        "value of the objective",
+        _PER_IMAGE,
+        "training loss (nats)",
+        per_step=True,
+        in_log="loss",
     ),
     "train_loss_per_dim": Reading("`train_loss` per data value", "nats"),
     "train_grad_mean": Reading("mean over the entries of one gradient", per_step=True),
@@ -162,6 +170,7 @@ READINGS = {
         "variance of each step's gradient per parameter, from the two halves of the batch",
         title=f"{_GRADIENT_NOISE}, from the batch's halves",
         per_step=True,
+        in_log="noise",
     ),
     "train_grad_noise_prior": Reading(
         "`train_grad_noise` of the prior's parameters",
@@ -242,6 +251,7 @@ READINGS = {
         "`evaluation.likelihood.every_epochs` epochs",
         _PER_IMAGE,
         "held-out log-likelihood (nats)",
+        in_log="held-out log p(x)",
     ),
     "val_log_marginal_likelihood_stderr": Reading(
         "standard error of `val_log_marginal_likelihood`, from the chains", _PER_IMAGE
@@ -250,6 +260,7 @@ READINGS = {
         "share of the images of `val_log_marginal_likelihood` whose estimate is reliable; 0 if the "
         "prior's chains do not mix",
         "share",
+        in_log="reliable share",
     ),
     "val_bits_per_dim": Reading("`-val_log_marginal_likelihood` per data value", "bits"),
     "skipped_steps": Reading(
@@ -258,7 +269,9 @@ READINGS = {
         integer=True,
     ),
     "flops_per_step": Reading("counted arithmetic of a training step", "FLOP"),
-    "images_per_second": Reading("training images per second", "1/s", "images per second"),
+    "images_per_second": Reading(
+        "training images per second", "1/s", "images per second", in_log="images/s"
+    ),
     "seconds": Reading("time of the epoch's training steps", "s"),
     "group_size": Reading("repetitions that trained together and share `seconds`", integer=True),
     "device_memory_mib": Reading(
@@ -328,6 +341,24 @@ def title(name: str) -> str:
     """
     reading = READINGS.get(name)
     return reading.title if reading and reading.title else name.replace("_", " ")
+
+
+def log_text(row: Mapping[str, Any]) -> str:
+    """What the lines that training prints show of an epoch's readings, with standard errors.
+
+    >>> log_text({"train_loss": 3.25, "train_grad_noise": None, "seconds": 2.0})
+    'loss 3.25'
+    >>> name = "val_log_marginal_likelihood"
+    >>> log_text({name: -9.36, f"{name}_stderr": 0.1009, f"{name}_reliable": 1.0})
+    'held-out log p(x) -9.36 +- 0.1, reliable share 1'
+    """
+    parts = []
+    for name, reading in READINGS.items():
+        value, stderr = row.get(name), row.get(f"{name}_stderr")
+        if reading.in_log and value is not None and not math.isnan(value):
+            error = "" if stderr is None else f" +- {stderr:.2g}"
+            parts.append(f"{reading.in_log} {value:.4g}{error}")
+    return ", ".join(parts)
 
 
 def tag(name: str) -> str:

@@ -168,7 +168,7 @@ def run(tmp_path_factory, programs):
 
 def test_progress_and_written_files_are_printed(run):
     workdir, stdout, stderr = run
-    assert "rep 00 epoch 1/1 done, train_loss" in stderr
+    assert "rep 00 epoch 1/1 done, loss" in stderr
     assert "Traceback" not in stderr
     lines = stderr.splitlines()
     assert lines[0] == f"run         {workdir}"

@@ -33,7 +33,7 @@ class Clock:
 def run(reporter, clock, steps, seconds_a_step=1.0):
     for step in steps:
         clock.now += seconds_a_step
-        reporter.update(step, loss=1234.5678, grad_var=0.0314159)
+        reporter.update(step, {"train_loss": 1234.5678, "train_grad_noise": 0.0314159})
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_progress_lines_come_at_intervals_with_all_figures():
     lines = stream.getvalue().splitlines()
     assert len(lines) == 3
     assert re.fullmatch(
-        r"\d\d:\d\d:\d\d rep_00 epoch 2/5 step 30/100 loss 1234\.6, grad var 0\.0314, "
+        r"\d\d:\d\d:\d\d rep_00 epoch 2/5 step 30/100 loss 1235, noise 0\.03142, "
         r"10 images/s, 0:01:10 left",
         lines[-1],
     )
@@ -92,14 +92,24 @@ def test_after_a_rollback_times_left_are_of_the_steps_since(back_to, every_line)
     assert f"20 images/s, 0:00:{left:02d} left" in lines[4]
 
 
+LIKELIHOOD = {
+    "val_log_marginal_likelihood": -9.36,
+    "val_log_marginal_likelihood_stderr": 0.1009,
+    "val_log_marginal_likelihood_reliable": 0.984,
+}
+
+
 def test_the_end_of_an_epoch_has_its_line():
-    stream = io.StringIO()
-    with Reporter(SCHEDULE, stream) as reporter:
-        row = {"epoch": 2, "train_loss": 12.5, "train_grad_var": 0.25, "val_loss": None}
+    stream, clock = io.StringIO(), Clock()
+    with Reporter(SCHEDULE, stream, clock) as reporter:
+        row = {"epoch": 1, "train_loss": 12.5, "train_grad_noise": 0.25, "val_loss": 13.0}
         reporter.epoch_done(row)
-    assert stream.getvalue()[9:] == (
-        "rep_00 epoch 2/5 done, train_loss 12.5, train_grad_var 0.25\n"
-    )
+        run(reporter, clock, [20, 40])
+        reporter.epoch_done({"epoch": 2, "train_loss": 12.5} | LIKELIHOOD)
+    first, last = (line[9:] for line in stream.getvalue().splitlines())
+    assert first == "rep_00 epoch 1/5 done, loss 12.5, noise 0.25"
+    log_p = "held-out log p(x) -9.36 +- 0.1, reliable share 0.984"
+    assert last == f"rep_00 epoch 2/5 done, loss 12.5, {log_p}, 0:00:03 left"
 
 
 def test_activities_between_steps_are_reported_but_not_each_time():
@@ -151,22 +161,24 @@ def test_a_terminal_gets_a_bar(terminal):
         reporter.doing("validating")
         reporter.note("a line above the bar")
         reporter.epoch_done({"epoch": 3, "train_loss": 1.0})
+        reporter.epoch_done({"epoch": 4} | LIKELIHOOD)
         run(reporter, clock, [100], seconds_a_step=40.0)
     text = written()
     assert "rep_00 |" in text
     assert text.count("| validating") >= 2
     last = text.rstrip().split("\r")[-1]
     assert "rep_00 |" in last
-    assert "| epoch 5/5 step 100/100 loss 1234.6, grad var 0.0314, 10 images/s" in last
+    assert "| epoch 5/5 step 100/100 loss 1235, noise 0.03142, 10 images/s" in last
     assert re.search(r"\d\d:\d\d:\d\d rep_00 a line above the bar\r?\n", text)
     assert "epoch 3/5 done" not in text
+    assert "epoch 4/5 done, held-out log p(x) -9.36 +- 0.1" in text
 
 
 @pytest.mark.parametrize("terminal", [(0, 0)], indirect=True)
 def test_a_terminal_without_a_size_gets_lines(terminal, every_line):
     stream, written = terminal
     with Reporter(SCHEDULE, stream, Clock()) as reporter:
-        reporter.update(20, 1.0, 0.1)
+        reporter.update(20, {"train_loss": 1.0})
     assert "epoch 1/5 step 20/100 loss 1" in written()
 
 

@@ -295,11 +295,11 @@ class Training:
     def _report(self) -> None:
         """Shows the epoch's means so far, averaged over the group."""
         sums = self.counters.sums
-        loss, variance = (
-            float((sums.readings[name] / np.maximum(sums.steps, 1)).mean())
-            for name in ("train_loss", "train_grad_var")
-        )
-        self.reporter.update(int(self.counters.step.min()), loss, variance)
+        means = {
+            name: float((sums.readings[name] / np.maximum(sums.steps, 1)).mean())
+            for name in ("train_loss", "train_grad_noise")
+        }
+        self.reporter.update(int(self.counters.step.min()), means)
 
     def _steps(self) -> np.ndarray:
         """The step of each repetition's state, which a rollback sets back."""

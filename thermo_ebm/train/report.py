@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from thermo_ebm import console
 from thermo_ebm.errors import UserError, first_line
+from thermo_ebm.readings import log_text
 from thermo_ebm.train.task import updates_per_epoch
 
 LINE_SECONDS = 10.0  # at least this long between plain lines, ends of epochs aside
@@ -46,6 +47,7 @@ class Reporter:
         self._schedule, self._clock, self._enabled = schedule, clock, enabled
         self._stream = console.lenient(stream or sys.stderr)
         self._start: tuple[float, int] | None = None  # time and steps done
+        self._left = ""  # time left, once it is known
         self._last_step = schedule.initial_step
         self._last_line = clock()
         self._activities: set[str] = set()
@@ -64,18 +66,19 @@ class Reporter:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def update(self, step: int, loss: float, grad_var: float) -> None:
-        """Reports that `step` steps are done in all, with means over the epoch so far."""
+    def update(self, step: int, means: Mapping[str, float]) -> None:
+        """Reports that `step` steps are done in all, with readings' means over the epoch so far."""
         now = self._clock()
         if self._start is None or step <= self._last_step:  # the first, or after a rollback
-            self._start = now, step
-        text = f"loss {loss:.5g}, grad var {grad_var:.3g}"
+            self._start, self._left = (now, step), ""
+        text = log_text(means)
         seconds, steps = now - self._start[0], step - self._start[1]
         if seconds > 0 and steps > 0:
             speed = steps * self._schedule.images_per_step / seconds
             left = round((self._schedule.total_steps - step) * seconds / steps)
             rate = f"{speed:.0f}" if speed >= 10 else f"{speed:.2g}"
-            text += f", {rate} images/s, {datetime.timedelta(seconds=left)} left"
+            self._left = f", {datetime.timedelta(seconds=left)} left"
+            text += f", {rate} images/s{self._left}"
         where = f"{self._epoch(step)} step {step}/{self._schedule.total_steps}"
         self._last_step, self._bar.n = step, step
         self._show(f"{where} {text}", now - self._last_line >= LINE_SECONDS)
@@ -91,12 +94,10 @@ class Reporter:
         self._show(activity, is_new or self._clock() - self._last_line >= LINE_SECONDS)
 
     def epoch_done(self, row: Mapping[str, Any]) -> None:
-        """Reports an epoch's readings, in a plain line; on a terminal the bar has the figures."""
-        if self._bar.disable:
-            names = ("train_loss", "val_loss", "train_grad_var", "images_per_second", "seconds")
-            values = [f"{name} {row[name]:.5g}" for name in names if row.get(name) is not None]
+        """Reports an epoch's readings; on a terminal those alone that the bar does not have."""
+        if self._bar.disable or row.get("val_log_marginal_likelihood") is not None:
             total = self._schedule.total_steps // self._schedule.steps_per_epoch
-            self.note(f"epoch {row['epoch']}/{total} done, {', '.join(values)}")
+            self.note(f"epoch {row['epoch']}/{total} done, {log_text(row)}{self._left}")
 
     def note(self, text: str) -> None:
         """Writes a separate line, above the bar if there is one."""
