@@ -66,8 +66,7 @@ def test_half_sample_error_of_a_quadratic_statistic_is_below_a_jackknifes():
 def test_standard_errors_of_fid_and_kid_cover(case, num_images, num_features):
     """The short form of `python -m benchmarks.coverage`: 60 pairs of sets.
 
-    The counted coverage is within 3.5 standard errors of 95 %, and the intercept that averages
-    several draws varies no more than the intercept of one draw per size.
+    The counted coverage is within 3.5 standard errors of 95 %.
     """
     rng = np.random.default_rng([6, *case.encode()])
     measured = [
@@ -77,15 +76,11 @@ def test_standard_errors_of_fid_and_kid_cover(case, num_images, num_features):
         for key in jax.random.split(jax.random.key(7), 60)
     ]
     for metric in coverage.METRICS:
-        before, after = (
-            np.array([estimates[metric] for estimates in procedure])
-            for procedure in zip(*measured, strict=True)
-        )
-        inside = np.abs(after[:, 0] - after[:, 0].mean()) <= 1.96 * after[:, 1]
+        values, stderrs = np.array([estimates[metric] for estimates in measured]).T
+        inside = np.abs(values - values.mean()) <= 1.96 * stderrs
         assert inside.mean() > 0.95 - 3.5 * np.sqrt(0.95 * 0.05 / 60), metric
-        ratio = np.sqrt(np.mean(after[:, 1] ** 2)) / after[:, 0].std(ddof=1)
+        ratio = np.sqrt(np.mean(stderrs**2)) / values.std(ddof=1)
         assert 0.7 < ratio < 1.7, metric
-        assert after[:, 0].std() < 1.1 * before[:, 0].std(), metric
 
 
 def test_jackknife_leaves_out_every_image_once():
