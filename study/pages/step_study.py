@@ -102,7 +102,7 @@ def page(frame: pd.DataFrame, cells: pd.DataFrame, compared: pd.DataFrame) -> st
         blocks.append(_section(str(reference), of_reference, rows))
     blocks.append(_power(compared))
     blocks.append(LIMITS.format(unstable=steps.UNSTABLE, updates=f"{frame['updates'].max():,}"))
-    blocks.append(_commands([str(name) for name in cells["reference"].unique()]))
+    blocks.append(_commands(cells.groupby("reference").size()))
     return "\n".join(blocks)
 
 
@@ -119,16 +119,17 @@ def _section(reference: str, cells: pd.DataFrame, compared: pd.DataFrame) -> str
         rows.append([*row, f"{int(cell['unstable'])} of {int(cell['repetitions'])}"])
     text = f"## With {NAMES.get(reference, reference)}\n\n"
     text += "The centre's means, and the differences from it:\n\n" + table(titles, rows)
+    largest = f"c = {cells['amplification'].max():g}"
     sentences = [
-        _sentence(compared, name, "centre", metric)
-        for name in cells["cell"]
+        _sentence(compared, cell, "centre", metric)
+        for _, cell in cells.iterrows()
         for metric in ("kid", "log_marginal_likelihood")
-        if name.startswith(f"c = {cells['amplification'].max():g}")
+        if cell["cell"].startswith((largest, "p = "))
     ]
-    for name in cells["cell"]:
-        alone = name.replace(steps.ARMS["amplified"], steps.ARMS["alone"])
-        if alone != name:
-            sentences.append(_sentence(compared, name, alone, "kid"))
+    for _, cell in cells.iterrows():
+        alone = cell["cell"].replace(steps.ARMS["amplified"], steps.ARMS["alone"])
+        if alone != cell["cell"]:
+            sentences.append(_sentence(compared, cell, alone, "kid"))
     return text + "\n" + "".join(f"- {sentence}\n" for sentence in sentences if sentence)
 
 
@@ -147,15 +148,20 @@ def _difference(row: pd.Series) -> str:
     return text if decided == "undecided" else f"**{text}**"
 
 
-def _sentence(compared: pd.DataFrame, cell: str, against: str, metric: str) -> str:
-    row = _find(compared, cell, against, metric)
+def _sentence(compared: pd.DataFrame, cell: pd.Series, against: str, metric: str) -> str:
+    row = _find(compared, cell["cell"], against, metric)
     if row is None:
         return ""
     name = steps.METRICS[metric].partition(",")[0]
-    than = "" if against == "centre" else f", against {against.partition(': ')[2]}"
+    ratios = (
+        f" ({cell['train_update_noise_ratio']:.2f} times the noise, "
+        f"{cell['train_step_size_ratio']:.2f} times the step)"
+    )
+    than = ratios if against == "centre" else f", against {against.partition(': ')[2]}"
     return (
-        f"{cell}{than}: {name} {row['difference']:+.3g} [{row['low']:.3g}, {row['high']:.3g}], "
-        f"{steps.verdict(row)} (p = {row['p_holm']:.2g} after Holm's adjustment)."
+        f"{cell['cell']}{than}: {name} {row['difference']:+.3g} [{row['low']:.3g}, "
+        f"{row['high']:.3g}], {steps.verdict(row)} (p = {row['p_holm']:.2g} after Holm's "
+        "adjustment)."
     )
 
 
@@ -191,11 +197,14 @@ def _figure(compared: pd.DataFrame) -> Figure:
     return figure
 
 
-def _commands(references: Sequence[str]) -> str:
+def _commands(num_cells: pd.Series) -> str:
+    """The commands that repeat the page, from the number of cells of each reference."""
     configs = {"linear": "digits_small_linear", "prior": "digits_small"}
+    references = [str(name) for name in num_cells.index]
     lines = [
         f"    python -m study.measurements.noise_or_step --output=runs/noise_or_step/{name} "
-        f"--config=configs/{configs.get(name, 'CONFIG')}.py --config.num_epochs=9 --cells=7"
+        f"--config=configs/{configs.get(name, 'CONFIG')}.py --config.num_epochs=9 "
+        f"--cells={num_cells[name]}"
         for name in references
     ]
     folders = " ".join(f"runs/noise_or_step/{name}" for name in references)

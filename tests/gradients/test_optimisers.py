@@ -132,6 +132,28 @@ def test_noise_in_the_second_moment_shortens_the_steps():
         assert 0.22 < loud.mean() / quiet.mean() < 0.3  # 0.26
 
 
+def test_the_second_moment_alone_lengthens_no_step():
+    """However small one amplified gradient is: the first step is at most the learning rate."""
+    optimiser = of_groups("adam")
+    noise = {group: jax.random.normal(jax.random.key(1), (500,)) for group in PARAMS}
+    gradient = jax.tree.map(lambda d: -jnp.sqrt(15.0) * d + 1e-4, noise)  # cancels the added noise
+    plain = NoisyGradient(gradient, noise)
+    amplified = NoisyGradient(
+        jax.tree.map(lambda g, d: g + jnp.sqrt(15.0) * d, gradient, noise),
+        jax.tree.map(lambda d: 4 * d, noise),
+    )
+    params = jax.tree.map(jnp.zeros_like, noise)
+    state = optimisers.init_optimisers(optimiser, params)
+    longest = {}
+    for second_moment in ("alone", "amplified"):
+        moments = optimisers.choose_gradients(second_moment, plain, amplified)
+        moved_params = optimisers.update(optimiser, moments, state, params)[0]
+        longest[second_moment] = max(np.abs(leaf).max() for leaf in moved_params.values())
+    assert longest["alone"] <= RATE
+    # Where the first moment is amplified too, it is as small as the root of the second.
+    assert longest["amplified"] < 1.001 * RATE
+
+
 @pytest.mark.parametrize("name", ["adam", "sgd"])
 @pytest.mark.parametrize("second_moment", ["plain", "alone"])
 def test_step_size_and_noise_are_those_of_repeated_steps(name, second_moment):

@@ -76,8 +76,27 @@ def choose_gradients(
       plain: g and d.
       amplified: g' and sqrt(c) d.
     """
-    first = plain if second_moment == "alone" else amplified
-    return first, plain if second_moment == "plain" else amplified
+    if second_moment == "alone":
+        return plain, _expected_square(plain, amplified)
+    return amplified, plain if second_moment == "plain" else amplified
+
+
+def _expected_square(plain: NoisyGradient, amplified: NoisyGradient) -> NoisyGradient:
+    """A gradient whose square is the mean of g'^2 over xi, g^2 + (c - 1) d^2.
+
+    The square of one g' can be far below that of g, and the first steps then very long.
+    """
+    if plain.noise is None or amplified.noise is None:
+        return amplified
+
+    added = jax.tree.map(lambda a, d: jnp.maximum(a**2 - d**2, 0.0), amplified.noise, plain.noise)
+
+    def root(gradient: PyTree) -> PyTree:
+        return jax.tree.map(lambda g, square: jnp.sqrt(g**2 + square), gradient, added)
+
+    higher, lower = (root(_shifted(plain.gradient, plain.noise, sign)) for sign in (1, -1))
+    noise = jax.tree.map(lambda a, b: (a - b) / 2, higher, lower)
+    return NoisyGradient(root(plain.gradient), noise)
 
 
 class Displacement(NamedTuple):
@@ -203,7 +222,10 @@ def update(
 
         def step(sign: int, name: str = name) -> tuple[PyTree, PyTree]:
             """Updates and state, of the complete batch (0) or of one of its halves (+1, -1)."""
-            first, second = (_shifted(moment, name, sign) for moment in moments)
+            first, second = (
+                _shifted(gradient[name], None if noise is None else noise[name], sign)
+                for gradient, noise in moments
+            )
             update = optimisers[name].transformation.update
             return update(first, state[name], params[name], second=second)
 
@@ -220,11 +242,11 @@ def update(
     return new_params, new_state, displacements
 
 
-def _shifted(moment: NoisyGradient, name: str, sign: int) -> PyTree:
-    """The gradient of one group in the complete batch, or in a half of it."""
-    if sign == 0 or moment.noise is None:
-        return moment.gradient[name]
-    return jax.tree.map(lambda g, d: g + sign * d, moment.gradient[name], moment.noise[name])
+def _shifted(gradient: PyTree, noise: PyTree | None, sign: int) -> PyTree:
+    """The gradient of the complete batch (sign 0), or of one of its halves (+1, -1)."""
+    if sign == 0 or noise is None:
+        return gradient
+    return jax.tree.map(lambda g, d: g + sign * d, gradient, noise)
 
 
 def num_updates(state: PyTree) -> Array:
