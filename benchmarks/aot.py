@@ -251,7 +251,7 @@ def read_forms(names: Sequence[str]) -> list[str]:
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    config_file.define("configs/cifar10_paper.py", "The configuration.")
+    config_file.define("cifar10_paper", "The configuration.")
     flags.DEFINE_string("topology", "v5e:2x2", "Chip and shape, such as v5e:2x2 or v5p:2x2x1.")
     flags.DEFINE_list("forms", ["on_tpu"], "Forms of the transposed convolution, by name.")
     DEFINE_output_file("csv", "CSV file to which the tables are written.")

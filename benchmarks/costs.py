@@ -81,7 +81,7 @@ def _seconds(compiled: Program) -> float:
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    config_file.define("configs/cifar10_paper.py", "The configuration.")
+    config_file.define("cifar10_paper", "The configuration.")
     flags.DEFINE_list("changes", list(CHANGES), f"Changes to time: {', '.join(CHANGES)}.")
     flags.DEFINE_integer("batch_size", 8, "Batch size, over all devices.")
     flags.DEFINE_integer("num_temperatures", 4, "N_t.")

@@ -208,7 +208,7 @@ def write(rows: list[dict], folder: Path) -> None:
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    config_file.define("configs/quality_cifar10.py", "The configuration.")
+    config_file.define("quality_cifar10", "The configuration.")
     flags.DEFINE_list("arms", None, f"Arms by name; by default all: {'; '.join(ARMS)}.")
     flags.DEFINE_bool("short", False, "Only four arms.")
     flags.DEFINE_float("seconds", 120.0, "Seconds of training for each arm.", 1.0)

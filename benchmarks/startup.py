@@ -63,7 +63,7 @@ def seconds_to_first_step(arguments: list[str], environment: dict[str, str]) -> 
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    config_file.define("configs/digits_paper.py", "The configuration.")
+    config_file.define("digits_paper", "The configuration.")
 
 
 def main(argv: Sequence[str]) -> None:

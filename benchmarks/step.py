@@ -249,7 +249,7 @@ def _write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    config_file.define("configs/cifar10_paper.py", "The configuration.")
+    config_file.define("cifar10_paper", "The configuration.")
     flags.DEFINE_list(
         "parts", ["step"], "Parts to time: step (complete) or chains (only the sampling)."
     )

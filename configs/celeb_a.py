@@ -9,7 +9,7 @@ which takes an accelerator.
 
 from ml_collections import ConfigDict
 
-from configs import celeb_a_paper, chains
+from thermo_ebm.configs import celeb_a_paper, chains
 
 
 def get_config() -> ConfigDict:

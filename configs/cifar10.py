@@ -9,7 +9,7 @@ which takes an accelerator.
 
 from ml_collections import ConfigDict
 
-from configs import chains, cifar10_paper
+from thermo_ebm.configs import chains, cifar10_paper
 
 
 def get_config() -> ConfigDict:

@@ -10,7 +10,7 @@ Without a score: it was not trained to its end, which takes an accelerator.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from thermo_ebm.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -9,7 +9,7 @@ after 6.5 minutes of training on two idle cores.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from thermo_ebm.configs import base
 
 
 def get_config() -> ConfigDict:

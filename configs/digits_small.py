@@ -10,7 +10,7 @@ steps of each, five together on one core.
 
 from ml_collections import ConfigDict
 
-from configs import digits_paper
+from thermo_ebm.configs import digits_paper
 
 
 def get_config() -> ConfigDict:

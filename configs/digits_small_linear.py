@@ -7,7 +7,7 @@ python -m launch.sweep --experiment=configs/noise_or_step.py \
 
 from ml_collections import ConfigDict
 
-from configs import chains, digits_small
+from thermo_ebm.configs import chains, digits_small
 
 
 def get_config() -> ConfigDict:

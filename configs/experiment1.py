@@ -6,7 +6,7 @@ python -m launch.sweep --experiment=configs/experiment1.py --config=configs/cifa
 
 from typing import Any
 
-from configs.published import PUBLISHED
+from thermo_ebm.configs.published import PUBLISHED
 
 VANILLA_BATCH_SIZES = (25, 50, 75, 150)
 POWERS = (0.1, 0.3, 1.0, 2.0, 3.0, 6.0, 10.0)

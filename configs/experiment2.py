@@ -10,8 +10,7 @@ On CelebA the changed values are the paper's N_t = 20 and 30, K = 40 and K_z = 8
 from typing import Any
 
 from ml_collections import ConfigDict
-
-from configs.published import PUBLISHED
+from thermo_ebm.configs.published import PUBLISHED
 
 
 def get_cells(config: ConfigDict) -> list[dict[str, Any]]:

@@ -7,8 +7,7 @@ python -m launch.sweep --experiment=configs/experiment3_short.py \
 from typing import Any
 
 from ml_collections import ConfigDict
-
-from configs.experiment3 import Grid, make_cells
+from thermo_ebm.configs.experiment3 import Grid, make_cells
 
 SHORT = Grid(
     amplifications=(4.0, 16.0),

@@ -14,7 +14,7 @@ Chains from the linear reference; `configs/fashion_mnist_paper.py` has the paper
 
 from ml_collections import ConfigDict
 
-from configs import chains, fashion_mnist_paper
+from thermo_ebm.configs import chains, fashion_mnist_paper
 
 
 def get_config() -> ConfigDict:

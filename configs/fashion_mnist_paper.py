@@ -14,7 +14,7 @@ Without a score of its own; `configs/fashion_small.py` has one.
 
 from ml_collections import ConfigDict
 
-from configs import digits_paper
+from thermo_ebm.configs import digits_paper
 
 
 def get_config() -> ConfigDict:

@@ -12,7 +12,7 @@ training steps of each, three together on one core.
 
 from ml_collections import ConfigDict
 
-from configs import fashion_mnist_paper
+from thermo_ebm.configs import fashion_mnist_paper
 
 
 def get_config() -> ConfigDict:

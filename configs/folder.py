@@ -6,7 +6,7 @@ python -m launch.train --config=configs/folder.py --workdir=runs/own \
 
 from ml_collections import ConfigDict
 
-from configs import celeb_a
+from thermo_ebm.configs import celeb_a
 
 
 def get_config() -> ConfigDict:

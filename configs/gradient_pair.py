@@ -8,7 +8,7 @@ Both cells have the same seeds, so that their repetitions can be compared in pai
 
 from typing import Any
 
-from configs.experiment3 import UNBIASED
+from thermo_ebm.configs.experiment3 import UNBIASED
 
 COMMON = UNBIASED | {"sampler.chains_per_image": 2, "num_repetitions": 5}
 

@@ -21,8 +21,7 @@ and the centre has one chain per image.
 from typing import Any
 
 from ml_collections import ConfigDict
-
-from configs.experiment3 import CENTRE, UNBIASED, with_equal_updates
+from thermo_ebm.configs.experiment3 import CENTRE, UNBIASED, with_equal_updates
 
 Change = dict[str, Any]
 

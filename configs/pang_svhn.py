@@ -13,7 +13,7 @@ z + s grad log q + sqrt(2 s) epsilon, so that their step sizes are 0.4^2 / 2 = 0
 
 from ml_collections import ConfigDict
 
-from configs import svhn_paper
+from thermo_ebm.configs import svhn_paper
 
 
 def get_config() -> ConfigDict:

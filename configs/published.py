@@ -7,8 +7,7 @@ add the fields of `PUBLISHED` to those that their cells change.
 from typing import Any
 
 from ml_collections import ConfigDict
-
-from configs.chains import PAPER
+from thermo_ebm.configs.chains import PAPER
 
 # The paper's chains, one for each image and temperature; eq. 24 as printed, with divergences of
 # latents pooled over the batch, and no gradient for the prior, which is the effect of the published

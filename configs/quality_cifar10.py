@@ -6,7 +6,7 @@ python -m launch.train --config=configs/quality_cifar10.py --config.data.data_di
 
 from ml_collections import ConfigDict
 
-from configs import cifar10_small
+from thermo_ebm.configs import cifar10_small
 
 
 def get_config() -> ConfigDict:

@@ -6,7 +6,7 @@ python -m launch.train --config=configs/quality_linear.py --config.data.data_dir
 
 from ml_collections import ConfigDict
 
-from configs import chains, quality_cifar10
+from thermo_ebm.configs import chains, quality_cifar10
 
 
 def get_config() -> ConfigDict:

@@ -26,9 +26,8 @@ between t = 0 and 1. The gradient of `posterior` depends on p only through excha
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
-
-from configs.experiment3 import UNBIASED
-from configs.published import PUBLISHED
+from thermo_ebm.configs.experiment3 import UNBIASED
+from thermo_ebm.configs.published import PUBLISHED
 
 Change = dict[str, Any]
 

@@ -7,8 +7,7 @@ python -m launch.sweep --experiment=configs/settings_study_powers.py \
 from typing import Any
 
 from ml_collections import ConfigDict
-
-from configs.settings_study import FULL, make_cells
+from thermo_ebm.configs.settings_study import FULL, make_cells
 
 POWERS = FULL._replace(posterior_samplers=(), posterior_exchange=(), temperatures=(), repetitions=3)
 

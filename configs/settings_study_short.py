@@ -7,8 +7,7 @@ python -m launch.sweep --experiment=configs/settings_study_short.py \
 from typing import Any
 
 from ml_collections import ConfigDict
-
-from configs.settings_study import Grid, make_cells
+from thermo_ebm.configs.settings_study import Grid, make_cells
 
 SHORT = Grid(
     gradients=(0.1, 1.0),

@@ -8,7 +8,7 @@ Without a score: it was not trained to its end, which takes an accelerator.
 
 from ml_collections import ConfigDict
 
-from configs import cifar10_paper
+from thermo_ebm.configs import cifar10_paper
 
 
 def get_config() -> ConfigDict:

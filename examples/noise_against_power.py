@@ -10,9 +10,9 @@ import jax
 from jax.flatten_util import ravel_pytree
 
 import thermo_ebm as te
-from configs import digits_small
 from thermo_ebm import data
 from thermo_ebm.config.build import sampler_settings
+from thermo_ebm.configs import digits_small
 
 DRAWS = int(sys.argv[1]) if len(sys.argv) > 1 else 20
 config = digits_small.get_config()

@@ -1,8 +1,6 @@
 """The flag --config: reads a configuration file and explains errors in it or in its fields."""
 
-import importlib
 import re
-import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,27 +10,31 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
 
 from thermo_ebm import fields
+from thermo_ebm.config import shipped
 from thermo_ebm.errors import UserError, one_line
 
 from . import path_flags
 
 flags.disclaim_key_flags()
-if __package__ != "launch":
-    # In a wheel, `configs` is a part of the same package as `launch`. Configurations import each
-    # other as `configs.NAME`.
-    sys.modules.setdefault("configs", importlib.import_module("..configs", __package__))
 
 # How ml_collections begins the message for --config.field=value if the file cannot be read.
 _FILE_NOT_READ = "Configuration is not available because of an earlier failure"
 
 
 def define(default: str | None, meaning: str) -> None:
-    """Defines the flag --config of a program; without a default the flag is required."""
-    config_flags.DEFINE_config_file("config", default, meaning)
+    """Defines the flag --config of a program; without a default the flag is required.
+
+    Args:
+      default: a file, or the name of a shipped configuration; None for no default.
+      meaning: for --help.
+    """
+    config_flags.DEFINE_config_file("config", None, meaning)
     flags.FLAGS["config"].parser = _ConfigParser("config")
     flags.declare_key_flag("config")
     if default is None:
         flags.mark_flag_as_required("config")
+    else:
+        flags.FLAGS.set_default("config", default)
 
 
 class _ConfigParser(config_flags.ConfigFileFlagParser):
@@ -48,9 +50,10 @@ class _ConfigParser(config_flags.ConfigFileFlagParser):
             path = path_flags.checked(path)
         except UserError as error:
             raise UserError(f"--config={path}: {error}") from error
-        file = path.partition(":")[0]
+        name, colon, argument = path.partition(":")
+        file = shipped.find(name)
         try:
-            config = super().parse(path)
+            config = super().parse(file + colon + argument)
         except AttributeError as error:
             if error.name != "get_config":
                 raise
@@ -132,5 +135,6 @@ def _path() -> str:
 
 
 def _unreadable(path: str) -> str:
-    reason = "it cannot be read as a file" if Path(path).exists() else "there is no such file"
-    return f"--config={path}: {reason}"
+    if Path(path).exists():
+        return f"--config={path}: it cannot be read as a file"
+    return f"--config={path}: there is no such file{shipped.suggest(path, 'get_config')}"

@@ -37,7 +37,9 @@ if not program.HELP_ONLY:
 
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
-    config_file.define(None, "File of the configuration; --config.any.field=value changes a field.")
+    config_file.define(
+        None, "Name or file of the configuration; --config.any.field=value changes a field."
+    )
     DEFINE_path("workdir", None, "A run whose newest parameters are used; by default none.")
     flags.DEFINE_integer(
         "train_steps", 100, "Without --workdir: steps of training before the noise is measured.", 0

@@ -7,10 +7,12 @@ every program imports it before anything that imports JAX.
 import io
 import logging as python_logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import NoReturn
 
 from absl import app, flags, logging
 
@@ -18,6 +20,7 @@ from thermo_ebm import console, runtime
 from thermo_ebm.errors import UserError, one_line, printable
 
 from . import config_file, flag_errors
+from .command import COMMAND
 from .path_flags import DEFINE_path
 
 # Whether the command asks for help. Then programs skip the imports that take seconds.
@@ -36,7 +39,7 @@ if not HELP_ONLY:
         runtime.pin_settings()
     except UserError as mistyped:
         print(f"error: {mistyped}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(2)  # as `refuse`, which is defined below
     import jax
     import jaxlib
 
@@ -63,7 +66,7 @@ def run(
     """
     if HELP_ONLY:
         define_flags()
-        sys.exit(_print_help())
+        sys.exit(_print_help(main))
     _prepare_streams()
     _silence_libraries()
     _check_flag_files(sys.argv)
@@ -174,14 +177,40 @@ def check_devices() -> None:
         raise UserError("jaxlib 0.10.2 computes wrong results on CPUs: install 0.10.1 or 0.11")
 
 
-def _print_help() -> int:
+def refuse(message: str) -> NoReturn:
+    """Ends a program that cannot begin, with one line as it is."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(BAD_INPUT)
+
+
+def _print_help(main: Callable[[Sequence[str]], int | None]) -> int:
     """Prints the program's docstring and flags; returns the exit code."""
     try:
-        app.usage(shorthelp=True, writeto_stdout=True)
+        if started_by_command():
+            module = sys.modules[main.__module__]
+            listed = flags.FLAGS.module_help(module.__name__).partition("\n  --")
+            print(in_commands(f"{module.__doc__}\nflags:\n\n{sys.argv[0]}:{''.join(listed[1:])}"))
+        else:
+            app.usage(shorthelp=True, writeto_stdout=True)
         sys.stdout.flush()
     except BrokenPipeError:
         return _discard_output()
     return 0
+
+
+def started_by_command() -> bool:
+    """Whether the command `thermo-ebm` runs this program, and not `python -m`."""
+    return sys.argv[0].startswith(f"{COMMAND} ")
+
+
+def in_commands(text: str) -> str:
+    """A text that names modules and files of a clone, in the words of the installed command.
+
+    >>> in_commands("python -m launch.train --config=configs/digits.py, then launch.eval")
+    'thermo-ebm train --config=digits, then thermo-ebm eval'
+    """
+    text = re.sub(r"\b(?:python -m )?launch\.(\w+)", rf"{COMMAND} \1", text)
+    return re.sub(r"\bconfigs/(\w+)\.py\b", r"\1", text)
 
 
 def _prepare_streams() -> None:
@@ -216,6 +245,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def _complain(message: str) -> int:
+    message = in_commands(message) if started_by_command() else message
     print(f"error: {message}", file=sys.stderr, flush=True)
     return BAD_INPUT
 

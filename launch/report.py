@@ -22,8 +22,14 @@ from . import program
 from .path_flags import DEFINE_path
 
 if not program.HELP_ONLY:
-    from study.readings import load
-    from study.report import write_report
+    try:
+        from study.readings import load
+        from study.report import write_report
+    except ModuleNotFoundError as missing:
+        program.refuse(
+            f"there is no module {missing.name}: the report needs a clone of the repository and "
+            "the packages of its requirements.txt; run python -m launch.report in its folder"
+        )
 
 
 def define_flags() -> None:

@@ -32,7 +32,7 @@ if not program.HELP_ONLY:
     import jax
 
     from thermo_ebm import data
-    from thermo_ebm.config import checks
+    from thermo_ebm.config import checks, shipped
     from thermo_ebm.evaluation.metric_settings import MetricSettings
     from thermo_ebm.sweep import cells, executors, plans
     from thermo_ebm.sweep.cells import Cell, Status
@@ -44,10 +44,13 @@ if not program.HELP_ONLY:
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
     DEFINE_path(
-        "experiment", None, "Python file with get_cells() or get_cells(config).", required=True
+        "experiment",
+        None,
+        "Python file with get_cells() or get_cells(config), or the name of a shipped one.",
+        required=True,
     )
     config_file.define(
-        "configs/digits_paper.py",
+        "digits_paper",
         "Configuration of all cells; --config.any.field=value changes a field.",
     )
     DEFINE_path("workdir", None, "Folder of the run directories of all cells.", required=True)
@@ -92,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
     if not values.dry_run or values.executor != "local":
         # Only in this process: the cells need the accelerator.
         jax.config.update("jax_platforms", "cpu")
-    changes = cells.read_changes(Path(values.experiment), config)
+    changes = cells.read_changes(Path(shipped.find(values.experiment)), config)
     budget = timing.parse_duration(values.budget) if values.budget else 0.0
     sweep_cells = cells.make_cells(config, changes, budget)
     root = Path(values.workdir).absolute()
@@ -161,7 +164,7 @@ def _executor(root: Path, settings: MetricSettings) -> Executor:
         if "=" not in parameter:
             raise UserError(f"--slurm={parameter}: must be NAME=VALUE")
     if values.executor == "local":
-        return executors.one_at_a_time(root, settings)
+        return executors.one_at_a_time(root, settings, f"{__package__}.cell")
     executors.check_slurm()
     resources = executors.Resources(
         partition=values.partition,

@@ -14,7 +14,7 @@ PACKAGES = ("thermo_ebm", "study", "launch", "configs")
 # The rooms, from the ground up. A room imports from lower floors alone, and from itself; of equal
 # floors neither knows the other.
 FLOORS = (
-    ("types", "errors", "console", "fields", "scopes", "readings"),
+    ("types", "errors", "console", "fields", "scopes", "readings", "configs"),
     ("runtime", "files", "collectives", "randomness", "plugins", "plots", "cholesky"),
     ("models",),
     ("sampling", "thermo"),
@@ -26,6 +26,7 @@ FLOORS = (
     ("train",),
     ("evaluation",),
     ("sweep",),
+    ("launch",),
 )
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 # Rooms that know little of the rest of the library, whatever stands below them.
@@ -34,6 +35,7 @@ ISOLATED = {
     "run": {"types", "errors", "files", "fields", "readings", "runtime"},
     "metrics": {"types", "errors", "files", "plugins", "runtime"},
 }
+WHEEL_NAMES = ("thermo_ebm.configs", "thermo_ebm.launch")
 HEAVY = ("tensorflow", "tensorflow_datasets", "torch", "matplotlib", "sklearn", "submitit")
 PLAIN = ("configs", "ml_collections")
 MATHEMATICS = ("losses", "gradients.noise", "config.checks", "data")
@@ -59,6 +61,10 @@ def imported(tree, package="", modules=SOURCES):
             assert node.level <= 1, "relative import from another folder"
             start = package if node.level else ""
             base = ".".join(filter(None, (start, node.module)))
+            if base.startswith(
+                WHEEL_NAMES
+            ):  # the files of these packages are in folders of a clone
+                base = base.removeprefix("thermo_ebm.")
             for alias in node.names:
                 target = f"{base}.{alias.name}"
                 names.add(target if target in modules else base)

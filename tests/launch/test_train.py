@@ -13,6 +13,10 @@ from train_program import start
 
 from thermo_ebm.run import lock
 
+GET_DIGITS = (
+    "from thermo_ebm.configs import digits\n\n\n"
+    "def get_config():\n    config = digits.get_config()\n"
+)
 # Name of the case: (content of a configuration's file, the message; {folder} is the file's folder).
 FILES = {
     "syntax": ("def get_config():\n    return (\n", "{folder}/syntax.py:2: '(' was never closed"),
@@ -28,17 +32,15 @@ FILES = {
         "{folder}/dict.py:1: get_config() returns a value of type dict; it must end with",
     ),
     "unfinished": (
-        "from configs import digits\n\n\ndef get_config():\n    config = digits.get_config()\n",
+        GET_DIGITS,
         "{folder}/unfinished.py:4: get_config() returns nothing; it must end with `return config`",
     ),
     "former": (
-        "from configs import digits\n\n\ndef get_config():\n    config = digits.get_config()\n"
-        "    config.dial.amplification = 4.0\n    return config\n",
+        GET_DIGITS + "    config.dial.amplification = 4.0\n    return config\n",
         "--config: dial: there is no such group; dial.amplification was renamed gradient_noise.amp",
     ),
     "lacking": (
-        "from configs import digits\n\n\ndef get_config():\n    config = digits.get_config()\n"
-        "    del config.loss.power\n    return config\n",
+        GET_DIGITS + "    del config.loss.power\n    return config\n",
         "config.loss.power: is missing",
     ),
 }

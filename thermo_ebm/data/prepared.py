@@ -4,11 +4,13 @@ The version's folder is found here and opened with `tfds.builder_from_directory`
 neither the data set's own code nor a download; `tfds.builder` would try both, for minutes.
 """
 
+import importlib
 import io
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -139,8 +141,23 @@ def _how_to_prepare(name: str, root: Path, versions: list[Path]) -> str:
     return advice
 
 
+def _import_tfds() -> ModuleType:
+    """TensorFlow Datasets, which takes half a second to import and which only these sources need.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module("tensorflow_datasets")
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"data.name: a TFDS data set needs the package {error.name}: pip install "
+            "tensorflow-datasets importlib_resources array_record"
+        ) from error
+
+
 def _builder(version: Path) -> Any:
-    import tensorflow_datasets as tfds  # takes half a second to import; only these sources need it
+    tfds = _import_tfds()
 
     try:
         builder = tfds.builder_from_directory(version)
@@ -159,7 +176,7 @@ def _builder(version: Path) -> Any:
 
 
 def _open_split(name: str, version: Path, builder: Any, split: str) -> Images:
-    import tensorflow_datasets as tfds
+    tfds = _import_tfds()
 
     try:
         records: Any = builder.as_data_source(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from thermo_ebm import fields
-from thermo_ebm.config import checks
+from thermo_ebm.config import checks, shipped
 from thermo_ebm.errors import UserError, one_line
 from thermo_ebm.evaluation import evaluate
 from thermo_ebm.evaluation.metric_settings import MetricSettings
@@ -60,7 +60,8 @@ def read_changes(path: Path, config: ConfigDict) -> list[dict[str, Any]]:
       UserError: the file does not exist, defines no such function, or raises an error.
     """
     if not path.is_file():
-        raise UserError(f"experiment={path}: there is no such file")
+        advice = shipped.suggest(str(path), "get_cells")
+        raise UserError(f"experiment={path}: there is no such file{advice}")
     spec = importlib.util.spec_from_file_location("experiment", path)
     if spec is None or spec.loader is None:
         raise UserError(f"experiment={path}: not a Python file")

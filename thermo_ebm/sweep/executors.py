@@ -2,6 +2,7 @@
 
 import contextlib
 import getpass
+import importlib.util
 import json
 import shutil
 import signal
@@ -67,16 +68,20 @@ def run_encoded(encoded: str, catch: CatchInterrupts) -> int:
     return run_cell(*decode(encoded), catch).value
 
 
-def one_at_a_time(root: Path, settings: MetricSettings) -> Executor:
-    """Runs cells as processes on this machine, one after another."""
+def one_at_a_time(root: Path, settings: MetricSettings, program: str) -> Executor:
+    """Runs cells as processes of the module `program` on this machine, one after another."""
 
     def start(cells: list[Cell], running: Mapping[str, Job]) -> dict[str, Job]:
-        return {} if running else {cell.name: _process(root, cell, settings) for cell in cells[:1]}
+        return (
+            {}
+            if running
+            else {cell.name: _process(root, cell, settings, program) for cell in cells[:1]}
+        )
 
     return Executor(dict, start, queues=False)
 
 
-def _process(root: Path, cell: Cell, settings: MetricSettings) -> Job:
+def _process(root: Path, cell: Cell, settings: MetricSettings, program: str) -> Job:
     """Starts a cell as a process, whose output goes to the sweep's folder.
 
     The process is detached from the terminal: Ctrl-C reaches only the sweep, which stops the cell.
@@ -90,7 +95,7 @@ def _process(root: Path, cell: Cell, settings: MetricSettings) -> Job:
         files.write_text(encoded, encode(root, cell, settings))
         with open(log, "ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "launch.cell", f"--cell={encoded}"],
+                [sys.executable, "-m", program, f"--cell={encoded}"],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -195,8 +200,10 @@ def check_slurm() -> None:
     """Checks that jobs can be submitted from this machine; writes nothing.
 
     Raises:
-      UserError: SLURM is not there.
+      UserError: SLURM is not there, or the package that submits to it.
     """
+    if importlib.util.find_spec("submitit") is None:
+        raise UserError("executor=slurm: needs the package submitit: pip install submitit")
     missing = [name for name in ("srun", "sbatch") if shutil.which(name) is None]
     if missing:
         raise UserError(
