@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import thermo_ebm as te
+from launch import command
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -47,10 +48,10 @@ def test_files_that_the_readme_names_exist():
 
 
 def test_programs_that_the_readme_names_exist():
+    assert set(re.findall(r"`thermo-ebm (\w+)", README)) == set(command.PROGRAMS)
     named = set(re.findall(r"python -m ((?:launch|examples)\.\w+)", README))
-    programs = {f"launch.{path.stem}" for path in (ROOT / "launch").glob("*.py")}
-    inner = {"__init__", "cell", "config_file", "evaluation_flags", "flag_errors", "path_flags"}
-    inner |= {"not_a_script", "program"}
-    launched = {name for name in named if name.startswith("launch.")}
-    assert launched == programs - {f"launch.{name}" for name in inner}
     assert all(importlib.util.find_spec(name) for name in named)
+    options = re.findall(r"`thermo-ebm [^`]*--(?:config|experiment)=(\w+)", README)
+    assert {name for name in options if not (ROOT / "configs" / f"{name}.py").is_file()} == {
+        "CONFIG"
+    }

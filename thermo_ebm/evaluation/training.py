@@ -1,7 +1,7 @@
 """Training in one call, from a configuration to a trained run.
 
 >>> import thermo_ebm as te
->>> from configs import digits
+>>> from thermo_ebm.configs import digits
 >>> run = te.train_run(digits.get_config(), "runs/digits")  # doctest: +SKIP
 """
 
