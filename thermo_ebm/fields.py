@@ -125,6 +125,12 @@ FIELDS: dict[str, Field] = {
         "would take more than two seconds",
         FREE,
     ),
+    "device_mapping": Field(
+        "pmap",
+        name_in("train.programs:DEVICE_MAPPINGS"),
+        "how a step is spread over devices: by JAX's `pmap` or `shard_map`, with equal figures",
+        FREE,
+    ),
     "data.name": Field(
         "cifar10",
         anything,

@@ -56,6 +56,15 @@ def test_two_processes_train_what_one_does(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_two_processes_with_shard_map_train_what_one_does_with_pmap(tmp_path):
+    assert finish(start([(tmp_path / "one", None)], CHANGES)) == ["DONE"]
+    changes = CHANGES | {"device_mapping": "shard_map"}
+    assert train_as_processes([(tmp_path / "two", None)], changes) == [["DONE"]] * 2
+    tiny.assert_close_runs(tmp_path / "two", tmp_path / "one", CHANGES, "shard_map")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_processes_begin_with_the_parameters_of_one_run(tmp_path):
     changes = CHANGES | {"num_epochs": 1, "num_repetitions": 2}
     source, run = tmp_path / "source", tmp_path / "run"

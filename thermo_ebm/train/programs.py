@@ -1,7 +1,8 @@
-"""The compiled programs of a run: the step under pmap over all devices, vmapped over repetitions.
+"""The compiled programs of a run: the step over all devices, vmapped over repetitions.
 
-The only module that uses pmap. States are stacked, one repetition along each leading axis, and
-replicated over the devices; images are split over the devices.
+The only module that uses `jax.pmap` or `jax.shard_map`; `device_mapping` chooses. States are
+stacked, one repetition along each leading axis, and replicated over the devices; images are split
+over the devices.
 """
 
 from collections.abc import Callable
@@ -48,6 +49,7 @@ def make_programs(task: Task, num_repetitions: int) -> Programs:
     results are ready: on a CPU with several devices, steps dispatched ahead of each other can hang.
     """
     over = _over_one if num_repetitions == 1 else _over_many
+    over_devices = DEVICE_MAPPINGS[task.config.device_mapping]
     run = over(partial(step.run_steps, task), (0, 0, None, 0))
     validate = over(partial(validation.validate, task), (0, None))
     likelihood = over(partial(validation.evaluate_likelihood, task), (0, None))
@@ -55,13 +57,13 @@ def make_programs(task: Task, num_repetitions: int) -> Programs:
     bias = over(partial(validation.gradient_bias, task), (0, None))
     return Programs(
         init=_jit(over(partial(init_state, task), (0,))),
-        run=_pmap(run, in_axes=(None, None, None, 0), donate_argnums=0),
-        validate=_pmap(validate, in_axes=(None, 0)),
-        likelihood=_pmap(likelihood, in_axes=(None, 0)),
+        run=over_devices(run, (None, None, None, 0), donate_argnums=0),
+        validate=over_devices(validate, (None, 0)),
+        likelihood=over_devices(likelihood, (None, 0)),
         zero_noise=_jit(over(lambda state: noise.zero_sums(), (0,))),
         noise_numbers=_jit(over(partial(validation.noise_numbers, task), (0, 0))),
-        add_noise_block=_pmap(add_noise_block, in_axes=(None, None, 0)),
-        bias=_pmap(bias, in_axes=(None, 0)),
+        add_noise_block=over_devices(add_noise_block, (None, None, 0)),
+        bias=over_devices(bias, (None, 0)),
         begin_epoch=_jit(over(_begin_where, (0, 0, 0)), donate_argnums=0),
         draw=jax.jit(partial(_draw, task)),
     )
@@ -110,12 +112,43 @@ def _over_one(fn: Callable[..., Any], in_axes: tuple[int | None, ...]) -> Callab
     return squeezed
 
 
-def _pmap(fn: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """The single place where programs are spread over devices; results are replicated."""
-    mapped = jax.pmap(fn, axis_name=AXIS, out_axes=None, devices=_devices(), **options)
+def _pmap(
+    fn: Callable[..., Any], in_axes: tuple[int | None, ...], **options: Any
+) -> Callable[..., Any]:
+    """`fn` on every device, with its part of the arguments whose axis is 0; results are equal."""
+    devices = _devices()
+    mapped = jax.pmap(fn, AXIS, in_axes=in_axes, out_axes=None, devices=devices, **options)
     if jax.process_count() == 1:
         return lambda *args: jax.block_until_ready(mapped(*args))
     return lambda *args: jax.block_until_ready(jax.tree.map(_as_global, mapped(*args)))
+
+
+def _shard_map(
+    fn: Callable[..., Any], in_axes: tuple[int | None, ...], **options: Any
+) -> Callable[..., Any]:
+    """The same as `_pmap` by `jax.shard_map`, in which a device's part keeps its axis."""
+
+    def on_a_device(*args: Any) -> Any:
+        parts = (
+            arg if axis is None else jax.tree.map(lambda leaf: leaf[0], arg)
+            for arg, axis in zip(args, in_axes, strict=True)
+        )
+        return fn(*parts)
+
+    everywhere, split = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(AXIS)
+    mapped = jax.shard_map(
+        on_a_device,
+        mesh=replicated().mesh,
+        in_specs=tuple(everywhere if axis is None else split for axis in in_axes),
+        out_specs=everywhere,
+        check_vma=False,  # `collectives` has the derivatives of sums over devices
+    )
+    compiled = jax.jit(mapped, **options)
+    return lambda *args: jax.block_until_ready(compiled(*args))
+
+
+# How programs are spread over devices; results are replicated.
+DEVICE_MAPPINGS = {"pmap": _pmap, "shard_map": _shard_map}
 
 
 def _as_global(leaf: jax.Array) -> jax.Array:
