@@ -198,6 +198,13 @@ FIELDS: dict[str, Field] = {
         FIXED,
     ),
     "model.generator.kernel_size": Field(4, width, "height and width of every kernel", FIXED),
+    "model.generator.first_size": Field(
+        0,
+        at_least(0),
+        "height and width after the first layer, which the strides multiply: 7 for images of "
+        "28 x 28; 0 is `model.generator.kernel_size`",
+        FIXED,
+    ),
     "sampler.prior.step_size": Field(0.16, positive, "s, the step size of the prior chains"),
     "sampler.prior.num_steps": Field(60, at_least(0), "K_z, steps of each prior chain"),
     "sampler.prior.kernel": Field("ula", name_in("sampling.kernels:KERNELS"), KERNEL),

@@ -29,6 +29,7 @@ DATA_SETS = (
     "celeb_a",
     "celeb_a_paper",
     "fashion_mnist",
+    "fashion_mnist_28",
     "fashion_mnist_paper",
     "fashion_small",
     "folder",

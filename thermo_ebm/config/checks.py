@@ -152,9 +152,10 @@ def _check_model(config: ConfigDict) -> None:
     generator = config.model.generator
     with _rules_of("model.generator"):
         check_layers(generator.widths, generator.strides, generator.kernel_size)
-    size = image_size(generator.strides, generator.kernel_size)
+    size = image_size(generator.strides, generator.first_size or generator.kernel_size)
     if size != config.data.image_size:
         raise UserError(
             f"data.image_size={config.data.image_size}: the generator makes {size} x {size} pixels "
-            "(model.generator.kernel_size times its strides); change one or the other"
+            "(model.generator.first_size, or kernel_size if that is 0, times its strides); change "
+            "one or the other"
         )

@@ -1,5 +1,6 @@
 """The generator g_beta: transposed convolutions from a latent to an image (table 6)."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import chex
@@ -11,12 +12,9 @@ from thermo_ebm.models.conv_transpose import ConvTranspose
 from thermo_ebm.types import Array
 
 
-def image_size(strides: Sequence[int], kernel_size: int) -> int:
-    """Height and width of the image for these strides; the first layer turns 1 x 1 into k x k."""
-    size = kernel_size
-    for stride in strides[1:]:
-        size *= stride
-    return size
+def image_size(strides: Sequence[int], first_size: int) -> int:
+    """Height and width of the image: those of the first layer's output, times the strides."""
+    return first_size * math.prod(strides[1:])
 
 
 def check_layers(widths: Sequence[int], strides: Sequence[int], kernel_size: int) -> None:
@@ -43,6 +41,7 @@ def make_generator_network(
     strides: Sequence[int],
     channels: int,
     kernel_size: int,
+    first_size: int,
     leak: float,
     conv_transpose: ConvTranspose,
 ) -> Callable[[Array], Array]:
@@ -52,9 +51,10 @@ def make_generator_network(
       features: the paper's ngf; layer i has widths[i] * features channels.
       widths: multipliers of every layer but the last.
       strides: one per layer, including the last layer (to the image's channels). The first layer
-        turns 1 x 1 into kernel_size x kernel_size pixels and its stride is 1.
+        turns 1 x 1 into first_size x first_size pixels and its stride is 1.
       channels: channels of the image.
-      kernel_size: side of every kernel.
+      kernel_size: side of every kernel but the first layer's.
+      first_size: side of the first layer's output, and of its kernel.
       leak: slope of the leaky ReLU below zero.
       conv_transpose: the form of the transposed convolution, from `models/conv_transpose/`.
 
@@ -69,7 +69,7 @@ def make_generator_network(
 
     def generator_network(z: Array) -> Array:
         chex.assert_rank(z, 2)
-        weights, bias = _weights(0, kernel_size, z.shape[1], layer_channels[0], z.shape[1])
+        weights, bias = _weights(0, first_size, z.shape[1], layer_channels[0], z.shape[1])
         # A 1 x 1 input: the transposed convolution is one matrix product.
         x = jnp.einsum("nc,hwcd->nhwd", z, weights) + bias
         for i in range(1, len(layer_channels)):

@@ -75,6 +75,7 @@ class ModelSettings(NamedTuple):
     generator_widths: Sequence[int] = (16, 8, 4, 2)
     generator_strides: Sequence[int] = (1, 2, 2, 2, 1)
     generator_kernel_size: int = 4
+    generator_first_size: int = 0  # of the first layer's output; 0 for the kernel's size
 
 
 def make_model(
@@ -188,6 +189,7 @@ def _build(settings: ModelSettings, channels: int, conv_transpose: ConvTranspose
             strides=settings.generator_strides,
             channels=channels,
             kernel_size=settings.generator_kernel_size,
+            first_size=settings.generator_first_size or settings.generator_kernel_size,
             leak=settings.generator_leak,
             conv_transpose=conv_transpose,
         )
