@@ -37,6 +37,8 @@ This page is written by `python -m study.pages.step_study`; its numbers come fro
 
 *KID less that of the same seeds without amplification, with 95 % intervals.*
 
+{findings}
+
 Amplification multiplies the noise of the learning gradient by c. Where the amplified gradient also
 enters Adam's second moment, it shortens the steps as well
 ([why](../../mathematics.md#noise-control)). Three arms tell the two apart:
@@ -96,7 +98,8 @@ def write(folders: Sequence[Path], output: Path) -> list[Path]:
 
 def page(frame: pd.DataFrame, cells: pd.DataFrame, compared: pd.DataFrame) -> str:
     """The text of the page."""
-    blocks = [OPENING]
+    findings = [_finding(str(name), compared) for name in cells["reference"].unique()]
+    blocks = [OPENING.format(findings=" ".join(findings))]
     for reference, of_reference in cells.groupby("reference"):
         rows = compared[compared["reference"] == reference]
         blocks.append(_section(str(reference), of_reference, rows))
@@ -104,6 +107,24 @@ def page(frame: pd.DataFrame, cells: pd.DataFrame, compared: pd.DataFrame) -> st
     blocks.append(LIMITS.format(unstable=steps.UNSTABLE, updates=f"{frame['updates'].max():,}"))
     blocks.append(_commands(cells.groupby("reference").size()))
     return "\n".join(blocks)
+
+
+def _finding(reference: str, compared: pd.DataFrame) -> str:
+    """What the largest amplification does at an unchanged step, and what shorter steps do."""
+    rows = compared[compared["reference"] == reference]
+    effects = []
+    for arm in ("plain", "alone"):
+        labels = [label for label in rows["cell"].unique() if label.endswith(steps.ARMS[arm])]
+        if not labels:
+            continue
+        label = max(labels, key=lambda text: float(text.split()[2].rstrip(":")))
+        parts = []
+        for metric, unit in (("kid", "KID"), ("log_marginal_likelihood", "log p(x)")):
+            row = _find(rows, label, "centre", metric)
+            if row is not None:
+                parts.append(f"{unit} by {_difference(row)} ({steps.verdict(row)})")
+        effects.append(f"{label.replace(': ', ', ')}: {' and '.join(parts)}")
+    return f"With {NAMES.get(reference, reference)}, against the centre: {'; '.join(effects)}."
 
 
 def _section(reference: str, cells: pd.DataFrame, compared: pd.DataFrame) -> str:
