@@ -63,7 +63,7 @@ def test_flag_files_that_cannot_be_read_are_named(programs, tmp_path):
             assert err.count("\n") == 1
 
 
-def test_hangups_are_treated_as_terminations_unless_ignored():
+def test_hangups_are_treated_as_terminations_unless_ignored(capfd):
     from thermo_ebm.train.loop import catch_interrupts
 
     before = signal.getsignal(signal.SIGHUP)
@@ -74,5 +74,7 @@ def test_hangups_are_treated_as_terminations_unless_ignored():
                 for _ in range(2):  # a closed terminal may send it twice
                     os.kill(os.getpid(), signal.SIGHUP)
                 assert interrupted() is not ignored
+            said = capfd.readouterr().err.count("stopping after this step")
+            assert said == (0 if ignored else 1)  # at once, and not again
     finally:
         signal.signal(signal.SIGHUP, before)

@@ -8,7 +8,9 @@ import contextlib
 import dataclasses
 import enum
 import functools
+import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,6 +32,7 @@ from thermo_ebm.train.state import TrainState
 from thermo_ebm.train.task import Task, make_task
 
 _PATIENCE = 2.0  # largest seconds per dispatch, since signals wait for its end
+_STOPPING = b"\nstopping after this step, with checkpoints; again to stop at once\n"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -112,8 +115,9 @@ def train(
 def catch_interrupts() -> Iterator[Callable[[], bool]]:
     """While open, the first SIGTERM, SIGINT or SIGHUP only makes the yielded function return True.
 
-    A second SIGTERM or SIGINT kills the program, as without this function; a terminal that is
-    closed may send SIGHUP several times. SIGHUP stays ignored if it is (`nohup`).
+    One line says so at once. A second SIGTERM or SIGINT kills the program, as without this
+    function; a terminal that is closed may send SIGHUP several times. SIGHUP stays ignored if it is
+    (`nohup`).
     """
     received: list[int] = []
     before = {number: signal.getsignal(number) for number in _SIGNALS}
@@ -121,6 +125,10 @@ def catch_interrupts() -> Iterator[Callable[[], bool]]:
         del before[signal.SIGHUP]
 
     def handler(number: int, frame: FrameType | None) -> None:
+        if not received:
+            # Not `print`, which a signal may interrupt; the stream may be closed, or no file.
+            with contextlib.suppress(OSError, ValueError):
+                os.write(sys.stderr.fileno(), _STOPPING)
         received.append(number)
         for killing in (signal.SIGTERM, signal.SIGINT):
             signal.signal(killing, signal.SIG_DFL)
