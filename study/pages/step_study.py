@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from docs.tools.markdown import table
 from study import steps
@@ -33,9 +34,9 @@ OPENING = """# Noise or steps?
 
 This page is written by `python -m study.pages.step_study`; its numbers come from the runs.
 
-![Difference of KID from the centre, by arm](figures/kid.png)
+![Differences of KID and log p(x) from the centre, by arm](figures/effects.png)
 
-*KID less that of the same seeds without amplification, with 95 % intervals.*
+*KID and held-out log p(x) less those of the same seeds without amplification, with 95 % intervals.*
 
 {findings}
 
@@ -46,7 +47,7 @@ enters Adam's second moment, it shortens the steps as well
 | arm | noise | steps |
 | --- | --- | --- |
 | noise, steps unchanged (`second_moment="plain"`) | c times | as without amplification |
-| shorter steps, no noise added (`"alone"`) | as without | as short as with both |
+| shorter steps, no noise added (`"alone"`) | as without | shorter: c times the noise in `v` alone |
 | both (`"amplified"`) | c times | shorter: Adam as published |
 
 Networks, images, numbers of updates, (constant) learning rates and seeds are equal in all cells of
@@ -90,7 +91,7 @@ def write(folders: Sequence[Path], output: Path) -> list[Path]:
     paths = [output / "tables" / "cells.csv", output / "tables" / "comparisons.csv"]
     for path, content in zip(paths, (cells, compared), strict=True):
         content.to_csv(path, index=False, float_format="%.6g")
-    paths += [output / "figures" / "kid.png", output / "index.md"]
+    paths += [output / "figures" / "effects.png", output / "index.md"]
     _figure(compared).savefig(paths[2], dpi=DPI)
     paths[3].write_text(page(frame, cells, compared), encoding="utf-8")
     return paths
@@ -202,19 +203,23 @@ def _power(compared: pd.DataFrame) -> str:
 
 
 def _figure(compared: pd.DataFrame) -> Figure:
-    """KID of every cell less that of the centre, one panel per reference."""
-    rows = compared[(compared["metric"] == "kid") & (compared["against"] == "centre")]
-    groups = list(rows.groupby("reference"))
-    figure, axes = style.new_titled_grid(
-        [f"{name}" for name, _ in groups], 2, (3.6, 2.8), share=False
-    )
-    for axis, (_, group) in zip(axes, groups, strict=True):
+    """KID and log p(x) of every cell less those of the centre, one row per reference."""
+    rows = compared[compared["against"] == "centre"]
+    panels = [
+        (f"{reference}: {name}", group[group["metric"] == metric])
+        for reference, group in rows.groupby("reference")
+        for metric, name in (("kid", "KID"), ("log_marginal_likelihood", "log p(x), nats"))
+    ]
+    titles = [title for title, _ in panels]
+    figure, axes = style.new_titled_grid(titles, 2, (4.4, 2.8), share=False)
+    for axis, (_, group) in zip(axes, panels, strict=True):
         places = range(len(group))
         errors = [group["difference"] - group["low"], group["high"] - group["difference"]]
         axis.errorbar(group["difference"], places, xerr=errors, fmt="o", capsize=3, markersize=4)
         axis.axvline(0.0, color="grey", linewidth=0.8)
         axis.set_yticks(list(places), group["cell"], fontsize=6)
-        axis.set_xlabel("difference of KID", fontsize=8)
+        axis.xaxis.set_major_locator(MaxNLocator(5))
+        axis.set_xlabel("difference from the centre", fontsize=8)
     return figure
 
 
