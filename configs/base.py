@@ -5,11 +5,14 @@ trained by itself: `configs/digits.py` and the files of the other data sets chan
 differ. docs/configuration.md explains every field.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from thermo_ebm import fields
 
 
 def get_config() -> ConfigDict:
     """Returns the base configuration, unlocked, so that the file of a data set can change it."""
-    return ConfigDict(fields.defaults())
+    nested = fields.defaults()
+    # A reference of this type takes values of either type.
+    nested["data"]["num_val"] = FieldReference(nested["data"]["num_val"], field_type=object)
+    return ConfigDict(nested)

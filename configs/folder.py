@@ -1,7 +1,10 @@
-r"""A folder of image files, such as CelebA's img_align_celeba, at 64 x 64 with CelebA's values.
+r"""A folder of image files of your own, any number, at 64 x 64 with CelebA's values; one model.
 
-python -m launch.train --config=configs/folder.py --workdir=runs/own \
-    --config.data.data_dir=IMAGES
+python -m launch.train --config=configs/folder.py --workdir=runs/own --data_dir=IMAGES
+python -m launch.train --config=configs/folder.py --workdir=runs/own --data_dir=IMAGES \
+    --image_size=32
+
+A tenth of the images is held out; all others are trained on.
 """
 
 from ml_collections import ConfigDict
@@ -12,5 +15,8 @@ from thermo_ebm.configs import celeb_a
 def get_config() -> ConfigDict:
     """Returns the configuration."""
     config = celeb_a.get_config()
+    config.num_repetitions = 1
     config.data.name = "folder"
+    config.data.num_train = 0
+    config.data.num_val = 0.1
     return config

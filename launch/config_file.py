@@ -1,5 +1,6 @@
 """The flag --config: reads a configuration file and explains errors in it or in its fields."""
 
+import math
 import re
 import traceback
 from collections.abc import Sequence
@@ -35,6 +36,18 @@ def define(default: str | None, meaning: str) -> None:
         flags.mark_flag_as_required("config")
     else:
         flags.FLAGS.set_default("config", default)
+
+
+def define_images() -> None:
+    """Defines --data_dir and --image_size, short for two fields of the configuration."""
+    path_flags.DEFINE_path("data_dir", None, "Short for --config.data.data_dir: the images.")
+    flags.DEFINE_integer(
+        "image_size",
+        None,
+        "Short for --config.data.image_size: height and width in pixels; the generator's layers "
+        "follow from it if those of the configuration make another size.",
+        lower_bound=1,
+    )
 
 
 class _ConfigParser(config_flags.ConfigFileFlagParser):
@@ -76,7 +89,7 @@ def _line_of_get_config(file: str) -> int:
 
 
 def read() -> ConfigDict:
-    """The configuration that --config names, locked.
+    """The configuration that --config names, with the short flags' values, locked.
 
     A file that cannot be read fails only here, where the configuration is used.
 
@@ -84,9 +97,21 @@ def read() -> ConfigDict:
       UserError: naming the file.
     """
     try:
-        return flags.FLAGS.config.lock()
+        config = flags.FLAGS.config.lock()
     except OSError as error:
         raise UserError(_unreadable(_path())) from error
+    values = flags.FLAGS.flag_values_dict()
+    if data_dir := values.get("data_dir"):
+        config.data.data_dir = data_dir
+    if size := values.get("image_size"):
+        config.data.image_size = size
+        generator = config.model.generator
+        if (
+            math.prod((generator.first_size or generator.kernel_size, *generator.strides[1:]))
+            != size
+        ):
+            generator.strides = ()
+    return config
 
 
 def explain(argv: Sequence[str], error: BaseException) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from thermo_ebm.errors import UserError
+from thermo_ebm.errors import UserError, printable
 
 from . import config_file, program
 from .path_flags import DEFINE_path
@@ -29,7 +29,7 @@ if not program.HELP_ONLY:
 
     from thermo_ebm.config import checks
     from thermo_ebm.evaluation.run import load_run
-    from thermo_ebm.train import price, report, start, timing
+    from thermo_ebm.train import price, report, sizes, start, timing
     from thermo_ebm.train.price import ChainPrices, Laboratory, Row, Setting
     from thermo_ebm.train.task import updates_per_epoch
     from thermo_ebm.types import Params
@@ -40,6 +40,7 @@ def define_flags() -> None:
     config_file.define(
         None, "Name or file of the configuration; --config.any.field=value changes a field."
     )
+    config_file.define_images()
     DEFINE_path("workdir", None, "A run whose newest parameters are used; by default none.")
     flags.DEFINE_integer(
         "train_steps", 100, "Without --workdir: steps of training before the noise is measured.", 0
@@ -60,7 +61,8 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> int:
     """Measures, and prints the plan; returns the exit code."""
     del argv
-    values, config = flags.FLAGS, config_file.read()
+    values = flags.FLAGS
+    config, notes = sizes.complete(config_file.read())
     checks.check(config)
     budget = values.budget and timing.parse_duration(values.budget)
     if values.noise and budget:
@@ -68,6 +70,8 @@ def main(argv: Sequence[str]) -> int:
     if price.setting_of(config).batch_size < 2:
         raise UserError("batch_size=1: the time of an image needs two batch sizes")
     program.check_devices()
+    for note in notes:
+        report.say(printable(note))
     if config.sampler.prior.persistent:
         report.say(
             "warning     sampler.prior.persistent: all draws begin at the stored states of the "

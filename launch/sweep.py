@@ -23,7 +23,7 @@ from typing import Any
 
 from absl import flags
 
-from thermo_ebm.errors import UserError
+from thermo_ebm.errors import UserError, printable
 
 from . import config_file, evaluation_flags, program
 from .path_flags import DEFINE_path
@@ -38,7 +38,7 @@ if not program.HELP_ONLY:
     from thermo_ebm.sweep.cells import Cell, Status
     from thermo_ebm.sweep.executors import Executor, Job
     from thermo_ebm.sweep.follow import States, Sweep, follow
-    from thermo_ebm.train import timing
+    from thermo_ebm.train import report, sizes, timing
 
 
 def define_flags() -> None:
@@ -53,6 +53,7 @@ def define_flags() -> None:
         "digits_paper",
         "Configuration of all cells; --config.any.field=value changes a field.",
     )
+    config_file.define_images()
     DEFINE_path("workdir", None, "Folder of the run directories of all cells.", required=True)
     flags.DEFINE_bool(
         "dry_run",
@@ -91,7 +92,10 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> int:
     """Runs the cells that are not done, and prints the table of cells."""
     del argv
-    values, config, settings = flags.FLAGS, config_file.read(), evaluation_flags.settings()
+    values, settings = flags.FLAGS, evaluation_flags.settings()
+    config, notes = sizes.complete(config_file.read())
+    for note in notes:
+        report.say(printable(note))
     if not values.dry_run or values.executor != "local":
         # Only in this process: the cells need the accelerator.
         jax.config.update("jax_platforms", "cpu")

@@ -1,8 +1,9 @@
 r"""Trains the repetitions of a configuration.
 
 python -m launch.train --config=configs/digits.py --workdir=runs/digits --config.num_epochs=20
-python -m launch.train --config=configs/cifar10.py --config.data.data_dir=TFDS \
-    --workdir=runs/cifar10 --dry_run
+python -m launch.train --config=configs/cifar10.py --data_dir=TFDS --workdir=runs/cifar10 --dry_run
+python -m launch.train --config=configs/folder.py --data_dir=IMAGES --image_size=32 \
+    --workdir=runs/own
 
 With --dry_run the program checks everything that a real start checks, prints what it would train
 and what that would cost, times a few steps, and writes nothing. With --budget=20m it times a few
@@ -21,7 +22,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict
 
-from thermo_ebm.errors import UserError
+from thermo_ebm.errors import UserError, printable
 
 from . import config_file, program
 from .path_flags import DEFINE_path
@@ -32,7 +33,7 @@ if not program.HELP_ONLY:
     from thermo_ebm.evaluation import warm_start
     from thermo_ebm.run import configuration, layout, lock
     from thermo_ebm.run.warm_start import describe
-    from thermo_ebm.train import dry_run, hosts, loop, report, timing
+    from thermo_ebm.train import dry_run, hosts, loop, report, sizes, timing
 
 
 def define_flags() -> None:
@@ -40,6 +41,7 @@ def define_flags() -> None:
     config_file.define(
         None, "Name or file of the configuration; --config.any.field=value changes a field."
     )
+    config_file.define_images()
     DEFINE_path("workdir", None, "The run directory, created if needed.", required=True)
     flags.DEFINE_list(
         "allow_config_change",
@@ -85,7 +87,8 @@ def main(argv: Sequence[str]) -> int:
     """Checks everything that can be checked, then trains; returns the exit code."""
     del argv
     values = flags.FLAGS
-    config, workdir = config_file.read(), Path(values.workdir)
+    workdir = Path(values.workdir)
+    config, notes = sizes.complete(config_file.read())
     checks.check(config)
     data.check_output(config.data, workdir, "workdir")
     budget = values.budget and timing.parse_duration(values.budget)
@@ -93,6 +96,8 @@ def main(argv: Sequence[str]) -> int:
         report.parse_steps(values.profile_steps, config)
     _join_hosts()
     program.check_devices()
+    for note in notes if hosts.is_first() else ():
+        report.say(printable(note))
     if values.dry_run:
         if budget:
             config = timing.with_budget(config, workdir, budget)

@@ -34,6 +34,7 @@ class Field(NamedTuple):
     check: Check
     meaning: str  # for docs/configuration.md
     on_resume: str = ON_REQUEST
+    also: type | None = None  # another type that its value may have
 
 
 def anything(value: Any) -> str:
@@ -66,6 +67,12 @@ def sizes(values: Any) -> str:
     """Sequences of positive integers."""
     valid = all(type(value) is int and value >= 1 for value in values)
     return "" if valid else "integers, each at least 1"
+
+
+def count_or_fraction(value: float) -> str:
+    """Positive integers, and numbers between 0 and 1."""
+    valid = value >= 1 if type(value) is int else 0 < value < 1
+    return "" if valid else "a number of images, at least 1, or a fraction between 0 and 1"
 
 
 def one_of(*choices: Any) -> Check:
@@ -153,9 +160,15 @@ FIELDS: dict[str, Field] = {
         "1 or 3; grey images are repeated to 3, colours become grey by luminance",
         FIXED,
     ),
-    "data.num_train": Field(12_000, at_least(1), "training images", FIXED),
+    "data.num_train": Field(
+        12_000, at_least(0), "training images; 0 is all that are not held out", FIXED
+    ),
     "data.num_val": Field(
-        4_500, at_least(1), "validation images; never overlap with the training images"
+        4_500,
+        count_or_fraction,
+        "validation images, a number or a fraction such as 0.1; never overlap with the training "
+        "images",
+        also=float,
     ),
     "data.streaming": Field(
         False,
@@ -188,13 +201,14 @@ FIELDS: dict[str, Field] = {
         (16, 8, 4, 2),
         sizes,
         "channels of each layer except the last, in units of `model.generator.features`; the last "
-        "layer has the channels of the image",
+        "layer has the channels of the image; if `strides` is empty, they follow too",
         FIXED,
     ),
     "model.generator.strides": Field(
         (1, 2, 2, 2, 1),
         sizes,
-        "stride of each layer; image size = kernel size times the product of the strides",
+        "stride of each layer; image size = size after the first layer times their product; empty: "
+        "the layers, with their first size, follow from `data.image_size`",
         FIXED,
     ),
     "model.generator.kernel_size": Field(4, width, "height and width of every kernel", FIXED),

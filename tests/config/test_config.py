@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from configs import base
 from configs.published import published
 from thermo_ebm import fields
-from thermo_ebm.config import build, checks
+from thermo_ebm.config import build, checks, sizes
 from thermo_ebm.errors import UserError
 from thermo_ebm.fields import FIELDS, FORMER, Field, at_least
 from thermo_ebm.losses import LossSettings
@@ -26,7 +26,9 @@ NAMES = (
 
 
 def load(name):
-    return importlib.import_module(f"configs.{name}").get_config()
+    config = importlib.import_module(f"configs.{name}").get_config()
+    is_open = sizes.asks_for_images(config)  # then as if there were so many images
+    return sizes.with_images(config, 1_000, 100, "a folder").config if is_open else config
 
 
 def complaint(changes):

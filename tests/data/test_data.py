@@ -49,7 +49,7 @@ def test_bad_fields_are_named():
         ({"name": "mnist"}, "data.name='mnist'.*digits"),
         ({"channels": 2}, "data.channels=2"),
         ({"image_size": 0}, "data.image_size=0"),
-        ({"num_train": 0}, "data.num_train=0"),
+        ({"num_train": -1}, "data.num_train=-1"),
         ({"num_val": -1}, "data.num_val=-1"),
         (
             {"num_train": 1790, "num_val": 100},

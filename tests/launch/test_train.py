@@ -181,7 +181,7 @@ def test_progress_and_written_files_are_printed(run):
     ]
     assert re.fullmatch(r"step        [\d.]+ [kM]FLOP per repetition", lines[4])
     assert re.fullmatch(r"memory      about [\d.]+ MiB on each device, of .* may be used", lines[5])
-    assert lines[6] == "training    repetition 0: 10 steps each (1 epoch of 10)"
+    assert lines[6] == "training    1 model (repetition 0): 10 steps each (1 epoch of 10)"
     for word in ("compiling", "validating", "drawing"):
         assert f"rep 00 {word}\n" in stderr
     assert stdout.splitlines() == [

@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from thermo_ebm.config.build import amplification_settings, loss_settings, sampler_settings
+from thermo_ebm.config.sizes import asks_for_images, asks_for_layers
 from thermo_ebm.errors import UserError
 from thermo_ebm.fields import FIELDS, flatten, unknown
 from thermo_ebm.gradients.amplification import (
@@ -38,6 +39,12 @@ def check(config: ConfigDict) -> None:
     _check_names(config)
     for name, value in flatten(config).items():
         check_value(name, value)
+    if asks_for_images(config) or asks_for_layers(config):
+        raise UserError(
+            f"data.num_train={config.data.num_train}, data.num_val={config.data.num_val}, "
+            f"model.generator.strides={config.model.generator.strides}: leave numbers open, which "
+            "thermo_ebm.train.sizes.complete(config) finds from the images"
+        )
     _check_run(config)
     _check_rates(config.optimizer)
     _check_model(config)
@@ -74,10 +81,10 @@ def check_value(name: str, value: Any) -> None:
     default = FIELDS[name].default
     is_sequence = isinstance(default, tuple) and isinstance(value, tuple | list)
     is_float = isinstance(default, float) and type(value) is int
-    if type(value) is not type(default) and not is_sequence and not is_float:
-        raise UserError(
-            f"config.{name}={value!r}: must be {type(default).__name__}, not {type(value).__name__}"
-        )
+    types = [kind for kind in (type(default), FIELDS[name].also) if kind is not None]
+    if type(value) not in types and not (is_sequence or is_float):
+        names = " or ".join(kind.__name__ for kind in types)
+        raise UserError(f"config.{name}={value!r}: must be {names}, not {type(value).__name__}")
     must = _check_range(value) or FIELDS[name].check(value)
     if must:
         raise UserError(f"{name}={tuple(value) if is_sequence else value!r}: must be {must}")
@@ -157,5 +164,5 @@ def _check_model(config: ConfigDict) -> None:
         raise UserError(
             f"data.image_size={config.data.image_size}: the generator makes {size} x {size} pixels "
             "(model.generator.first_size, or kernel_size if that is 0, times its strides); change "
-            "one or the other"
+            "one or the other, or set model.generator.strides=(), so that the layers follow"
         )

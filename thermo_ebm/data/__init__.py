@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from thermo_ebm import runtime
 from thermo_ebm.data import arrays, folder, local, prepared
 from thermo_ebm.data.images import Images, Source, read_sets
-from thermo_ebm.errors import UserError
+from thermo_ebm.errors import UserError, counted
 from thermo_ebm.fields import FIELDS
 
 Array = TypeVar("Array", np.ndarray, jax.Array)
@@ -47,7 +47,8 @@ def load(config: ConfigDict) -> Dataset:
     from its front and validation images from its back.
 
     Args:
-      config: name, data_dir, image_size, channels, num_train, num_val; see docs/configuration.md.
+      config: name, data_dir, image_size, channels, num_train, num_val; see docs/configuration.md
+        and `count`.
 
     Raises:
       UserError: a field has an invalid value, or the source does not exist, cannot be read, or has
@@ -65,7 +66,8 @@ def open_images(config: ConfigDict) -> tuple[Images, Images]:
     for name in ("image_size", "channels", "num_train", "num_val"):
         if must := FIELDS[f"data.{name}"].check(config[name]):
             raise UserError(f"data.{name}={config[name]}: must be {must}")
-    train, validation = select(_open(config), config.num_train, config.num_val)
+    source = open_source(config)
+    train, validation = select(source, *count(source, config.num_train, config.num_val))
     size, channels = config.image_size, config.channels
     return (
         train._replace(size=size, channels=channels),
@@ -91,6 +93,29 @@ def check_output(config: ConfigDict, output: str | os.PathLike[str], field: str)
             f"{field}={output}: lies inside data.data_dir={config.data_dir}, all of whose folders "
             "are searched for images; choose a folder outside, or move it there"
         )
+
+
+def count(source: Source, num_train: int, num_val: float) -> tuple[int, int]:
+    """The numbers of training and validation images that two fields of `config.data` mean.
+
+    Args:
+      source: from `open_source`.
+      num_train: `data.num_train`; 0 is all that are not held out.
+      num_val: `data.num_val`; a float is a fraction of the test split, or of all images.
+
+    Raises:
+      UserError: none is left to train on.
+    """
+    train, held_out = source
+    total = train.num if held_out is None else held_out.num
+    number = max(round(num_val * total), 1) if isinstance(num_val, float) else num_val
+    rest = train.num - (number if held_out is None else 0)
+    if num_train == 0 and rest < 1:
+        raise UserError(
+            f"data.num_val={num_val}: holds out {counted(number, 'image')} of the {train.num} in "
+            f"{train.source} and leaves none to train on; hold out fewer, or name more images"
+        )
+    return num_train or rest, number
 
 
 def select(source: Source, num_train: int, num_val: int) -> tuple[Images, Images]:
@@ -120,7 +145,12 @@ def _check_enough(field: str, requested: int, images: Images, split: str) -> Non
         )
 
 
-def _open(config: ConfigDict) -> Source:
+def open_source(config: ConfigDict) -> Source:
+    """All images of the source that `config` (a run's `config.data`) names, none of them decoded.
+
+    Raises:
+      UserError: there is no such source, or it cannot be read.
+    """
     path = runtime.expand_home(config.data_dir)  # shells leave --config.data.data_dir=~/x as it is
     if config.name in _LOCAL:
         return _LOCAL[config.name](path)

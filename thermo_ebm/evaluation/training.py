@@ -12,11 +12,12 @@ from ml_collections import ConfigDict
 
 from thermo_ebm import data
 from thermo_ebm.config import checks
-from thermo_ebm.errors import UserError
+from thermo_ebm.errors import UserError, printable
 from thermo_ebm.evaluation.run import Run, load_run
 from thermo_ebm.run import configuration, lock
-from thermo_ebm.train import loop
+from thermo_ebm.train import loop, sizes
 from thermo_ebm.train.loop import Outcome
+from thermo_ebm.train.report import say
 
 
 def train_run(config: ConfigDict, workdir: str | os.PathLike[str]) -> Run:
@@ -34,10 +35,13 @@ def train_run(config: ConfigDict, workdir: str | os.PathLike[str]) -> Run:
       KeyboardInterrupt: after Ctrl-C, once checkpoints are written; the same call continues.
     """
     folder = Path(workdir)
+    config, notes = sizes.complete(config)
     checks.check(config)
     data.check_output(config.data, folder, "workdir")
     with lock.hold(folder):
         configuration.check_config(folder, config)
+        for note in notes:
+            say(printable(note))
         outcome = loop.train(config, folder)
     if outcome is Outcome.INTERRUPTED:
         raise KeyboardInterrupt(f"{folder}: checkpoints are written; the same call continues")

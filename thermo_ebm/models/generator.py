@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import chex
 import haiku as hk
@@ -10,6 +11,17 @@ import jax.numpy as jnp
 
 from thermo_ebm.models.conv_transpose import ConvTranspose
 from thermo_ebm.types import Array
+
+_MOST_WIDTH = 16  # the paper's largest, in units of ngf
+_MOST_FIRST_SIZE = 15  # pixels of the first layer, whose weights grow with their square
+
+
+class Layers(NamedTuple):
+    """Layers of a generator, as `make_generator_network` takes them."""
+
+    first_size: int
+    strides: tuple[int, ...]
+    widths: tuple[int, ...]
 
 
 def image_size(strides: Sequence[int], first_size: int) -> int:
@@ -33,6 +45,46 @@ def check_layers(widths: Sequence[int], strides: Sequence[int], kernel_size: int
         raise ValueError(
             f"strides {tuple(strides)} must be between 1 and kernel_size, {kernel_size}."
         )
+
+
+def layers_of(size: int) -> Layers:
+    """The layers of a generator of images of this size.
+
+    All strides are 2 but the first and the last, and the first layer makes 4 to 15 pixels. Widths
+    double from the last layer to the first, up to 16: of 64 pixels these are table 6 for CelebA.
+
+    Args:
+      size: height and width of the images in pixels.
+
+    Raises:
+      ValueError: halving the size leaves an odd number above 15.
+
+    >>> layers_of(64)
+    Layers(first_size=4, strides=(1, 2, 2, 2, 2, 1), widths=(16, 8, 4, 2, 1))
+    >>> layers_of(28)
+    Layers(first_size=7, strides=(1, 2, 2, 1), widths=(4, 2, 1))
+    """
+    first_size = _halved(size)
+    if first_size > _MOST_FIRST_SIZE:
+        nearest = sorted(
+            (n for n in range(1, 2 * size) if _halved(n) <= _MOST_FIRST_SIZE),
+            key=lambda other: abs(other - size),
+        )
+        raise ValueError(
+            f"halving {size} does not come below {_MOST_FIRST_SIZE + 1} pixels, those of the first "
+            f"layer: choose {' or '.join(map(str, sorted(nearest[:2])))}"
+        )
+    num_doublings = (size // first_size).bit_length() - 1
+    strides = (1, *(2,) * num_doublings, 1)
+    widths = tuple(min(2**layer, _MOST_WIDTH) for layer in reversed(range(num_doublings + 1)))
+    return Layers(first_size, strides, widths)
+
+
+def _halved(size: int) -> int:
+    """The size, halved as long as it is even and above 7."""
+    while size > 7 and size % 2 == 0:
+        size //= 2
+    return size
 
 
 def make_generator_network(

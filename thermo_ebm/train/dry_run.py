@@ -108,7 +108,10 @@ def start_lines(
     devices = jax.devices()
     usable = binary(memory.usable_bytes(jax.local_devices()[0]))
     of = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    numbers = f"repetition{'s' if len(repetitions) > 1 else ''} {', '.join(map(str, repetitions))}"
+    numbers = (
+        f"{counted(len(repetitions), 'model')} (repetition{'s' if len(repetitions) > 1 else ''} "
+    )
+    numbers += f"{', '.join(map(str, repetitions))})"
     if config.parallel_repetitions > 1:
         numbers += f", {config.parallel_repetitions} at once"
     if not repetitions:
