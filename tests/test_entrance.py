@@ -299,6 +299,31 @@ def test_reconstructions(run):
         run.reconstruct(to_uint8(images).astype(np.float32), jax.random.key(1))
 
 
+def test_a_run_describes_itself_in_three_lines(run):
+    assert repr(run).splitlines() == [
+        f"run {trained_run.original()}: digits, images 8 x 8 x 1, latents of 4",
+        "loss thermodynamic, reference prior; posterior chains ula, 2 steps",
+        "repetition 0 at step 30, repetition 1 at step 30, of 30",
+    ]
+
+
+def test_draws_from_the_posterior_of_an_image(run):
+    image = run.sample(1, jax.random.key(0))[0]
+    draws = run.posterior(image, jax.random.key(1), 5, repetition=1)
+    assert (draws.latents.shape, draws.images.shape) == ((5, 4), (5, 8, 8, 1))
+    assert len(np.unique(draws.latents.round(5), axis=0)) == 5
+    generated = run.model.generator(run.params(1)["generator"], jnp.asarray(draws.latents))
+    np.testing.assert_allclose(draws.images, generated, atol=1e-5)
+    with pytest.raises(ValueError, match="num is 0"):
+        run.posterior(image, jax.random.key(1), 0)
+    with pytest.raises(ValueError, match=r"key is .* must be"):
+        run.posterior(image, 3, 2)
+    with pytest.raises(ValueError, match=r"images have shape \(1, 4, 4, 1\)"):
+        run.posterior(image[::2, ::2], jax.random.key(1), 2)
+    with pytest.raises(ValueError, match="floating-point"):
+        run.posterior(to_uint8(image), jax.random.key(1), 2)
+
+
 def test_load_run_refuses_another_folder(tmp_path):
     with pytest.raises(te.UserError):
         te.load_run(tmp_path)

@@ -34,6 +34,8 @@ from thermo_ebm.runtime import prevent_hangs
 if TYPE_CHECKING:
     from thermo_ebm.data import to_uint8, to_unit
     from thermo_ebm.errors import UserError
+    from thermo_ebm.evaluation.any_sets import compare
+    from thermo_ebm.evaluation.metric_settings import MetricSettings
     from thermo_ebm.evaluation.run import load_run
     from thermo_ebm.evaluation.sets import load_images
     from thermo_ebm.evaluation.training import train_run
@@ -60,9 +62,11 @@ __all__ = [
     "ChainSettings",
     "LatentEBM",
     "LossSettings",
+    "MetricSettings",
     "SamplerSettings",
     "Schedule",
     "UserError",
+    "compare",
     "compare_features",
     "frechet_distance",
     "from_decoder",
@@ -94,7 +98,9 @@ _MODULES = {
     "LossSettings": "losses",
     "SamplerSettings": "sampling.chains",
     "Schedule": "thermo.schedule",
+    "MetricSettings": "evaluation.metric_settings",
     "UserError": "errors",
+    "compare": "evaluation.any_sets",
     "compare_features": "metrics.paired",
     "frechet_distance": "metrics.fid",
     "from_decoder": "models.latent_ebm",

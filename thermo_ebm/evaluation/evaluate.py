@@ -179,18 +179,34 @@ def evaluate(run: Run, checkpoint: Checkpoint, evaluation: Evaluation) -> Summar
     repetition, step = checkpoint
     folder = layout.repetition_dir(run.workdir, repetition)
     records.check_writable(folder, evaluation.label)
-    number, batch_size = evaluation.num_images, evaluation.batch_size
-    key_images, key_metrics = checkpoint_keys(run, repetition, step)
     try:
         params = run.read_params(layout.checkpoints_dir(run.workdir, repetition) / str(step))
-        images = generate_images(run, params, key_images, number, batch_size)
+        measured = measure(run, LoadedCheckpoint(repetition, step, params), evaluation)
     except FileNotFoundError as error:
         logging.warning("%s: was removed before it could be evaluated", error)
         return None
     except UnusableCheckpoint as error:
         logging.warning("repetition %d, step %d: %s", repetition, step, error)
         return None
-    images = to_rgb(images)
+    prefix, number = evaluation.label, evaluation.num_images
+    row: tables.Row = {"epoch": step // run.steps_per_epoch, "step": step}
+    row |= {f"{prefix}_{name}": value for name, value in measured.values.items()}
+    row |= records.extent(prefix, number, evaluation.num_sizes)
+    tensorboard = "tensorboard" in run.config.logging.writers
+    records.write(folder, prefix, row, measured.points, tensorboard)
+    return measured
+
+
+def measure(run: Run, checkpoint: LoadedCheckpoint, evaluation: Evaluation) -> Summary:
+    """The metrics of a checkpoint's samples; nothing is written.
+
+    Raises:
+      UnusableCheckpoint: samples are not finite.
+      UserError: there is no such metric to keep the best checkpoint by.
+    """
+    key_images, key_metrics = checkpoint_keys(run, checkpoint.repetition, checkpoint.step)
+    number, batch_size = evaluation.num_images, evaluation.batch_size
+    images = to_rgb(generate_images(run, checkpoint.params, key_images, number, batch_size))
     generated = evaluation.network.apply(images, batch_size)
     measured = _summarize(key_metrics, evaluation, generated)
     if evaluation.best_metric is not None:
@@ -201,12 +217,6 @@ def evaluate(run: Run, checkpoint: Checkpoint, evaluation: Evaluation) -> Summar
             *(evaluation.training.digests, memorization.digests(images)),
         )
         measured.values.update(copies._asdict())
-    prefix = evaluation.label
-    row: tables.Row = {"epoch": step // run.steps_per_epoch, "step": step}
-    row |= {f"{prefix}_{name}": value for name, value in measured.values.items()}
-    row |= records.extent(prefix, number, evaluation.num_sizes)
-    tensorboard = "tensorboard" in run.config.logging.writers
-    records.write(folder, prefix, row, measured.points, tensorboard)
     return measured
 
 

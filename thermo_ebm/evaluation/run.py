@@ -6,10 +6,12 @@
 >>> images = run.sample(64, jax.random.key(0))  # doctest: +SKIP
 """
 
+import functools
+import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +23,14 @@ from thermo_ebm.config import checks
 from thermo_ebm.config.build import image_shape, sampler_settings
 from thermo_ebm.data.images import Images, read
 from thermo_ebm.errors import UserError, first_line
+from thermo_ebm.evaluation import exported as exported_file
+from thermo_ebm.evaluation.metric_settings import MetricSettings
 from thermo_ebm.likelihood import LikelihoodSettings, MarginalLikelihood
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model
 from thermo_ebm.run import configuration, layout, records
 from thermo_ebm.sampling import path as paths
 from thermo_ebm.sampling import samples as sampling
+from thermo_ebm.sampling.arrival import posterior_latents
 from thermo_ebm.sampling.chains import SamplerSettings
 from thermo_ebm.train import checkpoint_content, checkpoints
 from thermo_ebm.train.state import first_path
@@ -35,6 +40,13 @@ from thermo_ebm.types import Array, Params, PRNGKey, PyTree, check_images, check
 # Compiled once per model and number of images, not once per call.
 _sample_images = jax.jit(sampling.sample_images, static_argnames=("model", "num", "settings"))
 _reconstruct = jax.jit(sampling.reconstruct, static_argnames=("model", "settings"))
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _posterior(model: LatentEBM, params: Params, x: Array, key: PRNGKey) -> tuple[Array, Array]:
+    """A latent of p(z | x) for each image, and the generator's mean of it."""
+    latents = posterior_latents(model, params, x, key)
+    return latents, model.generator(params["generator"], latents)
 
 
 class UnusableCheckpoint(Exception):
@@ -56,6 +68,13 @@ class LoadedCheckpoint(NamedTuple):
         return f"repetition {self.repetition}, step {self.step}"
 
 
+class PosteriorDraws(NamedTuple):
+    """Draws from p(z | x) of one image."""
+
+    latents: np.ndarray  # [num, latent_dim]
+    images: np.ndarray  # the generator's means, [num, height, width, channels]
+
+
 class Run(NamedTuple):
     """A trained run. Images are float32 [num, height, width, channels] in [-1, 1]."""
 
@@ -64,13 +83,38 @@ class Run(NamedTuple):
     model: LatentEBM
     sampler: SamplerSettings  # the chains used in training
     steps_per_epoch: int
+    exported: LoadedCheckpoint | None = None  # of a file, which has no other checkpoint
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, image_shape(self.config)))
+        loss = self.config.loss
+        return "\n".join(
+            [
+                f"run {self.workdir}: {self.config.data.name}, images {shape}, latents of "
+                f"{self.model.latent_dim}",
+                f"loss {loss.name}, reference {loss.reference}; posterior chains "
+                f"{self.sampler.posterior.kernel}, {self.sampler.posterior.num_steps} steps",
+                *([self.exported.title()] if self.exported else [self._progress()]),
+            ]
+        )
+
+    def _progress(self) -> str:
+        """How far each repetition has come, on one line."""
+        last = {number: self.checkpoint_steps(number)[-1:] for number in self.repetitions()}
+        parts = [
+            f"repetition {number} at step {steps[0]}" for number, steps in last.items() if steps
+        ]
+        total = self.config.num_epochs * self.steps_per_epoch
+        return f"{', '.join(parts) or 'no checkpoint yet'}, of {total}"
 
     def repetitions(self) -> list[int]:
         """The numbers of the repetitions that have a folder, in order."""
-        return layout.repetitions(self.workdir)
+        return [self.exported.repetition] if self.exported else layout.repetitions(self.workdir)
 
     def checkpoint_steps(self, repetition: int) -> list[int]:
         """The steps for which a repetition has complete checkpoints, in order."""
+        if self.exported:
+            return [self.exported.step]
         return checkpoints.steps_in(layout.checkpoints_dir(self.workdir, repetition))
 
     def epoch_steps(self, repetition: int) -> list[int]:
@@ -93,6 +137,8 @@ class Run(NamedTuple):
 
     def load(self, repetition: int = 0, step: int | str | None = None) -> LoadedCheckpoint:
         """A checkpoint's parameters with its step; arguments and errors as for `params`."""
+        if self.exported and step in (None, self.exported.step):
+            return self.exported
         repetitions = self.repetitions()
         if repetition not in repetitions:
             listed = _listed(repetitions)
@@ -138,6 +184,10 @@ class Run(NamedTuple):
         template = jax.eval_shape(lambda: first_path(make_task(self.config)))
         if template is None:
             return paths.FROM_PRIOR
+        if self.exported:
+            raise UserError(
+                f"{self.workdir}: has parameters alone; the path is in the run's folder"
+            )
         folder = layout.checkpoints_dir(self.workdir, checkpoint.repetition)
         if not (folder / str(checkpoint.step)).is_dir():
             folder = layout.repetition_dir(self.workdir, checkpoint.repetition) / layout.BEST
@@ -278,6 +328,87 @@ class Run(NamedTuple):
         params = self.params(repetition, step)
         return likelihood.log_marginal_likelihood(self.model, params, x, key, settings)
 
+    def posterior(
+        self,
+        image: Array | np.ndarray,
+        key: PRNGKey,
+        num: int,
+        repetition: int = 0,
+        step: int | str | None = None,
+    ) -> PosteriorDraws:
+        """Draws from p(z | x) of one image x, by chains that run until they have arrived.
+
+        Args:
+          image: x, [height, width, channels] in [-1, 1], of the run's size.
+          key: consumed.
+          num: number of draws, each by a chain of its own, at least 1.
+          repetition: which repetition's parameters.
+          step: step of the checkpoint, None or "best", as for `params`.
+
+        Raises:
+          UserError: there is no such repetition or checkpoint, or it cannot be read.
+          ValueError: num is below 1, the image is of another size or not of floating-point numbers
+            in [-1, 1], or the key is none.
+        """
+        check_key(key)
+        if num < 1:
+            raise ValueError(f"num is {num}, must be at least 1")
+        x = jnp.repeat(self._checked(jnp.asarray(image)[None]), num, axis=0)
+        latents, images = _posterior(self.model, self.params(repetition, step), x, key)
+        return PosteriorDraws(np.asarray(latents), np.asarray(images))
+
+    def evaluate(
+        self,
+        settings: MetricSettings = MetricSettings(),  # noqa: B008 (immutable)
+        repetition: int = 0,
+        step: int | str | None = None,
+        data_dir: str | None = None,
+    ) -> dict[str, float]:
+        """FID, KID and more of a checkpoint's samples against the held-out images, with errors.
+
+        The samples and metrics of `launch.eval`, which writes them; here nothing is written.
+
+        Args:
+          settings: network and numbers.
+          repetition: which repetition's parameters.
+          step: step of the checkpoint, None or "best", as for `params`.
+          data_dir: where the data are now; None for the place that the run recorded.
+
+        Returns:
+          Each metric and, in `<metric>_stderr`, its standard error.
+
+        Raises:
+          UserError: the checkpoint, the images or the network are not there, or images too few.
+        """
+        # `evaluate` works on runs; imported here, since it imports this module.
+        evaluation = importlib.import_module("thermo_ebm.evaluation.evaluate")
+        settings = settings.with_protocol()
+        prepared = evaluation.prepare(self, settings, settings.choose_network(), data_dir)
+        checkpoint = self.load(repetition, step)
+        try:
+            return evaluation.measure(self, checkpoint, prepared).values
+        except UnusableCheckpoint as error:
+            raise UserError(f"{self.workdir}, {checkpoint.title()}: {error}") from error
+
+    def export(
+        self, path: str | os.PathLike[str], repetition: int = 0, step: int | str | None = None
+    ) -> None:
+        """Writes a checkpoint's parameters with the configuration; `te.load_run` opens the file.
+
+        A file of safetensors, without optimisers, chains and readings.
+
+        Args:
+          path: the file to write, such as model.safetensors; its folder must be there.
+          repetition: which repetition's parameters.
+          step: step of the checkpoint, None or "best", as for `params`.
+
+        Raises:
+          UserError: there is no such repetition or checkpoint, or the file cannot be written.
+        """
+        checkpoint = self.load(repetition, step)
+        config = configuration.as_json(self.config)
+        exported_file.write(Path(path), config, *checkpoint)
+
     def _checked(self, images: Array | np.ndarray) -> Array:
         """Images of the run's size."""
         x, shape = check_images(images), image_shape(self.config)
@@ -333,20 +464,36 @@ class Run(NamedTuple):
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:
-    """Opens a run directory written by `launch.train`. Parameters are read when they are needed.
+    """Opens a run directory written by `launch.train`, or a file that `Run.export` wrote.
+
+    The parameters in a directory are read when they are needed.
 
     Raises:
-      UserError: the folder is not a run directory, or its configuration is damaged.
+      UserError: it is neither, or its configuration is damaged.
     """
+    if Path(path).is_file():
+        return _load_exported(Path(path))
     workdir = Path(path)
-    config = ConfigDict(configuration.read_config(workdir))
+    fields = configuration.read_config(workdir)
+    return _make_run(workdir, workdir / layout.CONFIG, fields)
+
+
+def _load_exported(path: Path) -> Run:
+    content = exported_file.read(path)
+    run = _make_run(path, path, content.config)
+    template = jax.eval_shape(lambda: run.model.init(jax.random.key(0)))
+    params = exported_file.restore(path, content, template)
+    return run._replace(exported=LoadedCheckpoint(content.repetition, content.step, params))
+
+
+def _make_run(workdir: Path, source: Path, fields: dict[str, Any]) -> Run:
+    """The run of a configuration that was read from `source`."""
+    config = ConfigDict(fields)
     try:
         checks.check(config)
         model = make_model(config.model, config.data.channels)
     except (UserError, KeyError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{workdir / layout.CONFIG}: not a complete configuration: {error}"
-        ) from error
+        raise UserError(f"{source}: not a complete configuration: {error}") from error
     return Run(workdir, config, model, sampler_settings(config), updates_per_epoch(config))
 
 
