@@ -68,7 +68,7 @@ def measure(case: Case, seed: int) -> Result:
     """Estimates of a case's images, with the bounds of images of its model."""
     settings, params = case.settings, case.params
     preparation = prepare(case.model, params, case.images.shape[1:], settings)
-    estimator = Estimator(case.model, params, preparation, settings, jax.random.key(seed))
+    estimator = Estimator(preparation, settings, jax.random.key(seed))
     short = estimator._replace(settings=settings._replace(num_temperatures=1))
     collected(list(short.run(case.images[:2])))  # compiles
     begin = time.process_time()
@@ -137,7 +137,7 @@ def print_against_mbar(names: Sequence[str], num: int, seed: int, workdir: str |
             settings = case.settings._replace(num_temperatures=gradients // 4)
             preparation = prepare(case.model, case.params, case.images.shape[1:], settings)
             key = jax.random.key(seed)
-            estimator = Estimator(case.model, case.params, preparation, settings, key)
+            estimator = Estimator(preparation, settings, key)
             smc = collected(list(estimator.run(case.images)))[0].log_marginal_likelihood
             latents = preparation.latents[:512]
             other = mbar_of_chains(case, latents, settings, gradients, key)
@@ -197,7 +197,7 @@ def print_images(workdir: str, num: int, seed: int, data_dir: str | None) -> Non
     values = []
     for number, (label, settings) in enumerate((("default", usual), ("ten times", more))):
         key = jax.random.key(seed + number)
-        estimator = Estimator(run.model, params, preparation, settings, key)
+        estimator = Estimator(preparation, settings, key)
         begin = time.process_time()
         estimates, temperatures = collected(list(estimator.run(images)))
         seconds = time.process_time() - begin
@@ -221,7 +221,7 @@ def print_images(workdir: str, num: int, seed: int, data_dir: str | None) -> Non
     latents = np.asarray(preparation.latents[-NUM_SIMULATED:])
     key = jax.random.key(seed)
     simulated = np.asarray(simulate(run.model, params, latents, jnp.arange(NUM_SIMULATED), key))
-    bounds = Estimator(run.model, params, preparation, usual, key).bounds(simulated, latents)
+    bounds = Estimator(preparation, usual, key).bounds(simulated, latents)
     lower, gap = bounds.lower.log_marginal_likelihood, bounds.upper
     gap = gap - lower
     print(

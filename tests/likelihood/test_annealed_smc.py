@@ -108,7 +108,7 @@ def test_exact_draws_and_constant_of_a_prior_that_has_them():
     assert float(preparation.prior.log_z) == pytest.approx(log_z, abs=1e-5)
     assert (float(preparation.prior.stderr), float(preparation.prior.r_hat)) == (0.0, 1.0)
     x = np.float32(np.stack([lg.observation(seed) for seed in range(NUM)]))
-    estimator = Estimator(model, LINEAR_PARAMS, preparation, COARSE, jax.random.key(0))
+    estimator = Estimator(preparation, COARSE, jax.random.key(0))
     estimates, _ = collected(list(estimator.run(x)))
     assert np.abs(estimates.log_marginal_likelihood - truth("linear", x)).max() < 0.05
 
@@ -116,18 +116,18 @@ def test_exact_draws_and_constant_of_a_prior_that_has_them():
 @functools.cache
 def repeated(name, kind):
     """log of estimate over truth [REPETITIONS, NUM] of coarse runs, with the exact Z_alpha."""
-    model, params, preparation = prepared(name)
+    preparation = prepared(name)[2]
     x, z, exact = simulated(name)
-    shared = model, params, preparation, x
     settings, temperatures = COARSE.compiled(), jnp.full(NUM, COARSE.num_temperatures)
 
     def estimated(seed):
         key = jax.random.key(seed)
-        schedule = annealed_smc.pilot(*shared, key, settings)
+        schedule = annealed_smc.pilot(preparation, x, key, settings)
+        schedule = schedule._replace(num_temperatures=temperatures)
         if kind == "estimate":
-            result = annealed_smc.estimate(*shared, schedule, temperatures, key, settings)
+            result = annealed_smc.estimate(preparation, x, schedule, key, settings)
             return np.asarray(result.log_marginal_likelihood, np.float64)
-        bound = annealed_smc.upper_bound(*shared, z, schedule, temperatures, key, settings, 4)
+        bound = annealed_smc.upper_bound(preparation, x, z, schedule, key, settings, 4)
         return np.asarray(bound[0], np.float64)
 
     offset = float(preparation.prior.log_z) - exact_log_z_alpha(name)
@@ -182,22 +182,22 @@ def test_resampling_leaves_the_expected_number_of_each_chain():
 
 def test_exact_on_the_linear_model_without_a_move():
     """q is the posterior but for the errors of 8,192 pairs: one temperature, no moves."""
-    model, params, preparation = prepared("linear")
+    preparation = prepared("linear")[2]
     x = jnp.float32(np.stack([lg.observation(seed) for seed in range(NUM)]))
     schedule = particles.PathSchedule(
-        jnp.tile(jnp.array([0.0, 1.0]), (NUM, 1)), jnp.full((NUM, 2), -30.0), jnp.ones(NUM, int)
+        jnp.tile(jnp.array([0.0, 1.0]), (NUM, 1)),
+        jnp.full((NUM, 2), -30.0),
+        jnp.ones(NUM, int),
+        jnp.ones(NUM, int),
     )
-    result = annealed_smc.estimate(
-        model, params, preparation, x, schedule, jnp.ones(NUM, int), jax.random.key(0),
-        COARSE.compiled(),
-    )  # fmt: skip
+    key, settings = jax.random.key(0), COARSE.compiled()
+    result = annealed_smc.estimate(preparation, x, schedule, key, settings)
     error = np.asarray(result.log_marginal_likelihood) - truth("linear", x)
     assert np.abs(error).max() < 0.05 + 4 * float(preparation.prior.stderr)
 
 
 def collect(settings, images, name="plane", seed=5):
-    model, params, preparation = prepared(name)
-    estimator = Estimator(model, params, preparation, settings, jax.random.key(seed))
+    estimator = Estimator(prepared(name)[2], settings, jax.random.key(seed))
     return collected(list(estimator.run(np.asarray(images))))
 
 
@@ -235,8 +235,7 @@ def test_a_registered_kernel_moves_the_chains(monkeypatch):
     error = estimates.log_marginal_likelihood - exact
     assert abs(error.mean()) < 3 * np.sqrt(np.mean(estimates.stderr**2) / NUM) + 0.02
     assert (estimates.stderr < 1).all()
-    model, params, preparation = prepared("plane")
-    estimator = Estimator(model, params, preparation, settings, jax.random.key(0))
+    estimator = Estimator(prepared("plane")[2], settings, jax.random.key(0))
     assert (estimator.gradients(temperatures) == 160).all()
     with pytest.raises(ValueError, match="kernel is 'ula', must have a Metropolis test"):
         settings._replace(kernel="ula").check()

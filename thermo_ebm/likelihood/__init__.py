@@ -90,7 +90,7 @@ def log_marginal_likelihood(
     x = np.asarray(check_images(images))
     _check_levels(x, model.likelihood.levels)
     preparation = prepare(model, params, x.shape[1:], settings)
-    estimator = Estimator(model, params, preparation, settings, key)
+    estimator = Estimator(preparation, settings, key)
     estimates, num_temperatures = collected(list(estimator.run(x)))
     gradients = estimator.gradients(num_temperatures)
     judged = [

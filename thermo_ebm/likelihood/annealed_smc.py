@@ -54,29 +54,27 @@ class Estimates(NamedTuple):
     scores: Scores
 
 
-@partial(jax.jit, static_argnames=("model", "settings"))
+# One key for each use, all independent: the estimate is unbiased given its schedule.
+_PILOT, _RUN, _DESCENT, _CONDITIONAL = range(4)
+
+
+@partial(jax.jit, static_argnames="settings")
 def pilot(
-    model: LatentEBM,
-    params: Params,
-    preparation: Preparation,
-    images: Array,
-    key: PRNGKey,
-    settings: LikelihoodSettings,
+    preparation: Preparation, images: Array, key: PRNGKey, settings: LikelihoodSettings
 ) -> PathSchedule:
-    """PathSchedule and step sizes of each of the images [num, *image_shape]."""
-    problem = posterior_problem(model, params, preparation, images)
-    few = _effort(settings)._replace(chains=settings.pilot_chains)
-    return particles.pilot(problem, _keys(key).pilot, few, settings.pilot_temperatures)
+    """The schedule and step sizes of each of the images [num, *image_shape]."""
+    problem = posterior_problem(preparation, images)
+    few = _effort(settings)._replace(
+        chains=settings.pilot_chains, most_temperatures=settings.pilot_temperatures
+    )
+    return particles.pilot(problem, _key(key, _PILOT), few)
 
 
-@partial(jax.jit, static_argnames=("model", "settings"))
+@partial(jax.jit, static_argnames="settings")
 def estimate(
-    model: LatentEBM,
-    params: Params,
     preparation: Preparation,
     images: Array,
     schedule: PathSchedule,
-    num_temperatures: Array,
     key: PRNGKey,
     settings: LikelihoodSettings,
 ) -> Estimates:
@@ -86,26 +84,22 @@ def estimate(
     not depend on the images beside it.
 
     Args:
-      model: the model.
-      params: alpha and beta.
       preparation: from `prepare`.
       images: [num, *image_shape].
-      schedule: from `pilot` with the same key.
-      num_temperatures: N of each image, integers [num].
+      schedule: from `pilot` with the same key, and N of each image.
       key: consumed.
       settings: the estimator.
     """
-    problem = posterior_problem(model, params, preparation, images)
-    effort = _effort(settings)
-    annealed = particles.anneal(problem, schedule, num_temperatures, _keys(key).run, effort)
+    problem = posterior_problem(preparation, images)
+    annealed = particles.anneal(problem, schedule, _key(key, _RUN), _effort(settings))
     return Estimates(
         log_marginal_likelihood=annealed.log_z - preparation.prior.log_z,
         stderr=annealed.stderr,
         island_spread=annealed.spread,
         effective_sample_size=annealed.effective_sample_size,
         acceptance=annealed.acceptance,
-        prior_sampling=_prior_sampling(model, preparation, images),
-        scores=_scores(model, params, images, annealed),
+        prior_sampling=_prior_sampling(preparation, images),
+        scores=_scores(preparation, images, annealed),
     )
 
 
@@ -127,15 +121,12 @@ def simulate(
     return model.likelihood.sample(keys, outputs)
 
 
-@partial(jax.jit, static_argnames=("model", "settings", "capacity"))
+@partial(jax.jit, static_argnames=("settings", "capacity"))
 def upper_bound(
-    model: LatentEBM,
-    params: Params,
     preparation: Preparation,
     images: Array,
     latents: Array,
     schedule: PathSchedule,
-    num_temperatures: Array,
     key: PRNGKey,
     settings: LikelihoodSettings,
     capacity: int,
@@ -143,39 +134,23 @@ def upper_bound(
     """Upper bounds on log p(x) of simulated images, [num], and their standard errors.
 
     Args:
-      model: the model.
-      params: alpha and beta.
       preparation: from `prepare`.
       images: from `simulate`.
       latents: the latents that made the images, [num, D].
-      schedule: that of the estimate.
-      num_temperatures: N of each image.
+      schedule: that of the estimate, with its N of each image.
       key: that of the estimate.
       settings: the estimator.
       capacity: at least the largest N.
     """
-    problem = posterior_problem(model, params, preparation, images)
-    effort, keys = _effort(settings), _keys(key)
-    retained = particles.descend(
-        problem, schedule, num_temperatures, keys.descent, effort, latents, capacity
-    )
-    annealed = particles.anneal(
-        problem, schedule, num_temperatures, keys.conditional, effort, retained
-    )
+    problem = posterior_problem(preparation, images)
+    effort = _effort(settings)._replace(most_temperatures=capacity)
+    retained = particles.descend(problem, schedule, _key(key, _DESCENT), effort, latents)
+    annealed = particles.anneal(problem, schedule, _key(key, _CONDITIONAL), effort, retained)
     return annealed.log_z - preparation.prior.log_z, annealed.stderr
 
 
-class _Keys(NamedTuple):
-    """One for each use, all independent: the estimate is unbiased given its schedule."""
-
-    pilot: PRNGKey
-    run: PRNGKey
-    descent: PRNGKey
-    conditional: PRNGKey
-
-
-def _keys(key: PRNGKey) -> _Keys:
-    return _Keys(*jax.random.split(key, len(_Keys._fields)))
+def _key(key: PRNGKey, use: int) -> PRNGKey:
+    return jax.random.split(key, 4)[use]
 
 
 def _effort(settings: LikelihoodSettings) -> Effort:
@@ -187,10 +162,9 @@ def _effort(settings: LikelihoodSettings) -> Effort:
     )
 
 
-def posterior_problem(
-    model: LatentEBM, params: Params, preparation: Preparation, images: Array
-) -> Problem:
+def posterior_problem(preparation: Preparation, images: Array) -> Problem:
     """The paths from q(z | x) to Z_alpha p(x, z) of images [num, *image_shape]."""
+    model, params = preparation.model, preparation.params
     reference = preparation.reference
     center = linear_reference.mean(reference, images)
 
@@ -215,7 +189,7 @@ def image_numbers(images: Array) -> Array:
     return jnp.sum((words ^ (words >> 15)) * multipliers, axis=1, dtype=jnp.uint32)
 
 
-def _prior_sampling(model: LatentEBM, preparation: Preparation, images: Array) -> Array:
+def _prior_sampling(preparation: Preparation, images: Array) -> Array:
     """An estimate of log p(x) without a chain and without its two largest terms, [num].
 
     It is far too low as a rule, but where it is higher than that of the chains they miss a mode:
@@ -225,14 +199,14 @@ def _prior_sampling(model: LatentEBM, preparation: Preparation, images: Array) -
 
     def of_image(image: Array) -> Array:
         x = jnp.broadcast_to(image, (len(outputs), *image.shape))
-        return jnp.sort(model.likelihood.log_density(x, outputs))
+        return jnp.sort(preparation.model.likelihood.log_density(x, outputs))
 
     ordered = jax.lax.map(of_image, images)
     return jax.nn.logsumexp(ordered[:, :-2], axis=1) - math.log(len(outputs))
 
 
-def _scores(model: LatentEBM, params: Params, images: Array, annealed: Normaliser) -> Scores:
-    z, alpha = annealed.z, params["prior"]
+def _scores(preparation: Preparation, images: Array, annealed: Normaliser) -> Scores:
+    model, params, z = preparation.model, preparation.params, annealed.z
     share = jax.nn.softmax(annealed.log_weight, axis=-1)
 
     def mean(values: Array) -> Array:
@@ -243,6 +217,6 @@ def _scores(model: LatentEBM, params: Params, images: Array, annealed: Normalise
     constant = math.prod(images.shape[1:]) * model.likelihood.log_constant
     return Scores(
         reconstruction=constant - mean(log_p),
-        tilt=mean(model.tilt(alpha, z)),
+        tilt=mean(model.tilt(params["prior"], z)),
         norm=mean(jnp.sum(z**2, axis=-1)) / (2 * model.prior_sigma**2),
     )

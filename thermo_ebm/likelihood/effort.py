@@ -19,8 +19,7 @@ from thermo_ebm.likelihood.annealed_smc import Estimates
 from thermo_ebm.likelihood.particles import PathSchedule
 from thermo_ebm.likelihood.proposal import Preparation
 from thermo_ebm.likelihood.settings import LikelihoodSettings
-from thermo_ebm.models.latent_ebm import LatentEBM
-from thermo_ebm.types import Array, Params, PRNGKey
+from thermo_ebm.types import Array, PRNGKey
 
 # The sd of the log-weights per interval of the pilot's schedule, and how much larger the variance
 # is than that of chains that follow the path closely.
@@ -48,18 +47,9 @@ class Bounds(NamedTuple):
     upper_stderr: np.ndarray
 
 
-class _Pending(NamedTuple):
-    """Images that are still to be estimated, or to be estimated again."""
-
-    rows: np.ndarray
-    num_temperatures: np.ndarray  # of the next estimate
-
-
 class Estimator(NamedTuple):
-    """A model, its preparation, and the settings."""
+    """A model that is prepared, and the settings."""
 
-    model: LatentEBM
-    params: Params
     preparation: Preparation
     settings: LikelihoodSettings
     key: PRNGKey
@@ -75,12 +65,13 @@ class Estimator(NamedTuple):
         """
         begin = time.monotonic()
         schedule = self.schedules(images) if schedule is None else schedule
-        pending = _Pending(np.arange(len(images)), self._first(np.asarray(schedule.intervals)))
-        while len(pending.rows):
+        of_next = self._first(np.asarray(schedule.intervals))  # N of each image's next estimate
+        pending = np.arange(len(images))
+        while len(pending):
             # Those with the fewest temperatures: a batch is then full, and its images are alike.
-            order = np.argsort(pending.num_temperatures, kind="stable")
-            now, later = np.split(order, [self.settings.batch_size])
-            rows, num_temperatures = pending.rows[now], pending.num_temperatures[now]
+            pending = pending[np.argsort(of_next[pending], kind="stable")]
+            rows, later = np.split(pending, [self.settings.batch_size])
+            num_temperatures = of_next[rows]
             estimates = self._estimate(images, schedule, rows, num_temperatures)
             is_final = self._is_final(estimates, num_temperatures, time.monotonic() - begin)
             if is_final.any():
@@ -88,26 +79,16 @@ class Estimator(NamedTuple):
                 yield Finished(rows[is_final], done, num_temperatures[is_final])
             factor = np.clip((estimates.stderr / self.settings.error) ** 2, 1.5, 4.0)
             more = np.ceil(factor * num_temperatures).astype(np.int64)
-            more = np.minimum(more, self._most_temperatures())
-            pending = _Pending(
-                np.concatenate([pending.rows[later], rows[~is_final]]),
-                np.concatenate([pending.num_temperatures[later], more[~is_final]]),
-            )
+            of_next[rows] = np.minimum(more, self._most_temperatures())
+            pending = np.concatenate([later, rows[~is_final]])
 
     def schedules(self, images: np.ndarray | Array) -> PathSchedule:
         """The schedule of each image."""
         parts = []
         for rows in self._rows(np.arange(len(images))):
             x = jnp.asarray(images[self._padded(rows)])
-            arguments = (
-                self.model,
-                self.params,
-                self.preparation,
-                x,
-                self.key,
-                self.settings.compiled(),
-            )
-            part = jax.device_get(annealed_smc.pilot(*arguments))
+            schedule = annealed_smc.pilot(self.preparation, x, self.key, self.settings.compiled())
+            part = jax.device_get(schedule)
             parts.append(jax.tree.map(lambda leaf: leaf[: len(rows)], part))  # noqa: B023
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
@@ -121,13 +102,13 @@ class Estimator(NamedTuple):
         schedule = self.schedules(images)
         lower, num_temperatures = collected(list(self.run(images, schedule)))
         bounds, errors = np.empty(len(images)), np.empty(len(images))
-        for rows, temperatures in self._batches(_Pending(np.arange(len(images)), num_temperatures)):
+        # Images with similar numbers of temperatures together.
+        for rows in self._rows(np.argsort(num_temperatures, kind="stable")):
             places = self._padded(rows)
-            capacity = 1 << int(temperatures.max() - 1).bit_length()
+            capacity = 1 << int(num_temperatures[rows].max() - 1).bit_length()
             bound, error = annealed_smc.upper_bound(
-                self.model, self.params, self.preparation,
-                jnp.asarray(images[places]), jnp.asarray(latents[places]),
-                _rows_of(schedule, places), jnp.asarray(num_temperatures[places]),
+                self.preparation, jnp.asarray(images[places]), jnp.asarray(latents[places]),
+                _rows_of(schedule, places, num_temperatures[places]),
                 self.key, self.settings.compiled(), capacity,
             )  # fmt: skip
             bounds[rows], errors[rows] = bound[: len(rows)], error[: len(rows)]
@@ -172,17 +153,10 @@ class Estimator(NamedTuple):
         padded = np.resize(num_temperatures, len(places))
         padded[len(rows) :] = 1
         estimates = annealed_smc.estimate(
-            self.model, self.params, self.preparation, jnp.asarray(images[places]),
-            _rows_of(schedule, places), jnp.asarray(padded, jnp.int32), self.key,
-            self.settings.compiled(),
+            self.preparation, jnp.asarray(images[places]), _rows_of(schedule, places, padded),
+            self.key, self.settings.compiled(),
         )  # fmt: skip
         return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(rows)], estimates)
-
-    def _batches(self, pending: _Pending) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Rows and numbers of temperatures; those of a batch are alike."""
-        order = np.argsort(pending.num_temperatures, kind="stable")
-        for places in self._rows(order):
-            yield pending.rows[places], pending.num_temperatures[places]
 
     def _rows(self, rows: np.ndarray) -> list[np.ndarray]:
         size = self.settings.batch_size
@@ -205,5 +179,9 @@ def collected(parts: list[Finished]) -> tuple[Estimates, np.ndarray]:
     return estimates, join(*(part.num_temperatures for part in parts))
 
 
-def _rows_of(schedule: PathSchedule, rows: np.ndarray) -> PathSchedule:
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf[rows]), schedule)
+def _rows_of(
+    schedule: PathSchedule, rows: np.ndarray, num_temperatures: np.ndarray
+) -> PathSchedule:
+    """The schedule of some images, with N of each of them."""
+    schedule = jax.tree.map(lambda leaf: jnp.asarray(leaf[rows]), schedule)
+    return schedule._replace(num_temperatures=jnp.asarray(num_temperatures, jnp.int32))

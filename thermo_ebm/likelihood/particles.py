@@ -55,15 +55,17 @@ class PathSchedule(NamedTuple):
     knots: Array  # s, [num, pilot_temperatures + 1]; 1 from number `intervals` on
     log_step_size: Array  # [num, pilot_temperatures + 1]
     intervals: Array  # up to s = 1, [num]
+    num_temperatures: Array  # N of an estimate along it, [num]; of the pilot, `intervals`
 
 
 class Effort(NamedTuple):
-    """Numbers of chains and moves."""
+    """Numbers of chains, temperatures and moves."""
 
     chains: int  # M, a multiple of `islands`
     islands: int
     trajectories: int = 1  # moves at each temperature
     kernel: Kernel = KERNELS["hmc"]
+    most_temperatures: int = 0  # of a pilot, and of chains that come down
 
 
 class Population(NamedTuple):
@@ -90,15 +92,9 @@ class Normaliser(NamedTuple):
     log_weight: Array  # log of the chains' weights at s = 1, [num, M]; their mean is Z
 
 
-class Retained(NamedTuple):
-    """A chain that passed s_N .. s_0 backwards, for conditional SMC."""
-
-    states: State  # after the moves at s_k, k = 0 .. capacity, [capacity + 1, num, ...]
-
-
-def pilot(problem: Problem, key: PRNGKey, effort: Effort, temperatures: int) -> PathSchedule:
-    """The schedule and the step sizes of each problem, of at most `temperatures` intervals."""
-    num, kernel = problem.numbers.shape[0], effort.kernel
+def pilot(problem: Problem, key: PRNGKey, effort: Effort) -> PathSchedule:
+    """The schedule and the step sizes of each problem, by the chains of a single island."""
+    num, kernel, temperatures = problem.numbers.shape[0], effort.kernel, effort.most_temperatures
     effort = effort._replace(islands=1)
     keys = _keys(problem, key, effort.chains)
     knots = jnp.zeros((num, temperatures + 1))
@@ -135,7 +131,7 @@ def pilot(problem: Problem, key: PRNGKey, effort: Effort, temperatures: int) -> 
     start = _start(problem, keys, effort)
     carry = (1, jnp.zeros(num), start, log_sizes[:, 0], jnp.zeros(num, jnp.int32), knots, log_sizes)
     *_, count, knots, log_sizes = jax.lax.while_loop(unfinished, visit, carry)
-    return PathSchedule(knots, log_sizes, count)
+    return PathSchedule(knots, log_sizes, count, count)
 
 
 def _rise(population: Population, most: Array) -> Array:
@@ -162,23 +158,21 @@ def _rise(population: Population, most: Array) -> Array:
 def anneal(
     problem: Problem,
     schedule: PathSchedule,
-    num_temperatures: Array,
     key: PRNGKey,
     effort: Effort,
-    retained: Retained | None = None,
+    retained: State | None = None,
 ) -> Normaliser:
     """Unbiased estimates of Z along a schedule; conditional SMC with a retained chain.
 
     Args:
       problem: the paths.
       schedule: from a pilot with another key.
-      num_temperatures: N of each problem, [num].
       key: consumed.
       effort: chains and moves.
-      retained: chains that came down from an exact sample of pi_1; then 1 / Z is estimated without
-        bias by 1 / Z-hat (Andrieu, Doucet & Holenstein 2010).
+      retained: of `descend`, from an exact sample of pi_1; then 1 / Z is estimated without bias by
+        1 / Z-hat (Andrieu, Doucet & Holenstein 2010).
     """
-    num, kernel = problem.numbers.shape[0], effort.kernel
+    num, kernel, num_temperatures = len(problem.numbers), effort.kernel, schedule.num_temperatures
     keys = _keys(problem, key, effort.chains)
 
     def visit(carry: tuple[Array, Population]) -> tuple[Array, Population]:
@@ -216,12 +210,10 @@ def anneal(
 def descend(
     problem: Problem,
     schedule: PathSchedule,
-    num_temperatures: Array,
     key: PRNGKey,
     effort: Effort,
     latents: Array,
-    capacity: int,
-) -> Retained:
+) -> State:
     """Chains from exact samples of pi_1 backwards through the moves at s_N .. s_1.
 
     The moves are reversible, so that the states are those of a chain that came up to the sample.
@@ -229,13 +221,15 @@ def descend(
     Args:
       problem: the paths.
       schedule: that of the estimate.
-      num_temperatures: N of each problem, [num].
       key: consumed.
-      effort: chains and moves of the estimate.
+      effort: moves of the estimate; `most_temperatures` is at least the largest N.
       latents: [num, latent_dim].
-      capacity: at least the largest N.
+
+    Returns:
+      The states after the moves at s_k, k = 0 .. most_temperatures,
+      [most_temperatures + 1, num, ...].
     """
-    kernel = effort.kernel
+    kernel, num_temperatures = effort.kernel, schedule.num_temperatures
     keys = _keys(problem, key, 1)
 
     def visit(state: State, k: Array) -> tuple[State, State]:
@@ -250,17 +244,13 @@ def descend(
         return _where(k <= num_temperatures, lower, state), state
 
     start = kernel.init(problem.target(jnp.ones(len(latents)), 1), latents)
-    first, states = jax.lax.scan(visit, start, jnp.arange(1, capacity + 1), reverse=True)
-    return Retained(jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, states))
+    numbers = jnp.arange(1, effort.most_temperatures + 1)
+    first, states = jax.lax.scan(visit, start, numbers, reverse=True)
+    return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, states)
 
 
 def continued(
-    problem: Problem,
-    schedule: PathSchedule,
-    key: PRNGKey,
-    start: Array,
-    length: int,
-    kernel: Kernel,
+    problem: Problem, schedule: PathSchedule, key: PRNGKey, start: Array, effort: Effort
 ) -> Array:
     """States of chains at s = 1 of a single problem, after each of their moves.
 
@@ -269,12 +259,12 @@ def continued(
       schedule: whose last step size is used.
       key: consumed.
       start: [chains, latent_dim].
-      length: number of moves.
-      kernel: of the moves.
+      effort: its `trajectories` are the moves.
 
     Returns:
-      [length, chains, latent_dim].
+      [trajectories, chains, latent_dim].
     """
+    kernel = effort.kernel
     target = problem.target(jnp.ones(1), len(start))
     sizes = jnp.full(len(start), jnp.exp(_at(schedule, jnp.ones(1))[1][0]))
     keys = _keys(problem, key, len(start))
@@ -283,12 +273,12 @@ def continued(
         state = kernel.step(StepKeys(keys, k), state, target, sizes)[0]
         return state, state.z
 
-    return jax.lax.scan(move, kernel.init(target, start), jnp.arange(length))[1]
+    return jax.lax.scan(move, kernel.init(target, start), jnp.arange(effort.trajectories))[1]
 
 
-def _insert(state: State, retained: Retained, k: Array | int, rows: Array) -> State:
+def _insert(state: State, retained: State, k: Array | int, rows: Array) -> State:
     """The states with those of the retained chains at s_k in these rows."""
-    return jax.tree.map(lambda a, b: a.at[rows].set(b[k]), state, retained.states)
+    return jax.tree.map(lambda a, b: a.at[rows].set(b[k]), state, retained)
 
 
 def _at(schedule: PathSchedule, u: Array) -> tuple[Array, Array]:

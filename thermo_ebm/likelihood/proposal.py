@@ -46,6 +46,8 @@ class PriorConstant(NamedTuple):
 class Preparation(NamedTuple):
     """What the estimates of all images of a model share."""
 
+    model: LatentEBM
+    params: Params
     reference: LinearReference  # q
     axes: Array  # T with T' C^-1 T = I and T' (G + I / sigma_0^2) T = diag(curvatures), [D, D]
     curvatures: Array  # [D]
@@ -81,7 +83,7 @@ def prepare_from(
     values, vectors = jnp.linalg.eigh(reference.root @ cold @ reference.root)
     axes, curvatures = reference.root @ vectors, jnp.maximum(values, 1e-6)
     stored = outputs[: max(_STORED_NUMBERS // math.prod(outputs.shape[1:]), 1)]
-    return Preparation(reference, axes, curvatures, constant, latents, stored)
+    return Preparation(model, params, reference, axes, curvatures, constant, latents, stored)
 
 
 def prior_problem(model: LatentEBM, alpha: Any) -> Problem:
@@ -115,11 +117,14 @@ def _prior(
     problem = prior_problem(model, alpha)
     keys = jax.random.split(key, 4)
     if prior.exact_sample is None or prior.log_normalizer is None:
-        effort = Effort(chains, PRIOR_ISLANDS, 1, settings.moves())
-        few = effort._replace(chains=_PRIOR_PILOT_CHAINS)
-        schedule = particles.pilot(problem, keys[0], few, settings.pilot_temperatures)
+        effort = Effort(chains, PRIOR_ISLANDS, kernel=settings.moves())
+        few = effort._replace(
+            chains=_PRIOR_PILOT_CHAINS, most_temperatures=settings.pilot_temperatures
+        )
+        schedule = particles.pilot(problem, keys[0], few)
         temperatures = jnp.full(1, settings.prior_temperatures)
-        annealed = particles.anneal(problem, schedule, temperatures, keys[1], effort)
+        schedule = schedule._replace(num_temperatures=temperatures)
+        annealed = particles.anneal(problem, schedule, keys[1], effort)
     zero, unit, all_chains = jnp.zeros(()), jnp.ones(()), jnp.full((), float(chains))
     if prior.log_normalizer is not None:
         constant = PriorConstant(
@@ -133,7 +138,8 @@ def _prior(
     rows = jax.random.categorical(keys[2], annealed.log_weight[0], shape=(chains,))
     start, settled = annealed.z[rows], settings.prior_trajectories
     length = -(-num // chains) * settled
-    path = particles.continued(problem, schedule, keys[3], start, length, settings.moves())
+    moves = effort._replace(trajectories=length)
+    path = particles.continued(problem, schedule, keys[3], start, moves)
     latents = path[settled - 1 :: settled].reshape(-1, model.latent_dim)[:num]
     return latents, constant._replace(r_hat=worst_r_hat(path))
 

@@ -32,8 +32,12 @@ from thermo_ebm.models.prior import (
 from thermo_ebm.types import Array, GeneratorFn, Params, PRNGKey, TiltFn
 
 
+@jax.tree_util.register_static
 class LatentEBM(NamedTuple):
-    """A model: two pure functions, the two standard deviations, and the kinds of its densities."""
+    """A model: two pure functions, the two standard deviations, and the kinds of its densities.
+
+    A compiled function takes a model, or a value that contains one, as a constant.
+    """
 
     # f_alpha, the negative energy: (alpha, z [num, latent_dim]) -> [num]; more is more probable
     tilt: TiltFn

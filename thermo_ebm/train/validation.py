@@ -88,10 +88,10 @@ def evaluate_likelihood(task: Task, state: TrainState, batches: Batches) -> Mean
     key = jax.random.fold_in(jax.random.fold_in(state.key, LIKELIHOOD), state.step)
     shape = batch.images.shape[1:]
     preparation = prepare_from(task.model, state.params, key, shape, settings.compiled())
-    shared = task.model, state.params, preparation, batch.images
-    schedule = annealed_smc.pilot(*shared, key, settings.compiled())
+    schedule = annealed_smc.pilot(preparation, batch.images, key, settings.compiled())
     num_temperatures = jnp.full(len(batch.mask), settings.num_temperatures)
-    estimates = annealed_smc.estimate(*shared, schedule, num_temperatures, key, settings.compiled())
+    schedule = schedule._replace(num_temperatures=num_temperatures)
+    estimates = annealed_smc.estimate(preparation, batch.images, schedule, key, settings.compiled())
     # Padding repeats an image, whose figures are finite if the image's are.
     values, stderr = estimates.log_marginal_likelihood, estimates.stderr
     reliable = verdict.are_reliable(estimates, settings)

@@ -83,7 +83,7 @@ def open_session(
     )
     preparation = prepare(run.model, params, image_shape(run.config), estimator_settings)
     key = jax.random.fold_in(jax.random.key(settings.seed), VALIDATION_IMAGES)
-    estimator = Estimator(run.model, params, preparation, estimator_settings, key)
+    estimator = Estimator(preparation, estimator_settings, key)
     return Session(run, params, settings, estimator, folder)
 
 
