@@ -16,8 +16,8 @@ PACKAGES = ("thermo_ebm", "study", "launch", "configs")
 FLOORS = (
     ("types", "errors", "console", "fields", "scopes", "readings", "configs"),
     ("runtime", "files", "collectives", "randomness", "plugins", "plots", "cholesky"),
-    ("models",),
-    ("sampling", "thermo"),
+    ("models", "thermo"),
+    ("sampling",),
     ("losses", "likelihood"),
     ("gradients",),
     ("config", "run", "metrics"),

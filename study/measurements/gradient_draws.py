@@ -17,6 +17,7 @@ from jax.flatten_util import ravel_pytree
 from ml_collections import ConfigDict
 
 from thermo_ebm.gradients import amplification
+from thermo_ebm.sampling.path import Ladder
 from thermo_ebm.thermo.schedule import Schedule, make_schedule
 from thermo_ebm.train import feed, programs
 from thermo_ebm.train.state import TrainState, init_state
@@ -136,7 +137,7 @@ def make_draws(task: Task, fixed_batch: bool = False) -> Callable[..., Draws]:
         if not fixed_batch:
             numbers = jax.random.choice(batch_key, population.shape[0], (num,))
         batches = _device_share(population, numbers.reshape(-1, task.config.batch_size))
-        drawn = batch_gradient(task, params, batches, chain_key, schedule)
+        drawn = batch_gradient(task, params, batches, chain_key, Ladder(schedule))
         size = getattr(drawn.aux, "effective_sample_size", jnp.nan)
         return ravel_pytree(drawn.mean)[0], ravel_pytree(drawn.difference)[0], size
 

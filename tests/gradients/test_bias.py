@@ -8,6 +8,7 @@ import pytest
 
 from thermo_ebm.gradients.bias import gradient_bias
 from thermo_ebm.sampling.arrival import Rounds, continue_chains
+from thermo_ebm.sampling.chains import Latents
 from thermo_ebm.types import Batch
 
 NUM_BATCHES, SIZE, REPEATS = 8, 200, 2000
@@ -57,15 +58,15 @@ def test_continued_chains_arrive_and_stay():
 
     @jax.jit
     def run(prior, posterior):
-        return continue_chains(
+        ends = continue_chains(
             lg.make_model(),
             jax.tree.map(jnp.float32, params),
             batch,
-            prior,
-            posterior,
+            Latents(posterior[None], prior[None]),
             jax.random.key(0),
             Rounds(posterior=30, prior=30),
         )
+        return ends.prior, ends.ladder
 
     for start in (exact, far):
         for ends, law in zip(run(*start), laws, strict=True):

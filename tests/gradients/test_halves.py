@@ -11,7 +11,7 @@ import smooth_network as tiny
 
 from thermo_ebm.gradients import halves
 from thermo_ebm.losses import LossSettings, make_objective, vanilla_objective
-from thermo_ebm.sampling.path import FROM_PRIOR
+from thermo_ebm.sampling.path import Ladder
 from thermo_ebm.thermo.schedule import make_schedule
 from thermo_ebm.types import Batch
 
@@ -111,15 +111,15 @@ def test_mean_of_the_halves_is_the_gradient_of_the_loss(name, together):
     else:
         objective = make_objective(tiny.make_model(), sampler, settings)
     batch, params, key = tiny.make_batch(5, padding=2), tiny.parameters(), jax.random.key(0)
-    schedule = make_schedule("power", 1 if name == "vanilla" else 3, 1.0)
+    ladder = Ladder(make_schedule("power", 1 if name == "vanilla" else 3, 1.0))
+    surrogate = partial(objective.surrogate, ladder)
 
     @jax.jit
     def both(params):
-        complete = jax.value_and_grad(objective.loss, has_aux=True)(params, batch, key, schedule)
-        sums, terms, chains = halves.objective_sums(
-            objective, params, batch, key, schedule, FROM_PRIOR, together
-        )
-        value = objective.summary(terms, chains, batch.mask, schedule)
+        complete = jax.value_and_grad(objective.loss, has_aux=True)(params, batch, key, ladder)
+        chains = objective.draw(params, batch, key, ladder)
+        sums, terms = halves.halved_sums(surrogate, params, batch, chains.states, together)
+        value = objective.summary(terms, chains, batch.mask, ladder.schedule)
         return complete, (value, halves.combine(sums, None)[0])
 
     chex.assert_trees_all_close(*both(params), rtol=1e-9, atol=1e-12)

@@ -14,10 +14,10 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from scipy import special
 
-from thermo_ebm.losses import Latents, LossSettings, make_objective
+from thermo_ebm.losses import LossSettings, make_objective
 from thermo_ebm.models.latent_ebm import LatentEBM
-from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
-from thermo_ebm.sampling.path import FROM_PRIOR
+from thermo_ebm.sampling.chains import ChainSettings, Latents, SamplerSettings
+from thermo_ebm.sampling.path import Ladder
 from thermo_ebm.thermo.schedule import make_schedule
 
 NUM_IMAGES, DRAWS = 6, 600
@@ -68,9 +68,8 @@ def gradients(latents, settings, temperatures, slopes):
     def gradient(z):
         def mean(params):
             objective = make_objective(plane.make_model(), sampler, settings)
-            values, _ = objective.surrogate(
-                params, jnp.float32(images), Latents(z, z[:1]), schedule, FROM_PRIOR
-            )
+            states = Latents(z, z[:1])
+            values, _ = objective.surrogate(Ladder(schedule), params, jnp.float32(images), states)
             return values.mean()
 
         return ravel_pytree(jax.grad(mean)(plane.float32(params)))[0]
@@ -188,7 +187,7 @@ def test_chains_in_a_wrong_mode_have_little_weight():
                 objective = make_objective(two_modes(), sampler, settings)
                 latents = Latents(z, z[:1])
                 images = jnp.float32(SEEN[None])
-                return objective.surrogate(params, images, latents, schedule, FROM_PRIOR)[0][0]
+                return objective.surrogate(Ladder(schedule), params, images, latents)[0][0]
 
             grads = jax.grad(loss)(two_modes().init(None))
             return jnp.append(grads["prior"], grads["generator"])

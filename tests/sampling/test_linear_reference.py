@@ -11,16 +11,17 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from scipy import special, stats
 
-from thermo_ebm.losses import Latents, LossSettings, make_objective, thermodynamic_loss
+from thermo_ebm.losses import LossSettings, make_objective
 from thermo_ebm.sampling import linear_reference
 from thermo_ebm.sampling.chains import (
     ChainSettings,
+    Latents,
     SamplerSettings,
     posterior_target,
     run_chain,
 )
 from thermo_ebm.sampling.linear_reference import Pairs
-from thermo_ebm.sampling.path import Path, inverse_factors
+from thermo_ebm.sampling.path import Ladder, Path, inverse_factors
 from thermo_ebm.thermo.schedule import make_schedule
 from thermo_ebm.types import Batch
 
@@ -71,13 +72,9 @@ def test_the_integral_is_log_p_without_a_move(num_temperatures):
     sampler = SamplerSettings(still, still, chains_per_image=2, start="reference")
     settings = LossSettings(num_temperatures, reference="linear")
     batch = Batch(jnp.asarray(IMAGES), jnp.arange(3), jnp.ones(3))
-    path = Path(exact_reference())
-    key = jax.random.key(0)
-    loss, terms = jax.jit(
-        lambda params: thermodynamic_loss(
-            lg.make_model(), params, batch, key, sampler, settings, path=path
-        )
-    )(PARAMS)
+    objective = make_objective(lg.make_model(), sampler, settings)
+    ladder = objective.first_ladder(batch)._replace(path=Path(exact_reference()))
+    loss, terms = jax.jit(objective.loss)(PARAMS, batch, jax.random.key(0), ladder)
     # log p(x) = log Z_x - log Z_alpha, with the tilt's normaliser in closed form.
     prior = lg.power_posterior(PARAMS, X, 0.0)
     log_z_alpha = (
@@ -184,9 +181,8 @@ def test_values_and_gradients_are_the_grids(ladder, num_temperatures, power):
     @jax.jit
     def of_params(params):
         states = Latents(z, prior)
-        values, terms = objective.surrogate(
-            params, jnp.float32(images), states, schedule, Path(reference)
-        )
+        ladder = Ladder(schedule, Path(reference))
+        values, terms = objective.surrogate(ladder, params, jnp.float32(images), states)
         return values.mean(), terms
 
     grads, terms = jax.grad(of_params, has_aux=True)(plane.float32(params))
@@ -247,16 +243,15 @@ def test_the_gradient_is_exact_on_average():
     still = ChainSettings(0.1, 0, "hmc")
     sampler = SamplerSettings(still, still, chains_per_image=1, start="reference")
     settings = LossSettings(1, reference="linear", prior_gradient="none")
-    path, num = Path(exact_reference()), 500
+    objective, num = make_objective(lg.make_model(), sampler, settings), 500
     batch = Batch(
         jnp.broadcast_to(jnp.asarray(IMAGES[0]), (num, lg.DATA_DIM)), jnp.arange(num), jnp.ones(num)
     )
+    ladder = objective.first_ladder(batch)._replace(path=Path(exact_reference()))
 
     def gradient(key):
         def loss(params):
-            return thermodynamic_loss(
-                lg.make_model(), params, batch, key, sampler, settings, path=path
-            )[0]
+            return objective.loss(params, batch, key, ladder)[0]
 
         return ravel_pytree(jax.grad(loss)(PARAMS)["generator"])[0]
 

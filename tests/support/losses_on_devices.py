@@ -15,9 +15,9 @@ import smooth_network as tiny
 
 from thermo_ebm.gradients import halves
 from thermo_ebm.gradients.statistics import gradient_statistics
-from thermo_ebm.losses import Latents, LossSettings, make_objective, vanilla_objective
+from thermo_ebm.losses import LossSettings, make_objective, vanilla_objective
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
-from thermo_ebm.sampling.path import FROM_PRIOR
+from thermo_ebm.sampling.path import Ladder
 from thermo_ebm.thermo.schedule import make_schedule
 from thermo_ebm.types import Batch
 
@@ -80,12 +80,12 @@ def step(case, axis_name, params, batch, key):
         objective = vanilla_objective(model, case.sampler, axis_name)
     else:
         objective = make_objective(model, case.sampler, case.settings, axis_name)
-    schedule = make_schedule("power", 1, 1.0)
+    ladder = Ladder(make_schedule("power", 1, 1.0))
     if case.settings is not None:
-        schedule = make_schedule("power", 3, case.settings.power)
+        ladder = Ladder(make_schedule("power", 3, case.settings.power))
 
     def loss(params):
-        return objective.loss(params, batch, key, schedule)
+        return objective.loss(params, batch, key, ladder)
 
     (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
     if axis_name is not None:
@@ -93,13 +93,9 @@ def step(case, axis_name, params, batch, key):
     result = value, aux, grads, gradient_statistics(grads)
     if objective.differentiated:
         return result
-    chains = objective.draw(params, batch, key, schedule, FROM_PRIOR)
-    sums, _ = halves.halved_sums(
-        lambda params, images, z: objective.surrogate(params, images, z, schedule, FROM_PRIOR),
-        params,
-        batch,
-        Latents(chains.latents, chains.prior),
-    )
+    chains = objective.draw(params, batch, key, ladder)
+    surrogate = partial(objective.surrogate, ladder)
+    sums, _ = halves.halved_sums(surrogate, params, batch, chains.states)
     return result, halves.combine(sums, axis_name)
 
 

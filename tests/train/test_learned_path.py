@@ -13,7 +13,7 @@ from thermo_ebm.config.build import image_shape
 from thermo_ebm.sampling.linear_reference import PairSums
 from thermo_ebm.sampling.path import Observation, updated
 from thermo_ebm.train.loop import Outcome
-from thermo_ebm.train.state import current_path, current_schedule, init_state
+from thermo_ebm.train.state import current_ladder, init_state
 from thermo_ebm.train.task import AXIS, make_task
 from thermo_ebm.types import Batch
 
@@ -86,13 +86,12 @@ def test_devices_observe_together_what_one_does():
     mask = jnp.array([1.0, 1.0, 1.0, 1.0, 1.0, 0.0])
     batch = Batch(images, jnp.array([0, 1, 2, 3, 4, 4]), mask)
     shares = jax.tree.map(lambda leaf: leaf.reshape(3, 2, *leaf.shape[1:]), batch)
-    schedule, path = current_schedule(tasks[None], state), current_path(tasks[None], state)
-    key = jax.random.key(2)
+    ladder, key = current_ladder(tasks[None], state), jax.random.key(2)
 
     def observe(axis, batch):
         objective = tasks[axis].objective
-        chains = objective.draw(state.params, batch, key, schedule, path)
-        return objective.observe(state.params, path, chains, batch, key)
+        chains = objective.draw(state.params, batch, key, ladder)
+        return objective.observe(state.params, ladder.path, chains, batch, key)
 
     whole = jax.jit(partial(observe, None))(batch)
     together = jax.jit(jax.vmap(partial(observe, AXIS), axis_name=AXIS))(shares)

@@ -10,6 +10,7 @@ import tiny_training as tiny
 
 from thermo_ebm.gradients import halves
 from thermo_ebm.gradients.amplification import WARM_UP
+from thermo_ebm.sampling.path import Ladder
 from thermo_ebm.train import step
 from thermo_ebm.train.state import first_schedule, init_state
 from thermo_ebm.train.step import Batches
@@ -51,7 +52,7 @@ def gradient_of(**changes):
     task = make_task(tiny.config(**SMALL, **changes))
     params = init_state(task, 0).params
     of_update = batches(task.gradient_noise.accumulate, task.config.batch_size)
-    args = params, of_update, jax.random.key(1), first_schedule(task)
+    args = params, of_update, jax.random.key(1), Ladder(first_schedule(task))
     return on_one_device(partial(step.batch_gradient, task), *args)
 
 

@@ -62,7 +62,7 @@ def make_objective(config: ConfigDict, model: LatentEBM, axis_name: str | None) 
 def make_loss(config: ConfigDict, model: LatentEBM, axis_name: str | None) -> LossFn:
     """The same as one function of parameters, batch and key."""
     loss = make_objective(config, model, axis_name).loss
-    return lambda params, batch, key: loss(params, batch, key, None, None)
+    return lambda params, batch, key: loss(params, batch, key, None)
 
 
 def image_shape(config: ConfigDict) -> tuple[int, int, int]:

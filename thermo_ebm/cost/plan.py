@@ -1,6 +1,7 @@
 """Plans made before anything is compiled: the chunk of images, memory and arithmetic."""
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,11 +17,10 @@ from thermo_ebm.cost.memory import (
     step_bytes,
     usable_bytes,
 )
-from thermo_ebm.gradients.halves import objective_sums
+from thermo_ebm.gradients.halves import halved_sums
 from thermo_ebm.losses import is_differentiated, is_vanilla
 from thermo_ebm.models.conv_transpose import dilated
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model, with_compute_dtype
-from thermo_ebm.thermo.schedule import make_schedule
 from thermo_ebm.types import Batch, Params, PRNGKey
 
 # The share of VMEM that the largest activation may take: VMEM holds a layer's input and output.
@@ -94,15 +94,16 @@ def with_chunk(
 
 def gradient_of(config: ConfigDict, model: LatentEBM, halves_together: bool) -> GradientFn:
     """A stand-in for the training gradient (`train/step.py`) with the same peak memory."""
-    objective, settings = make_objective(config, model, None), loss_settings(config)
+    objective = make_objective(config, model, None)
     if objective.differentiated:
         return jax.value_and_grad(make_loss(config, model, None), has_aux=True)
-    schedule = make_schedule(settings.schedule, settings.num_temperatures, settings.power)
 
     def gradient(params: Params, batch: Batch, key: PRNGKey) -> tuple:
         # The linear reference and its moments are [d, D], of the size of some images.
-        path = objective.first_path(batch, schedule)
-        return objective_sums(objective, params, batch, key, schedule, path, halves_together)
+        ladder = objective.first_ladder(batch)
+        chains = objective.draw(params, batch, key, ladder)
+        surrogate = partial(objective.surrogate, ladder)
+        return halved_sums(surrogate, params, batch, chains.states, halves_together), chains
 
     return gradient
 

@@ -32,6 +32,7 @@ from thermo_ebm.sampling import path as paths
 from thermo_ebm.sampling import samples as sampling
 from thermo_ebm.sampling.arrival import posterior_latents
 from thermo_ebm.sampling.chains import SamplerSettings
+from thermo_ebm.thermo.schedule import Schedule
 from thermo_ebm.train import checkpoint_content, checkpoints
 from thermo_ebm.train.state import first_path
 from thermo_ebm.train.task import make_task, updates_per_epoch
@@ -196,7 +197,7 @@ class Run(NamedTuple):
         except (FileNotFoundError, UnusableCheckpoint) as error:
             raise UserError(f"{error}; choose another step") from error
         state = paths.with_num_temperatures(state, len(temperatures) - 1)
-        return paths.make_path(self.model, state, temperatures)
+        return paths.make_ladder(self.model, state, Schedule(temperatures)).path
 
     def read_params(self, checkpoint: Path) -> Params:
         """The parameters in the folder of one checkpoint, on the default device.

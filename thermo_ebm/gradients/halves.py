@@ -18,11 +18,8 @@ import jax
 import jax.numpy as jnp
 
 from thermo_ebm.collectives import all_sum
-from thermo_ebm.losses import Latents, Objective
-from thermo_ebm.sampling.chains import TemperedChains
-from thermo_ebm.sampling.path import Path
-from thermo_ebm.thermo.schedule import Schedule
-from thermo_ebm.types import Array, Batch, Params, PRNGKey
+from thermo_ebm.sampling.chains import Latents
+from thermo_ebm.types import Array, Batch, Params
 
 # (params, images [num, ...], latents) -> (each image's share of a loss [num], whose
 # mean is differentiated, and terms with the images along their last axis)
@@ -57,7 +54,8 @@ def halved_sums(
     """Gradients of the surrogate summed over each half of this device's images, and its terms.
 
     Args:
-      surrogate: see `Surrogate`; images are independent of each other.
+      surrogate: see `Surrogate`, such as an objective's on a ladder; images are independent of
+        each other.
       params: the parameters by group.
       batch: this device's share.
       latents: those of the same images.
@@ -91,29 +89,6 @@ def halved_sums(
         return jnp.moveaxis(jnp.moveaxis(leaf, -1, 1)[half, place], 0, -1)
 
     return HalvedSums(grads, mask.sum(axis=1)), jax.tree.map(in_order, terms)
-
-
-def objective_sums(
-    objective: Objective,
-    params: Params,
-    batch: Batch,
-    key: PRNGKey,
-    schedule: Schedule,
-    path: Path,
-    together: bool,
-) -> tuple[HalvedSums, Any, TemperedChains]:
-    """Chains once for this device's images, then `halved_sums` of the objective's surrogate.
-
-    Returns:
-      The sums, the terms of the surrogate, and the chains.
-    """
-    chains = objective.draw(params, batch, key, schedule, path)
-
-    def surrogate(params: Params, images: Array, latents: Latents) -> tuple[Array, Any]:
-        return objective.surrogate(params, images, latents, schedule, path)
-
-    latents = Latents(chains.latents, chains.prior)
-    return *halved_sums(surrogate, params, batch, latents, together), chains
 
 
 def combine(sums: HalvedSums, axis_name: str | None) -> tuple[Params, Params]:

@@ -17,7 +17,6 @@ from thermo_ebm.losses.settings import (
     path_settings,
 )
 from thermo_ebm.losses.thermodynamic import (
-    Latents,
     LossTerms,
     Objective,
     log_likelihoods,
@@ -33,7 +32,6 @@ __all__ = [
     "REFERENCES",
     "STARTS",
     "VANILLA",
-    "Latents",
     "LossSettings",
     "LossTerms",
     "Objective",

@@ -20,15 +20,16 @@ from thermo_ebm.losses.settings import (
 from thermo_ebm.models.latent_ebm import LatentEBM, log_likelihood, log_prior
 from thermo_ebm.randomness import PAIR_NOISE, PROBE, chain_keys
 from thermo_ebm.sampling import linear_reference
-from thermo_ebm.sampling.chains import SamplerSettings, TemperedChains, tempered_chains
+from thermo_ebm.sampling.chains import Latents, SamplerSettings, TemperedChains, tempered_chains
 from thermo_ebm.sampling.chunks import map_in_chunks, tile
 from thermo_ebm.sampling.exchange import swap_rejection
 from thermo_ebm.sampling.path import (
+    Ladder,
     Observation,
     Path,
     curvature_products,
     init_state,
-    make_path,
+    make_ladder,
     probed,
     simulate_pairs,
 )
@@ -70,30 +71,22 @@ class ImageTerms(NamedTuple):
     tilt_posterior: Array  # [num]; likewise
 
 
-class Latents(NamedTuple):
-    """The fixed states over which a surrogate is differentiated; images along the third axis."""
-
-    ladder: Array  # at t_0 .. t_N, [T, M, num, latent_dim]
-    prior: Array  # of p_alpha, [1, M, num, latent_dim]
-
-
 class Objective(NamedTuple):
     """A loss as one function, and for training in three steps over fixed chains.
 
     `surrogate` can be applied to a part of the images and their latents: images are independent.
     """
 
-    # (params, batch, key, schedule, path) -> chains
-    draw: Callable[[Params, Batch, PRNGKey, Schedule, Path], TemperedChains]
-    # (params, images, latents, schedule, path) -> ([num], whose mean's gradient is the loss's, and
-    # the terms of each image)
-    surrogate: Callable[[Params, Array, Latents, Schedule, Path], tuple[Array, ImageTerms]]
+    # (params, batch, key, ladder) -> chains
+    draw: Callable[[Params, Batch, PRNGKey, Ladder], TemperedChains]
+    # (ladder, params, images, latents) -> ([num], whose mean's gradient is the loss's, and the
+    # terms of each image)
+    surrogate: Callable[[Ladder, Params, Array, Latents], tuple[Array, ImageTerms]]
     # (terms of all images on this device, chains, mask [num], schedule) -> the value and its terms
     summary: Callable[[ImageTerms, TemperedChains, Array, Schedule], tuple[Array, LossTerms]]
-    # (params, batch, key, schedule or None for that of the settings, path or None for that before
-    # anything is learned) -> the loss and its terms
-    loss: Callable[[Params, Batch, PRNGKey, Schedule | None, Path | None], tuple[Array, LossTerms]]
-    first_path: Callable[[Batch, Schedule], Path]  # before anything is learned
+    # (params, batch, key, ladder or None for the first) -> the loss and its terms
+    loss: Callable[[Params, Batch, PRNGKey, Ladder | None], tuple[Array, LossTerms]]
+    first_ladder: Callable[[Batch], Ladder]  # of the settings, before anything is learned
     # (params, path, chains, batch, key of the chains) -> what the chains show of the path
     observe: Callable[[Params, Path, TemperedChains, Batch, PRNGKey], Observation]
     differentiated: bool  # the gradient goes through the chains: only `loss` computes it
@@ -107,11 +100,10 @@ def thermodynamic_loss(
     key: PRNGKey,
     sampler: SamplerSettings,
     settings: LossSettings,
-    axis_name: str | None = None,
-    schedule: Schedule | None = None,
-    path: Path | None = None,
 ) -> tuple[Array, LossTerms]:
     """The negative thermodynamic integral (eq. 27), with the gradients chosen in `settings`.
+
+    A batch spread over devices, another schedule or a learned path: `make_objective`.
 
     `prior_gradient`: the estimator of alpha's gradient.
       "langevin": through all K steps of the chains (the paper's text); right for smooth tilts.
@@ -130,25 +122,19 @@ def thermodynamic_loss(
     Args:
       model: the model.
       params: alpha and beta.
-      batch: this device's examples.
+      batch: the examples.
       key: consumed.
       sampler: the chains.
       settings: the loss.
-      axis_name: the pmapped axis the batch is spread over, if any.
-      schedule: the temperatures; by default the schedule named in `settings`.
-      path: what has been learned of the path; by default that before the first step.
 
     Returns:
-      The loss over the complete batch, in nats per image, and its terms. With an axis, the gradient
-      is this device's share: sum the shares over the devices.
+      The loss over the batch, in nats per image, and its terms.
 
     Raises:
       ValueError: for an unknown name in `settings`, settings that do not fit together, a `batch` or
         `key` that is none, or images that are not in [-1, 1].
     """
-    return make_objective(model, sampler, settings, axis_name).loss(
-        params, batch, key, schedule, path
-    )
+    return make_objective(model, sampler, settings).loss(params, batch, key, None)
 
 
 def make_objective(
@@ -158,6 +144,9 @@ def make_objective(
     axis_name: str | None = None,
 ) -> Objective:
     """The loss of `thermodynamic_loss` as a value.
+
+    With an axis, the gradient of `Objective.loss` is this device's share: sum the shares over the
+    devices.
 
     Args:
       model: the model.
@@ -175,7 +164,7 @@ def make_objective(
         surrogate=loss.surrogate,
         summary=loss.summary,
         loss=loss.loss,
-        first_path=loss.first_path,
+        first_ladder=loss.first_ladder,
         observe=loss.observe,
         differentiated=is_differentiated(settings),
         mean_of_images=is_mean_of_images(settings),
@@ -190,19 +179,17 @@ class _Loss(NamedTuple):
     settings: LossSettings
     axis_name: str | None
 
-    def draw(
-        self, params: Params, batch: Batch, key: PRNGKey, schedule: Schedule, path: Path
-    ) -> TemperedChains:
+    def draw(self, params: Params, batch: Batch, key: PRNGKey, ladder: Ladder) -> TemperedChains:
         """The chains at all temperatures, differentiable only if a gradient goes through them."""
         return tempered_chains(
             self.model,
             self._through_chains(params),
             batch.images,
             batch.position,
-            schedule.temperatures,
+            ladder.temperatures,
             key,
             self.sampler,
-            path=path,
+            path=ladder.path,
         )
 
     def observe(
@@ -238,10 +225,11 @@ class _Loss(NamedTuple):
         return Observation(pairs, curvature, probes, prior_latents)
 
     def surrogate(
-        self, params: Params, images: Array, states: Latents, schedule: Schedule, path: Path
+        self, ladder: Ladder, params: Params, images: Array, states: Latents
     ) -> tuple[Array, ImageTerms]:
         """What is differentiated over fixed chains, for each image, and the image's terms."""
         states, chunk = jax.lax.stop_gradient(states), self.sampler.image_chunk
+        schedule, path = ladder
         latents = states.ladder
         generator, prior = self.settings.generator_gradient, self.settings.prior_gradient
         last = latents.shape[0] - 1
@@ -327,20 +315,14 @@ class _Loss(NamedTuple):
         params: Params,
         batch: Batch,
         key: PRNGKey,
-        schedule: Schedule | None,
-        path: Path | None = None,
+        ladder: Ladder | None,
     ) -> tuple[Array, LossTerms]:
         """The value, with the gradient of the surrogate and of what goes through the chains."""
         check_batch(batch)
         check_key(key)
-        if schedule is None:
-            settings = self.settings
-            schedule = make_schedule(settings.schedule, settings.num_temperatures, settings.power)
-        if path is None:
-            path = self.first_path(batch, schedule)
-        chains = self.draw(params, batch, key, schedule, path)
-        states = Latents(chains.latents, chains.prior)
-        values, terms = self.surrogate(params, batch.images, states, schedule, path)
+        ladder = self.first_ladder(batch) if ladder is None else ladder
+        schedule, chains = ladder.schedule, self.draw(params, batch, key, ladder)
+        values, terms = self.surrogate(ladder, params, batch.images, chains.states)
         value, loss_terms = self.summary(terms, chains, batch.mask, schedule)
         loss = jax.lax.stop_gradient(value)
         loss += _gradient_only(masked_mean(values, batch.mask, self.axis_name))
@@ -352,12 +334,13 @@ class _Loss(NamedTuple):
             )
         return loss, loss_terms
 
-    def first_path(self, batch: Batch, schedule: Schedule) -> Path:
-        """The path before anything is learned."""
-        settings, temperatures = path_settings(self.settings, self.sampler), schedule.temperatures
-        dim = math.prod(batch.images.shape[1:])
-        state = init_state(self.model, settings, len(temperatures) - 1, dim)
-        return make_path(self.model, state, temperatures)
+    def first_ladder(self, batch: Batch) -> Ladder:
+        """The schedule named in the settings, and the path before anything is learned."""
+        settings, dim = self.settings, math.prod(batch.images.shape[1:])
+        schedule = make_schedule(settings.schedule, settings.num_temperatures, settings.power)
+        of_path = path_settings(settings, self.sampler)
+        state = init_state(self.model, of_path, settings.num_temperatures, dim)
+        return make_ladder(self.model, state, schedule)
 
     def _prior_over_reference(
         self, params: Params, images: Array, latents: Array, path: Path

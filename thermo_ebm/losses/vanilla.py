@@ -34,7 +34,6 @@ def vanilla_loss(
     batch: Batch,
     key: PRNGKey,
     sampler: SamplerSettings,
-    axis_name: str | None = None,
 ) -> tuple[Array, LossTerms]:
     """The loss whose gradient is the maximum-likelihood gradient of eq. 6 and 7, chains detached.
 
@@ -46,18 +45,16 @@ def vanilla_loss(
     Args:
       model: the model.
       params: alpha and beta.
-      batch: this device's examples.
+      batch: the examples.
       key: consumed.
       sampler: the chains.
-      axis_name: the pmapped axis the batch is spread over, if any.
 
     Returns:
-      The loss over the complete batch, a scalar in nats per image, and its terms; of the expected
-      log-likelihoods only the last, that of the posterior, is computed. With an axis, the gradient
-      is this device's share: sum the shares over the devices.
+      The loss over the batch, a scalar in nats per image, and its terms; of the expected
+      log-likelihoods only the last, that of the posterior, is computed.
 
     Raises:
       ValueError: for an unknown kernel, fewer than one chain per image, a `batch` or `key` that is
         none, or images that are not in [-1, 1].
     """
-    return vanilla_objective(model, sampler, axis_name).loss(params, batch, key, None, None)
+    return vanilla_objective(model, sampler).loss(params, batch, key, None)

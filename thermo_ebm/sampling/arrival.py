@@ -17,6 +17,7 @@ from thermo_ebm.randomness import PROBE, all_chain_keys
 from thermo_ebm.sampling.chains import (
     Adaptation,
     ChainSettings,
+    Latents,
     posterior_target,
     prior_target,
     run_chain,
@@ -57,36 +58,35 @@ def posterior_latents(model: LatentEBM, params: Params, x: Array, key: PRNGKey) 
     num = x.shape[0]
     batch = Batch(x, jnp.arange(num), jnp.ones(num))
     start_key, key = jax.random.split(key)
-    start = model.prior.sample_reference(jax.random.split(start_key, num))[None]
+    start = model.prior.sample_reference(jax.random.split(start_key, num))[None, None]
     rounds = Rounds(posterior=FROM_PRIOR_ROUNDS, prior=0)
-    return continue_chains(model, params, batch, start, start, key, rounds)[1][0]
+    return continue_chains(model, params, batch, Latents(start, start), key, rounds).ladder[0, 0]
 
 
 def continue_chains(
     model: LatentEBM,
     params: Params,
     batch: Batch,
-    prior: Array,
-    posterior: Array,
+    states: Latents,
     key: PRNGKey,
     rounds: Rounds = ENOUGH,
     axis_name: str | None = None,
-) -> tuple[Array, Array]:
+) -> Latents:
     """States of prior and posterior after further trajectories.
 
     Args:
       model: the model.
       params: alpha and beta.
       batch: this device's examples.
-      prior: states of the prior's chains, [M, num, D].
-      posterior: states at t = 1, [M, num, D].
+      states: of the prior's chains, and of a ladder that ends at t = 1.
       key: consumed.
       rounds: numbers of trajectories.
       axis_name: the pmapped axis the batch is spread over, if any.
 
     Returns:
-      The new states, [M, num, D] each.
+      The new states, at t = 1 alone: [1, M, num, D] each.
     """
+    prior, posterior = states.prior[0], states.ladder[-1]
     per_image, num, dim = posterior.shape
     indices = jnp.arange(2)
     keys = all_chain_keys(key, indices, batch.position, per_image).reshape(2, -1)
@@ -113,7 +113,6 @@ def continue_chains(
         return run_chain(target, start, keys, settings).latents.reshape(per_image, num, dim)
 
     prior_size = FIRST_STEP_SIZE * model.prior_sigma
-    return (
-        moved(at_prior, prior.reshape(-1, dim), keys[0], rounds.prior, prior_size),
-        moved(at_posterior, flat, keys[1], rounds.posterior, FIRST_STEP_SIZE),
-    )
+    prior = moved(at_prior, prior.reshape(-1, dim), keys[0], rounds.prior, prior_size)
+    posterior = moved(at_posterior, flat, keys[1], rounds.posterior, FIRST_STEP_SIZE)
+    return Latents(posterior[None], prior[None])

@@ -82,6 +82,13 @@ class Chains(NamedTuple):
         return self.state.z
 
 
+class Latents(NamedTuple):
+    """States of the chains; M per image, images along the third axis."""
+
+    ladder: Array  # at t_0 .. t_N or at some of these, [T, M, num, latent_dim]
+    prior: Array  # of p_alpha, [1, M, num, latent_dim]
+
+
 class Trace(NamedTuple):
     """States after 1 .. K steps; T = num_temperatures + 1, M chains per image."""
 
@@ -102,6 +109,11 @@ class TemperedChains(NamedTuple):
     swap_probability: Array  # of neighbours in t_1 .. t_N, [T - 2, num]; 0 without exchange
     round_trips: Array  # of states between t_1 and t_N, summed over an image's chains, [num]
     trace: Trace | None = None  # if it was asked for
+
+    @property
+    def states(self) -> Latents:
+        """Where the chains of the ladder and of the prior ended."""
+        return Latents(self.latents, self.prior)
 
 
 def run_chain(

@@ -22,6 +22,7 @@ from thermo_ebm.randomness import STEP_NOISE, normal
 from thermo_ebm.sampling import linear_reference
 from thermo_ebm.sampling.kernels import find_kernel
 from thermo_ebm.sampling.linear_reference import LinearReference, PairMoments, Pairs
+from thermo_ebm.thermo.schedule import Schedule
 from thermo_ebm.types import Array, Params, PRNGKey
 
 LEAST_CURVATURE_WEIGHT = 0.05  # of a step's probes in the running curvature
@@ -49,6 +50,18 @@ class Path(NamedTuple):
 
 
 FROM_PRIOR = Path()  # from the prior, in the metric I, with the samplers' step sizes
+
+
+class Ladder(NamedTuple):
+    """Temperatures, and the path whose densities they choose."""
+
+    schedule: Schedule
+    path: Path = FROM_PRIOR
+
+    @property
+    def temperatures(self) -> Array:
+        """t_0 = 0 .. t_N = 1, [num_temperatures + 1]."""
+        return self.schedule.temperatures
 
 
 class PathSettings(NamedTuple):
@@ -108,25 +121,25 @@ def with_num_temperatures(state: PathState, num_temperatures: int) -> PathState:
     return state._replace(log_step_size=jnp.full(num_temperatures + 1, posterior).at[0].set(prior))
 
 
-def make_path(model: LatentEBM, state: PathState | None, temperatures: Array) -> Path:
-    """The path of the next step.
+def make_ladder(model: LatentEBM, state: PathState | None, schedule: Schedule) -> Ladder:
+    """The ladder of the next step.
 
     Args:
       model: the model.
       state: what has been learned; None for the path from the prior in the metric I.
-      temperatures: s_0 = 0 .. s_N = 1.
+      schedule: s_0 = 0 .. s_N = 1.
     """
     if state is None:
-        return FROM_PRIOR
+        return Ladder(schedule)
     reference = factors = step_size = None
     if state.moments is not None:
         least = model.likelihood.least_variance
         reference = linear_reference.fit(state.moments, model.prior_sigma, least)
     if state.curvature is not None:
-        factors = inverse_factors(model, reference, state.curvature, temperatures[1:])
+        factors = inverse_factors(model, reference, state.curvature, schedule.temperatures[1:])
     if state.log_step_size is not None:
         step_size = jnp.exp(state.log_step_size)
-    return Path(reference, factors, step_size, state.prior_latents)
+    return Ladder(schedule, Path(reference, factors, step_size, state.prior_latents))
 
 
 def inverse_factors(

@@ -86,13 +86,17 @@ def quadrature_weights(name: str, schedule: Schedule) -> Array:
     trapezium rule in t.
 
     Raises:
-      ValueError: for an unknown name, or Simpson's rule over an odd number of intervals.
+      ValueError: for an unknown name, Simpson's rule over an odd number of intervals, or a warped
+        rule without slopes.
 
     >>> from thermo_ebm.thermo.schedule import make_schedule
     >>> quadrature_weights("warped_trapezium", make_schedule("power", 2, 2.0)).tolist()
     [0.0, 0.5, 0.5]
     """
-    return QUADRATURES[_known("quadrature", name, QUADRATURES)](schedule)
+    weights = QUADRATURES[_known("quadrature", name, QUADRATURES)]
+    if schedule.slopes is None and name.startswith("warped"):
+        raise ValueError(f"quadrature {name!r} needs the schedule's slopes.")
+    return weights(schedule)
 
 
 def interpolated_integral(schedule: Schedule, expected_log_likelihood: np.ndarray) -> float:
@@ -229,9 +233,7 @@ def thermodynamic_integral(
     expected_log_likelihood = jnp.asarray(expected_log_likelihood)
     chex.assert_rank([temperatures, expected_log_likelihood], 1)
     chex.assert_equal_shape([temperatures, expected_log_likelihood])
-    if slopes is None and quadrature.startswith("warped"):
-        raise ValueError(f"quadrature {quadrature!r} needs the schedule's slopes.")
-    schedule = Schedule(temperatures, temperatures if slopes is None else jnp.asarray(slopes))
+    schedule = Schedule(temperatures, None if slopes is None else jnp.asarray(slopes))
     integral = jnp.sum(quadrature_weights(quadrature, schedule) * expected_log_likelihood)
     if kl_forward is None and kl_backward is None:
         return integral

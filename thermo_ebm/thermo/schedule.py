@@ -5,7 +5,7 @@ integrate over u, where the integrand E(t(u)) dt/du is smooth.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -22,7 +22,9 @@ class Schedule(NamedTuple):
     """A temperature schedule."""
 
     temperatures: Array  # t_0 = 0 .. t_N = 1, [num_temperatures + 1]
-    slopes: Array  # dt/du at u_i = i / N_t, [num_temperatures + 1]; may be infinite at u = 0
+    # dt/du at u_i = i / N_t, [num_temperatures + 1]; may be infinite at u = 0. None where they are
+    # not known; the warped quadratures need them.
+    slopes: Any = None
 
 
 def power_schedule(num_temperatures: int, power: float) -> Array:

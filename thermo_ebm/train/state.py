@@ -13,7 +13,7 @@ from thermo_ebm.gradients.amplification import AmplificationState
 from thermo_ebm.gradients.optimisers import OptimiserState, init_optimisers
 from thermo_ebm.losses import path_settings
 from thermo_ebm.randomness import INIT, ORDER
-from thermo_ebm.sampling.path import Path, PathState, make_path
+from thermo_ebm.sampling.path import Ladder, PathState, make_ladder
 from thermo_ebm.sampling.path import init_state as init_path
 from thermo_ebm.thermo.schedule import Schedule, annealed_power, make_schedule
 from thermo_ebm.train.task import Task
@@ -101,21 +101,17 @@ def first_path(task: Task) -> PathState | None:
     return init_path(task.model, settings, task.settings.num_temperatures, dim)
 
 
-def current_path(task: Task, state: TrainState) -> Path:
-    """The path of the chains of the next step."""
-    return make_path(task.model, state.path, current_schedule(task, state).temperatures)
-
-
-def current_schedule(task: Task, state: TrainState) -> Schedule:
-    """The temperatures of the next step."""
+def current_ladder(task: Task, state: TrainState) -> Ladder:
+    """The temperatures and the path of the next step."""
     settings, loss = task.settings, task.config.loss
-    if settings.schedule == "equal_barrier":
-        return state.schedule
     power: float | Array = settings.power
     if settings.schedule == "annealed_power":
         annealed = state.step / (loss.anneal_epochs * task.steps_per_epoch)
         power = annealed_power(settings.power, loss.final_power, annealed)
-    return make_schedule(settings.schedule, settings.num_temperatures, power)
+    schedule = state.schedule
+    if settings.schedule != "equal_barrier":
+        schedule = make_schedule(settings.schedule, settings.num_temperatures, power)
+    return make_ladder(task.model, state.path, schedule)
 
 
 def step_key(state: TrainState, use: int) -> PRNGKey:

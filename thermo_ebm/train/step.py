@@ -4,6 +4,7 @@ The functions here run inside `pmap` over `task.AXIS` (see `programs.py`); batch
 gradients and statistics are those of the complete batch, whatever the number of devices.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,12 +23,11 @@ from thermo_ebm.gradients.optimisers import (
 from thermo_ebm.gradients.statistics import GradientStatistics, gradient_statistics
 from thermo_ebm.losses import LossTerms
 from thermo_ebm.randomness import AMPLIFICATION, CHAINS
-from thermo_ebm.sampling.path import PathState, make_path, updated
-from thermo_ebm.thermo.schedule import Schedule
+from thermo_ebm.sampling.path import Ladder, Observation, updated
 from thermo_ebm.train.state import (
     EpochSums,
     TrainState,
-    current_schedule,
+    current_ladder,
     step_key,
 )
 from thermo_ebm.train.task import AXIS, Task
@@ -48,7 +48,7 @@ class Gradient(NamedTuple):
     aux: LossTerms
     mean: Params  # g
     difference: Params | None  # d (see `gradients/halves.py`); None where it has no meaning
-    path: PathState | None  # with what the chains have shown; None if nothing is learned
+    observed: Observation | None  # of the chains' path; None if the gradient goes through them
 
 
 def run_steps(
@@ -95,8 +95,8 @@ def train_step(task: Task, state: TrainState, batches: Batches) -> TrainState:
       The new state, the same on every device.
     """
     with jax.named_scope(scopes.LOSS_AND_GRADIENT):
-        key, schedule = step_key(state, CHAINS), current_schedule(task, state)
-        gradient = batch_gradient(task, state.params, batches, key, schedule, state.path)
+        key, ladder = step_key(state, CHAINS), current_ladder(task, state)
+        gradient = batch_gradient(task, state.params, batches, key, ladder)
     with jax.named_scope(scopes.UPDATE):
         return _updated(task, state, gradient)
 
@@ -113,12 +113,7 @@ def device_batch(images: Array, batch_size: int) -> Batch:
 
 
 def batch_gradient(
-    task: Task,
-    params: Params,
-    batches: Batches,
-    key: PRNGKey,
-    schedule: Schedule,
-    known: PathState | None = None,
+    task: Task, params: Params, batches: Batches, key: PRNGKey, ladder: Ladder
 ) -> Gradient:
     """Loss and gradient over all images of the batches of one update.
 
@@ -130,25 +125,22 @@ def batch_gradient(
       params: the parameters.
       batches: of one update.
       key: of the chains.
-      schedule: the temperatures.
-      known: what has been learned of the chains' path; None if nothing is learned.
+      ladder: of the chains.
     """
-    size, num = task.config.batch_size, batches.images.shape[0]
-    path = make_path(task.model, known, schedule.temperatures)
+    size, num, objective = task.config.batch_size, batches.images.shape[0], task.objective
+    surrogate = partial(objective.surrogate, ladder)
 
     def of_batch(number: Array | int, images: Array) -> tuple[halves.HalvedSums, Array, Any, Any]:
         batch = device_batch(images, size)
         batch = batch._replace(position=batch.position + number * size)
-        if task.objective.differentiated:
-            return *_through_chains(task, params, batch, key, schedule), None
-        sums, parts, chains = halves.objective_sums(
-            task.objective, params, batch, key, schedule, path, task.halves_together
+        if objective.differentiated:
+            return *_through_chains(task, params, batch, key, ladder), None
+        chains = objective.draw(params, batch, key, ladder)
+        sums, terms = halves.halved_sums(
+            surrogate, params, batch, chains.states, task.halves_together
         )
-        loss, aux = task.objective.summary(parts, chains, batch.mask, schedule)
-        observed = None
-        if known is not None:
-            observed = task.objective.observe(params, path, chains, batch, key)
-        return sums, loss, aux, observed
+        loss, aux = objective.summary(terms, chains, batch.mask, ladder.schedule)
+        return sums, loss, aux, objective.observe(params, ladder.path, chains, batch, key)
 
     if num == 1:
         sums, loss, aux, observed = of_batch(0, batches.images[0])
@@ -162,19 +154,16 @@ def batch_gradient(
         (sums, loss, aux, observed), _ = jax.lax.scan(add, zeros, (jnp.arange(num), batches.images))
         loss, aux = jax.tree.map(lambda leaf: leaf / num, (loss, aux))
     mean, difference = halves.combine(sums, AXIS)
-    learned = None
-    if known is not None:
-        learned = updated(known, observed, aux.acceptance, task.best_acceptance)
-    return Gradient(loss, aux, mean, difference if task.objective.mean_of_images else None, learned)
+    return Gradient(loss, aux, mean, difference if objective.mean_of_images else None, observed)
 
 
 def _through_chains(
-    task: Task, params: Params, batch: Batch, key: PRNGKey, schedule: Schedule
+    task: Task, params: Params, batch: Batch, key: PRNGKey, ladder: Ladder
 ) -> tuple[halves.HalvedSums, Array, Any]:
     """The gradient through the chains, for each half if it is a mean over images."""
     differentiate = jax.value_and_grad(task.objective.loss, has_aux=True)
     if not task.objective.mean_of_images:  # all in one half: there is no difference to measure
-        (loss, aux), grads = differentiate(params, batch, key, schedule)
+        (loss, aux), grads = differentiate(params, batch, key, ladder)
         count = jnp.stack([all_sum(batch.mask.sum(), AXIS), jnp.zeros(())])
         grads = jax.tree.map(lambda leaf: jnp.stack([count[0] * leaf, 0 * leaf]), grads)
         # `combine` adds counts over devices; gradients are shares of the complete batch's.
@@ -182,7 +171,7 @@ def _through_chains(
 
     def of_half(rows: Array, exists: Array) -> tuple[Array, Any, Params, Array]:
         half = Batch(batch.images[rows], batch.position[rows], exists * batch.mask[rows])
-        (loss, aux), grads = differentiate(params, half, key, schedule)
+        (loss, aux), grads = differentiate(params, half, key, ladder)
         return loss, aux, grads, half.mask.sum()
 
     rows, exists = halves.halves_of(batch.images.shape[0], batch.position[0])
@@ -203,7 +192,10 @@ def _through_chains(
 
 def _updated(task: Task, state: TrainState, gradient: Gradient) -> TrainState:
     """The state after the update by a gradient, or unchanged but for the count of skipped steps."""
-    statistics = gradient_statistics(gradient.mean)
+    statistics, path = gradient_statistics(gradient.mean), state.path
+    if path is not None and gradient.observed is not None:
+        acceptance, best = gradient.aux.acceptance, task.best_acceptance
+        path = updated(path, gradient.observed, acceptance, best)
     gradient = _clipped(task, gradient)
     info, gradient_noise, moments = _amplified(task, state, gradient)
     params, optimiser, displacements = update(
@@ -212,7 +204,7 @@ def _updated(task: Task, state: TrainState, gradient: Gradient) -> TrainState:
     # The variance is finite only if every entry of the gradient is; a finite gradient can still
     # take the parameters, or the optimisers' moments, out of the finite numbers.
     good = jnp.isfinite(gradient.loss) & jnp.isfinite(statistics.var)
-    leaves = jax.tree.leaves((params, optimiser, gradient.path))
+    leaves = jax.tree.leaves((params, optimiser, path))
     good &= jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]))
     measured = measurements(gradient, statistics, info, moments[0].noise)
     measured |= _step_sizes(displacements)
@@ -223,7 +215,7 @@ def _updated(task: Task, state: TrainState, gradient: Gradient) -> TrainState:
         optimiser=optimiser,
         sums=jax.tree.map(jnp.add, state.sums, sums),
         skipped_in_row=jnp.zeros((), jnp.int32),
-        path=gradient.path,
+        path=path,
         gradient_noise=gradient_noise,
     )
     skipped = state._replace(skipped=state.skipped + 1, skipped_in_row=state.skipped_in_row + 1)

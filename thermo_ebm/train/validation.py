@@ -3,7 +3,6 @@
 The functions here run inside `pmap` over `task.AXIS`, for one repetition.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,11 +16,12 @@ from thermo_ebm.gradients.bias import GradientBias
 from thermo_ebm.gradients.noise import NoiseSums
 from thermo_ebm.likelihood import LikelihoodSettings, annealed_smc, verdict
 from thermo_ebm.likelihood.proposal import prepare_from
-from thermo_ebm.losses import Latents, vanilla_objective
+from thermo_ebm.losses import Objective, vanilla_objective
 from thermo_ebm.randomness import GRADIENT_BIAS, GRADIENT_NOISE, LIKELIHOOD, VALIDATION
 from thermo_ebm.sampling.arrival import continue_chains
-from thermo_ebm.sampling.path import FROM_PRIOR
-from thermo_ebm.train.state import TrainState, current_path, current_schedule
+from thermo_ebm.sampling.chains import Latents
+from thermo_ebm.sampling.path import Ladder
+from thermo_ebm.train.state import TrainState, current_ladder
 from thermo_ebm.train.step import Batches, batch_gradient, device_batch
 from thermo_ebm.train.task import AXIS, Task
 from thermo_ebm.types import Array, Params, PRNGKey
@@ -64,8 +64,8 @@ def validate(task: Task, state: TrainState, batches: Batches) -> tuple[Array, An
         exists = index * size + first + jnp.arange(len(batch.mask)) < num_val
         batch = batch._replace(mask=batch.mask * exists)
         batch_key = jax.random.fold_in(key, index)
-        schedule, path = current_schedule(task, state), current_path(task, state)
-        results = task.objective.loss(state.params, batch, batch_key, schedule, path)
+        ladder = current_ladder(task, state)
+        results = task.objective.loss(state.params, batch, batch_key, ladder)
         count = jnp.minimum(num_val - index * size, size).astype(jnp.float32)
         return jax.tree.map(lambda value: value * count, results)
 
@@ -125,11 +125,10 @@ def add_noise_block(
     Returns:
       The sums, unchanged if they were resolved, and whether they are resolved now.
     """
-    schedule = current_schedule(task, state)
+    ladder = current_ladder(task, state)
 
     def gradient(of_update: Batches, chain_key: PRNGKey) -> Params:
-        params, path = state.params, state.path
-        return batch_gradient(task, params, of_update, chain_key, schedule, path).mean
+        return batch_gradient(task, state.params, of_update, chain_key, ladder).mean
 
     of_updates = jax.tree.map(lambda leaf: leaf.reshape(2, -1, *leaf.shape[1:]), batches)
     chain_keys = noise.block_keys(_noise_key(state), sums.blocks)[2:]
@@ -148,40 +147,30 @@ def gradient_bias(task: Task, state: TrainState, batches: Batches) -> dict[str, 
       batches: a fixed set of batches of training images, at least 3.
     """
     key = jax.random.fold_in(jax.random.fold_in(state.key, GRADIENT_BIAS), state.step)
-    schedule, path, params = current_schedule(task, state), current_path(task, state), state.params
+    ladder, params = current_ladder(task, state), state.params
     objective, size = task.objective, task.config.batch_size
     sampler = sampler_settings(task.config)._replace(start="prior")
     arrived = vanilla_objective(task.model, sampler, AXIS)
 
-    def mean_gradient(surrogate: Callable[[Params], Array], mask: Array) -> Params:
-        return all_sum(jax.grad(lambda p: masked_mean(surrogate(p), mask, AXIS))(params), AXIS)
-
     def of_batch(index: Array) -> tuple[Params, Params]:
         batch = device_batch(batches.images[index], size)
         chains_key, rest_key = jax.random.split(jax.random.fold_in(key, index))
-        chains = objective.draw(params, batch, chains_key, schedule, path)
+        chains = objective.draw(params, batch, chains_key, ladder)
+
+        def mean_gradient(of: Objective, ladder: Ladder, states: Latents) -> Params:
+            def mean(params: Params) -> Array:
+                values = of.surrogate(ladder, params, batch.images, states)[0]
+                return masked_mean(values, batch.mask, AXIS)
+
+            return all_sum(jax.grad(mean)(params), AXIS)
+
         if objective.differentiated:
-            used = jax.grad(objective.loss, has_aux=True)(params, batch, chains_key, schedule, path)
+            used = jax.grad(objective.loss, has_aux=True)(params, batch, chains_key, ladder)
             used = all_sum(used[0], AXIS)
         else:
-            states = Latents(chains.latents, chains.prior)
-            used = mean_gradient(
-                lambda p: objective.surrogate(p, batch.images, states, schedule, path)[0],
-                batch.mask,
-            )
-        prior, posterior = continue_chains(
-            task.model,
-            params,
-            batch,
-            chains.prior[0],
-            chains.latents[-1],
-            rest_key,
-            axis_name=AXIS,
-        )
-        ends = Latents(posterior[None], prior[None])
-        return used, mean_gradient(
-            lambda p: arrived.surrogate(p, batch.images, ends, schedule, FROM_PRIOR)[0], batch.mask
-        )
+            used = mean_gradient(objective, ladder, chains.states)
+        ends = continue_chains(task.model, params, batch, chains.states, rest_key, axis_name=AXIS)
+        return used, mean_gradient(arrived, Ladder(ladder.schedule), ends)
 
     gradients = jax.lax.map(of_batch, jnp.arange(batches.images.shape[0]))
     return {group: bias.gradient_bias(*(g[group] for g in gradients)) for group in params}
