@@ -106,7 +106,7 @@ LIBRARY = [name for name in GRAPH if name.startswith("thermo_ebm")]
 WRONG = (
     ("thermo_ebm.types", "thermo_ebm.errors"),
     ("thermo_ebm.models.prior", "thermo_ebm.sampling.kernels"),
-    ("thermo_ebm.sampling.chains", "thermo_ebm.thermo.integral"),
+    ("thermo_ebm.thermo.integral", "thermo_ebm.sampling.chains"),
     ("thermo_ebm.thermo.moments", "thermo_ebm.train.step"),
     ("thermo_ebm.losses.vanilla", "thermo_ebm.data"),
     ("thermo_ebm.losses.vanilla", "thermo_ebm.config.build"),
