@@ -29,6 +29,7 @@ from thermo_ebm.evaluation.run import load_run
 from thermo_ebm.losses import log_likelihoods
 from thermo_ebm.models.latent_ebm import LatentEBM, log_prior
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, tempered_chains
+from thermo_ebm.sampling.path import Ladder
 from thermo_ebm.thermo import ratios
 from thermo_ebm.thermo.integral import (
     QUADRATURES,
@@ -39,7 +40,7 @@ from thermo_ebm.thermo.integral import (
 )
 from thermo_ebm.thermo.moments import shrunk_moments
 from thermo_ebm.thermo.schedule import Schedule, make_schedule
-from thermo_ebm.types import Array, Params
+from thermo_ebm.types import Array, Params, make_batch
 
 CASES = ("gaussian", "nonlinear", "plane")
 SCHEDULES = ((4, 6.0), (10, 0.3), (10, 1.0), (10, 3.0), (10, 6.0), (20, 6.0))  # N_t and p
@@ -258,13 +259,12 @@ def chains_of(
         chains_per_image=m,
         exchange_every=exchange_every,
     )
-    images = jnp.float32(case.images)
-    positions = jnp.arange(len(images))
+    batch = make_batch(jnp.float32(case.images))
 
     @jax.jit
     def run(schedule: Schedule, key: Array) -> Array:
         return tempered_chains(
-            case.model, case.params, images, positions, schedule.temperatures, key, settings
+            case.model, case.params, batch, Ladder(schedule), key, settings
         ).latents
 
     return run

@@ -42,11 +42,11 @@ from thermo_ebm.likelihood import verdict as verdicts
 from thermo_ebm.likelihood.annealed_smc import simulate
 from thermo_ebm.losses import log_likelihoods
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, tempered_chains
+from thermo_ebm.sampling.path import Ladder, curvature_products, inverse_factors
 from thermo_ebm.sampling.path import Path as ChainPath
-from thermo_ebm.sampling.path import curvature_products, inverse_factors
 from thermo_ebm.thermo import ratios
-from thermo_ebm.thermo.schedule import make_schedule
-from thermo_ebm.types import Array, Params
+from thermo_ebm.thermo.schedule import Schedule, make_schedule
+from thermo_ebm.types import Array, Params, make_batch
 
 NUM_SIMULATED = 20  # images whose bounds are compared
 TEMPERATURES_OF_MBAR, POWER_OF_MBAR = 20, 4.0
@@ -175,10 +175,9 @@ def mbar_of_chains(
         weights = jnp.full(len(latents), 1 / len(latents))
         curvature = curvature_products(model, params, latents, keys, weights)
         path = ChainPath(None, inverse_factors(model, None, curvature, t[1:]))
-        positions = jnp.arange(len(images))
-        ends = tempered_chains(
-            model, params, images, positions, t, chain_key, sampler, path=path
-        ).latents
+        ladder = Ladder(Schedule(t), path)
+        batch = make_batch(images)
+        ends = tempered_chains(model, params, batch, ladder, chain_key, sampler).latents
         values = log_likelihoods(model, params["generator"], images, ends)
         return ratios.mbar(t, jnp.moveaxis(values, 2, 0))[:, -1]
 

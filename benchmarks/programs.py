@@ -18,6 +18,7 @@ from thermo_ebm.gradients.optimisers import NoisyGradient, init_optimisers, upda
 from thermo_ebm.models import conv_transpose, latent_ebm
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.chains import tempered_chains
+from thermo_ebm.sampling.path import Ladder
 from thermo_ebm.thermo.schedule import make_schedule
 from thermo_ebm.train import feed, programs
 from thermo_ebm.train.state import init_state
@@ -72,16 +73,13 @@ def chains(config: ConfigDict, model: LatentEBM) -> Program:
     """The chains of one step alone, at all temperatures, on one device."""
     batch, loss = _batch(config), config.loss
     schedule = make_schedule(loss.schedule, loss.num_temperatures, loss.power)
-    temperatures = schedule.temperatures
     params = jax.jit(model.init)(jax.random.key(0))
 
     def sample(
         config: ConfigDict, model: LatentEBM, step: jax.Array, params: Params, batch: Batch
     ) -> tuple[jax.Array, jax.Array]:
         key, settings = jax.random.fold_in(jax.random.key(1), step), sampler_settings(config)
-        z = tempered_chains(
-            model, params, batch.images, batch.position, temperatures, key, settings
-        ).latents
+        z = tempered_chains(model, params, batch, Ladder(schedule), key, settings).latents
         return step + 1, z
 
     def count(config: ConfigDict, model: LatentEBM) -> flops.FlopCount:
@@ -89,7 +87,7 @@ def chains(config: ConfigDict, model: LatentEBM) -> Program:
 
     fn = jax.jit(lambda carry, *args: sample(config, model, carry[0], *args))
     per_image = config.sampler.chains_per_image
-    latents = (len(temperatures), per_image, config.batch_size, config.model.latent_dim)
+    latents = (len(schedule.temperatures), per_image, config.batch_size, config.model.latent_dim)
     carry = (jnp.int32(0), jnp.zeros(latents))
     return _compile(fn, _counts(count, config, model), carry, params, batch)
 

@@ -32,7 +32,7 @@ exact = jax.scipy.stats.multivariate_normal.logpdf(x, jnp.zeros(DATA_DIM), cov).
 schedule = te.make_schedule("power", 20, 3.0)  # t_i = (i / N_t)^p
 chains = te.SamplerSettings(te.ChainSettings(0.2, 100, "mala"), te.ChainSettings(0.05, 200, "mala"))
 batch = te.make_batch(x)
-drawn = te.tempered_chains(model, params, *batch[:2], schedule.temperatures, key_chains, chains)
+drawn = te.tempered_chains(model, params, batch, te.Ladder(schedule), key_chains, chains)
 log_likelihood = jax.vmap(lambda z: te.log_likelihood(model, params["generator"], x, z))
 expected = log_likelihood(drawn.latents[:, 0]).mean(axis=-1)  # E_i, [21]
 estimate = te.quadrature_weights("warped_trapezium", schedule) @ expected

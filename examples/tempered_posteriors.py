@@ -27,7 +27,7 @@ from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.run import pictures
 from thermo_ebm.sampling.chains import SamplerSettings, posterior_target, tempered_chains
 from thermo_ebm.sampling.chunks import map_in_chunks, tile
-from thermo_ebm.sampling.path import FROM_PRIOR, Path
+from thermo_ebm.sampling.path import Ladder
 from thermo_ebm.types import Array, Params, PRNGKey
 
 MASSES = (0.95, 0.8, 0.6, 0.4, 0.2)  # masses of the nested regions that the picture shades
@@ -52,26 +52,22 @@ def tempered_posteriors(
     model: LatentEBM,
     params: Params,
     image: Array | np.ndarray,
-    temperatures: Array | np.ndarray,
+    ladder: Ladder,
     key: PRNGKey,
     settings: SamplerSettings,
-    path: Path = FROM_PRIOR,
 ) -> TemperedPosteriors:
     """The densities of an image [*image_shape] on a grid, and the ends of chains towards each."""
-    image, temperatures = jnp.asarray(image), jnp.asarray(temperatures)
+    image = jnp.asarray(image)
     axis = model.prior_sigma * jnp.linspace(-4.0, 4.0, NUM_POINTS)
 
     @jax.jit
     def compute(params: Params, image: Array, key: PRNGKey) -> tuple[Array, ...]:
-        density = log_density_on_grid(model, params, image, temperatures, axis, path)
-        x, positions = tile(image[None], NUM_CHAINS), jnp.arange(NUM_CHAINS)
+        density = log_density_on_grid(model, params, image, ladder, axis)
+        batch = te.make_batch(tile(image[None], NUM_CHAINS))
 
         def ends(exchange_every: int) -> Array:
             sampler = settings._replace(chains_per_image=1, exchange_every=exchange_every)
-            chains = tempered_chains(
-                model, params, x, positions, temperatures, key, sampler, path=path
-            )
-            return chains.latents[:, 0]
+            return tempered_chains(model, params, batch, ladder, key, sampler).latents[:, 0]
 
         latents, exchanged = ends(0), ends(settings.exchange_every or 1)
         decoded = model.generator(params["generator"], exchanged.reshape(-1, 2))
@@ -80,26 +76,21 @@ def tempered_posteriors(
     log_density, *chains = jax.device_get(compute(params, image, key))
     grid = np.asarray(axis, np.float64)
     density = normalised(log_density, grid)
-    reference = "prior" if path.reference is None else "$q(z \\mid x)$"
-    arrays = np.asarray(image), np.asarray(temperatures), grid, density
+    reference = "prior" if ladder.path.reference is None else "$q(z \\mid x)$"
+    arrays = np.asarray(image), np.asarray(ladder.temperatures), grid, density
     return TemperedPosteriors(reference, *arrays, *chains)
 
 
 def log_density_on_grid(
-    model: LatentEBM,
-    params: Params,
-    image: Array,
-    temperatures: Array,
-    axis: Array,
-    path: Path = FROM_PRIOR,
+    model: LatentEBM, params: Params, image: Array, ladder: Ladder, axis: Array
 ) -> Array:
     """log p(z | x, t) up to a constant (eq. 21), [num_temperatures, num_points, num_points]."""
 
     def at_all_temperatures(z: Array) -> Array:
         x = tile(image[None], z.shape[0])
-        target = posterior_target(model, params, x, jnp.zeros(len(z)), path=path)
+        target = posterior_target(model, params, x, jnp.zeros(len(z)), path=ladder.path)
         point = target.evaluate(z)
-        return point.log_reference[:, None] + temperatures * point.log_ratio[:, None]
+        return point.log_reference[:, None] + ladder.temperatures * point.log_ratio[:, None]
 
     z = jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
     values = map_in_chunks(at_all_temperatures, z, 2048)
@@ -175,11 +166,10 @@ def main() -> None:
     workdir, picture, number = sys.argv[1:]
     run = te.load_run(workdir)
     image = data.to_unit(run.validation_images()[int(number)])
-    temperatures = te.make_schedule("power", 5, 2.0).temperatures
-    checkpoint = run.load()
-    path = run.path(checkpoint, temperatures)
+    schedule, checkpoint = te.make_schedule("power", 5, 2.0), run.load()
+    ladder = Ladder(schedule, run.path(checkpoint, schedule.temperatures))
     posteriors = tempered_posteriors(
-        run.model, checkpoint.params, image, temperatures, jax.random.key(0), run.sampler, path
+        run.model, checkpoint.params, image, ladder, jax.random.key(0), run.sampler
     )
     draw(posteriors).savefig(picture, dpi=120)
     print(f"wrote {picture}")

@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from absl import flags
 
 from thermo_ebm.errors import UserError
+from thermo_ebm.sampling.path import Ladder
+from thermo_ebm.thermo.schedule import Schedule
 
 from . import program
 
@@ -73,7 +75,8 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"kernel={values.kernel}: must be one of {', '.join(KERNELS)}")
     program.check_devices()
     run = load_run(values.workdir)
-    sampler, temperatures = _sampler(run), _temperatures(run)
+    sampler, schedule = _sampler(run), _schedule(run)
+    temperatures = schedule.temperatures
     if sampler.exchange_every and len(temperatures) < 3:
         raise UserError(
             f"exchange_every={sampler.exchange_every}: needs num_temperatures of at least 2"
@@ -85,23 +88,22 @@ def main(argv: Sequence[str]) -> int:
         )
     images = data.to_unit(validation[: values.num_images])
     checkpoint = run.load(values.repetition, values.step)
-    path = _path(run, checkpoint, temperatures)
+    ladder = Ladder(schedule, _path(run, checkpoint, temperatures))
     traces = convergence.long_traces(
         run.model,
         checkpoint.params,
         images,
-        temperatures,
+        ladder,
         jax.random.key(values.seed),
         sampler,
         values.num_steps,
-        path,
     )
     run_steps = sampler.posterior.num_steps, sampler.prior.num_steps
     lengths = {*convergence.LENGTHS, *run_steps, values.num_steps}
     reference = run.config.loss.reference
     rows = convergence.convergence_table(traces, temperatures, sorted(lengths), reference)
     print(convergence.as_text(rows, run_steps, sampler.posterior.kernel))
-    sizes = path.step_size
+    sizes = ladder.path.step_size
     shared = {
         "step": checkpoint.step,
         "num_images": len(images),
@@ -154,12 +156,12 @@ def _path(run: Run, checkpoint: LoadedCheckpoint, temperatures: Array) -> Path:
     return path._replace(step_size=jnp.concatenate(sizes))
 
 
-def _temperatures(run: Run) -> Array:
+def _schedule(run: Run) -> Schedule:
     """t_0 .. t_N of the run, with the changes that the flags ask for."""
     values, loss = flags.FLAGS, loss_settings(run.config)
     num_temperatures = values.num_temperatures or loss.num_temperatures
     power = loss.power if values.power is None else values.power
-    return make_schedule(loss.schedule, num_temperatures, power).temperatures
+    return make_schedule(loss.schedule, num_temperatures, power)
 
 
 if __name__ == "__main__":

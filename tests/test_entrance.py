@@ -189,8 +189,8 @@ def vanilla(images, key):
 
 
 def chains(images, key, sampler=SAMPLER):
-    positions, temperatures = jnp.arange(3), jnp.linspace(0, 1, 3)
-    return te.tempered_chains(LINEAR, PARAMS, images, positions, temperatures, key, sampler)
+    ladder = te.Ladder(te.make_schedule("power", 2, 1.0))
+    return te.tempered_chains(LINEAR, PARAMS, images, ladder, key, sampler)
 
 
 def likelihood(images, key):

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         make_model,
     )
     from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, tempered_chains
+    from thermo_ebm.sampling.path import Ladder
     from thermo_ebm.thermo.integral import quadrature_weights, thermodynamic_integral
     from thermo_ebm.thermo.schedule import Schedule, make_schedule
     from thermo_ebm.types import Batch, make_batch
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Batch",
     "ChainSettings",
+    "Ladder",
     "LatentEBM",
     "LossSettings",
     "MetricSettings",
@@ -94,6 +96,7 @@ __all__ = [
 _MODULES = {
     "Batch": "types",
     "ChainSettings": "sampling.chains",
+    "Ladder": "sampling.path",
     "LatentEBM": "models.latent_ebm",
     "LossSettings": "losses",
     "SamplerSettings": "sampling.chains",

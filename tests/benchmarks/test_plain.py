@@ -13,6 +13,8 @@ from thermo_ebm.models import conv_transpose
 from thermo_ebm.models.conv_transpose import dilated, stamped, winograd
 from thermo_ebm.models.latent_ebm import make_model
 from thermo_ebm.sampling.chains import tempered_chains
+from thermo_ebm.sampling.path import Ladder
+from thermo_ebm.thermo.schedule import Schedule
 from thermo_ebm.types import Batch
 
 NUM = 5
@@ -175,13 +177,13 @@ def test_the_cpu_form_agrees_with_the_direct_form_for_all_shapes():
 def test_bfloat16_chains_stay_near_the_float32_ones():
     config = small_config()
     params, batch, key = problem(config)
-    temperatures = jnp.array([0.0, 0.1, 0.5, 1.0])
+    ladder = Ladder(Schedule(jnp.array([0.0, 0.1, 0.5, 1.0])))
 
     def latents(precision, num_steps=3):
         config.sampler.precision = precision
         config.sampler.posterior.num_steps = num_steps
         model, settings = make_model(config.model, 3), sampler_settings(config)
-        args = (batch.images, batch.position, temperatures, key, settings)
+        args = (batch, ladder, key, settings)
         return jax.jit(lambda: tempered_chains(model, params, *args))().latents
 
     exact, rounded, start = latents("float32"), latents("bfloat16"), latents("float32", 0)

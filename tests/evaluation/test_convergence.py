@@ -8,6 +8,8 @@ import pytest
 
 from thermo_ebm.evaluation.chains import convergence
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, Trace
+from thermo_ebm.sampling.path import Ladder
+from thermo_ebm.thermo.schedule import Schedule
 
 TEMPERATURES = np.array([0.0, 0.3, 1.0])
 STEP_SIZE, NUM_IMAGES, PER_IMAGE = 0.05, 24, 8
@@ -23,7 +25,7 @@ def traces():
         lg.make_model(),
         lg.parameters(),
         images,
-        jnp.float32(TEMPERATURES),
+        Ladder(Schedule(jnp.float32(TEMPERATURES))),
         jax.random.key(0),
         settings,
         400,
@@ -139,4 +141,4 @@ def test_single_chains_and_too_few_steps_are_refused():
     for per_image, num_steps, field in ((1, 100, "chains_per_image"), (2, 5, "8 steps")):
         settings = SamplerSettings(chain, chain, chains_per_image=per_image)
         with pytest.raises(ValueError, match=field):
-            convergence.long_traces(model, params, x, TEMPERATURES, None, settings, num_steps)
+            convergence.long_traces(model, params, x, None, None, settings, num_steps)

@@ -8,6 +8,8 @@ import pytest
 from examples import tempered_posteriors as example
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
+from thermo_ebm.sampling.path import Ladder
+from thermo_ebm.thermo.schedule import Schedule
 
 PRIOR_SIGMA, LIKELIHOOD_SIGMA = 1.2, 0.9
 TEMPERATURES = np.array([0.0, 0.2, 1.0])
@@ -40,7 +42,12 @@ def posteriors():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(example, "NUM_CHAINS", 2000)
         return example.tempered_posteriors(
-            MODEL, params, jnp.float32(IMAGE), TEMPERATURES, key, SETTINGS
+            MODEL,
+            params,
+            jnp.float32(IMAGE),
+            Ladder(Schedule(jnp.asarray(TEMPERATURES))),
+            key,
+            SETTINGS,
         )
 
 

@@ -29,8 +29,10 @@ from thermo_ebm.sampling.chains import (
     prior_chains,
     tempered_chains,
 )
+from thermo_ebm.sampling.path import Ladder
 from thermo_ebm.thermo import ratios
 from thermo_ebm.thermo.moments import shrunk_moments
+from thermo_ebm.thermo.schedule import Schedule
 
 KEY = jax.random.key(5)
 NUM = 16
@@ -68,7 +70,7 @@ def frozen_chains(settings):
     batch = tiny.make_batch(NUM)
     temperatures = (np.arange(4) / 3) ** settings.power
     chains = partial(tempered_chains, tiny.make_model(), settings=tiny.SAMPLER)
-    z = jax.jit(chains)(tiny.parameters(), batch.images, batch.position, temperatures, KEY)
+    z = jax.jit(chains)(tiny.parameters(), batch, Ladder(Schedule(temperatures)), key=KEY)
     return temperatures, z.latents[:, 0]
 
 

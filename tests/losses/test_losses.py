@@ -20,7 +20,9 @@ from thermo_ebm.sampling.chains import (
     prior_chains,
     tempered_chains,
 )
+from thermo_ebm.sampling.path import Ladder
 from thermo_ebm.thermo.moments import VARIANCE_FLOOR
+from thermo_ebm.thermo.schedule import Schedule
 from thermo_ebm.types import Batch
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -97,8 +99,7 @@ def losses_of_all_cases():
 
 @jax.jit
 def chains_at(temperatures, key):
-    batch = linear_batch()
-    args = lg.parameters(), batch.images, batch.position, temperatures, key, SAMPLER
+    args = lg.parameters(), linear_batch(), Ladder(Schedule(temperatures)), key, SAMPLER
     return tempered_chains(lg.make_model(), *args).latents[:, 0]
 
 

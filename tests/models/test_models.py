@@ -26,6 +26,8 @@ from thermo_ebm.models.latent_ebm import (
 )
 from thermo_ebm.models.prior import tilted_gaussian
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, tempered_chains
+from thermo_ebm.sampling.path import Ladder
+from thermo_ebm.thermo.schedule import make_schedule
 from thermo_ebm.types import Batch
 
 
@@ -269,7 +271,7 @@ def test_a_prior_of_ones_own_is_used_by_density_and_chains():
     def ends(steps):
         chain = ChainSettings(0.02, steps)
         sampler = SamplerSettings(chain, chain, chains_per_image=20)
-        args = batch.images, batch.position, jnp.array([0.0, 1.0]), jax.random.key(1)
+        args = batch, Ladder(make_schedule("power", 1, 1.0)), jax.random.key(1)
         run = jax.jit(partial(tempered_chains, model, settings=sampler))
         return np.asarray(run(params, *args).latents)
 

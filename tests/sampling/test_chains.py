@@ -25,6 +25,9 @@ from thermo_ebm.sampling.chains import (
     tempered_chains,
 )
 from thermo_ebm.sampling.chunks import bind_in_chunks, map_in_chunks
+from thermo_ebm.sampling.path import Ladder
+from thermo_ebm.thermo.schedule import Schedule, make_schedule
+from thermo_ebm.types import Batch, make_batch
 
 KEY = jax.random.key(7)
 TEMPERATURES = np.array([0.0, 0.1, 0.4, 0.7, 0.9, 1.0])
@@ -33,7 +36,8 @@ TEMPERATURES = np.array([0.0, 0.1, 0.4, 0.7, 0.9, 1.0])
 @partial(jax.jit, static_argnums=(4,))
 def _tempered(x, positions, temperatures, key, sampler):
     model, params = tiny.make_model(), tiny.parameters()
-    return tempered_chains(model, params, x, positions, temperatures, key, sampler)
+    batch, ladder = Batch(x, positions, jnp.ones(len(x))), Ladder(Schedule(temperatures))
+    return tempered_chains(model, params, batch, ladder, key, sampler)
 
 
 def tempered(positions=None, x=None, temperatures=TEMPERATURES, key=KEY, **settings):
@@ -60,7 +64,7 @@ def test_every_temperature_has_the_law_of_its_own_chain():
     sampler = SamplerSettings(prior=ChainSettings(0.3, 12), posterior=ChainSettings(0.1, 9))
     images = jnp.broadcast_to(jnp.float32(x), (num, lg.DATA_DIM))
     z = jax.jit(partial(tempered_chains, lg.make_model(), settings=sampler))(
-        params, images, jnp.arange(num), jnp.float32(TEMPERATURES), KEY
+        params, make_batch(images), Ladder(Schedule(jnp.float32(TEMPERATURES))), key=KEY
     ).latents[:, 0]
     for i, temperature in enumerate(TEMPERATURES):
         settings = sampler.prior if i == 0 else sampler.posterior
@@ -204,7 +208,11 @@ def test_one_chain_per_image_is_the_first_versions(steps):
     before = jax.jit(partial(first_versions_chains, model, sampler=sampler))
     today = jax.jit(partial(tempered_chains, model, settings=sampler))
     expected = np.asarray(before(params, x, temperatures, KEY))
-    latents = np.asarray(today(params, x, batch.position, temperatures, KEY).latents[:, 0])
+    batch, ladder = (
+        Batch(x, batch.position, jnp.float32(batch.mask)),
+        Ladder(Schedule(temperatures)),
+    )
+    latents = np.asarray(today(params, batch, ladder, key=KEY).latents[:, 0])
     if steps == 0:  # keys and first states, bit for bit
         np.testing.assert_array_equal(latents, expected)
     # Where networks are evaluated, sums may be in another order: a few units of the last place.
@@ -253,9 +261,8 @@ def test_bfloat16_chains_are_close_to_float32():
             tempered_chains(
                 model,
                 params,
-                x,
-                jnp.arange(16),
-                jnp.array([0.0, 0.5, 1.0]),
+                make_batch(x),
+                Ladder(make_schedule("power", 2, 1.0)),
                 KEY,
                 sampler._replace(precision=precision),
             ).latents[:, 0]
@@ -333,9 +340,9 @@ def traced(kernel, exchange_every, num_steps):
     """The chains of `num_steps` steps with their trace, under ChainSettings(0.08, K, kernel)."""
     chain = ChainSettings(0.08, num_steps, kernel)
     sampler = SamplerSettings(chain, chain, chains_per_image=2, exchange_every=exchange_every)
-    batch, temperatures = tiny.make_batch(), jnp.array([0.0, 0.2, 0.6, 1.0])
+    ladder = Ladder(Schedule(jnp.array([0.0, 0.2, 0.6, 1.0])))
     run = jax.jit(partial(tempered_chains, tiny.make_model(), settings=sampler, record=True))
-    return run(tiny.parameters(), batch.images, batch.position, temperatures, KEY)
+    return run(tiny.parameters(), tiny.make_batch(), ladder, key=KEY)
 
 
 @pytest.mark.parametrize(
@@ -395,7 +402,7 @@ def test_unadjusted_steps_have_the_acceptance_of_a_proposal_by_hand():
 def test_chains_start_where_they_are_told(image_chunk):
     batch, sampler = tiny.make_batch(), tiny.SAMPLER._replace(chains_per_image=2)
     start = jax.random.normal(jax.random.key(1), (6, 2, 5, 3))
-    args = tiny.parameters(), batch.images, batch.position, jnp.asarray(TEMPERATURES), KEY
+    args = tiny.parameters(), batch, Ladder(Schedule(jnp.asarray(TEMPERATURES))), KEY
 
     def ends(steps, **more):
         settings = sampler._replace(

@@ -12,6 +12,9 @@ from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling import exchange
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, tempered_chains
 from thermo_ebm.sampling.kernels import Point
+from thermo_ebm.sampling.path import Ladder
+from thermo_ebm.thermo.schedule import Schedule
+from thermo_ebm.types import make_batch
 
 TEMPERATURES = np.float32([0.1, 0.3, 0.6, 0.8, 1.0])
 
@@ -170,9 +173,8 @@ def test_far_modes_get_their_weights_by_exchange(kernel):
         chains = tempered_chains(
             model,
             model.init(None),
-            images,
-            jnp.arange(num),
-            temperatures,
+            make_batch(images),
+            Ladder(Schedule(temperatures)),
             jax.random.key(0),
             sampler,
         )

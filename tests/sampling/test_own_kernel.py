@@ -13,7 +13,8 @@ from thermo_ebm.losses import LossSettings, check_settings, make_objective
 from thermo_ebm.sampling import kernels
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, tempered_chains
 from thermo_ebm.sampling.kernels import Info, Kernel
-from thermo_ebm.thermo.schedule import power_schedule
+from thermo_ebm.sampling.path import Ladder
+from thermo_ebm.thermo.schedule import make_schedule
 
 SHIFT, ACCEPTANCE = 0.25, 0.75
 KEY = jax.random.key(2)
@@ -36,8 +37,8 @@ def chains(exchange_every=0, record=False, num_steps=4):
     sampler = SamplerSettings(chain, chain, chains_per_image=2, exchange_every=exchange_every)
     batch = tiny.make_batch()
     run = partial(tempered_chains, tiny.make_model(), settings=sampler, record=record)
-    args = batch.images, batch.position, power_schedule(3, 1.0), KEY
-    return jax.jit(run)(tiny.parameters(), *args)
+    ladder = Ladder(make_schedule("power", 3, 1.0))
+    return jax.jit(run)(tiny.parameters(), batch, ladder, key=KEY)
 
 
 def test_own_kernel_moves_training_chains():
@@ -62,12 +63,12 @@ def test_own_kernel_has_convergence_diagnostics():
     chain = ChainSettings(0.1, 1, "shift")
     sampler = SamplerSettings(chain, chain, chains_per_image=2)
     batch = tiny.make_batch()
-    temperatures = power_schedule(2, 1.0)
+    ladder = Ladder(make_schedule("power", 2, 1.0))
     params = jax.tree.map(jnp.float32, tiny.parameters())
     traces = convergence.long_traces(
-        tiny.make_model(), params, batch.images, temperatures, KEY, sampler, 8
+        tiny.make_model(), params, batch.images, ladder, KEY, sampler, 8
     )
-    rows = convergence.convergence_table(traces, temperatures, (8,))
+    rows = convergence.convergence_table(traces, ladder.temperatures, (8,))
     assert [row.acceptance for row in rows] == pytest.approx([ACCEPTANCE] * 3)
 
 

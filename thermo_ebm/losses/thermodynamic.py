@@ -182,14 +182,7 @@ class _Loss(NamedTuple):
     def draw(self, params: Params, batch: Batch, key: PRNGKey, ladder: Ladder) -> TemperedChains:
         """The chains at all temperatures, differentiable only if a gradient goes through them."""
         return tempered_chains(
-            self.model,
-            self._through_chains(params),
-            batch.images,
-            batch.position,
-            ladder.temperatures,
-            key,
-            self.sampler,
-            path=ladder.path,
+            self.model, self._through_chains(params), batch, ladder, key, self.sampler
         )
 
     def observe(

@@ -25,8 +25,9 @@ from thermo_ebm.sampling import exchange as exchanges
 from thermo_ebm.sampling import kernels, linear_reference
 from thermo_ebm.sampling.chunks import bind_in_chunks, map_in_chunks, tile
 from thermo_ebm.sampling.kernels import Info, Point, State, Target
-from thermo_ebm.sampling.path import FROM_PRIOR, Path
-from thermo_ebm.types import Array, Params, PRNGKey, check_images, check_key
+from thermo_ebm.sampling.linear_reference import LinearReference
+from thermo_ebm.sampling.path import FROM_PRIOR, Ladder, Path
+from thermo_ebm.types import Array, Batch, Params, PRNGKey, check_batch, check_key
 
 _PILOT_CHAINS, _PILOT_STEPS = 256, 60
 
@@ -123,7 +124,6 @@ def run_chain(
     settings: ChainSettings,
     exchange: exchanges.Exchange | None = None,
     record: Callable[[State, Info], Any] | None = None,
-    measure_acceptance: bool = False,
 ) -> Chains:
     """Runs one chain for each key: the driver of all chains of the library.
 
@@ -138,16 +138,14 @@ def run_chain(
       settings: step size, number of steps and kernel.
       exchange: called before each step with the states and the number of steps done.
       record: called after each step with the new states, which have their log-ratio then, and
-        the step's info. Unadjusted chains take one more evaluation of the density if they are
-        recorded.
-      measure_acceptance: whether unadjusted chains report the acceptance of the Metropolis test
-        that they leave out, which takes one more evaluation.
+        the step's info. Unadjusted chains that are recorded report the acceptance of the
+        Metropolis test that they leave out, which takes one more evaluation of the density.
 
     Raises:
       ValueError: for an unknown kernel.
     """
     kernel = kernels.find_kernel(settings.kernel, settings.num_leapfrog)
-    if (record is not None or measure_acceptance) and kernel.traced is not None:
+    if record is not None and kernel.traced is not None:
         kernel = kernel.traced
     state = start if hasattr(start, "z") else kernel.init(target, start)
     chex.assert_rank(state.z, 2)
@@ -175,6 +173,11 @@ def run_chain(
     )
     acceptance = total.acceptance / max(settings.num_steps, 1)
     return Chains(state, acceptance, swaps, records, log_size)
+
+
+def record_nothing(state: State, info: Info) -> None:
+    """What `run_chain` records of unadjusted chains whose acceptance alone is wanted."""
+    del state, info
 
 
 def prior_target(model: LatentEBM, alpha: chex.ArrayTree, num: int) -> Target:
@@ -207,26 +210,40 @@ def posterior_target(
       path: reference and metric; the chains of a metric's temperature stand together.
     """
     chex.assert_shape(temperatures, (x.shape[0],))
+    per_chain: tuple[Array, ...] = (x, temperatures)
+    evaluate, score = density_from_prior(model, params)
     if path.reference is not None:
-        return _target_from_reference(model, params, x, temperatures, chunk, path)
+        per_chain += (linear_reference.mean(path.reference, x),)
+        evaluate, score = density_from_reference(model, params, path.reference)
+    bind = bind_in_chunks(per_chain, chunk)
+    return Target(bind(evaluate), bind(score), temperatures, path.inverse_factors)
+
+
+def density_from_prior(
+    model: LatentEBM, params: Params
+) -> tuple[Callable[..., Point], Callable[..., Array]]:
+    """The path from p_alpha, as functions of x, t and z: log r is f + log p0, and Delta is l."""
 
     def evaluate(x: Array, t: Array, z: Array) -> Point:
         del t
-        return evaluate_point(model, params, x, z)
+        likelihood = _value_and_gradient(partial(log_likelihood, model, params["generator"], x), z)
+        prior = _value_and_gradient(partial(log_prior, model, params["prior"]), z)
+        return Point(z, *likelihood, *prior)
 
     def score(x: Array, t: Array, z: Array) -> Array:
         return jax.grad(lambda z: log_power_posterior(model, params, x, z, t).sum())(z)
 
-    bind = bind_in_chunks((x, temperatures), chunk)
-    return Target(bind(evaluate), bind(score), temperatures, path.inverse_factors)
+    return evaluate, score
 
 
-def _target_from_reference(
-    model: LatentEBM, params: Params, x: Array, temperatures: Array, chunk: int, path: Path
-) -> Target:
-    """The path from q: log r is log q, and Delta is f + log p0 + l - log q."""
-    reference, constant = path.reference, model.prior.log_constant
-    assert reference is not None
+def density_from_reference(
+    model: LatentEBM, params: Params, reference: LinearReference
+) -> tuple[Callable[..., Point], Callable[..., Array]]:
+    """The path from q, as functions of x, t, the mean of q and z.
+
+    log r is log q, and Delta is f + log p0 + l - log q.
+    """
+    constant = model.prior.log_constant
 
     def log_joint(x: Array, z: Array) -> Array:
         return log_power_posterior(model, params, x, z, jnp.ones(())) - constant
@@ -242,16 +259,7 @@ def _target_from_reference(
         joint = jax.grad(lambda z: (t * log_joint(x, z)).sum())(z)
         return joint + (1 - t)[:, None] * ((center - z) @ reference.precision)
 
-    bind = bind_in_chunks((x, temperatures, linear_reference.mean(reference, x)), chunk)
-    return Target(bind(evaluate), bind(score), temperatures, path.inverse_factors)
-
-
-def evaluate_point(model: LatentEBM, params: Params, x: Array, z: Array) -> Point:
-    """Log-likelihood and log-prior of latents [num, latent_dim], with their gradients."""
-    likelihood = _value_and_gradient(partial(log_likelihood, model, params["generator"], x), z)
-    return Point(
-        z, *likelihood, *_value_and_gradient(partial(log_prior, model, params["prior"]), z)
-    )
+    return evaluate, score
 
 
 def _value_and_gradient(fn: Callable[[Array], Array], z: Array) -> tuple[Array, Array]:
@@ -291,7 +299,7 @@ def _pilot_step_size(model: LatentEBM, alpha: chex.ArrayTree, settings: ChainSet
     adaptation = Adaptation(jnp.log(jnp.float32(settings.step_size)), update)
     pilot = settings._replace(step_size=adaptation, num_steps=_PILOT_STEPS)
     start = model.prior.sample_reference(keys)
-    return jnp.exp(run_chain(target, start, keys, pilot, measure_acceptance=True).log_step_size)
+    return jnp.exp(run_chain(target, start, keys, pilot, record=record_nothing).log_step_size)
 
 
 def posterior_chains(
@@ -319,16 +327,14 @@ def posterior_chains(
 def tempered_chains(
     model: LatentEBM,
     params: Params,
-    x: Array,
-    positions: Array,
-    temperatures: Array,
+    batch: Batch,
+    ladder: Ladder,
     key: PRNGKey,
     settings: SamplerSettings,
     start: Array | None = None,
     record: bool = False,
-    path: Path = FROM_PRIOR,
 ) -> TemperedChains:
-    """Chains at every temperature of a schedule, M per image, and chains of the prior.
+    """Chains at every temperature of a ladder, M per image, and chains of the prior.
 
     The chains of t_0 = 0 target the prior and use the prior's sampler. All others run as one
     batch, or in chunks of at most `settings.image_chunk` images with all their temperatures. Of
@@ -341,9 +347,8 @@ def tempered_chains(
       model: the model.
       params: alpha and beta. Unadjusted chains without exchange are differentiable with respect to
         both; to detach the chains from alpha or beta, stop its gradient.
-      x: images [num, *image_shape].
-      positions: [num], position of each image in the complete batch.
-      temperatures: t_0 = 0 .. t_N, [num_temperatures + 1].
+      batch: this device's examples.
+      ladder: temperatures, reference, metric and step sizes.
       key: consumed.
       settings: the samplers.
       start: first states of the prior's chains and of t_1 .. t_N, [num_temperatures + 1, M, num,
@@ -351,32 +356,32 @@ def tempered_chains(
       record: whether to return the trace of all steps; prior and posterior then need equal numbers
         of steps. Random numbers and steps are the same as without. Its first temperature is that of
         the prior's chains, which have l in place of Delta.
-      path: reference, metric and step sizes.
 
     Raises:
-      ValueError: for an unknown kernel, a key that is none, or images that are not floating-point
-        numbers in [-1, 1].
+      ValueError: for an unknown kernel, a `batch` or `key` that is none, or images that are not in
+        [-1, 1].
     """
-    chex.assert_rank([temperatures, positions], 1)
+    check_batch(batch)
     check_key(key)
-    x = check_images(x)
+    chex.assert_rank(ladder.temperatures, 1)
+    x, positions, _ = batch
     model = with_compute_dtype(model, jnp.dtype(settings.precision))
-    ladder = _Ladder(model, params, temperatures, key, settings, path, record)
+    chains = _LadderChains(model, params, ladder, key, settings, record)
 
     def run_chunk(arrays: tuple[Array, Array, Array | None]) -> TemperedChains:
         x, positions, start = arrays
         start = None if start is None else jnp.moveaxis(start, 0, 2)
-        return _move_images(ladder.posterior(x, positions, start), to_front=True)
+        return _move_images(chains.posterior(x, positions, start), to_front=True)
 
     with jax.named_scope(scopes.PRIOR_CHAINS):
-        prior = ladder.prior(x, positions, None if start is None else start[:1])
+        prior = chains.prior(x, positions, None if start is None else start[:1])
     with jax.named_scope(scopes.POSTERIOR_CHAINS):
         start = None if start is None else jnp.moveaxis(start[1:], 2, 0)
         chunks = map_in_chunks(run_chunk, (x, positions, start), settings.image_chunk)
         posterior = _move_images(chunks, to_front=False)
         first = prior.latents
-        if path.reference is not None:
-            first = ladder.reference_draws(x, positions, jnp.zeros(1, jnp.int32))
+        if ladder.path.reference is not None:
+            first = chains.reference_draws(x, positions, jnp.zeros(1, jnp.int32))
     return posterior._replace(
         latents=jnp.concatenate([first, posterior.latents]),
         prior=prior.latents,
@@ -385,40 +390,41 @@ def tempered_chains(
     )
 
 
-class _Ladder(NamedTuple):
+class _LadderChains(NamedTuple):
     """The chains of `tempered_chains`, whose arguments these are, for some of the images."""
 
     model: LatentEBM
     params: Params
-    temperatures: Array
+    ladder: Ladder
     key: PRNGKey
     settings: SamplerSettings
-    path: Path
     record: bool
 
     def prior(self, x: Array, positions: Array, start: Array | None) -> TemperedChains:
         """The chains of p_alpha; their trace has l, which needs the generator."""
         keys = self._keys(positions, jnp.zeros(1, jnp.int32))
         if self.record:
-            target = self._posterior_target(x, self.temperatures[:1], keys, FROM_PRIOR)
+            target = self._posterior_target(x, self.ladder.temperatures[:1], keys, FROM_PRIOR)
         else:
             target = prior_target(self.model, self.params["prior"], keys.size)
         begin = start
         if begin is None:
             begin = self.model.prior.sample_reference(keys.reshape(-1))
-            if (kept := self.path.prior_latents) is not None:
+            if (kept := self.ladder.path.prior_latents) is not None:
                 kept = kept[:, positions].reshape(begin.shape)
                 begin = jnp.where(jnp.isfinite(kept), kept, begin)
-        step_size = self._step_sizes(slice(0, 1), keys)
-        return self._run(target, begin, keys, self.settings.prior, step_size, None)
+        settings = self._with_step_sizes(self.settings.prior, slice(0, 1), keys)
+        begin = begin.reshape(keys.size, -1)
+        moved = run_chain(target, begin, keys.reshape(-1), settings, None, self._record)
+        return _by_temperature(moved, keys.shape)
 
     def posterior(self, x: Array, positions: Array, start: Array | None) -> TemperedChains:
         """The chains of t_1 .. t_N, with their exchanges."""
-        t = self.temperatures[1:]
+        t = self.ladder.temperatures[1:]
         indices = jnp.arange(1, len(t) + 1)
         keys = self._keys(positions, indices)
         flat = keys.reshape(-1)
-        target = self._posterior_target(x, t, keys, self.path)
+        target = self._posterior_target(x, t, keys, self.ladder.path)
         if start is None and self.settings.start == "reference":
             start = self.reference_draws(x, positions, indices)
         elif start is None:
@@ -426,50 +432,38 @@ class _Ladder(NamedTuple):
         exchange = None
         if self.settings.exchange_every:
             exchange = exchanges.make_exchange(t, flat, self.settings.exchange_every)
-        step_size = self._step_sizes(slice(1, None), keys)
-        return self._run(target, start, keys, self.settings.posterior, step_size, exchange)
+        settings = self._with_step_sizes(self.settings.posterior, slice(1, None), keys)
+        start = start.reshape(keys.size, -1)
+        moved = run_chain(target, start, flat, settings, exchange, self._record)
+        return _by_temperature(moved, keys.shape)
 
     def reference_draws(self, x: Array, positions: Array, indices: Array) -> Array:
         """Draws of q at some of the temperatures, [T, M, num, latent_dim]."""
-        keys, reference = self._keys(positions, indices), self.path.reference
+        keys, reference = self._keys(positions, indices), self.ladder.path.reference
         assert reference is not None
         noise = normal(keys.reshape(-1), STEP_NOISE, self.model.latent_dim)
         center = linear_reference.mean(reference, x)
         z = linear_reference.draw(reference, tile(center, keys.size // len(positions)), noise)
         return z.reshape(*keys.shape, -1)
 
-    def _run(
-        self,
-        target: Target,
-        start: Array,
-        keys: PRNGKey,
-        settings: ChainSettings,
-        step_size: Array | None,
-        exchange: exchanges.Exchange | None,
-    ) -> TemperedChains:
-        if step_size is not None:
-            settings = settings._replace(step_size=step_size)
-        chains = run_chain(
-            target,
-            start.reshape(keys.size, -1),
-            keys.reshape(-1),
-            settings,
-            exchange,
-            _trace_step if self.record else None,
-            measure_acceptance=step_size is not None,
-        )
-        return _by_temperature(chains, keys.shape)
+    @property
+    def _record(self) -> Callable[[State, Info], Any] | None:
+        if self.record:
+            return _trace_step
+        return None if self.ladder.path.step_size is None else record_nothing
 
     def _keys(self, positions: Array, indices: Array) -> PRNGKey:
         """[len(indices), M, num]."""
         return all_chain_keys(self.key, indices, positions, self.settings.chains_per_image)
 
-    def _step_sizes(self, group: slice, keys: PRNGKey) -> Array | None:
-        """The step size of each chain at some of the temperatures, if the path has them."""
-        if self.path.step_size is None:
-            return None
-        sizes = self.path.step_size[group]
-        return jnp.repeat(sizes, keys.size // len(sizes))
+    def _with_step_sizes(
+        self, settings: ChainSettings, group: slice, keys: PRNGKey
+    ) -> ChainSettings:
+        """With the path's step sizes, if it has them, of chains at some of the temperatures."""
+        if self.ladder.path.step_size is None:
+            return settings
+        sizes = self.ladder.path.step_size[group]
+        return settings._replace(step_size=jnp.repeat(sizes, keys.size // len(sizes)))
 
     def _posterior_target(self, x: Array, t: Array, keys: PRNGKey, path: Path) -> Target:
         of_chain = jnp.repeat(t, keys.size // len(t))

@@ -22,10 +22,10 @@ from thermo_ebm.evaluation.chains.diagnostics import (
 )
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.run.tables import write_cells
-from thermo_ebm.sampling import path as paths
 from thermo_ebm.sampling.chains import SamplerSettings, TemperedChains, Trace, tempered_chains
 from thermo_ebm.sampling.exchange import round_trips, swap_log_ratio
-from thermo_ebm.types import Array, Params, PRNGKey
+from thermo_ebm.sampling.path import Ladder
+from thermo_ebm.types import Array, Params, PRNGKey, make_batch
 
 LENGTHS = (8, 20, 50, 100, 200, 500, 1000)
 AGREEMENT = 1.01  # the largest R-hat of chains that agree (Vehtari et al. 2021, section 4)
@@ -56,11 +56,10 @@ def long_traces(
     model: LatentEBM,
     params: Params,
     images: Array | np.ndarray,
-    temperatures: Array,
+    ladder: Ladder,
     key: PRNGKey,
     settings: SamplerSettings,
     num_steps: int,
-    path: paths.Path = paths.FROM_PRIOR,
 ) -> Trace:
     """The trace of the chains of images [num, *image_shape] in [-1, 1], on the host.
 
@@ -73,7 +72,6 @@ def long_traces(
         raise ValueError("diagnostics need chains_per_image of at least 2.")
     if num_steps < 2 * MIN_DRAWS:
         raise ValueError(f"diagnostics need chains of at least {2 * MIN_DRAWS} steps.")
-    images = jnp.asarray(images)
     settings = settings._replace(
         prior=settings.prior._replace(num_steps=num_steps),
         posterior=settings.posterior._replace(num_steps=num_steps),
@@ -82,10 +80,7 @@ def long_traces(
         precision="float32",
     )
     run = jax.jit(partial(tempered_chains, model, settings=settings, record=True))
-    positions = jnp.arange(images.shape[0])
-    chains: TemperedChains = run(
-        params, x=images, positions=positions, temperatures=temperatures, key=key, path=path
-    )
+    chains: TemperedChains = run(params, make_batch(images), ladder, key)
     return jax.device_get(chains.trace)
 
 
