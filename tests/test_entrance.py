@@ -201,7 +201,7 @@ def test_every_entrance_refuses_what_is_no_key():
     for call, images in [
         (thermodynamic, te.make_batch(IMAGES)),
         (vanilla, te.make_batch(IMAGES)),
-        (chains, IMAGES),
+        (chains, te.make_batch(IMAGES)),
         (likelihood, IMAGES),
         (lambda images, key: te.load_run(trained_run.original()).sample(3, key), None),
         (lambda images, key: te.load_run(trained_run.original()).reconstruct(images, key), IMAGES),
@@ -217,8 +217,8 @@ def test_every_entrance_refuses_what_is_no_key():
                 call(images, key)
 
 
-def test_losses_refuse_what_is_no_batch():
-    for call in [thermodynamic, vanilla]:
+def test_losses_and_chains_refuse_what_is_no_batch():
+    for call in [thermodynamic, vanilla, chains]:
         for under in [lambda fn: fn, jax.jit]:
             message = (
                 r"^batch is float32\[3,2,2,1\], must be a Batch; thermo_ebm.make_batch\(images\)"
@@ -230,18 +230,17 @@ def test_losses_refuse_what_is_no_batch():
                 under(call)(pixels, jax.random.key(0))
 
 
-def test_chains_and_likelihood_refuse_pixels():
-    for call in [chains, likelihood]:
-        with pytest.raises(ValueError, match=r"images are uint8, .*to_unit"):
-            call(PIXELS, jax.random.key(0))
-        with pytest.raises(ValueError, match=r"from 255 to 255, must be in \[-1, 1\]; .*to_unit"):
-            call(IMAGES + 255, jax.random.key(0))
+def test_likelihood_refuses_pixels():
+    with pytest.raises(ValueError, match=r"images are uint8, .*to_unit"):
+        likelihood(PIXELS, jax.random.key(0))
+    with pytest.raises(ValueError, match=r"from 255 to 255, must be in \[-1, 1\]; .*to_unit"):
+        likelihood(IMAGES + 255, jax.random.key(0))
 
 
 def test_tempered_chains_refuse_an_unknown_kernel():
     sampler = SAMPLER._replace(posterior=te.ChainSettings(0.1, 2, "hmcc"))
     with pytest.raises(ValueError, match=r"kernel must be one of .*, not 'hmcc'"):
-        chains(IMAGES, jax.random.key(0), sampler)
+        chains(te.make_batch(IMAGES), jax.random.key(0), sampler)
 
 
 # Runs read back.
