@@ -74,7 +74,7 @@ class Measurement(NamedTuple):
 
 def train(prepared: Prepared, size: int) -> tuple[TrainState, list[dict[str, Any]]]:
     """Trains the repetitions together; returns their state, and the readings of each."""
-    task, run = prepared.task, prepared.programs
+    task = prepared.task
     images = timing.training_feed(task)
     state = timing.first_state(prepared, size)
     totals: dict[str, np.ndarray] = dict.fromkeys((*ROOTS, NOISE), np.zeros(size))
@@ -82,13 +82,13 @@ def train(prepared: Prepared, size: int) -> tuple[TrainState, list[dict[str, Any
     begun = time.perf_counter()
     for _ in range(task.config.num_epochs):
         # The last step of an epoch is taken alone, since the sums end with the epoch.
-        state = timing.advance(task, run, images, state, task.steps_per_epoch - 1)
-        state = timing.advance(task, run, images, state, 1, begin_epochs=False)
+        state = timing.advance(prepared, images, state, task.steps_per_epoch - 1)
+        state = timing.advance(prepared, images, state, 1, begin_epochs=False)
         counters = programs.counters(state)
         steps, skipped = steps + counters.sums.steps, skipped + counters.skipped
         totals = {name: totals[name] + counters.sums.readings[name] for name in totals}
         epochs = (np.asarray(counters.step) // task.steps_per_epoch).astype(np.int32)
-        state = run.begin_epoch(state, epochs, np.ones(size, bool))
+        state = prepared.programs.begin_epoch(state, epochs, np.ones(size, bool))
     seconds = (time.perf_counter() - begun) / size
     means = {name: total / np.maximum(steps, 1) for name, total in totals.items()}
     rows = []

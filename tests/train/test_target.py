@@ -36,13 +36,11 @@ def noises(config):
     prepared = tiny.prepare(config, config.num_repetitions)
     images = timing.training_feed(prepared.task)
     state = timing.first_state(prepared, config.num_repetitions)
-    state = timing.advance(prepared.task, prepared.programs, images, state, WARM_UP)
+    state = timing.advance(prepared, images, state, WARM_UP)
     means = []
     for _ in range(6):
         before = programs.counters(state).sums
-        state = timing.advance(
-            prepared.task, prepared.programs, images, state, STEPS // 6, begin_epochs=False
-        )
+        state = timing.advance(prepared, images, state, STEPS // 6, begin_epochs=False)
         after = programs.counters(state)
         steps = after.sums.steps - before.steps
         total = after.sums.readings["train_update_noise"] - before.readings["train_update_noise"]

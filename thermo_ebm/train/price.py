@@ -132,7 +132,7 @@ class Laboratory(NamedTuple):
         state = state._replace(params=jax.device_put(params, programs.replicated()))
         with contextlib.closing(timing.training_feed(prepared.task)) as images:
             if state.path is not None:  # what the chains learn of their path, they learn here
-                state = timing.advance(prepared.task, prepared.programs, images, state, _LEARNING)
+                state = timing.advance(prepared, images, state, _LEARNING)
             yield prepared, images, state
 
 
@@ -144,7 +144,7 @@ def trained_params(config: ConfigDict, steps: int) -> Params:
     prepared = start.prepare(config, 1)
     state = timing.first_state(prepared, 1)
     with contextlib.closing(timing.training_feed(prepared.task)) as images:
-        state = timing.advance(prepared.task, prepared.programs, images, state, steps)
+        state = timing.advance(prepared, images, state, steps)
     return jax.device_get(programs.local(programs.select_repetition(state, 0).params))
 
 

@@ -20,7 +20,6 @@ from thermo_ebm.fields import flatten
 from thermo_ebm.run import configuration, layout
 from thermo_ebm.train import feed, hosts, programs, start
 from thermo_ebm.train.feed import Feed
-from thermo_ebm.train.programs import Programs
 from thermo_ebm.train.start import Prepared
 from thermo_ebm.train.state import TrainState
 from thermo_ebm.train.task import Task, updates_per_epoch
@@ -83,17 +82,13 @@ def training_feed(task: Task) -> Feed:
 
 
 def advance(
-    task: Task,
-    run: Programs,
-    images: Feed,
-    state: TrainState,
-    steps: int,
-    begin_epochs: bool = True,
+    prepared: Prepared, images: Feed, state: TrainState, steps: int, begin_epochs: bool = True
 ) -> TrainState:
     """The stacked state after more steps, with a new order of the images at every epoch.
 
     Without `begin_epochs` the steps must end at the end of an epoch, whose sums stay.
     """
+    task, run = prepared.task, prepared.programs
     per_epoch = task.steps_per_epoch
     reached = np.asarray(programs.local(state.step)).copy()
     last = reached + steps
@@ -118,17 +113,16 @@ def time_steps(prepared: Prepared, images: Feed, state: TrainState) -> Timed:
 
     All processes must call it; each gets the slowest process's time.
     """
-    task, run = prepared.task, prepared.programs
-    state = advance(task, run, images, state, 1)
+    state = advance(prepared, images, state, 1)
     samples: list[float] = []
     number, steps, spent = 1, 0, 0.0
     while not steps or (steps < MOST_STEPS and spent < LEAST_SECONDS):
         begun = time.perf_counter()
-        state = advance(task, run, images, state, number)
+        state = advance(prepared, images, state, number)
         elapsed = float(hosts.of_all(time.perf_counter() - begun).max())
         samples += [elapsed / number] * number
         steps, spent = steps + number, spent + elapsed
-        number = min(2 * number, task.config.steps_per_dispatch)
+        number = min(2 * number, prepared.task.config.steps_per_dispatch)
     return Timed(float(np.median(samples)), state, steps)
 
 
