@@ -75,6 +75,7 @@ class Comparisons(NamedTuple):
 class Measured(NamedTuple):
     """A set of images as its metrics need it."""
 
+    images: ImageSet
     outputs: Outputs
     digests: list[bytes]  # SHA-256 of each image's pixels
     form: str  # size and colour of the images, for the user
@@ -133,65 +134,88 @@ def compare_candidates(
     ):
         raise UserError("statistics are compared in pairs: differences of metrics need the images")
     image_sets = [candidate for candidate in candidates if isinstance(candidate, ImageSet)]
-    network, max_images = settings.choose_network(), settings.max_images()
+    network = settings.choose_network()
     *keys, key_metrics = np.random.SeedSequence(seed).spawn(3)
-    num_images = max_images
-    if len(image_sets) > 1:
-        smallest_number = min(image_set.images.num for image_set in image_sets)
-        num_images = min(max_images or smallest_number, smallest_number)
-
-    def drawn(image_set: ImageSet, num: int) -> ImageSet:
-        """At most so many images; of a set against itself the same ones."""
-        key = keys[0] if image_set.name == reference.name else keys[1]
-        return sets.limited(image_set, num, np.random.default_rng(key))
-
-    limited = [drawn(image_set, num_images) for image_set in image_sets]
-    reference = drawn(reference, max_images)
-    smallest = min([reference, *limited], key=lambda image_set: image_set.images.num)
+    drawn = _drawn_sets(reference, image_sets, settings.max_images(), keys)
+    smallest = min(drawn, key=lambda image_set: image_set.images.num)
     sizes = settings.subset_sizes(smallest.images.num, smallest.name)
-    real = measure(reference, network, settings, report)
-    measured = [measure(image_set, network, settings, report) for image_set in limited]
+    real, *measured = [measure(image_set, network, settings, report) for image_set in drawn]
     if report is not None:
         report("metrics", 0, len(measured))
     key = jax.random.key(int(key_metrics.generate_state(1)[0]))
-    is_fid_alone = not sizes
-    draws = summary.make_draws(key, sizes, len(real.digests), len(measured[0].digests))
+    num_generated, num_features = measured[0].outputs.features.shape
+    draws = summary.make_draws(key, sizes, len(real.digests), num_generated)
+    measure_pair = summary.measure if sizes else summary.measure_fid
     comparisons, estimates = [], {}
-    for number, (image_set, generated) in enumerate(zip(limited, measured, strict=True)):
-        measurement = (summary.measure_fid if is_fid_alone else summary.measure)(
-            real.outputs, generated.outputs, draws
-        )
-        values, are_same = measurement.summary.values, _are_same_images(real, generated)
-        if not are_same:
+    for number, generated in enumerate(measured):
+        measurement = measure_pair(real.outputs, generated.outputs, draws)
+        if not _are_same_images(real, generated):
             estimates[LETTERS[number + 1]] = measurement.estimates
-        comparisons.append(
-            Comparison(
-                names=(reference.name, image_set.name),
-                features=settings.network_label(),
-                num_images=(reference.images.num, image_set.images.num),
-                seed=seed,
-                values=_of_same_images(values) if are_same else values,
-                notes=_notes(real, generated, values, settings),
-                remarks=(reference.remarks, image_set.remarks),
-                from_cache=(real.outputs.from_cache, generated.outputs.from_cache),
-                protocol=settings.protocol,
-            )
-        )
+        values = measurement.summary.values
+        comparisons.append(_comparison(real, generated, values, settings, seed))
         if report is not None:
             report("metrics", number + 1, len(measured))
-    num_generated, num_features = measured[0].outputs.features.shape
     bias = bias_note(min(len(real.digests), num_generated), num_features)
     return Comparisons(
         comparisons,
         paired.differences(estimates, num_generated, ("fid_inf",) if bias else ()),
-        _notes_on_differences(image_sets, measured, num_images),
+        _notes_on_differences(image_sets, measured),
+    )
+
+
+def _drawn_sets(
+    reference: ImageSet,
+    image_sets: Sequence[ImageSet],
+    max_images: int,
+    keys: Sequence[np.random.SeedSequence],
+) -> list[ImageSet]:
+    """The images that are measured: of the reference, and as many of each set as of the smallest.
+
+    Args:
+      reference: the real images.
+      image_sets: the sets that are compared with it.
+      max_images: of any set; 0 is all.
+      keys: of the reference, whose images a set that is the reference shares, and of the others.
+    """
+
+    def drawn(image_set: ImageSet, num: int) -> ImageSet:
+        key = keys[0] if image_set.name == reference.name else keys[1]
+        return sets.limited(image_set, num, np.random.default_rng(key))
+
+    num = max_images
+    if len(image_sets) > 1:
+        smallest = min(image_set.images.num for image_set in image_sets)
+        num = min(max_images or smallest, smallest)
+    return [drawn(reference, max_images), *(drawn(image_set, num) for image_set in image_sets)]
+
+
+def _comparison(
+    real: Measured,
+    generated: Measured,
+    values: dict[str, float],
+    settings: MetricSettings,
+    seed: int,
+) -> Comparison:
+    """The metrics of a pair of sets, with what a reader must know of them."""
+    pair = real.images, generated.images
+    are_same = _are_same_images(real, generated)
+    return Comparison(
+        names=(pair[0].name, pair[1].name),
+        features=settings.network_label(),
+        num_images=(pair[0].images.num, pair[1].images.num),
+        seed=seed,
+        values=_of_same_images(values) if are_same else values,
+        notes=_notes(real, generated, values, settings),
+        remarks=(pair[0].remarks, pair[1].remarks),
+        from_cache=(real.outputs.from_cache, generated.outputs.from_cache),
+        protocol=settings.protocol,
     )
 
 
 def _notes_on_differences(
-    image_sets: Sequence[ImageSet], measured: Sequence[Measured], num_images: int
+    image_sets: Sequence[ImageSet], measured: Sequence[Measured]
 ) -> list[str]:
-    notes = []
+    notes, num_images = [], len(measured[0].digests)
     larger = [
         LETTERS[number + 1]
         for number, image_set in enumerate(image_sets)
@@ -301,7 +325,7 @@ def measure(
     is_grey = (pixels == pixels[..., :1]).all()
     height, width = pixels.shape[1:3]
     form = f"{height} x {width} pixels in {'grey' if is_grey else 'colour'}"
-    return Measured(outputs, digests, form)
+    return Measured(images, outputs, digests, form)
 
 
 def _reporting(network: Network, name: str, report: Report) -> Callable[[np.ndarray, int], Outputs]:
@@ -335,7 +359,7 @@ def compute_statistics(
     images = sets.limited(images, settings.num_images, np.random.default_rng(seed))
     if images.images.num < 2:
         raise UserError(f"{images.name}: statistics need at least two images")
-    outputs, _, form = measure(images, network, settings, report)
+    _, outputs, _, form = measure(images, network, settings, report)
     features = outputs.features.astype(np.float64)
     covariance = np.cov(features, rowvar=False).reshape(features.shape[1], features.shape[1])
     return Statistics(
