@@ -56,8 +56,13 @@ def detection(
     labels = np.repeat([0, 1], [len(inliers), len(outliers)])
     scores = np.concatenate([inliers, outliers])
     rng = np.random.default_rng(seed)
+    # How often each image is drawn in each resample, [num_resamples, num].
     weights = np.concatenate(
-        [_resamples(rng, len(values), num_resamples) for values in (inliers, outliers)], axis=1
+        [
+            rng.multinomial(num, np.full(num, 1 / num), size=num_resamples).astype(np.float64)
+            for num in (len(inliers), len(outliers))
+        ],
+        axis=1,
     )
     tails = [(1 - level) / 2, (1 + level) / 2]
     roc = np.quantile(weighted_auroc(labels, scores, weights), tails)
@@ -86,11 +91,6 @@ def _odds_interval(share: float, stderr: float, level: float) -> tuple[float, fl
 
 
 _LARGEST_EXPONENT = 500.0  # of an interval without information, which ends at 1
-
-
-def _resamples(rng: np.random.Generator, num: int, num_resamples: int) -> np.ndarray:
-    """How often each image is drawn in each resample, [num_resamples, num]."""
-    return rng.multinomial(num, np.full(num, 1 / num), size=num_resamples).astype(np.float64)
 
 
 def weighted_auroc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -158,7 +158,8 @@ def differences(
     for metric in (*LOWER_IS_BETTER, *HIGHER_IS_BETTER):
         names = [name for name, metrics in estimates.items() if metric in metrics]
         pairs = list(itertools.combinations(names, 2))
-        gaps = [_subtract(*(estimates[name][metric] for name in pair)) for pair in pairs]
+        of_metric: dict[str, Any] = {name: estimates[name][metric] for name in names}
+        gaps: list[Estimate] = [of_metric[a].minus(of_metric[b]) for a, b in pairs]
         p_values = holm([_p_value(gap) for gap in gaps])
         for (first, second), gap, p_value in zip(pairs, gaps, p_values, strict=True):
             variance, value = gap.variance(), gap.value
@@ -192,12 +193,6 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     adjusted = np.empty_like(values)
     adjusted[order] = np.minimum(np.maximum.accumulate(factors * values[order]), 1.0)
     return adjusted
-
-
-def _subtract(first: Any, second: Any) -> Estimate:
-    """The difference of two estimates of one metric, which are of one kind."""
-    estimate: Estimate = first.minus(second)
-    return estimate
 
 
 def _p_value(gap: Estimate) -> float:

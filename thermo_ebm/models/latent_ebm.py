@@ -149,7 +149,9 @@ def from_decoder(
     """
 
     def tilt(alpha: chex.ArrayTree, z: Array) -> Array:
-        return jnp.zeros(len(z)) if log_prior is None else log_prior(alpha, z) + _half_square(z)
+        if log_prior is None:
+            return jnp.zeros(len(z))
+        return log_prior(alpha, z) + jnp.sum(z**2, axis=-1) / 2
 
     def init(key: PRNGKey) -> Params:
         raise NotImplementedError("the parameters of this model are your own")
@@ -164,10 +166,6 @@ def from_decoder(
         make_prior=standard_gaussian if log_prior is None else tilted_gaussian,
         make_likelihood=lambda _: likelihood,
     )
-
-
-def _half_square(z: Array) -> Array:
-    return jnp.sum(z**2, axis=-1) / 2
 
 
 def _fields(config: ConfigDict | None) -> dict[str, Any]:

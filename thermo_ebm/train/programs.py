@@ -48,7 +48,7 @@ def make_programs(task: Task, num_repetitions: int) -> Programs:
     `run` and `begin_epoch` consume (donate) the state they are given. Every call returns when its
     results are ready: on a CPU with several devices, steps dispatched ahead of each other can hang.
     """
-    over = _over_one if num_repetitions == 1 else _over_many
+    over = _over_one if num_repetitions == 1 else jax.vmap
     over_devices = DEVICE_MAPPINGS[task.config.device_mapping]
     run = over(partial(step.run_steps, task), (0, 0, None, 0))
     validate = over(partial(validation.validate, task), (0, None))
@@ -93,10 +93,6 @@ def _draw(task: Task, params: Params, key: PRNGKey) -> Array:
     key_samples, _ = jax.random.split(jax.random.fold_in(key, PICTURES))
     settings = sampler_settings(task.config).prior
     return data.to_uint8(sample_images(task.model, params, key_samples, NUM_PICTURES, settings))
-
-
-def _over_many(fn: Callable[..., Any], in_axes: tuple[int | None, ...]) -> Callable[..., Any]:
-    return jax.vmap(fn, in_axes=in_axes)
 
 
 def _over_one(fn: Callable[..., Any], in_axes: tuple[int | None, ...]) -> Callable[..., Any]:
