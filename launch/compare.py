@@ -6,14 +6,15 @@ python -m launch.compare cifar10:validation samples.npz --features=inception_v3 
 python -m launch.compare statistics.npz GENERATED_FOLDER --features=inception_v3
 python -m launch.compare REAL_FOLDER --save_statistics=statistics.npz
 
-A and B are folders of images (searched recursively), .npz or .npy files with an array of images
-(FILE.npz:ARRAY where there are several), data sets with a split (NAME:train, NAME:validation), or
-.npz files of statistics with `mu` and `sigma` as pytorch-fid writes them; for statistics only the
-FID is computed. With more than two sets the first is the reference; the table of their metrics is
-followed by the difference of each pair of the others in each metric, with its interval of 95 %, a
-verdict (by Holm's procedure over the pairs), and the number of images that would decide a
-difference that is undecided. From a set of more than 4,500 images, 4,500 are drawn at random,
-unless --num_images gives another number. Exit codes: 0 done, 2 bad input.
+A and B are folders of images (searched recursively), zip or tar files of images, .npz or .npy files
+with an array of images (FILE.npz:ARRAY where there are several), data sets with a split
+(NAME:train, NAME:validation), or .npz files of statistics with `mu` and `sigma` as pytorch-fid
+writes them; for statistics only the FID is computed. With more than two sets the first is the
+reference; the table of their metrics is followed by the difference of each pair of the others in
+each metric, with its interval of 95 %, a verdict (by Holm's procedure over the pairs), and the
+number of images that would decide a difference that is undecided. From a set of more than 4,500
+images, 4,500 are drawn at random, unless --num_images gives another number. Exit codes: 0 done, 2
+bad input.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Data: one function from a configuration to training and validation images.
 
-Sources (`data.name`): `digits` (in scikit-learn), `idx` (MNIST's format), `folder` (image files),
+Sources (`data.name`): `digits` (in scikit-learn), `idx` (MNIST's format), `folder` (image files in
+a folder, or in a zip or tar file),
 `npz` (an array), and any image data set prepared by TFDS, under its TFDS name. Images stay uint8
 until the device maps them to [-1, 1] with `to_unit`.
 """
@@ -14,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from thermo_ebm import runtime
-from thermo_ebm.data import arrays, folder, local, prepared
+from thermo_ebm.data import archive, arrays, folder, local, prepared
 from thermo_ebm.data.images import Images, Source, read_sets
 from thermo_ebm.errors import UserError, counted
 from thermo_ebm.fields import FIELDS
@@ -25,7 +26,7 @@ Array = TypeVar("Array", np.ndarray, jax.Array)
 _LOCAL: dict[str, Callable[[str], Source]] = {
     "digits": lambda path: local.digits(),
     "idx": local.idx,
-    "folder": folder.folder,
+    "folder": lambda path: (archive.archive if os.path.isfile(path) else folder.folder)(path),
     "npz": arrays.npz,
 }
 # The seed belongs to the data, not to the run: all repetitions and runs have the same split.

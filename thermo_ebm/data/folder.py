@@ -18,7 +18,7 @@ from thermo_ebm.errors import UserError, one_line
 from thermo_ebm.files import SAMPLES_MARK
 from thermo_ebm.run import layout
 
-_LITTER = {"Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r", "__MACOSX", "@eaDir"}
+LITTER = {"Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r", "__MACOSX", "@eaDir"}
 _MOST_KINDS = 8  # number of suffixes that the count of files names
 # Entries by which a folder of a run, a repetition, a report, or of samples is recognised.
 _OUTPUTS = (
@@ -84,7 +84,7 @@ def _list_images(path: str) -> tuple[list[str], str]:
             )
         folders = []
         for entry in entries:
-            if entry.name.startswith(".") or entry.name in _LITTER:
+            if entry.name.startswith(".") or entry.name in LITTER:
                 continue
             kind = _kind(entry)
             suffix = os.path.splitext(entry.name)[1].lower()
@@ -98,7 +98,7 @@ def _list_images(path: str) -> tuple[list[str], str]:
                 files_left_out[suffix or "without suffix"] += 1
         pending += reversed(folders)
     # The order in which a folder lists its entries differs between file systems.
-    return sorted(names), _describe(files_left_out, others_left_out)
+    return sorted(names), describe(files_left_out, others_left_out)
 
 
 def _entries(parent: str) -> list[os.DirEntry[str]]:
@@ -136,12 +136,12 @@ def _output_kind(names: set[str]) -> str:
     return next((kind for entries, kind in _OUTPUTS if entries <= names), "")
 
 
-def _describe(
+def describe(
     suffixes_left_out: collections.Counter[str], entries_left_out: collections.Counter[str]
 ) -> str:
     """Counts for reading.
 
-    >>> _describe(collections.Counter({".txt": 10, ".md": 1}), collections.Counter({"run": 2}))
+    >>> describe(collections.Counter({".txt": 10, ".md": 1}), collections.Counter({"run": 2}))
     '11 files (.txt 10, .md 1), 2 runs'
     """
     parts = []

@@ -1,6 +1,6 @@
 """Sets of images by name: a folder, a file of images, a data set, or statistics.
 
-- a folder: every image under it, subfolders included;
+- a folder: every image under it, subfolders included; a zip or tar file of images: all of them;
 - `FILE.npz` or `FILE.npy` of images: its only array of images, `FILE.npz:ARRAY` one of several;
 - `NAME:SPLIT`: a data set of `data.NAMES` and `train` or `validation` (`test` means the same);
 - `FILE.npz` of statistics: `mu` [num_features] and `sigma` [num_features, num_features], as
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from thermo_ebm.data import arrays, folder, local, prepared, select
+from thermo_ebm.data import archive, arrays, folder, local, prepared, select
 from thermo_ebm.data.images import Images, Unreadable, read_sets
 from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation import statistics
@@ -56,6 +56,8 @@ def open_set(name: str, data_dir: str = "", image_size: int = 0) -> ImageSet | S
     with _errors_naming(name):
         if path.is_dir():
             images, _ = folder.folder(file)
+        elif not array and archive.is_archive(file):
+            images, _ = archive.archive(file)
         elif path.is_file():
             listed = arrays.contents(file)
             if array in arrays.STATISTICS or not (array or listed.images or not listed.statistics):
