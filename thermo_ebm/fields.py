@@ -166,8 +166,8 @@ FIELDS: dict[str, Field] = {
     "data.num_val": Field(
         4_500,
         count_or_fraction,
-        "validation images, a number or a fraction such as 0.1; never overlap with the training "
-        "images",
+        "validation images, a number or a fraction such as 0.1 (at least 12, or half of all); they "
+        "never overlap with the training images",
         also=float,
     ),
     "data.streaming": Field(

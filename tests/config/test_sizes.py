@@ -11,6 +11,7 @@ from thermo_ebm.configs import celeb_a, digits, folder
 from thermo_ebm.data import count
 from thermo_ebm.data.images import Images
 from thermo_ebm.errors import UserError
+from thermo_ebm.evaluation.metric_settings import MetricSettings
 from thermo_ebm.fields import flatten
 from thermo_ebm.models.generator import check_layers, image_size, layers_of
 from thermo_ebm.train import sizes
@@ -18,19 +19,23 @@ from thermo_ebm.train import sizes
 
 def source(num, num_held_out=None):
     images = Images("here", lambda indices: [], np.arange(num))
-    return images, None if num_held_out is None else images.take(np.arange(num_held_out))
+    if num_held_out is None:
+        return images, None
+    return images, images._replace(indices=np.arange(num_held_out))
 
 
 @pytest.mark.parametrize(
     ("num", "held_out", "asked", "expected"),
     [
-        (59, None, (0, 0.1), (53, 6)),
+        (59, None, (0, 0.1), (47, 12)),  # enough for the metrics
+        (20, None, (0, 0.1), (10, 10)),  # or half of all
         (100_000, None, (0, 0.1), (90_000, 10_000)),
         (2, None, (0, 0.1), (1, 1)),  # at least one is held out
         (59, None, (0, 4), (55, 4)),
         (59, None, (30, 0.5), (30, 30)),  # which `select` refuses
         (59, None, (50, 9), (50, 9)),
-        (59, 20, (0, 0.1), (59, 2)),
+        (59, 20, (0, 0.1), (59, 10)),
+        (59, 200, (0, 0.1), (59, 20)),
         (59, 20, (7, 20), (7, 20)),
     ],
 )
@@ -133,3 +138,10 @@ def test_a_configuration_that_leaves_numbers_open_is_not_checked():
         config.model.generator.strides = () if config.data.num_train else (1, 2)
         with pytest.raises(UserError, match=r"leave numbers open, which .*sizes.complete"):
             checks.check(config)
+
+
+def test_a_fraction_is_enough_for_the_metrics():
+    number = count(source(59), 0, 0.1)[1]
+    assert len(MetricSettings().subset_sizes(number, "here")) == MetricSettings().num_sizes
+    with pytest.raises(UserError):
+        MetricSettings().subset_sizes(number - 2, "here")

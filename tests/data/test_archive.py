@@ -71,7 +71,7 @@ def test_a_configuration_and_a_comparison_take_the_file(path):
     config = digits.get_config().data
     config.update({"name": "folder", "data_dir": str(path), "num_train": 0, "num_val": 0.1})
     loaded = load(config)
-    assert (loaded.train.shape, loaded.validation.shape) == ((64, 8, 8, 1), (7, 8, 8, 1))
+    assert (loaded.train.shape, loaded.validation.shape) == ((59, 8, 8, 1), (12, 8, 8, 1))
     assert sets.load_images(str(path), 8).shape == (71, 8, 8, 3)
 
 

@@ -31,6 +31,7 @@ _LOCAL: dict[str, Callable[[str], Source]] = {
 }
 # The seed belongs to the data, not to the run: all repetitions and runs have the same split.
 _SHUFFLE_SEED = 0
+_ENOUGH_FOR_METRICS = 12  # for ten different numbers of images, the default of an evaluation
 
 
 class Dataset(NamedTuple):
@@ -102,14 +103,15 @@ def count(source: Source, num_train: int, num_val: float) -> tuple[int, int]:
     Args:
       source: from `open_source`.
       num_train: `data.num_train`; 0 is all that are not held out.
-      num_val: `data.num_val`; a float is a fraction of the test split, or of all images.
+      num_val: `data.num_val`; a float is a fraction of the test split, or of all images, but at
+        least as many as the metrics of an evaluation need, or half of all.
 
     Raises:
       UserError: none is left to train on.
     """
     train, held_out = source
     total = train.num if held_out is None else held_out.num
-    number = max(round(num_val * total), 1) if isinstance(num_val, float) else num_val
+    number = _part(total, num_val) if isinstance(num_val, float) else num_val
     rest = train.num - (number if held_out is None else 0)
     if num_train == 0 and rest < 1:
         raise UserError(
@@ -117,6 +119,11 @@ def count(source: Source, num_train: int, num_val: float) -> tuple[int, int]:
             f"{train.source} and leaves none to train on; hold out fewer, or name more images"
         )
     return num_train or rest, number
+
+
+def _part(total: int, part: float) -> int:
+    """A fraction of the images, or enough for metrics, or half of them."""
+    return max(round(part * total), min(_ENOUGH_FOR_METRICS, total // 2), 1)
 
 
 def select(source: Source, num_train: int, num_val: int) -> tuple[Images, Images]:
