@@ -183,8 +183,18 @@ FIELDS: dict[str, Field] = {
     "model.likelihood_sigma": Field(
         0.3, positive, "sigma_l, the standard deviation of the likelihood"
     ),
+    "model.prior.name": Field(
+        "mlp",
+        name_in("models.prior:PRIORS"),
+        "tilt of the prior: `mlp` (the paper's), `gaussian` (none) or `factorized` (a sum of "
+        "one-dimensional tilts); the last two are sampled exactly, without chains",
+        FIXED,
+    ),
     "model.prior.features": Field(
-        100, width, "width of the tilt network's two hidden layers", FIXED
+        100,
+        width,
+        "width of the tilt network's two hidden layers, or of each dimension's one (`factorized`)",
+        FIXED,
     ),
     "model.prior.leak": Field(0.1, anything, "slope of the tilt network's leaky ReLU below zero"),
     "model.prior.activation": Field(

@@ -13,7 +13,7 @@ class GradientStatistics(NamedTuple):
 
     mean: Array
     var: Array  # over the entries of alpha and beta together: the paper's "Train Grad Var"
-    var_prior: Array  # over those of alpha alone
+    var_prior: Array  # over those of alpha alone; nan without any
     var_generator: Array  # over those of beta alone
 
 
@@ -39,6 +39,8 @@ def gradient_statistics(grads: Params) -> GradientStatistics:
 
 def _mean_and_var(tree: Params) -> tuple[Array, Array]:
     leaves = jax.tree.leaves(tree)
+    if not leaves:
+        return jnp.full((), jnp.nan), jnp.full((), jnp.nan)
     size = sum(leaf.size for leaf in leaves)
     mean = jnp.sum(jnp.stack([leaf.sum() for leaf in leaves])) / size
     # Relative to the mean: a difference of two large sums would lose the variance in float32.

@@ -24,8 +24,9 @@ from thermo_ebm.models.conv_transpose import ConvTranspose, for_backend
 from thermo_ebm.models.generator import make_generator_network
 from thermo_ebm.models.likelihoods import ImageLikelihood, gaussian
 from thermo_ebm.models.prior import (
+    PRIORS,
     Prior,
-    make_prior_network,
+    PriorSettings,
     standard_gaussian,
     tilted_gaussian,
 )
@@ -71,6 +72,7 @@ class ModelSettings(NamedTuple):
     latent_dim: int = 100  # D
     prior_sigma: float = 1.0  # sigma_0
     likelihood_sigma: float = 0.3  # sigma_l
+    prior_name: str = "mlp"  # in `models.prior.PRIORS`
     prior_features: int = 100
     prior_leak: float = 0.1
     prior_activation: str = "leaky_relu"  # or gelu
@@ -111,8 +113,8 @@ def make_model(
       The model. Nothing is computed until its functions are called.
 
     Raises:
-      ValueError: for a name that is not a field of `ModelSettings`, or strides that do not fit
-        the widths.
+      ValueError: for a name that is not a field of `ModelSettings`, an unknown prior, or strides
+        that do not fit the widths.
     """
     if config is not None and "model" in config:
         channels = config.data.channels if channels is None else channels
@@ -181,8 +183,17 @@ def _fields(config: ConfigDict | None) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=32)  # equal models are one, whose functions are compiled once
 def _build(settings: ModelSettings, channels: int, conv_transpose: ConvTranspose) -> LatentEBM:
-    prior = _transform(
-        make_prior_network(settings.prior_features, settings.prior_leak, settings.prior_activation)
+    if settings.prior_name not in PRIORS:
+        raise ValueError(
+            f"prior_name must be one of {', '.join(PRIORS)}, not {settings.prior_name!r}."
+        )
+    prior = PRIORS[settings.prior_name](
+        PriorSettings(
+            settings.latent_dim,
+            settings.prior_features,
+            settings.prior_leak,
+            settings.prior_activation,
+        )
     )
     generator = _transform(
         make_generator_network(
@@ -200,15 +211,16 @@ def _build(settings: ModelSettings, channels: int, conv_transpose: ConvTranspose
     def init(key: PRNGKey) -> Params:
         key_prior, key_generator = jax.random.split(key)
         z = jnp.zeros((1, settings.latent_dim))
-        return {"prior": prior.init(key_prior, z), "generator": generator.init(key_generator, z)}
+        return {"prior": prior.init(key_prior), "generator": generator.init(key_generator, z)}
 
     return LatentEBM(
-        tilt=prior.apply,
+        tilt=prior.tilt,
         generator=generator.apply,
         init=init,
         latent_dim=settings.latent_dim,
         prior_sigma=settings.prior_sigma,
         likelihood_sigma=settings.likelihood_sigma,
+        make_prior=prior.make_prior,
     )
 
 

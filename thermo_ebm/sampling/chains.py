@@ -278,8 +278,15 @@ def prior_chains(
 ) -> Chains:
     """Chains from the reference prior towards p_alpha(z) (eq. 10-12), one for each key [num].
 
-    An adapted step size is that of pilot chains and depends on the parameters alone.
+    An adapted step size is that of pilot chains and depends on the parameters alone. A prior with
+    exact draws has these, without a step.
     """
+    if model.prior.exact_sample is not None:
+        start = model.prior.exact_sample(alpha, keys)
+        chains = run_chain(
+            prior_target(model, alpha, len(keys)), start, keys, settings._replace(num_steps=0)
+        )
+        return chains._replace(acceptance=jnp.ones_like(chains.acceptance))
     start = model.prior.sample_reference(keys)
     if settings.adapt:
         settings = settings._replace(step_size=_pilot_step_size(model, alpha, settings))
@@ -401,8 +408,17 @@ class _LadderChains(NamedTuple):
     record: bool
 
     def prior(self, x: Array, positions: Array, start: Array | None) -> TemperedChains:
-        """The chains of p_alpha; their trace has l, which needs the generator."""
+        """The chains of p_alpha; their trace has l, which needs the generator.
+
+        A prior with exact draws has these; they move only to be recorded.
+        """
         keys = self._keys(positions, jnp.zeros(1, jnp.int32))
+        exact, settings = self.model.prior.exact_sample, self.settings.prior
+        stands = start is None and exact is not None and not self.record
+        if start is None and exact is not None:
+            start = exact(self.params["prior"], keys.reshape(-1))
+        if stands:
+            settings = settings._replace(num_steps=0)
         if self.record:
             target = self._posterior_target(x, self.ladder.temperatures[:1], keys, FROM_PRIOR)
         else:
@@ -413,9 +429,11 @@ class _LadderChains(NamedTuple):
             if (kept := self.ladder.path.prior_latents) is not None:
                 kept = kept[:, positions].reshape(begin.shape)
                 begin = jnp.where(jnp.isfinite(kept), kept, begin)
-        settings = self._with_step_sizes(self.settings.prior, slice(0, 1), keys)
+        settings = self._with_step_sizes(settings, slice(0, 1), keys)
         begin = begin.reshape(keys.size, -1)
         moved = run_chain(target, begin, keys.reshape(-1), settings, None, self._record)
+        if stands:
+            moved = moved._replace(acceptance=jnp.ones_like(moved.acceptance))
         return _by_temperature(moved, keys.shape)
 
     def posterior(self, x: Array, positions: Array, start: Array | None) -> TemperedChains:

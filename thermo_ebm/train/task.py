@@ -77,13 +77,16 @@ def make_task(config: ConfigDict, axis_name: str | None = AXIS) -> Task:
         gradient_noise=amplification_settings(config),
         optimisers=make_optimisers(config.optimizer, updates_per_epoch(config)),
         halves_together=halves_together(jax.default_backend()),
-        best_acceptance=best_acceptance(
-            config.sampler.prior.kernel,
-            config.sampler.posterior.kernel,
-            loss_settings(config).num_temperatures,
-        ),
+        best_acceptance=_best_acceptance(config, model),
         max_skipped_steps=min(MAX_SKIPPED_STEPS, updates_per_epoch(config)),
     )
+
+
+def _best_acceptance(config: ConfigDict, model: LatentEBM) -> Array:
+    """The acceptance that adapted step sizes approach; exact draws of the prior always have 1."""
+    prior, posterior = config.sampler.prior.kernel, config.sampler.posterior.kernel
+    best = best_acceptance(prior, posterior, loss_settings(config).num_temperatures)
+    return best if model.prior.exact_sample is None else best.at[0].set(1.0)
 
 
 def make_optimisers(config: ConfigDict, steps_per_epoch: int) -> dict[str, Optimiser]:
