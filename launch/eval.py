@@ -124,7 +124,8 @@ def _evaluate(workdir: Path) -> int:
         print(f"{workdir}: nothing to do, every checkpoint has been evaluated with {label}")
     else:
         number = counted(num_evaluated, "checkpoint")
-        print(f"{number} evaluated with {label}: {workdir}/rep_*/eval.csv")
+        folder = layout.repetition_dir(workdir, 0).parent
+        print(f"{number} evaluated with {label}: {folder}/rep_*/eval.csv")
     for repetition in run.repetitions() if metric else ():
         record = evaluate.keep_best(run, repetition, metric, settings)
         print(f"rep {repetition:02d} best: {_best_line(run, repetition, record)}")

@@ -8,6 +8,7 @@ import pytest
 import trained_run
 
 import thermo_ebm as te
+from thermo_ebm.run import layout
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,10 @@ def test_the_file_is_one_of_safetensors(run, file):
 def test_an_exported_file_can_be_exported_again(file, tmp_path):
     te.load_run(file).export(tmp_path / "copy.safetensors")
     assert (tmp_path / "copy.safetensors").read_bytes() == file.read_bytes()
+
+
+def test_what_is_written_of_a_file_stands_beside_it(file, tmp_path):
+    assert layout.repetition_dir(file, 1) == tmp_path / "model" / "rep_01"
 
 
 def rewrite(file, change):

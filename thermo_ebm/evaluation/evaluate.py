@@ -180,8 +180,7 @@ def evaluate(run: Run, checkpoint: Checkpoint, evaluation: Evaluation) -> Summar
     folder = layout.repetition_dir(run.workdir, repetition)
     records.check_writable(folder, evaluation.label)
     try:
-        params = run.read_params(layout.checkpoints_dir(run.workdir, repetition) / str(step))
-        measured = measure(run, LoadedCheckpoint(repetition, step, params), evaluation)
+        measured = measure(run, run.read(repetition, step), evaluation)
     except FileNotFoundError as error:
         logging.warning("%s: was removed before it could be evaluated", error)
         return None

@@ -154,7 +154,7 @@ class Run(NamedTuple):
         if not isinstance(step, int) or step not in steps:
             raise UserError(f"step={step}: no such checkpoint; there are {_listed(steps)}")
         try:
-            return LoadedCheckpoint(repetition, step, self.read_params(folder / str(step)))
+            return self.read(repetition, step)
         except (FileNotFoundError, UnusableCheckpoint) as error:
             steps.remove(step)
             raise UserError(f"{error}; choose another step: {_listed(steps)}") from error
@@ -198,6 +198,13 @@ class Run(NamedTuple):
             raise UserError(f"{error}; choose another step") from error
         state = paths.with_num_temperatures(state, len(temperatures) - 1)
         return paths.make_ladder(self.model, state, Schedule(temperatures)).path
+
+    def read(self, repetition: int, step: int) -> LoadedCheckpoint:
+        """A checkpoint that training may remove at any time; errors as for `read_params`."""
+        if self.exported:
+            return self.exported
+        folder = layout.checkpoints_dir(self.workdir, repetition)
+        return LoadedCheckpoint(repetition, step, self.read_params(folder / str(step)))
 
     def read_params(self, checkpoint: Path) -> Params:
         """The parameters in the folder of one checkpoint, on the default device.

@@ -31,8 +31,12 @@ BEST_RECORD = "best.json"  # in the folder of the best checkpoint
 
 
 def repetition_dir(workdir: str | os.PathLike[str], repetition: int) -> Path:
-    """Returns the folder of repetition `repetition`, counted from 0; creates nothing."""
-    return Path(workdir) / f"rep_{repetition:02d}"
+    """Returns the folder of repetition `repetition`, counted from 0; creates nothing.
+
+    What is written of an exported run, which is a file, has the file's name without its suffix.
+    """
+    folder = Path(workdir)
+    return (folder.with_suffix("") if folder.is_file() else folder) / f"rep_{repetition:02d}"
 
 
 def checkpoints_dir(workdir: str | os.PathLike[str], repetition: int) -> Path:
