@@ -160,6 +160,9 @@ FIELDS: dict[str, Field] = {
         "1 or 3; grey images are repeated to 3, colours become grey by luminance",
         FIXED,
     ),
+    "data.binarize": Field(
+        False, anything, "make every value black or white, by whether it is above 127", FIXED
+    ),
     "data.num_train": Field(
         12_000, at_least(0), "training images; 0 is all that are not held out", FIXED
     ),
@@ -181,7 +184,16 @@ FIELDS: dict[str, Field] = {
         1.0, positive, "sigma_0, the standard deviation of the reference prior"
     ),
     "model.likelihood_sigma": Field(
-        0.3, positive, "sigma_l, the standard deviation of the likelihood"
+        0.3,
+        positive,
+        "sigma_l, the standard deviation of the likelihood; where `learned_gaussian` begins",
+    ),
+    "model.likelihood.name": Field(
+        "gaussian",
+        name_in("models.likelihoods:LIKELIHOODS"),
+        "p(x given z): `gaussian`, `learned_gaussian` (sigma_l is learned with the generator), "
+        "`bernoulli` (black and white, see `data.binarize`) or `discretized_logistic` (256 levels)",
+        FIXED,
     ),
     "model.prior.name": Field(
         "mlp",

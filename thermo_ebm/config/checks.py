@@ -155,7 +155,12 @@ def _check_optimiser(optimizer: ConfigDict, noise: AmplificationSettings) -> Non
 
 
 def _check_model(config: ConfigDict) -> None:
-    """The layers fit together, and make images of the data's size."""
+    """The likelihood suits the images; the layers fit together, and make images of their size."""
+    if config.model.likelihood.name == "bernoulli" and not config.data.binarize:
+        raise UserError(
+            "model.likelihood.name=bernoulli: is for images of black and white; set "
+            "data.binarize=True, or choose another likelihood"
+        )
     generator = config.model.generator
     with _rules_of("model.generator"):
         check_layers(generator.widths, generator.strides, generator.kernel_size)

@@ -70,11 +70,12 @@ def open_images(config: ConfigDict) -> tuple[Images, Images]:
             raise UserError(f"data.{name}={config[name]}: must be {must}")
     source = open_source(config)
     train, validation = select(source, *count(source, config.num_train, config.num_val))
-    size, channels = config.image_size, config.channels
-    return (
-        train._replace(size=size, channels=channels),
-        validation._replace(size=size, channels=channels),
-    )
+    form = {
+        "size": config.image_size,
+        "channels": config.channels,
+        "binary": config.get("binarize", FIELDS["data.binarize"].default),
+    }
+    return train._replace(**form), validation._replace(**form)
 
 
 def check_output(config: ConfigDict, output: str | os.PathLike[str], field: str) -> None:

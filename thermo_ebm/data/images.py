@@ -53,6 +53,7 @@ class Images(NamedTuple):
     indices: np.ndarray  # int [num], of these images in the source
     size: int = 0  # height and width in pixels after cropping and resizing
     channels: int = 3  # 1 or 3
+    binary: bool = False  # whether levels above 127 become 255, the others 0
     remarks: tuple[str, ...] = ()  # what the source left out or converted, for the user
 
     @property
@@ -225,6 +226,8 @@ def _read(sets: Sequence[Images]) -> list[np.ndarray]:
     arrays, unreadable = [], []
     for images in sets:
         decoded, damaged = _decode(images)
+        if images.binary:
+            decoded = np.where(decoded > 127, np.uint8(255), np.uint8(0))
         arrays.append(decoded)
         unreadable += damaged
     if unreadable:

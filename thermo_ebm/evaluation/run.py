@@ -26,7 +26,7 @@ from thermo_ebm.errors import UserError, first_line
 from thermo_ebm.evaluation import exported as exported_file
 from thermo_ebm.evaluation.metric_settings import MetricSettings
 from thermo_ebm.likelihood import LikelihoodSettings, MarginalLikelihood
-from thermo_ebm.models.latent_ebm import LatentEBM, make_model
+from thermo_ebm.models.latent_ebm import LatentEBM, make_model, mean_images
 from thermo_ebm.run import configuration, layout, records
 from thermo_ebm.sampling import path as paths
 from thermo_ebm.sampling import samples as sampling
@@ -45,9 +45,9 @@ _reconstruct = jax.jit(sampling.reconstruct, static_argnames=("model", "settings
 
 @functools.partial(jax.jit, static_argnames="model")
 def _posterior(model: LatentEBM, params: Params, x: Array, key: PRNGKey) -> tuple[Array, Array]:
-    """A latent of p(z | x) for each image, and the generator's mean of it."""
+    """A latent of p(z | x) for each image, and the likelihood's mean of it."""
     latents = posterior_latents(model, params, x, key)
-    return latents, model.generator(params["generator"], latents)
+    return latents, mean_images(model, params["generator"], latents)
 
 
 class UnusableCheckpoint(Exception):

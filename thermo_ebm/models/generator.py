@@ -96,6 +96,7 @@ def make_generator_network(
     first_size: int,
     leak: float,
     conv_transpose: ConvTranspose,
+    output: Callable[[Array], Array] = jnp.tanh,
 ) -> Callable[[Array], Array]:
     """Returns g_beta as a Haiku function, to be passed to `hk.transform`.
 
@@ -109,9 +110,11 @@ def make_generator_network(
       first_size: side of the first layer's output, and of its kernel.
       leak: slope of the leaky ReLU below zero.
       conv_transpose: the form of the transposed convolution, from `models/conv_transpose/`.
+      output: of the last layer's values, what the likelihood takes.
 
     Returns:
-      A function from latents [num, latent_dim] to images [num, size, size, channels] in (-1, 1).
+      A function from latents [num, latent_dim] to outputs; by default images [num, size, size,
+      channels] in (-1, 1).
 
     Raises:
       ValueError: layers that do not fit together (`check_layers`).
@@ -130,7 +133,7 @@ def make_generator_network(
             fan_in = x.shape[-1] * (kernel_size / strides[i]) ** 2
             weights, bias = _weights(i, kernel_size, x.shape[-1], layer_channels[i], fan_in)
             x = conv_transpose(x, weights, strides[i]) + bias
-        return jnp.tanh(x)
+        return output(x)
 
     return generator_network
 

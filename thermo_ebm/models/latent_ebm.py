@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from thermo_ebm.models.conv_transpose import ConvTranspose, for_backend
 from thermo_ebm.models.generator import make_generator_network
-from thermo_ebm.models.likelihoods import ImageLikelihood, gaussian
+from thermo_ebm.models.likelihoods import LIKELIHOODS, ImageLikelihood, gaussian
 from thermo_ebm.models.prior import (
     PRIORS,
     Prior,
@@ -72,6 +72,7 @@ class ModelSettings(NamedTuple):
     latent_dim: int = 100  # D
     prior_sigma: float = 1.0  # sigma_0
     likelihood_sigma: float = 0.3  # sigma_l
+    likelihood_name: str = "gaussian"  # in `models.likelihoods.LIKELIHOODS`
     prior_name: str = "mlp"  # in `models.prior.PRIORS`
     prior_features: int = 100
     prior_leak: float = 0.1
@@ -113,8 +114,8 @@ def make_model(
       The model. Nothing is computed until its functions are called.
 
     Raises:
-      ValueError: for a name that is not a field of `ModelSettings`, an unknown prior, or strides
-        that do not fit the widths.
+      ValueError: for a name that is not a field of `ModelSettings`, an unknown prior or
+        likelihood, or strides that do not fit the widths.
     """
     if config is not None and "model" in config:
         channels = config.data.channels if channels is None else channels
@@ -183,10 +184,10 @@ def _fields(config: ConfigDict | None) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=32)  # equal models are one, whose functions are compiled once
 def _build(settings: ModelSettings, channels: int, conv_transpose: ConvTranspose) -> LatentEBM:
-    if settings.prior_name not in PRIORS:
-        raise ValueError(
-            f"prior_name must be one of {', '.join(PRIORS)}, not {settings.prior_name!r}."
-        )
+    for field, table in (("prior_name", PRIORS), ("likelihood_name", LIKELIHOODS)):
+        if (name := getattr(settings, field)) not in table:
+            raise ValueError(f"{field} must be one of {', '.join(table)}, not {name!r}.")
+    likelihood = LIKELIHOODS[settings.likelihood_name]
     prior = PRIORS[settings.prior_name](
         PriorSettings(
             settings.latent_dim,
@@ -205,6 +206,7 @@ def _build(settings: ModelSettings, channels: int, conv_transpose: ConvTranspose
             first_size=settings.generator_first_size or settings.generator_kernel_size,
             leak=settings.generator_leak,
             conv_transpose=conv_transpose,
+            output=functools.partial(likelihood.output, settings.likelihood_sigma),
         )
     )
 
@@ -221,6 +223,7 @@ def _build(settings: ModelSettings, channels: int, conv_transpose: ConvTranspose
         prior_sigma=settings.prior_sigma,
         likelihood_sigma=settings.likelihood_sigma,
         make_prior=prior.make_prior,
+        make_likelihood=likelihood.make,
     )
 
 
@@ -233,6 +236,11 @@ def log_prior(model: LatentEBM, alpha: chex.ArrayTree, z: Array) -> Array:
     """log p_alpha(z) up to the constant log Z_alpha (eq. 1). [num, latent_dim] -> [num]."""
     chex.assert_shape(z, (None, model.latent_dim))
     return model.prior.log_density(alpha, z)
+
+
+def mean_images(model: LatentEBM, beta: chex.ArrayTree, z: Array) -> Array:
+    """E[x | z] under p_beta(x | z): [num, latent_dim] -> [num, *image_shape] in [-1, 1]."""
+    return model.likelihood.mean(model.generator(beta, z))
 
 
 def log_likelihood(model: LatentEBM, beta: chex.ArrayTree, x: Array, z: Array) -> Array:

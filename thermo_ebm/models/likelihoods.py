@@ -1,6 +1,7 @@
 """Likelihoods p(x | z) of images, given the outputs of a generator at z; each is a value.
 
     gaussian(sigma)               x ~ N(g, sigma^2), a density;                     g: outputs
+    learned_gaussian()            the same, with sigma among the generator's parameters
     bernoulli()                   x = 1 with probability sigmoid(g), else -1
     discretized_logistic(scale)   x = the nearest of 256 levels to g + scale * logistic noise
 
@@ -21,6 +22,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
+import haiku as hk
 import jax
 import jax.numpy as jnp
 
@@ -73,6 +75,55 @@ def gaussian(sigma: float) -> ImageLikelihood:
         information=lambda outputs: jnp.full_like(outputs, 1 / variance),
         least_variance=variance,
         log_constant=-math.log(2 * math.pi * variance) / 2,
+    )
+
+
+_LEAST_LEARNED_VARIANCE = 1e-4
+
+
+def learned_gaussian() -> ImageLikelihood:
+    """N(g, sigma^2 I) with sigma^2 = exp(2 s) + 1e-4, a parameter of the generator.
+
+    Outputs [num, height, width, channels + 1] are g and, as last channel, s everywhere.
+    """
+
+    def split(outputs: Array) -> tuple[Array, Array]:
+        """g, and sigma^2 of its shape."""
+        mean = outputs[..., :-1]
+        variance = jnp.exp(2 * outputs[..., -1:]) + _LEAST_LEARNED_VARIANCE
+        return mean, jnp.broadcast_to(variance, mean.shape)
+
+    def log_density(x: Array, outputs: Array) -> Array:
+        mean, variance = split(outputs)
+        chex.assert_equal_shape([x, mean])
+        return -_sum((x - mean) ** 2 / variance + jnp.log(2 * math.pi * variance)) / 2
+
+    def sample(keys: PRNGKey, outputs: Array) -> Array:
+        mean, variance = split(outputs)
+        noise = normal(keys, STEP_NOISE, math.prod(mean.shape[1:]))
+        return mean + jnp.sqrt(variance) * noise.reshape(mean.shape)
+
+    def information(outputs: Array) -> Array:
+        mean, variance = split(outputs)
+        share = 1 - _LEAST_LEARNED_VARIANCE / variance[..., :1]  # d log sigma / d s
+        return jnp.concatenate([1 / variance, 2 * mean.shape[-1] * share**2], axis=-1)
+
+    return ImageLikelihood(
+        log_density,
+        sample,
+        mean=lambda outputs: outputs[..., :-1],
+        variance=lambda outputs: split(outputs)[1],
+        information=information,
+        least_variance=_LEAST_LEARNED_VARIANCE,
+    )
+
+
+def _with_log_sigma(sigma: float, x: Array) -> Array:
+    """The outputs of `learned_gaussian`: tanh(x) and s, a Haiku parameter that begins at sigma."""
+    first = math.log(max(sigma**2 - _LEAST_LEARNED_VARIANCE, _LEAST_LEARNED_VARIANCE)) / 2
+    log_sigma = hk.get_parameter("log_sigma", (), init=hk.initializers.Constant(first))
+    return jnp.concatenate(
+        [jnp.tanh(x), jnp.broadcast_to(log_sigma, (*x.shape[:-1], 1)).astype(x.dtype)], axis=-1
     )
 
 
@@ -155,6 +206,32 @@ def discretized_logistic(scale: float, levels: int = 256) -> ImageLikelihood:
         least_variance=variance,
         levels=levels,
     )
+
+
+class LikelihoodParts(NamedTuple):
+    """What a likelihood adds to a model; sigma_l is that of the configuration."""
+
+    make: Callable[[float], ImageLikelihood]  # sigma_l -> the likelihood
+    # (sigma_l, values of the generator's last layer [num, *image_shape]) -> the generator's
+    # outputs; may have Haiku parameters
+    output: Callable[[float, Array], Array]
+
+
+def _tanh(sigma: float, x: Array) -> Array:
+    del sigma
+    return jnp.tanh(x)
+
+
+# By the names of `model.likelihood.name`.
+LIKELIHOODS: dict[str, LikelihoodParts] = {
+    "gaussian": LikelihoodParts(gaussian, _tanh),
+    "learned_gaussian": LikelihoodParts(lambda sigma: learned_gaussian(), _with_log_sigma),
+    "bernoulli": LikelihoodParts(lambda sigma: bernoulli(), lambda sigma, x: x),
+    # A logistic variable of scale s has the standard deviation pi s / sqrt(3).
+    "discretized_logistic": LikelihoodParts(
+        lambda sigma: discretized_logistic(sigma * math.sqrt(3) / math.pi), _tanh
+    ),
+}
 
 
 def _logistic(keys: PRNGKey, outputs: Array) -> Array:

@@ -1,9 +1,9 @@
-"""Images from the model: latents from the prior's chains, then the generator's mean (eq. 2)."""
+"""Images from the model: latents from chains, then the likelihood's mean (eq. 2)."""
 
 import chex
 import jax.numpy as jnp
 
-from thermo_ebm.models.latent_ebm import LatentEBM
+from thermo_ebm.models.latent_ebm import LatentEBM, mean_images
 from thermo_ebm.randomness import chain_keys
 from thermo_ebm.sampling.arrival import PRIOR_STEPS_FROM_P0, posterior_latents
 from thermo_ebm.sampling.chains import ChainSettings, posterior_chains, prior_chains
@@ -44,7 +44,7 @@ def sample_images(
     Arguments as for `sample_latents`.
     """
     z = sample_latents(model, params, key, num, settings, first)
-    return model.generator(params["generator"], z)
+    return mean_images(model, params["generator"], z)
 
 
 def reconstruct(
@@ -66,10 +66,10 @@ def reconstruct(
       [num, *image_shape] in [-1, 1].
     """
     if settings.adapt:
-        return model.generator(params["generator"], posterior_latents(model, params, x, key))
+        return mean_images(model, params["generator"], posterior_latents(model, params, x, key))
     keys = chain_keys(key, 1, jnp.arange(x.shape[0]))
     z = posterior_chains(model, params, x, jnp.ones(x.shape[0]), keys, settings).latents
-    return model.generator(params["generator"], z)
+    return mean_images(model, params["generator"], z)
 
 
 def interpolate(model: LatentEBM, params: Params, ends: Array, num_steps: int) -> Array:
@@ -101,5 +101,5 @@ def interpolate(model: LatentEBM, params: Params, ends: Array, num_steps: int) -
     along = jnp.linspace(0.0, 1.0, num_steps)[None, :, None]
     z = (jnp.sin((1 - along) * angle) * first + jnp.sin(along * angle) * last) / jnp.sin(angle)
     z = jnp.where(along == 0, first, jnp.where(along == 1, last, z))  # to the bit
-    images = model.generator(params["generator"], z.reshape(-1, model.latent_dim))
+    images = mean_images(model, params["generator"], z.reshape(-1, model.latent_dim))
     return images.reshape(ends.shape[0], num_steps, *images.shape[1:])
