@@ -300,7 +300,8 @@ FIELDS: dict[str, Field] = {
     "loss.name": Field(
         "thermodynamic",
         one_of("thermodynamic", "vanilla"),
-        "`thermodynamic` or `vanilla`; the other `loss` fields belong to `thermodynamic`",
+        "`thermodynamic` or `vanilla`; the other `loss` fields belong to `thermodynamic`, "
+        "except `reference` and `prior_l2`",
     ),
     "loss.reference": Field(
         "prior",
@@ -353,6 +354,12 @@ FIELDS: dict[str, Field] = {
         "contrastive",
         name_in("losses:PRIOR_GRADIENTS"),
         "estimator of the prior's gradient: `contrastive`, `langevin` or `none`",
+    ),
+    "loss.prior_l2": Field(
+        0.0,
+        at_least(0),
+        "weight of E_0[f^2] + E_1[f^2] in the prior's gradient, which keeps the tilt f small; "
+        "needs `contrastive`",
     ),
     "loss.generator_gradient": Field(
         "reweighted",

@@ -41,7 +41,7 @@ def sampler_settings(config: ConfigDict) -> SamplerSettings:
 def loss_settings(config: ConfigDict) -> LossSettings:
     """The settings of the loss of a complete configuration; the only place that reads its name."""
     if config.loss.name == "vanilla":
-        return VANILLA._replace(reference=config.loss.reference)
+        return VANILLA._replace(reference=config.loss.reference, prior_l2=config.loss.prior_l2)
     return LossSettings(
         **{field: config.loss[field] for field in LossSettings._fields if field in config.loss}
     )

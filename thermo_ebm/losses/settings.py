@@ -30,6 +30,7 @@ class LossSettings(NamedTuple):
     generator_gradient: str = "reweighted"
     value: str = "integral"  # "surrogate": the value of what is differentiated, no likelihood
     reference: str = "prior"  # at t = 0: p_alpha (the paper's), or "linear", q(z | x)
+    prior_l2: float = 0.0  # of E_0[f^2] + E_1[f^2], in the gradient
 
 
 def path_settings(settings: LossSettings, sampler: SamplerSettings) -> PathSettings:
@@ -92,6 +93,8 @@ def check_settings(settings: LossSettings, sampler: SamplerSettings) -> None:
         raise ValueError("correction 'ratio' needs chains_per_image of at least 2.")
     if sampler.exchange_every and settings.num_temperatures < 2:
         raise ValueError("exchange_every needs num_temperatures of at least 2.")
+    if settings.prior_l2 and settings.prior_gradient != "contrastive":
+        raise ValueError("prior_l2 needs prior_gradient 'contrastive'.")
     if not is_differentiated(settings):
         return
     if settings.value != "integral":

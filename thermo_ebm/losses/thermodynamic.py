@@ -262,13 +262,20 @@ class _Loss(NamedTuple):
         elif generator == "posterior":
             values -= likelihood[-1].mean(axis=0)
         if prior == "contrastive":
-            tilt_prior = self._tilts(params, states.prior[0]).mean(axis=0)
-            if weights is None:
-                tilt_posterior = self._tilts(params, latents[-1]).mean(axis=0)
-            else:
-                tilt_posterior = jnp.sum(weights * self._tilts(params, latents[1:]), axis=(0, 1))
+            cold = self._tilts(params, states.prior[0])
+            hot = self._tilts(params, latents[-1] if weights is None else latents[1:])
+
+            def posterior_mean(values: Array) -> Array:
+                if weights is None:
+                    return values.mean(axis=0)
+                return jnp.sum(weights * values, axis=(0, 1))
+
+            tilt_prior, tilt_posterior = cold.mean(axis=0), posterior_mean(hot)
             values += tilt_prior
             values -= tilt_posterior
+            if self.settings.prior_l2:
+                squares = (cold**2).mean(axis=0) + posterior_mean(hot**2)
+                values += self.settings.prior_l2 * squares
             terms = terms._replace(tilt_prior=tilt_prior, tilt_posterior=tilt_posterior)
         return values, jax.lax.stop_gradient(terms._replace(surrogate=values))
 

@@ -17,8 +17,8 @@ VANILLA = LossSettings(
 
 
 def is_vanilla(settings: LossSettings) -> bool:
-    """Whether these are the settings of the vanilla loss, from either reference."""
-    return settings._replace(reference=VANILLA.reference) == VANILLA
+    """Whether these are the settings of the vanilla loss, from either reference, with any L2."""
+    return settings._replace(reference=VANILLA.reference, prior_l2=VANILLA.prior_l2) == VANILLA
 
 
 def vanilla_objective(
