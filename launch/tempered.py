@@ -20,8 +20,6 @@ from collections.abc import Sequence
 from absl import flags
 
 from thermo_ebm.errors import UserError
-from thermo_ebm.sampling.path import Ladder
-from thermo_ebm.thermo.schedule import Schedule
 
 from . import program
 
@@ -36,8 +34,8 @@ if not program.HELP_ONLY:
     from thermo_ebm.run import layout
     from thermo_ebm.sampling.chains import SamplerSettings
     from thermo_ebm.sampling.kernels import KERNELS
-    from thermo_ebm.sampling.path import Path
-    from thermo_ebm.thermo.schedule import make_schedule
+    from thermo_ebm.sampling.path import Ladder, Path
+    from thermo_ebm.thermo.schedule import Schedule, make_schedule
     from thermo_ebm.types import Array
 
 

@@ -203,6 +203,7 @@ def test_usable_bytes_of_a_cpu_keeps_to_the_process_limit(tmp_path, monkeypatch)
     assert memory.usable_bytes(device) == unlimited
 
 
+@pytest.mark.slow
 def test_memory_is_planned_for_the_repetitions_that_train_together(monkeypatch):
     """More of them leave less for images; what a configuration may ask for does not count."""
     config = digits_paper.get_config()

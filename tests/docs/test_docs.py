@@ -21,7 +21,7 @@ def blocks(path):
     return re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
 
 
-SLOW = ("metrics.md", "metrics_alone.md")  # a feature network
+SLOW = ("metrics.md", "metrics_alone.md", "own_model.md")  # a feature network; log p(x)
 WITH_CODE = [
     pytest.param(path, marks=[pytest.mark.slow] * (path.name in SLOW), id=path.stem)
     for path in PAGES

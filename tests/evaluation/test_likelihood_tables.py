@@ -71,6 +71,7 @@ def test_an_interrupted_table_is_completed_bit_for_bit(run, images, tmp_path):
     assert more[:10] == reference
 
 
+@pytest.mark.slow
 def test_rows_of_other_settings_checkpoints_and_images_are_not_mixed(run, images, tmp_path):
     opened = open_session(run, tmp_path)
     session.validation_rows(opened, images[:4], ignore)

@@ -178,6 +178,7 @@ def test_data_sets_are_opened_by_name_and_split(tmp_path):
         sets.open_set("cifar10:test", str(tmp_path))
 
 
+@pytest.mark.slow
 def test_exported_images_of_a_run_have_the_metrics_of_its_evaluation(programs, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(trained_run.original(), workdir)

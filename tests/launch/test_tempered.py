@@ -2,6 +2,7 @@
 
 import csv
 
+import pytest
 import trained_run
 from trained_run import original
 
@@ -39,6 +40,7 @@ def test_diagnostics_of_any_latent_are_printed_written_and_reported(programs, wo
     assert table.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_chains_from_the_linear_reference(programs, tmp_path):
     workdir = trained_run.save(tmp_path / "linear", **LINEAR)
     code, printed, _ = programs.run("tempered", f"--workdir={workdir}", *FAST)

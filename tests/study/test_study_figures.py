@@ -399,7 +399,7 @@ def texts_of_figure(figure):
     ]
 
 
-@pytest.mark.parametrize("count", [1, 3, 12, 30])
+@pytest.mark.parametrize("count", [1, 3, 12, pytest.param(30, marks=pytest.mark.slow)])
 def test_titles_labels_and_legends_neither_overlap_nor_leave_the_figure(count):
     """Layouts that fail are warnings, which are errors in tests."""
     section = many_settings(count)

@@ -151,6 +151,7 @@ def test_other_repetitions_continue_after_one_diverged(tmp_path, monkeypatch):
     assert len(tiny.rows(tmp_path, 0)) == len(tiny.rows(tmp_path, 1)) == 1
 
 
+@pytest.mark.slow
 def test_a_finite_gradient_that_would_ruin_the_parameters_is_skipped(tmp_path, monkeypatch):
     """Adam's step at such a rate overflows: what is kept is the state before it."""
     monkeypatch.setattr(tiny.checks, "check", lambda *_: None)  # it is refused

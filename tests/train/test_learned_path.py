@@ -77,6 +77,7 @@ def test_a_state_keeps_its_types():
         assert before.aval == after.aval
 
 
+@pytest.mark.slow
 def test_devices_observe_together_what_one_does():
     """vmap's axis stands for devices; the last has one image and padding."""
     made = tiny.config(**LINEAR)

@@ -158,6 +158,7 @@ def test_slow_steps_are_dispatched_a_few_at_a_time(whole, tmp_path, monkeypatch)
     tiny.assert_equal_runs(whole, tmp_path)
 
 
+@pytest.mark.slow
 def test_other_dispatches_and_checkpoints_change_nothing(whole, tmp_path):
     made = tiny.config(steps_per_dispatch=1, **FEW | {"checkpoint__every_epochs": 2})
     assert tiny.train(made, tmp_path, prepare=tiny.prepare_as_configured) is Outcome.DONE

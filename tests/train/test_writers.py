@@ -63,6 +63,7 @@ def rows(workdir, number=0):
     return [[row["step"], row] for row in full]
 
 
+@pytest.mark.slow
 def test_a_writer_gets_the_rows_of_its_repetition(tmp_path):
     """Stopped in an epoch and continued to the end."""
     run = tmp_path / "run"
