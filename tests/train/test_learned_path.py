@@ -62,6 +62,7 @@ def test_a_state_keeps_its_types():
     made = tiny.config(**LINEAR)
     task = make_task(made, axis_name=None)
     state = init_state(task, jnp.uint32(0))
+    assert not [leaf for leaf in jax.tree.leaves(state) if leaf.aval.weak_type]
     learned = updated(
         state.path,
         Observation(

@@ -104,7 +104,8 @@ def init_state(
         # Not of JAX's weak type, with which the step would be compiled twice.
         log_step_size = jnp.full(num_temperatures + 1, posterior, jnp.float32).at[0].set(prior)
     if settings.prior_chains is not None:
-        prior_latents = jnp.full((*settings.prior_chains, model.latent_dim), jnp.nan)
+        shape = *settings.prior_chains, model.latent_dim
+        prior_latents = jnp.full(shape, jnp.nan, jnp.result_type(float))
     return PathState(moments, curvature, log_step_size, jnp.zeros((), jnp.int32), prior_latents)
 
 
