@@ -84,7 +84,7 @@ def prepare(config, size, **constants):
         num = batches.images.shape[2]
 
         def pad(leaf):
-            filling = [(0, 0), (0, 0), (0, room - num), *[(0, 0)] * (leaf.ndim - 3)]
+            filling = [(0, 0), (0, 0), (0, max(room - num, 0)), *[(0, 0)] * (leaf.ndim - 3)]
             return np.pad(np.asarray(leaf), filling)
 
         most = np.minimum(limit, num // accumulate)
