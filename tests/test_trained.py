@@ -20,9 +20,9 @@ def test_trained_model_opens_and_draws(path):
     size = sum(leaf.size for leaf in jax.tree.leaves(run.params()))
     assert f"## {path.name}" in card
     assert f"{size:,} parameters" in card
-    images = te.to_uint8(run.sample(8, jax.random.key(0)))
-    assert images.std(axis=0).max() > 20  # samples differ
-    assert np.isfinite(run.sample(8, jax.random.key(1))).all()
+    images = run.sample(8, jax.random.key(0))
+    assert np.isfinite(images).all()
+    assert te.to_uint8(images).std(axis=0).max() > 20  # samples differ
 
 
 def test_there_are_trained_models():

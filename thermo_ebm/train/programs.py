@@ -99,13 +99,18 @@ def _over_one(fn: Callable[..., Any], in_axes: tuple[int | None, ...]) -> Callab
     """vmap over an axis of length 1 without its cost: loops keep their conditions."""
 
     def squeezed(*args: Any) -> Any:
-        args = tuple(
-            arg if axis is None else jax.tree.map(lambda leaf: leaf[0], arg)
-            for arg, axis in zip(args, in_axes, strict=True)
-        )
-        return jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), fn(*args))
+        results = fn(*_without_axis(args, in_axes))
+        return jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), results)
 
     return squeezed
+
+
+def _without_axis(args: tuple, in_axes: tuple[int | None, ...]) -> list[Any]:
+    """The arguments, those whose axis is 0 without this axis, which has the length 1."""
+    return [
+        arg if axis is None else jax.tree.map(lambda leaf: leaf[0], arg)
+        for arg, axis in zip(args, in_axes, strict=True)
+    ]
 
 
 def _pmap(
@@ -125,11 +130,7 @@ def _shard_map(
     """The same as `_pmap` by `jax.shard_map`, in which a device's part keeps its axis."""
 
     def on_a_device(*args: Any) -> Any:
-        parts = (
-            arg if axis is None else jax.tree.map(lambda leaf: leaf[0], arg)
-            for arg, axis in zip(args, in_axes, strict=True)
-        )
-        return fn(*parts)
+        return fn(*_without_axis(args, in_axes))
 
     everywhere, split = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(AXIS)
     mapped = jax.shard_map(
