@@ -99,7 +99,8 @@ def write(folders: Sequence[Path], output: Path) -> list[Path]:
 
 def page(frame: pd.DataFrame, cells: pd.DataFrame, compared: pd.DataFrame) -> str:
     """The text of the page."""
-    findings = [_finding(str(name), compared) for name in cells["reference"].unique()]
+    largest = _largest(cells)
+    findings = [_finding(str(name), compared, largest) for name in cells["reference"].unique()]
     blocks = [OPENING.format(findings=" ".join(findings))]
     for reference, of_reference in cells.groupby("reference"):
         rows = compared[compared["reference"] == reference]
@@ -110,21 +111,23 @@ def page(frame: pd.DataFrame, cells: pd.DataFrame, compared: pd.DataFrame) -> st
     return "\n".join(blocks)
 
 
-def _finding(reference: str, compared: pd.DataFrame) -> str:
+def _largest(cells: pd.DataFrame) -> str:
+    """How the labels of the cells with the largest amplification begin."""
+    return f"c = {cells['amplification'].max():g}"
+
+
+def _finding(reference: str, compared: pd.DataFrame, largest: str) -> str:
     """What the largest amplification does at an unchanged step, and what shorter steps do."""
     rows = compared[compared["reference"] == reference]
     effects = []
     for arm in ("plain", "alone"):
-        labels = [label for label in rows["cell"].unique() if label.endswith(steps.ARMS[arm])]
-        if not labels:
-            continue
-        label = max(labels, key=lambda text: float(text.split()[2].rstrip(":")))
         parts = []
         for metric, unit in (("kid", "KID"), ("log_marginal_likelihood", "log p(x)")):
-            row = _find(rows, label, "centre", metric)
+            row = _find(rows, f"{largest}: {steps.ARMS[arm]}", "centre", metric)
             if row is not None:
                 parts.append(f"{unit} by {_difference(row)} ({steps.verdict(row)})")
-        effects.append(f"{label.replace(': ', ', ')}: {' and '.join(parts)}")
+        if parts:
+            effects.append(f"{largest}, {steps.ARMS[arm]}: {' and '.join(parts)}")
     return f"With {NAMES.get(reference, reference)}, against the centre: {'; '.join(effects)}."
 
 
@@ -141,7 +144,7 @@ def _section(reference: str, cells: pd.DataFrame, compared: pd.DataFrame) -> str
         rows.append([*row, f"{int(cell['unstable'])} of {int(cell['repetitions'])}"])
     text = f"## With {NAMES.get(reference, reference)}\n\n"
     text += "The centre's means, and the differences from it:\n\n" + table(titles, rows)
-    largest = f"c = {cells['amplification'].max():g}"
+    largest = _largest(cells)
     sentences = [
         _sentence(compared, cell, "centre", metric)
         for _, cell in cells.iterrows()
