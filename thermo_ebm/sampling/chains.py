@@ -282,15 +282,18 @@ def prior_chains(
     exact draws has these, without a step.
     """
     if model.prior.exact_sample is not None:
-        start = model.prior.exact_sample(alpha, keys)
-        chains = run_chain(
-            prior_target(model, alpha, len(keys)), start, keys, settings._replace(num_steps=0)
-        )
-        return chains._replace(acceptance=jnp.ones_like(chains.acceptance))
+        draws = model.prior.exact_sample(alpha, keys)
+        return _standing(prior_target(model, alpha, len(keys)), draws, keys, settings)
     start = model.prior.sample_reference(keys)
     if settings.adapt:
         settings = settings._replace(step_size=_pilot_step_size(model, alpha, settings))
     return run_chain(prior_target(model, alpha, len(keys)), start, keys, settings)
+
+
+def _standing(target: Target, draws: Array, keys: PRNGKey, settings: ChainSettings) -> Chains:
+    """Exact draws as chains without a step, whose acceptance is 1."""
+    chains = run_chain(target, draws, keys, settings._replace(num_steps=0))
+    return chains._replace(acceptance=jnp.ones_like(chains.acceptance))
 
 
 def _pilot_step_size(model: LatentEBM, alpha: chex.ArrayTree, settings: ChainSettings) -> Array:
@@ -412,28 +415,24 @@ class _LadderChains(NamedTuple):
 
         A prior with exact draws has these; they move only to be recorded.
         """
-        keys = self._keys(positions, jnp.zeros(1, jnp.int32))
-        exact, settings = self.model.prior.exact_sample, self.settings.prior
-        stands = start is None and exact is not None and not self.record
-        if start is None and exact is not None:
-            start = exact(self.params["prior"], keys.reshape(-1))
-        if stands:
-            settings = settings._replace(num_steps=0)
-        if self.record:
-            target = self._posterior_target(x, self.ladder.temperatures[:1], keys, FROM_PRIOR)
-        else:
-            target = prior_target(self.model, self.params["prior"], keys.size)
+        keys, alpha = self._keys(positions, jnp.zeros(1, jnp.int32)), self.params["prior"]
+        flat, settings = keys.reshape(-1), self.settings.prior
+        target = prior_target(self.model, alpha, keys.size)
         begin = start
-        if begin is None:
-            begin = self.model.prior.sample_reference(keys.reshape(-1))
+        if begin is None and self.model.prior.exact_sample is not None:
+            begin = self.model.prior.exact_sample(alpha, flat)
+            if not self.record:
+                return _by_temperature(_standing(target, begin, flat, settings), keys.shape)
+        elif begin is None:
+            begin = self.model.prior.sample_reference(flat)
             if (kept := self.ladder.path.prior_latents) is not None:
                 kept = kept[:, positions].reshape(begin.shape)
                 begin = jnp.where(jnp.isfinite(kept), kept, begin)
+        if self.record:
+            target = self._posterior_target(x, self.ladder.temperatures[:1], keys, FROM_PRIOR)
         settings = self._with_step_sizes(settings, slice(0, 1), keys)
         begin = begin.reshape(keys.size, -1)
-        moved = run_chain(target, begin, keys.reshape(-1), settings, None, self._record)
-        if stands:
-            moved = moved._replace(acceptance=jnp.ones_like(moved.acceptance))
+        moved = run_chain(target, begin, flat, settings, None, self._record)
         return _by_temperature(moved, keys.shape)
 
     def posterior(self, x: Array, positions: Array, start: Array | None) -> TemperedChains:
