@@ -21,7 +21,7 @@ PROGRAMS = {
     "report": "one page with tables, figures and tests of a sweep; needs a clone",
     "fetch_weights": "downloads the weights of FID's InceptionV3 or another network, once",
 }
-_BAD_INPUT = 2
+BAD_INPUT = 2  # exit code
 
 
 def main() -> int:
@@ -38,7 +38,7 @@ def main() -> int:
         similar = difflib.get_close_matches(program_name, PROGRAMS, 1)
         advice = f"did you mean {similar[0]}?" if similar else f"{COMMAND} --help lists all"
         print(f"error: {COMMAND} {name}: there is no such program; {advice}", file=sys.stderr)
-        return _BAD_INPUT
+        return BAD_INPUT
     sys.argv = [f"{COMMAND} {program_name}", *arguments]  # before the imports, which look at it
     program = importlib.import_module(".program", __package__)
     module = importlib.import_module(f".{program_name}", __package__)

@@ -1,6 +1,5 @@
 """The flag --config: reads a configuration file and explains errors in it or in its fields."""
 
-import math
 import re
 import traceback
 from collections.abc import Sequence
@@ -89,7 +88,7 @@ def _line_of_get_config(file: str) -> int:
 
 
 def read() -> ConfigDict:
-    """The configuration that --config names, with the short flags' values, locked.
+    """The configuration that --config names, with the value of --data_dir, locked.
 
     A file that cannot be read fails only here, where the configuration is used.
 
@@ -100,17 +99,8 @@ def read() -> ConfigDict:
         config = flags.FLAGS.config.lock()
     except OSError as error:
         raise UserError(_unreadable(_path())) from error
-    values = flags.FLAGS.flag_values_dict()
-    if data_dir := values.get("data_dir"):
+    if data_dir := flags.FLAGS.flag_values_dict().get("data_dir"):
         config.data.data_dir = data_dir
-    if size := values.get("image_size"):
-        config.data.image_size = size
-        generator = config.model.generator
-        if (
-            math.prod((generator.first_size or generator.kernel_size, *generator.strides[1:]))
-            != size
-        ):
-            generator.strides = ()
     return config
 
 

@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     """Measures, and prints the plan; returns the exit code."""
     del argv
     values = flags.FLAGS
-    config, notes = sizes.complete(config_file.read())
+    config, notes = sizes.complete(config_file.read(), values.image_size)
     checks.check(config)
     budget = values.budget and timing.parse_duration(values.budget)
     if values.noise and budget:

@@ -20,7 +20,7 @@ from thermo_ebm import console, runtime
 from thermo_ebm.errors import UserError, one_line, printable
 
 from . import config_file, flag_errors
-from .command import COMMAND
+from .command import BAD_INPUT, COMMAND
 from .path_flags import DEFINE_path
 
 # Whether the command asks for help. Then programs skip the imports that take seconds.
@@ -39,13 +39,11 @@ if not HELP_ONLY:
         runtime.pin_settings()
     except UserError as mistyped:
         print(f"error: {mistyped}", file=sys.stderr)
-        sys.exit(2)  # as `refuse`, which is defined below
+        sys.exit(BAD_INPUT)  # as `refuse`, which is defined below
     import jax
     import jaxlib
 
 flags.disclaim_key_flags()  # flags defined here belong to the program that defines them
-
-BAD_INPUT = 2
 
 
 def run(

@@ -93,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs the cells that are not done, and prints the table of cells."""
     del argv
     values, settings = flags.FLAGS, evaluation_flags.settings()
-    config, notes = sizes.complete(config_file.read())
+    config, notes = sizes.complete(config_file.read(), values.image_size)
     for note in notes:
         report.say(printable(note))
     if not values.dry_run or values.executor != "local":

@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
     del argv
     values = flags.FLAGS
     workdir = Path(values.workdir)
-    config, notes = sizes.complete(config_file.read())
+    config, notes = sizes.complete(config_file.read(), values.image_size)
     checks.check(config)
     data.check_output(config.data, workdir, "workdir")
     budget = values.budget and timing.parse_duration(values.budget)

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from thermo_ebm.config.build import amplification_settings, loss_settings, sampler_settings
-from thermo_ebm.config.sizes import asks_for_images, asks_for_layers
+from thermo_ebm.config.sizes import asks_for_images, asks_for_layers, generated_size
 from thermo_ebm.errors import UserError
 from thermo_ebm.fields import FIELDS, flatten, unknown
 from thermo_ebm.gradients.amplification import (
@@ -24,7 +24,7 @@ from thermo_ebm.gradients.amplification import (
 )
 from thermo_ebm.gradients.optimisers import DIRECTIONS, OptimiserSettings, find_direction
 from thermo_ebm.losses import check_settings, is_mean_of_images
-from thermo_ebm.models.generator import check_layers, image_size
+from thermo_ebm.models.generator import check_layers
 
 _MAX_INT = 2**31 - 1  # of the device's int32, which counts steps too
 _FLOAT32 = np.finfo(np.float32)
@@ -164,7 +164,7 @@ def _check_model(config: ConfigDict) -> None:
     generator = config.model.generator
     with _rules_of("model.generator"):
         check_layers(generator.widths, generator.strides, generator.kernel_size)
-    size = image_size(generator.strides, generator.first_size or generator.kernel_size)
+    size = generated_size(config)
     if size != config.data.image_size:
         raise UserError(
             f"data.image_size={config.data.image_size}: the generator makes {size} x {size} pixels "

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from thermo_ebm.errors import UserError, counted
 from thermo_ebm.fields import flatten, nest
-from thermo_ebm.models.generator import layers_of
+from thermo_ebm.models.generator import image_size, layers_of
 
 
 class Completed(NamedTuple):
@@ -24,6 +24,19 @@ def asks_for_images(config: ConfigDict) -> bool:
 def asks_for_layers(config: ConfigDict) -> bool:
     """Whether the generator's layers follow from the size of the images."""
     return not config.model.generator.strides
+
+
+def generated_size(config: ConfigDict) -> int:
+    """Height and width of the images that the generator makes."""
+    generator = config.model.generator
+    return image_size(generator.strides, generator.first_size or generator.kernel_size)
+
+
+def set_image_size(config: ConfigDict, size: int) -> None:
+    """Changes the size of the images; layers that make another size are left open."""
+    config.data.image_size = size
+    if generated_size(config) != size:
+        config.model.generator.strides = ()
 
 
 def with_images(config: ConfigDict, num_train: int, num_val: int, source: str) -> Completed:

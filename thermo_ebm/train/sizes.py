@@ -11,20 +11,23 @@ from thermo_ebm.fields import flatten
 _LEFT_OPEN = ("data.num_train", "data.num_val", "data.image_size", "model.generator.strides")
 
 
-def complete(config: ConfigDict) -> Completed:
+def complete(config: ConfigDict, image_size: int | None = None) -> Completed:
     """The configuration with every number that it leaves open; one that leaves none, as it is.
 
     Images are counted only where a number depends on them, and not read.
 
     Args:
       config: a configuration, which need not be checked yet.
+      image_size: in place of `data.image_size`, with layers that follow if they must.
 
     Raises:
       UserError: the source cannot be opened or has too few images, or no layers make their size.
     """
-    values = flatten(config)
-    if any(name not in values for name in _LEFT_OPEN):
+    if any(name not in flatten(config) for name in _LEFT_OPEN):
         return Completed(config, [])  # which `checks.check` refuses
+    if image_size is not None:
+        sizes.set_image_size(config, image_size)
+    values = flatten(config)
     for name in _LEFT_OPEN:
         check_value(name, values[name])
     notes: list[str] = []
