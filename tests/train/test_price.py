@@ -76,6 +76,7 @@ def test_the_program_prints_its_plan(monkeypatch, capsys):
     monkeypatch.setattr(price.plan, "with_chunk", lambda config, size: config)
     monkeypatch.setattr(price.plan, "device_bytes", lambda config, size: 2**20)
     values = {"train_steps": 0, "workdir": None, "noise": 0.2, "budget": None, "bias": False}
+    values |= {"image_size": None}
     monkeypatch.setattr(plan.flags, "FLAGS", SimpleNamespace(**values, check=True))
     monkeypatch.setattr(plan.config_file, "read", lambda: CONFIG)
     assert plan.main(["plan"]) == 0
