@@ -39,22 +39,19 @@ class DataSet(NamedTuple):
         return re.sub(r"[^\w-]", "_", self.section.dataset)
 
 
-QUESTION = """# Does the noise of the learning gradient decide image quality?
+TITLE = "# Does the noise of the learning gradient decide image quality?\n"
 
-This page is written by `python -m study.pages.noise_study`; its numbers, tables and figures come
-from the runs.
+QUESTION = """This page is written by `python -m study.pages.noise_study`; its numbers, tables and
+figures come from the runs. *Noise* is the variance of the update's gradient over repeated draws, per
+parameter ([definition](../../mathematics.md#variance-and-noise-of-a-gradient)), not the variance
+over entries that the paper reports.
 
-The paper asks what the variance of learning gradients does to generated images, and varies it by
-the power p and by the batch size. Both change more than the variance: p changes the mean of a
-`detached` gradient, and at a fixed number of epochs a smaller batch also has more updates. Here the
-gradients are unbiased for converged chains (`contrastive`, `reweighted`), all cells have the same
-number of updates. More noise also means shorter steps wherever it enters Adam's second moment: by
-every setting of these runs, amplification included (`gradient_noise.second_moment="amplified"`), so
-that no effect below is one of the noise alone
-([noise control](../../mathematics.md#noise-control)). *Noise* is the
-variance of the update's gradient over repeated draws, per parameter
-([definition](../../mathematics.md#variance-and-noise-of-a-gradient)), not the variance over
-entries.
+The paper varies the variance by the power p and by the batch size, which change more than it: p
+changes the mean of a `detached` gradient, and at a fixed number of epochs a smaller batch also has
+more updates. Here the gradients are unbiased for converged chains (`contrastive`, `reweighted`),
+and all cells have the same number of updates. In these runs more noise also means shorter steps, by
+Adam's second moment (`gradient_noise.second_moment="amplified"`,
+[noise control](../../mathematics.md#noise-control)): no effect below is one of the noise alone.
 """
 
 # What each setting changes besides the noise, by its name in the tables.
@@ -66,23 +63,22 @@ SETTINGS = {
     "accumulation": ("batches per update (accumulation)", "images seen and chains per update"),
 }
 
-DECIDED = """KID∞ and FID∞ use the network named in the table. Intervals are 95 % intervals, and
-verdicts are those of [Published readings](../published/README.md#how-a-claim-is-decided). Their
-p-values are adjusted by Holm's method for the number of claims, the intervals are not: a claim can
-be undecided although its interval excludes 0. Comparisons at equal noise take cells as units: a
-line in the logarithm of the noise is fitted to the means of the cells. The claim is that there is
-*no* difference. It is supported only if the interval lies within 5 % of the mean KID (2 % of FID)
-on either side of 0, so that a wide interval leaves it undecided.
+DECIDED = """KID∞ and FID∞, extrapolated to infinitely many images, use the network of the table;
+intervals are 95 % intervals. Verdicts are those of
+[Published readings](../published/README.md#how-a-claim-is-decided), with p-values adjusted by
+Holm's method, so that a claim can be undecided although its interval excludes 0. At equal noise,
+cells are the units: a line in the logarithm of the noise is fitted to their means, and the claim
+that there is *no* difference is supported only if the interval lies within 5 % of the mean KID
+(2 % of FID) on either side of 0.
 """
 
 LIMITS = """## What this page does not show
 
 - The models and images are small and training is short: rely on the direction of effects, not on
   their sizes.
-- A line in the logarithm of the noise is a model. Where the metric bends, settings at the ends of
-  the range can differ from the line without differing at equal noise; the figures show the cells
-  themselves.
-- The gradients are unbiased only as far as the chains of training have converged
+- Where the metric bends, settings at the ends of the range can differ from the line without
+  differing at equal noise; the figures show the cells themselves.
+- The gradients are unbiased only as far as the chains have converged
   ([effect of short chains](../../estimate.md)).
 - "Undecided" does not mean that there is no effect.
 """
@@ -104,10 +100,10 @@ def page(
       notes: remarks on the readings.
       commands: that made the runs; by default those of the complete experiments.
     """
-    blocks = [QUESTION, _design(datasets, commands), _sizes(datasets), "## The answer\n"]
-    blocks += [_summary(dataset) for dataset in datasets]
-    blocks += [DECIDED, *(_answer(dataset) for dataset in datasets)]
-    blocks += [_figures(dataset) for dataset in datasets]
+    blocks = [TITLE, _opening_figure(datasets[0]), *map(_summary, datasets), QUESTION]
+    blocks += [_design(datasets, commands), _sizes(datasets), "## The answer\n"]
+    blocks += [*map(_answer, datasets), DECIDED]
+    blocks += [_figures(dataset, skip=int(dataset is datasets[0])) for dataset in datasets]
     blocks += ["## The settings side by side\n", _factors(datasets)]
     blocks.append(_paper_claims(datasets, published))
     if settings is not None:
@@ -116,6 +112,14 @@ def page(
     if notes:
         blocks.append("## Remarks on the readings\n\n" + "".join(f"- {note}\n" for note in notes))
     return "\n".join(blocks)
+
+
+def _opening_figure(dataset: DataSet) -> str:
+    """The first figure of the first data set."""
+    if not dataset.figures:
+        return ""
+    caption = f"*Each mark is a cell (one setting, with its repetitions) on {dataset.title}.*"
+    return f"{_picture(dataset, dataset.figures[0])}\n{caption}\n"
 
 
 def _design(datasets: Sequence[DataSet], commands: Sequence[str]) -> str:
@@ -245,13 +249,16 @@ def _explained_share(factors: pd.DataFrame, metric: str) -> str:
     return f"{opening} {'; '.join(parts)}." if parts else ""
 
 
-def _figures(dataset: DataSet) -> str:
-    lines = []
-    for name in dataset.figures:
-        words = name.rpartition("-")[2].removesuffix(".png").replace("_", " ")
-        words = words.replace("factor", "setting")
-        lines.append(f"![{dataset.title}: {words}](figures/{name})\n")
-    return f"## Figures: {dataset.title}\n\n" + "\n".join(lines)
+def _figures(dataset: DataSet, skip: int) -> str:
+    """The figures of a data set but the first `skip`, which stand elsewhere."""
+    pictures = (_picture(dataset, name) for name in dataset.figures[skip:])
+    return f"## Figures: {dataset.title}\n\n" + "\n".join(pictures)
+
+
+def _picture(dataset: DataSet, name: str) -> str:
+    words = name.rpartition("-")[2].removesuffix(".png").replace("_", " ")
+    words = words.replace("factor", "setting")
+    return f"![{dataset.title}: {words}](figures/{name})\n"
 
 
 def _factors(datasets: Sequence[DataSet]) -> str:

@@ -36,7 +36,8 @@ This page is written by `python -m study.pages.step_study`; its numbers come fro
 
 ![Differences of KID and log p(x) from the centre, by arm](figures/effects.png)
 
-*KID and held-out log p(x) less those of the same seeds without amplification, with 95 % intervals.*
+*KID and held-out log p(x) less those of the same seeds without amplification (the centre), with
+95 % intervals.*
 
 {findings}
 
@@ -60,7 +61,8 @@ LIMITS = """## How to read it
 
 Differences are means over pairs of equal seeds with 95 % intervals (Student's t). A verdict needs
 p < 0.05 after Holm's adjustment over all comparisons of one metric on this page, so that
-"undecided" can stand beside an interval without 0; it does not mean that there is no effect.
+"undecided" can stand beside an interval without 0: it excludes effects outside the interval, and
+does not mean that there is none. The tables of all comparisons have the p-values.
 A repetition is *unstable* if its KID is more than {unstable:g} times the centre's, a result is not
 finite or an update was skipped. Unstable repetitions stay in the means.
 
@@ -105,7 +107,6 @@ def page(frame: pd.DataFrame, cells: pd.DataFrame, compared: pd.DataFrame) -> st
     for reference, of_reference in cells.groupby("reference"):
         rows = compared[compared["reference"] == reference]
         blocks.append(_section(str(reference), of_reference, rows))
-    blocks.append(_power(compared))
     blocks.append(LIMITS.format(unstable=steps.UNSTABLE, updates=f"{frame['updates'].max():,}"))
     blocks.append(_commands(cells.groupby("reference").size()))
     return "\n".join(blocks)
@@ -144,17 +145,11 @@ def _section(reference: str, cells: pd.DataFrame, compared: pd.DataFrame) -> str
         rows.append([*row, f"{int(cell['unstable'])} of {int(cell['repetitions'])}"])
     text = f"## With {NAMES.get(reference, reference)}\n\n"
     text += "The centre's means, and the differences from it:\n\n" + table(titles, rows)
-    largest = _largest(cells)
-    sentences = [
-        _sentence(compared, cell, "centre", metric)
-        for _, cell in cells.iterrows()
-        for metric in ("kid", "log_marginal_likelihood")
-        if cell["cell"].startswith((largest, "p = "))
-    ]
+    sentences = []
     for _, cell in cells.iterrows():
         alone = cell["cell"].replace(steps.ARMS["amplified"], steps.ARMS["alone"])
         if alone != cell["cell"]:
-            sentences.append(_sentence(compared, cell, alone, "kid"))
+            sentences.append(_sentence(compared, cell, alone))
     return text + "\n" + "".join(f"- {sentence}\n" for sentence in sentences if sentence)
 
 
@@ -173,36 +168,16 @@ def _difference(row: pd.Series) -> str:
     return text if decided == "undecided" else f"**{text}**"
 
 
-def _sentence(compared: pd.DataFrame, cell: pd.Series, against: str, metric: str) -> str:
-    row = _find(compared, cell["cell"], against, metric)
+def _sentence(compared: pd.DataFrame, cell: pd.Series, against: str) -> str:
+    """The difference of KID from another cell than the centre."""
+    row = _find(compared, cell["cell"], against, "kid")
     if row is None:
         return ""
-    name = steps.METRICS[metric].partition(",")[0]
-    ratios = (
-        f" ({cell['train_update_noise_ratio']:.2f} times the noise, "
-        f"{cell['train_step_size_ratio']:.2f} times the step)"
-    )
-    than = ratios if against == "centre" else f", against {against.partition(': ')[2]}"
     return (
-        f"{cell['cell']}{than}: {name} {row['difference']:+.3g} [{row['low']:.3g}, "
-        f"{row['high']:.3g}], {steps.verdict(row)} (p = {row['p_holm']:.2g} after Holm's "
+        f"{cell['cell']}, against {against.partition(': ')[2]}: {steps.METRICS['kid']} "
+        f"{_difference(row)}, {steps.verdict(row)} (p = {row['p_holm']:.2g} after Holm's "
         "adjustment)."
     )
-
-
-def _power(compared: pd.DataFrame) -> str:
-    """What an undecided comparison excludes."""
-    rows = compared[(compared["metric"] == "kid") & (compared["against"] == "centre")]
-    undecided = rows[[steps.verdict(row) == "undecided" for _, row in rows.iterrows()]]
-    if undecided.empty:
-        return ""
-    lines = [
-        f"- {row['reference']}, {row['cell']}: a rise of KID by more than {max(row['high'], 0):.2g}"
-        f" or a fall by more than {max(-row['low'], 0):.2g}"
-        for _, row in undecided.iterrows()
-    ]
-    opening = "## What an undecided comparison excludes\n\nBy its unadjusted 95 % interval:\n\n"
-    return opening + "\n".join(lines) + "\n"
 
 
 def _figure(compared: pd.DataFrame) -> Figure:

@@ -11,7 +11,7 @@ import pytest
 import trained_run
 from patience import PATIENCE
 
-from docs.tools import configuration, readings
+from docs.tools import configuration, mathml, readings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md"))
@@ -89,6 +89,47 @@ def test_site_needs_no_network(site):
         loaded = re.findall(r'<(?:script|img|iframe)[^>]*src="(http[^"]*)"', text)
         loaded += re.findall(r'<link[^>]*rel="stylesheet"[^>]*href="(http[^"]*)"', text)
         assert loaded == [], path
+
+
+def test_search_works_from_a_folder(site):
+    """The index is a script, and the worker's replacement is shipped instead of fetched."""
+    text = (site / "search" / "search_index.js").read_text(encoding="utf-8")
+    assert text.startswith("var __index = ")
+    assert "log p(x)" in text
+    assert (site / "javascripts" / "iframe-worker.js").is_file()
+    assert 'src="../javascripts/iframe-worker.js"' in (site / "api" / "models.html").read_text()
+
+
+def test_the_font_of_formulas_is_shipped_with_its_licence(site):
+    (name,) = re.findall(
+        r'url\("\.\./(fonts/[^"]+)"\)', (site / "stylesheets/extra.css").read_text()
+    )
+    assert (site / name).read_bytes().startswith(b"wOF2")
+    assert (site / "fonts" / "GUST-FONT-LICENSE.txt").is_file()
+
+
+def test_home_page_is_the_opening_of_the_readme(site):
+    text = (site / "index.html").read_text(encoding="utf-8")
+    assert "make quickstart" in text
+    assert 'href="notebook.html"' in text
+    assert "README" not in text
+    code = (site / "notebook.html").read_text(encoding="utf-8")
+    assert code.count("<pre") > 10
+
+
+def test_log_p_is_typeset_in_sentences_and_left_alone_in_code():
+    page = "<p>log p(x) and log p(x | z)</p><code>log p(x)</code><p>see dialog p(x)</p>"
+    typeset = mathml.on_page_content(page)
+    assert '<span class="formula">log <i>p</i>(<i>x</i>)</span>' in typeset
+    assert '<span class="formula">log <i>p</i>(<i>x</i> | <i>z</i>)</span>' in typeset
+    assert typeset.endswith("<code>log p(x)</code><p>see dialog p(x)</p>")
+
+
+def test_operators_have_a_space_where_tex_puts_one():
+    equation = mathml.on_page_content(r'<span class="arithmatex">\(a \log p(x) \exp(b)\)</span>')
+    space = '<mspace width="0.167em" />'
+    assert f"<mi>a</mi>{space}<mi>log</mi>{space}<mi>p</mi>" in equation
+    assert '<mi>exp</mi><mo stretchy="false">' in equation
 
 
 def test_equations_are_mathml(site):

@@ -107,9 +107,11 @@ def test_the_program_with_a_study_of_settings_and_commands(original, tmp_path, c
 
 def test_the_answer_follows_from_the_verdicts(output):
     text = (output / "index.md").read_text(encoding="utf-8")
-    answer = text.partition("## The answer\n\n")[2]
+    title, figure, _, answer, *_ = text.split("\n\n")
+    assert title.startswith("# Does the noise")
+    assert figure == "![digits: kid by noise](figures/digits-kid_by_noise.png)"
     assert answer.startswith("On digits, ")
-    assert "at equal noise" in answer.partition("KID∞ and FID∞")[0]
+    assert "at equal noise" in answer
 
 
 def test_runs_without_evaluations_are_refused(runs, tmp_path, capsys):
