@@ -3,12 +3,15 @@
 python -m launch.sample --workdir=runs/digits
 python -m launch.sample --workdir=runs/digits --repetition=0 --step=400 --output=DIR --npz
 python -m launch.sample --workdir=runs/digits --num=4500 --images=DIR
+python -m launch.sample --workdir=runs/digits --mask=left
 
 Writes samples.png, reconstructions.png (each image above its reconstruction) and
 interpolations.png (one pair per row). A picture shows at most 256 samples; with --npz the program
 also writes drawn.npz, which holds all --num samples. With --images=DIR the program writes only
 samples, one PNG file each, for use in other programs; with --seed=0 these are the samples that
-launch.eval evaluates. Exit codes: 0 done, 2 bad input.
+launch.eval evaluates. With --mask=MASK the program hides pixels of validation images, draws them
+from the posterior given the others, and writes filled.png alone: each row has an image, what is
+observed of it, and 8 draws. Exit codes: 0 done, 2 bad input.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ if not __package__:
 
 import contextlib
 import io
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -34,7 +38,7 @@ if not program.HELP_ONLY:
     import numpy as np
 
     from thermo_ebm import data, files
-    from thermo_ebm.evaluation import evaluate
+    from thermo_ebm.evaluation import evaluate, masks
     from thermo_ebm.evaluation.run import LoadedCheckpoint, Run, UnusableCheckpoint, load_run
     from thermo_ebm.run import layout, pictures
     from thermo_ebm.sampling import samples as sampling
@@ -44,6 +48,7 @@ if not program.HELP_ONLY:
 _PATH_LENGTH = 8  # images between two latents, both ends included
 _PICTURE_SAMPLES = 256  # the most samples in a picture
 _RECONSTRUCTIONS = 100  # the most reconstructions
+_FILLS = 8  # draws of the hidden pixels of an image
 
 
 def define_flags() -> None:
@@ -53,13 +58,25 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "num",
         64,
-        "Number of samples; fewer reconstructions and interpolated pairs are drawn.",
+        "Number of samples; fewer reconstructions and interpolated pairs are drawn. With --mask, "
+        "the draws of all images together.",
         lower_bound=1,
     )
     program.define_seed("Seed of the random draws.")
-    flags.DEFINE_bool("npz", False, "Also write the arrays, as drawn.npz.")
+    flags.DEFINE_bool("npz", False, "Also write the arrays, as drawn.npz or filled.npz.")
     DEFINE_path(
         "images", None, "A new or empty folder: write only --num samples into it, one PNG each."
+    )
+    DEFINE_path(
+        "mask",
+        None,
+        "Hide pixels and fill them in: left, right, top, bottom, center, random:0.5, or a picture "
+        "of the images' size, white where pixels are hidden.",
+    )
+    flags.register_multi_flags_validator(
+        ["mask", "images"],
+        lambda values: not (values["mask"] and values["images"]),
+        message="--mask writes filled.png alone, and --images samples: omit one",
     )
     program.define_data_dir()
 
@@ -84,7 +101,10 @@ def main(argv: Sequence[str]) -> int:
     data.check_output(run.config.data, folder, "output")
     with _clear_errors("output", folder, checkpoint):
         folder.mkdir(parents=True, exist_ok=True)
-        paths = _write_pictures(folder, checkpoint, _draw(run, checkpoint.params))
+        if values.mask:
+            paths = _write_filled(folder, checkpoint, _fill(run, checkpoint.params))
+        else:
+            paths = _write_pictures(folder, checkpoint, _draw(run, checkpoint.params))
     print(f"drawn from {checkpoint.title()}:")
     print("\n".join(f"  {path}" for path in paths))
     return 0
@@ -144,6 +164,61 @@ def _draw(run: Run, params: Params) -> dict[str, np.ndarray]:
     }
 
 
+def _fill(run: Run, params: Params) -> dict[str, np.ndarray]:
+    """Validation images, the mask, draws of the hidden pixels, and what is known of the chains."""
+
+    values = flags.FLAGS
+    size = run.config.data.image_size
+    mask = masks.read_mask(values.mask, size, size, values.seed)
+    real = run.validation_images(values.data_dir)[: max(values.num // _FILLS, 1)]
+    key = jax.random.key(values.seed)
+    draws = run.posteriors(data.to_unit(real), key, min(values.num, _FILLS), mask, params)
+    if not draws.reliable.all():
+        print(
+            f"the chains of {np.sum(~draws.reliable)} of {len(real)} images may have missed a part "
+            "of their posteriors",
+            file=sys.stderr,
+        )
+    return {
+        "originals": real,
+        "mask": mask,
+        "filled": masks.filled(real, mask, np.asarray(data.to_uint8(draws.images))),
+        **draws._asdict(),
+    }
+
+
+def _write_filled(
+    folder: Path, checkpoint: LoadedCheckpoint, arrays: dict[str, np.ndarray]
+) -> list[Path]:
+    """Writes the picture of originals, observed pixels and draws, and with --npz the arrays."""
+
+    originals, fills = arrays["originals"], arrays["filled"]
+    observed = masks.masked(originals, arrays["mask"])
+    rows = np.concatenate([originals[:, None], observed[:, None], fills], axis=1)
+    images = pictures.magnify(rows.reshape(-1, *rows.shape[2:]))
+    picture = pictures.grid(images, rows.shape[1], gap=2)
+    title = (
+        f"validation images, what is observed of them, {counted(fills.shape[1], 'draw')} of the "
+        f"hidden pixels, {checkpoint.title()}"
+    )
+    paths = [folder / "filled.png"]
+    pictures.save_png(paths[0], pictures.titled(picture, title))
+    return paths + _write_arrays(folder / "filled.npz", checkpoint, arrays)
+
+
+def _write_arrays(
+    path: Path, checkpoint: LoadedCheckpoint, arrays: dict[str, np.ndarray]
+) -> list[Path]:
+    """With --npz, writes the arrays; returns the file, or nothing."""
+
+    if not flags.FLAGS.npz:
+        return []
+    content = io.BytesIO()
+    np.savez(content, step=checkpoint.step, **arrays)  # type: ignore[arg-type]
+    files.write_bytes(path, content.getvalue())
+    return [path]
+
+
 def _write_pictures(
     folder: Path, checkpoint: LoadedCheckpoint, arrays: dict[str, np.ndarray]
 ) -> list[Path]:
@@ -167,12 +242,7 @@ def _write_pictures(
     write("reconstructions", pairs, columns, "validation images, each above its reconstruction")
     interpolations = "interpolations between two latents, one pair per row"
     write("interpolations", arrays["interpolations"], _PATH_LENGTH, interpolations)
-    if flags.FLAGS.npz:
-        content = io.BytesIO()
-        np.savez(content, step=checkpoint.step, **arrays)  # type: ignore[arg-type]
-        paths.append(folder / "drawn.npz")
-        files.write_bytes(paths[-1], content.getvalue())
-    return paths
+    return paths + _write_arrays(folder / "drawn.npz", checkpoint, arrays)
 
 
 def _rows_of_pairs(images: np.ndarray, reconstructions: np.ndarray, columns: int) -> np.ndarray:

@@ -306,19 +306,29 @@ def test_a_run_describes_itself_in_three_lines(run):
     ]
 
 
+@pytest.mark.slow
 def test_draws_from_the_posterior_of_an_image(run):
     image = run.sample(1, jax.random.key(0))[0]
     draws = run.posterior(image, jax.random.key(1), 5, repetition=1)
     assert (draws.latents.shape, draws.images.shape) == ((5, 4), (5, 8, 8, 1))
     assert len(np.unique(draws.latents.round(5), axis=0)) == 5
+    assert draws.reliable
+    assert 0 < draws.stderr < 0.3
     generated = run.model.generator(run.params(1)["generator"], jnp.asarray(draws.latents))
     np.testing.assert_allclose(draws.images, generated, atol=1e-5)
+
+
+def test_arguments_of_draws_from_a_posterior_are_checked(run):
+    image = run.sample(1, jax.random.key(0))[0]
     with pytest.raises(ValueError, match="num is 0"):
         run.posterior(image, jax.random.key(1), 0)
     with pytest.raises(ValueError, match=r"key is .* must be"):
         run.posterior(image, 3, 2)
     with pytest.raises(ValueError, match=r"images have shape \(1, 4, 4, 1\)"):
         run.posterior(image[::2, ::2], jax.random.key(1), 2)
+    for mask in (np.ones((8, 8)), np.ones((4, 8), bool)):
+        with pytest.raises(ValueError, match=r"mask is .* must be bool \(8, 8\) or \(8, 8, 1\)"):
+            run.posterior(image, jax.random.key(1), 2, mask)
     with pytest.raises(ValueError, match="floating-point"):
         run.posterior(to_uint8(image), jax.random.key(1), 2)
 

@@ -100,6 +100,8 @@ def test_wrong_commands_are_one_line_and_code_2(programs, workdir, tmp_path):
         ([run, "--step=last"], "--step=last: must be a number or best"),
         ([run, "--step=best"], "step=best: .*rep_00 has no best checkpoint yet; run launch.eval"),
         ([run, "--num=0"], "--num=0: must be a positive integer"),
+        ([run, "--mask=middle"], "mask=middle: must be one of left, right"),
+        ([run, "--mask=left", "--images=DIR"], "--mask writes filled.png alone"),
         ([run, f"--output={tmp_path}/file"], f"output={tmp_path}/file: cannot be written: "),
     ]
     for argv, message in cases:
@@ -108,3 +110,25 @@ def test_wrong_commands_are_one_line_and_code_2(programs, workdir, tmp_path):
         assert re.search(message, err), (argv, err)
         assert err.startswith("error: "), (argv, err)
         assert err.count("\n") == 1, (argv, err)
+
+
+@pytest.mark.slow
+def test_hidden_pixels_are_filled_in(programs, tmp_path):
+    """A row has an image, what is observed of it, and its draws."""
+    command = ("sample", f"--workdir={original()}", "--num=16", "--npz", f"--output={tmp_path}")
+    code, out, err = programs.run(*command, "--mask=left")
+    assert (code, err) == (0, "")
+    paths = [tmp_path / "filled.png", tmp_path / "filled.npz"]
+    assert out.splitlines()[1:] == [f"  {path}" for path in paths]
+    with np.load(paths[1]) as arrays:
+        drawn = dict(arrays)
+    fills, images = drawn["filled"], drawn["originals"]
+    assert fills.shape == (2, 8, 8, 8, 1)
+    assert drawn["latents"].shape == (2, 8, 4)
+    assert drawn["mask"].sum() == 32
+    np.testing.assert_array_equal(fills[:, 0, :, 4:], images[:, :, 4:])
+    assert (fills[:, 0, :, :4] != fills[:, 1, :, :4]).any()
+    assert drawn["reliable"].all()
+    seen = np.where(drawn["mask"][:, :, None], 128, images).astype(np.uint8)
+    rows = np.concatenate([images[:, None], seen[:, None], fills], axis=1)
+    assert shown(paths[0], rows.reshape(-1, 8, 8, 1), 10)

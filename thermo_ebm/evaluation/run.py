@@ -6,7 +6,6 @@
 >>> images = run.sample(64, jax.random.key(0))  # doctest: +SKIP
 """
 
-import functools
 import importlib
 import os
 from collections.abc import Iterator
@@ -26,11 +25,11 @@ from thermo_ebm.errors import UserError, first_line
 from thermo_ebm.evaluation import exported as exported_file
 from thermo_ebm.evaluation.metric_settings import MetricSettings
 from thermo_ebm.likelihood import LikelihoodSettings, MarginalLikelihood
+from thermo_ebm.likelihood.verdict import are_reliable
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model, mean_images
 from thermo_ebm.run import configuration, layout, records
 from thermo_ebm.sampling import path as paths
 from thermo_ebm.sampling import samples as sampling
-from thermo_ebm.sampling.arrival import posterior_latents
 from thermo_ebm.sampling.chains import SamplerSettings
 from thermo_ebm.thermo.schedule import Schedule
 from thermo_ebm.train import checkpoint_content, checkpoints
@@ -43,11 +42,9 @@ _sample_images = jax.jit(sampling.sample_images, static_argnames=("model", "num"
 _reconstruct = jax.jit(sampling.reconstruct, static_argnames=("model", "settings"))
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def _posterior(model: LatentEBM, params: Params, x: Array, key: PRNGKey) -> tuple[Array, Array]:
-    """A latent of p(z | x) for each image, and the likelihood's mean of it."""
-    latents = posterior_latents(model, params, x, key)
-    return latents, mean_images(model, params["generator"], latents)
+_mean_images = jax.jit(mean_images, static_argnames="model")
+# Draws from a posterior: less of what all images share than log p(x) to 0.1 nats has.
+_DRAWS = LikelihoodSettings(error=0.2, num_pairs=2048, num_probes=512, prior_chains=512)
 
 
 class UnusableCheckpoint(Exception):
@@ -70,10 +67,13 @@ class LoadedCheckpoint(NamedTuple):
 
 
 class PosteriorDraws(NamedTuple):
-    """Draws from p(z | x) of one image."""
+    """Draws from the posterior of one image, or of several, which are then the first axis."""
 
     latents: np.ndarray  # [num, latent_dim]
-    images: np.ndarray  # the generator's means, [num, height, width, channels]
+    images: np.ndarray  # the likelihood's means, [num, height, width, channels]
+    log_marginal_likelihood: np.ndarray  # log p of the observed values, in nats
+    stderr: np.ndarray
+    reliable: np.ndarray  # bool; where false, the chains may have missed a part of the posterior
 
 
 class Run(NamedTuple):
@@ -341,29 +341,74 @@ class Run(NamedTuple):
         image: Array | np.ndarray,
         key: PRNGKey,
         num: int,
+        mask: Array | np.ndarray | None = None,
         repetition: int = 0,
         step: int | str | None = None,
     ) -> PosteriorDraws:
-        """Draws from p(z | x) of one image x, by chains that run until they have arrived.
+        """Draws from p(z | x) of one image x, or from p(z | observed pixels) if some are hidden.
+
+        The chains come from the linear estimate of z that knows the observed pixels, by annealed
+        SMC with the temperatures that the standard error of log p, 0.2 nats, needs.
 
         Args:
           image: x, [height, width, channels] in [-1, 1], of the run's size.
           key: consumed.
           num: number of draws, each by a chain of its own, at least 1.
+          mask: true where a pixel is hidden: its value in `image` has no influence. Bool
+            [height, width] or [height, width, channels]; None: nothing is hidden.
           repetition: which repetition's parameters.
           step: step of the checkpoint, None or "best", as for `params`.
 
+        Returns:
+          The draws; their images show all pixels, observed and hidden, as the model sees them.
+
         Raises:
           UserError: there is no such repetition or checkpoint, or it cannot be read.
-          ValueError: num is below 1, the image is of another size or not of floating-point numbers
-            in [-1, 1], or the key is none.
+          ValueError: num is below 1, the image or the mask is of another size, the image not of
+            floating-point numbers in [-1, 1], the mask not bool, or the key is none.
+        """
+        images = jnp.asarray(image)[None]
+        several = self.posteriors(images, key, num, mask, self.params(repetition, step))
+        return PosteriorDraws(*(field[0] for field in several))
+
+    def posteriors(
+        self,
+        images: Array | np.ndarray,
+        key: PRNGKey,
+        num: int,
+        mask: Array | np.ndarray | None,
+        params: Params,
+    ) -> PosteriorDraws:
+        """`posterior` of several images with the same mask; every field has an axis of images.
+
+        Args:
+          images: [num_images, height, width, channels] in [-1, 1], of the run's size.
+          key: consumed.
+          num: draws of each image, at least 1.
+          mask: true where a pixel is hidden, as for `posterior`.
+          params: from `params`.
         """
         check_key(key)
         if num < 1:
             raise ValueError(f"num is {num}, must be at least 1")
-        x = jnp.repeat(self._checked(jnp.asarray(image)[None]), num, axis=0)
-        latents, images = _posterior(self.model, self.params(repetition, step), x, key)
-        return PosteriorDraws(np.asarray(latents), np.asarray(images))
+        x, shape = self._checked(images), image_shape(self.config)
+        observed = np.ones(shape, bool) if mask is None else ~_checked_mask(mask, shape)
+        likelihood.check_levels(np.asarray(x)[:, observed], self.model.likelihood.levels)
+        part = None if mask is None else jnp.asarray(observed)
+        preparation = likelihood.prepare(self.model, params, shape, _DRAWS, part)
+        estimate_key, draw_key = jax.random.split(key)
+        settings = _DRAWS._replace(batch_size=min(len(x), _DRAWS.batch_size))
+        estimator = likelihood.Estimator(preparation, settings, estimate_key)
+        estimates, _, latents = estimator.draws(x, num, draw_key)
+        flat = jnp.asarray(latents).reshape(-1, self.model.latent_dim)
+        means = _mean_images(self.model, params["generator"], flat)
+        return PosteriorDraws(
+            latents,
+            np.asarray(means).reshape(*latents.shape[:2], *shape),
+            estimates.log_marginal_likelihood,
+            np.hypot(estimates.stderr, preparation.prior.stderr),
+            np.asarray(are_reliable(estimates, settings)),
+        )
 
     def evaluate(
         self,
@@ -503,6 +548,17 @@ def _make_run(workdir: Path, source: Path, fields: dict[str, Any]) -> Run:
     except (UserError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{source}: not a complete configuration: {error}") from error
     return Run(workdir, config, model, sampler_settings(config), updates_per_epoch(config))
+
+
+def _checked_mask(mask: Array | np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """A mask of pixels or of data values as bool [height, width, channels]."""
+    hidden = np.asarray(mask)
+    if hidden.dtype != np.bool_ or hidden.shape not in (shape[:2], shape):
+        raise ValueError(
+            f"mask is {hidden.dtype} {hidden.shape}, must be bool {shape[:2]} or {shape}, true "
+            "where a pixel is hidden"
+        )
+    return np.broadcast_to(hidden if hidden.ndim == 3 else hidden[:, :, None], shape)
 
 
 def _listed(numbers: list[int]) -> str:

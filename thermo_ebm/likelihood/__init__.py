@@ -30,6 +30,7 @@ __all__ = [
     "MarginalLikelihood",
     "Verdict",
     "bits_per_dim",
+    "check_levels",
     "collected",
     "log_marginal_likelihood",
     "prepare",
@@ -88,7 +89,7 @@ def log_marginal_likelihood(
     check_key(key)
     settings.check()
     x = np.asarray(check_images(images))
-    _check_levels(x, model.likelihood.levels)
+    check_levels(x, model.likelihood.levels)
     preparation = prepare(model, params, x.shape[1:], settings)
     estimator = Estimator(preparation, settings, key)
     estimates, num_temperatures = collected(list(estimator.run(x)))
@@ -111,8 +112,16 @@ def log_marginal_likelihood(
     )
 
 
-def _check_levels(x: np.ndarray, levels: int) -> None:
-    """Refuses values that the likelihood gives no probability."""
+def check_levels(x: np.ndarray, levels: int) -> None:
+    """Refuses values that the likelihood gives no probability.
+
+    Args:
+      x: data values in [-1, 1], of any shape.
+      levels: of the likelihood; 0: all values have a density.
+
+    Raises:
+      ValueError: a value is not one of the levels.
+    """
     if levels:
         level = (x.astype(np.float64) + 1) / 2 * (levels - 1)
         off = np.abs(level - np.clip(np.round(level), 0, levels - 1))

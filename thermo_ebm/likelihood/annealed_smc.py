@@ -56,6 +56,7 @@ class Estimates(NamedTuple):
 
 # One key for each use, all independent: the estimate is unbiased given its schedule.
 _PILOT, _RUN, _DESCENT, _CONDITIONAL = range(4)
+_SETTLING = 10  # trajectories of draws at s = 1, which part the copies of a chain
 
 
 @partial(jax.jit, static_argnames="settings")
@@ -101,6 +102,46 @@ def estimate(
         prior_sampling=_prior_sampling(preparation, images),
         scores=_scores(preparation, images, annealed),
     )
+
+
+@partial(jax.jit, static_argnames=("settings", "num"))
+def draws(
+    preparation: Preparation,
+    images: Array,
+    schedule: PathSchedule,
+    key: PRNGKey,
+    settings: LikelihoodSettings,
+    num: int,
+) -> Array:
+    """Draws from the posterior of each image: weighted chains, resampled, then moved on.
+
+    Args:
+      preparation: from `prepare`.
+      images: [num_images, *image_shape].
+      schedule: from `pilot` with another key, and N of each image.
+      key: consumed.
+      settings: the estimator, with at least `num` chains per image.
+      num: draws of each image.
+
+    Returns:
+      Latents [num_images, num, D].
+    """
+    problem, num_images = posterior_problem(preparation, images), len(images)
+    run_key, row_key, order_key, move_key = jax.random.split(key, 4)
+    annealed = particles.anneal(problem, schedule, run_key, _effort(settings))
+    # Systematic: with equal weights, each chain is drawn at most once. The permutation keeps the
+    # first draws from being those of the first island.
+    share = jnp.cumsum(jax.nn.softmax(annealed.log_weight, axis=-1), axis=-1)
+    uniforms = jax.random.uniform(row_key, (num_images, 1))
+    points = (jnp.arange(num) + uniforms) / num * share[:, -1:]
+    rows = jax.vmap(jnp.searchsorted)(share, points)
+    rows = jnp.minimum(rows, share.shape[1] - 1)
+    rows = jax.random.permutation(order_key, rows, axis=1)
+    z = annealed.z.reshape(num_images, -1, problem.latent_dim)
+    start = jnp.take_along_axis(z, rows[:, :, None], axis=1).reshape(num_images * num, -1)
+    moves = _effort(settings)._replace(trajectories=_SETTLING)
+    path = particles.continued(problem, schedule, move_key, start, moves)
+    return path[-1].reshape(num_images, num, -1)
 
 
 @partial(jax.jit, static_argnames=("model",))
@@ -164,8 +205,8 @@ def _effort(settings: LikelihoodSettings) -> Effort:
 
 def posterior_problem(preparation: Preparation, images: Array) -> Problem:
     """The paths from q(z | x) to Z_alpha p(x, z) of images [num, *image_shape]."""
-    model, params = preparation.model, preparation.params
-    reference = preparation.reference
+    model, params = preparation.observed_model, preparation.params
+    reference, images = preparation.reference, preparation.hide(images)
     center = linear_reference.mean(reference, images)
 
     def target(temperature: Array, chains: int) -> Target:
@@ -199,22 +240,25 @@ def _prior_sampling(preparation: Preparation, images: Array) -> Array:
 
     def of_image(image: Array) -> Array:
         x = jnp.broadcast_to(image, (len(outputs), *image.shape))
-        return jnp.sort(preparation.model.likelihood.log_density(x, outputs))
+        return jnp.sort(preparation.observed_model.likelihood.log_density(x, outputs))
 
-    ordered = jax.lax.map(of_image, images)
+    ordered = jax.lax.map(of_image, preparation.hide(images))
     return jax.nn.logsumexp(ordered[:, :-2], axis=1) - math.log(len(outputs))
 
 
 def _scores(preparation: Preparation, images: Array, annealed: Normaliser) -> Scores:
-    model, params, z = preparation.model, preparation.params, annealed.z
+    model, params, z = preparation.observed_model, preparation.params, annealed.z
     share = jax.nn.softmax(annealed.log_weight, axis=-1)
 
     def mean(values: Array) -> Array:
         return jnp.sum(share * values.reshape(share.shape), axis=1)
 
-    repeated = jnp.repeat(images, share.shape[1], axis=0)
+    repeated = jnp.repeat(preparation.hide(images), share.shape[1], axis=0)
     log_p = log_likelihood(model, params["generator"], repeated, z)
-    constant = math.prod(images.shape[1:]) * model.likelihood.log_constant
+    num_values: int | Array = math.prod(images.shape[1:])
+    if preparation.observed is not None:
+        num_values = preparation.observed.sum()
+    constant = num_values * model.likelihood.log_constant
     return Scores(
         reconstruction=constant - mean(log_p),
         tilt=mean(model.tilt(params["prior"], z)),

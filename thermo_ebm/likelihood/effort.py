@@ -114,6 +114,37 @@ class Estimator(NamedTuple):
             bounds[rows], errors[rows] = bound[: len(rows)], error[: len(rows)]
         return Bounds(lower, bounds, errors)
 
+    def draws(
+        self, images: np.ndarray | Array, num: int, key: PRNGKey
+    ) -> tuple[Estimates, np.ndarray, np.ndarray]:
+        """Draws from the posterior of each image, after an estimate of its log p(x).
+
+        The draws come from chains of their own along the schedule with which the estimate had the
+        error asked for, so that the estimate's verdict tells of their chains too.
+
+        Args:
+          images: [num_images, *image_shape].
+          num: draws of each image.
+          key: of the draws; that of the estimates is another.
+
+        Returns:
+          The estimates, their numbers of temperatures, and latents [num_images, num, D].
+        """
+        schedule = self.schedules(images)
+        estimates, num_temperatures = collected(list(self.run(images, schedule)))
+        islands = self.settings.num_islands
+        chains = max(-(-num // islands) * islands, self.settings.chains_per_image)
+        settings = self.settings._replace(chains_per_image=chains).compiled()
+        latents = np.empty((len(images), num, self.preparation.model.latent_dim), np.float32)
+        for rows in self._rows(np.argsort(num_temperatures, kind="stable")):
+            places = self._padded(rows)
+            batch = annealed_smc.draws(
+                self.preparation, jnp.asarray(images[places]),
+                _rows_of(schedule, places, num_temperatures[places]), key, settings, num,
+            )  # fmt: skip
+            latents[rows] = batch[: len(rows)]
+        return estimates, num_temperatures, latents
+
     def gradients(self, num_temperatures: np.ndarray) -> np.ndarray:
         """Gradients of a chain."""
         return num_temperatures * self.settings.gradients_per_temperature()

@@ -252,22 +252,23 @@ def descend(
 def continued(
     problem: Problem, schedule: PathSchedule, key: PRNGKey, start: Array, effort: Effort
 ) -> Array:
-    """States of chains at s = 1 of a single problem, after each of their moves.
+    """States of chains at s = 1, after each of their moves.
 
     Args:
-      problem: the path.
-      schedule: whose last step size is used.
+      problem: the paths.
+      schedule: whose last step sizes are used.
       key: consumed.
-      start: [chains, latent_dim].
+      start: of equally many chains of each problem, [num * chains, latent_dim].
       effort: its `trajectories` are the moves.
 
     Returns:
-      [trajectories, chains, latent_dim].
+      [trajectories, num * chains, latent_dim].
     """
-    kernel = effort.kernel
-    target = problem.target(jnp.ones(1), len(start))
-    sizes = jnp.full(len(start), jnp.exp(_at(schedule, jnp.ones(1))[1][0]))
-    keys = _keys(problem, key, len(start))
+    kernel, num = effort.kernel, len(problem.numbers)
+    chains = len(start) // num
+    target = problem.target(jnp.ones(num), chains)
+    sizes = jnp.repeat(jnp.exp(_at(schedule, jnp.ones(num))[1]), chains)
+    keys = _keys(problem, key, chains)
 
     def move(state: State, k: Array) -> tuple[State, Array]:
         state = kernel.step(StepKeys(keys, k), state, target, sizes)[0]

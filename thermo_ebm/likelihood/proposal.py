@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from thermo_ebm.likelihood import particles
 from thermo_ebm.likelihood.particles import Effort, Problem
 from thermo_ebm.likelihood.settings import LikelihoodSettings
-from thermo_ebm.models.latent_ebm import LatentEBM
+from thermo_ebm.models.latent_ebm import LatentEBM, observed_only
 from thermo_ebm.sampling import linear_reference
 from thermo_ebm.sampling import path as paths
 from thermo_ebm.sampling.chunks import map_in_chunks
@@ -54,14 +54,37 @@ class Preparation(NamedTuple):
     prior: PriorConstant
     latents: Array  # draws of the prior, [num_pairs, D]
     outputs: Array  # of the generator at the first of these draws, [at most num_pairs, ...]
+    observed: Array | None = None  # which data values are observed, bool [*image_shape]; None: all
+
+    @property
+    def observed_model(self) -> LatentEBM:
+        """The model of the observed data values alone."""
+        return observed_only(self.model, self.observed)
+
+    def hide(self, images: Array) -> Array:
+        """The images with 0 in place of the values that are not observed."""
+        return images if self.observed is None else jnp.where(self.observed, images, 0.0)
 
 
 def prepare(
-    model: LatentEBM, params: Params, image_shape: tuple[int, ...], settings: LikelihoodSettings
+    model: LatentEBM,
+    params: Params,
+    image_shape: tuple[int, ...],
+    settings: LikelihoodSettings,
+    observed: Array | None = None,
 ) -> Preparation:
-    """Proposal, metric and log Z_alpha of a model, under a fixed key; compiled once."""
+    """Proposal, metric and log Z_alpha of a model, under a fixed key; compiled once.
+
+    Args:
+      model: the model.
+      params: alpha and beta.
+      image_shape: of an image.
+      settings: the estimator.
+      observed: which data values of every image are observed, bool [*image_shape]; None: all.
+    """
     # The key is an argument: of a constant, XLA would draw all random numbers when it compiles.
-    return prepare_from(model, params, jax.random.key(0), image_shape, settings.compiled())
+    key = jax.random.key(0)
+    return prepare_from(model, params, key, image_shape, settings.compiled(), observed)
 
 
 @partial(jax.jit, static_argnames=("model", "image_shape", "settings"))
@@ -71,19 +94,25 @@ def prepare_from(
     key: PRNGKey,
     image_shape: tuple[int, ...],
     settings: LikelihoodSettings,
+    observed: Array | None = None,
 ) -> Preparation:
     """The same under another key, for programs that are compiled as a whole."""
     prior_key, pair_key, probe_key = jax.random.split(key, 3)
     latents, constant = _prior(model, params["prior"], prior_key, settings)
     outputs = map_in_chunks(lambda z: model.generator(params["generator"], z), latents, _CHUNK)
     keys = jax.random.split(pair_key, len(latents))
-    reference = _fit(model, paths.simulate_pairs(model.likelihood, latents, outputs, keys))
-    curvature = _curvature(model, params, latents[-settings.num_probes :], probe_key)
+    part = observed_only(model, observed)
+    num_observed = None if observed is None else jnp.maximum(observed.sum(), 1)
+    pairs = paths.simulate_pairs(part.likelihood, latents, outputs, keys)
+    reference = _fit(model, pairs, num_observed)
+    curvature = _curvature(part, params, latents[-settings.num_probes :], probe_key)
     cold = curvature + jnp.eye(model.latent_dim) / model.prior_sigma**2
     values, vectors = jnp.linalg.eigh(reference.root @ cold @ reference.root)
     axes, curvatures = reference.root @ vectors, jnp.maximum(values, 1e-6)
     stored = outputs[: max(_STORED_NUMBERS // math.prod(outputs.shape[1:]), 1)]
-    return Preparation(model, params, reference, axes, curvatures, constant, latents, stored)
+    return Preparation(
+        model, params, reference, axes, curvatures, constant, latents, stored, observed
+    )
 
 
 def prior_problem(model: LatentEBM, alpha: Any) -> Problem:
@@ -160,7 +189,7 @@ def worst_r_hat(states: Array) -> Array:
     return jnp.sqrt((num - 1) / num + largest)
 
 
-def _fit(model: LatentEBM, pairs: Pairs) -> LinearReference:
+def _fit(model: LatentEBM, pairs: Pairs, num_observed: Array | None) -> LinearReference:
     """q of simulated pairs: W from half of them, C from the errors of the other half."""
     half = len(pairs.z) // 2
     before = linear_reference.prior_moments(
@@ -168,7 +197,8 @@ def _fit(model: LatentEBM, pairs: Pairs) -> LinearReference:
     )
 
     def fit(moments: linear_reference.PairMoments) -> LinearReference:
-        return linear_reference.fit(moments, model.prior_sigma, model.likelihood.least_variance)
+        least = model.likelihood.least_variance
+        return linear_reference.fit(moments, model.prior_sigma, least, num_observed)
 
     def sums(reference: LinearReference, part: slice) -> linear_reference.PairSums:
         some = jax.tree.map(lambda leaf: leaf[part], pairs)

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from thermo_ebm.models import likelihoods
 from thermo_ebm.models.conv_transpose import ConvTranspose, for_backend
 from thermo_ebm.models.generator import make_generator_network
 from thermo_ebm.models.likelihoods import LIKELIHOODS, ImageLikelihood, gaussian
@@ -236,6 +237,24 @@ def log_prior(model: LatentEBM, alpha: chex.ArrayTree, z: Array) -> Array:
     """log p_alpha(z) up to the constant log Z_alpha (eq. 1). [num, latent_dim] -> [num]."""
     chex.assert_shape(z, (None, model.latent_dim))
     return model.prior.log_density(alpha, z)
+
+
+def observed_only(model: LatentEBM, observed: Array | None) -> LatentEBM:
+    """The model of the observed data values alone; of all if `observed` is None.
+
+    The generator's outputs stay those of complete images.
+
+    Args:
+      model: of complete images.
+      observed: bool [*image_shape].
+
+    Raises:
+      ValueError: the likelihood has no densities of single data values.
+    """
+    if observed is None:
+        return model
+    likelihood = likelihoods.observed_only(model.likelihood, observed)
+    return model._replace(make_likelihood=lambda sigma: likelihood)
 
 
 def mean_images(model: LatentEBM, beta: chex.ArrayTree, z: Array) -> Array:

@@ -47,6 +47,46 @@ class ImageLikelihood(NamedTuple):
     levels: int = 0
     # Of each data value; log p(x | z) less these constants is minus the error of reconstruction.
     log_constant: float = 0.0
+    # (x, outputs) -> log p(x | z) of each data value, [num, *image_shape]; None: without it,
+    # images of which only a part is observed are refused
+    log_densities: Callable[[Array, Array], Array] | None = None
+
+
+def observed_only(likelihood: ImageLikelihood, observed: Array) -> ImageLikelihood:
+    """The likelihood of the observed data values alone, log p(x_O | z).
+
+    It is that of images whose other values are 0 with certainty, so that estimates from simulated
+    images learn nothing from these.
+
+    Args:
+      likelihood: of complete images.
+      observed: which data values are observed, bool [*image_shape].
+
+    Raises:
+      ValueError: the likelihood has no `log_densities`.
+    """
+    log_densities = likelihood.log_densities
+    if log_densities is None:
+        raise ValueError("a mask needs a likelihood with `log_densities`, one for each data value")
+
+    def hide(values: Array, hidden: float = 0.0) -> Array:
+        return jnp.where(observed, values, hidden)
+
+    def information(outputs: Array) -> Array:
+        values = likelihood.information(outputs)
+        # Outputs beyond those of the data values keep theirs: it is of the metric alone, which may
+        # be any.
+        num = observed.shape[-1]
+        return jnp.concatenate([hide(values[..., :num]), values[..., num:]], axis=-1)
+
+    return likelihood._replace(
+        log_density=lambda x, outputs: _sum(hide(log_densities(x, outputs))),
+        sample=lambda keys, outputs: hide(likelihood.sample(keys, outputs)),
+        mean=lambda outputs: hide(likelihood.mean(outputs)),
+        variance=lambda outputs: hide(likelihood.variance(outputs), likelihood.least_variance),
+        information=information,
+        log_densities=lambda x, outputs: hide(log_densities(x, outputs)),
+    )
 
 
 def gaussian(sigma: float) -> ImageLikelihood:
@@ -63,6 +103,10 @@ def gaussian(sigma: float) -> ImageLikelihood:
         squared_error = jnp.sum((x - outputs) ** 2, axis=tuple(range(1, x.ndim)))
         return -squared_error / (2 * variance) - dim / 2 * math.log(2 * math.pi * variance)
 
+    def log_densities(x: Array, outputs: Array) -> Array:
+        chex.assert_equal_shape([x, outputs])
+        return -((x - outputs) ** 2) / (2 * variance) - math.log(2 * math.pi * variance) / 2
+
     def sample(keys: PRNGKey, outputs: Array) -> Array:
         noise = normal(keys, STEP_NOISE, math.prod(outputs.shape[1:]))
         return outputs + sigma * noise.reshape(outputs.shape)
@@ -75,6 +119,7 @@ def gaussian(sigma: float) -> ImageLikelihood:
         information=lambda outputs: jnp.full_like(outputs, 1 / variance),
         least_variance=variance,
         log_constant=-math.log(2 * math.pi * variance) / 2,
+        log_densities=log_densities,
     )
 
 
@@ -93,10 +138,10 @@ def learned_gaussian() -> ImageLikelihood:
         variance = jnp.exp(2 * outputs[..., -1:]) + _LEAST_LEARNED_VARIANCE
         return mean, jnp.broadcast_to(variance, mean.shape)
 
-    def log_density(x: Array, outputs: Array) -> Array:
+    def log_densities(x: Array, outputs: Array) -> Array:
         mean, variance = split(outputs)
         chex.assert_equal_shape([x, mean])
-        return -_sum((x - mean) ** 2 / variance + jnp.log(2 * math.pi * variance)) / 2
+        return -((x - mean) ** 2 / variance + jnp.log(2 * math.pi * variance)) / 2
 
     def sample(keys: PRNGKey, outputs: Array) -> Array:
         mean, variance = split(outputs)
@@ -109,12 +154,13 @@ def learned_gaussian() -> ImageLikelihood:
         return jnp.concatenate([1 / variance, 2 * mean.shape[-1] * share**2], axis=-1)
 
     return ImageLikelihood(
-        log_density,
+        _summed(log_densities),
         sample,
         mean=lambda outputs: outputs[..., :-1],
         variance=lambda outputs: split(outputs)[1],
         information=information,
         least_variance=_LEAST_LEARNED_VARIANCE,
+        log_densities=log_densities,
     )
 
 
@@ -130,9 +176,9 @@ def _with_log_sigma(sigma: float, x: Array) -> Array:
 def bernoulli() -> ImageLikelihood:
     """Values -1 and 1; outputs are the logits of 1."""
 
-    def log_density(x: Array, outputs: Array) -> Array:
+    def log_densities(x: Array, outputs: Array) -> Array:
         chex.assert_equal_shape([x, outputs])
-        return _sum((x + 1) / 2 * outputs - jax.nn.softplus(outputs))
+        return (x + 1) / 2 * outputs - jax.nn.softplus(outputs)
 
     def sample(keys: PRNGKey, outputs: Array) -> Array:
         return jnp.where(outputs + _logistic(keys, outputs) > 0, 1.0, -1.0)
@@ -141,13 +187,14 @@ def bernoulli() -> ImageLikelihood:
         return 4 * jax.nn.sigmoid(outputs) * jax.nn.sigmoid(-outputs)
 
     return ImageLikelihood(
-        log_density,
+        _summed(log_densities),
         sample,
         mean=lambda outputs: jnp.tanh(outputs / 2),
         variance=lambda outputs: variance(outputs) + _LEAST_BERNOULLI_VARIANCE,
         information=lambda outputs: variance(outputs) / 4,
         least_variance=_LEAST_BERNOULLI_VARIANCE,
         levels=2,
+        log_densities=log_densities,
     )
 
 
@@ -167,13 +214,13 @@ def discretized_logistic(scale: float, levels: int = 256) -> ImageLikelihood:
     half = 1 / (levels - 1)
     log_width = math.log(-math.expm1(-2 * half / scale))
 
-    def log_density(x: Array, outputs: Array) -> Array:
+    def log_densities(x: Array, outputs: Array) -> Array:
         chex.assert_equal_shape([x, outputs])
         is_first, is_last = x <= -1 + half, x >= 1 - half
         # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a))
         above = jnp.where(is_last, 0.0, jax.nn.log_sigmoid((x + half - outputs) / scale))
         below = jnp.where(is_first, 0.0, jax.nn.log_sigmoid((outputs - x + half) / scale))
-        return _sum(above + below + jnp.where(is_first | is_last, 0.0, log_width))
+        return above + below + jnp.where(is_first | is_last, 0.0, log_width)
 
     def sample(keys: PRNGKey, outputs: Array) -> Array:
         x = outputs + scale * _logistic(keys, outputs)
@@ -198,13 +245,14 @@ def discretized_logistic(scale: float, levels: int = 256) -> ImageLikelihood:
 
     variance = (math.pi * scale) ** 2 / 3 + half**2 / 3
     return ImageLikelihood(
-        log_density,
+        _summed(log_densities),
         sample,
         mean=lambda outputs: jnp.clip(outputs, -1, 1),
         variance=lambda outputs: jnp.full_like(outputs, variance),
         information=information,
         least_variance=variance,
         levels=levels,
+        log_densities=log_densities,
     )
 
 
@@ -238,6 +286,10 @@ def _logistic(keys: PRNGKey, outputs: Array) -> Array:
     """Standard logistic numbers, of the shape of the outputs."""
     draws = uniform(keys, STEP_NOISE, math.prod(outputs.shape[1:])).reshape(outputs.shape)
     return jnp.log(draws) - jnp.log1p(-draws)
+
+
+def _summed(log_densities: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+    return lambda x, outputs: _sum(log_densities(x, outputs))
 
 
 def _sum(values: Array) -> Array:

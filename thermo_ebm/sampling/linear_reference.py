@@ -92,21 +92,29 @@ def prior_moments(latent_dim: int, image_dim: int, prior_sigma: float) -> PairMo
     )
 
 
-def fit(moments: PairMoments, prior_sigma: float, least_variance: float) -> LinearReference:
+def fit(
+    moments: PairMoments,
+    prior_sigma: float,
+    least_variance: float,
+    num_observed: Array | None = None,
+) -> LinearReference:
     """q of the present moments.
 
     Args:
       moments: of pairs of the model.
       prior_sigma: sigma_0.
       least_variance: of a data value given z; sigma_l^2 of the Gaussian likelihood.
+      num_observed: data values that are observed; in the pairs the others are 0, and then q does
+        not depend on them. None: all.
     """
+    num_values = len(moments.mean_image) if num_observed is None else num_observed
     mean_z, mean_image = moments.mean_z, moments.mean_image
     cov_z = moments.latent_products - jnp.outer(mean_z, mean_z)
     cov_image = moments.image_products - jnp.outer(mean_image, mean_z)
     precision_z = _inverse(cov_z)
     jacobian = cov_image @ precision_z
     total = moments.image_square - jnp.sum(mean_image**2)
-    residual = jnp.maximum(total - jnp.sum(jacobian * cov_image), 0.0) / len(mean_image)
+    residual = jnp.maximum(total - jnp.sum(jacobian * cov_image), 0.0) / num_values
     variance = least_variance + residual
     precision = precision_z + jacobian.T @ jacobian / variance
     gain = _inverse(precision) @ jacobian.T / variance
