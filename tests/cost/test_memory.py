@@ -108,7 +108,7 @@ def test_automatic_chunk_shrinks_with_the_memory_and_not_with_more_images():
     assert abs(automatic_chunk(many, 32, 4 * MIB) - chunk) <= 1  # chunks are of nearly one size
 
 
-@pytest.mark.parametrize("gradient", ["detached", "langevin"])
+@pytest.mark.parametrize("gradient", ["detached", pytest.param("langevin", marks=pytest.mark.slow)])
 def test_estimate_is_near_the_memory_that_the_compiler_plans(gradient):
     config = small_config(generator_gradient=gradient)
     model = make_model(config.model, 1)

@@ -65,8 +65,23 @@ def test_files_that_pages_name_are_there():
             assert (ROOT / name).is_file(), f"{path}: {name}"
 
 
+def built_by_make():
+    """The folder of `make lint` and `make docs`, unless a source has changed since."""
+    folder = ROOT / "build" / "site"
+    sources = [
+        ROOT / "mkdocs.yml",
+        *(ROOT / "docs").rglob("*"),
+        *(ROOT / "thermo_ebm").rglob("*.py"),
+    ]
+    pages = [path for path in (folder / "index.html", folder / "404.html") if path.is_file()]
+    newest = max(path.stat().st_mtime for path in sources if path.is_file())
+    return folder if pages and all(page.stat().st_mtime > newest for page in pages) else None
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
+    if folder := built_by_make():
+        return folder
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}

@@ -204,10 +204,8 @@ def test_gradients_of_all_settings_under_the_trapezium():
             assert np.abs(first - second).max() > 1e-2
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [pytest.param(LEFT, id="left", marks=pytest.mark.slow), pytest.param(RIGHT, id="right")],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [LEFT, RIGHT], ids=["left", "right"])
 def test_gradients_under_other_quadratures(settings):
     check(settings, [("langevin", "langevin"), ("none", "detached")])
 

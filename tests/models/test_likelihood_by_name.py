@@ -31,6 +31,12 @@ SMALL = {
 }
 CHAIN = ChainSettings(0.02, 3)
 SAMPLER = SamplerSettings(CHAIN, CHAIN, chains_per_image=2, exchange_every=1)
+
+
+def slow(*names):
+    return [pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 OTHERS = tuple(name for name in LIKELIHOODS if name != "gaussian")
 
 
@@ -78,7 +84,7 @@ def test_learned_gaussian_has_the_fisher_information_of_its_draws():
     np.testing.assert_allclose(measured, likelihood.information(outputs).ravel(), rtol=0.05)
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", ["bernoulli", *slow("learned_gaussian", "discretized_logistic")])
 def test_loss_from_the_linear_reference_and_samples(name):
     model = model_of(name)
     params, batch = model.init(jax.random.key(0)), make_batch(images(name))

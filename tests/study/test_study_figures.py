@@ -399,7 +399,9 @@ def texts_of_figure(figure):
     ]
 
 
-@pytest.mark.parametrize("count", [1, 3, 12, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "count", [1, 3, *(pytest.param(n, marks=pytest.mark.slow) for n in (12, 30))]
+)
 def test_titles_labels_and_legends_neither_overlap_nor_leave_the_figure(count):
     """Layouts that fail are warnings, which are errors in tests."""
     section = many_settings(count)
