@@ -8,9 +8,10 @@ The first table is counted in the compiled step, for 1, 2, 4, ... of the devices
 bytes of the arguments and of what XLA plans on each device, and the collectives, their number and
 the bytes that each device sends into them. The batch is the configuration's, shared by the devices.
 
-The second table is arithmetic, and called an estimate: seconds are the counted operations of a step
-over the chip's documented peak times `--fraction`, which comes from `benchmarks.aot`; they leave out
-communication. Devices that have no image of a batch to themselves get one each: the batch grows.
+The second table is arithmetic, and called an estimate: seconds are the counted operations of a
+step over the chip's documented peak times `--fraction`, which comes from `benchmarks.aot`; they
+leave out communication. Where there are more devices than images in a batch, the batch grows to one
+image for each device.
 """
 
 if not __package__:
