@@ -43,8 +43,8 @@ TITLE = "# Does the noise of the learning gradient decide image quality?\n"
 
 QUESTION = """This page is written by `python -m study.pages.noise_study`; its numbers, tables and
 figures come from the runs. *Noise* is the variance of the update's gradient over repeated draws,
-per parameter ([definition](../../mathematics.md#variance-and-noise-of-a-gradient)), not the variance
-over entries that the paper reports.
+per parameter ([definition](../../mathematics.md#variance-and-noise-of-a-gradient)), not the
+variance over entries that the paper reports.
 
 The paper varies the variance by the power p and by the batch size, which change more than it: p
 changes the mean of a `detached` gradient, and at a fixed number of epochs a smaller batch also has
