@@ -3,10 +3,13 @@
 NamedTuples here say shapes and units in a comment after each field, which Python does not keep.
 """
 
+import re
 import tokenize
 from typing import Any
 
 import griffe
+
+_SYMBOL = re.compile(r"[A-Za-z]+_\w|\w\d?\b(?! )")
 
 
 class FieldComments(griffe.Extension):
@@ -24,4 +27,6 @@ class FieldComments(griffe.Extension):
         comments = [token for token in tokens if token.startswith("#")]
         if comments:
             text = comments[-1].lstrip("# ")
-            attr.docstring = griffe.Docstring(text[:1].upper() + text[1:], parent=attr)
+            if not _SYMBOL.match(text):  # a symbol keeps its case: g_beta, sigma_0
+                text = text[:1].upper() + text[1:]
+            attr.docstring = griffe.Docstring(text, parent=attr)

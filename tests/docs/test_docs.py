@@ -11,7 +11,9 @@ import pytest
 import trained_run
 from patience import PATIENCE
 
+import thermo_ebm as te
 from docs.tools import configuration, mathml, readings
+from thermo_ebm import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md"))
@@ -151,6 +153,39 @@ def test_equations_are_mathml(site):
     text = (site / "mathematics.html").read_text(encoding="utf-8")
     assert text.count("<math") > 20
     assert "arithmatex" not in text
+
+
+def test_symbols_are_typeset_and_names_of_code_are_not():
+    text = mathml.on_page_content("<p>N_t, sigma_l, f_alpha(z), train_loss, log_prior, t_ij</p>")
+    assert '<span class="formula"><i>N</i><sub><i>t</i></sub></span>, ' in text
+    assert '<span class="formula"><i>σ</i><sub><i>l</i></sub></span>, ' in text
+    assert '<span class="formula"><i>f</i><sub><i>α</i></sub></span>(z), ' in text
+    assert text.endswith("train_loss, log_prior, t_ij</p>")
+
+
+def test_reference_has_every_name_and_describes_every_field(site):
+    pages = {path: path.read_text(encoding="utf-8") for path in (site / "api").glob("*.html")}
+    text = "".join(pages.values())
+    used = {
+        name for path in PAGES for code in blocks(path) for name in re.findall(r"te\.(\w+)", code)
+    }
+    names = {*te.__all__, *used, *metrics.__all__} - {"choose_network"}  # `networks.choose`
+    assert [name for name in names if not re.search(rf'id="thermo_ebm[\w.]*\.{name}"', text)] == []
+    fields = re.findall(
+        r'<div class="doc doc-object doc-attribute">\s*<h\d id="([^"]+)".*?'
+        r'<div class="doc doc-contents ">(.*?)</div>',
+        text,
+        re.DOTALL,
+    )
+    assert len(fields) > 100
+    assert [name for name, description in fields if "<p>" not in description] == []
+
+
+def test_examples_in_the_reference_are_shown_as_code(site):
+    """All of them run in tests/test_entrance.py."""
+    for path in (site / "api").glob("*.html"):
+        text = re.sub(r"<pre.*?</pre>", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        assert "&gt;&gt;&gt;" not in text, path
 
 
 def test_reference_shows_the_comments_of_fields(site):
