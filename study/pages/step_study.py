@@ -32,8 +32,6 @@ NAMES = {
 
 OPENING = """# Noise or steps?
 
-This page is written by `python -m study.pages.step_study`; its numbers come from the runs.
-
 ![Differences of KID and log p(x) from the centre, by arm](figures/effects.png)
 
 *KID and held-out log p(x) less those of the same seeds without amplification (the centre), with
@@ -41,6 +39,7 @@ This page is written by `python -m study.pages.step_study`; its numbers come fro
 
 {findings}
 
+This page is written by `python -m study.pages.step_study`; its numbers come from the runs.
 Amplification multiplies the noise of the learning gradient by c. Where the amplified gradient also
 enters Adam's second moment, it shortens the steps as well
 ([why](../../mathematics.md#noise-control)). Three arms tell the two apart:

@@ -12,7 +12,7 @@ import trained_run
 from patience import PATIENCE
 
 import thermo_ebm as te
-from docs.tools import configuration, mathml, readings
+from docs.tools import configuration, mathml, readings, words
 from thermo_ebm import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,6 +78,22 @@ def built_by_make():
     pages = [path for path in (folder / "index.html", folder / "404.html") if path.is_file()]
     newest = max(path.stat().st_mtime for path in sources if path.is_file())
     return folder if pages and all(page.stat().st_mtime > newest for page in pages) else None
+
+
+def test_pages_are_short():
+    """CONTRIBUTING.md says 22,000; the rest is for sections that are being written."""
+    counts = words.count()
+    assert sum(counts.values()) <= 22_500
+    studies = {name: number for name, number in counts.items() if "study/" in name}
+    assert len(studies) >= 6
+    assert {name: number for name, number in studies.items() if number > 1000} == {}
+
+
+def test_a_page_of_a_study_begins_with_a_figure():
+    for path in (ROOT / "docs/study").rglob("*.md"):
+        title, figure = path.read_text(encoding="utf-8").split("\n\n")[:2]
+        assert title.startswith("# "), path
+        assert figure.startswith("!["), path
 
 
 @pytest.fixture(scope="module")
