@@ -70,6 +70,8 @@ def define_flags() -> None:
         "RUN[:REPETITION[:STEP]], a checkpoint (STEP a number or best; the newest) that the newest "
         "checkpoint of each repetition is compared with.",
     )
+    program.define_parameters()
+    program.define_against_parameters()
     program.define_data_dir()
     program.define_poll_seconds(10.0, "With --watch, seconds between checks for new checkpoints.")
 
@@ -96,7 +98,7 @@ def _evaluate(workdir: Path) -> int:
     evaluator = _HeldOut() if metric == held_out.METRIC else _Metrics()
     if values.watch:
         _wait_for_run(workdir)
-    run = load_run(workdir)
+    run = load_run(workdir, values.parameters)
     if values.against_run is not None:
         return _compare_runs(run, _Metrics().evaluation(run))
     settings, is_prepared, num_evaluated, failed = evaluator.settings, False, 0, 0
@@ -119,7 +121,7 @@ def _evaluate(workdir: Path) -> int:
             print(f"note: {note}", flush=True)
         if metric:  # at once: training removes old checkpoints
             evaluate.keep_best(run, repetition, metric, settings)
-    label = settings.extent(run.config).network
+    label = evaluate.extent_of(run, settings).network
     if not is_prepared:
         print(f"{workdir}: nothing to do, every checkpoint has been evaluated with {label}")
     else:
@@ -182,13 +184,14 @@ def _compare_runs(run: Run, evaluation: evaluate.Evaluation) -> int:
     """Compares the newest checkpoint of each repetition with that of --against_run."""
 
     source = warm_start.parse(flags.FLAGS.against_run, "against_run")
-    other_run = load_run(source.run)
+    other_run = load_run(source.run, program.against_parameters())
     other = other_run.load(source.repetition, source.step)
     repetitions = run.repetitions()
     for repetition in repetitions:
-        checkpoint = evaluate.Checkpoint(repetition, run.load(repetition).step)
+        loaded = run.load(repetition)
+        checkpoint = evaluate.Checkpoint(repetition, loaded.step)
         result = evaluate.compare_checkpoints(run, checkpoint, (other_run, other), evaluation)
-        print(printable(f"A: {run.workdir}, repetition {repetition}, step {checkpoint.step}"))
+        print(printable(f"A: {run.workdir}, {loaded.title()}"))
         print(printable(f"B: {other_run.workdir}, {other.title()}"))
         print(f"features: {evaluation.label}, {evaluation.num_images} images each\n")
         print(result.table(), flush=True)

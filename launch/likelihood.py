@@ -102,6 +102,7 @@ def define_flags() -> None:
         "against_data_dir", None, "Folder of the data set of --against; by default that of TFDS."
     )
     DEFINE_path("against_run", None, "Another run, whose log p(x) of the same images is compared.")
+    program.define_against_parameters()
     flags.DEFINE_integer(
         "batch_size",
         8,
@@ -128,12 +129,12 @@ def _likelihood(workdir: Path) -> int:
 
     values = flags.FLAGS
     program.check_devices()
-    run = load_run(workdir)
+    run = load_run(workdir, values.parameters)
     checkpoint = run.load(values.repetition, values.step)
     validation = run.validation_images(values.data_dir)
     images = _limited(validation, "validation images")
     other_images, other = _other_images(run), _other_run(run)
-    folder = layout.repetition_dir(workdir, values.repetition)
+    folder = layout.outputs_dir(workdir, values.repetition, run.parameters)
     folder = Path(values.output) if values.output else folder
     data.check_output(run.config.data, folder, "output")
     settings = session.SessionSettings(
@@ -155,7 +156,7 @@ def _other_run(run: Run) -> Run | None:
     path = flags.FLAGS.against_run
     if path is None:
         return None
-    other = load_run(Path(path))
+    other = load_run(Path(path), program.against_parameters())
     if image_shape(other.config) != image_shape(run.config):
         raise UserError(f"against_run={path}: its images have another shape")
     return other
@@ -280,7 +281,7 @@ def _compare_runs(
     """Prints the paired difference of log p(x) under this run and that of --against_run."""
 
     values, path = flags.FLAGS, flags.FLAGS.against_run
-    name = f"run_{_slug(path)}"
+    name = other.label(f"run_{_slug(path)}")
     checkpoint = other.load(values.repetition, None)
     folder = opened.folder / layout.LIKELIHOOD_FOLDER / name
     with tables.locked(folder):
@@ -290,12 +291,13 @@ def _compare_runs(
             other_rows = session.validation_rows(compared, images, progress)
     constants = float(prior.stderr), float(session.prior_constant(compared).stderr)
     result = tables.difference(rows, other_rows, math.hypot(*constants))
-    better = path if result.mean < 0 else values.workdir
+    this, that = opened.run.title(), other.title()
+    better = that if result.mean < 0 else this
     words = f"{better} is better" if result.decided else "undecided"
     if not result.decided and result.images_needed > 0:
         words += f"; about {result.images_needed} images would decide"
     print(
-        f"log p(x) of {result.num_images} images under {values.workdir} less that under {path}: "
+        f"log p(x) of {result.num_images} images under {this} less that under {that}: "
         f"{result.mean:.2f} nats (95 % interval {result.low:.2f} to {result.high:.2f}): {words}"
     )
     tables.update_summary(opened.folder, {f"against_{name}": result._asdict()})

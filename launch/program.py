@@ -18,6 +18,7 @@ from absl import app, flags, logging
 
 from thermo_ebm import console, runtime
 from thermo_ebm.errors import UserError, one_line, printable
+from thermo_ebm.run import layout
 
 from . import config_file, flag_errors
 from .command import BAD_INPUT, COMMAND
@@ -120,7 +121,7 @@ def define_poll_seconds(default: float, meaning: str) -> None:
 
 
 def define_checkpoint() -> None:
-    """Defines --workdir, --repetition and --step, which choose a checkpoint of a run."""
+    """Defines the flags that choose a checkpoint of a run, and which of its parameters."""
     DEFINE_path("workdir", None, "The run directory.", required=True)
     flags.DEFINE_integer("repetition", 0, "Number of the repetition.")
     flags.DEFINE(
@@ -130,6 +131,33 @@ def define_checkpoint() -> None:
         "Step of the checkpoint, or best for the one that launch.eval --keep_best has kept; the "
         "newest by default.",
     )
+    define_parameters()
+
+
+def define_parameters() -> None:
+    """Defines --parameters, which chooses between the parameters of a checkpoint."""
+    flags.DEFINE_enum(
+        "parameters",
+        None,
+        [layout.LAST, layout.AVERAGED],
+        "Parameters of a checkpoint: after its last update (the default), or averaged over updates,"
+        " for runs with optimizer.ema_decay.",
+    )
+
+
+def define_against_parameters() -> None:
+    """Defines --against_parameters, for the programs with --against_run."""
+    flags.DEFINE_enum(
+        "against_parameters",
+        None,
+        [layout.LAST, layout.AVERAGED],
+        "As --parameters, of --against_run; by default as --parameters.",
+    )
+
+
+def against_parameters() -> str | None:
+    """The parameters of --against_run."""
+    return flags.FLAGS.against_parameters or flags.FLAGS.parameters
 
 
 class _StepParser(flags.ArgumentParser):

@@ -87,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
 
     values = flags.FLAGS
     program.check_devices()
-    run = load_run(values.workdir)
+    run = load_run(values.workdir, values.parameters)
     checkpoint = run.load(values.repetition, values.step)
     if values.images:
         folder = Path(values.images)
@@ -96,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
             _write_samples(run, checkpoint, folder)
         print(f"{counted(values.num, 'sample')} of {checkpoint.title()}: {folder}")
         return 0
-    folder = layout.repetition_dir(values.workdir, values.repetition) / layout.DRAWN
+    folder = layout.outputs_dir(values.workdir, values.repetition, run.parameters) / layout.DRAWN
     folder = Path(values.output) if values.output else folder
     data.check_output(run.config.data, folder, "output")
     with _clear_errors("output", folder, checkpoint):

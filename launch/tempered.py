@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
     if values.kernel is not None and values.kernel not in KERNELS:
         raise UserError(f"kernel={values.kernel}: must be one of {', '.join(KERNELS)}")
     program.check_devices()
-    run = load_run(values.workdir)
+    run = load_run(values.workdir, values.parameters)
     sampler, schedule = _sampler(run), _schedule(run)
     temperatures = schedule.temperatures
     if sampler.exchange_every and len(temperatures) < 3:
@@ -111,8 +111,10 @@ def main(argv: Sequence[str]) -> int:
         "prior_step_size": sampler.prior.step_size if sizes is None else float(sizes[0]),
         "posterior_step_size": sampler.posterior.step_size if sizes is None else float(sizes[-1]),
     }
-    table = layout.repetition_dir(values.workdir, values.repetition) / layout.DIAGNOSTICS
+    folder = layout.outputs_dir(values.workdir, values.repetition, run.parameters)
+    table = folder / layout.DIAGNOSTICS
     with files.clear_errors(table):
+        folder.mkdir(parents=True, exist_ok=True)
         convergence.write_table(table, rows, **shared)
     print(f"written: {table}")
     return 0

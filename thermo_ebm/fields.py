@@ -173,6 +173,11 @@ FIELDS: dict[str, Field] = {
         "never overlap with the training images",
         also=float,
     ),
+    "data.flip": Field(
+        False,
+        anything,
+        "mirror training images left to right, each with probability 1/2, anew in every step",
+    ),
     "data.streaming": Field(
         False,
         anything,
@@ -404,6 +409,13 @@ FIELDS: dict[str, Field] = {
     "optimizer.weight_decay": Field(
         0.0, at_least(0), "decay of the weights, times the learning rate (`adamw`, `lion`)"
     ),
+    "optimizer.ema_decay": Field(
+        0.0,
+        fraction,
+        "decay, at every update, of an average of the parameters that is kept beside them for "
+        "`--parameters=averaged` of evaluations, such as 0.999; 0 keeps none",
+        FIXED,
+    ),
     "optimizer.prior.learning_rate": Field(2e-5, positive, "initial learning rate of the prior"),
     "optimizer.prior.final_learning_rate": Field(
         1e-5, positive, "lowest learning rate of the prior"
@@ -424,11 +436,25 @@ FIELDS: dict[str, Field] = {
     "optimizer.generator.b2": Field(
         0.999, fraction, "decay of the generator's second moment (beta 2)"
     ),
+    "optimizer.warm_up_epochs": Field(
+        0.0,
+        at_least(0),
+        "epochs, or a part of one, in which the learning rates rise linearly from 0; 0: none",
+    ),
+    "optimizer.decay.name": Field(
+        "exponential",
+        name_in("gradients.schedules:DECAYS"),
+        "how the learning rates fall: `exponential` (the paper's, by `optimizer.decay.rate`), "
+        "`cosine` (to the final rates at `optimizer.decay.end_epoch`) or `constant`",
+    ),
     "optimizer.decay.begin_epoch": Field(
         1, at_least(0), "epochs before the learning rates start to fall"
     ),
     "optimizer.decay.rate": Field(
-        0.975, positive, "factor by which the learning rates fall at every epoch"
+        0.975, positive, "factor by which the learning rates fall at every epoch (`exponential`)"
+    ),
+    "optimizer.decay.end_epoch": Field(
+        50, at_least(1), "epochs after which `cosine` has reached the final learning rates"
     ),
     "optimizer.clip_norm": Field(
         0.0, at_least(0), "largest norm of the gradient; 0 disables clipping"

@@ -13,6 +13,8 @@ nothing else: not on the number of devices, nor on chunks, nor on what has been 
     |-- PICTURES                                        samples and one latent, for pictures
     |-- EVALUATION - step                               generated images  (*), and metrics
     |-- AMPLIFICATION - branch - step                   the sign of the amplified difference
+    |-- FLIPS - branch - step - number of an image      whether the step has its mirror image
+    |-- NOISE_FLIPS - step - block - batch - number     the same, of the crossed design
     `-- LIKELIHOOD - step                               annealed chains of validation images  (*)
 
     seed of `launch.likelihood`
@@ -52,7 +54,9 @@ from thermo_ebm.types import Array, PRNGKey
     AMPLIFICATION,
     LIKELIHOOD,
     GRADIENT_BIAS,
-) = range(10)
+    FLIPS,
+    NOISE_FLIPS,
+) = range(12)
 
 # Folded into the key of `launch.likelihood`.
 VALIDATION_IMAGES, SIMULATION = range(2)

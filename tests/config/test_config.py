@@ -188,6 +188,12 @@ COMBINATIONS = [
         "optimizer.prior.final_learning_rate=0.0001: with optimizer.decay.rate=0.975 must be at m",
     ),
     ({"optimizer.decay.rate": 1.1}, "optimizer.prior.final_learning_rate=0.0001: with"),
+    ({"optimizer.decay.name": "linear"}, "optimizer.decay.name='linear': must be one of"),
+    (
+        {"optimizer.decay.name": "cosine", "optimizer.decay.end_epoch": 1},
+        "optimizer.decay.end_epoch=1: must be above optimizer.decay.begin_epoch=1",
+    ),
+    ({"optimizer.ema_decay": 1.0}, "optimizer.ema_decay=1.0: must be at least 0 and below 1"),
     (
         {"loss.correction": "ratio", "sampler.chains_per_image": 1},
         "loss and sampler: correction 'ratio' needs chains_per_image of at least 2",

@@ -63,7 +63,7 @@ _COMPILED_BY = (
     *("batch_size", "val_batches", "model", "sampler", "loss", "optimizer"),
     *("gradient_noise", "evaluation"),
 )
-_COMPILED_BY_DATA = ("image_size", "channels", "num_train", "num_val")
+_COMPILED_BY_DATA = ("image_size", "channels", "num_train", "num_val", "flip")
 _programs = {}
 
 
@@ -181,7 +181,7 @@ def assert_close_runs(workdir, reference, changes, what="", tolerance=1e-5, numb
     Prints the largest differences: of a reading, relative; of parameters and of the gradients'
     moving averages, relative to the largest entry of an array.
     """
-    of_readings, of_arrays = 0.0, {"params": 0.0, "mu": 0.0, "path": 0.0}
+    of_readings, of_arrays = 0.0, dict.fromkeys(("params", "average", "mu", "path"), 0.0)
     for row, wanted in zip(rows(workdir, number), rows(reference, number), strict=True):
         for name, value in wanted.items():
             if value and name != "train_grad_mean":  # a mean of parts that cancel

@@ -29,6 +29,16 @@ def test_a_budget_sets_epochs_and_stretches_the_decay(tmp_path, monkeypatch):
     fields = {"num_epochs", "optimizer.decay.rate", "optimizer.decay.begin_epoch"}
     changed = configuration.differences(*map(configuration.as_json, (config, chosen)))
     assert {difference.field for difference in changed} == fields
+    falling = tiny.config(
+        num_repetitions=3,
+        parallel_repetitions=2,
+        num_epochs=10,
+        optimizer__decay__name="cosine",
+        optimizer__decay__end_epoch=10,
+        optimizer__warm_up_epochs=0.5,
+    )
+    optimizer = timing.with_budget(falling, tmp_path, 100.0).optimizer
+    assert (optimizer.decay.end_epoch, optimizer.warm_up_epochs) == (44, pytest.approx(2.2))
     with pytest.raises(UserError, match=r"budget=8 s: too short; one epoch .* takes 8 s here"):
         timing.with_budget(config, tmp_path, 8.0)
 

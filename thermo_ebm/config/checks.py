@@ -123,22 +123,39 @@ def _check_run(config: ConfigDict) -> None:
             f"(data.num_train={num_train}, batch_size={batch_size})"
         )
     most = _MAX_INT // (num_train // (batch_size * accumulate))
-    begin = config.optimizer.decay.begin_epoch
-    for name, epochs in (("num_epochs", config.num_epochs), ("optimizer.decay.begin_epoch", begin)):
+    optimizer = config.optimizer
+    for name, epochs in (
+        ("num_epochs", config.num_epochs),
+        ("optimizer.decay.begin_epoch", optimizer.decay.begin_epoch),
+        ("optimizer.decay.end_epoch", optimizer.decay.end_epoch),
+        ("optimizer.warm_up_epochs", optimizer.warm_up_epochs),
+    ):
         if epochs > most:
             raise UserError(f"{name}={epochs}: must be at most {most}")
 
 
 def _check_rates(optimizer: ConfigDict) -> None:
-    """Optax stops at the final rate from either side, so that another order jumps to it."""
-    rate = optimizer.decay.rate
+    """The final rates lie on the side to which the decay goes.
+
+    Optax stops at the final rate from either side, so that another order jumps to it.
+    """
+    decay = optimizer.decay
+    if decay.name == "constant":
+        return
+    if decay.name == "cosine" and decay.begin_epoch >= decay.end_epoch:
+        raise UserError(
+            f"optimizer.decay.end_epoch={decay.end_epoch}: must be above optimizer.decay."
+            f"begin_epoch={decay.begin_epoch}"
+        )
+    rate = decay.rate if decay.name == "exponential" else 0.0
+    by = f"rate={rate:g}" if decay.name == "exponential" else f"name={decay.name}"
     for name in ("prior", "generator"):
         first, last = optimizer[name].learning_rate, optimizer[name].final_learning_rate
         if (first > last) if rate > 1 else (first < last):
             side = "least" if rate > 1 else "most"
             raise UserError(
-                f"optimizer.{name}.final_learning_rate={last:g}: with optimizer.decay.rate="
-                f"{rate:g} must be at {side} the learning_rate, {first:g}"
+                f"optimizer.{name}.final_learning_rate={last:g}: with optimizer.decay.{by} must "
+                f"be at {side} the learning_rate, {first:g}"
             )
 
 

@@ -96,7 +96,7 @@ def _names(all_images: Sequence[AnyImages]) -> list[str]:
     names: dict[int, str] = {}
     for letter, images in zip(LETTERS, all_images, strict=False):
         if isinstance(images, Run):
-            names.setdefault(id(images), f"{images.workdir}")
+            names.setdefault(id(images), images.title())
         elif not isinstance(images, str | os.PathLike):
             names.setdefault(id(images), f"array {letter}")
         else:

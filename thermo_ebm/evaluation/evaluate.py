@@ -95,7 +95,7 @@ def prepare(
         real = outputs(to_rgb(run.validation_images(data_dir)[:number]), "validation")
     sizes = settings.subset_sizes(min(number, len(real.features)), "num_images")
     return Evaluation(
-        *(network, settings.label(), real, number, sizes),
+        *(network, run.label(settings.label()), real, number, sizes),
         *(settings.num_sizes, settings.batch_size, training, settings.keep_best),
     )
 
@@ -133,6 +133,16 @@ def generate_images(
     return np.concatenate(batches)
 
 
+def extent_of(run: Run, settings: EvaluationSettings) -> records.Extent:
+    """The evaluations of a run's parameters with these settings.
+
+    Raises:
+      UserError: there are too few images.
+    """
+    extent = settings.extent(run.config)
+    return extent._replace(network=run.label(extent.network))
+
+
 def unevaluated(
     run: Run, settings: EvaluationSettings, newest_only: bool = False
 ) -> list[Checkpoint]:
@@ -144,11 +154,12 @@ def unevaluated(
     Raises:
       UserError: there are too few images, or a table of evaluations is damaged.
     """
-    extent, checkpoints = settings.extent(run.config), []
+    extent, checkpoints = extent_of(run, settings), []
     for repetition in run.repetitions():
         steps = run.epoch_steps(repetition)
         folder = layout.repetition_dir(run.workdir, repetition)
-        evaluated = records.evaluated_steps(folder, extent, settings.required_columns())
+        required = [run.label(column) for column in settings.required_columns()]
+        evaluated = records.evaluated_steps(folder, extent, required)
         checkpoints += [
             Checkpoint(repetition, step)
             for step in (steps[-1:] if newest_only else steps)
@@ -163,7 +174,7 @@ def keep_best(run: Run, repetition: int, metric: str, settings: EvaluationSettin
     Raises:
       UserError: as `best.keep`, or there are too few images.
     """
-    return best.keep(run, repetition, best.Criterion(metric, *settings.extent(run.config)))
+    return best.keep(run, repetition, best.Criterion(metric, *extent_of(run, settings)))
 
 
 def evaluate(run: Run, checkpoint: Checkpoint, evaluation: Evaluation) -> Summary | None:

@@ -14,7 +14,7 @@ import numpy as np
 from thermo_ebm import files
 from thermo_ebm.errors import UserError, one_line
 from thermo_ebm.metrics.networks.weights import read_state_dict
-from thermo_ebm.run import configuration
+from thermo_ebm.run import configuration, layout
 from thermo_ebm.types import Params, PyTree
 
 _ALIGNMENT = 8  # bytes to which the header is filled with spaces
@@ -28,10 +28,18 @@ class Exported(NamedTuple):
     config: dict[str, Any]  # nested fields
     repetition: int
     step: int
-    arrays: dict[str, np.ndarray]  # by the names of `_names`
+    arrays: dict[str, np.ndarray]  # by the names of `_named`
+    kind: str = layout.LAST  # or AVERAGED
 
 
-def write(path: Path, config: dict[str, Any], repetition: int, step: int, params: Params) -> None:
+def write(
+    path: Path,
+    config: dict[str, Any],
+    repetition: int,
+    step: int,
+    params: Params,
+    kind: str = layout.LAST,
+) -> None:
     """Writes parameters with the configuration and the checkpoint that they come from.
 
     Args:
@@ -40,6 +48,7 @@ def write(path: Path, config: dict[str, Any], repetition: int, step: int, params
       repetition: of the checkpoint.
       step: of the checkpoint.
       params: alpha and beta.
+      kind: of the parameters, "last" or "averaged".
 
     Raises:
       UserError: the file cannot be written.
@@ -49,6 +58,7 @@ def write(path: Path, config: dict[str, Any], repetition: int, step: int, params
         "config": json.dumps(config),
         "repetition": str(repetition),
         "step": str(step),
+        "parameters": kind,
     }
     header: dict[str, Any] = {"__metadata__": metadata}
     content = bytearray()
@@ -83,7 +93,8 @@ def read(path: Path) -> Exported:
         if metadata["format"] != _FORMAT:
             raise ValueError(f"its format is {metadata['format']!r}, this program's {_FORMAT!r}")
         config = configuration.complete(json.loads(metadata["config"]))
-        return Exported(config, int(metadata["repetition"]), int(metadata["step"]), arrays)
+        numbers = int(metadata["repetition"]), int(metadata["step"])
+        return Exported(config, *numbers, arrays, metadata.get("parameters", layout.LAST))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:

@@ -37,6 +37,9 @@ from thermo_ebm.train.state import first_path
 from thermo_ebm.train.task import make_task, updates_per_epoch
 from thermo_ebm.types import Array, Params, PRNGKey, PyTree, check_images, check_key
 
+# Which of a checkpoint's parameters: the field of the training state that has them.
+PARAMETERS = {layout.LAST: "params", layout.AVERAGED: "average"}
+
 # Compiled once per model and number of images, not once per call.
 _sample_images = jax.jit(sampling.sample_images, static_argnames=("model", "num", "settings"))
 _reconstruct = jax.jit(sampling.reconstruct, static_argnames=("model", "settings"))
@@ -60,10 +63,12 @@ class LoadedCheckpoint(NamedTuple):
     repetition: int
     step: int
     params: Params
+    kind: str = layout.LAST  # of `PARAMETERS`
 
     def title(self) -> str:
         """Such as "repetition 0, step 400"."""
-        return f"repetition {self.repetition}, step {self.step}"
+        kind = "" if self.kind == layout.LAST else f", {self.kind} parameters"
+        return f"repetition {self.repetition}, step {self.step}{kind}"
 
 
 class PosteriorDraws(NamedTuple):
@@ -85,6 +90,7 @@ class Run(NamedTuple):
     sampler: SamplerSettings  # the chains used in training
     steps_per_epoch: int
     exported: LoadedCheckpoint | None = None  # of a file, which has no other checkpoint
+    parameters: str = layout.LAST  # which are read of a checkpoint, of `PARAMETERS`
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, image_shape(self.config)))
@@ -107,6 +113,15 @@ class Run(NamedTuple):
         ]
         total = self.config.num_epochs * self.steps_per_epoch
         return f"{', '.join(parts) or 'no checkpoint yet'}, of {total}"
+
+    def title(self) -> str:
+        """Such as "runs/a", or "runs/a, averaged parameters"."""
+        kind = "" if self.parameters == layout.LAST else f", {self.parameters} parameters"
+        return f"{self.workdir}{kind}"
+
+    def label(self, network: str) -> str:
+        """The prefix of the columns of evaluations: figures of averages have their own."""
+        return network if self.parameters == layout.LAST else f"{self.parameters}_{network}"
 
     def repetitions(self) -> list[int]:
         """The numbers of the repetitions that have a folder, in order."""
@@ -170,7 +185,7 @@ class Run(NamedTuple):
             raise UserError(
                 f"step=best: {error}; remove {folder / layout.BEST} and {advice}"
             ) from error
-        return LoadedCheckpoint(repetition, best.step, params)
+        return LoadedCheckpoint(repetition, best.step, params, self.parameters)
 
     def path(self, checkpoint: LoadedCheckpoint, temperatures: Array) -> paths.Path:
         """The chains' path as training had learned it at a checkpoint.
@@ -204,7 +219,8 @@ class Run(NamedTuple):
         if self.exported:
             return self.exported
         folder = layout.checkpoints_dir(self.workdir, repetition)
-        return LoadedCheckpoint(repetition, step, self.read_params(folder / str(step)))
+        params = self.read_params(folder / str(step))
+        return LoadedCheckpoint(repetition, step, params, self.parameters)
 
     def read_params(self, checkpoint: Path) -> Params:
         """The parameters in the folder of one checkpoint, on the default device.
@@ -215,7 +231,7 @@ class Run(NamedTuple):
           UnusableCheckpoint: it is damaged.
         """
         template = jax.eval_shape(lambda: self.model.init(jax.random.key(0)))
-        return self._read_field(checkpoint, "params", template)
+        return self._read_field(checkpoint, PARAMETERS[self.parameters], template)
 
     def _read_field(self, checkpoint: Path, field: str, template: PyTree) -> PyTree:
         """A field of the state in a checkpoint's folder; errors as for `read_params`."""
@@ -516,27 +532,44 @@ class Run(NamedTuple):
         return jax.random.key(self.config.seed + repetition)
 
 
-def load_run(path: str | os.PathLike[str]) -> Run:
+def load_run(path: str | os.PathLike[str], parameters: str | None = None) -> Run:
     """Opens a run directory written by `launch.train`, or a file that `Run.export` wrote.
 
     The parameters in a directory are read when they are needed.
 
+    Args:
+      path: the directory or the file.
+      parameters: "last" for those after a checkpoint's last update, or "averaged" for their average
+        over updates, which a run with `optimizer.ema_decay` keeps; None for the last, or for those
+        of the file.
+
     Raises:
-      UserError: it is neither, or its configuration is damaged.
+      UserError: it is neither, its configuration is damaged, or it has no such parameters.
     """
+    if parameters not in (None, *PARAMETERS):
+        raise UserError(f"parameters={parameters}: must be {' or '.join(PARAMETERS)}")
     if Path(path).is_file():
-        return _load_exported(Path(path))
+        return _load_exported(Path(path), parameters)
     workdir = Path(path)
     fields = configuration.read_config(workdir)
-    return _make_run(workdir, workdir / layout.CONFIG, fields)
+    run = _make_run(workdir, workdir / layout.CONFIG, fields)
+    if parameters == layout.AVERAGED and not run.config.optimizer.ema_decay:
+        raise UserError(
+            f"parameters={parameters}: {workdir} has no average of its parameters; a run with "
+            "optimizer.ema_decay above 0 keeps one"
+        )
+    return run._replace(parameters=parameters or layout.LAST)
 
 
-def _load_exported(path: Path) -> Run:
+def _load_exported(path: Path, parameters: str | None) -> Run:
     content = exported_file.read(path)
+    if parameters not in (None, content.kind):
+        raise UserError(f"parameters={parameters}: {path} has the {content.kind} parameters alone")
     run = _make_run(path, path, content.config)
     template = jax.eval_shape(lambda: run.model.init(jax.random.key(0)))
     params = exported_file.restore(path, content, template)
-    return run._replace(exported=LoadedCheckpoint(content.repetition, content.step, params))
+    checkpoint = LoadedCheckpoint(content.repetition, content.step, params, content.kind)
+    return run._replace(exported=checkpoint, parameters=content.kind)
 
 
 def _make_run(workdir: Path, source: Path, fields: dict[str, Any]) -> Run:

@@ -26,6 +26,7 @@ LIKELIHOOD_SETTINGS = "likelihood/settings.json"
 LIKELIHOOD_SUMMARY = "likelihood/summary.json"
 SIMULATED = "likelihood/simulated.csv"  # bounds on log p(x) of images of the model
 DRAWN = "drawn"  # folder of pictures of samples and reconstructions
+LAST, AVERAGED = "last", "averaged"  # parameters after the last update, and averaged over updates
 BEST = "best"  # folder of the best checkpoint, and the name by which it is chosen
 BEST_RECORD = "best.json"  # in the folder of the best checkpoint
 
@@ -37,6 +38,12 @@ def repetition_dir(workdir: str | os.PathLike[str], repetition: int) -> Path:
     """
     folder = Path(workdir)
     return (folder.with_suffix("") if folder.is_file() else folder) / f"rep_{repetition:02d}"
+
+
+def outputs_dir(workdir: str | os.PathLike[str], repetition: int, parameters: str) -> Path:
+    """Returns the folder of what is drawn and estimated with `LAST` or `AVERAGED` parameters."""
+    folder = repetition_dir(workdir, repetition)
+    return folder / AVERAGED if parameters == AVERAGED else folder
 
 
 def checkpoints_dir(workdir: str | os.PathLike[str], repetition: int) -> Path:

@@ -200,5 +200,5 @@ def stack_repetitions(states: list[TrainState]) -> TrainState:
 
 def counters(state: TrainState) -> TrainState:
     """The state's scalars on the host, [num_repetitions] each, without the large arrays."""
-    large: dict[str, Any] = dict.fromkeys(("params", "optimiser", "order", "key"))
+    large: dict[str, Any] = dict.fromkeys(("params", "average", "optimiser", "order", "key"))
     return jax.device_get(local(state._replace(**large)))

@@ -244,7 +244,9 @@ def _first_states(group: Group, opened: list[Repetition]) -> TrainState:
     if params is None:
         return states
     stacked = jax.tree.map(lambda leaf: np.stack([leaf] * len(opened)), params)
-    return states._replace(params=jax.device_put(stacked, programs.replicated()))
+    replaced = jax.device_put(stacked, programs.replicated())
+    average = None if states.average is None else replaced
+    return states._replace(params=replaced, average=average)
 
 
 def _step(state: TrainState) -> int:

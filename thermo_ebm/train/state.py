@@ -43,6 +43,7 @@ class TrainState(NamedTuple):
     gradient_noise: AmplificationState
     schedule: Schedule  # the present adaptive schedule; unused by other schedules
     path: PathState | None = None  # what the chains have shown of their path, if it is learned
+    average: Params | None = None  # of the parameters over updates, if `ema_decay` asks for one
 
 
 def init_state(task: Task, seed: Array) -> TrainState:
@@ -67,6 +68,7 @@ def init_state(task: Task, seed: Array) -> TrainState:
         gradient_noise=amplification.init_state(),
         schedule=first_schedule(task),
         path=first_path(task),
+        average=params if task.config.optimizer.ema_decay else None,
     )
     return begin_epoch(state, zero)
 

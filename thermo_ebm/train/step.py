@@ -13,16 +13,20 @@ import jax.numpy as jnp
 from thermo_ebm import readings, scopes
 from thermo_ebm.collectives import all_sum
 from thermo_ebm.data import to_unit
+from thermo_ebm.data.flips import flip
 from thermo_ebm.gradients import amplification, halves
+from thermo_ebm.gradients.averages import update_average
 from thermo_ebm.gradients.optimisers import (
     Displacement,
     NoisyGradient,
+    OptimiserState,
     choose_gradients,
+    num_updates,
     update,
 )
 from thermo_ebm.gradients.statistics import GradientStatistics, gradient_statistics
 from thermo_ebm.losses import LossTerms
-from thermo_ebm.randomness import AMPLIFICATION, CHAINS
+from thermo_ebm.randomness import AMPLIFICATION, CHAINS, FLIPS
 from thermo_ebm.sampling.path import Ladder, Observation, updated
 from thermo_ebm.train.state import (
     EpochSums,
@@ -96,9 +100,16 @@ def train_step(task: Task, state: TrainState, batches: Batches) -> TrainState:
     """
     with jax.named_scope(scopes.LOSS_AND_GRADIENT):
         key, ladder = step_key(state, CHAINS), current_ladder(task, state)
+        if task.config.data.flip:
+            batches = flipped(batches, step_key(state, FLIPS))
         gradient = batch_gradient(task, state.params, batches, key, ladder)
     with jax.named_scope(scopes.UPDATE):
         return _updated(task, state, gradient)
+
+
+def flipped(batches: Batches, key: PRNGKey) -> Batches:
+    """The batches with each image, or its mirror image, as the key and its number have it."""
+    return batches._replace(images=flip(batches.images, batches.numbers, key))
 
 
 def device_batch(images: Array, batch_size: int) -> Batch:
@@ -217,10 +228,24 @@ def _updated(task: Task, state: TrainState, gradient: Gradient) -> TrainState:
         skipped_in_row=jnp.zeros((), jnp.int32),
         path=path,
         gradient_noise=gradient_noise,
+        average=_averaged(task, state, params, optimiser),
     )
     skipped = state._replace(skipped=state.skipped + 1, skipped_in_row=state.skipped_in_row + 1)
     new = jax.tree.map(lambda a, b: jnp.where(good, a, b), stepped, skipped)
     return new._replace(step=state.step + 1)
+
+
+def _averaged(
+    task: Task, state: TrainState, params: Params, optimiser: OptimiserState
+) -> Params | None:
+    """The average of the parameters after an update, if the run keeps one."""
+    decay = task.config.optimizer.ema_decay
+    if state.average is None:
+        return None
+    return {
+        name: update_average(average, params[name], decay, num_updates(optimiser[name]))
+        for name, average in state.average.items()
+    }
 
 
 def _clipped(task: Task, gradient: Gradient) -> Gradient:

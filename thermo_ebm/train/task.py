@@ -3,11 +3,11 @@
 from typing import NamedTuple
 
 import jax
-import optax
 from ml_collections import ConfigDict
 
 from thermo_ebm.config.build import amplification_settings, loss_settings, make_objective
 from thermo_ebm.cost.plan import halves_together
+from thermo_ebm.gradients import schedules
 from thermo_ebm.gradients.amplification import AmplificationSettings
 from thermo_ebm.gradients.optimisers import (
     Optimiser,
@@ -90,22 +90,20 @@ def _best_acceptance(config: ConfigDict, model: LatentEBM) -> Array:
 
 
 def make_optimisers(config: ConfigDict, steps_per_epoch: int) -> dict[str, Optimiser]:
-    """The optimiser of each parameter group, with the paper's decay (tables 4 and 5).
-
-    The learning rate stays at its first value for `decay.begin_epoch` epochs, is then multiplied
-    by `decay.rate` every epoch and stops at its final value.
-    """
-    optimisers = {}
+    """The optimiser of each parameter group, its learning rate by `decay` and `warm_up_epochs`."""
+    optimisers, decay = {}, config.decay
     for name in ("prior", "generator"):
         settings = config[name]
-        learning_rate = optax.exponential_decay(
-            init_value=settings.learning_rate,
-            transition_steps=steps_per_epoch,
-            decay_rate=config.decay.rate,
-            transition_begin=config.decay.begin_epoch * steps_per_epoch,
-            staircase=True,
-            # A rate of 1 never reaches the final value, and optax would start from it.
-            end_value=None if config.decay.rate == 1 else settings.final_learning_rate,
+        fall = schedules.Decay(
+            first=settings.learning_rate,
+            final=settings.final_learning_rate,
+            begin=decay.begin_epoch * steps_per_epoch,
+            end=decay.end_epoch * steps_per_epoch,
+            rate=decay.rate,
+            interval=steps_per_epoch,
+        )
+        learning_rate = schedules.warmed_up(
+            schedules.DECAYS[decay.name](fall), config.warm_up_epochs * steps_per_epoch
         )
         moments = OptimiserSettings(settings.b1, settings.b2, config.weight_decay)
         optimisers[name] = make_optimiser(find_direction(config.name, moments), learning_rate)

@@ -30,7 +30,13 @@ _FILES = 0.05  # share of a budget that is left for checkpoints and pictures
 MOST_CPU_FLOPS = 10**12  # of a step that a dry run times on a CPU, in some ten seconds
 WEEK = 7 * 24 * 3600
 # Fields that a budget sets: the epochs, and the decay of the rates, which counts epochs.
-BUDGETED = ("num_epochs", "optimizer.decay.rate", "optimizer.decay.begin_epoch")
+BUDGETED = (
+    "num_epochs",
+    "optimizer.decay.rate",
+    "optimizer.decay.begin_epoch",
+    "optimizer.decay.end_epoch",
+    "optimizer.warm_up_epochs",
+)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 
 
@@ -197,7 +203,16 @@ def with_budget(config: ConfigDict, workdir: Path, seconds: float) -> ConfigDict
         )
     stretched = epochs / config.num_epochs
     decay = config.optimizer.decay
-    values = (epochs, float(decay.rate ** (1 / stretched)), round(decay.begin_epoch * stretched))
+    begin, end = round(decay.begin_epoch * stretched), decay.end_epoch
+    if decay.name == "cosine":
+        end = max(round(end * stretched), begin + 1)
+    values = (
+        epochs,
+        float(decay.rate ** (1 / stretched)),
+        begin,
+        end,
+        float(config.optimizer.warm_up_epochs * stretched),
+    )
     budgeted.update_from_flattened_dict(dict(zip(BUDGETED, values, strict=True)))
     return budgeted.lock()
 

@@ -17,12 +17,18 @@ from thermo_ebm.gradients.noise import NoiseSums
 from thermo_ebm.likelihood import LikelihoodSettings, annealed_smc, verdict
 from thermo_ebm.likelihood.proposal import prepare_from
 from thermo_ebm.losses import Objective, vanilla_objective
-from thermo_ebm.randomness import GRADIENT_BIAS, GRADIENT_NOISE, LIKELIHOOD, VALIDATION
+from thermo_ebm.randomness import (
+    GRADIENT_BIAS,
+    GRADIENT_NOISE,
+    LIKELIHOOD,
+    NOISE_FLIPS,
+    VALIDATION,
+)
 from thermo_ebm.sampling.arrival import continue_chains
 from thermo_ebm.sampling.chains import Latents
 from thermo_ebm.sampling.path import Ladder
 from thermo_ebm.train.state import TrainState, current_ladder
-from thermo_ebm.train.step import Batches, batch_gradient, device_batch
+from thermo_ebm.train.step import Batches, batch_gradient, device_batch, flipped
 from thermo_ebm.train.task import AXIS, Task
 from thermo_ebm.types import Array, Params, PRNGKey
 
@@ -131,6 +137,10 @@ def add_noise_block(
         return batch_gradient(task, state.params, of_update, chain_key, ladder).mean
 
     of_updates = jax.tree.map(lambda leaf: leaf.reshape(2, -1, *leaf.shape[1:]), batches)
+    if task.config.data.flip:
+        key = jax.random.fold_in(jax.random.fold_in(state.key, NOISE_FLIPS), state.step)
+        flip_keys = noise.block_keys(key, sums.blocks)[:2]
+        of_updates = jax.vmap(flipped)(of_updates, flip_keys)
     chain_keys = noise.block_keys(_noise_key(state), sums.blocks)[2:]
     is_resolved = noise.is_resolved(sums, task.grad_noise_draws)
     added = noise.add_block(gradient, sums, of_updates, chain_keys)

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from thermo_ebm import data
 from thermo_ebm.evaluation import records
-from thermo_ebm.evaluation.evaluate import Checkpoint
+from thermo_ebm.evaluation.evaluate import Checkpoint, extent_of
 from thermo_ebm.evaluation.run import Run, UnusableCheckpoint
 from thermo_ebm.likelihood import MarginalLikelihood, log_marginal_likelihood, verdict
 from thermo_ebm.randomness import LIKELIHOOD
@@ -59,17 +59,18 @@ def evaluate(run: Run, checkpoint: Checkpoint, images: np.ndarray) -> MarginalLi
     except (FileNotFoundError, UnusableCheckpoint) as error:
         logging.warning("repetition %d, step %d: %s", repetition, step, error)
         return None
-    extent = HeldOut().extent(run.config)
+    extent = extent_of(run, HeldOut())
+    label = extent.network
     key = jax.random.fold_in(run.key(repetition), LIKELIHOOD)
     x = jnp.asarray(data.to_unit(images[: extent.num_images]))
     result = log_marginal_likelihood(run.model, params, x, key, HELD_OUT_SETTINGS)
     of_prior = verdict.of_prior(result.prior, HELD_OUT_SETTINGS.prior_chains)
     row: tables.Row = {"epoch": step // run.steps_per_epoch, "step": step}
     row |= {
-        f"{LABEL}_{METRIC}": float(result.log_marginal_likelihood.mean()),
-        f"{LABEL}_{METRIC}_stderr": result.mean_stderr,
-        f"{LABEL}_reliable": float(result.reliable.mean()) if of_prior.reliable else 0.0,
+        f"{label}_{METRIC}": float(result.log_marginal_likelihood.mean()),
+        f"{label}_{METRIC}_stderr": result.mean_stderr,
+        f"{label}_reliable": float(result.reliable.mean()) if of_prior.reliable else 0.0,
     }
     row |= records.extent(*extent)
-    records.write(folder, LABEL, row, (), "tensorboard" in run.config.logging.writers)
+    records.write(folder, label, row, (), "tensorboard" in run.config.logging.writers)
     return result

@@ -21,6 +21,7 @@ from thermo_ebm.likelihood.annealed_smc import simulate
 from thermo_ebm.likelihood.proposal import PriorConstant
 from thermo_ebm.likelihood.verdict import are_reliable
 from thermo_ebm.randomness import SIMULATION, VALIDATION_IMAGES
+from thermo_ebm.run import layout
 from thermo_ebm.types import Params, PRNGKey
 
 Columns = Mapping[str, np.ndarray]  # [num] each
@@ -66,12 +67,13 @@ def open_session(
     Raises:
       UserError: the parameters are not finite, or the folder has another checkpoint's rows.
     """
-    repetition, step, params = checkpoint
+    repetition, step, params, kind = checkpoint
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
     if not all(np.isfinite(leaf).all() for leaf in leaves):
         raise UserError(f"step={step}: repetition {repetition} has diverged; choose another step")
     recorded = {"repetition": repetition, "step": step, **settings._asdict()}
     recorded["parameters"] = zlib.crc32(b"".join(leaf.tobytes() for leaf in leaves))
+    recorded |= {} if kind == layout.LAST else {"parameters_kind": kind}
     tables.check_settings(folder, recorded)
     estimator_settings = LikelihoodSettings(
         error=settings.error,
