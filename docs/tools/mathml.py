@@ -38,6 +38,7 @@ def on_page_content(content: str, **_: Any) -> str:
 def _to_mathml(match: re.Match[str]) -> str:
     display = "block" if match[1] == "div" else "inline"
     equation = converter.convert(html.unescape(match[2]).strip(), display=display)
+    equation = equation.replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")  # "distributed as"
     equation = _BEFORE.sub(rf"\1{_THIN_SPACE}\2", _AFTER.sub(rf"\1{_THIN_SPACE}", equation))
     return f'<div class="equation">{equation}</div>' if display == "block" else equation
 
