@@ -1,10 +1,11 @@
 """Counts what a training step takes on each of several devices, and what large data sets would.
 
   XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m benchmarks.scale
-  XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m benchmarks.scale \
-      --config=configs/celeb_a.py --chip=v5e --fraction=0.68
+  python -m benchmarks.scale --config=configs/celeb_a.py --chip=v5e --fraction=0.5 \
+      --config.sampler.precision=bfloat16 --topologies=v5e:1x1,v5e:2x2,v5e:2x4,v5e:4x4
 
-The first table is counted in the compiled step, for 1, 2, 4, ... of the devices that there are:
+The first table is counted in the compiled step, for 1, 2, 4, ... of the devices that there are, or
+for TPUs that need not be there (`--topologies`; 2 x 4 chips are two hosts, see `benchmarks.aot`):
 bytes of the arguments and of what XLA plans on each device, and the collectives, their number and
 the bytes that each device sends into them. The batch is the configuration's, shared by the devices.
 
@@ -19,7 +20,7 @@ if not __package__:
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -29,13 +30,15 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from benchmarks import aot, programs
-from benchmarks.chips import CHIPS
+from benchmarks.chips import CHIPS, read_topology
 from launch import config_file, program
+from thermo_ebm.config import checks
 from thermo_ebm.config.build import image_shape
 from thermo_ebm.cost import plan
 from thermo_ebm.errors import UserError
 from thermo_ebm.models import conv_transpose
 from thermo_ebm.train.state import init_state
+from thermo_ebm.train.task import Task
 
 DATA_SETS = {  # training images
     "CelebA": 162_770,
@@ -46,8 +49,8 @@ DEVICES = (1, 8, 64, 512)
 EPOCHS = 100
 _MIB = 2**20
 _KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
-# An operation may have several results: `(f32[3]{0}, f32[2,2]{1,0}) all-reduce(`.
-_COLLECTIVE = re.compile(rf"= (?P<results>\(?[a-z][^=]*?\)?) (?:{_KINDS})(?:-start)?\(")
+# An operation may have several results: `%a = (f32[3]{0}, f32[2,2]{1,0}) all-reduce(`.
+_COLLECTIVE = re.compile(rf"%\S+ = (?P<results>.*?) (?:{_KINDS})(?:-start)?\(")
 _ARRAY = re.compile(r"(?P<dtype>pred|bf16|[suf]\d+)\[(?P<shape>[\d,]*)\]")
 
 
@@ -78,9 +81,9 @@ class Estimate(NamedTuple):
 def collective_sizes(text: str) -> list[int]:
     """Bytes of the results of each collective operation in a compiled program's text.
 
-    >>> collective_sizes("  %a = (f32[3]{0}, bf16[2,2]{1,0}) all-reduce(%b, %c), channel_id=1")
+    >>> collective_sizes("  %a = (f32[3]{0}, /*index=1*/bf16[2,2]{1,0}) all-reduce(%b, %c)")
     [20]
-    >>> collective_sizes("  %a = f32[] all-reduce-start(%b), channel_id=1")
+    >>> collective_sizes("  %a = f32[] all-reduce-start(%b)")
     [4]
     """
     return [
@@ -95,15 +98,13 @@ def _array_bytes(array: re.Match) -> int:
     return size * (int(bits[0]) // 8 if bits else 1)
 
 
-def count_step(config: ConfigDict, num_devices: int) -> Counts:
-    """Compiles the step for so many of the devices, and counts."""
-    form = conv_transpose.for_backend(jax.default_backend()).__name__
-    task = programs.task_of(config, programs.make_model(config, form))
-    compiled = aot.lower_step(task, jax.devices()[:num_devices]).compile()
+def count_step(config: ConfigDict, devices: Sequence[jax.Device]) -> Counts:
+    """Compiles the step for these devices, which need not be there, and counts."""
+    compiled = aot.lower_step(_task(config, devices[0].platform), devices).compile()
     sizes = collective_sizes(compiled.as_text())
     return Counts(
-        devices=num_devices,
-        images=-(-config.batch_size // num_devices),
+        devices=len(devices),
+        images=-(-config.batch_size // len(devices)),
         argument_bytes=compiled.memory_analysis().argument_size_in_bytes,
         planned_bytes=programs.bytes_planned(compiled),
         collectives=len(sizes),
@@ -113,14 +114,14 @@ def count_step(config: ConfigDict, num_devices: int) -> Counts:
 
 def state_bytes(config: ConfigDict) -> int:
     """Bytes of one repetition's training state, which every device holds and a checkpoint saves."""
-    form = conv_transpose.for_backend(jax.default_backend()).__name__
-    task = programs.task_of(config, programs.make_model(config, form))
-    state = jax.eval_shape(lambda: init_state(task, jnp.uint32(0)))
-    keys, arrays = [], []
-    for leaf in jax.tree.leaves(state):
-        (keys if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else arrays).append(leaf)
-    key_bytes = 8 * sum(key.size for key in keys)  # two numbers of 32 bits each
-    return key_bytes + sum(leaf.size * leaf.dtype.itemsize for leaf in arrays)
+    task = _task(config, jax.default_backend())
+    leaves = jax.tree.leaves(jax.eval_shape(lambda: init_state(task, jnp.uint32(0))))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+
+def _task(config: ConfigDict, platform: str) -> Task:
+    form = conv_transpose.for_backend(platform).__name__
+    return programs.task_of(config, programs.make_model(config, form))
 
 
 def estimate(
@@ -153,7 +154,7 @@ def estimate(
     )
 
 
-def print_counts(counts: Sequence[Counts]) -> None:
+def print_counts(counts: Iterable[Counts]) -> None:
     """Prints the table of what was counted."""
     print("devices  images  arguments MiB  planned MiB  collectives  their MiB")
     for row in counts:
@@ -184,6 +185,7 @@ def print_estimates(estimates: Sequence[Estimate]) -> None:
 def define_flags() -> None:
     """Defines this program's flags; not at import, so that programs can be imported together."""
     config_file.define("celeb_a", "The configuration.")
+    flags.DEFINE_list("topologies", [], "Count for these TPUs, such as v5e:1x1,v5e:2x4.")
     flags.DEFINE_enum("chip", "v5e", sorted(CHIPS), "Chip of the estimates.")
     flags.DEFINE_float(
         "fraction", 0.5, "Fraction of the chip's peak that a step reaches.", 0.0, 1.0
@@ -196,9 +198,14 @@ def main(argv: Sequence[str]) -> None:
     if not values.fraction:
         raise UserError("fraction=0: must be larger than 0")
     config = config_file.read()
+    checks.check(config)
+    topologies = [read_topology(name) for name in values.topologies]
+    if topologies:
+        jax.config.update("jax_platforms", "cpu")  # libtpu compiles here and runs nothing
     numbers = [n for n in (2**i for i in range(10)) if n <= jax.device_count()]
+    sets = [aot.topology_devices(t) for t in topologies] or [jax.devices()[:n] for n in numbers]
     print(f"counted in the compiled step of batch {config.batch_size}, on each device:")
-    print_counts([count_step(config, number) for number in numbers])
+    print_counts(count_step(config, devices) for devices in sets)
     chip = CHIPS[values.chip]
     print(
         f"\nestimated for {values.chip}: {values.fraction:.2f} of {chip.peak_flops / 1e12:.0f} "

@@ -57,6 +57,18 @@ def folder(saved, tmp_path):
     return tmp_path / "rep" / "checkpoints"
 
 
+@pytest.mark.filterwarnings("ignore:Sharding info not provided")
+def test_the_newer_api_of_orbax_reads_a_checkpoint(states, saved):
+    from orbax.checkpoint.experimental import v1  # may move: no program needs it
+
+    restored = v1.load_checkpointables(saved / str(STEPS[1]))
+    expected = checkpoint_content.flatten(states[STEPS[1]])
+    assert restored["state"].keys() == expected.keys()
+    for name, leaf in expected.items():
+        np.testing.assert_array_equal(restored["state"][name], leaf)
+    assert restored["meta"]["seconds"] == STEPS[1] / 7
+
+
 def restore_newest(folder, made=None):
     opened = checkpoints.open_checkpoints(folder)
     try:
