@@ -24,7 +24,7 @@ from .path_flags import DEFINE_path
 if not program.HELP_ONLY:
     try:
         from study.readings import load
-        from study.report import write_report
+        from study.report import Choices, write_report
     except ModuleNotFoundError as missing:
         program.refuse(
             f"there is no module {missing.name}: the report needs a clone of the repository and "
@@ -42,6 +42,11 @@ def define_flags() -> None:
         None,
         "Feature network whose KID and FID decide the claims; by default InceptionV3 if any.",
     )
+    flags.DEFINE_bool(
+        "claims",
+        None,
+        "Test the paper's claims; by default where there are cells enough. --claims says why not.",
+    )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -54,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError("nothing to report on: give --runs=FOLDER, --readings=FOLDER or both")
     folders = (Path(folder) if folder else None for folder in (values.runs, values.readings))
     readings = load(*folders)
-    written = write_report(readings, Path(values.output), values.features)
+    written = write_report(readings, Path(values.output), Choices(values.features, values.claims))
     for note in readings.notes:
         print(f"note: {note}", file=sys.stderr)
     print(f"{written[0]} ({len(written) - 1} figures and tables beside it)")

@@ -15,7 +15,7 @@ from study.claims.verdicts import RULES
 from study.readings import Readings, networks, sections
 from study.report import page
 from study.report.claims import count_verdicts
-from study.report.section import SectionReport, report_section
+from study.report.section import Choices, SectionReport, report_section
 from study.runs import StudyRun, describe_change
 from thermo_ebm.errors import UserError
 from thermo_ebm.run.layout import DIAGNOSTICS
@@ -46,13 +46,18 @@ _DIAGNOSTICS_NOTE = (
 )
 
 
-def write_report(readings: Readings, output: Path, features: str | None = None) -> list[Path]:
+def write_report(
+    readings: Readings,
+    output: Path,
+    choices: Choices = Choices(),  # noqa: B008
+) -> list[Path]:
     """Writes report.html, figures/ and tables/ into `output`.
 
     Args:
       readings: what `readings.load` returns.
       output: a folder, created if needed.
-      features: the network whose KID and FID decide the claims; by default InceptionV3 if any.
+      choices: the network whose KID and FID decide the claims, by default InceptionV3 if any, and
+        whether there are claims.
 
     Returns:
       The files written, report.html first.
@@ -61,6 +66,7 @@ def write_report(readings: Readings, output: Path, features: str | None = None) 
       UserError: for a network that no readings are of, or a folder that cannot be written.
     """
     present = networks(readings.frame)
+    features = choices.features
     if features is not None and features not in present:
         raise UserError(
             f"features={features}: no readings with it, only with {', '.join(present) or 'none'}"
@@ -71,17 +77,17 @@ def write_report(readings: Readings, output: Path, features: str | None = None) 
     except OSError as error:
         raise UserError(f"output={output}: cannot be written ({error.strerror})") from error
     try:
-        return _write(readings, output, features)
+        return _write(readings, output, choices)
     except OSError as error:
         path, reason = error.filename or output, error.strerror or error
         raise UserError(f"{path}: cannot be written ({reason})") from error
 
 
-def _write(readings: Readings, output: Path, features: str | None) -> list[Path]:
+def _write(readings: Readings, output: Path, choices: Choices) -> list[Path]:
     reports: dict[str, SectionReport] = {}
     for section in sections(readings):
         anchor = _anchor(f"{section.dataset}-{section.origin}", reports)
-        reports[anchor] = report_section(readings, section, output / "figures", anchor, features)
+        reports[anchor] = report_section(readings, section, output / "figures", anchor, choices)
     files = [path for report in reports.values() for path in report.files]
     files += _write_tables(list(reports.values()), output / "tables")
     links = {anchor: report.section.title for anchor, report in reports.items()}
@@ -134,8 +140,9 @@ def _opening(readings: Readings, reports: Sequence[SectionReport]) -> list[Marku
     parts = [
         page.paragraph(f"{counts} Click on a column's title to sort a table by it."),
         page.table(pd.DataFrame([_overview(report) for report in reports])),
-        page.details("How a claim is decided", [page.terms(RULES)]),
     ]
+    if any("claims" in report.tables for report in reports):
+        parts.append(page.details("How a claim is decided", [page.terms(RULES)]))
     if any(run.changes for run in readings.runs):
         table = page.table(_changes_table(readings.runs))
         parts += [page.heading(3, "Changes of configuration"), table]

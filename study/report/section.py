@@ -16,6 +16,10 @@ from study.readings import PUBLISHED, Readings, Section, final, networks
 from study.report import page
 from study.report.claims import claim_parts, summarise
 from study.titles import LIKELIHOOD, reading_title
+from thermo_ebm import files as json_files
+from thermo_ebm.errors import counted
+from thermo_ebm.likelihood.verdict import Verdict
+from thermo_ebm.run.layout import LIKELIHOOD_SUMMARY
 
 DPI = 110
 RECENT_EPOCHS = 5  # as the columns' suffix says
@@ -37,7 +41,16 @@ FACTOR_TITLES = {
     "ci_high": "to",
     "r_squared": "R²",
 }
+# Figures that a report of one cell begins with.
+FIRST_FIGURES = ("samples", "likelihood_curves", "noise_curves", "training_loss")
 NO_CLAIMS = "No claim can be tested: there are no evaluations, or too few cells or repetitions."
+
+
+class Choices(NamedTuple):
+    """What the user of a report chooses."""
+
+    features: str | None = None  # the network whose metrics decide, where the readings have it
+    claims: bool | None = None  # None: where the cells allow a test
 
 
 class SectionReport(NamedTuple):
@@ -51,36 +64,67 @@ class SectionReport(NamedTuple):
 
 
 def report_section(
-    readings: Readings, section: Section, figures: Path, anchor: str, features: str | None
+    readings: Readings,
+    section: Section,
+    figures: Path,
+    anchor: str,
+    choices: Choices,
 ) -> SectionReport:
     """Makes one data set's parts and writes its figures.
+
+    The report of one cell begins with samples, curves and log p(x).
 
     Args:
       readings: all readings.
       section: those of one data set and origin.
       figures: the folder of the figures.
       anchor: begins the figures' file names, and is the section's target for links.
-      features: the network whose metrics decide, where the readings have it.
+      choices: of the user.
     """
     present = networks(section.frame)
-    network = features if features in present else next(iter(present), None)
-    section_tables = _tables(section, network)
+    network = choices.features if choices.features in present else next(iter(present), None)
+    section_tables = _tables(section, network, choices.claims)
+    files: list[Path] = []
+    first, other = [], []
+    for name, title, figure in report_figures(section, readings, network):
+        files += save_figure(figure, figures / f"{anchor}-{name}")
+        is_first = len(section.cells) == 1 and name in FIRST_FIGURES
+        picture = page.picture(files[-2].read_bytes(), title)
+        (first if is_first else other).append((name, picture))
+    first.sort(key=lambda named: FIRST_FIGURES.index(named[0]))
     parts = [
         page.heading(2, section.title, anchor),
         page.paragraph(_fields_used(section.cells)),
         *([page.paragraph(PUBLISHED_NOTE, note=True)] if section.origin == PUBLISHED else []),
-        *_summary(section_tables, network),
-        *_claims(section_tables, network),
+        *(picture for _, picture in first),
+        *_summary(section_tables, network, _measured_likelihoods(section, readings)),
+        *_claims(section_tables, network, choices.claims),
         *_cells(section_tables, network),
-        page.heading(3, "Figures"),
+        *([page.heading(3, "Figures")] if other else []),
+        *(picture for _, picture in other),
     ]
-    files: list[Path] = []
-    for name, title, figure in report_figures(section, readings, network):
-        files += save_figure(figure, figures / f"{anchor}-{name}")
-        parts.append(page.picture(files[-2].read_bytes(), title))
     return SectionReport(
         section, _best(section_tables["cells"], network), parts, section_tables, files
     )
+
+
+def _measured_likelihoods(section: Section, readings: Readings) -> list[str]:
+    """What `launch.likelihood` has found of the section's repetitions, a sentence each."""
+    folders = [run.folder for run in readings.runs if str(run.folder) in set(section.last["run"])]
+    lines = []
+    for folder in folders:
+        for path in sorted(folder.glob(f"rep_[0-9]*/{LIKELIHOOD_SUMMARY}")):
+            summary = json_files.read_json(path)
+            mean, verdict = summary.get("validation"), summary.get("verdict")
+            if mean is None or verdict is None:
+                continue
+            lines.append(
+                f"Held-out log p(x), {summary['where']}: {mean['log_marginal_likelihood']:.4g} "
+                f"nats (95 % interval over {counted(mean['num_images'], 'image')} "
+                f"{mean['low']:.4g} to {mean['high']:.4g}, error of the estimate "
+                f"{mean['stderr']:.2g}); {Verdict(**verdict).sentence()}"
+            )
+    return lines
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
@@ -93,7 +137,7 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
     return paths
 
 
-def _tables(section: Section, network: str | None) -> dict[str, pd.DataFrame]:
+def _tables(section: Section, network: str | None, claims: bool | None) -> dict[str, pd.DataFrame]:
     """Returns the tables of one data set by file name; those without rows are left out."""
     result = {
         "repetitions": tables.repetitions(section),
@@ -101,8 +145,9 @@ def _tables(section: Section, network: str | None) -> dict[str, pd.DataFrame]:
     }
     names = {"KID": f"{network}_kid_inf", "FID": f"{network}_fid_inf"}
     metrics = {title: column for title, column in names.items() if column in section.last}
-    if metrics:
+    if metrics and claims is not False:
         result["claims"] = _decided(section, metrics)
+    if metrics:
         fits = [tables.fits_table(section, column) for column in metrics.values()]
         result["quadratic_fits"] = pd.concat(fits, ignore_index=True)
         result["noise_cells"] = noise.noise_cells_table(section, str(network))
@@ -130,7 +175,9 @@ def _fields_used(cells: pd.DataFrame) -> str:
     return f"{len(cells)} cell{'s' if several else ''}. {provenance(cells)}{same}"
 
 
-def _summary(section_tables: dict[str, pd.DataFrame], network: str | None) -> list[Markup]:
+def _summary(
+    section_tables: dict[str, pd.DataFrame], network: str | None, likelihoods: list[str]
+) -> list[Markup]:
     cells, kid = section_tables["cells"], f"{network}_kid_inf_mean"
     likelihood = f"{LIKELIHOOD}_mean"
     lines = []
@@ -149,6 +196,7 @@ def _summary(section_tables: dict[str, pd.DataFrame], network: str | None) -> li
             else ""
         )
         lines.append(f"Highest {title}: {highest[likelihood]:.4g} ({highest['cell']}){verdict}.")
+    lines += likelihoods
     if "claims" in section_tables:
         lines += summarise(section_tables["claims"])
     return [page.heading(3, "Summary"), page.items(lines)] if lines else []
@@ -164,10 +212,12 @@ def _best(cells: pd.DataFrame, network: str | None) -> str:
     return f"{reading_title(column)}: {value.text if value else ''} ({row['cell']})"
 
 
-def _claims(section_tables: dict[str, pd.DataFrame], network: str | None) -> list[Markup]:
+def _claims(
+    section_tables: dict[str, pd.DataFrame], network: str | None, asked: bool | None
+) -> list[Markup]:
     heading = page.heading(3, "Claims of tables 2 and 3")
     if "claims" not in section_tables:
-        return [heading, page.paragraph(NO_CLAIMS)]
+        return [heading, page.paragraph(NO_CLAIMS)] if asked else []
     metrics = f"Metrics: {reading_title(f'{network}_kid_inf')} and FID∞ of the same network."
     return [heading, page.paragraph(metrics, note=True), *claim_parts(section_tables["claims"])]
 

@@ -14,8 +14,9 @@ from study_builders import KID, NETWORK, config, write_published, write_run
 from study.figures import by_variance
 from study.readings import load
 from study.report import page, write_report
-from study.report.section import save_figure
+from study.report.section import Choices, save_figure
 from thermo_ebm.errors import UserError
+from thermo_ebm.likelihood.verdict import Verdict
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -166,7 +167,7 @@ def test_an_unknown_network_and_a_folder_that_cannot_be_written(tmp_path):
     with pytest.raises(
         UserError, match=f"features=resnet: no readings with it, only with {NETWORK}"
     ):
-        write_report(readings, tmp_path / "out", "resnet")
+        write_report(readings, tmp_path / "out", Choices("resnet"))
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         write_report(readings, tmp_path / "file")
@@ -184,10 +185,31 @@ def test_runs_that_were_never_evaluated(tmp_path):
     run_folder = write_run(tmp_path / "runs/a")
     for path in run_folder.glob("rep_*/eval.csv"):
         path.unlink()
-    write_report(load(tmp_path / "runs", None), tmp_path / "out")
+    write_report(load(tmp_path / "runs", None), tmp_path / "out", Choices(claims=True))
     text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert "No claim can be tested" in text
     assert not (tmp_path / "out/tables/claims.csv").exists()
+
+
+def test_the_report_of_one_run_begins_with_samples_curves_and_log_p(tmp_path):
+    folder = write_run(tmp_path / "runs/a") / "rep_00"
+    (folder / "likelihood").mkdir()
+    mean = {"num_images": 5, "log_marginal_likelihood": -9.5, "stderr": 0.02, "low": -10.0}
+    summary = {
+        "where": "repetition 0, step 3",
+        "validation": mean | {"high": -9.0},
+        "verdict": Verdict(True)._asdict(),
+    }
+    (folder / "likelihood" / "summary.json").write_text(json.dumps(summary))
+    write_report(load(tmp_path / "runs", None), tmp_path / "out")
+    text = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    places = [
+        text.index(title) for title in (">samples", "training loss", "Summary", "Cells: means")
+    ]
+    assert places == sorted(places)
+    assert "repetition 0, step 3: -9.5 nats (95 % interval over 5 images -10 to -9" in text
+    assert "reliable: yes" in text
+    assert "Claims of" not in text
 
 
 def test_text_is_escaped():
