@@ -85,7 +85,8 @@ def report_section(
     network = choices.features if choices.features in present else next(iter(present), None)
     section_tables = _tables(section, network, choices.claims)
     files: list[Path] = []
-    first, other = [], []
+    first: list[tuple[str, Markup]] = []
+    other: list[tuple[str, Markup]] = []
     for name, title, figure in report_figures(section, readings, network):
         files += save_figure(figure, figures / f"{anchor}-{name}")
         is_first = len(section.cells) == 1 and name in FIRST_FIGURES
