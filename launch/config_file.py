@@ -49,6 +49,15 @@ def define_images() -> None:
     )
 
 
+def define_model() -> None:
+    """Defines --model, short for a field of the configuration."""
+    flags.DEFINE_string(
+        "model",
+        None,
+        "Short for --config.model.factory: your own networks, as MODULE:FACTORY.",
+    )
+
+
 class _ConfigParser(config_flags.ConfigFileFlagParser):
     """Reads a configuration's file. A class because ml_collections asks for one."""
 
@@ -88,7 +97,7 @@ def _line_of_get_config(file: str) -> int:
 
 
 def read() -> ConfigDict:
-    """The configuration that --config names, with the value of --data_dir, locked.
+    """The configuration that --config names, with the values of --data_dir and --model, locked.
 
     A file that cannot be read fails only here, where the configuration is used.
 
@@ -101,6 +110,8 @@ def read() -> ConfigDict:
         raise UserError(_unreadable(_path())) from error
     if data_dir := flags.FLAGS.flag_values_dict().get("data_dir"):
         config.data.data_dir = data_dir
+    if factory := flags.FLAGS.flag_values_dict().get("model"):
+        config.model.factory = factory
     return config
 
 

@@ -42,6 +42,7 @@ def define_flags() -> None:
         None, "Name or file of the configuration; --config.any.field=value changes a field."
     )
     config_file.define_images()
+    config_file.define_model()
     DEFINE_path("workdir", None, "The run directory, created if needed.", required=True)
     flags.DEFINE_list(
         "allow_config_change",

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         log_prior,
         make_model,
     )
+    from thermo_ebm.models.own import Networks
     from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings, tempered_chains
     from thermo_ebm.sampling.path import Ladder
     from thermo_ebm.thermo.integral import quadrature_weights, thermodynamic_integral
@@ -65,6 +66,7 @@ __all__ = [
     "LatentEBM",
     "LossSettings",
     "MetricSettings",
+    "Networks",
     "SamplerSettings",
     "Schedule",
     "UserError",
@@ -99,6 +101,7 @@ _MODULES = {
     "Ladder": "sampling.path",
     "LatentEBM": "models.latent_ebm",
     "LossSettings": "losses",
+    "Networks": "models.own",
     "SamplerSettings": "sampling.chains",
     "Schedule": "thermo.schedule",
     "MetricSettings": "evaluation.metric_settings",

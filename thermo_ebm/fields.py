@@ -184,6 +184,13 @@ FIELDS: dict[str, Field] = {
         "read training images when they are needed, for data sets larger than memory",
         FREE,
     ),
+    "model.factory": Field(
+        "",
+        lambda value: "" if not value or ":" in value else "MODULE:FACTORY, or empty",
+        "your own networks in place of the configuration's, as `MODULE:FACTORY` "
+        "([own networks](guides/own_model.md#own-networks-in-training)); if empty, none",
+        FIXED,
+    ),
     "model.latent_dim": Field(100, width, "D, the dimension of the latent z", FIXED),
     "model.prior_sigma": Field(
         1.0, positive, "sigma_0, the standard deviation of the reference prior"

@@ -1,8 +1,11 @@
 """Functions and classes of a user, named as MODULE:NAME."""
 
+import hashlib
 import importlib
+import inspect
 import re
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -36,3 +39,18 @@ def load(field: str, spec: str, kind: str, form: str) -> tuple[ModuleType, Calla
     if not callable(value):
         raise UserError(f"{field}={spec}: {module_name} has no {kind} {name}")
     return module, value
+
+
+def source_digest(field: str, spec: str, module: ModuleType) -> str:
+    """SHA-256 of the source of a module, from `load` with the same field and `spec`.
+
+    Raises:
+      UserError: it has no source file, or the file cannot be read.
+    """
+    try:
+        source = Path(str(inspect.getsourcefile(module))).read_bytes()
+    except (TypeError, OSError) as error:
+        raise UserError(
+            f"{field}={spec}: the source of {module.__name__} cannot be read"
+        ) from error
+    return hashlib.sha256(source).hexdigest()

@@ -57,6 +57,12 @@ def test_example_own_model_runs(run):
 
 
 @pytest.mark.slow
+def test_example_mlp_decoder_runs(run, tmp_path):
+    """The mean loss of the first epoch is 81 nats."""
+    assert numbers(run("mlp_decoder", tmp_path / "run", 2))[0] > -40
+
+
+@pytest.mark.slow
 def test_example_own_decoder_runs(run):
     """The ELBO of a VAE is below its log p(x), here by a fraction of a nat."""
     output = run("own_decoder", 16, 300)

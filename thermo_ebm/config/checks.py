@@ -24,6 +24,7 @@ from thermo_ebm.gradients.amplification import (
 )
 from thermo_ebm.gradients.optimisers import DIRECTIONS, OptimiserSettings, find_direction
 from thermo_ebm.losses import check_settings, is_mean_of_images
+from thermo_ebm.models import own
 from thermo_ebm.models.generator import check_layers
 
 _MAX_INT = 2**31 - 1  # of the device's int32, which counts steps too
@@ -178,6 +179,9 @@ def _check_model(config: ConfigDict) -> None:
             "model.likelihood.name=bernoulli: is for images of black and white; set "
             "data.binarize=True, or choose another likelihood"
         )
+    own.check(config)
+    if own.networks(config).generator is not None:
+        return  # whose images have been checked, and the layers are not used
     generator = config.model.generator
     with _rules_of("model.generator"):
         check_layers(generator.widths, generator.strides, generator.kernel_size)

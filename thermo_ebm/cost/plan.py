@@ -72,7 +72,7 @@ def with_chunk(
     if is_vanilla(loss_settings(config)):
         return config
     config = ConfigDict(config.to_dict())
-    target = target or this_machine(make_model(config.model, config.data.channels))
+    target = target or this_machine(make_model(config))
     num_images, sampler = repetitions * _share(config, target.num_devices), config.sampler
     # A gradient through the steps would keep the activations of all chunks.
     differentiated = is_differentiated(loss_settings(config))
@@ -142,7 +142,7 @@ def device_bytes(config: ConfigDict, repetitions: int) -> int:
       config: the configuration as `with_chunk` returns it.
       repetitions: number of repetitions that train together.
     """
-    model = make_model(config.model, config.data.channels)
+    model = make_model(config)
     share = _share(config, jax.device_count())
     together = halves_together(jax.default_backend())
     gradient = gradient_of(_stack_repetitions(config, repetitions), model, together)
@@ -164,7 +164,7 @@ def image_bytes(config: ConfigDict, repetitions: int) -> tuple[int, int]:
 
 def num_parameters(config: ConfigDict) -> tuple[int, int]:
     """Numbers of parameters of the prior and of the generator."""
-    model = make_model(config.model, config.data.channels)
+    model = make_model(config)
     params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     prior, generator = (
         sum(leaf.size for leaf in jax.tree.leaves(tree))
@@ -184,7 +184,7 @@ def step_flops(config: ConfigDict) -> int:
 def step_flops_by_part(config: ConfigDict) -> dict[str, int]:
     """As `step_flops`, for each of the parts in `scopes.PARTS` that has any operation."""
     config = without_filling(config)
-    model = make_model(config.model, config.data.channels, dilated)
+    model = make_model(config, conv_transpose=dilated)
     loss = make_loss(config, model, axis_name=None)
     parts = gradient_flops_by_part(loss, model, config.batch_size, image_shape(config))
     return {part: count.useful * config.gradient_noise.accumulate for part, count in parts.items()}

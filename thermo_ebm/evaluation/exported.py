@@ -126,6 +126,6 @@ def restore(path: Path, exported: Exported, template: PyTree) -> Params:
 
 
 def _named(tree: PyTree) -> dict[str, Any]:
-    """The leaves of nested dicts by their paths, such as "generator.layer_0.w"."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {".".join(str(entry.key) for entry in path): leaf for path, leaf in leaves}
+    """The leaves by their paths, such as "generator.layer_0.w"."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from thermo_ebm import data, likelihood
@@ -26,8 +27,9 @@ from thermo_ebm.evaluation import exported as exported_file
 from thermo_ebm.evaluation.metric_settings import MetricSettings
 from thermo_ebm.likelihood import LikelihoodSettings, MarginalLikelihood
 from thermo_ebm.likelihood.verdict import are_reliable
+from thermo_ebm.models import own
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model, mean_images
-from thermo_ebm.run import configuration, layout, records
+from thermo_ebm.run import configuration, layout, provenance, records
 from thermo_ebm.sampling import path as paths
 from thermo_ebm.sampling import samples as sampling
 from thermo_ebm.sampling.chains import SamplerSettings
@@ -553,6 +555,9 @@ def load_run(path: str | os.PathLike[str], parameters: str | None = None) -> Run
     workdir = Path(path)
     fields = configuration.read_config(workdir)
     run = _make_run(workdir, workdir / layout.CONFIG, fields)
+    source = own.source(run.config)
+    if source is not None and (change := provenance.source_change(workdir, source.sha256)):
+        logging.warning("%s", change)
     if parameters == layout.AVERAGED and not run.config.optimizer.ema_decay:
         raise UserError(
             f"parameters={parameters}: {workdir} has no average of its parameters; a run with "
@@ -577,7 +582,7 @@ def _make_run(workdir: Path, source: Path, fields: dict[str, Any]) -> Run:
     config = ConfigDict(fields)
     try:
         checks.check(config)
-        model = make_model(config.model, config.data.channels)
+        model = make_model(config)
     except (UserError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{source}: not a complete configuration: {error}") from error
     return Run(workdir, config, model, sampler_settings(config), updates_per_epoch(config))

@@ -74,7 +74,7 @@ def find(text: str | None, config: ConfigDict, workdir: Path) -> WarmStart | Non
 
 def _check_shapes(run: Run, config: ConfigDict) -> None:
     """Raises UserError if a model of `config` has parameters of other shapes than the run's."""
-    if _shapes(run.model) == _shapes(make_model(config.model, config.data.channels)):
+    if _shapes(run.model) == _shapes(make_model(config)):
         return
     source_fields, new_fields = (
         flatten(configuration.as_json(fields)) for fields in (run.config, config)

@@ -20,13 +20,15 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from thermo_ebm.models import likelihoods
+from thermo_ebm.models import likelihoods, own
 from thermo_ebm.models.conv_transpose import ConvTranspose, for_backend
 from thermo_ebm.models.generator import make_generator_network
 from thermo_ebm.models.likelihoods import LIKELIHOODS, ImageLikelihood, gaussian
+from thermo_ebm.models.own import Networks
 from thermo_ebm.models.prior import (
     PRIORS,
     Prior,
+    PriorParts,
     PriorSettings,
     standard_gaussian,
     tilted_gaussian,
@@ -104,7 +106,8 @@ def make_model(
     (5, 8, 8, 1)
 
     Args:
-      config: a complete configuration, or its `config.model`; None for the paper's values.
+      config: a complete configuration, or its `config.model`; None for the paper's values. Own
+        networks (`model.factory`) need a complete one.
       channels: channels of the image; by default `config.data.channels` if a complete
         configuration is given, else 3.
       conv_transpose: the form of the transposed convolution; by default the fastest on this
@@ -118,10 +121,14 @@ def make_model(
       ValueError: for a name that is not a field of `ModelSettings`, an unknown prior or
         likelihood, or strides that do not fit the widths.
     """
+    networks = Networks()
     if config is not None and "model" in config:
         channels = config.data.channels if channels is None else channels
-        config = config.model
+        networks, config = own.networks(config), config.model
+    elif config is not None and config.get("factory"):
+        raise ValueError("a model with a factory needs the complete configuration")
     fields = _fields(config) | settings
+    fields.pop("factory", None)
     if unknown := fields.keys() - set(ModelSettings._fields):
         raise ValueError(
             f"{', '.join(sorted(unknown))}: not a field of the model; there are "
@@ -131,7 +138,7 @@ def make_model(
         if name in fields:
             fields[name] = tuple(fields[name])
     form = conv_transpose or for_backend(jax.default_backend())
-    return _build(ModelSettings(**fields), 3 if channels is None else channels, form)
+    return _build(ModelSettings(**fields), 3 if channels is None else channels, form, networks)
 
 
 def from_decoder(
@@ -184,7 +191,9 @@ def _fields(config: ConfigDict | None) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=32)  # equal models are one, whose functions are compiled once
-def _build(settings: ModelSettings, channels: int, conv_transpose: ConvTranspose) -> LatentEBM:
+def _build(
+    settings: ModelSettings, channels: int, conv_transpose: ConvTranspose, networks: Networks
+) -> LatentEBM:
     for field, table in (("prior_name", PRIORS), ("likelihood_name", LIKELIHOODS)):
         if (name := getattr(settings, field)) not in table:
             raise ValueError(f"{field} must be one of {', '.join(table)}, not {name!r}.")
@@ -197,6 +206,9 @@ def _build(settings: ModelSettings, channels: int, conv_transpose: ConvTranspose
             settings.prior_activation,
         )
     )
+    if networks.prior is not None:
+        prior = _own_prior(networks.prior, settings.latent_dim)
+    output = functools.partial(likelihood.output, settings.likelihood_sigma)
     generator = _transform(
         make_generator_network(
             features=settings.generator_features,
@@ -207,9 +219,11 @@ def _build(settings: ModelSettings, channels: int, conv_transpose: ConvTranspose
             first_size=settings.generator_first_size or settings.generator_kernel_size,
             leak=settings.generator_leak,
             conv_transpose=conv_transpose,
-            output=functools.partial(likelihood.output, settings.likelihood_sigma),
+            output=output,
         )
     )
+    if networks.generator is not None:
+        generator = _with_output(networks.generator, _transform(output))
 
     def init(key: PRNGKey) -> Params:
         key_prior, key_generator = jax.random.split(key)
@@ -226,6 +240,29 @@ def _build(settings: ModelSettings, channels: int, conv_transpose: ConvTranspose
         make_prior=prior.make_prior,
         make_likelihood=likelihood.make,
     )
+
+
+def _own_prior(network: own.Functions, latent_dim: int) -> PriorParts:
+    """A prior whose tilt is a user's network."""
+
+    def init(key: PRNGKey) -> chex.ArrayTree:
+        return network.init(key, jnp.zeros((1, latent_dim)))
+
+    return PriorParts(init, network.apply, tilted_gaussian)
+
+
+def _with_output(network: own.Functions, output: hk.Transformed) -> hk.Transformed:
+    """A user's network, then the likelihood's output, each with its parameters."""
+
+    def init(key: PRNGKey, z: Array) -> chex.ArrayTree:
+        params = network.init(key, z)
+        # No likelihood draws the first value of a parameter of its output.
+        return {"network": params, "output": output.init(None, network.apply(params, z))}
+
+    def apply(params: chex.ArrayTree, z: Array) -> Array:
+        return output.apply(params["output"], network.apply(params["network"], z))
+
+    return hk.Transformed(init, apply)
 
 
 def _transform(network: Callable[[Array], Array]) -> hk.Transformed:

@@ -10,6 +10,7 @@ from thermo_ebm.errors import UserError
 CONFIG, CHANGES, VERSIONS = "config.json", "changes.json", "versions.json"
 IMAGES, VALIDATION_IMAGES = "images.json", "validation_images.json"
 INIT_FROM = "init_from.npz"
+MODEL = "model.json"  # where a run's own networks come from
 LOCK = ".lock"
 PROFILE = "profile"  # folder of the traces of JAX's profiler
 # In the folder of a repetition.

@@ -28,7 +28,14 @@ from thermo_ebm.run.configuration import (
     read_config,
     write_config,
 )
-from thermo_ebm.run.layout import CONFIG, IMAGES, VALIDATION_IMAGES, VERSIONS, has_begun
+from thermo_ebm.run.layout import (
+    CONFIG,
+    IMAGES,
+    MODEL,
+    VALIDATION_IMAGES,
+    VERSIONS,
+    has_begun,
+)
 from thermo_ebm.run.records import add_changes
 
 # In units of 1 of 256 levels. Another decoder changes the mean of a quarter of an image by a tenth
@@ -115,6 +122,46 @@ def check_images(workdir: str | os.PathLike[str], levels: ImageLevels) -> None:
             )
 
 
+def source_change(workdir: str | os.PathLike[str], sha256: str) -> str:
+    """One line if the source of a run's own networks is not the recorded one, else "".
+
+    Args:
+      workdir: the run's folder.
+      sha256: of the source that there is now. A run without a record has no other.
+
+    Raises:
+      UserError: the record is damaged.
+    """
+    path = Path(workdir) / MODEL
+    try:
+        record = files.read_json(path)
+    except FileNotFoundError:
+        return ""
+    if not isinstance(record, dict) or not {"factory", "sha256"} <= record.keys():
+        raise UserError(f"{path}: not the record of a run's networks; move the file away")
+    if record["sha256"] == sha256:
+        return ""
+    module = str(record["factory"]).partition(":")[0]
+    return (
+        f"model.factory={record['factory']}: the source of {module} is not the one that the run "
+        f"was started with (SHA-256 {str(record['sha256'])[:12]} then, {sha256[:12]} now)"
+    )
+
+
+def check_source(workdir: str | os.PathLike[str], sha256: str) -> None:
+    """Refuses to continue a run with another source of its own networks.
+
+    Raises:
+      UserError: it differs, or the record is damaged.
+    """
+    change = source_change(workdir, sha256) if has_begun(workdir) else ""
+    if change:
+        raise UserError(
+            f"{change}; use the same source or another folder; to continue with this source "
+            f"anyway, remove {Path(workdir) / MODEL}"
+        )
+
+
 def _num_different(levels: Sequence[float], other: Sequence[float]) -> int:
     return sum(abs(a - b) > _SAME_LEVEL for a, b in zip(levels, other, strict=False))
 
@@ -132,6 +179,7 @@ def record_start(
     levels: ImageLevels,
     device: Device,
     done: tuple[int, int] = (0, 0),
+    source: dict[str, str] | None = None,
 ) -> None:
     """Records what the run trains with from now on, after `check_config` and `check_images`.
 
@@ -141,6 +189,7 @@ def record_start(
       levels: of the images.
       device: the first device.
       done: epochs and steps that the furthest repetition has done, for the record of changes.
+      source: `factory` and `sha256` of own networks, None without them.
 
     Raises:
       UserError: a file cannot be written, or an existing record is damaged.
@@ -157,6 +206,8 @@ def record_start(
         for name, means in ((IMAGES, levels.train), (VALIDATION_IMAGES, levels.validation)):
             if not has_begun(folder) or not (folder / name).exists():
                 files.write_json(folder / name, [round(float(mean), 2) for mean in means])
+        if source is not None and not (has_begun(folder) and (folder / MODEL).exists()):
+            files.write_json(folder / MODEL, source)
     for change in write_versions(folder, device):
         logging.warning("%s was %s, is %s", change.field, change.old, change.new)
 

@@ -17,6 +17,7 @@ from thermo_ebm.config.build import image_shape
 from thermo_ebm.cost import memory, plan
 from thermo_ebm.data.images import read_sets
 from thermo_ebm.errors import UserError, printable
+from thermo_ebm.models import own
 from thermo_ebm.run import configuration, layout, provenance, warm_start
 from thermo_ebm.run.warm_start import WarmStart
 from thermo_ebm.train import checkpoint_content, checkpoints, feed, hosts, writers
@@ -122,6 +123,9 @@ def load(task: Task, workdir: Path) -> RunImages:
         run was started with.
     """
     config = task.config
+    if (source := own.source(config)) is not None:
+        with hosts.together():
+            provenance.check_source(workdir, source.sha256)
     check_memory(config, jax.local_devices()[0])
     with hosts.together():
         train, validation = data.open_images(config.data)
@@ -208,13 +212,14 @@ def recorder(
     def record_once() -> None:
         with hosts.together():
             if hosts.is_first():
-                device = jax.devices()[0]
+                device, source = jax.devices()[0], own.source(config)
                 provenance.record_start(
                     workdir,
                     config,
                     levels,
                     provenance.Device(device.platform, device.device_kind),
                     (step // updates_per_epoch(config), step),
+                    None if source is None else source._asdict(),
                 )
                 if not layout.has_begun(workdir):
                     with files.clear_errors(workdir):

@@ -68,7 +68,7 @@ def updates_per_epoch(config: ConfigDict) -> int:
 
 def make_task(config: ConfigDict, axis_name: str | None = AXIS) -> Task:
     """Builds the task of a checked configuration."""
-    model = make_model(config.model, config.data.channels)
+    model = make_model(config)
     return Task(
         config=config,
         model=model,

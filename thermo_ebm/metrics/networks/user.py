@@ -11,9 +11,7 @@ the features depend besides this source, such as the SHA-256 of the file of weig
 """
 
 import hashlib
-import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,15 +69,10 @@ def _label(spec: str, fingerprint: str) -> str:
 def _import_function(spec: str) -> UserFunction:
     form = "your own network is MODULE:FUNCTION, as in nets.vgg:apply"
     module, function = plugins.load("features", spec, "function", form)
-    try:
-        source = Path(str(inspect.getsourcefile(module))).read_bytes()
-    except (TypeError, OSError) as error:
-        raise UserError(
-            f"features={spec}: the source of {module.__name__} cannot be read"
-        ) from error
+    digest = plugins.source_digest("features", spec, module)
     cache_key = getattr(module, _CACHE_KEY, None)
     if cache_key is None:
-        return UserFunction(function, hashlib.sha256(source).hexdigest(), has_cache_key=False)
+        return UserFunction(function, digest, has_cache_key=False)
     try:
         key = cache_key()
     except Exception as error:  # a user's function can raise anything
@@ -90,7 +83,7 @@ def _import_function(spec: str) -> UserFunction:
             f"features={spec}: {_CACHE_KEY}() must return text or bytes, not {type(key).__name__}"
         )
     content = key.encode("utf-8", "surrogateescape") if isinstance(key, str) else key
-    fingerprint = hashlib.sha256(hashlib.sha256(source).digest() + content).hexdigest()
+    fingerprint = hashlib.sha256(bytes.fromhex(digest) + content).hexdigest()
     return UserFunction(function, fingerprint, has_cache_key=True)
 
 
