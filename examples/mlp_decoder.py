@@ -1,10 +1,9 @@
-"""Trains an MLP decoder on digits, in plain JAX, by the training program.
-
-These two commands do the same:
+"""Trains an MLP decoder on digits, in plain JAX; these two commands do the same:
 python -m examples.mlp_decoder RUN [number of epochs]
 python -m launch.train --config=digits --workdir=RUN --model=examples.mlp_decoder:networks
 """
 
+import math
 import sys
 
 import jax
@@ -18,16 +17,15 @@ from thermo_ebm.run import tables
 
 def networks(config: ConfigDict) -> te.Networks:
     """The factory: a hidden layer of 128 units; the prior is the configuration's."""
-    size, channels = config.data.image_size, config.data.channels
+    shape = (config.data.image_size, config.data.image_size, config.data.channels)
 
     def init(key: jax.Array, z: jax.Array) -> dict[str, jax.Array]:
-        keys, dim, pixels = jax.random.split(key), z.shape[1], size * size * channels
+        keys, dim, pixels = jax.random.split(key), z.shape[1], math.prod(shape)
         hidden = jax.random.normal(keys[0], (dim, 128)) / dim**0.5
         return {"hidden": hidden, "pixels": jax.random.normal(keys[1], (128, pixels)) / 128**0.5}
 
     def apply(weights: dict[str, jax.Array], z: jax.Array) -> jax.Array:
-        values = jnp.tanh(z @ weights["hidden"]) @ weights["pixels"]
-        return values.reshape(-1, size, size, channels)
+        return (jnp.tanh(z @ weights["hidden"]) @ weights["pixels"]).reshape(-1, *shape)
 
     return te.Networks(generator=(init, apply))
 
