@@ -7,7 +7,7 @@
 The first table is counted in the compiled step, for 1, 2, 4, ... of the devices that there are, or
 for TPUs that need not be there (`--topologies`; 2 x 4 chips are two hosts, see `benchmarks.aot`):
 bytes of the arguments and of what XLA plans on each device, and the collectives, their number and
-the bytes that each device sends into them. The batch is the configuration's, shared by the devices.
+the bytes of their results. The batch is the configuration's, shared by the devices.
 
 The second table is arithmetic, and called an estimate: seconds are the counted operations of a
 step over the chip's documented peak times `--fraction`, which comes from `benchmarks.aot`; they
