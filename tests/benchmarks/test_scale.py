@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import tiny_training as tiny
 
 from benchmarks import scale
@@ -21,6 +22,7 @@ def test_every_collective_is_counted_once_with_its_bytes():
     assert scale.collective_sizes(TEXT) == [3 * 4 + 4 * 2, 4 * 4 + 8 * 4, 1]
 
 
+@pytest.mark.slow
 def test_estimates_are_the_arithmetic_of_their_parts():
     config = tiny.config(batch_size=12, loss__name="vanilla")
     operations = plan.step_flops(config)
