@@ -17,6 +17,7 @@ from thermo_ebm.metrics.networks.weights import read_state_dict
 from thermo_ebm.run import configuration, layout
 from thermo_ebm.types import Params, PyTree
 
+SUFFIX = ".safetensors"
 _ALIGNMENT = 8  # bytes to which the header is filled with spaces
 _FORMAT = "thermo_ebm 1"
 _DTYPES = {"float32": "F32", "float16": "F16", "float64": "F64", "int32": "I32"}
@@ -30,6 +31,17 @@ class Exported(NamedTuple):
     step: int
     arrays: dict[str, np.ndarray]  # by the names of `_named`
     kind: str = layout.LAST  # or AVERAGED
+
+
+def find(path: Path) -> Path | None:
+    """The file of a path, which may lack the suffix; None for a run directory or nothing.
+
+    What programs write about `trained/digits.safetensors` is in a folder `trained/digits`.
+    """
+    if path.is_file():
+        return path
+    file = path.with_name(f"{path.name}{SUFFIX}")
+    return file if file.is_file() and not (path / layout.CONFIG).exists() else None
 
 
 def write(

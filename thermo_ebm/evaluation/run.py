@@ -540,7 +540,7 @@ def load_run(path: str | os.PathLike[str], parameters: str | None = None) -> Run
     The parameters in a directory are read when they are needed.
 
     Args:
-      path: the directory or the file.
+      path: the directory or the file, whose suffix may be left out.
       parameters: "last" for those after a checkpoint's last update, or "averaged" for their average
         over updates, which a run with `optimizer.ema_decay` keeps; None for the last, or for those
         of the file.
@@ -550,9 +550,9 @@ def load_run(path: str | os.PathLike[str], parameters: str | None = None) -> Run
     """
     if parameters not in (None, *PARAMETERS):
         raise UserError(f"parameters={parameters}: must be {' or '.join(PARAMETERS)}")
-    if Path(path).is_file():
-        return _load_exported(Path(path), parameters)
     workdir = Path(path)
+    if (file := exported_file.find(workdir)) is not None:
+        return _load_exported(file, parameters)
     fields = configuration.read_config(workdir)
     run = _make_run(workdir, workdir / layout.CONFIG, fields)
     source = own.source(run.config)
