@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from thermo_ebm.config.build import loss_settings, sampler_settings
+from thermo_ebm.config.build import sampler_settings
 from thermo_ebm.losses import VANILLA, LossSettings, is_differentiated
 from thermo_ebm.losses.thermodynamic import MBAR_ITERATIONS
 from thermo_ebm.models.latent_ebm import LatentEBM, log_likelihood, log_prior, make_model
@@ -40,7 +40,7 @@ def make_loss(config: ConfigDict) -> Loss:
     """The loss that a configuration names, in its plain form."""
     model = make_model(config.model, config.data.channels)
     model = model._replace(generator=make_generator(config.model))
-    form, settings = _Form(model, sampler_settings(config)), loss_settings(config)
+    form, settings = _Form(model, sampler_settings(config)), LossSettings.from_config(config)
 
     def loss(params: Params, batch: Batch, key: PRNGKey) -> Array:
         # The framework's convolution takes the kernel the other way round; turned once per step.

@@ -46,9 +46,8 @@ from benchmarks import gemm, programs
 from benchmarks.programs import Program
 from launch import config_file, flag_errors, program
 from launch.path_flags import DEFINE_output_file
-from thermo_ebm.config.build import loss_settings
 from thermo_ebm.errors import UserError
-from thermo_ebm.losses import VANILLA
+from thermo_ebm.losses import VANILLA, LossSettings
 from thermo_ebm.losses.settings import GENERATOR_GRADIENTS, PRIOR_GRADIENTS
 from thermo_ebm.models import conv_transpose
 
@@ -117,7 +116,7 @@ def without_duplicates(cells: Iterator[Cell]) -> Iterator[Cell]:
     """Drops vanilla cells that differ only in settings without effect on the vanilla loss."""
     keys = set()
     for cell in cells:
-        if loss_settings(cell.config) == VANILLA:
+        if LossSettings.from_config(cell.config) == VANILLA:
             config = cell.config
             key = (cell.form, config.batch_size, config.sampler.posterior.num_steps)
             if cell.part == "chains" or key in keys:
@@ -150,7 +149,7 @@ def measure(cell: Cell, peak: gemm.Gemm) -> tuple[Row, Program]:
     config = programs.with_chunks(config, model)
     compiled = PARTS[cell.part](config, model)
     seconds, rates = time_program(compiled, peak)
-    step_s, settings = np.median(seconds), loss_settings(config)
+    step_s, settings = np.median(seconds), LossSettings.from_config(config)
     row = Row(
         part=cell.part,
         form=cell.form,

@@ -21,9 +21,9 @@ from ml_collections import ConfigDict
 from torch import Tensor
 
 from benchmarks.torch_ratios import bennett, posterior_weights
-from thermo_ebm.config.build import loss_settings, sampler_settings
+from thermo_ebm.config.build import sampler_settings
 from thermo_ebm.errors import UserError
-from thermo_ebm.losses import VANILLA
+from thermo_ebm.losses import VANILLA, LossSettings
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
 from thermo_ebm.thermo.integral import quadrature_weights
 from thermo_ebm.thermo.schedule import make_schedule
@@ -82,7 +82,7 @@ def check(config: ConfigDict) -> None:
       UserError: the message names the field.
     """
     covered = dict(_COVERED)
-    if loss_settings(config) != VANILLA:
+    if LossSettings.from_config(config) != VANILLA:
         covered |= _COVERED_THERMODYNAMIC
     for field, values in covered.items():
         value = config
@@ -100,7 +100,7 @@ def make_peer(config: ConfigDict) -> Peer:
       UserError: see `check`.
     """
     check(config)
-    settings = loss_settings(config)
+    settings = LossSettings.from_config(config)
     schedule = make_schedule(settings.schedule, settings.num_temperatures, settings.power)
     return Peer(
         tilt=make_tilt(config.model.prior),

@@ -27,7 +27,14 @@ def noise(power: float) -> jax.Array:
     def gradient(key: jax.Array) -> jax.Array:
         keys = jax.random.split(key)
         batch = te.make_batch(jax.random.choice(keys[0], images, (75,), replace=False))
-        args = model, params, batch, keys[1], sampler, te.LossSettings(4, power=power)
+        args = (
+            model,
+            params,
+            batch,
+            keys[1],
+            sampler,
+            te.LossSettings(4, power=power, correction="none"),
+        )
         return ravel_pytree(jax.grad(te.thermodynamic_loss, 1, has_aux=True)(*args)[0])[0]
 
     draws = jax.lax.map(gradient, jax.random.split(jax.random.key(1), DRAWS))

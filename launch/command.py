@@ -14,6 +14,7 @@ PROGRAMS = {
     "eval": "FID, KID and other metrics of each checkpoint of a run, with standard errors",
     "sample": "samples, reconstructions and interpolations of a run as pictures",
     "likelihood": "held-out log p(x) of each image with bounds and a verdict",
+    "fit_prior": "a new prior for a run whose decoder stays, and what log p(x) gains by it",
     "compare": "the same metrics between any sets of images: folders, files, data sets",
     "plan": "the cheapest settings for a noise of the gradient or a time of training",
     "tempered": "whether the chains of a run are long enough",

@@ -52,9 +52,8 @@ if not program.HELP_ONLY:
     from thermo_ebm.evaluation.likelihood.tables import Row
     from thermo_ebm.evaluation.run import Run, load_run
     from thermo_ebm.evaluation.statistics import Statistics
-    from thermo_ebm.likelihood.annealed_smc import Estimates, Scores
     from thermo_ebm.likelihood.proposal import PriorConstant
-    from thermo_ebm.likelihood.verdict import Verdict, of_bounds, of_images, of_prior, together
+    from thermo_ebm.likelihood.verdict import Verdict, of_bounds, of_prior, together
     from thermo_ebm.run import layout
 
 
@@ -207,7 +206,7 @@ def _fill_tables(
     folder = opened.folder / layout.LIKELIHOOD_FOLDER
     with _bar("validation images", len(images)) as progress:
         rows = session.validation_rows(opened, images, progress)
-    mean, verdicts = tables.mean(rows), [_verdict_of_rows(opened, rows)]
+    mean, verdicts = tables.mean(rows), [session.verdict_of_rows(opened, rows)]
     print(f"log p(x) of {len(rows)} validation images, {checkpoint}:")
     print(_mean_line(mean, prior), flush=True)
     parts: dict[str, Any] = {"where": checkpoint, "validation": mean._asdict()}
@@ -230,20 +229,6 @@ def _fill_tables(
     tables.update_summary(opened.folder, parts)
     print(f"written: {opened.folder / layout.LIKELIHOOD} and {folder}")
     return rows
-
-
-def _verdict_of_rows(opened: Session, rows: list[Row]) -> Verdict:
-    names = (
-        "log_marginal_likelihood",
-        "stderr",
-        "island_spread",
-        "effective_sample_size",
-        "gradients",
-        "prior_sampling",
-    )
-    value, stderr, spread, size, gradients, sampling = (tables.column(rows, n) for n in names)
-    estimates = Estimates(value, stderr, spread, size, gradients, sampling, Scores(*3 * [value]))
-    return of_images(estimates, gradients, opened.estimator.settings)
 
 
 def _check_by_bounds(opened: Session, mean: tables.Mean) -> tuple[dict[str, Any], Verdict]:
@@ -292,13 +277,9 @@ def _compare_runs(
     constants = float(prior.stderr), float(session.prior_constant(compared).stderr)
     result = tables.difference(rows, other_rows, math.hypot(*constants))
     this, that = opened.run.title(), other.title()
-    better = that if result.mean < 0 else this
-    words = f"{better} is better" if result.decided else "undecided"
-    if not result.decided and result.images_needed > 0:
-        words += f"; about {result.images_needed} images would decide"
     print(
         f"log p(x) of {result.num_images} images under {this} less that under {that}: "
-        f"{result.mean:.2f} nats (95 % interval {result.low:.2f} to {result.high:.2f}): {words}"
+        f"{result.sentence(this, that)}"
     )
     tables.update_summary(opened.folder, {f"against_{name}": result._asdict()})
 

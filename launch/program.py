@@ -120,9 +120,13 @@ def define_poll_seconds(default: float, meaning: str) -> None:
     )
 
 
-def define_checkpoint() -> None:
-    """Defines the flags that choose a checkpoint of a run, and which of its parameters."""
-    DEFINE_path("workdir", None, "The run directory.", required=True)
+def define_checkpoint(run: str = "workdir") -> None:
+    """Defines the flags that choose a checkpoint of a run, and which of its parameters.
+
+    Args:
+      run: the name of the first flag.
+    """
+    DEFINE_path(run, None, "The run directory, or a file of Run.export.", required=True)
     flags.DEFINE_integer("repetition", 0, "Number of the repetition.")
     flags.DEFINE(
         _StepParser(),

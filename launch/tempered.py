@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from thermo_ebm.errors import UserError
+from thermo_ebm.losses import LossSettings
 
 from . import program
 
@@ -28,7 +29,6 @@ if not program.HELP_ONLY:
     import jax.numpy as jnp
 
     from thermo_ebm import data, files
-    from thermo_ebm.config.build import loss_settings
     from thermo_ebm.evaluation.chains import convergence
     from thermo_ebm.evaluation.run import LoadedCheckpoint, Run, load_run
     from thermo_ebm.run import layout
@@ -158,7 +158,7 @@ def _path(run: Run, checkpoint: LoadedCheckpoint, temperatures: Array) -> Path:
 
 def _schedule(run: Run) -> Schedule:
     """t_0 .. t_N of the run, with the changes that the flags ask for."""
-    values, loss = flags.FLAGS, loss_settings(run.config)
+    values, loss = flags.FLAGS, LossSettings.from_config(run.config)
     num_temperatures = values.num_temperatures or loss.num_temperatures
     power = loss.power if values.power is None else values.power
     return make_schedule(loss.schedule, num_temperatures, power)

@@ -177,11 +177,13 @@ LINEAR = te.LatentEBM(
 PARAMS = LINEAR.init(jax.random.key(0))
 IMAGES = np.zeros((3, 2, 2, 1), np.float32)
 PIXELS = np.zeros((3, 2, 2, 1), np.uint8)
-SAMPLER = te.SamplerSettings(te.ChainSettings(0.1, 2), te.ChainSettings(0.1, 2))
+SAMPLER = te.SamplerSettings(te.ChainSettings(0.1, 2), te.ChainSettings(0.1, 2), chains_per_image=1)
 
 
 def thermodynamic(images, key):
-    return te.thermodynamic_loss(LINEAR, PARAMS, images, key, SAMPLER, te.LossSettings(2))
+    return te.thermodynamic_loss(
+        LINEAR, PARAMS, images, key, SAMPLER, te.LossSettings(2, correction="none")
+    )
 
 
 def vanilla(images, key):

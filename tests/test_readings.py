@@ -8,7 +8,8 @@ import tiny_training as tiny
 
 from docs.tools import readings as page
 from thermo_ebm import readings
-from thermo_ebm.config.build import loss_settings, sampler_settings
+from thermo_ebm.config.build import sampler_settings
+from thermo_ebm.losses import LossSettings
 from thermo_ebm.readings import READINGS, TEMPERATURE_READINGS, Reading
 from thermo_ebm.run import tables
 from thermo_ebm.train import step
@@ -58,7 +59,7 @@ def test_readings_apply_by_the_configuration():
     ]:
         values = dict.fromkeys(READINGS, 1.0)
         config = tiny.config(**changes)
-        settings = loss_settings(config), sampler_settings(config)
+        settings = LossSettings.from_config(config), sampler_settings(config)
         applicable = readings.applicable(READINGS, values, *settings)
         assert empty.isdisjoint(applicable)
         assert {"train_loss", "grad_noise"} <= applicable.keys()

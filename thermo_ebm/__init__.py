@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from thermo_ebm.sampling.path import Ladder
     from thermo_ebm.thermo.integral import quadrature_weights, thermodynamic_integral
     from thermo_ebm.thermo.schedule import Schedule, make_schedule
+    from thermo_ebm.train.prior_fit import PriorFitSettings, fit_prior
     from thermo_ebm.types import Batch, make_batch
 
 __all__ = [
@@ -67,11 +68,13 @@ __all__ = [
     "LossSettings",
     "MetricSettings",
     "Networks",
+    "PriorFitSettings",
     "SamplerSettings",
     "Schedule",
     "UserError",
     "compare",
     "compare_features",
+    "fit_prior",
     "frechet_distance",
     "from_decoder",
     "gradient_statistics",
@@ -107,7 +110,9 @@ _MODULES = {
     "MetricSettings": "evaluation.metric_settings",
     "UserError": "errors",
     "compare": "evaluation.any_sets",
+    "PriorFitSettings": "train.prior_fit",
     "compare_features": "metrics.paired",
+    "fit_prior": "train.prior_fit",
     "frechet_distance": "metrics.fid",
     "from_decoder": "models.latent_ebm",
     "gradient_statistics": "gradients.statistics",

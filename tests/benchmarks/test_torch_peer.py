@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from configs import cifar10_paper
-from thermo_ebm.config.build import loss_settings, make_loss
+from thermo_ebm.config.build import make_loss
 from thermo_ebm.errors import UserError
 from thermo_ebm.gradients import optimisers
 from thermo_ebm.gradients.optimisers import NoisyGradient
+from thermo_ebm.losses import LossSettings
 from thermo_ebm.models.latent_ebm import make_model
 from thermo_ebm.randomness import STEP_NOISE, all_chain_keys, normal
 from thermo_ebm.thermo import ratios
@@ -63,7 +64,7 @@ def problem(config):
 
 def same_noise(config, key):
     """The numbers that our chains draw from `key`."""
-    num = loss_settings(config).num_temperatures
+    num = LossSettings.from_config(config).num_temperatures
     per_image, dim = config.sampler.chains_per_image, config.model.latent_dim
     keys = all_chain_keys(key, jnp.arange(num + 1), jnp.arange(NUM), per_image)
 

@@ -15,8 +15,10 @@ from thermo_ebm import fields
 from thermo_ebm.config import build, checks, sizes
 from thermo_ebm.errors import UserError
 from thermo_ebm.fields import FIELDS, FORMER, Field, at_least
-from thermo_ebm.losses import LossSettings
+from thermo_ebm.losses import VANILLA, LossSettings
+from thermo_ebm.models.latent_ebm import ModelSettings
 from thermo_ebm.run import configuration
+from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = (
@@ -272,7 +274,7 @@ def test_settings_are_the_fields():
     sampler = build.sampler_settings(config)
     assert (sampler.prior.num_steps, sampler.posterior.num_steps) == (60, 40)
     assert (sampler.prior.step_size, sampler.precision) == (0.16, "float32")
-    assert build.loss_settings(config) == LossSettings(
+    assert LossSettings.from_config(config) == LossSettings(
         num_temperatures=10,
         power=config.loss.power,
         quadrature="warped_trapezium",
@@ -280,6 +282,21 @@ def test_settings_are_the_fields():
         prior_gradient="contrastive",
         generator_gradient=config.loss.generator_gradient,
     )
+
+
+def test_the_library_has_the_defaults_of_the_fields():
+    config = base.get_config()
+    assert LossSettings.from_config(config) == LossSettings()
+    of_model = fields.flatten(config.model.to_dict()).items()
+    assert ModelSettings(**{name.replace(".", "_"): value for name, value in of_model}) == (
+        ModelSettings()
+    )
+    sampler = build.sampler_settings(config)
+    assert sampler == SamplerSettings(sampler.prior, sampler.posterior)
+    for chain in (sampler.prior, sampler.posterior):
+        assert chain == ChainSettings(chain.step_size, chain.num_steps)
+    config.loss.name = "vanilla"
+    assert LossSettings.from_config(config) == VANILLA
 
 
 def test_published_form_of_all_configurations():

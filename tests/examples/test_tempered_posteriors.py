@@ -17,7 +17,9 @@ SHAPE = (2, 3, 1)
 WEIGHTS = np.random.default_rng(0).normal(size=(2, 6)) / 2  # [latent_dim, pixels]
 SHIFT = np.array([0.4, -0.9])  # of the prior, by a tilt that is linear
 IMAGE = np.random.default_rng(1).normal(size=SHAPE)
-SETTINGS = SamplerSettings(ChainSettings(0.05, 60), ChainSettings(0.05, 60), exchange_every=2)
+SETTINGS = SamplerSettings(
+    ChainSettings(0.05, 60), ChainSettings(0.05, 60), exchange_every=2, chains_per_image=1
+)
 MODEL = LatentEBM(
     tilt=lambda alpha, z: z @ alpha,
     generator=lambda beta, z: (z @ beta).reshape(-1, *SHAPE),

@@ -21,7 +21,9 @@ from thermo_ebm.sampling.path import Ladder
 from thermo_ebm.thermo.schedule import make_schedule
 
 NUM_IMAGES, DRAWS = 6, 600
-SETTINGS = LossSettings(10, prior_gradient="contrastive", generator_gradient="reweighted")
+SETTINGS = LossSettings(
+    10, prior_gradient="contrastive", generator_gradient="reweighted", correction="none"
+)
 
 
 @cache
@@ -61,7 +63,7 @@ def exact():
 def gradients(latents, settings, temperatures, slopes):
     """Of every draw [num, T, M, NUM_IMAGES, 2], one after another: [num, size]."""
     params, images, _ = model_and_grid()
-    sampler = SamplerSettings(ChainSettings(0.1, 1), ChainSettings(0.1, 1))
+    sampler = SamplerSettings(ChainSettings(0.1, 1), ChainSettings(0.1, 1), chains_per_image=1)
     schedule = make_schedule("power", settings.num_temperatures, 1.0)
     schedule = schedule._replace(temperatures=temperatures, slopes=slopes)
 
@@ -175,7 +177,7 @@ def test_chains_in_a_wrong_mode_have_little_weight():
             law = special.softmax(np.where((z > 0) == right, t * values - z**2 / 2, -np.inf))
             latents[i][sides == right] = rng.choice(z, (sides == right).sum(), p=law)
     drawn = jnp.float32(latents.transpose(1, 0, 2)[..., None, None])
-    sampler = SamplerSettings(ChainSettings(0.1, 1), ChainSettings(0.1, 1))
+    sampler = SamplerSettings(ChainSettings(0.1, 1), ChainSettings(0.1, 1), chains_per_image=1)
     schedule = make_schedule("power", 10, 2.0)
 
     @jax.jit

@@ -22,8 +22,12 @@ from thermo_ebm.types import Batch
 PARAMS, X = lg.parameters(), lg.observation()
 LOG_EVIDENCE = lg.log_evidence(PARAMS, X)
 NUM, REPETITIONS = 200, 20
-SHORT = SamplerSettings(prior=ChainSettings(0.3, 3), posterior=ChainSettings(0.1, 3))
-LONG = SamplerSettings(prior=ChainSettings(0.01, 350), posterior=ChainSettings(0.005, 700))
+SHORT = SamplerSettings(
+    prior=ChainSettings(0.3, 3), posterior=ChainSettings(0.1, 3), chains_per_image=1
+)
+LONG = SamplerSettings(
+    prior=ChainSettings(0.01, 350), posterior=ChainSettings(0.005, 700), chains_per_image=1
+)
 EXACT = LossSettings(
     3,
     power=0.5,

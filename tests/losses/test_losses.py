@@ -30,7 +30,9 @@ pytestmark = pytest.mark.usefixtures("x64")
 NUM = 6
 # The paper's form: its quadrature, and divergences of latents pooled over the batch.
 PAPER = LossSettings(4, quadrature="trapezium", correction="pooled_gaussian")
-SAMPLER = SamplerSettings(prior=ChainSettings(0.2, 5), posterior=ChainSettings(0.05, 4))
+SAMPLER = SamplerSettings(
+    prior=ChainSettings(0.2, 5), posterior=ChainSettings(0.05, 4), chains_per_image=1
+)
 
 
 def linear_batch(num=NUM, padding=0, seed=0):
@@ -230,7 +232,7 @@ def test_precision_is_of_the_chains_alone(loss):
         loss_fn = partial(vanilla_loss, model)
         in_tilt = {"bfloat16", "float64"}
     else:
-        args = *args, LossSettings(3, prior_gradient="none")
+        args = *args, LossSettings(3, prior_gradient="none", correction="none")
         loss_fn = partial(thermodynamic_loss, model)
         in_tilt = {"bfloat16"}
     value, _ = jax.eval_shape(lambda params: loss_fn(params, *args), tiny.parameters())
@@ -253,35 +255,75 @@ def test_losses_are_means_over_the_batch_and_follow_the_key():
 # Refusals.
 
 UNADJUSTED, ADJUSTED = ChainSettings(0.1, 1), ChainSettings(0.1, 1, "mala")
-LANGEVIN = LossSettings(4, prior_gradient="langevin")
-CHAINS = SamplerSettings(UNADJUSTED, UNADJUSTED)
+LANGEVIN = LossSettings(4, prior_gradient="langevin", correction="none")
+CHAINS = SamplerSettings(UNADJUSTED, UNADJUSTED, chains_per_image=1)
 
 
 @pytest.mark.parametrize(
     ("settings", "sampler", "message"),
     [
-        (LossSettings(prior_gradient="exact"), CHAINS, "prior_gradient must be one of langevin, c"),
-        (LossSettings(generator_gradient="none"), CHAINS, "generator_gradient must be one of lang"),
-        (LossSettings(correction="all"), CHAINS, "correction must be one of none, ratio"),
-        (LossSettings(quadrature="simpson"), CHAINS, "quadrature must be one of trapezium, left"),
-        (LossSettings(schedule="linear"), CHAINS, "schedule must be one of power, annealed_power"),
-        (LossSettings(kl_form="plus"), CHAINS, "kl_form must be one of difference, sum"),
-        (LossSettings(value="loss"), CHAINS, "value must be one of integral, surrogate"),
         (
-            LossSettings(),
+            LossSettings(prior_gradient="exact", correction="none"),
+            CHAINS,
+            "prior_gradient must be one of langevin, c",
+        ),
+        (
+            LossSettings(generator_gradient="none", correction="none"),
+            CHAINS,
+            "generator_gradient must be one of lang",
+        ),
+        (LossSettings(correction="all"), CHAINS, "correction must be one of none, ratio"),
+        (
+            LossSettings(quadrature="simpson", correction="none"),
+            CHAINS,
+            "quadrature must be one of trapezium, left",
+        ),
+        (
+            LossSettings(schedule="linear", correction="none"),
+            CHAINS,
+            "schedule must be one of power, annealed_power",
+        ),
+        (
+            LossSettings(kl_form="plus", correction="none"),
+            CHAINS,
+            "kl_form must be one of difference, sum",
+        ),
+        (
+            LossSettings(value="loss", correction="none"),
+            CHAINS,
+            "value must be one of integral, surrogate",
+        ),
+        (
+            LossSettings(correction="none"),
             CHAINS._replace(prior=ChainSettings(1.0, 1, "nuts")),
             "kernel must be one",
         ),
-        (LossSettings(), CHAINS._replace(chains_per_image=0), "chains_per_image must be at least"),
-        (LossSettings(3, quadrature="warped_simpson"), CHAINS, "needs an even num_temperatures"),
-        (LossSettings(kl_form="sum"), CHAINS, "kl_form 'sum' needs quadrature 'trapezium'"),
+        (
+            LossSettings(correction="none"),
+            CHAINS._replace(chains_per_image=0),
+            "chains_per_image must be at least",
+        ),
+        (
+            LossSettings(3, quadrature="warped_simpson", correction="none"),
+            CHAINS,
+            "needs an even num_temperatures",
+        ),
+        (
+            LossSettings(kl_form="sum", correction="none"),
+            CHAINS,
+            "kl_form 'sum' needs quadrature 'trapezium'",
+        ),
         (LossSettings(correction="ratio"), CHAINS, "needs chains_per_image of at least 2"),
-        (LossSettings(1), CHAINS._replace(exchange_every=1), "needs num_temperatures of at least"),
+        (
+            LossSettings(1, correction="none"),
+            CHAINS._replace(exchange_every=1),
+            "needs num_temperatures of at least",
+        ),
         (LANGEVIN, CHAINS._replace(exchange_every=2), "needs unadjusted chains without exchange"),
         (LANGEVIN, CHAINS._replace(prior=ADJUSTED), "needs unadjusted chains without exchange"),
         (LANGEVIN, CHAINS._replace(posterior=ADJUSTED), "needs unadjusted chains without exchange"),
         (
-            LossSettings(generator_gradient="langevin"),
+            LossSettings(generator_gradient="langevin", correction="none"),
             CHAINS._replace(exchange_every=2),
             "needs unadjusted chains without exchange",
         ),
@@ -290,7 +332,10 @@ CHAINS = SamplerSettings(UNADJUSTED, UNADJUSTED)
 )
 def test_refuses_settings_that_do_not_fit_together(settings, sampler, message):
     check_settings(LANGEVIN, CHAINS)
-    check_settings(LossSettings(2), SamplerSettings(ADJUSTED, ADJUSTED, exchange_every=1))
+    check_settings(
+        LossSettings(2, correction="none"),
+        SamplerSettings(ADJUSTED, ADJUSTED, exchange_every=1, chains_per_image=1),
+    )
     with pytest.raises(ValueError, match=message):
         check_settings(settings, sampler)
     with pytest.raises(ValueError, match=message):
@@ -311,7 +356,7 @@ def test_refuses_batches_that_do_not_fit(change):
     batch = linear_batch()._replace(**change)
     for loss in (
         lambda: vanilla(batch, jax.random.key(0)),
-        lambda: thermodynamic(batch, jax.random.key(0), LossSettings(2)),
+        lambda: thermodynamic(batch, jax.random.key(0), LossSettings(2, correction="none")),
     ):
         with pytest.raises((AssertionError, TypeError, ValueError)):
             loss()

@@ -7,13 +7,12 @@ import pytest
 import smooth_network as tiny
 import tiny_training
 
-from thermo_ebm.config.build import loss_settings
 from thermo_ebm.losses import LossSettings, check_settings, is_vanilla, thermodynamic_loss
 from thermo_ebm.losses.thermodynamic import Latents, make_objective
 from thermo_ebm.sampling.path import Ladder
 from thermo_ebm.thermo.schedule import make_schedule
 
-SETTINGS = LossSettings(num_temperatures=2, generator_gradient="posterior")
+SETTINGS = LossSettings(num_temperatures=2, generator_gradient="posterior", correction="none")
 
 
 def test_it_adds_the_mean_squares_of_the_tilt_to_the_gradient():
@@ -56,5 +55,5 @@ def test_it_needs_the_contrastive_gradient():
 
 def test_the_vanilla_loss_takes_it():
     config = tiny_training.config(loss__name="vanilla", loss__prior_l2=0.2)
-    assert loss_settings(config).prior_l2 == 0.2
-    assert is_vanilla(loss_settings(config))
+    assert LossSettings.from_config(config).prior_l2 == 0.2
+    assert is_vanilla(LossSettings.from_config(config))

@@ -13,8 +13,8 @@ import pytest
 import smooth_network as tiny
 from scipy import stats
 
-from thermo_ebm.config.build import loss_settings, sampler_settings
-from thermo_ebm.losses import thermodynamic_loss, vanilla_loss
+from thermo_ebm.config.build import sampler_settings
+from thermo_ebm.losses import LossSettings, thermodynamic_loss, vanilla_loss
 from thermo_ebm.models.conv_transpose import stamped
 from thermo_ebm.models.generator import image_size, make_generator_network
 from thermo_ebm.models.latent_ebm import (
@@ -101,7 +101,7 @@ def test_losses_of_the_published_configurations_can_be_traced(name):
     batch = Batch(
         shape((num, size, size, 3), jnp.float32), shape((num,), jnp.int32), shape((num,), float)
     )
-    sampler, settings = sampler_settings(config), loss_settings(config)
+    sampler, settings = sampler_settings(config), LossSettings.from_config(config)
     losses = {
         "vanilla": lambda *a: vanilla_loss(model, *a, sampler),
         "exact": lambda *a: thermodynamic_loss(model, *a, sampler, settings),

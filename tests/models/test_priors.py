@@ -32,7 +32,7 @@ SMALL = {
     "generator_strides": (1,),
 }
 EXACT = tuple(name for name in PRIORS if name != "mlp")
-SETTINGS = LossSettings(num_temperatures=2)
+SETTINGS = LossSettings(num_temperatures=2, correction="none")
 CHAIN = ChainSettings(0.1, 3)
 SAMPLER = SamplerSettings(CHAIN, CHAIN, chains_per_image=2)
 

@@ -61,7 +61,9 @@ def all_chains(positions=None, x=None, temperatures=TEMPERATURES, key=KEY, **set
 
 def test_every_temperature_has_the_law_of_its_own_chain():
     params, x, num = lg.parameters(), lg.observation(), 10_000
-    sampler = SamplerSettings(prior=ChainSettings(0.3, 12), posterior=ChainSettings(0.1, 9))
+    sampler = SamplerSettings(
+        prior=ChainSettings(0.3, 12), posterior=ChainSettings(0.1, 9), chains_per_image=1
+    )
     images = jnp.broadcast_to(jnp.float32(x), (num, lg.DATA_DIM))
     z = jax.jit(partial(tempered_chains, lg.make_model(), settings=sampler))(
         params, make_batch(images), Ladder(Schedule(jnp.float32(TEMPERATURES))), key=KEY
@@ -201,7 +203,9 @@ def first_versions_chains(model, params, x, temperatures, key, sampler):
 
 @pytest.mark.parametrize("steps", [0, 3])
 def test_one_chain_per_image_is_the_first_versions(steps):
-    sampler = SamplerSettings(ChainSettings(0.1, steps), ChainSettings(0.05, steps))
+    sampler = SamplerSettings(
+        ChainSettings(0.1, steps), ChainSettings(0.05, steps), chains_per_image=1
+    )
     model, params = tiny.make_model(), jax.tree.map(jnp.float32, tiny.parameters())
     batch, temperatures = tiny.make_batch(), jnp.float32(TEMPERATURES[:3])
     x = jnp.float32(batch.images)
@@ -253,7 +257,9 @@ def test_bfloat16_chains_are_close_to_float32():
     model = make_network(config.model, config.data.channels)
     params = model.init(jax.random.key(0))
     x = jax.random.uniform(jax.random.key(1), (16, 8, 8, 1), minval=-1, maxval=1)
-    sampler = SamplerSettings(prior=ChainSettings(0.16, 40), posterior=ChainSettings(0.05, 10))
+    sampler = SamplerSettings(
+        prior=ChainSettings(0.16, 40), posterior=ChainSettings(0.05, 10), chains_per_image=1
+    )
 
     @jax.jit
     def both(params):

@@ -168,7 +168,9 @@ def test_far_modes_get_their_weights_by_exchange(kernel):
 
     @partial(jax.jit, static_argnums=0)
     def right(interval):
-        sampler = SamplerSettings(ChainSettings(0.1, 5), posterior, exchange_every=interval)
+        sampler = SamplerSettings(
+            ChainSettings(0.1, 5), posterior, exchange_every=interval, chains_per_image=1
+        )
         model = two_modes()
         chains = tempered_chains(
             model,

@@ -70,7 +70,7 @@ def test_it_is_the_posterior_of_a_linear_gaussian_model():
 def test_the_integral_is_log_p_without_a_move(num_temperatures):
     still = ChainSettings(0.1, 0, "hmc")
     sampler = SamplerSettings(still, still, chains_per_image=2, start="reference")
-    settings = LossSettings(num_temperatures, reference="linear")
+    settings = LossSettings(num_temperatures, reference="linear", correction="none")
     batch = Batch(jnp.asarray(IMAGES), jnp.arange(3), jnp.ones(3))
     objective = make_objective(lg.make_model(), sampler, settings)
     ladder = objective.first_ladder(batch)._replace(path=Path(exact_reference()))
@@ -173,7 +173,7 @@ def test_values_and_gradients_are_the_grids(ladder, num_temperatures, power):
     objective = make_objective(
         model,
         SamplerSettings(still, still, chains_per_image=num, start="reference"),
-        LossSettings(num_temperatures, reference="linear"),
+        LossSettings(num_temperatures, reference="linear", correction="none"),
     )
     prior_places = draw(np.exp(grid.log_prior), num * 3, rng)
     prior = jnp.float32(grid.z[prior_places]).reshape(1, num, 3, 2)
@@ -242,7 +242,7 @@ def test_the_gradient_is_exact_on_average():
     """Posterior draws of q itself: the mean gradient over 40 x 500 draws, in standard errors."""
     still = ChainSettings(0.1, 0, "hmc")
     sampler = SamplerSettings(still, still, chains_per_image=1, start="reference")
-    settings = LossSettings(1, reference="linear", prior_gradient="none")
+    settings = LossSettings(1, reference="linear", prior_gradient="none", correction="none")
     objective, num = make_objective(lg.make_model(), sampler, settings), 500
     batch = Batch(
         jnp.broadcast_to(jnp.asarray(IMAGES[0]), (num, lg.DATA_DIM)), jnp.arange(num), jnp.ones(num)

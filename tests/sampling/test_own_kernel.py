@@ -74,11 +74,11 @@ def test_own_kernel_has_convergence_diagnostics():
 
 def test_own_kernel_trains_an_objective():
     chain = ChainSettings(0.1, 2, "shift")
-    sampler = SamplerSettings(chain, chain)
-    objective = make_objective(tiny.make_model(), sampler, LossSettings(3))
+    sampler = SamplerSettings(chain, chain, chains_per_image=1)
+    objective = make_objective(tiny.make_model(), sampler, LossSettings(3, correction="none"))
     loss = jax.jit(lambda params, batch: objective.loss(params, batch, KEY, None))
     _, terms = loss(tiny.parameters(), tiny.make_batch())
     np.testing.assert_allclose(terms.acceptance, ACCEPTANCE, rtol=1e-6)
     # It decides on its moves, so that nothing is differentiated through it.
     with pytest.raises(ValueError, match="'langevin' needs unadjusted chains"):
-        check_settings(LossSettings(3, prior_gradient="langevin"), sampler)
+        check_settings(LossSettings(3, prior_gradient="langevin", correction="none"), sampler)

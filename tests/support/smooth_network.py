@@ -11,7 +11,9 @@ from thermo_ebm.types import Batch
 LATENT_DIM = 3
 IMAGE_SHAPE = (2, 2, 1)
 
-SAMPLER = SamplerSettings(prior=ChainSettings(0.1, 4), posterior=ChainSettings(0.05, 3))
+SAMPLER = SamplerSettings(
+    prior=ChainSettings(0.1, 4), posterior=ChainSettings(0.05, 3), chains_per_image=1
+)
 
 
 def tilt(alpha, z):

@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from thermo_ebm import losses
 from thermo_ebm.gradients.amplification import AmplificationSettings
-from thermo_ebm.losses import VANILLA, LossSettings, Objective, is_vanilla
+from thermo_ebm.losses import LossSettings, Objective, is_vanilla
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.chains import ChainSettings, SamplerSettings
 from thermo_ebm.types import LossFn
@@ -33,17 +33,10 @@ def sampler_settings(config: ConfigDict) -> SamplerSettings:
         chain_chunk=sampler.chain_chunk,
         precision=sampler.precision,
         chains_per_image=sampler.chains_per_image,
-        exchange_every=0 if is_vanilla(loss_settings(config)) else sampler.exchange_every,
+        exchange_every=0
+        if is_vanilla(LossSettings.from_config(config))
+        else sampler.exchange_every,
         start=sampler.start,
-    )
-
-
-def loss_settings(config: ConfigDict) -> LossSettings:
-    """The settings of the loss of a complete configuration; the only place that reads its name."""
-    if config.loss.name == "vanilla":
-        return VANILLA._replace(reference=config.loss.reference, prior_l2=config.loss.prior_l2)
-    return LossSettings(
-        **{field: config.loss[field] for field in LossSettings._fields if field in config.loss}
     )
 
 
@@ -56,7 +49,9 @@ def amplification_settings(config: ConfigDict) -> AmplificationSettings:
 
 def make_objective(config: ConfigDict, model: LatentEBM, axis_name: str | None) -> Objective:
     """The loss that `config.loss` names, over examples spread along `axis_name`."""
-    return losses.make_objective(model, sampler_settings(config), loss_settings(config), axis_name)
+    return losses.make_objective(
+        model, sampler_settings(config), LossSettings.from_config(config), axis_name
+    )
 
 
 def make_loss(config: ConfigDict, model: LatentEBM, axis_name: str | None) -> LossFn:

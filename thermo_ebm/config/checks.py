@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from thermo_ebm.config.build import amplification_settings, loss_settings, sampler_settings
+from thermo_ebm.config.build import amplification_settings, sampler_settings
 from thermo_ebm.config.sizes import asks_for_images, asks_for_layers, generated_size
 from thermo_ebm.errors import UserError
 from thermo_ebm.fields import FIELDS, flatten, unknown
@@ -23,7 +23,7 @@ from thermo_ebm.gradients.amplification import (
     check_amplification,
 )
 from thermo_ebm.gradients.optimisers import DIRECTIONS, OptimiserSettings, find_direction
-from thermo_ebm.losses import check_settings, is_mean_of_images
+from thermo_ebm.losses import LossSettings, check_settings, is_mean_of_images
 from thermo_ebm.models import own
 from thermo_ebm.models.generator import check_layers
 
@@ -49,7 +49,7 @@ def check(config: ConfigDict) -> None:
     _check_run(config)
     _check_rates(config.optimizer)
     _check_model(config)
-    settings, noise = loss_settings(config), amplification_settings(config)
+    settings, noise = LossSettings.from_config(config), amplification_settings(config)
     with _rules_of("loss and sampler"):
         check_settings(settings, sampler_settings(config))
     with _rules_of("gradient_noise"):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from thermo_ebm.config.build import image_shape, loss_settings, make_loss, make_objective
+from thermo_ebm.config.build import image_shape, make_loss, make_objective
 from thermo_ebm.cost.flops import gradient_flops_by_part, num_bytes
 from thermo_ebm.cost.memory import (
     VMEM_BYTES,
@@ -18,7 +18,7 @@ from thermo_ebm.cost.memory import (
     usable_bytes,
 )
 from thermo_ebm.gradients.halves import halved_sums
-from thermo_ebm.losses import is_differentiated, is_vanilla
+from thermo_ebm.losses import LossSettings, is_differentiated, is_vanilla
 from thermo_ebm.models.conv_transpose import dilated
 from thermo_ebm.models.latent_ebm import LatentEBM, make_model, with_compute_dtype
 from thermo_ebm.types import Batch, Params, PRNGKey
@@ -69,13 +69,13 @@ def with_chunk(
       repetitions: number of repetitions that train together.
       target: by default the configuration's model on the devices that JAX has.
     """
-    if is_vanilla(loss_settings(config)):
+    if is_vanilla(LossSettings.from_config(config)):
         return config
     config = ConfigDict(config.to_dict())
     target = target or this_machine(make_model(config))
     num_images, sampler = repetitions * _share(config, target.num_devices), config.sampler
     # A gradient through the steps would keep the activations of all chunks.
-    differentiated = is_differentiated(loss_settings(config))
+    differentiated = is_differentiated(LossSettings.from_config(config))
     if target.vmem_bytes and not sampler.chain_chunk and not differentiated:
         bytes_per_chain = repetitions * _activation_bytes(config, target.model)
         sampler.chain_chunk = max(int(_VMEM_SHARE * target.vmem_bytes) // bytes_per_chain, 1)

@@ -98,7 +98,7 @@ def prepare_from(
 ) -> Preparation:
     """The same under another key, for programs that are compiled as a whole."""
     prior_key, pair_key, probe_key = jax.random.split(key, 3)
-    latents, constant = _prior(model, params["prior"], prior_key, settings)
+    latents, constant = draw_prior(model, params["prior"], prior_key, settings)
     outputs = map_in_chunks(lambda z: model.generator(params["generator"], z), latents, _CHUNK)
     keys = jax.random.split(pair_key, len(latents))
     part = observed_only(model, observed)
@@ -138,10 +138,10 @@ def prior_problem(model: LatentEBM, alpha: Any) -> Problem:
     return Problem(target, lambda noise: sigma * noise, jnp.zeros(1, jnp.int32), dim)
 
 
-def _prior(
+def draw_prior(
     model: LatentEBM, alpha: Any, key: PRNGKey, settings: LikelihoodSettings
 ) -> tuple[Array, PriorConstant]:
-    """Draws of p_alpha [num_pairs, D], and log Z_alpha."""
+    """Draws of p_alpha [num_pairs, D], and log Z_alpha; to be compiled."""
     prior, num, chains = model.prior, settings.num_pairs, settings.prior_chains
     problem = prior_problem(model, alpha)
     keys = jax.random.split(key, 4)

@@ -10,6 +10,7 @@ from thermo_ebm.losses.settings import (
     PRIOR_GRADIENTS,
     REFERENCES,
     STARTS,
+    VANILLA,
     LossSettings,
     check_settings,
     is_differentiated,
@@ -23,7 +24,7 @@ from thermo_ebm.losses.thermodynamic import (
     make_objective,
     thermodynamic_loss,
 )
-from thermo_ebm.losses.vanilla import VANILLA, is_vanilla, vanilla_loss, vanilla_objective
+from thermo_ebm.losses.vanilla import is_vanilla, vanilla_loss, vanilla_objective
 
 __all__ = [
     "CORRECTIONS",

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from ml_collections import ConfigDict
+
 from thermo_ebm.sampling.chains import SamplerSettings
 from thermo_ebm.sampling.kernels import find_kernel
 from thermo_ebm.sampling.path import PathSettings, is_learned
@@ -17,13 +19,20 @@ STARTS = ("prior", "reference")
 
 
 class LossSettings(NamedTuple):
-    """A loss: its schedule, its quadrature, its value, and the estimators of its gradients."""
+    """A loss: its schedule, its quadrature, its value, and the estimators of its gradients.
+
+    The defaults are those of a configuration's fields.
+
+    >>> from thermo_ebm.configs import digits_paper
+    >>> LossSettings.from_config(digits_paper.get_config()).num_temperatures
+    4
+    """
 
     num_temperatures: int = 10  # N_t
     schedule: str = "power"
     power: float = 1.0  # p
     quadrature: str = "warped_trapezium"
-    correction: str = "none"  # of the quadrature: "ratio", or the paper's "pooled_gaussian"
+    correction: str = "ratio"  # of the quadrature: "none", or the paper's "pooled_gaussian"
     kl_form: str = "difference"  # or "sum", as printed
     kl_weight: float = 1.0  # eta
     prior_gradient: str = "contrastive"
@@ -31,6 +40,24 @@ class LossSettings(NamedTuple):
     value: str = "integral"  # "surrogate": the value of what is differentiated, no likelihood
     reference: str = "prior"  # at t = 0: p_alpha (the paper's), or "linear", q(z | x)
     prior_l2: float = 0.0  # of E_0[f^2] + E_1[f^2], in the gradient
+
+    @classmethod
+    def from_config(cls, config: ConfigDict) -> "LossSettings":
+        """The settings of the loss of a complete configuration; nothing else reads its name."""
+        loss = config.loss
+        if loss.name == "vanilla":
+            return VANILLA._replace(reference=loss.reference, prior_l2=loss.prior_l2)
+        return cls(**{field: loss[field] for field in cls._fields if field in loss})
+
+
+# The vanilla loss as a preset: two temperatures, those of prior and posterior.
+VANILLA = LossSettings(
+    num_temperatures=1,
+    correction="none",
+    prior_gradient="contrastive",
+    generator_gradient="posterior",
+    value="surrogate",
+)
 
 
 def path_settings(settings: LossSettings, sampler: SamplerSettings) -> PathSettings:

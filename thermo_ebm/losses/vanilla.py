@@ -1,19 +1,10 @@
 """Direct maximum likelihood: the preset of the thermodynamic loss with eq. 6 and 7 as gradient."""
 
-from thermo_ebm.losses.settings import LossSettings
+from thermo_ebm.losses.settings import VANILLA, LossSettings
 from thermo_ebm.losses.thermodynamic import LossTerms, Objective, make_objective
 from thermo_ebm.models.latent_ebm import LatentEBM
 from thermo_ebm.sampling.chains import SamplerSettings
 from thermo_ebm.types import Array, Batch, Params, PRNGKey
-
-# Two temperatures, those of prior and posterior.
-VANILLA = LossSettings(
-    num_temperatures=1,
-    correction="none",
-    prior_gradient="contrastive",
-    generator_gradient="posterior",
-    value="surrogate",
-)
 
 
 def is_vanilla(settings: LossSettings) -> bool:

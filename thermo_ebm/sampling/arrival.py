@@ -13,7 +13,8 @@ import jax.numpy as jnp
 
 from thermo_ebm.collectives import all_sum
 from thermo_ebm.models.latent_ebm import LatentEBM
-from thermo_ebm.randomness import PROBE, all_chain_keys
+from thermo_ebm.randomness import PROBE, STEP_NOISE, all_chain_keys, normal
+from thermo_ebm.sampling import linear_reference
 from thermo_ebm.sampling.chains import (
     Adaptation,
     ChainSettings,
@@ -24,6 +25,7 @@ from thermo_ebm.sampling.chains import (
 )
 from thermo_ebm.sampling.chunks import tile
 from thermo_ebm.sampling.kernels import Info, Target, find_kernel
+from thermo_ebm.sampling.linear_reference import LinearReference
 from thermo_ebm.sampling.path import Path, curvature_products, inverse_factors
 from thermo_ebm.types import Array, Batch, Params, PRNGKey
 
@@ -43,24 +45,37 @@ FROM_PRIOR_ROUNDS = 100  # trajectories of posterior chains that begin at p0
 PRIOR_STEPS_FROM_P0 = 200  # steps of chains of p_alpha that begin at p0
 
 
-def posterior_latents(model: LatentEBM, params: Params, x: Array, key: PRNGKey) -> Array:
-    """One latent of each posterior p(z | x), from chains that begin at p0 and run until arrival.
+def posterior_latents(
+    model: LatentEBM,
+    params: Params,
+    x: Array,
+    key: PRNGKey,
+    reference: LinearReference | None = None,
+) -> Array:
+    """One latent of each posterior p(z | x), from chains that run until arrival.
 
     Args:
       model: the model.
       params: alpha and beta.
       x: images [num, *image_shape] in [-1, 1].
       key: consumed.
+      reference: q(z | x), where the chains begin; None: they begin at p0, and take longer.
 
     Returns:
       [num, D].
     """
-    num = x.shape[0]
+    num, rounds = x.shape[0], ENOUGH.posterior
     batch = Batch(x, jnp.arange(num), jnp.ones(num))
     start_key, key = jax.random.split(key)
-    start = model.prior.sample_reference(jax.random.split(start_key, num))[None, None]
-    rounds = Rounds(posterior=FROM_PRIOR_ROUNDS, prior=0)
-    return continue_chains(model, params, batch, Latents(start, start), key, rounds).ladder[0, 0]
+    start_keys = jax.random.split(start_key, num)
+    if reference is None:
+        start, rounds = model.prior.sample_reference(start_keys), FROM_PRIOR_ROUNDS
+    else:
+        noise = normal(start_keys, STEP_NOISE, model.latent_dim)
+        start = linear_reference.draw(reference, linear_reference.mean(reference, x), noise)
+    states = Latents(start[None, None], start[None, None])
+    moved = continue_chains(model, params, batch, states, key, Rounds(rounds, prior=0))
+    return moved.ladder[0, 0]
 
 
 def continue_chains(

@@ -63,7 +63,7 @@ class SamplerSettings(NamedTuple):
     image_chunk: int = 0  # images sampled at once, with all their temperatures; 0 is all of them
     chain_chunk: int = 0  # of these images' chains, evaluated at once; 0 is all of them
     precision: str = "float32"  # of the networks inside the chains
-    chains_per_image: int = 1  # M, at every temperature
+    chains_per_image: int = 2  # M, at every temperature
     exchange_every: int = 0  # steps between exchanges of neighbouring temperatures; 0: none
     start: str = "prior"  # where chains begin: p0, or "reference", draws of the linear reference
 

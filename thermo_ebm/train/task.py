@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from thermo_ebm.config.build import amplification_settings, loss_settings, make_objective
+from thermo_ebm.config.build import amplification_settings, make_objective
 from thermo_ebm.cost.plan import halves_together
 from thermo_ebm.gradients import schedules
 from thermo_ebm.gradients.amplification import AmplificationSettings
@@ -73,7 +73,7 @@ def make_task(config: ConfigDict, axis_name: str | None = AXIS) -> Task:
         config=config,
         model=model,
         objective=make_objective(config, model, axis_name),
-        settings=loss_settings(config),
+        settings=LossSettings.from_config(config),
         gradient_noise=amplification_settings(config),
         optimisers=make_optimisers(config.optimizer, updates_per_epoch(config)),
         halves_together=halves_together(jax.default_backend()),
@@ -85,7 +85,7 @@ def make_task(config: ConfigDict, axis_name: str | None = AXIS) -> Task:
 def _best_acceptance(config: ConfigDict, model: LatentEBM) -> Array:
     """The acceptance that adapted step sizes approach; exact draws of the prior always have 1."""
     prior, posterior = config.sampler.prior.kernel, config.sampler.posterior.kernel
-    best = best_acceptance(prior, posterior, loss_settings(config).num_temperatures)
+    best = best_acceptance(prior, posterior, LossSettings.from_config(config).num_temperatures)
     return best if model.prior.exact_sample is None else best.at[0].set(1.0)
 
 

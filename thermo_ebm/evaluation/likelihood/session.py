@@ -17,9 +17,9 @@ from thermo_ebm.evaluation.likelihood import tables
 from thermo_ebm.evaluation.likelihood.tables import ImageTable, Row
 from thermo_ebm.evaluation.run import LoadedCheckpoint, Run
 from thermo_ebm.likelihood import Estimator, LikelihoodSettings, prepare
-from thermo_ebm.likelihood.annealed_smc import simulate
+from thermo_ebm.likelihood.annealed_smc import Estimates, Scores, simulate
 from thermo_ebm.likelihood.proposal import PriorConstant
-from thermo_ebm.likelihood.verdict import are_reliable
+from thermo_ebm.likelihood.verdict import Verdict, are_reliable, of_images
 from thermo_ebm.randomness import SIMULATION, VALIDATION_IMAGES
 from thermo_ebm.run import layout
 from thermo_ebm.types import Params, PRNGKey
@@ -110,6 +110,21 @@ def validation_rows(session: Session, images: np.ndarray, progress: Progress) ->
     """
     table = tables.validation_table(session.folder)
     return _estimated_rows(session, table, images, progress)
+
+
+def verdict_of_rows(session: Session, rows: list[Row]) -> Verdict:
+    """Whether the estimates of a table of images can be relied on."""
+    names = (
+        "log_marginal_likelihood",
+        "stderr",
+        "island_spread",
+        "effective_sample_size",
+        "gradients",
+        "prior_sampling",
+    )
+    value, stderr, spread, size, gradients, sampling = (tables.column(rows, n) for n in names)
+    estimates = Estimates(value, stderr, spread, size, gradients, sampling, Scores(*3 * [value]))
+    return of_images(estimates, gradients, session.estimator.settings)
 
 
 def against_rows(session: Session, images: np.ndarray, name: str, progress: Progress) -> list[Row]:

@@ -219,6 +219,15 @@ class RunDifference(NamedTuple):
     decided: bool  # whether 0 is outside of the interval
     images_needed: int  # with which an interval of this mean would leave out 0
 
+    def sentence(self, name: str, other_name: str) -> str:
+        """The mean with its interval, and which of the two is better, in one line."""
+        words = "undecided"
+        if self.decided:
+            words = f"{other_name if self.mean < 0 else name} is better"
+        elif self.images_needed > 0:
+            words += f"; about {self.images_needed} images would decide"
+        return f"{self.mean:.2f} nats (95 % interval {self.low:.2f} to {self.high:.2f}): {words}"
+
 
 def difference(rows: list[Row], other_rows: list[Row], constant_stderr: float) -> RunDifference:
     """Paired differences of two tables of the same images.
