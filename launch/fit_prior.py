@@ -3,12 +3,13 @@ r"""Fits a new prior to a trained run whose decoder stays as it is, and says wha
 python -m launch.fit_prior --run=runs/vae --output=two_stage.safetensors
 python -m launch.fit_prior --run=runs/vae --output=two_stage.safetensors --prior=factorized
 
-The run may have any prior and any likelihood. The program draws a latent of the posterior of each
-training image, fits the tilt of the new prior to these latents by maximum likelihood, with
-persistent chains, and writes the decoder with the new prior into the file --output, which every
-program takes as --workdir. Then it estimates log p(x) of the same validation images under both and
-says whether the difference is decided and the numbers are reliable. The tables are in the folder
-that launch.likelihood --workdir=OUTPUT uses, with the settings of the flags here.
+The run may have any prior and any likelihood. The program draws latents of the posteriors of
+training images, fits the tilt of the new prior to them by maximum likelihood, with persistent
+chains, and keeps the tilt that is best on latents of images held out. It writes the decoder with
+this prior into the file --output, which every program takes as --workdir. Then it estimates log
+p(x) of the same validation images under both priors, and says whether the difference is decided and
+whether the numbers are reliable. The tables are in the folder that launch.likelihood
+--workdir=OUTPUT uses, with the settings of the flags here.
 Exit codes: 0 done, 2 bad input, 3 interrupted (the message says what continues).
 """
 
@@ -64,6 +65,7 @@ def define_flags() -> None:
         "Training images whose latents are drawn; all if there are fewer.",
         lower_bound=20,
     )
+    flags.DEFINE_integer("draws", 4, "Latents of each of these images.", lower_bound=1)
     flags.DEFINE_integer("num_updates", 2000, "Updates of the tilt.", lower_bound=1)
     flags.DEFINE_float("learning_rate", 5e-3, "Of Adam at first.", lower_bound=1e-9)
     flags.DEFINE_float("l2", 0.0, "Weight of the tilt's mean square.", lower_bound=0.0)
@@ -135,7 +137,7 @@ def _fit_prior() -> int:
 
 
 def _latents(run: Run, checkpoint: LoadedCheckpoint) -> np.ndarray:
-    """A draw from the posterior of each training image, [num, D]."""
+    """Draws from the posterior of each training image, [num, draws, D]."""
     values = flags.FLAGS
     training = run.training_set(values.data_dir)
     if training.num < 20:
@@ -145,7 +147,7 @@ def _latents(run: Run, checkpoint: LoadedCheckpoint) -> np.ndarray:
     with _bar("latents", len(rows), "img") as progress:
         images = read(training.take(rows))
         key = jax.random.key(values.seed)
-        return two_stage.draw_latents(run, checkpoint, images, key, progress=progress)
+        return two_stage.draw_latents(run, checkpoint, images, key, values.draws, progress=progress)
 
 
 def _write_fit(
@@ -162,7 +164,8 @@ def _write_fit(
         fitted = two_stage.fit(latents, key, settings, progress)
     two_stage.write(output, run, checkpoint, fitted, choice)
     print(
-        f"prior of {len(latents)} latents of {checkpoint.title()}: log p(z) of those held out is "
+        f"prior of {latents.shape[0]} x {latents.shape[1]} latents of {checkpoint.title()}, best "
+        f"after {fitted.num_updates} updates: log p(z) of those held out is "
         f"{fitted.gain:.2f} +- {fitted.gain_stderr:.2g} nats above N(0, {settings.sigma:g}^2); "
         f"log Z {float(fitted.log_z.log_z):.2f} +- {float(fitted.log_z.stderr):.2g}, "
         f"{fitted.verdict.sentence()}",

@@ -18,7 +18,8 @@ def test_the_file_has_the_decoder_and_the_new_prior(programs, workdir, tmp_path)
     assert code == 0, err
     number = r"-?[\d.e-]+"
     for line in (
-        rf"prior of 150 latents of repetition 1, step 20: log p\(z\) .* is {number} \+- {number} "
+        r"prior of 150 x 4 latents of repetition 1, step 20, best after \d+ updates: "
+        rf"log p\(z\) of those held out is {number} \+- {number} "
         rf"nats above N\(0, 1\^2\); log Z {number} \+- 0, reliable: yes",
         r"log p\(x\) of the same 4 validation images, nats:",
         rf"  before: {number} \+- {number}, reliable: (yes|no; .*)",

@@ -53,21 +53,6 @@ def test_independent_dimensions_by_exact_likelihood():
     )
     fitted = assert_fits(settings, 4000)
     assert float(fitted.log_z.stderr) == 0.0
-
-
-@pytest.mark.slow
-def test_a_network_by_persistent_chains():
-    updates = []
-    settings = te.PriorFitSettings("mlp", 32, sigma=SIGMA, num_updates=1000, learning_rate=0.01)
-    fitted = assert_fits(settings, 4000)
-    again = te.fit_prior(draws(4000), jax.random.key(0), settings, updates.append)
-    assert sum(updates) == 1000
-    assert again.gain == fitted.gain
-
-
-def test_a_prior_takes_the_place_of_another():
-    settings = te.PriorFitSettings("factorized", 4, sigma=SIGMA, num_updates=1)
-    fitted = te.fit_prior(draws(30), jax.random.key(0), settings)
     old = te.make_model(
         channels=1,
         latent_dim=2,
@@ -81,6 +66,16 @@ def test_a_prior_takes_the_place_of_another():
         te.log_prior(new, fitted.alpha, z), te.log_prior(fitted.model, fitted.alpha, z)
     )
     assert (new.generator, new.prior_sigma) == (old.generator, SIGMA)
+
+
+@pytest.mark.slow
+def test_a_network_by_persistent_chains():
+    updates = []
+    settings = te.PriorFitSettings("mlp", 32, sigma=SIGMA, num_updates=1000, learning_rate=0.01)
+    fitted = assert_fits(settings, 4000)
+    again = te.fit_prior(draws(4000), jax.random.key(0), settings, updates.append)
+    assert sum(updates) == 1000
+    assert again.gain == fitted.gain
 
 
 @pytest.mark.parametrize(

@@ -79,33 +79,35 @@ def draw_latents(
     checkpoint: LoadedCheckpoint,
     images: np.ndarray,
     key: PRNGKey,
-    batch_size: int = 100,
+    draws: int = 1,
+    batch_size: int = 128,
     progress: Callable[[int], Any] = lambda num: None,
 ) -> np.ndarray:
-    """One draw from p(z | x) of each image, by chains from the linear estimate until arrival.
+    """Draws from p(z | x) of each image, by chains from the linear estimate until arrival.
 
     Args:
       run: the run.
       checkpoint: of it.
       images: uint8 [num, height, width, channels].
       key: consumed.
-      batch_size: images at once; their chains share a metric and a step size.
+      draws: of each image, each by a chain of its own.
+      batch_size: chains at once, which share a metric and a step size.
       progress: called with numbers of images just done.
 
     Returns:
-      [num, D].
+      [num, draws, D].
 
     Raises:
       UserError: the latents are not finite.
     """
     params = checkpoint.params
     preparation = likelihood.prepare(run.model, params, image_shape(run.config), _PROPOSAL)
-    size, latents = min(batch_size, len(images)), []
+    size, latents = min(max(batch_size // draws, 1), len(images)), []
     for number, first in enumerate(range(0, len(images), size)):
         rows = np.minimum(np.arange(first, first + size), len(images) - 1)
-        x = jnp.asarray(data.to_unit(images[rows]))
+        x = jnp.repeat(jnp.asarray(data.to_unit(images[rows])), draws, axis=0)
         batch = np.asarray(_draw(preparation, x, jax.random.fold_in(key, number)))
-        latents.append(batch[: len(images) - first])
+        latents.append(batch.reshape(size, draws, -1)[: len(images) - first])
         progress(len(latents[-1]))
     if not all(np.isfinite(batch).all() for batch in latents):
         raise UserError(f"{checkpoint.title()}: latents of its images are not finite")

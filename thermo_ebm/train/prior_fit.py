@@ -38,11 +38,14 @@ from thermo_ebm.sampling.chains import Adaptation, ChainSettings, prior_target, 
 from thermo_ebm.sampling.kernels import Info, find_kernel
 from thermo_ebm.types import Array, PRNGKey, PyTree, check_key
 
-HELD_OUT_SHARE = 0.1  # of the latents, by which the gain is measured
-_CHUNK = 100  # updates between reports of progress
+HELD_OUT_SHARE = 0.2  # of the images: half of them choose the tilt, half measure its gain
+_CHOICES = 10  # tilts along the fit, of which the best is chosen: later ones may overfit
 _TRAJECTORIES = 2  # of each chain at each update
 _GAIN = 0.3  # of the adaptation of the chains' step size
-_CONSTANT = LikelihoodSettings(num_pairs=256)  # for log Z_alpha, without simulated images
+# For log Z_alpha, without simulated images; and for that of the choice, whose errors are of no
+# consequence where they decide.
+_CONSTANT = LikelihoodSettings(num_pairs=256)
+_OF_CHOICE = _CONSTANT._replace(prior_chains=512, prior_temperatures=48)
 
 
 class PriorFitSettings(NamedTuple):
@@ -66,7 +69,8 @@ class FittedPrior(NamedTuple):
     alpha: PyTree
     model: LatentEBM  # of latents alone: its generator must not be used
     log_z: PriorConstant  # log Z_alpha, nats
-    gain: float  # mean of log p_alpha(z) - log p0(z) over held-out latents, nats
+    num_updates: int  # after which the tilt was the best of those tried
+    gain: float  # mean of log p_alpha(z) - log p0(z) over held-out images' latents, nats
     gain_stderr: float  # with that of log Z_alpha
     verdict: Verdict  # on log Z_alpha
 
@@ -93,9 +97,11 @@ def fit_prior(
 ) -> FittedPrior:
     """The prior of given latents, its constant, and its gain over p0.
 
+    Of ten tilts along the fit, and the first, the best on held-out latents is kept.
+
     Args:
-      latents: one for each training image, [num, D], at least 20 of any order; the last tenth is
-        held out, and gives the gain.
+      latents: one for each training image, [num, D], or several, [num, draws, D], of at least 20
+        images in any order; the last fifth is held out. More draws of an image are less overfitted.
       key: consumed.
       settings: the prior and its optimisation.
       progress: called with numbers of updates just done.
@@ -107,28 +113,49 @@ def fit_prior(
     check_key(key)
     _check(settings)
     z = jnp.asarray(latents, jnp.float32)
-    if z.ndim != 2 or len(z) < 20 or not bool(jnp.isfinite(z).all()):
-        raise ValueError(f"latents have shape {z.shape}, must be at least 20 finite rows [num, D]")
-    split = len(z) - max(math.ceil(HELD_OUT_SHARE * len(z)), 2)
-    model = prior_model(settings, z.shape[1])
-    init_key, chain_key, update_key, constant_key = jax.random.split(key, 4)
+    if z.ndim not in (2, 3) or len(z) < 20 or not bool(jnp.isfinite(z).all()):
+        raise ValueError(
+            f"latents have shape {z.shape}, must be at least 20 finite rows [num, D] or "
+            "[num, draws, D]"
+        )
+    z = z.reshape(len(z), -1, z.shape[-1])
+    held_out = math.ceil(HELD_OUT_SHARE * len(z))
+    used, choosing, measuring = jnp.split(z, [len(z) - held_out, len(z) - held_out // 2])
+    model = prior_model(settings, z.shape[-1])
+    init_key, chain_key, update_key, choice_key, constant_key = jax.random.split(key, 5)
     alpha = model.init(init_key)["prior"]
     start = model.prior.sample_reference(jax.random.split(chain_key, settings.num_chains))
     state = _FitState(
         alpha, _optimiser(settings).init(alpha), start, jnp.log(jnp.float32(settings.sigma / 2))
     )
-    for first in range(0, settings.num_updates, _CHUNK):
-        num = min(_CHUNK, settings.num_updates - first)
-        numbers = jnp.arange(first, first + num)
-        state = _advance(model, settings, state, z[:split], update_key, numbers)
-        progress(num)
-    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state.alpha)):
-        raise ValueError("the fit diverged: choose a smaller learning_rate")
-    constant = jax.device_get(_constant(model, state.alpha, constant_key))
-    gains = np.asarray(model.tilt(state.alpha, z[split:]), np.float64) - float(constant.log_z)
+    # Of the same key for all: their errors are alike.
+    best, best_value, best_updates = alpha, _mean_gain(model, alpha, choosing, choice_key), 0
+    for numbers in np.array_split(np.arange(settings.num_updates), _CHOICES):
+        if not len(numbers):
+            continue
+        state = _advance(model, settings, state, used, update_key, jnp.asarray(numbers))
+        value = _mean_gain(model, state.alpha, choosing, choice_key)
+        if not math.isfinite(value):
+            raise ValueError("the fit diverged: choose a smaller learning_rate")
+        if value > best_value:
+            best, best_value, best_updates = state.alpha, value, int(numbers[-1]) + 1
+        progress(len(numbers))
+    constant = jax.device_get(_constant(model, best, constant_key, _CONSTANT))
+    gains = _gains(model, best, measuring, constant)
     error = math.hypot(gains.std(ddof=1) / math.sqrt(len(gains)), float(constant.stderr))
     verdict = of_prior(constant, _CONSTANT.prior_chains)
-    return FittedPrior(state.alpha, model, constant, float(gains.mean()), error, verdict)
+    return FittedPrior(best, model, constant, best_updates, float(gains.mean()), error, verdict)
+
+
+def _mean_gain(model: LatentEBM, alpha: PyTree, latents: Array, key: PRNGKey) -> float:
+    return float(_gains(model, alpha, latents, _constant(model, alpha, key, _OF_CHOICE)).mean())
+
+
+def _gains(model: LatentEBM, alpha: PyTree, latents: Array, constant: PriorConstant) -> np.ndarray:
+    """log p_alpha(z) - log p0(z), the mean over the draws of each image, [num]."""
+    tilts = model.tilt(alpha, latents.reshape(-1, model.latent_dim))
+    of_draws = np.asarray(tilts, np.float64).reshape(latents.shape[:2])
+    return of_draws.mean(axis=1) - float(constant.log_z)
 
 
 def prior_model(settings: PriorFitSettings, latent_dim: int) -> LatentEBM:
@@ -175,14 +202,16 @@ def _advance(
     optimiser, normalizer = _optimiser(settings), model.prior.log_normalizer
 
     def update(state: _FitState, number: Array) -> tuple[_FitState, None]:
-        row_key, move_key = jax.random.split(jax.random.fold_in(key, number))
-        rows = jax.random.randint(row_key, (settings.batch_size,), 0, len(latents))
+        row_key, draw_key, move_key = jax.random.split(jax.random.fold_in(key, number), 3)
+        shape, (num, draws, _) = (settings.batch_size,), latents.shape
+        rows = jax.random.randint(row_key, shape, 0, num)
+        batch = latents[rows, jax.random.randint(draw_key, shape, 0, draws)]
         chains, log_size = state.chains, state.log_step_size
         if normalizer is None:
             chains, log_size = _moved(model, state, move_key)
 
         def loss(alpha: PyTree) -> Array:
-            cold = model.tilt(alpha, latents[rows])
+            cold = model.tilt(alpha, batch)
             if normalizer is not None:
                 return normalizer(alpha) - cold.mean() + settings.l2 * jnp.mean(cold**2)
             hot = model.tilt(alpha, chains)
@@ -211,6 +240,8 @@ def _moved(model: LatentEBM, state: _FitState, key: PRNGKey) -> tuple[Array, Arr
     return moved.latents, moved.log_step_size
 
 
-@partial(jax.jit, static_argnames="model")
-def _constant(model: LatentEBM, alpha: PyTree, key: PRNGKey) -> PriorConstant:
-    return draw_prior(model, alpha, key, _CONSTANT)[1]
+@partial(jax.jit, static_argnames=("model", "settings"))
+def _constant(
+    model: LatentEBM, alpha: PyTree, key: PRNGKey, settings: LikelihoodSettings
+) -> PriorConstant:
+    return draw_prior(model, alpha, key, settings)[1]
