@@ -21,6 +21,7 @@ from thermo_ebm.evaluation import exported
 from thermo_ebm.evaluation.run import LoadedCheckpoint, Run
 from thermo_ebm.likelihood.proposal import Preparation
 from thermo_ebm.likelihood.settings import LikelihoodSettings
+from thermo_ebm.models import own
 from thermo_ebm.run import configuration
 from thermo_ebm.sampling.arrival import posterior_latents
 from thermo_ebm.train import prior_fit
@@ -71,6 +72,11 @@ def new_config(run: Run, choice: PriorChoice) -> ConfigDict:
     config.model.prior.features = settings.features
     config.model.prior.activation = settings.activation
     checks.check(config)
+    if own.networks(config).prior is not None:
+        raise UserError(
+            f"model.factory={config.model.factory}: has a prior, which would take the place of the "
+            "fitted one; fit_prior needs a run whose factory leaves the prior to the configuration"
+        )
     return config
 
 
