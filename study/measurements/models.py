@@ -27,8 +27,9 @@ from launch import program
 from launch.path_flags import DEFINE_path
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
-from thermo_ebm.run.layout import EVALUATIONS, LIKELIHOOD_SUMMARY, repetition_dir
+from thermo_ebm.run.layout import EVALUATIONS, LIKELIHOOD_FOLDER, repetition_dir
 
+BOUNDS = "simulated.csv"  # the last of the tables of log p(x)
 DONE = "trained"  # an empty file in the folder of a run that has ended
 GAUSSIAN = ("--config.model.prior.name=gaussian",)
 
@@ -89,7 +90,7 @@ def commands(output: Path, budget: str, repetitions: int) -> Iterator[tuple[Path
         model = output / f"{TWO_STAGE}_{repetition}.safetensors"
         fit = ["fit_prior", f"--run={output / next(iter(ARMS))}", f"--output={model}"]
         yield model, [*fit, f"--repetition={repetition}"]
-        yield from _evaluations(str(model), model.with_suffix(""), [0])
+        yield from _evaluations(str(model), model.with_suffix(""), [repetition])
 
 
 def _evaluations(
@@ -98,7 +99,7 @@ def _evaluations(
     last = repetition_dir(folder, repetitions[-1])
     yield last / EVALUATIONS, ["eval", f"--workdir={workdir}", "--newest_only"]
     for repetition in repetitions:
-        done = repetition_dir(folder, repetition) / LIKELIHOOD_SUMMARY
+        done = repetition_dir(folder, repetition) / LIKELIHOOD_FOLDER / BOUNDS
         number = f"--repetition={repetition}"
         yield done, ["likelihood", f"--workdir={workdir}", number, "--num_images=20"]
 

@@ -97,7 +97,7 @@ def load(folder: Path) -> pd.DataFrame:
         repetitions = sorted((folder / name).glob("rep_[0-9]*"))
         rows += [_row(arm.title, name, i, path, path) for i, path in enumerate(repetitions)]
     for i in range(len(sorted((folder / first).glob("rep_[0-9]*")))):
-        evaluated = repetition_dir(folder / f"{TWO_STAGE}_{i}", 0)
+        evaluated = repetition_dir(folder / f"{TWO_STAGE}_{i}", i)
         trained = repetition_dir(folder / first, i)
         rows.append(_row(TWO_STAGE_TITLE, TWO_STAGE, i, evaluated, trained))
     if not rows:

@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
             log_p = -10.0 - place - 0.01 * seed
             write(folder / name / f"rep_{seed:02d}", log_p, 0.01 * (place + 1) + 0.001 * seed)
     for seed in range(SEEDS):
-        write(folder / f"{models.TWO_STAGE}_{seed}" / "rep_00", -9.0, 0.5)
+        write(folder / f"{models.TWO_STAGE}_{seed}" / f"rep_{seed:02d}", -9.0, 0.5)
     return folder
 
 
