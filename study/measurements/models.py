@@ -27,9 +27,8 @@ from launch import program
 from launch.path_flags import DEFINE_path
 from thermo_ebm import files
 from thermo_ebm.errors import UserError
-from thermo_ebm.run.layout import EVALUATIONS, LIKELIHOOD_FOLDER, repetition_dir
+from thermo_ebm.run.layout import EVALUATIONS, SIMULATED, repetition_dir
 
-BOUNDS = "simulated.csv"  # the last of the tables of log p(x)
 DONE = "trained"  # an empty file in the folder of a run that has ended
 GAUSSIAN = ("--config.model.prior.name=gaussian",)
 
@@ -99,7 +98,7 @@ def _evaluations(
     last = repetition_dir(folder, repetitions[-1])
     yield last / EVALUATIONS, ["eval", f"--workdir={workdir}", "--newest_only"]
     for repetition in repetitions:
-        done = repetition_dir(folder, repetition) / LIKELIHOOD_FOLDER / BOUNDS
+        done = repetition_dir(folder, repetition) / SIMULATED
         number = f"--repetition={repetition}"
         yield done, ["likelihood", f"--workdir={workdir}", number, "--num_images=20"]
 
