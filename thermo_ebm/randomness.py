@@ -5,6 +5,7 @@ nothing else: not on the number of devices, nor on chunks, nor on what has been 
 
     seed + repetition                                   the key of a repetition
     |-- INIT                                            the first parameters
+    |   `-- ENCODER                                     those of an encoder
     |-- ORDER - branch - epoch                          the order of the training images
     |-- CHAINS - branch - step                          the chains of a training step  (*)
     |-- VALIDATION - step - batch                       the chains of the validation loss  (*)
@@ -57,6 +58,9 @@ from thermo_ebm.types import Array, PRNGKey
     FLIPS,
     NOISE_FLIPS,
 ) = range(12)
+
+# Folded into the key of the first parameters, whose split gives the prior's and the generator's.
+ENCODER = 2
 
 # Folded into the key of `launch.likelihood`.
 VALIDATION_IMAGES, SIMULATION = range(2)

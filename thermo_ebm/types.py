@@ -16,7 +16,8 @@ TiltFn = Callable[[PyTree, Array], Array]  # (alpha, z [num, latent_dim]) -> f_a
 GeneratorFn = Callable[[PyTree, Array], Array]  # (beta, z [num, latent_dim]) -> [num, *image_shape]
 
 
-# The learnt parameters theta by group: "prior" (alpha, of the tilt) and "generator" (beta).
+# The learnt parameters theta by group: "prior" (alpha, of the tilt), "generator" (beta) and, with
+# an encoder, "encoder" (phi).
 Params = dict[str, PyTree]
 
 

@@ -1,9 +1,10 @@
-"""The two objectives: direct maximum likelihood (vanilla) and thermodynamic integration.
+"""The objectives: maximum likelihood (vanilla), thermodynamic integration, an encoder's bounds.
 
 A loss is in nats per image. Its value and the estimator of its gradient are chosen separately: the
 estimator is a field of `LossSettings` and does not change the value.
 """
 
+from thermo_ebm.losses.elbo import encoder_objective
 from thermo_ebm.losses.settings import (
     CORRECTIONS,
     GENERATOR_GRADIENTS,
@@ -11,6 +12,7 @@ from thermo_ebm.losses.settings import (
     REFERENCES,
     STARTS,
     VANILLA,
+    EncoderSettings,
     LossSettings,
     check_settings,
     is_differentiated,
@@ -33,10 +35,12 @@ __all__ = [
     "REFERENCES",
     "STARTS",
     "VANILLA",
+    "EncoderSettings",
     "LossSettings",
     "LossTerms",
     "Objective",
     "check_settings",
+    "encoder_objective",
     "is_differentiated",
     "is_mean_of_images",
     "is_vanilla",

@@ -18,6 +18,14 @@ REFERENCES = ("prior", "linear")
 STARTS = ("prior", "reference")
 
 
+class EncoderSettings(NamedTuple):
+    """A loss that samples the posterior by an encoder in place of chains."""
+
+    bound: str = "elbo"  # in `losses.elbo.BOUNDS`
+    num_importance_samples: int = 1  # K, of each image
+    gradient: str = "reparameterized"  # in `losses.elbo.ESTIMATORS`
+
+
 class LossSettings(NamedTuple):
     """A loss: its schedule, its quadrature, its value, and the estimators of its gradients.
 
@@ -40,6 +48,7 @@ class LossSettings(NamedTuple):
     value: str = "integral"  # "surrogate": the value of what is differentiated, no likelihood
     reference: str = "prior"  # at t = 0: p_alpha (the paper's), or "linear", q(z | x)
     prior_l2: float = 0.0  # of E_0[f^2] + E_1[f^2], in the gradient
+    encoder: EncoderSettings | None = None  # None: chains of the posterior
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "LossSettings":
@@ -63,9 +72,13 @@ VANILLA = LossSettings(
 def path_settings(settings: LossSettings, sampler: SamplerSettings) -> PathSettings:
     """Which path a loss's chains take, and what of it a run learns.
 
-    Chains from the linear reference, and Hamiltonian ones, move in the metric of the path.
+    Chains from the linear reference, and Hamiltonian ones, move in the metric of the path. A loss
+    with an encoder has chains of the prior alone.
     """
     posterior = sampler.posterior
+    if settings.encoder is not None:
+        first = (sampler.prior.step_size, posterior.step_size) if sampler.prior.adapt else None
+        return PathSettings(first_step_sizes=first)
     has_leapfrog = find_kernel(posterior.kernel, posterior.num_leapfrog).with_leapfrog is not None
     first = (sampler.prior.step_size, posterior.step_size) if posterior.adapt else None
     return PathSettings(settings.reference, settings.reference == "linear" or has_leapfrog, first)

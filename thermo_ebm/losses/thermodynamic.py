@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -58,6 +58,7 @@ class LossTerms(NamedTuple):
     weights: Array  # weights of the quadrature, [num_temperatures + 1]
     tilt_prior: Array  # E_0[f_alpha], a scalar; nan if the prior's gradient is not "contrastive"
     tilt_posterior: Array  # E_1[f_alpha], likewise
+    encoder_kl: Array  # E_q[log q(z | x) - log p_alpha(z)], a scalar; nan without an encoder
 
 
 class ImageTerms(NamedTuple):
@@ -80,10 +81,10 @@ class Objective(NamedTuple):
     # (params, batch, key, ladder) -> chains
     draw: Callable[[Params, Batch, PRNGKey, Ladder], TemperedChains]
     # (ladder, params, images, latents) -> ([num], whose mean's gradient is the loss's, and the
-    # terms of each image)
-    surrogate: Callable[[Ladder, Params, Array, Latents], tuple[Array, ImageTerms]]
+    # terms of each image, such as `ImageTerms`, the images along their last axis)
+    surrogate: Callable[[Ladder, Params, Array, Latents], tuple[Array, Any]]
     # (terms of all images on this device, chains, mask [num], schedule) -> the value and its terms
-    summary: Callable[[ImageTerms, TemperedChains, Array, Schedule], tuple[Array, LossTerms]]
+    summary: Callable[[Any, TemperedChains, Array, Schedule], tuple[Array, LossTerms]]
     # (params, batch, key, ladder or None for the first) -> the loss and its terms
     loss: Callable[[Params, Batch, PRNGKey, Ladder | None], tuple[Array, LossTerms]]
     first_ladder: Callable[[Batch], Ladder]  # of the settings, before anything is learned
@@ -308,6 +309,7 @@ class _Loss(NamedTuple):
             effective_sample_size=mean(terms.effective_sample_size),
             tilt_prior=mean(terms.tilt_prior),
             tilt_posterior=mean(terms.tilt_posterior),
+            encoder_kl=jnp.full((), jnp.nan, likelihood.dtype),
         )
 
     def loss(
@@ -325,11 +327,11 @@ class _Loss(NamedTuple):
         values, terms = self.surrogate(ladder, params, batch.images, chains.states)
         value, loss_terms = self.summary(terms, chains, batch.mask, schedule)
         loss = jax.lax.stop_gradient(value)
-        loss += _gradient_only(masked_mean(values, batch.mask, self.axis_name))
+        loss += gradient_only(masked_mean(values, batch.mask, self.axis_name))
         if is_differentiated(self.settings):
             beta, chunk = self._through_chains(params)["generator"], self.sampler.image_chunk
             likelihood = log_likelihoods(self.model, beta, batch.images, chains.latents, chunk)
-            loss += _gradient_only(
+            loss += gradient_only(
                 self._negative_integral(likelihood, chains.latents, batch.mask, schedule)[0]
             )
         return loss, loss_terms
@@ -433,6 +435,6 @@ def log_likelihoods(
     return jnp.swapaxes(values, 0, 2)
 
 
-def _gradient_only(surrogate: Array) -> Array:
+def gradient_only(surrogate: Array) -> Array:
     """Zero, with the gradient of `surrogate`."""
     return surrogate - jax.lax.stop_gradient(surrogate)

@@ -21,8 +21,9 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from thermo_ebm.models import likelihoods, own
-from thermo_ebm.models.conv_transpose import ConvTranspose, for_backend
-from thermo_ebm.models.generator import make_generator_network
+from thermo_ebm.models.conv_transpose import ConvTranspose, convolution_for_backend, for_backend
+from thermo_ebm.models.encoder import ENCODERS, Encoding
+from thermo_ebm.models.generator import image_size, make_generator_network
 from thermo_ebm.models.likelihoods import LIKELIHOODS, ImageLikelihood, gaussian
 from thermo_ebm.models.own import Networks
 from thermo_ebm.models.prior import (
@@ -33,7 +34,8 @@ from thermo_ebm.models.prior import (
     standard_gaussian,
     tilted_gaussian,
 )
-from thermo_ebm.types import Array, GeneratorFn, Params, PRNGKey, TiltFn
+from thermo_ebm.randomness import ENCODER
+from thermo_ebm.types import Array, GeneratorFn, Params, PRNGKey, PyTree, TiltFn
 
 
 @jax.tree_util.register_static
@@ -54,6 +56,8 @@ class LatentEBM(NamedTuple):
     make_prior: Callable[[TiltFn, int, float], Prior] = tilted_gaussian
     # sigma_l -> the likelihood of images given the generator's outputs
     make_likelihood: Callable[[float], ImageLikelihood] = gaussian
+    # (phi, x [num, *image_shape]) -> q(z | x); None: the model has no encoder
+    encoder: Callable[[PyTree, Array], Encoding] | None = None
 
     @property
     def prior(self) -> Prior:
@@ -86,6 +90,7 @@ class ModelSettings(NamedTuple):
     generator_strides: Sequence[int] = (1, 2, 2, 2, 1)
     generator_kernel_size: int = 4
     generator_first_size: int = 0  # of the first layer's output; 0 for the kernel's size
+    encoder_name: str = "none"  # in `models.encoder.ENCODERS`
 
 
 def make_model(
@@ -118,8 +123,8 @@ def make_model(
       The model. Nothing is computed until its functions are called.
 
     Raises:
-      ValueError: for a name that is not a field of `ModelSettings`, an unknown prior or
-        likelihood, or strides that do not fit the widths.
+      ValueError: for a name that is not a field of `ModelSettings`, an unknown prior,
+        likelihood or encoder, or strides that do not fit the widths.
     """
     networks = Networks()
     if config is not None and "model" in config:
@@ -194,7 +199,11 @@ def _fields(config: ConfigDict | None) -> dict[str, Any]:
 def _build(
     settings: ModelSettings, channels: int, conv_transpose: ConvTranspose, networks: Networks
 ) -> LatentEBM:
-    for field, table in (("prior_name", PRIORS), ("likelihood_name", LIKELIHOODS)):
+    for field, table in (
+        ("prior_name", PRIORS),
+        ("likelihood_name", LIKELIHOODS),
+        ("encoder_name", ENCODERS),
+    ):
         if (name := getattr(settings, field)) not in table:
             raise ValueError(f"{field} must be one of {', '.join(table)}, not {name!r}.")
     likelihood = LIKELIHOODS[settings.likelihood_name]
@@ -209,26 +218,42 @@ def _build(
     if networks.prior is not None:
         prior = _own_prior(networks.prior, settings.latent_dim)
     output = functools.partial(likelihood.output, settings.likelihood_sigma)
+    first_size = settings.generator_first_size or settings.generator_kernel_size
+    layers: dict[str, Any] = {
+        "features": settings.generator_features,
+        "widths": settings.generator_widths,
+        "strides": settings.generator_strides,
+        "kernel_size": settings.generator_kernel_size,
+        "first_size": first_size,
+        "leak": settings.generator_leak,
+    }
     generator = _transform(
         make_generator_network(
-            features=settings.generator_features,
-            widths=settings.generator_widths,
-            strides=settings.generator_strides,
+            **layers,
             channels=channels,
-            kernel_size=settings.generator_kernel_size,
-            first_size=settings.generator_first_size or settings.generator_kernel_size,
-            leak=settings.generator_leak,
             conv_transpose=conv_transpose,
             output=output,
         )
     )
     if networks.generator is not None:
         generator = _with_output(networks.generator, _transform(output))
+    make_encoder_network, encoder = ENCODERS[settings.encoder_name], None
+    if make_encoder_network is not None:
+        convolution = convolution_for_backend(jax.default_backend())
+        encoder = _transform(
+            make_encoder_network(**layers, latent_dim=settings.latent_dim, convolution=convolution)
+        )
+    size = image_size(settings.generator_strides, first_size)
 
     def init(key: PRNGKey) -> Params:
         key_prior, key_generator = jax.random.split(key)
         z = jnp.zeros((1, settings.latent_dim))
-        return {"prior": prior.init(key_prior), "generator": generator.init(key_generator, z)}
+        params = {"prior": prior.init(key_prior), "generator": generator.init(key_generator, z)}
+        if encoder is not None:
+            key_encoder = jax.random.fold_in(key, ENCODER)
+            x = jnp.zeros((1, size, size, channels))
+            params["encoder"] = encoder.init(key_encoder, x)
+        return params
 
     return LatentEBM(
         tilt=prior.tilt,
@@ -239,6 +264,7 @@ def _build(
         likelihood_sigma=settings.likelihood_sigma,
         make_prior=prior.make_prior,
         make_likelihood=likelihood.make,
+        encoder=None if encoder is None else encoder.apply,
     )
 
 
@@ -265,7 +291,7 @@ def _with_output(network: own.Functions, output: hk.Transformed) -> hk.Transform
     return hk.Transformed(init, apply)
 
 
-def _transform(network: Callable[[Array], Array]) -> hk.Transformed:
+def _transform(network: Callable[[Array], Any]) -> hk.Transformed:
     """A Haiku function as a pair of pure functions; the networks draw no random numbers."""
     return cast(hk.Transformed, hk.without_apply_rng(hk.transform(network)))
 

@@ -400,6 +400,21 @@ def tempered_chains(
     )
 
 
+def chains_of_prior(
+    model: LatentEBM,
+    params: Params,
+    batch: Batch,
+    ladder: Ladder,
+    key: PRNGKey,
+    settings: SamplerSettings,
+) -> TemperedChains:
+    """The chains of t_0 alone, those that `tempered_chains` has; arguments likewise."""
+    model = with_compute_dtype(model, jnp.dtype(settings.precision))
+    chains = _LadderChains(model, params, ladder, key, settings, record=False)
+    with jax.named_scope(scopes.PRIOR_CHAINS):
+        return chains.prior(batch.images, batch.position, None)
+
+
 class _LadderChains(NamedTuple):
     """The chains of `tempered_chains`, whose arguments these are, for some of the images."""
 

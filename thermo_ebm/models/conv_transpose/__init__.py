@@ -4,27 +4,33 @@ With a kernel of k x k, stride s and "same" padding, an input [num, h, w, c] giv
 [num, s h, s w, c_out]: every input pixel adds its k x k patch to the output with stride s, and
 (k - s) / 2 pixels are cropped on every side.
 
-Weights are [k, k, c_in, c_out].
+Weights are [k, k, c_in, c_out]. The adjoint of a transposed convolution is the strided convolution
+of an encoder, in two forms.
 """
 
 from collections.abc import Callable
 
-from thermo_ebm.models.conv_transpose.accelerator import ROWS, dilated, row_blocks
-from thermo_ebm.models.conv_transpose.cpu import stamped, winograd
+from thermo_ebm.models.conv_transpose.accelerator import ROWS, dilated, row_blocks, strided
+from thermo_ebm.models.conv_transpose.cpu import stamped, windowed, winograd
 from thermo_ebm.types import Array
 
 __all__ = [
     "ConvTranspose",
+    "Convolution",
+    "convolution_for_backend",
     "dilated",
     "for_backend",
     "on_cpu",
     "on_tpu",
     "row_blocks",
     "stamped",
+    "strided",
+    "windowed",
     "winograd",
 ]
 
 ConvTranspose = Callable[[Array, Array, int], Array]
+Convolution = Callable[[Array, Array, int], Array]  # its adjoint
 
 # From this number of input channels on, `winograd` is faster than `stamped` (measured on a CPU).
 _MANY_CHANNELS = 128
@@ -55,3 +61,8 @@ def on_tpu(x: Array, weights: Array, stride: int) -> Array:
 def for_backend(backend: str) -> ConvTranspose:
     """Returns the form that is fastest on a backend (`jax.default_backend()`)."""
     return {"cpu": on_cpu, "tpu": on_tpu}.get(backend, dilated)
+
+
+def convolution_for_backend(backend: str) -> Convolution:
+    """Returns the form of the strided convolution for a backend (`jax.default_backend()`)."""
+    return {"cpu": windowed}.get(backend, strided)

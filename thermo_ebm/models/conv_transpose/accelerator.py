@@ -54,6 +54,12 @@ def _input_gradient(cotangent: Array, weights: Array, stride: int, k: int) -> Ar
     )
 
 
+def strided(image: Array, weights: Array, stride: int) -> Array:
+    """The adjoint of `dilated`, a strided convolution. Arguments of `windowed`."""
+    chex.assert_rank([image, weights], 4)
+    return _input_gradient(image, weights, stride, weights.shape[0])
+
+
 def _weights_gradient(cotangent: Array, x: Array, stride: int, k: int) -> Array:
     """dweights[k] = sum over pixels i of cotangent[s i + k - before] x[i]."""
     pad = crop(k, stride)

@@ -55,6 +55,26 @@ def stamped(x: Array, weights: Array, stride: int) -> Array:
     return _stamp(patches, stride, k)
 
 
+def windowed(image: Array, weights: Array, stride: int) -> Array:
+    """The adjoint of `stamped`, a strided convolution: one matrix product with its windows.
+
+    Differentiable like `stamped`.
+
+    Args:
+      image: [num, s * height, s * width, c_out].
+      weights: [k, k, c_in, c_out], those of the transposed convolution.
+      stride: s.
+
+    Returns:
+      [num, height, width, c_in].
+
+    Raises:
+      ValueError: if k < s.
+    """
+    chex.assert_rank([image, weights], 4)
+    return jnp.einsum("nhwijc,ijdc->nhwd", _windows(image, stride, len(weights)), weights)
+
+
 # `_stamp` and `_windows` are transposes of each other, so that each is the derivative of the other.
 # XLA's own derivative of `_stamp` adds up padded arrays, whereas `_windows` copies slices.
 
