@@ -72,18 +72,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "num_images", 50, "Validation images whose log p(x) is compared.", lower_bound=2
     )
-    flags.DEFINE_float(
-        "error", 0.1, "Standard error asked for of each image's log p(x), nats.", lower_bound=1e-4
-    )
-    flags.DEFINE_integer(
-        "max_gradients", 20_000, "Most gradients of a chain, whatever its error.", lower_bound=4
-    )
-    flags.DEFINE_float(
-        "max_seconds",
-        0.0,
-        "Seconds after which no image is estimated again; 0: no limit.",
-        lower_bound=0.0,
-    )
+    program.define_effort()
     flags.DEFINE_integer("batch_size", 8, "Images of log p(x) processed together.", lower_bound=1)
     program.define_seed("Seed of latents, chains and updates.")
     program.define_data_dir()

@@ -70,18 +70,7 @@ def define_flags() -> None:
         "Images of each set; by default 100, or all if there are fewer.",
         lower_bound=2,
     )
-    flags.DEFINE_float(
-        "error", 0.1, "Standard error asked for of each image's log p(x), nats.", lower_bound=1e-4
-    )
-    flags.DEFINE_integer(
-        "max_gradients", 20_000, "Most gradients of a chain, whatever its error.", lower_bound=4
-    )
-    flags.DEFINE_float(
-        "max_seconds",
-        0.0,
-        "Seconds after which no image of a table is estimated again; 0: no limit.",
-        lower_bound=0.0,
-    )
+    program.define_effort()
     flags.DEFINE_integer("chains", 16, "Chains per image, a multiple of 4.", lower_bound=8)
     flags.register_validator(
         "chains", lambda chains: chains % 4 == 0, message="must be a multiple of 4"

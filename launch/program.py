@@ -181,6 +181,22 @@ class _StepParser(flags.ArgumentParser):
         return "step"
 
 
+def define_effort() -> None:
+    """Defines the flags that say how much work an estimate of log p(x) may be."""
+    flags.DEFINE_float(
+        "error", 0.1, "Standard error asked for of each image's log p(x), nats.", lower_bound=1e-4
+    )
+    flags.DEFINE_integer(
+        "max_gradients", 20_000, "Most gradients of a chain, whatever its error.", lower_bound=4
+    )
+    flags.DEFINE_float(
+        "max_seconds",
+        0.0,
+        "Seconds after which no image of a table is estimated again; 0: no limit.",
+        lower_bound=0.0,
+    )
+
+
 def define_data_dir() -> None:
     """Defines --data_dir, for the programs that read a run's images."""
     DEFINE_path("data_dir", None, "Where the data are now; by default where the run had them.")
