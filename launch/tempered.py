@@ -20,7 +20,6 @@ from collections.abc import Sequence
 from absl import flags
 
 from thermo_ebm.errors import UserError
-from thermo_ebm.losses import LossSettings
 
 from . import program
 
@@ -31,6 +30,7 @@ if not program.HELP_ONLY:
     from thermo_ebm import data, files
     from thermo_ebm.evaluation.chains import convergence
     from thermo_ebm.evaluation.run import LoadedCheckpoint, Run, load_run
+    from thermo_ebm.losses import LossSettings
     from thermo_ebm.run import layout
     from thermo_ebm.sampling.chains import SamplerSettings
     from thermo_ebm.sampling.kernels import KERNELS
