@@ -106,7 +106,7 @@ def test_features_are_computed_once_and_progress_is_reported(tmp_path, monkeypat
     chosen = settings(tmp_path, batch_size=5)
     first = compare.compare(*opened, chosen, report=lambda *what: reported.append(what))
     assert calls == [25, 25, 10, 25, 25]  # parts of five batches; the last has at least one
-    assert reported[:2] == [(f"features of {tmp_path}/a.npz", done, 60) for done in (25, 50)]
+    assert reported[:3] == [(f"features of {tmp_path}/a.npz", done, 60) for done in (0, 25, 50)]
     assert reported[-1] == ("metrics", 1, 1)
     # By content, whatever the file is called.
     shutil.copy(tmp_path / "a.npz", tmp_path / "c.npz")

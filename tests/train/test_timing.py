@@ -17,11 +17,12 @@ def test_durations_that_are_none_are_refused():
             timing.parse_duration(text)
 
 
-def test_a_budget_sets_epochs_and_stretches_the_decay(tmp_path, monkeypatch):
+def test_a_budget_sets_epochs_and_stretches_the_decay(tmp_path, monkeypatch, capsys):
     config = tiny.config(num_repetitions=3, parallel_repetitions=2, num_epochs=10)
     # Two groups; an epoch takes 1 s, the evaluation at the end 3 s.
-    monkeypatch.setattr(timing, "_epoch_seconds", lambda config, workdir: (1.0, 3.0))
+    monkeypatch.setattr(timing, "_epoch_seconds", lambda config, workdir, budget: (1.0, 3.0))
     chosen = timing.with_budget(config, tmp_path, 100.0)
+    assert "budget      44 epochs of 1 s fit into 2 min" in capsys.readouterr().err
     assert chosen.num_epochs == 44  # 95 s, of which 6 are the evaluations'
     decay, before = chosen.optimizer.decay, config.optimizer.decay
     assert decay.begin_epoch == round(4.4 * before.begin_epoch)
@@ -41,6 +42,14 @@ def test_a_budget_sets_epochs_and_stretches_the_decay(tmp_path, monkeypatch):
     assert (optimizer.decay.end_epoch, optimizer.warm_up_epochs) == (44, pytest.approx(2.2))
     with pytest.raises(UserError, match=r"budget=8 s: too short; one epoch .* takes 8 s here"):
         timing.with_budget(config, tmp_path, 8.0)
+
+
+def test_a_budget_that_compiling_spends_is_refused_after_one_step(tmp_path, monkeypatch, capsys):
+    monkeypatch.delattr(timing, "time_steps")
+    with pytest.raises(UserError, match=r"budget=0.01 s: too short; compiling and one step take"):
+        timing.with_budget(tiny.config(), tmp_path, 0.01)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("budget      compiling, then timing a few steps of ")
 
 
 def test_a_run_that_has_begun_keeps_its_epochs(tmp_path, monkeypatch):

@@ -333,6 +333,7 @@ def _reporting(network: Network, name: str, report: Report) -> Callable[[np.ndar
 
     def apply(images: np.ndarray, batch_size: int) -> Outputs:
         num, length, parts, done = len(images), 5 * batch_size, [], 0
+        report(f"features of {printable(name)}", done, num)
         while done < num:
             end = done + length if num - done >= length + batch_size else num
             parts.append(network.apply(images[done:end], batch_size))

@@ -20,6 +20,7 @@ from thermo_ebm.fields import flatten
 from thermo_ebm.run import configuration, layout
 from thermo_ebm.train import feed, hosts, programs, start
 from thermo_ebm.train.feed import Feed
+from thermo_ebm.train.report import decimal, say
 from thermo_ebm.train.start import Prepared
 from thermo_ebm.train.state import TrainState
 from thermo_ebm.train.task import Task, updates_per_epoch
@@ -37,6 +38,8 @@ BUDGETED = (
     "optimizer.decay.end_epoch",
     "optimizer.warm_up_epochs",
 )
+# What makes a training fit into less time.
+_SHORTER = "give more time, or a smaller model, shorter chains or a smaller batch_size"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 
 
@@ -189,7 +192,7 @@ def with_budget(config: ConfigDict, workdir: Path, seconds: float) -> ConfigDict
         budgeted.update_from_flattened_dict({name: recorded[name] for name in BUDGETED})
         return budgeted.lock()
     begun = time.perf_counter()
-    per_epoch, at_end = _epoch_seconds(config, workdir)
+    per_epoch, at_end = _epoch_seconds(config, workdir, seconds)
     spent = float(hosts.of_all(time.perf_counter() - begun).max())
     num_groups = len(start.groups(config))
     # The training compiles what was compiled here, since the rates are a part of its programs.
@@ -199,7 +202,12 @@ def with_budget(config: ConfigDict, workdir: Path, seconds: float) -> ConfigDict
         raise UserError(
             f"budget={duration(seconds)}: too short; one epoch of all repetitions takes "
             f"{duration(num_groups * (per_epoch + at_end))} here, and compiling "
-            f"{duration(spent)}, twice"
+            f"{duration(spent)}, twice; {_SHORTER}"
+        )
+    if hosts.is_first():
+        say(
+            f"budget      {counted(epochs, 'epoch')} of {duration(per_epoch)} fit into "
+            f"{duration(seconds)}, of which measuring took {duration(spent)}"
         )
     stretched = epochs / config.num_epochs
     decay = config.optimizer.decay
@@ -217,13 +225,30 @@ def with_budget(config: ConfigDict, workdir: Path, seconds: float) -> ConfigDict
     return budgeted.lock()
 
 
-def _epoch_seconds(config: ConfigDict, workdir: Path) -> tuple[float, float]:
-    """Seconds of an epoch with its validation, and of what is evaluated at the end of training."""
+def _epoch_seconds(config: ConfigDict, workdir: Path, budget: float) -> tuple[float, float]:
+    """Seconds of an epoch with its validation, and of what is evaluated at the end of training.
+
+    Raises:
+      UserError: compiling the step, which the training does again, leaves nothing of the budget.
+    """
     size = len(start.groups(config)[0])
     prepared = start.prepare(config, size)
+    if hosts.is_first():
+        say(
+            f"budget      compiling, then timing a few steps of {decimal(prepared.flops_per_step)}"
+            "FLOP per repetition"
+        )
     images = start.load(prepared.task, workdir)
     try:
-        timed = time_steps(prepared, images.feed, first_state(prepared, size))
+        begun = time.perf_counter()
+        state = advance(prepared, images.feed, first_state(prepared, size), 1)
+        first = float(hosts.of_all(time.perf_counter() - begun).max())
+        if 2 * first >= (1 - _FILES) * budget:
+            raise UserError(
+                f"budget={duration(budget)}: too short; compiling and one step take "
+                f"{duration(first)} here, and the training compiles again; {_SHORTER}"
+            )
+        timed = time_steps(prepared, images.feed, state)
     finally:
         images.feed.close()
     validation = _seconds(prepared.programs.validate, timed.state, images.validation)
