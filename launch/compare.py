@@ -10,11 +10,11 @@ A and B are folders of images (searched recursively), zip or tar files of images
 with an array of images (FILE.npz:ARRAY where there are several), data sets with a split
 (NAME:train, NAME:validation), or .npz files of statistics with `mu` and `sigma` as pytorch-fid
 writes them; for statistics only the FID is computed. With more than two sets the first is the
-reference; the table of their metrics is followed by the difference of each pair of the others in
-each metric, with its interval of 95 %, a verdict (by Holm's procedure over the pairs), and the
-number of images that would decide a difference that is undecided. From a set of more than 4,500
-images, 4,500 are drawn at random, unless --num_images gives another number. Exit codes: 0 done, 2
-bad input.
+reference R, and the others are A, B, ... in their order; the table of their metrics is followed by
+the difference of each pair of the others in each metric, with its interval of 95 %, a verdict (by
+Holm's procedure over the pairs), and the number of images that would decide a difference that is
+undecided. From a set of more than 4,500 images, 4,500 are drawn at random, unless --num_images
+gives another number. Exit codes: 0 done, 2 bad input.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(
             f"{number} of images: name two or more, or one alone with --save_statistics=FILE"
         )
-    if len(set(names[1:])) < len(names[1:]) or len(names) > len(compare.LETTERS):
+    if len(set(names[1:])) < len(names[1:]) or len(names) > compare.MAX_SETS:
         raise UserError(
-            f"{len(names)} sets of images: name each only once, and at most {len(compare.LETTERS)}"
+            f"{len(names)} sets of images: name each only once, and at most {compare.MAX_SETS}"
         )
     image_sets = [sets.open_set(name, values.data_dir or "", values.image_size) for name in names]
     if values.save_statistics:

@@ -46,8 +46,8 @@ def test_folders_files_and_arrays_are_compared_alike(tmp_path):
 
 def test_several_sets_and_one_set_twice():
     result = te.compare(REAL, NEAR, FAR, settings=SETTINGS)
-    assert result.values["B"]["kid"] < result.values["C"]["kid"]
-    assert "C: array C" in repr(result)
+    assert result.values["A"]["kid"] < result.values["B"]["kid"]
+    assert "B: array B" in repr(result)
     same = te.compare(REAL, REAL, settings=SETTINGS)
     assert same.values["B"]["kid"] == 0
     assert "A and B are the same images" in repr(same)

@@ -320,7 +320,7 @@ def test_three_sets_are_compared_in_pairs(tmp_path, quick):
     result = compare.compare_candidates(opened[0], opened[1:], settings(tmp_path))
     assert [comparison.num_images for comparison in result.sets] == [(60, 50), (60, 50)]
     assert result.notes == [
-        "50 images are drawn from C: metrics depend on the number of images, and sets are compared "
+        "50 images are drawn from B: metrics depend on the number of images, and sets are compared "
         "with equal numbers"
     ]
     # The first set has the metrics that it has alone.
@@ -330,10 +330,11 @@ def test_three_sets_are_compared_in_pairs(tmp_path, quick):
     rows = {row.metric: row for row in result.differences}
     near, far = (comparison.values["fid"] for comparison in result.sets)
     assert rows["fid"].value == pytest.approx(near - far)
-    assert (rows["fid"].first, rows["fid"].second, rows["fid"].verdict) == ("B", "C", "better")
+    assert (rows["fid"].first, rows["fid"].second, rows["fid"].verdict) == ("A", "B", "better")
     text = compare.table_of_differences(result)
-    assert "B is better than C" in text
-    assert "C: " in text
+    assert "A is better than B" in text
+    letters = {line[0] for line in text.splitlines() if line[1:3] == ": "}
+    assert letters == {"R", "A", "B"}
     compare.write_differences(tmp_path / "out.json", result)
     content = json.loads((tmp_path / "out.json").read_text())
     assert {row["first"] for row in content["differences"]} == {opened[1].name}
@@ -346,10 +347,12 @@ def test_three_sets_are_compared_in_pairs(tmp_path, quick):
         opened[0], [opened[0]._replace(name="copy"), opened[2]], settings(tmp_path)
     )
     assert result.differences == []
+    text = compare.table_of_differences(result)
+    assert "note: R and A are the same images" in text  # among three sets
     result = compare.compare_candidates(
         opened[0], [opened[1], opened[1]._replace(name="copy")], settings(tmp_path)
     )
-    assert "B and C are the same images" in result.notes
+    assert "A and B are the same images" in result.notes
     assert {row.value for row in result.differences} == {0}
     assert {row.verdict for row in result.differences} == {"undecided"}
 

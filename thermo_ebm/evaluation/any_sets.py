@@ -17,7 +17,7 @@ from thermo_ebm.data import arrays
 from thermo_ebm.errors import UserError, counted
 from thermo_ebm.evaluation import compare as comparing
 from thermo_ebm.evaluation import evaluate, sets
-from thermo_ebm.evaluation.compare import LETTERS, Comparison, Comparisons
+from thermo_ebm.evaluation.compare import MAX_SETS, Comparison, Comparisons
 from thermo_ebm.evaluation.metric_settings import MetricSettings
 from thermo_ebm.evaluation.protocols import MAX_ALL_METRICS
 from thermo_ebm.evaluation.run import Run, UnusableCheckpoint
@@ -35,10 +35,14 @@ class ComparedSets(NamedTuple):
 
     @property
     def values(self) -> dict[str, dict[str, float]]:
-        """Metrics with their `_stderr`, by the letter of the set in the table: B is the second."""
+        """Metrics with their `_stderr`, by the letter of the set in the table.
+
+        Of two sets the second is B; of more, the reference is R and the others are A, B, ...
+        """
         compared = self.result
         each = [compared] if isinstance(compared, Comparison) else compared.sets
-        return dict(zip(LETTERS[1:], (comparison.values for comparison in each), strict=False))
+        labels = comparing.letters(len(each) + 1)
+        return dict(zip(labels[1:], (comparison.values for comparison in each), strict=True))
 
     def __repr__(self) -> str:
         if isinstance(self.result, Comparison):
@@ -75,10 +79,9 @@ def compare(
       UserError: a set cannot be read, has no images or a range that cannot be told, or sets are too
         small.
     """
-    if not 1 <= len(others) < len(LETTERS):
+    if not 1 <= len(others) < MAX_SETS:
         raise UserError(
-            f"compare: {counted(len(others) + 1, 'set')} of images; there must be 2 to "
-            f"{len(LETTERS)}"
+            f"compare: {counted(len(others) + 1, 'set')} of images; there must be 2 to {MAX_SETS}"
         )
     first, *rest = _names([reference, *others])
     reference_set = _open(reference, first, image_size, data_dir, is_reference=True)
@@ -94,7 +97,7 @@ def compare(
 def _names(all_images: Sequence[AnyImages]) -> list[str]:
     """A name of each set; one array or run that is given twice has one name."""
     names: dict[int, str] = {}
-    for letter, images in zip(LETTERS, all_images, strict=False):
+    for letter, images in zip(comparing.letters(len(all_images)), all_images, strict=True):
         if isinstance(images, Run):
             names.setdefault(id(images), images.title())
         elif not isinstance(images, str | os.PathLike):

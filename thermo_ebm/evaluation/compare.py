@@ -45,7 +45,7 @@ DISTANCES = (
     *("fid_inf", "fid", "kid", "kid_inf", "kid_rbf_inf", "cmmd", "cmmd_published", "mind"),
     "memorization_distance",
 )
-LETTERS = string.ascii_uppercase  # of the reference and the sets, in tables
+MAX_SETS = len(string.ascii_uppercase)  # each has a letter
 Report = Callable[[str, int, int], None]  # (activity, amount done, total amount)
 
 
@@ -68,7 +68,7 @@ class Comparisons(NamedTuple):
     """The metrics of several sets against one reference, and the differences between the sets."""
 
     sets: list[Comparison]
-    differences: list[MetricDifference]  # with letters for names: B is the first set
+    differences: list[MetricDifference]  # with letters for names: A is the first set
     notes: list[str]  # on the differences
 
 
@@ -147,10 +147,11 @@ def compare_candidates(
     draws = summary.make_draws(key, sizes, len(real.digests), num_generated)
     measure_pair = summary.measure if sizes else summary.measure_fid
     comparisons, estimates = [], {}
+    labels = letters(len(measured) + 1)
     for number, generated in enumerate(measured):
         measurement = measure_pair(real.outputs, generated.outputs, draws)
         if not _are_same_images(real, generated):
-            estimates[LETTERS[number + 1]] = measurement.estimates
+            estimates[labels[number + 1]] = measurement.estimates
         values = measurement.summary.values
         comparisons.append(_comparison(real, generated, values, settings, seed))
         if report is not None:
@@ -216,9 +217,10 @@ def _notes_on_differences(
     image_sets: Sequence[ImageSet], measured: Sequence[Measured]
 ) -> list[str]:
     notes, num_images = [], len(measured[0].digests)
+    labels = letters(len(measured) + 1)[1:]
     larger = [
-        LETTERS[number + 1]
-        for number, image_set in enumerate(image_sets)
+        letter
+        for letter, image_set in zip(labels, image_sets, strict=True)
         if image_set.images.num > num_images
     ]
     if larger:
@@ -228,8 +230,7 @@ def _notes_on_differences(
         )
     for first, second in itertools.combinations(range(len(measured)), 2):
         if _are_same_images(measured[first], measured[second]):
-            letters = f"{LETTERS[first + 1]} and {LETTERS[second + 1]}"
-            notes.append(f"{letters} are the same images")
+            notes.append(f"{labels[first]} and {labels[second]} are the same images")
     return notes
 
 
@@ -446,15 +447,33 @@ def table(comparison: Comparison) -> str:
     return "\n".join([*lines, *(f"note: {note}" for note in comparison.notes)])
 
 
+def letters(num_sets: int) -> str:
+    """The letters of the reference and of the other sets, in tables and in JSON.
+
+    >>> letters(2), letters(4)
+    ('AB', 'RABC')
+    """
+    if num_sets == 2:
+        return "AB"
+    return "R" + string.ascii_uppercase.replace("R", "")[: num_sets - 1]
+
+
+def _with_letters(note: str, reference: str, generated: str) -> str:
+    """A note on two sets, A and B, with the letters that they have among more."""
+    chosen = {"A": reference, "B": generated}
+    return re.sub(r"\b[AB]\b", lambda letter: chosen[letter[0]], note)
+
+
 def table_of_differences(comparisons: Comparisons) -> str:
     """Returns the metrics of each set, their differences and verdicts as text."""
+    labels = letters(len(comparisons.sets) + 1)
     values = {
         letter: comparison.values
-        for letter, comparison in zip(LETTERS[1:], comparisons.sets, strict=False)
+        for letter, comparison in zip(labels[1:], comparisons.sets, strict=True)
     }
     notes = dict.fromkeys(
-        re.sub(r"\bB\b", letter, note)
-        for letter, comparison in zip(LETTERS[1:], comparisons.sets, strict=False)
+        _with_letters(note, labels[0], letter)
+        for letter, comparison in zip(labels[1:], comparisons.sets, strict=True)
         for note in comparison.notes
     )
     return "\n".join(
@@ -472,7 +491,7 @@ def table_of_differences(comparisons: Comparisons) -> str:
 def _content_lines(comparisons: Sequence[Comparison]) -> list[str]:
     """What each set holds, and the features."""
     lines = []
-    for number, letter in enumerate(LETTERS[: len(comparisons) + 1]):
+    for number, letter in enumerate(letters(len(comparisons) + 1)):
         comparison, side = comparisons[max(number - 1, 0)], min(number, 1)
         num_images = comparison.num_images[side]
         content = "" if num_images is None else counted(num_images, "image")
@@ -502,9 +521,10 @@ def write_differences(path: Path, comparisons: Comparisons) -> None:
     Raises:
       UserError: the file cannot be written.
     """
+    labels = letters(len(comparisons.sets) + 1)
     names = {
         letter: comparison.names[1]
-        for letter, comparison in zip(LETTERS[1:], comparisons.sets, strict=False)
+        for letter, comparison in zip(labels[1:], comparisons.sets, strict=True)
     }
     rows = [
         row._replace(first=names[row.first], second=names[row.second])._asdict()

@@ -46,7 +46,7 @@ def bias_note(num_images: int, num_features: int) -> str | None:
     return (
         f"fid_inf: {num_images} images are few for {num_features} features (fewer than "
         f"{MIN_IMAGES_PER_FEATURE} per feature): the FID is then no straight line in 1/N, which "
-        "adds a bias that the error does not contain"
+        "adds a bias that the error does not contain: differences of it get no verdict"
     )
 
 
