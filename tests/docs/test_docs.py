@@ -81,9 +81,9 @@ def built_by_make():
 
 
 def test_pages_are_short():
-    """CONTRIBUTING.md says 22,000; the rest is for sections that are being written."""
     counts = words.count()
-    assert sum(counts.values()) <= 22_500
+    assert sum(counts.values()) <= 23_500
+    assert "at most 23,500 words" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     studies = {name: number for name, number in counts.items() if "study/" in name}
     assert len(studies) >= 6
     assert {name: number for name, number in studies.items() if number > 1000} == {}
