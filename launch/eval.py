@@ -106,6 +106,8 @@ def _evaluate(workdir: Path) -> int:
     for checkpoint in evaluate.pending(run, settings, values.newest_only, watch):
         if not is_prepared:
             evaluator.prepare(run)
+            if note := evaluate.other_rows(run, settings):
+                print(f"note: {note}", flush=True)
             is_prepared = True
         started = time.monotonic()
         line = evaluator.evaluate(run, checkpoint)

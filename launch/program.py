@@ -37,9 +37,10 @@ runtime.prepare_jax()
 logging.use_absl_handler()
 if not HELP_ONLY:
     try:
+        runtime.check_system()
         runtime.pin_settings()
-    except UserError as mistyped:
-        print(f"error: {mistyped}", file=sys.stderr)
+    except UserError as refusal:
+        print(f"error: {refusal}", file=sys.stderr)
         sys.exit(BAD_INPUT)  # as `refuse`, which is defined below
     import jax
     import jaxlib

@@ -48,6 +48,7 @@ if not program.HELP_ONLY:
 _PATH_LENGTH = 8  # images between two latents, both ends included
 _PICTURE_SAMPLES = 256  # the most samples in a picture
 _RECONSTRUCTIONS = 100  # the most reconstructions
+_PAIR_GAP = 10  # white pixels between an image with its reconstruction and the next pair
 _FILLS = 8  # draws of the hidden pixels of an image
 
 
@@ -230,31 +231,32 @@ def _write_pictures(
         samples = samples[:_PICTURE_SAMPLES]
     num = len(arrays["originals"])
     columns = min(pictures.near_square(2 * num), num)
-    pairs = _rows_of_pairs(arrays["originals"], arrays["reconstructions"], columns)
+    pairs = _pairs(arrays["originals"], arrays["reconstructions"])
     paths = []
 
-    def write(name: str, images: np.ndarray, columns: int, title: str) -> None:
-        picture = pictures.grid(pictures.magnify(images), columns, gap=2)
+    def write(name: str, images: np.ndarray, columns: int, title: str, gap: int = 2) -> None:
+        picture = pictures.grid(images, columns, gap)
         paths.append(folder / f"{name}.png")
         pictures.save_png(paths[-1], pictures.titled(picture, f"{title}, {checkpoint.title()}"))
 
-    write("samples", samples, pictures.near_square(len(samples)), title)
-    write("reconstructions", pairs, columns, "validation images, each above its reconstruction")
-    interpolations = "interpolations between two latents, one pair per row"
-    write("interpolations", arrays["interpolations"], _PATH_LENGTH, interpolations)
+    write("samples", pictures.magnify(samples), pictures.near_square(len(samples)), title)
+    title = "validation images, each above its reconstruction"
+    write("reconstructions", pairs, columns, title, gap=_PAIR_GAP)
+    title = "interpolations between two latents, one pair per row"
+    write("interpolations", pictures.magnify(arrays["interpolations"]), _PATH_LENGTH, title)
     return paths + _write_arrays(folder / "drawn.npz", checkpoint, arrays)
 
 
-def _rows_of_pairs(images: np.ndarray, reconstructions: np.ndarray, columns: int) -> np.ndarray:
-    """Rows of images, and below each row the reconstructions of these images."""
+def _pairs(images: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
+    """Each image above its reconstruction, magnified, as one picture of both.
 
-    rows = []
-    for first in range(0, len(images), columns):
-        for array in (images, reconstructions):
-            row = array[first : first + columns]
-            missing = [(0, columns - len(row))] + [(0, 0)] * 3
-            rows.append(np.pad(row, missing, constant_values=255))
-    return np.concatenate(rows)
+    Returns:
+      uint8 [num, 2 * height + 2, width, channels], in pixels of the picture.
+    """
+
+    images, reconstructions = pictures.magnify(images), pictures.magnify(reconstructions)
+    gap = np.full_like(images[:, :2], 255)
+    return np.concatenate([images, gap, reconstructions], axis=1)
 
 
 if __name__ == "__main__":

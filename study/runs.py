@@ -19,7 +19,7 @@ from thermo_ebm.run.configuration import is_free, read_config
 from thermo_ebm.run.layout import CHANGES, CONFIG, EVALUATIONS, IMAGES, READINGS, TEMPERATURES
 from thermo_ebm.run.provenance import are_same_images, read_levels
 from thermo_ebm.run.records import Change, read_changes
-from thermo_ebm.run.tables import check_epochs, read_columns
+from thermo_ebm.run.tables import NETWORK, check_epochs, read_columns
 
 LOCAL = ("folder", "npz", "idx")  # data sets that are known by where they are
 # Runs that differ in one of these fields took other images of one source, or other sizes of them.
@@ -266,12 +266,12 @@ def _load_repetition(run: StudyRun, path: Path) -> tuple[pd.DataFrame, list[str]
     notes: list[str] = []
     evaluations = path.with_name(EVALUATIONS)
     if evaluations.is_file():
-        table = read_columns(evaluations, ("epoch",), allow_empty=True)
+        table = read_columns(evaluations, ("epoch",), text=(NETWORK,), allow_empty=True)
         check_epochs(evaluations, table, "epoch", repeats=True)  # checkpoints within an epoch
-        metrics = pd.DataFrame(table.columns).drop(columns="step", errors="ignore")
+        metrics = pd.DataFrame(table.columns).drop(columns=["step", NETWORK], errors="ignore")
         _refuse_columns(evaluations, set(metrics) & set(frame) - {"epoch"})
         notes = _old_evaluations(path.parent, metrics, frame["epoch"].max())
-        frame = frame.merge(metrics.drop_duplicates("epoch", keep="last"), on="epoch", how="left")
+        frame = frame.merge(_last_of_each_epoch(metrics), on="epoch", how="left")
     repetition = repetition_of(path)
     constants = {
         "run": str(run.folder),
@@ -284,6 +284,22 @@ def _load_repetition(run: StudyRun, path: Path) -> tuple[pd.DataFrame, list[str]
     if "seconds" in frame and "group_size" in frame:  # repetitions that trained together
         frame["seconds"] /= frame["group_size"].where(frame["group_size"] > 0.0, 1.0)
     return frame.assign(**constants), notes
+
+
+def _last_of_each_epoch(metrics: pd.DataFrame) -> pd.DataFrame:
+    """One row per epoch: of each network, the metrics of its last row there."""
+    metrics = metrics.copy()
+    # The longest name first: a network's name may begin with another's.
+    ending = "_num_images"
+    networks = [name.removesuffix(ending) for name in metrics if name.endswith(ending)]
+    columns = [name for name in metrics if name != "epoch"]
+    for network in sorted(networks, key=len, reverse=True):
+        of_network = [name for name in columns if name.startswith(f"{network}_")]
+        columns = [name for name in columns if name not in of_network]
+        evaluated = metrics[metrics[f"{network}_num_images"].notna()]
+        earlier = evaluated.index[evaluated.duplicated("epoch", keep="last")]
+        metrics.loc[earlier, of_network] = math.nan
+    return metrics.groupby("epoch", as_index=False).last()
 
 
 def _refuse_columns(path: Path, columns: set[str]) -> None:

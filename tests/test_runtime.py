@@ -16,6 +16,24 @@ from thermo_ebm.metrics.networks import cache
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def test_a_program_on_windows_prints_one_line():
+    """Modules that look at the system are imported before it seems to be another."""
+    code = (
+        "import sys, absl.app, filelock, ml_collections, PIL.Image, signal\n"
+        "sys.argv, sys.platform = ['train', '--config=digits', '--workdir=w'], 'win32'\n"
+        "del signal.SIGHUP\n"
+        "import launch.train"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: ThermoEBM runs on Linux and macOS, not on Windows itself; install it in WSL, the "
+        "Windows Subsystem for Linux\n"
+    )
+
+
 def test_vmem_limit_is_raised_on_chips_with_the_memory(monkeypatch):
     limit = "--xla_tpu_scoped_vmem_limit_kib"
     for chip, before, after in [

@@ -1,10 +1,24 @@
 """Settings that JAX reads once at its start, for programs and for a user's own scripts."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from thermo_ebm.errors import UserError, one_line
+
+
+def check_system() -> None:
+    """Checks that the programs can run on this system: they take signals that Windows lacks.
+
+    Raises:
+      UserError: it is Windows.
+    """
+    if sys.platform == "win32":
+        raise UserError(
+            "ThermoEBM runs on Linux and macOS, not on Windows itself; install it in WSL, the "
+            "Windows Subsystem for Linux"
+        )
 
 
 def prevent_hangs() -> None:

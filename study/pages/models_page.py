@@ -108,7 +108,11 @@ def load(folder: Path) -> pd.DataFrame:
 def _row(title: str, arm: str, seed: int, evaluated: Path, trained: Path) -> dict[str, object]:
     """What is known of one model: its evaluation and its training."""
     readings = tables.read(trained / READINGS)
-    evaluations = tables.read(evaluated / EVALUATIONS, columns=None)
+    evaluations = [
+        row
+        for row in tables.read(evaluated / EVALUATIONS, columns=None)
+        if row.get("efficientnet_lite0_kid") is not None
+    ]
     summary_path = evaluated / LIKELIHOOD_SUMMARY
     if not readings or not evaluations or not summary_path.is_file():
         raise UserError(f"{evaluated}: not evaluated yet; run study.measurements.models")

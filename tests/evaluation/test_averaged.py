@@ -76,9 +76,9 @@ def test_evaluations_of_both_stand_beside_each_other(averaged):
         prepared = evaluate.prepare(run, SETTINGS, quick_network())
         evaluation[kind] = evaluate.evaluate(run, Checkpoint(0, 30), prepared).values["fid"]
         assert evaluate.unevaluated(run, SETTINGS) == []
-    (row,) = tables.read(averaged / "rep_00/eval.csv", columns=None)
-    assert row[f"{PREFIX}_fid"] == pytest.approx(evaluation["last"])
-    assert row[f"averaged_{PREFIX}_fid"] == pytest.approx(evaluation["averaged"])
+    last, average = tables.read(averaged / "rep_00/eval.csv", columns=None)
+    assert last[f"{PREFIX}_fid"] == pytest.approx(evaluation["last"])
+    assert average[f"averaged_{PREFIX}_fid"] == pytest.approx(evaluation["averaged"])
     assert evaluation["last"] != evaluation["averaged"]
     best = evaluate.keep_best(run, 0, "kid", SETTINGS)
     assert best.network == f"averaged_{PREFIX}"

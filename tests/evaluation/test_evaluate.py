@@ -184,19 +184,52 @@ def test_networks_resizings_and_numbers_are_distinguished(run, tmp_path, evaluat
     assert first not in evaluate.unevaluated(run, SETTINGS)
     assert first in evaluate.unevaluated(run, antialias)
     evaluate.evaluate(run, first, prepare(run, tmp_path, antialias))
-    (row,) = table(workdir)
-    assert row[f"{PREFIX}_kid"] == kid == row[f"{PREFIX}_antialias_kid"]
+    rows = table(workdir)
+    assert [row["epoch"] for row in rows] == [1, 1]
+    assert rows[0][f"{PREFIX}_kid"] == kid == rows[1][f"{PREFIX}_antialias_kid"]
+    assert rows[1][f"{PREFIX}_kid"] is None
     assert (workdir / f"rep_00/eval_points_{PREFIX}_antialias.csv").exists()
-    # The metrics of fewer images replace the first ones.
+    assert evaluate.other_rows(run, SETTINGS) is None
+    # The metrics of fewer images have their own row and points.
     fewer = SETTINGS._replace(num_images=30)
     assert first in evaluate.unevaluated(run, fewer)
     evaluate.evaluate(run, first, prepare(run, tmp_path, fewer))
-    (row,) = table(workdir)
-    assert row[f"{PREFIX}_num_images"] == 30
-    assert row[f"{PREFIX}_kid"] != kid == row[f"{PREFIX}_antialias_kid"]
+    rows = table(workdir)
+    assert [row[f"{PREFIX}_num_images"] for row in rows] == [40, None, 30]
+    assert rows[0][f"{PREFIX}_kid"] == kid != rows[2][f"{PREFIX}_kid"]
+    with open(workdir / f"rep_00/eval_points_{PREFIX}.csv", encoding="utf-8") as file:
+        numbers = [point["num_images"] for point in csv.DictReader(file)]
+    assert numbers == ["40"] * 3 * len(EXTRAPOLATED) + ["30"] * 3 * len(EXTRAPOLATED)
+    with open(workdir / "rep_00/eval.csv", encoding="utf-8") as file:
+        networks = [row["network"] for row in csv.DictReader(file)]
+    assert networks == [PREFIX, f"{PREFIX}_antialias", PREFIX]
+    assert evaluate.other_rows(run, fewer) == (
+        f"eval.csv keeps its rows of {PREFIX} with 40 images and 3 sizes; rows with 30 images and "
+        "3 sizes are added"
+    )
+    assert read_events(workdir)[f"eval/{PREFIX}_num_images"] == [(10, 30.0)]
+    assert not {first} & {*evaluate.unevaluated(run, SETTINGS), *evaluate.unevaluated(run, fewer)}
     # Another number of sizes gives another line.
     assert first in evaluate.unevaluated(run, fewer._replace(num_sizes=fewer.num_sizes + 1))
     assert first not in evaluate.unevaluated(run, fewer)
+
+
+def test_tables_of_earlier_versions_are_continued(run, evaluation):
+    """They have a row per epoch, no column of networks, and points of one evaluation per epoch."""
+    folder, extent = run.workdir / "rep_00", records.extent(PREFIX, 40, 3)
+    old = {"epoch": 1, "step": 10, f"{PREFIX}_kid": 0.5, "other_num_images": 20} | extent
+    tables.update_row(folder / "eval.csv", old)
+    points = folder / f"eval_points_{PREFIX}.csv"
+    points.write_text("epoch,metric,size,value\n1,kid,40,0.5\n")
+    assert Checkpoint(0, 10) not in evaluate.unevaluated(run, SETTINGS)
+    row = {"epoch": 1, "step": 10, f"{PREFIX}_kid": 0.25}
+    records.write(folder, PREFIX, row | records.extent(PREFIX, 30, 3), (), False)
+    assert [row[f"{PREFIX}_kid"] for row in table(run.workdir)] == [0.5, 0.25]
+    assert points.read_text().splitlines()[1:] == ["1,kid,40,0.5,40,3"]
+    records.write(folder, PREFIX, row | extent, (), False)
+    assert [row[f"{PREFIX}_kid"] for row in table(run.workdir)] == [0.25, 0.25]
+    assert [row["other_num_images"] for row in table(run.workdir)] == [20, None]
+    assert points.read_text().splitlines()[1:] == []
 
 
 @pytest.mark.parametrize(
@@ -237,6 +270,7 @@ def test_programs_that_write_at_the_same_time_lose_no_row(workdir):
     def write(network):
         for epoch in range(1, 16):
             row = {"epoch": epoch, "step": 10 * epoch, f"{network}_kid": float(epoch)}
+            row |= records.extent(network, 40, 3)
             records.write(folder, network, row, [LinePoint("kid", 9, 1.0)], False)
 
     threads = [threading.Thread(target=write, args=(name,)) for name in ("a", "b", "c")]
@@ -245,8 +279,10 @@ def test_programs_that_write_at_the_same_time_lose_no_row(workdir):
     for thread in threads:
         thread.join()
     rows = table(workdir)
-    assert [row["epoch"] for row in rows] == list(range(1, 16))
-    assert all(row[f"{name}_kid"] == row["epoch"] for row in rows for name in "abc")
+    assert len(rows) == 3 * 15
+    for name in "abc":
+        values = [row[f"{name}_kid"] for row in rows if row[f"{name}_kid"] is not None]
+        assert values == list(range(1, 16))
 
 
 def test_a_checkpoint_that_vanishes_or_is_damaged_is_skipped_with_a_warning(

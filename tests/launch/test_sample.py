@@ -18,8 +18,12 @@ def opened(path):
 
 
 def shown(path, images, columns):
-    """Whether a picture holds these images: below its title, within its frame of 8 pixels."""
-    grid = pictures.grid(pictures.magnify(images), columns, gap=2)[..., 0]
+    """Whether a picture holds a grid of these images."""
+    return shows(path, pictures.grid(pictures.magnify(images), columns, gap=2)[..., 0])
+
+
+def shows(path, grid):
+    """Whether a picture holds this grid: below its title, within its frame of 8 pixels."""
     picture = opened(path)
     bottom, right = picture.shape[0] - 8, 8 + grid.shape[1]
     assert (picture[: bottom - len(grid)] < 128).any(), "it has no title"
@@ -47,13 +51,19 @@ def test_pictures_hold_the_drawn_arrays(programs, tmp_path):
     assert all(array.dtype == np.uint8 for array in drawn.values())
     run = load_run(workdir)
     np.testing.assert_array_equal(drawn["originals"], run.validation_images()[:10])
-    # Each picture is its arrays, in a grid of about equal sides: 20 samples have 5 columns, and 10
-    # images with their reconstructions below them as well.
+    # Each picture is its arrays, in a grid of about equal sides: 20 samples have 5 columns, and so
+    # have 10 pairs.
     assert shown(output / "samples.png", drawn["samples"], 5)
     assert shown(output / "interpolations.png", drawn["interpolations"], 8)
-    images, seen = drawn["originals"], drawn["reconstructions"]
-    rows = [images[:5], seen[:5], images[5:], seen[5:]]
-    assert shown(output / "reconstructions.png", np.concatenate(rows), 5)
+    # Below each row of 5 images are their reconstructions; between pairs the gap is wider.
+    rows = [
+        pictures.grid(pictures.magnify(drawn[name][first : first + 5]), 5, gap=10)[..., 0]
+        for first in (0, 5)
+        for name in ("originals", "reconstructions")
+    ]
+    narrow, wide = (np.full((gap, rows[0].shape[1]), 255, np.uint8) for gap in (2, 10))
+    grid = np.concatenate([rows[0], narrow, rows[1], wide, rows[2], narrow, rows[3]])
+    assert shows(output / "reconstructions.png", grid)
 
 
 def test_drawn_arrays_depend_on_the_seed_alone(programs, workdir):

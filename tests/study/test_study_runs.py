@@ -211,6 +211,17 @@ def test_metrics_of_an_earlier_epoch_are_noted(tmp_path):
     assert notes == [f"{run / 'rep_01'}: metrics of epoch 1 beside the readings of epoch 2."]
 
 
+def test_of_each_network_the_last_row_of_an_epoch_counts(tmp_path):
+    run = write_run(tmp_path / "run", repetitions=1)
+    (run / "rep_00/eval.csv").write_text(
+        "epoch,network,step,n_kid,n_kid_half_1,n_num_images,n_b_kid,n_b_num_images\n"
+        "2,n,20,0.5,0.25,40,,\n2,n_b,20,,,,0.125,40\n2,n,20,0.75,,30,,\n"
+    )
+    row = final(load(tmp_path, None).frame).iloc[0]
+    assert (row["n_kid"], row["n_num_images"], row["n_b_kid"]) == (0.75, 30, 0.125)
+    assert row["n_kid_half_1"] != row["n_kid_half_1"]  # of the earlier row, in which 40 images are
+
+
 def test_repetitions_that_train_together_share_the_time(tmp_path):
     run = write_run(tmp_path / "run", repetitions=1)
     path = run / "rep_00/readings.csv"

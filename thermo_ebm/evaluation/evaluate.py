@@ -117,6 +117,24 @@ def notes(evaluation: Evaluation) -> list[str]:
     return [*lines, bias] if bias else lines
 
 
+def other_rows(run: Run, settings: EvaluationSettings) -> str | None:
+    """A note on rows of the same network with other numbers of images or sizes; None without.
+
+    Raises:
+      UserError: there are too few images, or a table of evaluations is damaged.
+    """
+    own = extent_of(run, settings)
+    folders = [layout.repetition_dir(run.workdir, number) for number in run.repetitions()]
+    others = set().union(*(records.other_extents(folder, own) for folder in folders))
+    if not others:
+        return None
+    listed = ", ".join(f"{other.num_images} images and {other.num_sizes} sizes" for other in others)
+    return (
+        f"{layout.EVALUATIONS} keeps its rows of {own.network} with {listed}; rows with "
+        f"{own.num_images} images and {own.num_sizes} sizes are added"
+    )
+
+
 def generate_images(
     run: Run, params: Params, key: PRNGKey, num: int, batch_size: int = 100
 ) -> np.ndarray:

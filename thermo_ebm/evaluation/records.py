@@ -1,9 +1,12 @@
-"""Writes evaluations to a repetition's folder: one row per epoch, points of lines, events.
+"""Writes evaluations to a repetition's folder: rows, points of lines, events.
+
+A row is of one epoch, one network, and one number of images and of sizes. Tables of earlier
+versions have one row per epoch, with the columns of all networks; they are read and continued.
 
 Programs that evaluate with different networks can write to the same folder at the same time: each
 write reads, changes and replaces the files under one lock. The row is written last, so that a row
-exists only if everything else does. The TensorBoard file is written anew from all rows, so that an
-evaluation that was killed and repeated appears only once.
+exists only if everything else does. The TensorBoard file is written anew from the rows, the last
+one of each epoch, so that an evaluation that was killed and repeated appears only once.
 """
 
 import shutil
@@ -16,7 +19,8 @@ from thermo_ebm.errors import UserError
 from thermo_ebm.metrics.summary import LinePoint
 from thermo_ebm.run import events, layout, lock, tables
 
-POINT_COLUMNS = ("epoch", "metric", "size", "value")
+# Files of earlier versions lack the last two.
+POINT_COLUMNS = ("epoch", "metric", "size", "value", "num_images", "num_sizes")
 
 
 class Extent(NamedTuple):
@@ -30,6 +34,17 @@ class Extent(NamedTuple):
 def extent(network: str, num_images: int, num_sizes: int) -> dict[str, tables.Value]:
     """The numbers of images and sizes with which a row's metrics of a network were computed."""
     return {f"{network}_num_images": num_images, f"{network}_num_sizes": num_sizes}
+
+
+def other_extents(folder: Path, of: Extent) -> set[Extent]:
+    """The other numbers of images and sizes with which a table has metrics of the same network.
+
+    Raises:
+      UserError: the table is damaged; the message names the file and the line.
+    """
+    columns = extent(*of)
+    numbers = [[row.get(name) for name in columns] for row in _read_rows(folder)]
+    return {Extent(of.network, int(n), int(s or 0)) for n, s in numbers if n is not None} - {of}
 
 
 def half_columns(network: str, metric: str) -> tuple[str, str]:
@@ -64,12 +79,14 @@ def write(
     points: Sequence[LinePoint],
     tensorboard: bool,
 ) -> None:
-    """Adds one evaluation to a repetition's folder, or replaces that epoch's of the same network.
+    """Adds one evaluation to a repetition's folder, or replaces the one with equal settings.
+
+    These are its epoch, network, and numbers of images and sizes.
 
     Args:
       folder: of the repetition.
       network: the prefix of the row's columns.
-      row: epoch, step and the metrics.
+      row: epoch, step, the metrics and their `extent`.
       points: of the extrapolations.
       tensorboard: whether to write events too.
 
@@ -78,10 +95,11 @@ def write(
     """
     try:
         with locked(folder):
-            _write_points(layout.evaluation_points(folder, network), int(row["epoch"] or 0), points)
+            _write_points(folder, network, row, points)
             if tensorboard:
                 _write_events(folder, network, row)
-            tables.update_row(folder / layout.EVALUATIONS, row)
+            key = ("epoch", *extent(network, 0, 0))
+            tables.update_row(folder / layout.EVALUATIONS, row, network, key)
     except OSError as error:
         raise UserError(
             f"{error.filename or folder}: the evaluation cannot be written: {error.strerror}"
@@ -119,15 +137,25 @@ def _read_rows(folder: Path) -> list[tables.Row]:
 
 def _read_points(path: Path) -> list[dict[str, str]]:
     """The cells of the points; without a file there are none."""
-    return tables.read_cells(path, POINT_COLUMNS, words=("metric",))
+    return tables.read_cells(path, POINT_COLUMNS[:4], words=("metric",))
 
 
-def _write_points(path: Path, epoch: int, points: Sequence[LinePoint]) -> None:
-    """Replaces one epoch's points, in the order of epochs."""
-    old = [row for row in _read_points(path) if row["epoch"] != str(epoch)]
+def _write_points(folder: Path, network: str, row: tables.Row, points: Sequence[LinePoint]) -> None:
+    """Replaces the points of one evaluation, in the order of epochs."""
+    path, columns = layout.evaluation_points(folder, network), [*extent(network, 0, 0)]
+
+    def settings(row: tables.Row) -> dict[str, str]:
+        values = [int(row.get(name) or 0) for name in columns]
+        return dict(zip(POINT_COLUMNS[4:], map(str, values), strict=True))
+
+    # Points of earlier versions are of the only evaluation of their epoch.
+    earlier = {str(row["epoch"]): settings(row) for row in _rows_of(folder, network)}
+    old = [earlier.get(point["epoch"], {}) | point for point in _read_points(path)]
+    evaluation = {"epoch": str(row["epoch"]), **settings(row)}
+    old = [point for point in old if not evaluation.items() <= point.items()]
     new = [
         {
-            "epoch": str(epoch),
+            **evaluation,
             "metric": point.metric,
             "size": str(point.size),
             "value": repr(point.value),
@@ -145,13 +173,18 @@ def _columns_of(network: str, row: tables.Row) -> list[str]:
     return [name for name in row if name.startswith(f"{network}_") and not name.startswith(longer)]
 
 
+def _rows_of(folder: Path, network: str) -> list[tables.Row]:
+    """The rows that have metrics of this network."""
+    return [row for row in _read_rows(folder) if row.get(f"{network}_num_images") is not None]
+
+
 def _write_events(folder: Path, network: str, row: tables.Row) -> None:
-    """Replaces the existing event files by a new file with all rows."""
-    rows = [old for old in _read_rows(folder) if old["epoch"] != row["epoch"]] + [row]
+    """Replaces the existing event files by a new file with one row per epoch."""
+    last = {old["epoch"]: old for old in [*_rows_of(folder, network), row]}
     target = folder / layout.TENSORBOARD / f"eval_{network}"
     shutil.rmtree(target, ignore_errors=True)
     writer = events.open_events(target)
-    for evaluated in sorted(rows, key=lambda row: row["step"] or 0):
+    for evaluated in sorted(last.values(), key=lambda row: row["step"] or 0):
         values = {f"eval/{name}": evaluated[name] for name in _columns_of(network, evaluated)}
         events.write_scalars(writer, int(evaluated["step"] or 0), values)
     events.close_events(writer)

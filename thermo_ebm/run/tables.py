@@ -16,6 +16,8 @@ from thermo_ebm import files
 from thermo_ebm.errors import UserError
 from thermo_ebm.readings import READINGS, is_integer
 
+NETWORK = "network"  # the column of `eval.csv` that names what a row is of; others have numbers
+
 Value = int | float | None
 Row = dict[str, Value]
 
@@ -185,16 +187,34 @@ def append_rows(
     write_cells(path, sorted(earlier + added, key=_epoch), header)
 
 
-def update_row(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
-    """Sets one epoch's values in a table of any columns, leaving its other values; atomically.
+def update_row(
+    path: str | os.PathLike[str],
+    row: Mapping[str, Any],
+    network: str = "",
+    key: Collection[str] = ("epoch",),
+) -> None:
+    """Sets one row's values in a table of any columns, leaving its other values; atomically.
 
     Columns that the table does not have yet are added at its end.
+
+    Args:
+      path: the CSV file, created if needed.
+      row: numbers by column.
+      network: of the column `NETWORK`; "" sets none.
+      key: columns in which the row that is set agrees with `row`. Without such a row, one is added
+        after those of its epoch.
     """
     new = {name: _as_text(name, value) for name, value in row.items()}
-    rows = {_epoch(old): old for old in read_cells(path)}
-    rows[_epoch(new)] = rows.get(_epoch(new), {}) | new
-    header = list(dict.fromkeys(name for values in rows.values() for name in values))
-    write_cells(path, [rows[epoch] for epoch in sorted(rows)], header)
+    if network:
+        new = {"epoch": new["epoch"], NETWORK: network} | new
+    rows = read_cells(path)
+    same = [old for old in rows if all(old.get(name) == new[name] for name in key)]
+    if same:
+        same[0].update(new)
+    else:
+        rows.append(new)
+    header = list(dict.fromkeys(name for values in [new, *rows] for name in values))
+    write_cells(path, sorted(rows, key=_epoch), header)
 
 
 def truncate(
@@ -216,15 +236,15 @@ def read(path: str | os.PathLike[str], columns: Collection[str] | None = READING
         other versions may. None uses the table's own columns.
 
     Returns:
-      A dict for each row, with `columns` first and then further columns of the table: int for
-      integer columns, float otherwise, None for empty cells.
+      A dict for each row, with `columns` first and then further columns of the table, except
+      `NETWORK`: int for integer columns, float otherwise, None for empty cells.
 
     Raises:
       UserError: another header, or a malformed line; the message names the file and the line.
     """
     absent = dict.fromkeys(columns or (), "")
     return [
-        {name: _as_value(name, text) for name, text in (absent | row).items()}
+        {name: _as_value(name, text) for name, text in (absent | row).items() if name != NETWORK}
         for row in read_cells(path, [*(columns or ())][:2])
     ]
 
@@ -237,7 +257,7 @@ def read_cells(
     Args:
       path: the CSV file.
       required: columns that the table must have besides "epoch".
-      words: columns that hold words; all others hold numbers or nothing.
+      words: columns that hold words, as `NETWORK` does; all others hold numbers or nothing.
 
     Raises:
       UserError: as for `read`.
@@ -249,7 +269,7 @@ def read_cells(
     for line, row in zip(lines, rows, strict=True):
         if row["epoch"] == "":
             raise UserError(f"{path}:{line}: the row has no epoch")
-        for name in row.keys() - set(words):
+        for name in row.keys() - {*words, NETWORK}:
             number = _number(path, line, name, row[name]) if row[name] else 0.0
             if is_integer(name) and not number.is_integer():
                 raise UserError(f"{path}:{line}: {name} is {row[name]!r}, not a whole number")
