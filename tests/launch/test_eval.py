@@ -51,6 +51,14 @@ def test_a_second_evaluation_has_nothing_to_do(programs, workdir, network):
     assert (code, err) == (0, "")
     assert out == f"{workdir}: nothing to do, every checkpoint has been evaluated with {PREFIX}\n"
     assert written(workdir) == before
+    # Of fewer images: a row is added, and a line says so.
+    code, out, err = programs.run(*command, "--num_images=30", before=network)
+    assert (code, err) == (0, "")
+    assert out.startswith(
+        f"note: eval.csv keeps its rows of {PREFIX} with 40 images and 3 sizes; rows with 30 images"
+    )
+    assert [row[f"{PREFIX}_num_images"] for row in rows(workdir)] == ["40.0", "30.0"]
+    assert {row["network"] for row in rows(workdir)} == {PREFIX}
 
 
 def test_two_checkpoints_are_compared_in_pairs(programs, workdir):
