@@ -30,7 +30,6 @@ from thermo_ebm.errors import UserError
 from thermo_ebm.run.layout import EVALUATIONS, SIMULATED, repetition_dir
 
 DONE = "trained"  # an empty file in the folder of a run that has ended
-GAUSSIAN = ("--config.model.prior.name=gaussian",)
 
 
 class Arm(NamedTuple):
@@ -42,16 +41,8 @@ class Arm(NamedTuple):
 
 
 ARMS = {
-    "vae": Arm("VAE", "digits", ("--config.loss.name=elbo", *GAUSSIAN)),
-    "iwae": Arm(
-        "IWAE",
-        "digits",
-        (
-            "--config.loss.name=importance_weighted",
-            "--config.loss.num_importance_samples=8",
-            *GAUSSIAN,
-        ),
-    ),
+    "vae": Arm("VAE", "digits_vae"),
+    "iwae": Arm("IWAE", "digits_iwae"),
     "factorized": Arm(
         "factorised prior, linear reference",
         "digits",
