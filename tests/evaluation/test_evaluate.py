@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import re
 import shutil
 import threading
 
@@ -12,6 +13,7 @@ import trained_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from trained_run import PREFIX, SETTINGS, damage, original
 
+from docs.tools.readings import EVALUATIONS
 from thermo_ebm.data.images import read
 from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation import evaluate, protocols, records
@@ -103,6 +105,15 @@ def test_each_checkpoint_gets_its_row_points_and_events(reference):
         ]
         assert all(len(values) == 3 for values in events.values())
     assert table(reference, 0) != table(reference, 1)
+
+
+def test_every_column_is_described(reference):
+    """On docs/readings.md, by its name or as a kind of columns."""
+    described = "|".join(map(re.escape, EVALUATIONS)).replace("METRIC", "[a-z_]+")
+    described = re.compile(described.replace("NETWORK", re.escape(PREFIX)) + "|.+_stderr")
+    with open(reference / "rep_00/eval.csv", encoding="utf-8") as file:
+        header = next(csv.reader(file))
+    assert [name for name in header if not described.fullmatch(name)] == []
 
 
 def test_lines_go_through_the_points(reference):

@@ -20,7 +20,14 @@ from thermo_ebm.metrics.summary import LinePoint
 from thermo_ebm.run import events, layout, lock, tables
 
 # Files of earlier versions lack the last two.
-POINT_COLUMNS = ("epoch", "metric", "size", "value", "num_images", "num_sizes")
+POINT_COLUMNS = (
+    "epoch",  # epochs done, from 1
+    "metric",  # such as fid
+    "size",  # number of images of a subset
+    "value",  # mean of the metric over subsets of this size
+    "num_images",  # of the evaluation
+    "num_sizes",  # of the evaluation
+)
 
 
 class Extent(NamedTuple):

@@ -36,11 +36,11 @@ class Convergence(NamedTuple):
 
     num_steps: int  # K
     temperature_index: int  # i of t_i
-    temperature: float
+    temperature: float  # t_i
     expected_log_likelihood: float  # E_t over the chains' ends, nats per image
     stderr: float  # standard error of E_t, from the spread of an image's chains
     offset: float  # difference from the mean over the later half of the longest chains
-    offset_stderr: float
+    offset_stderr: float  # standard error of the offset
     ess: float  # of l, draws per chain, median over images
     ess_latents: float  # of the latents' worst coordinate, median over images
     r_hat: float  # of l, median over images

@@ -40,7 +40,13 @@ IMAGE_COLUMNS = (
     "tilt",  # f(z), mean over z of the posterior
     "norm",  # |z|^2 / (2 sigma_0^2), mean over z of the posterior
 )
-SIMULATED_COLUMNS = ("image", "log_marginal_likelihood", "stderr", "upper", "upper_stderr")
+SIMULATED_COLUMNS = (
+    "image",  # number of the image, from 0
+    "log_marginal_likelihood",  # the estimate, a lower bound in expectation, nats
+    "stderr",  # its standard error
+    "upper",  # an upper bound in expectation, nats
+    "upper_stderr",  # its standard error
+)
 _INTEGERS = ("image", "checksum", "reliable", "gradients")
 
 Row = dict[str, float]
