@@ -147,8 +147,8 @@ FIELDS: dict[str, Field] = {
     "data.data_dir": Field(
         "",
         anything,
-        "TFDS folder, folder (or zip or tar file) of images, folder of IDX files, or `.npz` file "
-        "(`FILE.npz:ARRAY`); if empty, the default folder of TFDS",
+        "TFDS folder, folder (or zip, tar or parquet file) of images, folder of IDX files, or "
+        "`.npz` file (`FILE.npz:ARRAY`); if empty, the default folder of TFDS",
         FREE,
     ),
     "data.image_size": Field(

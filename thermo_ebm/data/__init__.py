@@ -1,7 +1,7 @@
 """Data: one function from a configuration to training and validation images.
 
 Sources (`data.name`): `digits` (in scikit-learn), `idx` (MNIST's format), `folder` (image files in
-a folder, or in a zip or tar file),
+a folder, in a zip or tar file, or in parquet files),
 `npz` (an array), and any image data set prepared by TFDS, under its TFDS name. Images stay uint8
 until the device maps them to [-1, 1] with `to_unit`.
 """
@@ -15,18 +15,26 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from thermo_ebm import runtime
-from thermo_ebm.data import archive, arrays, folder, local, prepared
+from thermo_ebm.data import archive, arrays, folder, local, parquet, prepared
 from thermo_ebm.data.images import Images, Source, read_sets
 from thermo_ebm.errors import UserError, counted
 from thermo_ebm.fields import FIELDS
 
 Array = TypeVar("Array", np.ndarray, jax.Array)
 
+
+def _open_own(path: str) -> Source:
+    """Image files of the user's own."""
+    if parquet.is_parquet(path):
+        return parquet.parquet(path)
+    return archive.archive(path) if os.path.isfile(path) else folder.folder(path)
+
+
 # Values of `data.name` other than names of TFDS data sets, and what opens `data.data_dir`.
 _LOCAL: dict[str, Callable[[str], Source]] = {
     "digits": lambda path: local.digits(),
     "idx": local.idx,
-    "folder": lambda path: (archive.archive if os.path.isfile(path) else folder.folder)(path),
+    "folder": _open_own,
     "npz": arrays.npz,
 }
 # The seed belongs to the data, not to the run: all repetitions and runs have the same split.

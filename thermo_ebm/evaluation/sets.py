@@ -1,6 +1,8 @@
 """Sets of images by name: a folder, a file of images, a data set, or statistics.
 
 - a folder: every image under it, subfolders included; a zip or tar file of images: all of them;
+- a parquet file with a column of encoded images, or a folder of such files: all of them;
+  `FILE.parquet:COLUMN` one column of several;
 - `FILE.npz` or `FILE.npy` of images: its only array of images, `FILE.npz:ARRAY` one of several;
 - `NAME:SPLIT`: a data set of `data.NAMES` and `train` or `validation` (`test` means the same);
 - `FILE.npz` of statistics: `mu` [num_features] and `sigma` [num_features, num_features], as
@@ -16,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from thermo_ebm.data import archive, arrays, folder, local, prepared, select
+from thermo_ebm.data import archive, arrays, folder, local, parquet, prepared, select
 from thermo_ebm.data.images import Images, Unreadable, read_sets
 from thermo_ebm.errors import UserError
 from thermo_ebm.evaluation import statistics
@@ -54,7 +56,9 @@ def open_set(name: str, data_dir: str = "", image_size: int = 0) -> ImageSet | S
     file, array = arrays.split_name(name)
     path = Path(file)
     with _errors_naming(name):
-        if path.is_dir():
+        if parquet.is_parquet(name):
+            images, _ = parquet.parquet(name)
+        elif path.is_dir():
             images, _ = folder.folder(file)
         elif not array and archive.is_archive(file):
             images, _ = archive.archive(file)
