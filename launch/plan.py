@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from thermo_ebm.errors import UserError, printable
+from thermo_ebm.fields import ENCODER_LOSSES
 
 from . import config_file, program
 from .path_flags import DEFINE_path
@@ -64,6 +65,11 @@ def main(argv: Sequence[str]) -> int:
     values = flags.FLAGS
     config, notes = sizes.complete(config_file.read(), values.image_size)
     checks.check(config)
+    if config.loss.name in ENCODER_LOSSES:
+        raise UserError(
+            f"loss.name={config.loss.name}: has no chains of the posterior, whose prices a plan "
+            "compares"
+        )
     budget = values.budget and timing.parse_duration(values.budget)
     if values.noise and budget:
         raise UserError("--noise, --budget: give one of them")

@@ -22,6 +22,7 @@ ON_REQUEST = "with --allow_config_change"
 FIXED = "no"  # checkpoints' shapes or the steps of an epoch depend on it
 
 WRITERS = ("csv", "tensorboard", "wandb")
+ENCODER_LOSSES = ("elbo", "importance_weighted")  # whose model has an encoder
 MAX_WIDTH = 2**20  # no memory holds more; XLA would abort at sizes that overflow
 
 Check = Callable[[Any], str]  # what a value must be if it is not; "" if the value may be used
@@ -311,9 +312,21 @@ FIELDS: dict[str, Field] = {
     ),
     "loss.name": Field(
         "thermodynamic",
-        one_of("thermodynamic", "vanilla"),
-        "`thermodynamic` or `vanilla`; the other `loss` fields belong to `thermodynamic`, "
-        "except `reference` and `prior_l2`",
+        one_of("thermodynamic", "vanilla", *ENCODER_LOSSES),
+        "`thermodynamic`, `vanilla`, or an encoder's bounds, `elbo` and `importance_weighted`; "
+        "the other `loss` fields belong to `thermodynamic`, except `reference` and `prior_l2`",
+    ),
+    "loss.num_importance_samples": Field(
+        1,
+        at_least(1),
+        "K, samples of the encoder for each image (`elbo`, which averages log w, and "
+        "`importance_weighted`, which averages w)",
+    ),
+    "loss.encoder_gradient": Field(
+        "reparameterized",
+        name_in("losses.elbo:ESTIMATORS"),
+        "estimator of the encoder's gradient: `reparameterized`, `doubly_reparameterized` or "
+        "`score_function`",
     ),
     "loss.reference": Field(
         "prior",
@@ -443,6 +456,16 @@ FIELDS: dict[str, Field] = {
     "optimizer.generator.b2": Field(
         0.999, fraction, "decay of the generator's second moment (beta 2)"
     ),
+    "optimizer.encoder.learning_rate": Field(
+        1e-4, positive, "initial learning rate of the encoder"
+    ),
+    "optimizer.encoder.final_learning_rate": Field(
+        5e-5, positive, "lowest learning rate of the encoder"
+    ),
+    "optimizer.encoder.b1": Field(
+        0.5, fraction, "decay of the encoder's first moment (beta 1), or its momentum"
+    ),
+    "optimizer.encoder.b2": Field(0.999, fraction, "decay of the encoder's second moment (beta 2)"),
     "optimizer.warm_up_epochs": Field(
         0.0,
         at_least(0),

@@ -12,6 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 
+def _always(loss: Any, sampler: Any) -> bool:
+    del loss, sampler
+    return True
+
+
 class Reading(NamedTuple):
     """The declaration of one column."""
 
@@ -23,13 +28,18 @@ class Reading(NamedTuple):
     integer: bool = False
     in_log: str = ""  # its name in the lines that training prints; "" is not printed
     # To a run with this `LossSettings` and `SamplerSettings`, which stand above this module.
-    applies: Callable[[Any, Any], bool] = lambda loss, sampler: True
+    applies: Callable[[Any, Any], bool] = _always
 
 
 def _is_tempered(loss: Any, sampler: Any) -> bool:
     """Whether expectations between t = 0 and t = 1 are computed: not by the vanilla loss."""
     del sampler
     return loss.value == "integral"
+
+
+def _has_encoder(loss: Any, sampler: Any) -> bool:
+    del sampler
+    return loss.encoder is not None
 
 
 def _exchanges(loss: Any, sampler: Any) -> bool:
@@ -44,7 +54,8 @@ def _is_adjusted(chains: str) -> Callable[[Any, Any], bool]:
     """
 
     def applies(loss: Any, sampler: Any) -> bool:
-        del loss
+        if chains == "posterior" and loss.encoder is not None:
+            return False
         kernels = importlib.import_module("thermo_ebm.sampling.kernels")
         return kernels.find_kernel(getattr(sampler, chains).kernel).adjusted
 
@@ -78,6 +89,7 @@ def _bias_readings(group: str) -> dict[str, "Reading"]:
 def _step_readings(group: str) -> dict[str, "Reading"]:
     """How far the updates move the parameters of one group; "" for all parameters."""
     suffix, where = (f"_{group}", f" of the {group}") if group else ("", "")
+    applies = _has_encoder if group == "encoder" else _always
     of_group = f" ({group})" if group else ""
     return {
         f"train_step_size{suffix}": Reading(
@@ -88,12 +100,14 @@ def _step_readings(group: str) -> dict[str, "Reading"]:
             per_step=True,
             root=True,
             in_log="" if group else "step size",
+            applies=applies,
         ),
         f"train_step_noise{suffix}": Reading(
             f"root mean square of the noise in `train_step_size{suffix}`, from the batch's halves",
             title=f"noise of the step{of_group}",
             per_step=True,
             root=True,
+            applies=applies,
         ),
     }
 
@@ -125,6 +139,21 @@ READINGS = {
         title=f"{_ENTRY_VARIANCE} (generator)",
         per_step=True,
     ),
+    "train_grad_var_encoder": Reading(
+        "`train_grad_var` of the encoder's parameters",
+        title=f"{_ENTRY_VARIANCE} (encoder)",
+        per_step=True,
+        applies=_has_encoder,
+    ),
+    "train_encoder_kl": Reading(
+        "divergence of the encoder's q(z given x) from the prior, a mean over its samples; for "
+        "`mlp`, whose log Z is not known, with E[f] over the prior's chains in place of log Z",
+        _PER_IMAGE,
+        "KL of encoder and prior (nats)",
+        per_step=True,
+        in_log="KL",
+        applies=_has_encoder,
+    ),
     "val_loss": Reading(
         "value of the objective on validation images",
         _PER_IMAGE,
@@ -133,6 +162,9 @@ READINGS = {
     "val_loss_per_dim": Reading("`val_loss` per data value", "nats"),
     "learning_rate_prior": Reading("learning rate of the prior in the epoch's last update"),
     "learning_rate_generator": Reading("learning rate of the generator in the epoch's last update"),
+    "learning_rate_encoder": Reading(
+        "learning rate of the encoder in the epoch's last update", applies=_has_encoder
+    ),
     "grad_noise": Reading(
         "variance of the gradient per parameter, from repeated draws of chains and of batches, "
         "whose images are drawn without replacement; empty without a measurement "
@@ -182,6 +214,12 @@ READINGS = {
         title=f"{_GRADIENT_NOISE} (generator), from the batch's halves",
         per_step=True,
     ),
+    "train_grad_noise_encoder": Reading(
+        "`train_grad_noise` of the encoder's parameters",
+        title=f"{_GRADIENT_NOISE} (encoder), from the batch's halves",
+        per_step=True,
+        applies=_has_encoder,
+    ),
     "train_grad_signal": Reading(
         "squared norm of the mean gradient per parameter", title="gradient signal", per_step=True
     ),
@@ -198,7 +236,7 @@ READINGS = {
     ),
     **{
         name: reading
-        for group in ("", "prior", "generator")
+        for group in ("", "prior", "generator", "encoder")
         for name, reading in _step_readings(group).items()
     },
     "gradient_noise_amplification": Reading(
@@ -212,7 +250,8 @@ READINGS = {
         per_step=True,
     ),
     "effective_sample_size": Reading(
-        "effective number of chains of an image under `reweighted`",
+        "effective number of chains of an image under `reweighted`, or of samples of an encoder "
+        "under `importance_weighted`",
         title="effective chains per image",
         per_step=True,
     ),

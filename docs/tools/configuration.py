@@ -16,6 +16,8 @@ DATA_SETS = (
     "digits",
     "digits_paper",
     "digits_plane",
+    "digits_vae",
+    "digits_iwae",
     "digits_small",
     "digits_small_linear",
     "cifar10",

@@ -58,7 +58,7 @@ def test_learned_sigma_and_logits_follow_the_own_network():
         ("of_another_size", "the generator returns [2, 9] for z [2, 4], must return [2, 8, 8, 1]"),
         ("of_integers", "the prior has parameters that are not floating-point numbers"),
         ("cannot_be_applied", "the prior cannot be applied to z [2, 4] (TypeError: dot_general"),
-        ("with_an_encoder", "has an encoder, which no objective takes"),
+        ("with_an_encoder", "has an encoder, which loss.name=thermodynamic does not take"),
         ("of_nothing", "a network is a pair of functions, init(key, z) and apply(parameters, z)"),
         ("a_pair", "that returns te.Networks, not tuple"),
     ],

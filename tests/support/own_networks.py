@@ -63,6 +63,10 @@ def with_an_encoder(config):
     return te.Networks(encoder=WithMethods())
 
 
+def of_another_code(config):
+    return te.Networks(encoder=(lambda key, x: (), lambda params, x: jnp.zeros((len(x), 9))))
+
+
 def of_nothing(config):
     return te.Networks(generator=3)
 

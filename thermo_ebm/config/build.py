@@ -13,9 +13,9 @@ from thermo_ebm.types import LossFn
 def sampler_settings(config: ConfigDict) -> SamplerSettings:
     """The chain settings of a complete configuration.
 
-    The two temperatures of the vanilla loss exchange no states.
+    The two temperatures of the vanilla loss exchange no states, and an encoder has none.
     """
-    sampler = config.sampler
+    sampler, settings = config.sampler, LossSettings.from_config(config)
     prior, posterior = (
         ChainSettings(
             chain.step_size,
@@ -33,9 +33,7 @@ def sampler_settings(config: ConfigDict) -> SamplerSettings:
         chain_chunk=sampler.chain_chunk,
         precision=sampler.precision,
         chains_per_image=sampler.chains_per_image,
-        exchange_every=0
-        if is_vanilla(LossSettings.from_config(config))
-        else sampler.exchange_every,
+        exchange_every=0 if settings.encoder or is_vanilla(settings) else sampler.exchange_every,
         start=sampler.start,
     )
 
@@ -49,9 +47,17 @@ def amplification_settings(config: ConfigDict) -> AmplificationSettings:
 
 def make_objective(config: ConfigDict, model: LatentEBM, axis_name: str | None) -> Objective:
     """The loss that `config.loss` names, over examples spread along `axis_name`."""
-    return losses.make_objective(
-        model, sampler_settings(config), LossSettings.from_config(config), axis_name
-    )
+    sampler, settings = sampler_settings(config), LossSettings.from_config(config)
+    if settings.encoder is not None:
+        of_encoder = settings.encoder
+        return losses.encoder_objective(model, sampler, of_encoder, axis_name, settings.prior_l2)
+    return losses.make_objective(model, sampler, settings, axis_name)
+
+
+def parameter_groups(config: ConfigDict) -> tuple[str, ...]:
+    """The names of the parameters' groups, each with its fields in `config.optimizer`."""
+    has_encoder = LossSettings.from_config(config).encoder is not None
+    return ("prior", "generator", *(("encoder",) if has_encoder else ()))
 
 
 def make_loss(config: ConfigDict, model: LatentEBM, axis_name: str | None) -> LossFn:

@@ -7,13 +7,13 @@ about a run, of which the mathematics knows nothing, stand here.
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from thermo_ebm.config.build import amplification_settings, sampler_settings
+from thermo_ebm.config.build import amplification_settings, parameter_groups, sampler_settings
 from thermo_ebm.config.sizes import asks_for_images, asks_for_layers, generated_size
 from thermo_ebm.errors import UserError
 from thermo_ebm.fields import FIELDS, flatten, unknown
@@ -47,7 +47,7 @@ def check(config: ConfigDict) -> None:
             "thermo_ebm.train.sizes.complete(config) finds from the images"
         )
     _check_run(config)
-    _check_rates(config.optimizer)
+    _check_rates(config.optimizer, parameter_groups(config))
     _check_model(config)
     settings, noise = LossSettings.from_config(config), amplification_settings(config)
     with _rules_of("loss and sampler"):
@@ -55,6 +55,8 @@ def check(config: ConfigDict) -> None:
     with _rules_of("gradient_noise"):
         check_amplification(noise, config.batch_size, is_mean_of_images(settings))
     _check_optimiser(config.optimizer, noise)
+    if settings.encoder is not None:
+        _check_encoder(config)
 
 
 @contextlib.contextmanager
@@ -135,7 +137,7 @@ def _check_run(config: ConfigDict) -> None:
             raise UserError(f"{name}={epochs}: must be at most {most}")
 
 
-def _check_rates(optimizer: ConfigDict) -> None:
+def _check_rates(optimizer: ConfigDict, groups: Sequence[str]) -> None:
     """The final rates lie on the side to which the decay goes.
 
     Optax stops at the final rate from either side, so that another order jumps to it.
@@ -150,7 +152,7 @@ def _check_rates(optimizer: ConfigDict) -> None:
         )
     rate = decay.rate if decay.name == "exponential" else 0.0
     by = f"rate={rate:g}" if decay.name == "exponential" else f"name={decay.name}"
-    for name in ("prior", "generator"):
+    for name in groups:
         first, last = optimizer[name].learning_rate, optimizer[name].final_learning_rate
         if (first > last) if rate > 1 else (first < last):
             side = "least" if rate > 1 else "most"
@@ -172,6 +174,21 @@ def _check_optimiser(optimizer: ConfigDict, noise: AmplificationSettings) -> Non
         )
 
 
+def _check_encoder(config: ConfigDict) -> None:
+    """What belongs to chains of the posterior is not asked for, since there are none."""
+    for name, value in (
+        ("loss.reference", "prior"),
+        ("sampler.start", "prior"),
+        ("logging.gradient_bias_every_epochs", 0),
+    ):
+        given = flatten(config)[name]
+        if given != value:
+            raise UserError(
+                f"{name}={given}: belongs to chains of the posterior, and loss.name="
+                f"{config.loss.name} has an encoder in their place; set {name}={value}"
+            )
+
+
 def _check_model(config: ConfigDict) -> None:
     """The likelihood suits the images; the layers fit together, and make images of their size."""
     if config.model.likelihood.name == "bernoulli" and not config.data.binarize:
@@ -180,7 +197,9 @@ def _check_model(config: ConfigDict) -> None:
             "data.binarize=True, or choose another likelihood"
         )
     own.check(config)
-    if own.networks(config).generator is not None:
+    networks = own.networks(config)
+    is_mirrored = "encoder" in parameter_groups(config) and networks.encoder is None
+    if networks.generator is not None and not is_mirrored:
         return  # whose images have been checked, and the layers are not used
     generator = config.model.generator
     with _rules_of("model.generator"):

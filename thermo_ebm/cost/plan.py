@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from thermo_ebm.config.build import image_shape, make_loss, make_objective
+from thermo_ebm.config.build import image_shape, make_loss, make_objective, parameter_groups
 from thermo_ebm.cost.flops import gradient_flops_by_part, num_bytes
 from thermo_ebm.cost.memory import (
     VMEM_BYTES,
@@ -69,13 +69,14 @@ def with_chunk(
       repetitions: number of repetitions that train together.
       target: by default the configuration's model on the devices that JAX has.
     """
-    if is_vanilla(LossSettings.from_config(config)):
+    settings = LossSettings.from_config(config)
+    if settings.encoder is not None or is_vanilla(settings):
         return config
     config = ConfigDict(config.to_dict())
     target = target or this_machine(make_model(config))
     num_images, sampler = repetitions * _share(config, target.num_devices), config.sampler
     # A gradient through the steps would keep the activations of all chunks.
-    differentiated = is_differentiated(LossSettings.from_config(config))
+    differentiated = is_differentiated(settings)
     if target.vmem_bytes and not sampler.chain_chunk and not differentiated:
         bytes_per_chain = repetitions * _activation_bytes(config, target.model)
         sampler.chain_chunk = max(int(_VMEM_SHARE * target.vmem_bytes) // bytes_per_chain, 1)
@@ -162,15 +163,14 @@ def image_bytes(config: ConfigDict, repetitions: int) -> tuple[int, int]:
     return train * pixels, validation * pixels
 
 
-def num_parameters(config: ConfigDict) -> tuple[int, int]:
-    """Numbers of parameters of the prior and of the generator."""
+def num_parameters(config: ConfigDict) -> dict[str, int]:
+    """Numbers of parameters of the prior, the generator and, if there is one, the encoder."""
     model = make_model(config)
     params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
-    prior, generator = (
-        sum(leaf.size for leaf in jax.tree.leaves(tree))
-        for tree in (params["prior"], params["generator"])
-    )
-    return prior, generator
+    return {
+        group: sum(leaf.size for leaf in jax.tree.leaves(params[group]))
+        for group in parameter_groups(config)
+    }
 
 
 def step_flops(config: ConfigDict) -> int:

@@ -22,7 +22,7 @@ from thermo_ebm import data, likelihood
 from thermo_ebm.config import checks
 from thermo_ebm.config.build import image_shape, sampler_settings
 from thermo_ebm.data.images import Images, read
-from thermo_ebm.errors import UserError, first_line
+from thermo_ebm.errors import UserError, counted, first_line
 from thermo_ebm.evaluation import exported as exported_file
 from thermo_ebm.evaluation.metric_settings import MetricSettings
 from thermo_ebm.likelihood import LikelihoodSettings, MarginalLikelihood
@@ -96,13 +96,15 @@ class Run(NamedTuple):
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, image_shape(self.config)))
-        loss = self.config.loss
+        loss, posterior = self.config.loss, self.sampler.posterior
+        sampled = f"posterior chains {posterior.kernel}, {posterior.num_steps} steps"
+        if self.model.encoder is not None:
+            sampled = f"an encoder, {counted(loss.num_importance_samples, 'sample')} of each image"
         return "\n".join(
             [
                 f"run {self.workdir}: {self.config.data.name}, images {shape}, latents of "
                 f"{self.model.latent_dim}",
-                f"loss {loss.name}, reference {loss.reference}; posterior chains "
-                f"{self.sampler.posterior.kernel}, {self.sampler.posterior.num_steps} steps",
+                f"loss {loss.name}, reference {loss.reference}; {sampled}",
                 *([self.exported.title()] if self.exported else [self._progress()]),
             ]
         )
@@ -308,6 +310,8 @@ class Run(NamedTuple):
         step: int | str | None = None,
     ) -> np.ndarray:
         """Reconstructions from chains towards p(z | x), one for each image x, all images at once.
+
+        A run with an encoder reconstructs from draws of its q(z | x).
 
         Args:
           images: x, [num, height, width, channels] in [-1, 1], of the run's size.

@@ -16,11 +16,12 @@ from thermo_ebm.run import configuration, layout, warm_start
 from thermo_ebm.run.warm_start import SourceCheckpoint, WarmStart
 from thermo_ebm.train import checkpoint_content
 
-# Fields on which the shapes of the parameters depend.
+# Fields on which the parameters and their shapes depend.
 _SHAPES = [
     name
     for name, field in FIELDS.items()
-    if field.on_resume == FIXED and (name.startswith("model.") or name == "data.channels")
+    if (field.on_resume == FIXED and name.startswith("model."))
+    or name in ("data.channels", "loss.name")
 ]
 
 

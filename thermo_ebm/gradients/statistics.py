@@ -15,6 +15,7 @@ class GradientStatistics(NamedTuple):
     var: Array  # over the entries of alpha and beta together: the paper's "Train Grad Var"
     var_prior: Array  # over those of alpha alone; nan without any
     var_generator: Array  # over those of beta alone
+    var_encoder: Array  # over those of phi alone; nan without an encoder
 
 
 def gradient_statistics(grads: Params) -> GradientStatistics:
@@ -32,9 +33,8 @@ def gradient_statistics(grads: Params) -> GradientStatistics:
       The statistics, in the gradient's own type.
     """
     mean, var = _mean_and_var(grads)
-    return GradientStatistics(
-        mean, var, _mean_and_var(grads["prior"])[1], _mean_and_var(grads["generator"])[1]
-    )
+    of_groups = (grads.get(name, {}) for name in ("prior", "generator", "encoder"))
+    return GradientStatistics(mean, var, *(_mean_and_var(part)[1] for part in of_groups))
 
 
 def _mean_and_var(tree: Params) -> tuple[Array, Array]:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from thermo_ebm.fields import ENCODER_LOSSES
 from thermo_ebm.sampling.chains import SamplerSettings
 from thermo_ebm.sampling.kernels import find_kernel
 from thermo_ebm.sampling.path import PathSettings, is_learned
@@ -52,8 +53,11 @@ class LossSettings(NamedTuple):
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "LossSettings":
-        """The settings of the loss of a complete configuration; nothing else reads its name."""
+        """The settings of the loss of a complete configuration."""
         loss = config.loss
+        if loss.name in ENCODER_LOSSES:
+            of_encoder = loss.name, loss.num_importance_samples, loss.encoder_gradient
+            return VANILLA._replace(encoder=EncoderSettings(*of_encoder), prior_l2=loss.prior_l2)
         if loss.name == "vanilla":
             return VANILLA._replace(reference=loss.reference, prior_l2=loss.prior_l2)
         return cls(**{field: loss[field] for field in cls._fields if field in loss})

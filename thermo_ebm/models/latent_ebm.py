@@ -20,10 +20,11 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from thermo_ebm.fields import ENCODER_LOSSES
 from thermo_ebm.models import likelihoods, own
 from thermo_ebm.models.conv_transpose import ConvTranspose, convolution_for_backend, for_backend
 from thermo_ebm.models.encoder import ENCODERS, Encoding
-from thermo_ebm.models.generator import image_size, make_generator_network
+from thermo_ebm.models.generator import make_generator_network
 from thermo_ebm.models.likelihoods import LIKELIHOODS, ImageLikelihood, gaussian
 from thermo_ebm.models.own import Networks
 from thermo_ebm.models.prior import (
@@ -129,7 +130,9 @@ def make_model(
     networks = Networks()
     if config is not None and "model" in config:
         channels = config.data.channels if channels is None else channels
-        networks, config = own.networks(config), config.model
+        networks, loss, config = own.networks(config), config.loss.name, config.model
+        if loss in ENCODER_LOSSES:
+            settings = {"encoder_name": "mirror"} | settings
     elif config is not None and config.get("factory"):
         raise ValueError("a model with a factory needs the complete configuration")
     fields = _fields(config) | settings
@@ -238,21 +241,23 @@ def _build(
     if networks.generator is not None:
         generator = _with_output(networks.generator, _transform(output))
     make_encoder_network, encoder = ENCODERS[settings.encoder_name], None
-    if make_encoder_network is not None:
+    if networks.encoder is not None:
+        encoder = _own_encoder(networks.encoder)
+    elif make_encoder_network is not None:
         convolution = convolution_for_backend(jax.default_backend())
         encoder = _transform(
             make_encoder_network(**layers, latent_dim=settings.latent_dim, convolution=convolution)
         )
-    size = image_size(settings.generator_strides, first_size)
+    mean_of = likelihood.make(settings.likelihood_sigma).mean
 
     def init(key: PRNGKey) -> Params:
         key_prior, key_generator = jax.random.split(key)
         z = jnp.zeros((1, settings.latent_dim))
         params = {"prior": prior.init(key_prior), "generator": generator.init(key_generator, z)}
         if encoder is not None:
-            key_encoder = jax.random.fold_in(key, ENCODER)
-            x = jnp.zeros((1, size, size, channels))
-            params["encoder"] = encoder.init(key_encoder, x)
+            image = jax.eval_shape(lambda z: mean_of(generator.apply(params["generator"], z)), z)
+            x = jnp.zeros(image.shape)
+            params["encoder"] = encoder.init(jax.random.fold_in(key, ENCODER), x)
         return params
 
     return LatentEBM(
@@ -275,6 +280,15 @@ def _own_prior(network: own.Functions, latent_dim: int) -> PriorParts:
         return network.init(key, jnp.zeros((1, latent_dim)))
 
     return PriorParts(init, network.apply, tilted_gaussian)
+
+
+def _own_encoder(network: own.Functions) -> hk.Transformed:
+    """A user's network of images, whose outputs [num, 2 * latent_dim] are m and log s."""
+
+    def apply(params: chex.ArrayTree, x: Array) -> Encoding:
+        return Encoding(*jnp.split(network.apply(params, x), 2, axis=1))
+
+    return hk.Transformed(network.init, apply)
 
 
 def _with_output(network: own.Functions, output: hk.Transformed) -> hk.Transformed:

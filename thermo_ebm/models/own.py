@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from thermo_ebm import plugins
 from thermo_ebm.errors import UserError, one_line
+from thermo_ebm.fields import ENCODER_LOSSES
 from thermo_ebm.types import Array, PRNGKey, PyTree
 
 _FIELD = "model.factory"
@@ -27,8 +28,9 @@ _FORM = "must be MODULE:FACTORY, a function of the configuration that returns te
 class Functions(NamedTuple):
     """A network as two pure functions."""
 
-    init: Callable[[PRNGKey, Array], PyTree]  # (key, z [num, latent_dim]) -> parameters
-    apply: Callable[[PyTree, Array], Array]  # (parameters, z [num, latent_dim]) -> outputs
+    # of z [num, latent_dim], or of an encoder's x [num, *image_shape]
+    init: Callable[[PRNGKey, Array], PyTree]  # (key, z) -> parameters
+    apply: Callable[[PyTree, Array], Array]  # (parameters, z) -> outputs
 
 
 class Networks(NamedTuple):
@@ -38,7 +40,7 @@ class Networks(NamedTuple):
     prior: Any = None
     # The values before the likelihood's output, such as before tanh: z -> [num, *image_shape]
     generator: Any = None
-    # From images to a density of z, for objectives with an encoder; no objective here takes one.
+    # Of q(z | x), for losses with an encoder: x -> mean and log of sigma, [num, 2 * latent_dim]
     encoder: Any = None
 
 
@@ -83,28 +85,33 @@ def check(config: ConfigDict) -> None:
       UserError: also where a network cannot be traced.
     """
     built, data = networks(config), config.data
+    dim, image = config.model.latent_dim, (2, data.image_size, data.image_size, data.channels)
+    z, x = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, dim), image))
     shapes = {
-        "prior": (2,),
-        "generator": (2, data.image_size, data.image_size, data.channels),
+        "prior": ("z", z, (2,)),
+        "generator": ("z", z, image),
+        "encoder": ("x", x, (2, 2 * dim)),
     }
-    z = jax.ShapeDtypeStruct((2, config.model.latent_dim), jnp.float32)
-    for name, shape in shapes.items():
+    for name, (symbol, argument, shape) in shapes.items():
         network, where = getattr(built, name), f"{_FIELD}={config.model.factory}: the {name}"
         if network is None:
             continue
         try:
-            params = jax.eval_shape(network.init, jax.random.key(0), z)
-            outputs = jax.eval_shape(network.apply, params, z)
+            params = jax.eval_shape(network.init, jax.random.key(0), argument)
+            outputs = jax.eval_shape(network.apply, params, argument)
         except Exception as error:  # a user's function can raise anything
             reason = f"{type(error).__name__}: {one_line(error)[:200]}"
-            raise UserError(f"{where} cannot be applied to z {list(z.shape)} ({reason})") from error
+            raise UserError(
+                f"{where} cannot be applied to {symbol} {list(argument.shape)} ({reason})"
+            ) from error
         leaves = [leaf.dtype for leaf in jax.tree.leaves(params)]
         if not all(jnp.issubdtype(dtype, jnp.floating) for dtype in leaves):
             raise UserError(f"{where} has parameters that are not floating-point numbers")
         if getattr(outputs, "shape", None) != shape:
             returned = list(getattr(outputs, "shape", [])) or type(outputs).__name__
             raise UserError(
-                f"{where} returns {returned} for z {list(z.shape)}, must return {list(shape)}"
+                f"{where} returns {returned} for {symbol} {list(argument.shape)}, must return "
+                f"{list(shape)}"
             )
 
 
@@ -120,9 +127,10 @@ def _networks(spec: str, fields: str) -> Networks:
         raise UserError(f"{_FIELD}={spec}: the factory failed ({reason})") from error
     if not isinstance(returned, Networks):
         raise UserError(f"{_FIELD}={spec}: {_FORM}, not {type(returned).__name__}")
-    if returned.encoder is not None:
-        raise UserError(f"{_FIELD}={spec}: has an encoder, which no objective takes")
-    return Networks(_functions(spec, returned.prior), _functions(spec, returned.generator))
+    loss = json.loads(fields)["loss"]["name"]
+    if returned.encoder is not None and loss not in ENCODER_LOSSES:
+        raise UserError(f"{_FIELD}={spec}: has an encoder, which loss.name={loss} does not take")
+    return Networks(*(_functions(spec, network) for network in returned))
 
 
 def _functions(spec: str, network: Any) -> Functions | None:

@@ -3,8 +3,9 @@
 import chex
 import jax.numpy as jnp
 
+from thermo_ebm.models import encoder
 from thermo_ebm.models.latent_ebm import LatentEBM, mean_images
-from thermo_ebm.randomness import chain_keys
+from thermo_ebm.randomness import STEP_NOISE, chain_keys, normal
 from thermo_ebm.sampling.arrival import PRIOR_STEPS_FROM_P0, posterior_latents
 from thermo_ebm.sampling.chains import ChainSettings, posterior_chains, prior_chains
 from thermo_ebm.types import Array, Params, PRNGKey
@@ -52,8 +53,9 @@ def reconstruct(
 ) -> Array:
     """Images of the posterior's latents: chains from p0 towards p(z | x), then the generator.
 
-    With adapted step sizes, whose chains start elsewhere in training and are short, the chains run
-    until they have arrived (`arrival.posterior_latents`).
+    A model with an encoder has draws of q(z | x) in place of chains. With adapted step sizes, whose
+    chains start elsewhere in training and are short, the chains run until they have arrived
+    (`arrival.posterior_latents`).
 
     Args:
       model: the model.
@@ -65,6 +67,11 @@ def reconstruct(
     Returns:
       [num, *image_shape] in [-1, 1].
     """
+    if model.encoder is not None:
+        keys = chain_keys(key, 1, jnp.arange(x.shape[0]))
+        noise = normal(keys, STEP_NOISE, model.latent_dim)
+        encoding = model.encoder(params["encoder"], x)
+        return mean_images(model, params["generator"], encoder.draw(encoding, noise))
     if settings.adapt:
         return mean_images(model, params["generator"], posterior_latents(model, params, x, key))
     keys = chain_keys(key, 1, jnp.arange(x.shape[0]))

@@ -55,7 +55,7 @@ def cell_line(cell: Cell, change: dict[str, Any], cell_plan: RunPlan) -> str:
     name = " ".join([cell.name, *(f"{field}={value}" for field, value in change.items())])
     memory = report.binary(cell_plan.device_bytes)
     return (
-        f"{name}: {sum(cell_plan.parameters):,} parameters, "
+        f"{name}: {sum(cell_plan.parameters.values()):,} parameters, "
         f"{report.decimal(cell_plan.flops_per_step)}FLOP per step, about {memory} on each device, "
         f"{dry_run.totals(cell_plan.steps, cell_plan.flops)}"
     )

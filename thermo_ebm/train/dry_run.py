@@ -22,7 +22,7 @@ class RunPlan(NamedTuple):
     config: ConfigDict  # the image chunk chosen
     repetitions: list[int]  # the numbers of those that are not done
     size: int  # repetitions that train together
-    parameters: tuple[int, int]  # of the prior and of the generator
+    parameters: dict[str, int]  # by group: of the prior, the generator, perhaps an encoder
     flops_per_step: int  # of one repetition; a multiply-add is two operations
     device_bytes: int  # estimate for each device
     steps: int  # of all repetitions
@@ -103,7 +103,7 @@ def start_lines(
       repetitions: the numbers of all that are not done.
     """
     height, width, channels = image_shape(config)
-    prior, generator = plan.num_parameters(config)
+    parameters = [f"{num:,} of the {group}" for group, num in plan.num_parameters(config).items()]
     steps_per_epoch = updates_per_epoch(config)
     devices = jax.devices()
     usable = binary(memory.usable_bytes(jax.local_devices()[0]))
@@ -121,7 +121,7 @@ def start_lines(
         f"devices     {len(devices)} ({devices[0].platform}, {devices[0].device_kind}){of}",
         f"data        {config.data.name}: {config.data.num_train} training and "
         f"{config.data.num_val} validation images, {height} x {width} x {channels}",
-        f"parameters  {prior:,} of the prior, {generator:,} of the generator",
+        f"parameters  {', '.join(parameters)}",
         f"step        {decimal(flops)}FLOP per repetition",
         f"memory      about {binary(device_bytes)} on each device, of {usable} that may be used",
         f"training    {numbers}: {counted(config.num_epochs * steps_per_epoch, 'step')} each "

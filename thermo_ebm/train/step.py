@@ -322,6 +322,8 @@ def measurements(
         "train_grad_var": statistics.var,
         "train_grad_var_prior": statistics.var_prior,
         "train_grad_var_generator": statistics.var_generator,
+        "train_grad_var_encoder": statistics.var_encoder,
+        "train_encoder_kl": aux.encoder_kl,
         "gradient_noise_amplification": info.amplification,
         "gradient_noise_saturated": info.saturated,
         "acceptance_prior": aux.acceptance[0],

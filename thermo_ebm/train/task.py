@@ -1,11 +1,12 @@
 """What a run trains and how: the model, its objective and an optimiser for each parameter group."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
-from thermo_ebm.config.build import amplification_settings, make_objective
+from thermo_ebm.config.build import amplification_settings, make_objective, parameter_groups
 from thermo_ebm.cost.plan import halves_together
 from thermo_ebm.gradients import schedules
 from thermo_ebm.gradients.amplification import AmplificationSettings
@@ -75,7 +76,9 @@ def make_task(config: ConfigDict, axis_name: str | None = AXIS) -> Task:
         objective=make_objective(config, model, axis_name),
         settings=LossSettings.from_config(config),
         gradient_noise=amplification_settings(config),
-        optimisers=make_optimisers(config.optimizer, updates_per_epoch(config)),
+        optimisers=make_optimisers(
+            config.optimizer, updates_per_epoch(config), parameter_groups(config)
+        ),
         halves_together=halves_together(jax.default_backend()),
         best_acceptance=_best_acceptance(config, model),
         max_skipped_steps=min(MAX_SKIPPED_STEPS, updates_per_epoch(config)),
@@ -83,16 +86,24 @@ def make_task(config: ConfigDict, axis_name: str | None = AXIS) -> Task:
 
 
 def _best_acceptance(config: ConfigDict, model: LatentEBM) -> Array:
-    """The acceptance that adapted step sizes approach; exact draws of the prior always have 1."""
+    """The acceptance that adapted step sizes approach.
+
+    Exact draws, of the prior or of an encoder, always have 1.
+    """
+    settings = LossSettings.from_config(config)
     prior, posterior = config.sampler.prior.kernel, config.sampler.posterior.kernel
-    best = best_acceptance(prior, posterior, LossSettings.from_config(config).num_temperatures)
+    best = best_acceptance(prior, posterior, settings.num_temperatures)
+    if settings.encoder is not None:
+        best = best.at[1:].set(1.0)
     return best if model.prior.exact_sample is None else best.at[0].set(1.0)
 
 
-def make_optimisers(config: ConfigDict, steps_per_epoch: int) -> dict[str, Optimiser]:
+def make_optimisers(
+    config: ConfigDict, steps_per_epoch: int, groups: Sequence[str] = ("prior", "generator")
+) -> dict[str, Optimiser]:
     """The optimiser of each parameter group, its learning rate by `decay` and `warm_up_epochs`."""
     optimisers, decay = {}, config.decay
-    for name in ("prior", "generator"):
+    for name in groups:
         settings = config[name]
         fall = schedules.Decay(
             first=settings.learning_rate,

@@ -1,0 +1,18 @@
+"""The digits by an importance-weighted autoencoder, with the decoder of configs/digits.py.
+
+python -m launch.train --config=configs/digits_iwae.py --workdir=runs/digits_iwae
+python -m launch.eval --workdir=runs/digits_iwae --newest_only
+"""
+
+from ml_collections import ConfigDict
+
+from thermo_ebm.configs import digits_vae
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration."""
+    config = digits_vae.get_config()
+    config.loss.name = "importance_weighted"
+    config.loss.num_importance_samples = 8
+    config.loss.encoder_gradient = "doubly_reparameterized"
+    return config
