@@ -89,7 +89,8 @@ def test_repetitions_that_train_together_equal_those_that_train_alone(whole, tmp
 def test_devices_train_what_one_does(tmp_path):
     changes = {
         "loss__name": "elbo",
-        "model__prior__name": "factorized",
+        # Entries of a tilt's first gradients cancel; Adam scales up the rounding that is left.
+        "model__prior__name": "gaussian",
         "batch_size": 75,
         "data__num_train": 151,
         "data__num_val": 79,
