@@ -35,8 +35,11 @@ def test_statistics_are_numpys():
     beta = grads["generator"][0].ravel()
     both = np.concatenate([alpha, beta])
     statistics = jax.jit(gradient_statistics)(jax.tree.map(jnp.float32, grads))
-    expected = (both.mean(), both.var(), alpha.var(), beta.var())
+    expected = (both.mean(), both.var(), alpha.var(), beta.var(), np.nan)  # without an encoder
     np.testing.assert_allclose(statistics, expected, rtol=1e-5)
+    phi = np.float32([1.0, 2.0, 6.0])
+    statistics = gradient_statistics({"prior": phi[:1], "generator": phi[1:], "encoder": phi})
+    np.testing.assert_allclose(statistics.var_encoder, phi.var(), rtol=1e-6)
 
 
 def test_variance_survives_a_large_mean_in_float32():
