@@ -18,23 +18,16 @@ DRAWS = int(sys.argv[1]) if len(sys.argv) > 1 else 20
 config = digits_small.get_config()
 images = data.to_unit(jax.numpy.asarray(data.load(config.data).train))
 model, sampler = te.make_model(config), sampler_settings(config)
-params = model.init(jax.random.key(0))
 
 
 def noise(power: float) -> jax.Array:
     """Relative noise of the gradient for one power."""
+    settings = te.LossSettings(4, power=power, correction="none")
 
     def gradient(key: jax.Array) -> jax.Array:
         keys = jax.random.split(key)
         batch = te.make_batch(jax.random.choice(keys[0], images, (75,), replace=False))
-        args = (
-            model,
-            params,
-            batch,
-            keys[1],
-            sampler,
-            te.LossSettings(4, power=power, correction="none"),
-        )
+        args = model, model.init(jax.random.key(0)), batch, keys[1], sampler, settings
         return ravel_pytree(jax.grad(te.thermodynamic_loss, 1, has_aux=True)(*args)[0])[0]
 
     draws = jax.lax.map(gradient, jax.random.split(jax.random.key(1), DRAWS))

@@ -1,6 +1,5 @@
 """Folders of images: which images are found, their order, and their preparation."""
 
-import contextlib
 import os
 
 import numpy as np
@@ -61,6 +60,25 @@ def test_data_dir_may_begin_with_a_tilde(tmp_path, monkeypatch):
     assert len(data.load(make_config("folder", "~/photographs")).train) == 10
 
 
+class Listed:
+    """What `os.scandir` returns: an iterator that can be closed."""
+
+    def __init__(self, entries):
+        self.entries = iter(list(entries))
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self.entries)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+
 def test_order_of_a_folder_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
     save_images(tmp_path / "b", numbered_images(8))
     save_images(tmp_path / "a", numbered_images(15)[8:])
@@ -70,7 +88,7 @@ def test_order_of_a_folder_does_not_depend_on_the_file_system(tmp_path, monkeypa
 
         def listed(path, order=order):
             entries = {entry.name: entry for entry in scandir(path)}
-            return contextlib.nullcontext([entries[name] for name in order(entries)])
+            return Listed(entries[name] for name in order(entries))
 
         monkeypatch.setattr(os, "scandir", listed)
         np.testing.assert_array_equal(data.load(make_config("folder", tmp_path)).train, first.train)

@@ -40,5 +40,5 @@ def test_scripts_print_one_line(tmp_path):
 def test_programs_of_every_folder_print_errors_as_one_line():
     """`program.run` sees to it; the study's pages parse their arguments by argparse."""
     others = [path for path in PROGRAMS if "program.run(main, " not in (ROOT / path).read_text()]
-    pages = ("noise_study", "paired", "step_study")
+    pages = ("models_page", "noise_study", "paired", "step_study")
     assert sorted(others) == [Path(f"study/pages/{name}.py") for name in pages]

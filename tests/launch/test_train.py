@@ -53,7 +53,7 @@ FLAGS = {
     "--config.logging.every_seconds=1": "--config.logging.every_seconds: was removed: it is alway",
     "--config.batch_size=abc": "--config.batch_size=abc: must be an integer",
     "--config.model=3": "--config.model=3: Failed to parse '3' as a ConfigDict",
-    "--config.loss.name=ti": "loss.name='ti': must be thermodynamic or vanilla",
+    "--config.loss.name=ti": "loss.name='ti': must be thermodynamic, vanilla, elbo or ",
     "--config.data.name=mnist": "data.name='mnist': choose one of digits, ",
     "--num_epochs=3": "--num_epochs: there is no such flag; did you mean --config.num_epochs?",
     "--features=3": "--features: there is no such flag; did you mean "
