@@ -7,8 +7,8 @@ python -m launch.train --config=configs/fashion_mnist_28.py --workdir=runs/fashi
 Chains from the linear reference, six rounds each: with two, the mean gradient of the prior was off
 by 0.6 of a batch's gradient. The tilt's penalty keeps the prior's chains near.
 
-Score: KID 0.0562 +- 0.0014, FID 69.7 +- 0.9 (1,000 images, EfficientNet-Lite0), held-out log p(x) 62
-nats (30 images, 1 of them reliable), after 4,398 updates (trained/README.md).
+Score: KID 0.0562 +- 0.0014, FID 69.7 +- 0.9 (1,000 images, EfficientNet-Lite0), held-out log p(x)
+62 nats (30 images, 1 of them reliable), after 4,398 updates (trained/README.md).
 """
 
 from ml_collections import ConfigDict

@@ -253,6 +253,7 @@ def test_a_chunk_divides_the_images_if_its_size_is_at_most_halved():
     assert {case: memory.even_chunk(*case) for case in cases} == cases
 
 
+@pytest.mark.slow
 def test_chains_run_in_chunks_of_what_the_memory_holds():
     config = digits_paper.get_config()
     model = make_model(config.model, 1)

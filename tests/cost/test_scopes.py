@@ -20,9 +20,8 @@ def lowered(**changes):
     return aot.lower_step(make_task(config), jax.devices())
 
 
-@pytest.mark.parametrize(
-    "generator", ["reweighted", pytest.param("langevin", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("generator", ["reweighted", "langevin"])
 def test_scopes_change_nothing_of_a_step(monkeypatch, generator):
     changes = {"loss__generator_gradient": generator, "sampler__image_chunk": 2}
     text = lowered(**changes).as_text()

@@ -68,6 +68,7 @@ def test_without_an_average_the_choice_is_one_line():
         te.load_run(trained_run.original(), "mean")
 
 
+@pytest.mark.slow
 def test_evaluations_of_both_stand_beside_each_other(averaged):
     evaluation = {}
     for kind in ("last", "averaged"):
