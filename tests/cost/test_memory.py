@@ -95,6 +95,7 @@ def peaks(num_images: int):
     return peak
 
 
+@pytest.mark.slow
 def test_automatic_chunk_shrinks_with_the_memory_and_not_with_more_images():
     few, many = peaks(16), peaks(32)
     chunks = [automatic_chunk(few, 16, int(mib * MIB)) for mib in (1000, 3, 1.5, 0.5, 0)]
