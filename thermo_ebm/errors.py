@@ -39,6 +39,15 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def reason_of(error: Exception) -> str:
+    r"""The kind and the message, cut off where it is long, of what a user's code raised.
+
+    >>> reason_of(ZeroDivisionError("no\nnumbers"))
+    'ZeroDivisionError: no numbers'
+    """
+    return f"{type(error).__name__}: {one_line(error)[:200]}"
+
+
 def first_line(error: BaseException) -> str:
     """The first line of the message of an exception, for messages of many lines."""
     lines = str(error).strip().splitlines()

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from thermo_ebm import plugins
-from thermo_ebm.errors import UserError, one_line
+from thermo_ebm.errors import UserError, reason_of
 from thermo_ebm.fields import ENCODER_LOSSES
 from thermo_ebm.types import Array, PRNGKey, PyTree
 
@@ -100,9 +100,8 @@ def check(config: ConfigDict) -> None:
             params = jax.eval_shape(network.init, jax.random.key(0), argument)
             outputs = jax.eval_shape(network.apply, params, argument)
         except Exception as error:  # a user's function can raise anything
-            reason = f"{type(error).__name__}: {one_line(error)[:200]}"
             raise UserError(
-                f"{where} cannot be applied to {symbol} {list(argument.shape)} ({reason})"
+                f"{where} cannot be applied to {symbol} {list(argument.shape)} ({reason_of(error)})"
             ) from error
         leaves = [leaf.dtype for leaf in jax.tree.leaves(params)]
         if not all(jnp.issubdtype(dtype, jnp.floating) for dtype in leaves):
@@ -123,8 +122,7 @@ def _networks(spec: str, fields: str) -> Networks:
     except UserError:
         raise
     except Exception as error:  # a user's function can raise anything
-        reason = f"{type(error).__name__}: {one_line(error)[:200]}"
-        raise UserError(f"{_FIELD}={spec}: the factory failed ({reason})") from error
+        raise UserError(f"{_FIELD}={spec}: the factory failed ({reason_of(error)})") from error
     if not isinstance(returned, Networks):
         raise UserError(f"{_FIELD}={spec}: {_FORM}, not {type(returned).__name__}")
     loss = json.loads(fields)["loss"]["name"]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from thermo_ebm import files, plugins
-from thermo_ebm.errors import UserError, one_line
+from thermo_ebm.errors import UserError, reason_of
 from thermo_ebm.fields import WRITERS
 
 
@@ -109,10 +109,9 @@ def _clear_errors(name: str, action: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a user's writer can raise anything
-        reason = f"{type(error).__name__}: {one_line(error)[:200]}"
         raise UserError(
-            f"logging.writers={name}: could not be {action} ({reason}); when that is fixed run the "
-            "same command again"
+            f"logging.writers={name}: could not be {action} ({reason_of(error)}); when that is "
+            "fixed run the same command again"
         ) from error
 
 

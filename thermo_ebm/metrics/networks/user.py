@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from thermo_ebm import plugins
-from thermo_ebm.errors import UserError, one_line
+from thermo_ebm.errors import UserError, reason_of
 from thermo_ebm.metrics.networks.network import Network, Outputs
 
 _NUM_DIGITS = 8  # of the fingerprint in the name
@@ -76,8 +76,7 @@ def _import_function(spec: str) -> UserFunction:
     try:
         key = cache_key()
     except Exception as error:  # a user's function can raise anything
-        reason = f"{type(error).__name__}: {one_line(error)[:200]}"
-        raise UserError(f"features={spec}: {_CACHE_KEY}() failed ({reason})") from error
+        raise UserError(f"features={spec}: {_CACHE_KEY}() failed ({reason_of(error)})") from error
     if not isinstance(key, str | bytes) or not key:
         raise UserError(
             f"features={spec}: {_CACHE_KEY}() must return text or bytes, not {type(key).__name__}"
@@ -113,8 +112,7 @@ def _batch(spec: str, function: Callable[[np.ndarray], Any], images: np.ndarray)
     except UserError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {one_line(error)[:200]}"
-        raise UserError(f"features={spec}: the function failed ({reason})") from error
+        raise UserError(f"features={spec}: the function failed ({reason_of(error)})") from error
     for name, values in (("features", features), ("logits", logits)):
         if values.ndim != 2 or len(values) != len(images) or values.dtype.kind != "f":
             raise UserError(
