@@ -254,76 +254,33 @@ def test_losses_are_means_over_the_batch_and_follow_the_key():
 
 # Refusals.
 
+UNCORRECTED = partial(LossSettings, correction="none")
 UNADJUSTED, ADJUSTED = ChainSettings(0.1, 1), ChainSettings(0.1, 1, "mala")
-LANGEVIN = LossSettings(4, prior_gradient="langevin", correction="none")
+LANGEVIN = UNCORRECTED(4, prior_gradient="langevin")
 CHAINS = SamplerSettings(UNADJUSTED, UNADJUSTED, chains_per_image=1)
 
 
 @pytest.mark.parametrize(
     ("settings", "sampler", "message"),
     [
-        (
-            LossSettings(prior_gradient="exact", correction="none"),
-            CHAINS,
-            "prior_gradient must be one of langevin, c",
-        ),
-        (
-            LossSettings(generator_gradient="none", correction="none"),
-            CHAINS,
-            "generator_gradient must be one of lang",
-        ),
+        (UNCORRECTED(prior_gradient="exact"), CHAINS, "prior_gradient must be one of langevin, c"),
+        (UNCORRECTED(generator_gradient="none"), CHAINS, "generator_gradient must be one of lang"),
         (LossSettings(correction="all"), CHAINS, "correction must be one of none, ratio"),
-        (
-            LossSettings(quadrature="simpson", correction="none"),
-            CHAINS,
-            "quadrature must be one of trapezium, left",
-        ),
-        (
-            LossSettings(schedule="linear", correction="none"),
-            CHAINS,
-            "schedule must be one of power, annealed_power",
-        ),
-        (
-            LossSettings(kl_form="plus", correction="none"),
-            CHAINS,
-            "kl_form must be one of difference, sum",
-        ),
-        (
-            LossSettings(value="loss", correction="none"),
-            CHAINS,
-            "value must be one of integral, surrogate",
-        ),
-        (
-            LossSettings(correction="none"),
-            CHAINS._replace(prior=ChainSettings(1.0, 1, "nuts")),
-            "kernel must be one",
-        ),
-        (
-            LossSettings(correction="none"),
-            CHAINS._replace(chains_per_image=0),
-            "chains_per_image must be at least",
-        ),
-        (
-            LossSettings(3, quadrature="warped_simpson", correction="none"),
-            CHAINS,
-            "needs an even num_temperatures",
-        ),
-        (
-            LossSettings(kl_form="sum", correction="none"),
-            CHAINS,
-            "kl_form 'sum' needs quadrature 'trapezium'",
-        ),
+        (UNCORRECTED(quadrature="simpson"), CHAINS, "quadrature must be one of trapezium, left"),
+        (UNCORRECTED(schedule="linear"), CHAINS, "schedule must be one of power, annealed_power"),
+        (UNCORRECTED(kl_form="plus"), CHAINS, "kl_form must be one of difference, sum"),
+        (UNCORRECTED(value="loss"), CHAINS, "value must be one of integral, surrogate"),
+        (UNCORRECTED(), CHAINS._replace(prior=ChainSettings(1.0, 1, "nuts")), "kernel must be one"),
+        (UNCORRECTED(), CHAINS._replace(chains_per_image=0), "chains_per_image must be at least"),
+        (UNCORRECTED(3, quadrature="warped_simpson"), CHAINS, "needs an even num_temperatures"),
+        (UNCORRECTED(kl_form="sum"), CHAINS, "kl_form 'sum' needs quadrature 'trapezium'"),
         (LossSettings(correction="ratio"), CHAINS, "needs chains_per_image of at least 2"),
-        (
-            LossSettings(1, correction="none"),
-            CHAINS._replace(exchange_every=1),
-            "needs num_temperatures of at least",
-        ),
+        (UNCORRECTED(1), CHAINS._replace(exchange_every=1), "needs num_temperatures of at least"),
         (LANGEVIN, CHAINS._replace(exchange_every=2), "needs unadjusted chains without exchange"),
         (LANGEVIN, CHAINS._replace(prior=ADJUSTED), "needs unadjusted chains without exchange"),
         (LANGEVIN, CHAINS._replace(posterior=ADJUSTED), "needs unadjusted chains without exchange"),
         (
-            LossSettings(generator_gradient="langevin", correction="none"),
+            UNCORRECTED(generator_gradient="langevin"),
             CHAINS._replace(exchange_every=2),
             "needs unadjusted chains without exchange",
         ),
@@ -333,7 +290,7 @@ CHAINS = SamplerSettings(UNADJUSTED, UNADJUSTED, chains_per_image=1)
 def test_refuses_settings_that_do_not_fit_together(settings, sampler, message):
     check_settings(LANGEVIN, CHAINS)
     check_settings(
-        LossSettings(2, correction="none"),
+        UNCORRECTED(2),
         SamplerSettings(ADJUSTED, ADJUSTED, exchange_every=1, chains_per_image=1),
     )
     with pytest.raises(ValueError, match=message):
@@ -356,7 +313,7 @@ def test_refuses_batches_that_do_not_fit(change):
     batch = linear_batch()._replace(**change)
     for loss in (
         lambda: vanilla(batch, jax.random.key(0)),
-        lambda: thermodynamic(batch, jax.random.key(0), LossSettings(2, correction="none")),
+        lambda: thermodynamic(batch, jax.random.key(0), UNCORRECTED(2)),
     ):
         with pytest.raises((AssertionError, TypeError, ValueError)):
             loss()

@@ -19,6 +19,18 @@ from patience import PATIENCE
 TESTS = Path(__file__).resolve().parent
 
 
+# A run whose batches and validation images are unequal shares: 75 images on 8 devices are seven
+# shares of ten and one of five.
+UNEVEN = {
+    "batch_size": 75,
+    "data__num_train": 151,
+    "data__num_val": 79,
+    "num_epochs": 2,
+    "steps_per_dispatch": 1,
+    "checkpoint__every_steps": 0,
+}
+
+
 def environment(num_devices=1):
     """Of a process with virtual devices, which wait for each other on too few threads."""
     return os.environ | {

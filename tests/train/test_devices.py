@@ -7,17 +7,9 @@ import textwrap
 import pytest
 import tiny_training as tiny
 from patience import PATIENCE
-from train_processes import environment, finish, start
+from train_processes import UNEVEN, environment, finish, start
 
-# 75 images on 8 devices: seven shares of ten images and one of five.
-CHANGES = {
-    "batch_size": 75,
-    "data__num_train": 151,
-    "data__num_val": 79,
-    "num_epochs": 2,
-    "steps_per_dispatch": 1,
-    "checkpoint__every_steps": 0,
-}
+CHANGES = UNEVEN
 pytestmark = pytest.mark.timeout(900)
 
 

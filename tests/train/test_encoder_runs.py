@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 import tiny_training as tiny
-from train_processes import finish, start
+from train_processes import UNEVEN, finish, start
 
 from thermo_ebm.config import checks
 from thermo_ebm.data import to_unit
@@ -87,19 +87,14 @@ def test_repetitions_that_train_together_equal_those_that_train_alone(whole, tmp
 
 @pytest.mark.slow
 def test_devices_train_what_one_does(tmp_path):
-    changes = {
+    changes = UNEVEN | {
         "loss__name": "elbo",
         # Entries of a tilt's first gradients cancel; Adam scales up the rounding that is left.
         "model__prior__name": "gaussian",
-        "batch_size": 75,
-        "data__num_train": 151,
-        "data__num_val": 79,
-        "num_epochs": 2,
-        "steps_per_dispatch": 1,
-        "checkpoint__every_steps": 0,
     }
     for num_devices in (1, 2):
-        assert finish(start([(tmp_path / str(num_devices), None)], changes, num_devices))
+        runs = [(tmp_path / str(num_devices), None)]
+        assert finish(start(runs, changes, num_devices)) == ["DONE"]
     tiny.assert_close_runs(tmp_path / "2", tmp_path / "1", changes, "2 devices")
 
 

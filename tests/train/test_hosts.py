@@ -4,18 +4,12 @@ import shutil
 
 import pytest
 import tiny_training as tiny
-from train_processes import finish, start, train_as_processes
+from train_processes import UNEVEN, finish, start, train_as_processes
 
 from thermo_ebm.errors import UserError
 from thermo_ebm.train import hosts
 
-CHANGES = {
-    "batch_size": 75,
-    "data__num_train": 151,
-    "data__num_val": 79,
-    "num_epochs": 2,
-    "steps_per_dispatch": 1,
-    "checkpoint__every_steps": 0,
+CHANGES = UNEVEN | {
     "logging__writers": ("csv", "tensorboard"),
     "logging__pictures_every_epochs": 2,
 }
