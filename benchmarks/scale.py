@@ -25,7 +25,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -48,6 +47,7 @@ DATA_SETS = {  # training images
 DEVICES = (1, 8, 64, 512)
 EPOCHS = 100
 _MIB = 2**20
+_BYTES_OF_A_PLACE = 4  # of an image in the epoch's order, int32
 _KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
 # An operation may have several results: `%a = (f32[3]{0}, f32[2,2]{1,0}) all-reduce(`.
 _COLLECTIVE = re.compile(rf"%\S+ = (?P<results>.*?) (?:{_KINDS})(?:-start)?\(")
@@ -63,6 +63,15 @@ class Counts(NamedTuple):
     planned_bytes: int  # arguments, results and buffers
     collectives: int
     collective_bytes: int
+
+
+class StepCost(NamedTuple):
+    """What does not depend on the data set or on the devices."""
+
+    batch_size: int
+    operations: float  # of an image's share of a step
+    image_bytes: int
+    state_bytes: int  # of one repetition, without the order of the images
 
 
 class Estimate(NamedTuple):
@@ -124,33 +133,40 @@ def _task(config: ConfigDict, platform: str) -> Task:
     return programs.task_of(config, programs.make_model(config, form))
 
 
-def estimate(
-    config: ConfigDict, data_set: str, num_devices: int, flops_per_second: float
-) -> Estimate:
-    """What a data set would take with the configuration's model and settings.
+def step_cost(config: ConfigDict) -> StepCost:
+    """What a step of the configuration's model and settings takes, whatever the data set."""
+    order_bytes = config.data.num_train * _BYTES_OF_A_PLACE
+    return StepCost(
+        batch_size=config.batch_size,
+        operations=plan.step_flops(config) / config.batch_size,
+        image_bytes=math.prod(image_shape(config)),
+        state_bytes=state_bytes(config) - order_bytes,
+    )
+
+
+def estimate(cost: StepCost, data_set: str, num_devices: int, flops_per_second: float) -> Estimate:
+    """What a data set would take, with images of the configuration's size.
 
     Args:
-      config: the configuration; its batch grows to one image a device where it is smaller.
-      data_set: a name in `DATA_SETS`; its images are taken at the configuration's size.
+      cost: of a step; its batch grows to one image a device where it is smaller.
+      data_set: a name in `DATA_SETS`.
       num_devices: equal devices.
       flops_per_second: of each device, as a step reaches it.
     """
-    config = ConfigDict(config.to_dict())
     num_images = DATA_SETS[data_set]
-    config.data.num_train = num_images
-    operations = plan.step_flops(config) / config.batch_size
-    share = -(-config.batch_size // num_devices)
-    batch_size = max(config.batch_size, num_devices)
-    step_s = share * operations / flops_per_second
+    share = -(-cost.batch_size // num_devices)
+    batch_size = max(cost.batch_size, num_devices)
+    step_s = share * cost.operations / flops_per_second
+    order_bytes = num_images * _BYTES_OF_A_PLACE
     return Estimate(
         data_set=data_set,
         devices=num_devices,
         batch_size=batch_size,
         step_s=step_s,
         epoch_s=num_images // batch_size * step_s,
-        host_bytes=num_images * math.prod(image_shape(config)),
-        order_bytes=num_images * np.dtype(np.int32).itemsize,
-        checkpoint_bytes=state_bytes(config),
+        host_bytes=num_images * cost.image_bytes,
+        order_bytes=order_bytes,
+        checkpoint_bytes=cost.state_bytes + order_bytes,
     )
 
 
@@ -211,8 +227,8 @@ def main(argv: Sequence[str]) -> None:
         f"\nestimated for {values.chip}: {values.fraction:.2f} of {chip.peak_flops / 1e12:.0f} "
         f"TFLOP/s, images of {config.data.image_size} x {config.data.image_size}, one repetition:"
     )
-    speed = values.fraction * chip.peak_flops
-    print_estimates([estimate(config, name, n, speed) for name in DATA_SETS for n in DEVICES])
+    cost, speed = step_cost(config), values.fraction * chip.peak_flops
+    print_estimates([estimate(cost, name, n, speed) for name in DATA_SETS for n in DEVICES])
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ def test_every_collective_is_counted_once_with_its_bytes():
 def test_estimates_are_the_arithmetic_of_their_parts():
     config = tiny.config(batch_size=12, loss__name="vanilla")
     operations = plan.step_flops(config)
-    one, few, many = (scale.estimate(config, "CelebA", n, 1e9) for n in (1, 4, 24))
+    cost = scale.step_cost(config)
+    one, few, many = (scale.estimate(cost, "CelebA", n, 1e9) for n in (1, 4, 24))
     assert math.isclose(one.step_s, operations / 1e9)
     assert math.isclose(few.step_s, one.step_s / 4)
     # More devices than images: each has one image, and the batch grows.
@@ -35,6 +36,6 @@ def test_estimates_are_the_arithmetic_of_their_parts():
     assert math.isclose(many.epoch_s, (scale.DATA_SETS["CelebA"] // 24) * many.step_s)
     assert one.host_bytes == scale.DATA_SETS["CelebA"] * config.data.image_size**2
     # The epoch's order is a part of the state: four bytes an image.
-    larger = scale.estimate(config, "ImageNet", 1, 1e9)
+    larger = scale.estimate(cost, "ImageNet", 1, 1e9)
     difference = scale.DATA_SETS["ImageNet"] - scale.DATA_SETS["CelebA"]
     assert larger.checkpoint_bytes - one.checkpoint_bytes == 4 * difference
