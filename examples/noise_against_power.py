@@ -1,6 +1,5 @@
-"""Measures the noise of the learning gradient for several powers p of the temperature schedule.
+"""Measures the noise tr Cov(g) / |E g|^2 of a gradient over batches and chains, by the power p.
 
-The noise is tr Cov(g) / |E g|^2 over repeated draws of batch and chains, at fixed parameters.
 Run it with: python -m examples.noise_against_power [number of draws] [p ...]
 """
 
@@ -18,6 +17,7 @@ DRAWS = int(sys.argv[1]) if len(sys.argv) > 1 else 20
 config = digits_small.get_config()
 images = data.to_unit(jax.numpy.asarray(data.load(config.data).train))
 model, sampler = te.make_model(config), sampler_settings(config)
+params = model.init(jax.random.key(0))
 
 
 def noise(power: float) -> jax.Array:
@@ -27,7 +27,7 @@ def noise(power: float) -> jax.Array:
     def gradient(key: jax.Array) -> jax.Array:
         keys = jax.random.split(key)
         batch = te.make_batch(jax.random.choice(keys[0], images, (75,), replace=False))
-        args = model, model.init(jax.random.key(0)), batch, keys[1], sampler, settings
+        args = model, params, batch, keys[1], sampler, settings
         return ravel_pytree(jax.grad(te.thermodynamic_loss, 1, has_aux=True)(*args)[0])[0]
 
     draws = jax.lax.map(gradient, jax.random.split(jax.random.key(1), DRAWS))

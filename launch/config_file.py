@@ -108,9 +108,10 @@ def read() -> ConfigDict:
         config = flags.FLAGS.config.lock()
     except OSError as error:
         raise UserError(_unreadable(_path())) from error
-    if data_dir := flags.FLAGS.flag_values_dict().get("data_dir"):
+    values = flags.FLAGS.flag_values_dict()
+    if data_dir := values.get("data_dir"):
         config.data.data_dir = data_dir
-    if factory := flags.FLAGS.flag_values_dict().get("model"):
+    if factory := values.get("model"):
         config.model.factory = factory
     return config
 

@@ -16,7 +16,7 @@ from study.readings import PUBLISHED, Readings, Section, final, networks
 from study.report import page
 from study.report.claims import claim_parts, summarise
 from study.titles import LIKELIHOOD, reading_title
-from thermo_ebm import files as json_files
+from thermo_ebm import files
 from thermo_ebm.errors import counted
 from thermo_ebm.likelihood.verdict import Verdict
 from thermo_ebm.run.layout import LIKELIHOOD_SUMMARY
@@ -84,28 +84,26 @@ def report_section(
     present = networks(section.frame)
     network = choices.features if choices.features in present else next(iter(present), None)
     section_tables = _tables(section, network, choices.claims)
-    files: list[Path] = []
-    first: list[tuple[str, Markup]] = []
-    other: list[tuple[str, Markup]] = []
+    written: list[Path] = []
+    pictures: dict[str, Markup] = {}
     for name, title, figure in report_figures(section, readings, network):
-        files += save_figure(figure, figures / f"{anchor}-{name}")
-        is_first = len(section.cells) == 1 and name in FIRST_FIGURES
-        picture = page.picture(files[-2].read_bytes(), title)
-        (first if is_first else other).append((name, picture))
-    first.sort(key=lambda named: FIRST_FIGURES.index(named[0]))
+        written += save_figure(figure, figures / f"{anchor}-{name}")
+        pictures[name] = page.picture(written[-2].read_bytes(), title)
+    of_one_cell = FIRST_FIGURES if len(section.cells) == 1 else ()
+    first = [pictures.pop(name) for name in of_one_cell if name in pictures]
     parts = [
         page.heading(2, section.title, anchor),
         page.paragraph(_fields_used(section.cells)),
         *([page.paragraph(PUBLISHED_NOTE, note=True)] if section.origin == PUBLISHED else []),
-        *(picture for _, picture in first),
+        *first,
         *_summary(section_tables, network, _measured_likelihoods(section, readings)),
         *_claims(section_tables, network, choices.claims),
         *_cells(section_tables, network),
-        *([page.heading(3, "Figures")] if other else []),
-        *(picture for _, picture in other),
+        *([page.heading(3, "Figures")] if pictures else []),
+        *pictures.values(),
     ]
     return SectionReport(
-        section, _best(section_tables["cells"], network), parts, section_tables, files
+        section, _best(section_tables["cells"], network), parts, section_tables, written
     )
 
 
@@ -115,7 +113,7 @@ def _measured_likelihoods(section: Section, readings: Readings) -> list[str]:
     lines = []
     for folder in folders:
         for path in sorted(folder.glob(f"rep_[0-9]*/{LIKELIHOOD_SUMMARY}")):
-            summary = json_files.read_json(path)
+            summary = files.read_json(path)
             mean, verdict = summary.get("validation"), summary.get("verdict")
             if mean is None or verdict is None:
                 continue

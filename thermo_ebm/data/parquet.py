@@ -8,7 +8,7 @@ import collections
 import importlib
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,12 @@ def is_parquet(name: str) -> bool:
     if os.path.isfile(path):
         with open(path, "rb") as file:
             return file.read(len(_MAGIC)) == _MAGIC
-    has_parquet = False
-    for _, folders, files in os.walk(path):
-        folders[:] = [name for name in folders if _counts(name)]
-        endings = {os.path.splitext(name)[1].lower() for name in files if _counts(name)}
-        if not endings.isdisjoint(suffixes()):
+    has_parquet, of_images = False, suffixes()
+    for entry in _files_under(path):
+        suffix = entry.suffix.lower()
+        if suffix in of_images:
             return False
-        has_parquet = has_parquet or _SUFFIX in endings
+        has_parquet = has_parquet or suffix == _SUFFIX
     return has_parquet
 
 
@@ -83,17 +82,22 @@ def _counts(name: str) -> bool:
     return not name.startswith(".") and name not in LITTER
 
 
+def _files_under(path: str) -> Iterator[Path]:
+    """The files under a folder that are used or counted."""
+    for parent, folders, files in os.walk(path):
+        folders[:] = [name for name in folders if _counts(name)]
+        yield from (Path(parent, name) for name in files if _counts(name))
+
+
 def _list_files(path: str) -> tuple[list[str], str]:
     """The parquet files under a folder, in the order of their paths, and a count of the others."""
     paths: list[Path] = []
     others = collections.Counter[str]()
-    for parent, folders, files in os.walk(path):
-        folders[:] = [name for name in folders if _counts(name)]
-        for file in (Path(parent, name) for name in files if _counts(name)):
-            if file.suffix.lower() == _SUFFIX:
-                paths.append(file)
-            else:
-                others[file.suffix.lower() or "without suffix"] += 1
+    for file in _files_under(path):
+        if file.suffix.lower() == _SUFFIX:
+            paths.append(file)
+        else:
+            others[file.suffix.lower() or "without suffix"] += 1
     return [str(file) for file in sorted(paths)], describe(others, collections.Counter())
 
 

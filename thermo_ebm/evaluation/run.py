@@ -69,8 +69,7 @@ class LoadedCheckpoint(NamedTuple):
 
     def title(self) -> str:
         """Such as "repetition 0, step 400"."""
-        kind = "" if self.kind == layout.LAST else f", {self.kind} parameters"
-        return f"repetition {self.repetition}, step {self.step}{kind}"
+        return f"repetition {self.repetition}, step {self.step}{_of_kind(self.kind)}"
 
 
 class PosteriorDraws(NamedTuple):
@@ -120,8 +119,7 @@ class Run(NamedTuple):
 
     def title(self) -> str:
         """Such as "runs/a", or "runs/a, averaged parameters"."""
-        kind = "" if self.parameters == layout.LAST else f", {self.parameters} parameters"
-        return f"{self.workdir}{kind}"
+        return f"{self.workdir}{_of_kind(self.parameters)}"
 
     def label(self, network: str) -> str:
         """The prefix of the columns of evaluations: figures of averages have their own."""
@@ -536,6 +534,11 @@ class Run(NamedTuple):
     def key(self, repetition: int) -> PRNGKey:
         """The key with which a repetition was trained."""
         return jax.random.key(self.config.seed + repetition)
+
+
+def _of_kind(parameters: str) -> str:
+    """The end of a title: which parameters, unless they are the last."""
+    return "" if parameters == layout.LAST else f", {parameters} parameters"
 
 
 def load_run(path: str | os.PathLike[str], parameters: str | None = None) -> Run:

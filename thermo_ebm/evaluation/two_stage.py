@@ -4,7 +4,6 @@ The result is the run's parameters with another prior, in a file that `te.load_r
 """
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,7 +119,7 @@ def draw_latents(
     return np.concatenate(latents)
 
 
-@partial(jax.jit)
+@jax.jit
 def _draw(preparation: Preparation, x: Array, key: PRNGKey) -> Array:
     model, params = preparation.model, preparation.params
     return posterior_latents(model, params, x, key, preparation.reference)

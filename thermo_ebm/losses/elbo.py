@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from thermo_ebm.collectives import masked_mean
-from thermo_ebm.losses.settings import VANILLA, EncoderSettings, LossSettings
+from thermo_ebm.losses.settings import VANILLA, EncoderSettings
 from thermo_ebm.losses.thermodynamic import (
     LossTerms,
     Objective,
@@ -186,7 +186,7 @@ def encoder_objective(
     sampler = sampler._replace(exchange_every=0)
     of_path = VANILLA._replace(encoder=settings, prior_l2=prior_l2)
     base = make_objective(model, sampler, of_path, axis_name)
-    loss = _EncoderLoss(model, sampler, of_path, settings, base, axis_name)
+    loss = _EncoderLoss(model, sampler, settings, prior_l2, base, axis_name)
     return base._replace(
         draw=loss.draw, surrogate=loss.surrogate, summary=loss.summary, loss=loss.loss
     )
@@ -208,8 +208,8 @@ class _EncoderLoss(NamedTuple):
 
     model: LatentEBM
     sampler: SamplerSettings
-    loss_settings: LossSettings
     settings: EncoderSettings
+    prior_l2: float
     base: Objective  # of the vanilla loss: its first ladder, and what it learns of the path
     axis_name: str | None
 
@@ -234,21 +234,18 @@ class _EncoderLoss(NamedTuple):
         assert self.model.encoder is not None
         states = jax.lax.stop_gradient(states)
         noise, drawn = states.ladder[0], self._tilts(params, states.prior[0])
-        log_normalizer, log_constant = (
-            self.model.prior.log_normalizer,
-            self.model.prior.log_constant,
-        )
-        if log_normalizer is not None:
-            normalizer = log_normalizer(params["prior"])
+        prior = self.model.prior
+        if prior.log_normalizer is not None:
+            normalizer = prior.log_normalizer(params["prior"])
         else:
-            normalizer = log_constant + drawn.mean(axis=0)
+            normalizer = prior.log_constant + drawn.mean(axis=0)
 
         def evaluate(encoding: Encoding, z: Array) -> Samples:
             chunk = self.sampler.image_chunk
             likelihood = log_likelihoods(self.model, params["generator"], images, z[None], chunk)[0]
-            prior = log_prior(self.model, params["prior"], z.reshape(-1, z.shape[-1]))
-            prior = prior.reshape(z.shape[:2]) - normalizer
-            log_weights = likelihood + prior - encoder.log_density(encoding, z)
+            density = log_prior(self.model, params["prior"], z.reshape(-1, z.shape[-1]))
+            density = density.reshape(z.shape[:2]) - normalizer
+            log_weights = likelihood + density - encoder.log_density(encoding, z)
             return Samples(z, likelihood, log_weights)
 
         bound = BOUNDS[self.settings.bound]
@@ -270,9 +267,9 @@ class _EncoderLoss(NamedTuple):
             tilt_posterior=jnp.sum(weights * tilts, axis=0),
         )
         loss = -value
-        if self.loss_settings.prior_l2:
+        if self.prior_l2:
             squares = (drawn**2).mean(axis=0) + jnp.sum(weights * tilts**2, axis=0)
-            loss += gradient_only(self.loss_settings.prior_l2 * squares)
+            loss += gradient_only(self.prior_l2 * squares)
         return loss, jax.lax.stop_gradient(terms)
 
     def summary(
